@@ -85,7 +85,8 @@ def build(path, *settings, effect=0.6, seeds=(0, 1, 2), noise=1, planted=2, with
         own = scores_of(splits, seeds, wordings, noise + 50).rename({"f": "f_wordings", "g": "g_wordings"})
         scores = scores.join(own, on=("uid", "seed"))
     scores.write_parquet(folder.table_path("seed_scores"))
-    folder.write_json("summary.json", {"format": 1, "normalizer": 1.0 + effect})
+    document = {"format": 2, "protocol": "four-way", "seeds": [0, 1, 2], "roles": {}, "normalizer": 1.0 + effect}
+    folder.write_json("summary.json", document)
     own = PAIRS - len([uid for uid in without if uid[0] in "sc"])
     for side in "fg":
         for seed in seeds:
@@ -133,7 +134,8 @@ def add_contents(path, seed=0):
             passes.save(arrays, folder.embedding_dir(side, k))
     units = [
         {"side": side, "seed": k, "tower": "image", "layer": layer, "kind": "mlp", "unit": unit,
-         "unitmem": rng.random(), "unitmem_median": rng.random()}
+         "unitmem": rng.random(), "unitmem_median": rng.random(),
+         "classmem": 0.5, "mu_max": 0.8, "mu_rest": 0.1, "uid": None}
         for side in "fg" for k in seeds for layer in (1, 2) for unit in range(3)
     ]  # fmt: skip
     (folder.path / "localize").mkdir()

@@ -18,8 +18,8 @@ from clipmem.data.cleaning import Written
 from clipmem.report.audits import compare_audits
 from clipmem.report.comparison_page import compare_runs
 from clipmem.report.page import render
-from clipmem.report.read import read_audited, read_run
-from clipmem.report.sections.scored import Scored
+from clipmem.report.run import Run, read_run
+from clipmem.report.sections.commands import Scored
 from clipmem.report.templating import HEADING, VERBATIM
 from clipmem.report.terminal import screen_lines
 from clipmem.study.budget import plan
@@ -195,17 +195,16 @@ def curated(*, found: bool) -> Any:
 
 def audits(folder: Path) -> dict[str, Any]:
     """Compare the audits of two runs, of which the second leaks less."""
-    first = read_audited(_audited(folder / "first" / "study").folder)
-    second = read_audited(_audited(folder / "second" / "study").folder)
-    assert first is not None
-    assert second is not None
+    first = Run(_audited(folder / "plain" / "study").folder)
+    second = Run(_audited(folder / "noisy" / "study").folder)
     weaker = {
         name: {**one, "auc": {k: v - 0.1 for k, v in one["auc"].items() if v is not None and k != "over"}}
         for name, one in second.audit["attacks"].items()
     }
-    return compare_audits(
-        [first._replace(name="plain"), second._replace(name="noisy", audit={**second.audit, "attacks": weaker})]
-    )
+    second.audit["attacks"] = weaker
+    for run, name in ((first, "plain"), (second, "noisy")):
+        vars(run)["name"] = name
+    return compare_audits([first, second])
 
 
 def make(folder: Path) -> dict[str, str]:
@@ -215,9 +214,9 @@ def make(folder: Path) -> dict[str, str]:
         run = read_run(build(folder / name / "study").folder)
         found[f"study-{name}"] = page_text("study", run)
         found[f"report-{name}"] = screen_text("report", run)
-        if run.localized.units is not None:
+        if run.has("localize/units"):
             found[f"localize-{name}"] = screen_text("localize", run)
-        if run.audited:
+        if run.audit:
             found[f"audit-{name}"] = screen_text("audit", run)
     comparison = compared(folder / "compared")
     found["comparison"] = page_text("comparison", comparison)

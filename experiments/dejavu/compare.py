@@ -25,7 +25,7 @@ def main() -> None:
     print("k, top: AUC gap of candidates | not planted | independent | shared | Spearman with CLIPMem | planted, AUROC")
     for neighbors, top in SETTINGS:
         section = recipe.dejavu.model_copy(update={"neighbors": neighbors, "top": top})
-        found = measure_run(PlannedStudy(folder, recipe.model_copy(update={"dejavu": section})), seeds).document[
+        found = measure_run(PlannedStudy(folder.path, recipe.model_copy(update={"dejavu": section})), seeds).document[
             "two_model"
         ]
         roles = found["roles"]

@@ -57,7 +57,7 @@ class Late(Hook):
 
 def scored(folder: str, side: str, seed: int, share: float) -> tuple[float, list[float]]:
     """Train one branched model; return its first epoch with own pairs and A of every pair of the split."""
-    study = PlannedStudy(RunFolder(folder))
+    study = PlannedStudy(folder)
     recipe, plan = study.recipe, study.model(side, seed)
     first = recipe.train.epochs - round(share * recipe.train.epochs)
     with tempfile.TemporaryDirectory() as place, reproducible(1, "cpu"):
@@ -73,10 +73,10 @@ def scored(folder: str, side: str, seed: int, share: float) -> tuple[float, list
         encoder = given.load_saved(Path(place))
         with study.computing(encoder):
             made = passes.embed(
-                encoder, study.pixels(), study.rows, study.captions, study.uids, recipe.embed, recipe.train
+                encoder, study.pixels(), study.rows, study.captions, study.pair_uids, recipe.embed, recipe.train
             )
     means, external = unit_means(made.image, made.text, made.text_pair), np.flatnonzero(study.role == "external")
-    member = np.full(len(study.uids), -1)
+    member = np.full(len(study.pair_uids), -1)
     member[external] = np.arange(len(external))
     parts = alignment_parts(
         means.image, means.text, means.image[external], means.text[external], member=torch.from_numpy(member)
@@ -91,13 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     folder = RunFolder(options.run)
-    study = PlannedStudy(folder)
+    study = PlannedStudy(folder.path)
     seeds, epochs = sorted(study.recipe.train.seeds), study.recipe.train.epochs
     half = len(seeds) // 2
     own = study.role == "candidate"
     table = folder.read("seed_scores").sort("seed")
-    place = {uid: k for k, uid in enumerate(study.uids)}
-    known = np.full((len(seeds), len(study.uids)), np.nan)
+    place = {uid: k for k, uid in enumerate(study.pair_uids)}
+    known = np.full((len(seeds), len(study.pair_uids)), np.nan)
     for uid, seed, f, g in table.select("uid", "seed", "f", "g").iter_rows():
         known[seeds.index(seed), place[uid]] = f - g
     known = known[:, own]

@@ -17,7 +17,7 @@ import clipmem
 from clipmem.base.folder import RunFolder
 from clipmem.functional import PairedTest, paired_test
 from clipmem.report.figures import SIZES, Sketch, standalone
-from clipmem.report.read import read_finished
+from clipmem.report.run import read_finished
 
 HERE = Path(__file__).parent
 RESULTS, IMAGES = HERE / "results.parquet", HERE.parents[1] / "docs" / "images"

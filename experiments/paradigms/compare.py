@@ -82,7 +82,7 @@ def collect(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 def curve_of_untrained(study: RunFolder, encoder: openclip.OpenClipEncoder, seed: int) -> pl.DataFrame:
     """Return UnitMem of a tower at its initial weights, over the same images and views."""
     settings = settings_of(study.recipe())
-    points = sample_points(points_of(PlannedStudy(study)), settings)
+    points = sample_points(points_of(PlannedStudy(study.path)), settings)
     points = points.take(np.flatnonzero(members(points, "candidate")))
     units, _ = sweep_model(encoder, points, settings.views, chosen=None, side="f", seed=seed, towers=["image"])
     return curves_of(units, run="untrained", objective="none")

@@ -32,7 +32,7 @@ from clipmem.base.recipes import as_settings, differences
 from clipmem.functional import Claim
 from clipmem.report.figures import standalone
 from clipmem.report.formats import duration, interval, level, signed
-from clipmem.report.read import is_finished
+from clipmem.report.run import is_finished
 from clipmem.report.templating import environment
 from clipmem_reproduce.effects import MEASURES, Effect, Results
 from clipmem_reproduce.finding import Context, holds

@@ -39,7 +39,7 @@ def collect(folder: Path) -> pl.DataFrame:
 
 def scores(folder: RunFolder, name: str) -> pl.DataFrame:
     """Compute one measure's memorization of the candidates."""
-    study = PlannedStudy(folder)
+    study = PlannedStudy(folder.path)
     values = {side: [] for side in "fg"}
     for model in study.models:
         parts = parts_of(

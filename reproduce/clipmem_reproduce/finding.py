@@ -9,7 +9,7 @@ import numpy as np
 
 from clipmem import Recipe
 from clipmem.functional import Claim
-from clipmem.report.runs import UTILITIES
+from clipmem.report.run import UTILITIES
 from clipmem_reproduce.effects import ABOVE, MEASURES, Effect, Panel, Results, Series, dominance
 from clipmem_reproduce.scales import Scale
 from clipmem_reproduce.spec import RunSpec

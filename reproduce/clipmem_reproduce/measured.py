@@ -1,10 +1,8 @@
 """What findings read of a finished run: memorization and utility by seed, and tables that few of them need."""
 
-import json
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,7 +13,6 @@ from clipmem.base.folder import RunFolder
 from clipmem.data.cache import open_cache
 from clipmem.measure import towers
 from clipmem.models import passes
-from clipmem.report.runs import utility_by_seed
 
 _SIZE = 16  # pixels of an image's side for comparing images
 
@@ -79,20 +76,15 @@ class Measured:
         rows = self._alignment.filter(pl.col("seed") == seed)
         return dict(rows.select("uid", pl.col("f") - pl.col("g")).iter_rows())
 
-    @cached_property
+    @property
     def utility(self) -> dict[str, list[float]]:
         """The metrics of f by seed."""
-        return utility_by_seed(self._evaluated, "f", self.seeds)
+        return self.run.utility
 
-    @cached_property
+    @property
     def validation(self) -> dict[str, list[float]]:
         """The same on the validation pairs."""
-        return utility_by_seed(self._evaluated, "f", self.seeds, "validation")
-
-    @cached_property
-    def _evaluated(self) -> dict[str, Any]:
-        file = self.run.path / "evaluate" / "utility.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return self.run.validation
 
     @cached_property
     def captions(self) -> dict[str, list[str]]:
@@ -103,7 +95,7 @@ class Measured:
     @cached_property
     def units(self) -> pl.DataFrame:
         """UnitMem of every unit, of a localized run."""
-        return pl.read_parquet(self.run.path / "localize" / "units.parquet")
+        return self.run.table("localize/units")
 
     def tower_shares(self) -> dict[str, list[float]]:
         """Return the share of each tower in the candidates' mean CLIPMem by seed (`clipmem.measure.towers`)."""

@@ -16,7 +16,7 @@ from clipmem.base.recipes import Overrides
 from clipmem.base.require import require, require_one_of
 from clipmem.report.formats import duration
 from clipmem.report.page import write_page
-from clipmem.report.read import is_finished
+from clipmem.report.run import is_finished
 from clipmem.scoring.protocols import protocol_of
 from clipmem.study import pool
 from clipmem.study.api import find_recipe

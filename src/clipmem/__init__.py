@@ -9,10 +9,10 @@ if TYPE_CHECKING:  # at run time the names below are loaded when first used
     from clipmem import functional, mitigate
     from clipmem.base.errors import ClipmemError, InputError, RunError
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
-    from clipmem.report.notebook import compare
+    from clipmem.report.comparison_page import compare
     from clipmem.study.api import load_run, run
     from clipmem.study.curating import curate
-    from clipmem.study.loaded import Run
+    from clipmem.study.run import Run
     from clipmem.study.scoring import score
     from clipmem.train.recorder import AlignmentRecorder
 
@@ -22,11 +22,11 @@ _HOMES = {
     "InputError": "clipmem.base.errors",
     "RunError": "clipmem.base.errors",
     "Recipe": "clipmem.base.recipes",
-    "compare": "clipmem.report.notebook",
+    "compare": "clipmem.report.comparison_page",
     "curate": "clipmem.study.curating",
     "dump_recipe": "clipmem.base.recipes",
     "load_recipe": "clipmem.base.recipes",
-    "Run": "clipmem.study.loaded",
+    "Run": "clipmem.study.run",
     "load_run": "clipmem.study.api",
     "run": "clipmem.study.api",
     "score": "clipmem.study.scoring",

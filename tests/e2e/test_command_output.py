@@ -12,7 +12,7 @@ import pytest
 
 import clipmem
 from clipmem.cli.app import app
-from clipmem.report.read import read_run
+from clipmem.report.run import read_run
 from clipmem.report.terminal import AS_JSON, document_of, print_json
 from tests.e2e.running import clip, clip_alone
 from tests.report.other_runs import add_localize

@@ -14,7 +14,6 @@ from rich.console import Console
 
 import clipmem
 from clipmem.base.errors import InputError
-from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import DataSection
 from clipmem.cli.evaluate import evaluate
@@ -260,7 +259,7 @@ def test_models_embed_other_data_in_the_precision_of_the_study(finished, tmp_pat
     [((), "bf16"), (("embed.precision=fp32",), "fp32"), (("protocol=given", *GIVEN), "fp32")],
 )
 def test_the_precision_of_a_study(tmp_path, settings, precision):
-    study = PlannedStudy(RunFolder(tmp_path), load_recipe("", settings))
+    study = PlannedStudy(tmp_path, load_recipe("", settings))
     study.execution = Execution("cpu", "bf16", 1, 1)
     assert study.precision == precision
 

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 import clipmem
 from clipmem.base.errors import InputError
-from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe
 from clipmem.models import given, openclip
 from clipmem.models.names import SHIPPED
@@ -68,7 +67,7 @@ def test_the_manifest_and_the_records_name_the_base(tuned, base):
 def test_pretrained_with_its_own_initialization_gives_the_same_study(tmp_path):
     recipe = ("train.seeds=[3]", "model.name=clipmem-micro")
     scratch = clipmem.run(tiny_recipe(*recipe), tmp_path / "scratch")
-    seed = PlannedStudy(RunFolder(scratch.path)).models[0].init_seed
+    seed = PlannedStudy(scratch.path).models[0].init_seed
     openclip.create("clipmem-micro", seed=seed).save(tmp_path / "start")
     again = clipmem.run(tiny_recipe(*recipe, f"model.pretrained={tmp_path / 'start'}"), tmp_path / "again")
     for side in "fg":

@@ -11,7 +11,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.hashing import file_sha256
 from clipmem.models import passes
 from clipmem.models.start import Start
-from clipmem.report.read import read_finished
+from clipmem.report.run import read_finished
 from clipmem.study.plan import PlannedStudy
 from clipmem.testing import reference
 from clipmem.testing.tiny import encoded_image, tiny_recipe
@@ -41,7 +41,7 @@ def finetuned(pretrained, photos, tmp_path_factory):
 
 
 def test_the_base_model_is_scored_by_the_equation(finetuned):
-    study = PlannedStudy(finetuned._folder)
+    study = PlannedStudy(finetuned.path)
     assert [model.side for model in study.embedded] == ["f", "g", "f", "g", "base"]
     assert study.design.seeds == [0, 1]
     found = {model.side: study.embeddings(model) for model in study.embedded if model.side == "base"}["base"]
@@ -52,7 +52,7 @@ def test_the_base_model_is_scored_by_the_equation(finetuned):
     bank = [[of[j] for j in external] for of in (views, text)]
     member = {pair: place for place, pair in enumerate(external)}
     for pair in range(0, 120, 7):
-        [row] = scores.filter(uid=study.uids[pair]).to_dicts()
+        [row] = scores.filter(uid=study.pair_uids[pair]).to_dicts()
         value = reference.alignment(views[pair], text[pair], *bank, member=member.get(pair, -1))
         assert row["a_base"] == pytest.approx(value, abs=1e-6)
         g = row["g_positive"] - row["g_image_bank"] - row["g_text_bank"]

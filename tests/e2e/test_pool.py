@@ -30,7 +30,7 @@ def planned(finished, tmp_path):
     """The finished tiny study without its models and what came after."""
     out = tmp_path / "run"
     shutil.copytree(finished.path, out, ignore=shutil.ignore_patterns("models", "embeddings", "train*", "embed*"))
-    return PlannedStudy(RunFolder(out))
+    return PlannedStudy(out)
 
 
 def same_model(finished, study, side, seed):
@@ -190,7 +190,7 @@ def test_a_checkpoint_interval_that_is_no_number(planned, tmp_path, monkeypatch)
 
 
 def test_a_study_is_not_finished_with_other_processes(finished):
-    study = PlannedStudy(RunFolder(finished.path))
+    study = PlannedStudy(finished.path)
     local.check_processes(study, study.models, 1)
     local.check_processes(study, [], 2)  # nothing is left to train
     with pytest.raises(InputError) as caught:

@@ -10,7 +10,7 @@ from clipmem.base.errors import InputError, RunError
 from clipmem.base.folder import RunFolder
 from clipmem.cli.terminal import run_and_show
 from clipmem.report.comparison import compare
-from clipmem.report.read import read_finished
+from clipmem.report.run import read_finished
 from clipmem.study import api
 from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.test_study import contents

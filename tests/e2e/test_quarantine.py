@@ -12,7 +12,7 @@ import clipmem
 from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe
-from clipmem.study.loaded import STAGES
+from clipmem.report.run import STAGES
 from clipmem.testing.tiny import encoded_image, tiny_recipe
 from tests.e2e.running import Saboteur, clip
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from clipmem.base.folder import RunFolder
-from clipmem.study.loaded import STAGES
+from clipmem.report.run import STAGES
 from tests.e2e.running import clip, start, undisturbed_study
 from tests.e2e.test_study import contents
 

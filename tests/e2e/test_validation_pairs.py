@@ -51,7 +51,7 @@ def recall(image, text, names, k):
 
 
 def test_held_out_pairs_measure_retrieval_alone(run):
-    study = PlannedStudy(RunFolder(run.path))
+    study = PlannedStudy(run.path)
     held = _held_out(study)
     external = study.role == "external"
     assert 18 <= held.sum() <= 20

@@ -322,12 +322,12 @@ def test_half_done_newer_and_missing(run, tmp_path):
 
 def test_images_from_the_cache_where_the_data_are_gone(tmp_path, run, monkeypatch):
     from clipmem.base.errors import InputError
-    from clipmem.report.explorer import subject
+    from clipmem.report import run as reader
 
     def gone(_):
         raise InputError("data", got="nothing")
 
-    monkeypatch.setattr(subject, "open_source", gone)
+    monkeypatch.setattr(reader, "open_source", gone)
     place = shutil.copytree(run, tmp_path / "run")
     server, ask = serve(place)
     with server:

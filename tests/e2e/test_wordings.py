@@ -69,9 +69,9 @@ def test_scores_over_all_wordings(studies):
         rows = more.scores.filter(role=role)
         assert entry["mean"] == pytest.approx(rows["clipmem_wordings"].mean(), abs=1e-9)
         assert set(entry) == set(more.summary["roles"][role])
-    study = PlannedStudy(RunFolder(more.path))
+    study = PlannedStudy(more.path)
     # a planted pair has the wordings of the pair that its caption is from
-    assert [len(own) for own in study.wordings] == [min(captions[source[uid]], 3) - 1 for uid in study.uids]
+    assert [len(own) for own in study.wordings] == [min(captions[source[uid]], 3) - 1 for uid in study.pair_uids]
     assert study.splits["planted"].any()
     metrics = more.summary["utility"]["metrics"]
     assert all("retrieval_wordings_recall@5" in own for own in metrics.values())

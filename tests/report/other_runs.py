@@ -129,9 +129,7 @@ def add_audit(built: Built, document: Mapping[str, Any]) -> None:
     write_table(built.folder / "audit" / "pairs.parquet", "audit/pairs", table)
 
 
-def add_localize(
-    built: Built, *, reliable: bool = True, failures: Sequence[Mapping[str, Any]] = (), document: bool = True
-) -> dict[str, Any]:
+def add_localize(built: Built, *, reliable: bool = True, failures: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Write `localize/` into a four-way folder; return the tables and the document."""
     rng = generator(11, "localize")
     owners = built.scores.filter(pl.col("role") == "candidate")["uid"].to_list()
@@ -214,8 +212,7 @@ def add_localize(
     (built.folder / "localize").mkdir(exist_ok=True)
     for name in ("units", "layers", "towers"):
         found[name].write_parquet(built.folder / "localize" / f"{name}.parquet")
-    if document:
-        (built.folder / "localize" / "towers.json").write_text(json.dumps(found["document"]), encoding="utf-8")
+    (built.folder / "localize" / "towers.json").write_text(json.dumps(found["document"]), encoding="utf-8")
     return found
 
 

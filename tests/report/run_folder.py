@@ -173,7 +173,7 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
         for way in ("image", "text")
     }
     return {
-        "format": 1,
+        "format": 2,
         "protocol": "four-way",
         "seeds": list(seeds),
         "weight": 1.0,
@@ -260,17 +260,18 @@ RECIPE = """# a small study
 source = "emoji"
 [split]
 candidate = 60
+independent = 60
 planted = 8
 [model]
 name = "tiny"
-width = 64
 [train]
 epochs = 4
+captions = 4
 batch_size = 32
 crop_scale = [0.9, 1.0]
 lr = 1e-3
 [score]
-seeds = 2
+confidence = 0.95
 """
 
 

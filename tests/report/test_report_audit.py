@@ -7,7 +7,7 @@ from tests.report.outline import outline
 
 from clipmem.base.errors import InputError
 from clipmem.report.page import write_report
-from clipmem.report.read import read_run
+from clipmem.report.run import read_run
 from clipmem.report.sections.audit import NAMES
 from clipmem.report.templating import VERBATIM
 from clipmem.report.terminal import screen_lines
@@ -48,7 +48,7 @@ def test_tables_are_whole_at_usual_widths(built, width):
     for screen, subject in (("audit", read_run(built.folder)), ("audited", MODEL_AUDIT)):
         lines = screen_lines(screen, subject, width)
         assert max(len(line) for line in lines if line.startswith(VERBATIM)) <= width + 1
-        for name, one in (subject.audited if screen == "audit" else subject)["attacks"].items():
+        for name, one in (subject.audit if screen == "audit" else subject)["attacks"].items():
             row = next(line for line in lines if line.lstrip(VERBATIM + " ").startswith(NAMES[name]))
             assert row.count("]") == 3, row
             assert f"{one['auc']['high']:.3f}" in row

@@ -14,8 +14,8 @@ from tests.report.run_folder import Built
 from clipmem.base.errors import InputError
 from clipmem.report.gallery import gallery_uids, top_units
 from clipmem.report.page import write_report
-from clipmem.report.sections.layers import against_control, last_layers, layermem_figure
-from clipmem.report.sections.units import unitmem_figure
+from clipmem.report.run import Run
+from clipmem.report.sections.localized import against_control, last_layers, layermem_figure, unitmem_figure
 
 Build = Callable[..., Built]
 
@@ -50,12 +50,13 @@ def test_a_run_that_was_not_localized_has_none_of_it(two_seeds: Built) -> None:
     assert not {"units", "layers", "towers"} & sections(page)
 
 
-def test_each_table_is_shown_without_the_others(build: Build) -> None:
-    for name, shown in (("units", {"units"}), ("layers", {"units", "layers"}), ("towers", {"towers"})):
+def test_units_and_towers_are_shown_without_the_other(build: Build) -> None:
+    for names, shown in ((("units.parquet", "layers.parquet"), {"units", "layers"}), (("towers.json",), {"towers"})):
         built = build(seeds=(0, 1))
         add_localize(built)
-        for other in {"units", "layers", "towers"} - {name}:
-            (built.folder / "localize" / f"{other}.parquet").unlink()
+        for file in (built.folder / "localize").iterdir():
+            if file.name not in names:
+                file.unlink()
         page = outline(write_report(built.folder, built.images))
         assert sections(page) & {"units", "layers", "towers"} == shown
         ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
@@ -85,7 +86,7 @@ def test_units_come_by_tower_and_value_with_the_pair_that_owns_them(
         kind = {"attn": "attention", "mlp": "MLP"}[row["kind"]]
         assert captions[sources[row["uid"]]][0] in text
         assert f"layer {row['layer']}, {kind}, unit {row['unit']}{row['unitmem']:.3f}" in text
-    uids = gallery_uids(built.folder)
+    uids = gallery_uids(Run(built.folder))
     assert len(uids) == len(set(uids))
     assert {row["uid"] for row in expected} <= set(uids)
     assert len([attrs for tag, attrs in page.tags if tag == "img"]) == 48 + 12
@@ -151,14 +152,6 @@ def test_shares_that_are_not_reliable_are_not_quoted(build: Build) -> None:
     assert "the image tower contributes" not in text
 
 
-def test_without_the_document_means_have_no_interval(build: Build) -> None:
-    built = build(seeds=(0, 1))
-    add_localize(built, document=False)
-    mean = built.scores.filter(pl.col("role") == "candidate")["clipmem"].mean()
-    words = outline(write_report(built.folder, built.images)).words()
-    assert f"{mean:+.3f} no interval" in words
-
-
 def test_a_tower_that_was_left_out_is_not_judged(build: Build) -> None:
     built = build(seeds=(0, 1))
     found = add_localize(built)
@@ -176,17 +169,18 @@ def test_a_tower_that_was_left_out_is_not_judged(build: Build) -> None:
 def test_a_table_of_another_make_is_refused_in_one_line(build: Build) -> None:
     built = build(seeds=(0, 1))
     found = add_localize(built)
-    path = built.folder / "localize" / "towers.parquet"
-    found["towers"].drop("reliable").write_parquet(path)
+    path = built.folder / "localize" / "layers.parquet"
+    found["layers"].drop("delta").write_parquet(path)
     with pytest.raises(InputError) as caught:
         write_report(built.folder, {})
-    assert (caught.value.what, caught.value.expected) == (str(path), "also reliable")
+    assert str(path) in caught.value.what
+    assert caught.value.expected == "also ['delta']"
     path.write_bytes(b"no")
-    with pytest.raises(InputError, match="expected Parquet"):
+    with pytest.raises(InputError, match="not readable as Parquet"):
         write_report(built.folder, {})
-    path.unlink()
+    found["layers"].write_parquet(path)
     (built.folder / "localize" / "towers.json").write_text("{", encoding="utf-8")
-    with pytest.raises(InputError, match="expected JSON"):
+    with pytest.raises(InputError, match="not JSON"):
         write_report(built.folder, {})
 
 

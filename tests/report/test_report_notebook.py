@@ -17,7 +17,7 @@ from clipmem.report.figures import light_colors
 from clipmem.report.gallery import ranked_candidates
 from clipmem.report.notebook import Plots, pairs_html, run_html
 from clipmem.report.progress import reporter_here
-from clipmem.report.read import read_run
+from clipmem.report.run import read_run
 
 mpl.use("Agg")
 HOSTILE = "<script>alert(1)</script>"
@@ -65,7 +65,7 @@ def test_captions_are_escaped(built: Built) -> None:
 
 def test_figures_are_axes_with_the_numbers_of_the_tables(built: Built) -> None:
     run = read_run(built.folder)
-    plots = Plots(lambda: run)
+    plots = Plots(run)
     axes = plots.top(3)
     first = ranked_candidates(run.scores).head(3)
     floor, *bars = axes.patches
@@ -83,8 +83,8 @@ def test_figures_are_axes_with_the_numbers_of_the_tables(built: Built) -> None:
 
 def test_redundancy_counts_the_twins_of_each_caption(built: Built) -> None:
     run = read_run(built.folder)
-    axes = Plots(lambda: run).redundancy()
-    captions = {uid: texts[0] for uid, texts in run.captions.items()}
+    axes = Plots(run).redundancy()
+    captions = {uid: texts[0] for uid, texts in run.own_captions.items()}
     groups: dict[int, list[float]] = {0: [], 1: [], 2: [], 3: []}
     for row in run.scores.filter(role="candidate").to_dicts():
         caption = run.trained_captions(row["uid"])[0]

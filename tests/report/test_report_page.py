@@ -4,6 +4,7 @@ import copy
 import io
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.tables import write_table
 from clipmem.report.gallery import gallery_uids
 from clipmem.report.page import write_report
-from clipmem.report.read import RunFiles
+from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Section
 from clipmem.report.templating import template_text, typeset, words_of
 from clipmem.report.terminal import print_run
@@ -130,7 +131,9 @@ def test_same_files_give_the_same_bytes_in_another_process_too(build: Build, tmp
         "write_report(pathlib.Path(sys.argv[1]), {p.name: p.read_bytes() for p in "
         "pathlib.Path(sys.argv[2]).iterdir()})\nassert matplotlib.rcParams['lines.linewidth'] == 9\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(copy), str(images)], check=True, env={"PYTHONHASHSEED": "7"})
+    subprocess.run(
+        [sys.executable, "-c", program, str(copy), str(images)], check=True, env={**os.environ, "PYTHONHASHSEED": "7"}
+    )
     assert (copy / "report" / "index.html").read_bytes() == first
 
 
@@ -181,13 +184,13 @@ def test_the_gallery_has_the_extremes_in_order(two_seeds: Built, page: Outline) 
     expected = [(i + 1, scores[i]) for i in range(24)] + [(60 - i, scores[-1 - i]) for i in range(24)]
     assert [(int(rank), float(score)) for rank, score in shown] == [(rank, round(score, 3)) for rank, score in expected]
     by_score = dict(zip(rows["clipmem"].to_list(), rows["uid"].to_list(), strict=True))
-    assert gallery_uids(two_seeds.folder) == [by_score[score] for _, score in expected]
+    assert gallery_uids(Run(two_seeds.folder)) == [by_score[score] for _, score in expected]
 
 
 def test_a_planted_pair_shows_the_captions_it_was_trained_with_and_its_own(two_seeds: Built) -> None:
     text = (two_seeds.folder / "report" / "index.html").read_text(encoding="utf-8")
     captions = dict(two_seeds.pairs.select("uid", "captions").iter_rows())
-    cards = dict(zip(gallery_uids(two_seeds.folder), text.split('<li class="card')[1:], strict=True))
+    cards = dict(zip(gallery_uids(Run(two_seeds.folder)), text.split('<li class="card')[1:], strict=True))
     seen = 0
     for uid, planted, source in two_seeds.splits.select("uid", "planted", "captions_from").iter_rows():
         card = cards.get(uid)
@@ -206,15 +209,13 @@ def test_a_planted_pair_shows_the_captions_it_was_trained_with_and_its_own(two_s
 def test_only_the_captions_that_training_used_are_called_so(build: Build) -> None:
     built = build(seeds=(0, 1))
     recipe = (built.folder / "recipe.toml").read_text(encoding="utf-8")
-    (built.folder / "recipe.toml").write_text(
-        recipe.replace("epochs = 4", "epochs = 4\ncaptions = 1"), encoding="utf-8"
-    )
+    (built.folder / "recipe.toml").write_text(recipe.replace("captions = 4", "captions = 1"), encoding="utf-8")
     text = write_report(built.folder, built.images).read_text(encoding="utf-8")
     own, source = (
         dict(table.iter_rows())
         for table in (built.pairs.select("uid", "captions"), built.splits.select("uid", "captions_from"))
     )
-    for uid, card in zip(gallery_uids(built.folder), text.split('<li class="card')[1:], strict=True):
+    for uid, card in zip(gallery_uids(Run(built.folder)), text.split('<li class="card')[1:], strict=True):
         trained = re.findall("<bdi>(.*?)</bdi>", card.partition("Its own caption")[0])
         assert trained == own[source[uid]][:1]
         assert 'class="more"' not in card.partition("Its own caption")[0]
@@ -229,7 +230,7 @@ def test_images_are_embedded_with_the_type_of_their_bytes(build: Build) -> None:
         b"<svg onload=x>",
         b"",
     ]
-    uids = gallery_uids(built.folder)
+    uids = gallery_uids(Run(built.folder))
     page = outline(write_report(built.folder, dict(zip(uids, kinds, strict=False))))
     images = [attrs["src"][:16] for tag, attrs in page.tags if tag == "img"]
     assert images == ["data:image/jpeg;", "data:image/webp;", "data:image/png;b"]
@@ -301,7 +302,7 @@ def test_hostile_text_in_every_file_stays_text(build: Build) -> None:
     manifest["packages"] = {HOSTILE: HOSTILE}
     (built.folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     (built.folder / "recipe.toml").write_text(
-        "# </pre><script>alert(1)</script> \u202e\n[model]\nname = '<b>'\n", encoding="utf-8"
+        "# </pre><script>alert(1)</script> \u202e\n[model]\nname = '<b>'\n[train]\ncaptions = 4\n", encoding="utf-8"
     )
     clean = {tag for tag, _ in outline(write_report(build(seeds=(0, 1)).folder, {})).tags}
     path = write_report(built.folder, built.images, credits=[HOSTILE])
@@ -324,7 +325,7 @@ def test_few_candidates_are_shown_once_each(build: Build, n: int) -> None:
         .otherwise("clipmem")
     )
     write_table(built.folder / "scores.parquet", "scores", scores)
-    uids = gallery_uids(built.folder)
+    uids = gallery_uids(Run(built.folder))
     assert len(uids) == len(set(uids)) == n
     page = outline(write_report(built.folder, built.images))
     assert ("No further candidates." in page.words()) == (n == 1)
@@ -337,7 +338,7 @@ def test_equal_scores_are_drawn_and_ordered_by_uid(build: Build) -> None:
         "scores",
         built.scores.with_columns(clipmem=pl.lit(0.0), low=0.0, high=0.0),
     )
-    uids = gallery_uids(built.folder)
+    uids = gallery_uids(Run(built.folder))
     assert uids[:24] == sorted(uids)[:24]
     outline(write_report(built.folder, built.images))
 
@@ -350,8 +351,8 @@ class CaptionLength(Section):
 {% call section(section_id, "Captions have " ~ words_a_caption | plain(1) ~ " words") %}{{ first }}{% endcall %}"""
     terminal = "# Captions\n{{ words_a_caption | plain(1) }} words: {{ first }}\n"
 
-    def data(self, subject: RunFiles) -> dict[str, object]:
-        captions = [caption for own in subject.captions.values() for caption in own]
+    def data(self, subject: Run) -> dict[str, object]:
+        captions = [caption for own in subject.own_captions.values() for caption in own]
         words = sum(len(caption.split()) for caption in captions)
         return {"words_a_caption": words / len(captions), "first": "<b> \x1b"}
 
@@ -390,26 +391,32 @@ def _broken(build: Build, name: str, text: str | None) -> Path:
 @pytest.mark.parametrize(
     ("name", "text", "got"),
     [
-        ("summary.json", None, "no file summary.json"),
-        ("manifest.json", None, "no file manifest.json"),
-        ("recipe.toml", None, "no file recipe.toml"),
-        ("summary.json", "{", "'{'"),
+        ("summary.json", None, "no summary.json in it"),
+        ("manifest.json", None, "no manifest.json in it"),
+        ("recipe.toml", None, "no recipe.toml in it"),
+        (
+            "summary.json",
+            "{",
+            "text that is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))",
+        ),
         ("summary.json", "[1]", "[1]"),
-        ("summary.json", '{"format": 2}', "2"),
-        ("summary.json", '{"format": 1, "roles": {"shared": {}}}', "roles ['shared']"),
+        ("summary.json", '{"format": 3}', "format 3, made by clipmem 0.1.0"),
+        ("summary.json", '{"format": 1}', "format 1, made by clipmem 0.1.0"),
+        ("summary.json", '{"format": 2, "protocol": "four-way", "roles": {}}', "no seeds"),
+        ("summary.json", '{"format": 2, "protocol": "four-way", "seeds": [0], "roles": {}}', "roles []"),
         (
             "models/f/seed-0/log.jsonl",
             '{"step": 0, "epoch": 0, "loss": 1.0}\n{"step": 1, "epo',
             '\'{"step": 1, "epo\'',
         ),
-        ("models/f/seed-0/log.jsonl", '{"step": 0, "epoch": 0}', "loss = None"),
+        ("models/f/seed-0/log.jsonl", '{"step": 0, "epoch": 0}', '\'{"step": 0'),
     ],
 )
 def test_a_folder_that_is_not_finished_is_refused(build: Build, name: str, text: str | None, got: str) -> None:
     folder = _broken(build, name, text)
     with pytest.raises(InputError) as caught:
         write_report(folder, {})
-    assert caught.value.got == got
+    assert caught.value.got.startswith(got)
     assert str(folder) in caught.value.what
     assert not (folder / "report").exists()
 

@@ -15,10 +15,9 @@ from tests.report.run_folder import Built
 
 from clipmem.report.gallery import gallery_uids, ranked_candidates
 from clipmem.report.page import write_report
-from clipmem.report.read import TrainingLog, read_run
+from clipmem.report.run import Run, TrainingLog, read_run
 from clipmem.report.sections.in_and_out import model_counts, stacked
-from clipmem.report.sections.meaning import Meaning
-from clipmem.report.sections.roles import Roles
+from clipmem.report.sections.study import Meaning, Roles
 from clipmem.report.sections.training import MODELS, curves_figure, group_of
 from clipmem.report.templating import measure_of, words_of
 
@@ -163,7 +162,7 @@ def test_shares_of_the_top_are_given_where_the_top_is_more_than_a_pair(leave_one
     run = read_run(leave_one_out.folder)
     found = {}
     for n in (3, 12, 200):
-        run.summary["roles"]["candidate"]["n"] = n
+        run.summary.roles["candidate"].n = n
         data = Roles().data(run)
         found[n] = (data["tenth"], data["hundredth"])
     assert found == {3: (None, None), 12: (0.5, None), 200: (0.5, 0.25)}
@@ -188,7 +187,7 @@ def test_a_score_of_another_alignment_is_called_by_its_name(
     (built.folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     run = read_run(built.folder)
     assert Meaning().data(run)["bound"] == bound
-    run.summary["weight"] = 0.5
+    run.summary.weight = 0.5
     assert Meaning().data(run)["bound"] == (4 if bound == 6 else bound)
     text = outline(write_report(built.folder, {})).words()
     assert f"{score} by role" in text
@@ -200,4 +199,4 @@ def test_every_protocol_names_its_roles(subsample: Built, leave_one_out: Built) 
     for built in (subsample, leave_one_out):
         own = words_of(built.summary)
         assert set(own["trained_by"]) == set(own["expected"]) == set(built.summary["roles"])
-    assert len(gallery_uids(subsample.folder)) == len(set(gallery_uids(subsample.folder))) == 48
+    assert len(gallery_uids(Run(subsample.folder))) == len(set(gallery_uids(Run(subsample.folder)))) == 48

@@ -12,8 +12,8 @@ from tests.screens import screen_text
 
 from clipmem.report.comparison_page import compare_runs
 from clipmem.report.page import write_report
-from clipmem.report.read import read_finished, read_run
-from clipmem.report.sections.retained import Retained, verdict
+from clipmem.report.run import read_finished, read_run
+from clipmem.report.sections.utility import Retained, verdict
 
 SIZES = {"shared": 6, "candidate": 12, "independent": 6, "external": 8}
 

@@ -82,10 +82,8 @@ def _loaded(module: str) -> set[str]:
 
 
 def test_the_terminal_loads_no_plotting_and_nothing_loads_torch() -> None:
-    assert "matplotlib" not in _loaded("clipmem.report.terminal")
-    page = _loaded("clipmem.report.page")
-    assert "matplotlib" in page
-    assert not page & {"torch", "open_clip", "matplotlib.pyplot"}
+    for module in ("terminal", "page", "notebook", "comparison_page", "sections.curve"):
+        assert not _loaded(f"clipmem.report.{module}") & {"torch", "open_clip", "matplotlib"}, module
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])

@@ -20,7 +20,7 @@ from tests.compared import build, split_of
 from clipmem.base.random import generator
 from clipmem.functional import auroc, centered_mean, crossed_mean, half_difference, jackknife_models
 from clipmem.report.comparison import compare
-from clipmem.report.read import read_finished
+from clipmem.report.run import read_finished
 from clipmem.scoring.protocols.subsample import balanced_draw
 
 

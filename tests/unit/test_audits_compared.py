@@ -6,18 +6,21 @@ import polars as pl
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.report.audits import AuditedRun, compare_audits
+from clipmem.report.audits import PAIRS, compare_audits
+from clipmem.report.run import Run
 
 
-def audited(name: str, auc: float, share: float | None = 0.5, confidence: float = 0.95, n: int = 200) -> AuditedRun:
+def audited(name: str, auc: float, share: float | None = 0.5, confidence: float = 0.95, n: int = 200) -> Run:
     """Return an audit whose risks are .5 and false alarms .1."""
     entry = {"mean": auc, "low": auc - 0.03, "high": auc + 0.04}
     attack = {"auc": entry, "tpr": [entry, {"mean": auc / 10, "low": None, "high": None}]}
     pairs = pl.DataFrame({"uid": [f"{k}" for k in range(n)], "risk": [0.5] * n, "false_alarm": [0.1] * n})
     risk = {"share": share, "pairs": 2}
-    return AuditedRun(
-        name, {"models": 8, "pairs": n, "confidence": confidence, "attacks": {"lira": attack}, "risk": risk}, pairs
-    )
+    run = Run(name)
+    run.tables[PAIRS] = pairs
+    document = {"models": 8, "pairs": n, "confidence": confidence, "attacks": {"lira": attack}, "risk": risk}
+    vars(run)["audit"] = document
+    return run
 
 
 def test_differences_and_their_intervals() -> None:
@@ -38,7 +41,7 @@ def test_no_exposed_pairs_where_nothing_is_at_risk() -> None:
 
 
 @pytest.mark.parametrize("other", [audited("b", 0.7, n=199), audited("b", 0.7, confidence=0.9)])
-def test_other_pairs_or_levels_are_refused(other: AuditedRun) -> None:
+def test_other_pairs_or_levels_are_refused(other: Run) -> None:
     with pytest.raises(InputError) as error:
         compare_audits([audited("a", 0.8), other])
     assert error.value.what == "audit of b"

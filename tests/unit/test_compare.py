@@ -3,7 +3,6 @@
 import io
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -18,7 +17,7 @@ from clipmem.report.comparison import compare
 from clipmem.report.comparison_page import compare_runs, write_compared
 from clipmem.report.page import render
 from clipmem.report.pareto import dominance, is_useful
-from clipmem.report.read import read_finished
+from clipmem.report.run import read_finished
 from clipmem.report.sections.comparison import answer
 from clipmem.report.terminal import print_screen
 from clipmem.report.verdicts import side_of
@@ -239,7 +238,8 @@ def test_the_mean_cancels_what_makes_f_better_than_g(tmp_path):
     # f of the other run is better altogether, and differs so by seed: C, I, S and E rise alike
     run = read_finished(build(tmp_path / "plain"))
     shift = pl.Series([0.3, -0.2, 0.9]).gather(run.seed_scores["seed"])
-    better = replace(run, name="better", seed_scores=run.seed_scores.with_columns(f=pl.col("f") + shift))
+    better = read_finished(build(tmp_path / "better"))
+    better.tables["seed_scores"] = run.seed_scores.with_columns(f=pl.col("f") + shift)
     document = compare([run, better])
     assert difference(document, "clipmem", "better")["difference"] == pytest.approx(0, abs=1e-12)
     for name in ("candidates", "planted", "control"):
@@ -279,7 +279,7 @@ def test_wordings_have_a_row_of_their_own_and_decide_if_all_runs_have_them(tmp_p
     assert document["primary"]["memorization"] == "clipmem"
     run = read_finished(tmp_path / "plain")
     holes = pl.when(uid="c03", seed=1).then(None).otherwise("f_wordings").alias("f_wordings")
-    run = replace(run, seed_scores=run.seed_scores.with_columns(holes))
+    run.tables["seed_scores"] = run.seed_scores.with_columns(holes)
     assert run.memorization(own, wordings=True) == run.halved(own, mirror, "clipmem_wordings") == []
     assert len(run.memorization(mirror, wordings=True)) == 3
 

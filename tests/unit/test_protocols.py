@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from clipmem.base.errors import InputError, RunError
-from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.functional import AlignmentParts
 from clipmem.scoring.design import Design, combine
@@ -90,7 +89,7 @@ def test_sides_and_complements_follow_from_the_design(name, tmp_path):
     if name == "subsample":
         assert design.couples.tolist() == []
     # twins are all evaluated; of other models eight of a side
-    study = PlannedStudy(RunFolder(tmp_path), recipe)
+    study = PlannedStudy(tmp_path, recipe)
     study.__dict__["design"] = design
     counts = Counter(study.side(model) for model in evaluated(study))
     assert counts == {"subsample": {"f": 8}, "halves": {"f": 1, "g": 8}, "leave-one-out": {"f": 2, "g": 6}}.get(

@@ -160,7 +160,7 @@ def test_a_study(tmp_path):
     records = [json.loads((run.path / "models" / side / "seed-0" / "record.json").read_text()) for side in "fg"]
     assert records[0]["mitigate"] == records[1]["mitigate"] == {"reweight": {"share": 0.3}}
     # shared pairs have the same testimony in f and g
-    study = PlannedStudy(RunFolder(run.path))
+    study = PlannedStudy(run.path)
     f, g = (Reweight.hook(Training(recipe, plan, study.folder, study.splits)) for plan in study.models)
     shared = study.models[0].shared
     assert np.array_equal(f._agreement[:shared], g._agreement[:shared])

@@ -67,13 +67,16 @@ class RunFolder(Job):
 
     def recipe(self) -> Recipe:
         """Read the folder's recipe."""
+        return load_recipe(self.recipe_text(), origin=str(self.path / "recipe.toml"))
+
+    def recipe_text(self) -> str:
+        """Read the text of the folder's recipe."""
         file = self.path / "recipe.toml"
         got = "no recipe.toml in it" if self.path.is_dir() else "no such folder"
         expected = "a folder created by `clipmem run` or `clipmem demo`"
         require(file.is_file(), f"{self.path}", got, expected, "Check the path.")
         with reading(f"{file}", expected="the recipe written by clipmem"):
-            text = file.read_text(encoding="utf-8")
-        return load_recipe(text, origin=str(file))
+            return file.read_text(encoding="utf-8")
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each finished stage, in order."""

@@ -77,7 +77,7 @@ class Job:
                 document = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, RecursionError) as error:
             hint = "Delete the file and run the command again."
-            raise InputError(f"{path}", got=f"text that is not JSON ({error})", hint=hint) from error
+            raise InputError(f"{path}", got=f"text that is not JSON ({error})", expected="JSON", hint=hint) from error
         require(isinstance(document, dict), f"{path}", shorten(document), "a JSON object", "Delete the file.")
         return document
 

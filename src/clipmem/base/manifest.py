@@ -3,12 +3,13 @@
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from clipmem._version import __version__
+from clipmem.base.errors import shorten
 from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import file_sha256, json_sha256
 from clipmem.base.machine import cores
@@ -50,11 +51,17 @@ def build(
 def read(folder: RunFolder) -> dict[str, Any]:
     """Read the manifest of a run folder."""
     manifest = folder.read_json("manifest.json")
-    version, made = manifest.get("format", 0), manifest.get("clipmem")
-    got = f"format {version}, made by clipmem {made}"
-    expected = f"format {FORMAT} or older (this is clipmem {__version__})"
-    require(version <= FORMAT, f"run folder {folder.path}", got, expected, "Update clipmem.")
+    check_format(manifest, f"run folder {folder.path}", FORMAT, made_by=manifest.get("clipmem"))
     return manifest
+
+
+def check_format(document: Mapping[str, Any], what: str, newest: int, *, made_by: object) -> None:
+    """Refuse a document of another format: a newer one needs an update, an older one the version that made it."""
+    version = document.get("format")
+    got, expected = f"format {shorten(version)}, made by clipmem {made_by}", f"format {newest}"
+    old = isinstance(version, int) and version < newest
+    hint = f"Read it with clipmem {made_by}, or run the study again in a new folder." if old else "Update clipmem."
+    require(version == newest, what, got, f"{expected} (this is clipmem {__version__})", hint)
 
 
 def check_data(folder: RunFolder, data_sha256: str) -> None:

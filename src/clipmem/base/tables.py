@@ -1,6 +1,6 @@
 """Schemas of a run folder's tables, checked on reading and writing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +80,16 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     },
     "audit/pairs": {**_UID, "planted": pl.Boolean, **dict.fromkeys(("risk", "false_alarm", "percentile"), pl.Float64)},
 }
+# columns that reports need of tables with more
+_NEEDED: Mapping[str, Sequence[str]] = {
+    "localize/units": (
+        *("side", "seed", "tower", "layer", "kind", "unit", "unitmem", "classmem", "mu_max", "mu_rest", "uid"),
+    ),
+    "localize/layers": (
+        *("role", "tower", "layer", "kind", "n", "layermem", "low", "high", "delta", "delta_low", "delta_high"),
+        *("n_units", "unitmem_mean", "unitmem_low", "unitmem_high"),
+    ),
+}
 
 # optional columns, filled with this value
 _IF_MISSING: Mapping[str, Mapping[str, Any]] = {
@@ -117,7 +127,8 @@ def write_table(path: Path, name: str, table: pl.DataFrame) -> None:
 
 def read_table(path: Path, name: str) -> pl.DataFrame:
     """Read a table of the run folder and check its columns."""
-    hint = "Run `clipmem run RECIPE.toml --out DIR` on it first: finished stages are not repeated."
+    command = "localize" if name in _NEEDED else "run RECIPE.toml --out"
+    hint = f"Run `clipmem {command} DIR` on it first: finished stages are not repeated."
     require(path.is_file(), f"table {name!r}", f"no file {path}", "a run folder with that stage finished", hint)
     try:
         table = pl.read_parquet(path)
@@ -126,7 +137,7 @@ def read_table(path: Path, name: str) -> pl.DataFrame:
         hint = "Delete it and run the study again: only that stage is repeated."
         raise InputError(f"table {name!r}", got=got, expected="a file written by clipmem", hint=hint) from error
     table = _completed(name, table)
-    missing = [column for column in SCHEMAS[name] if column not in table.columns]
+    missing = [column for column in SCHEMAS.get(name) or _NEEDED[name] if column not in table.columns]
     got, hint = f"columns {table.columns}", "Create the folder again with this version of clipmem."
     require(not missing, f"table {name!r} in {path}", got, f"also {missing}", hint)
     return table

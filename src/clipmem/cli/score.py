@@ -64,7 +64,7 @@ def score(
     if embeddings is not None and not target:
         early.check_file(embeddings, "--embeddings")
     from clipmem.cli.terminal import TerminalReporter
-    from clipmem.report.sections.scored import Scored
+    from clipmem.report.sections.commands import Scored
     from clipmem.report.terminal import print_screen
     from clipmem.study.score_inputs import Settings, compare
     from clipmem.study.scoring import finish, keep_embeddings

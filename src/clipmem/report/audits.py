@@ -6,24 +6,16 @@ in both, as `clipmem compare` requires, their errors are partly shared, and the 
 
 from collections.abc import Mapping, Sequence
 from math import hypot
-from typing import Any, NamedTuple
-
-import polars as pl
+from typing import Any
 
 from clipmem.base.require import require
+from clipmem.report.run import Run
 
+PAIRS = "audit/pairs"
 RATE = 1  # of `auditing.RATES`: 1% false positives
 
 
-class AuditedRun(NamedTuple):
-    """The name of a run, its document `audit.json`, and the risk of each pair."""
-
-    name: str
-    audit: Mapping[str, Any]
-    pairs: pl.DataFrame
-
-
-def compare_audits(runs: Sequence[AuditedRun]) -> dict[str, Any]:
+def compare_audits(runs: Sequence[Run]) -> dict[str, Any]:
     """Compare the audits of runs with that of the first.
 
     Measures: of each attack AUC and true positive rate at 1% false positives, with their intervals over target models;
@@ -36,7 +28,7 @@ def compare_audits(runs: Sequence[AuditedRun]) -> dict[str, Any]:
     first = runs[0]
     for run in runs[1:]:
         hint = "Compare audits of the same data, split and score.confidence."
-        other = set(run.pairs["uid"]) ^ set(first.pairs["uid"])
+        other = set(run.table(PAIRS)["uid"]) ^ set(first.table(PAIRS)["uid"])
         require(not other, f"audit of {run.name}", f"{len(other):,} other pairs", f"those of {first.name}", hint)
         levels = [one.audit["confidence"] for one in (run, first)]
         require(levels[0] == levels[1], f"audit of {run.name}", f"confidence {levels[0]}", f"{levels[1]}", hint)
@@ -57,13 +49,14 @@ def compare_audits(runs: Sequence[AuditedRun]) -> dict[str, Any]:
     }
 
 
-def _measures(run: AuditedRun) -> dict[str, Mapping[str, float | None]]:
+def _measures(run: Run) -> dict[str, Mapping[str, float | None]]:
     found: dict[str, Mapping[str, float | None]] = {}
     for name, attack in run.audit["attacks"].items():
         found |= {f"auc {name}": attack["auc"], f"tpr {name}": attack["tpr"][RATE]}
     risk = run.audit["risk"]
     if risk["share"] is not None:
-        advantage = float((run.pairs["risk"] - run.pairs["false_alarm"]).sum())
+        pairs = run.table(PAIRS)
+        advantage = float((pairs["risk"] - pairs["false_alarm"]).sum())
         found["exposed"] = {"mean": risk["share"] * advantage / risk["pairs"], "low": None, "high": None}
     return found
 

@@ -4,7 +4,7 @@ With m_k the measure of a run and b_k that of the baseline under seed k, the dif
 its t interval over seeds (`functional.paired_test`): a seed has the same initial weights and order of pairs in both
 runs, so its effect cancels. Cost is a ratio: exp of the mean of log m_r - log b_r over models r.
 
-Memorization is the half-difference (`FinishedRun.halved`), on the captions that were scored and, where all runs have
+Memorization is the half-difference (`Run.halved`), on the captions that were scored and, where all runs have
 it, over all wordings; verdicts rest on the latter and on one utility (`primary_utility`). Intervals are not corrected
 for multiplicity; `p_holm` is, over all differences in memorization and utility, and over runs for `dominates`.
 Intervals of cost cover only the variation on this machine at that time: other work slows down every method.
@@ -19,7 +19,7 @@ from clipmem.base.require import require, require_one_of
 from clipmem.report.fairness import check_fair, common, differing, notes
 from clipmem.report.frontier import check_along, configurations, frontier, setting_of
 from clipmem.report.pareto import Point, adjust, difference, dominance, front, is_useful, mean_over_seeds
-from clipmem.report.runs import LOWER_IS_BETTER, FinishedRun, common_utilities, primary_utility
+from clipmem.report.run import LOWER_IS_BETTER, Run, common_utilities, primary_utility
 from clipmem.stats.comparisons import paired_test
 
 MEASURES = ("clipmem", "clipmem_norm")
@@ -28,7 +28,7 @@ _MACHINE = ("processor", "cores", "device", "precision", "threads", "workers", "
 
 
 def compare(
-    runs: Sequence[FinishedRun],
+    runs: Sequence[Run],
     *,
     measure: str = "clipmem",
     confidence: float | None = None,
@@ -58,7 +58,7 @@ def compare(
     hint = "Run it with protocol = 'four-way'; its utility is in evaluate/utility.json."
     for run in runs:
         got = f"protocol {run.recipe.protocol!r}, without scores"
-        require(not run.seed_scores.is_empty(), f"run folder {run.place}", got, "a run with scores", hint)
+        require(run.is_scored, f"run folder {run.path}", got, "a run with scores", hint)
     baseline, others = runs[0], runs[1:]
     for run in others:
         check_fair(baseline, run, measure=measure)
@@ -91,7 +91,7 @@ def compare(
 
 
 def _along(
-    runs: Sequence[FinishedRun], along: str, measure: str, shown: str, utility: str, confidence: float
+    runs: Sequence[Run], along: str, measure: str, shown: str, utility: str, confidence: float
 ) -> dict[str, Any]:
     """Return `curve`, the means by the value of a setting, or `frontier` if runs differ in other settings too."""
     check_along(runs, along)
@@ -107,7 +107,7 @@ def _along(
     return {"curve": {"setting": along, "rows": rows}}
 
 
-def _machine(run: FinishedRun) -> tuple[str, ...]:
+def _machine(run: Run) -> tuple[str, ...]:
     """Return what a run was computed on; times are comparable only if it is the same."""
     return tuple(f"{name} {run.manifest.get(name)}" for name in _MACHINE)
 
@@ -119,7 +119,7 @@ class _Mean(NamedTuple):
     n: int
 
 
-def _means(run: FinishedRun, other: FinishedRun, measure: str) -> dict[str, _Mean]:
+def _means(run: Run, other: Run, measure: str) -> dict[str, _Mean]:
     """Return a run's means of memorization over the pairs in common with another; those that were measured."""
     own, mirror, external = (common(run, other, role) for role in ("candidate", "independent", "external"))
     scale = run.normalizer if measure == "clipmem_norm" else 1.0
@@ -130,12 +130,12 @@ def _means(run: FinishedRun, other: FinishedRun, measure: str) -> dict[str, _Mea
     return {name: mean for name, mean in found.items() if mean.values}
 
 
-def _halved(run: FinishedRun, measure: str) -> dict[str, list[float]]:
+def _halved(run: Run, measure: str) -> dict[str, list[float]]:
     """Return the half-differences of a run alone: `measure`, and that over all wordings if measured."""
     return {name: one.values for name, one in _means(run, run, measure).items() if name in (measure, WORDINGS)}
 
 
-def _differences(baseline: FinishedRun, run: FinishedRun, measure: str, confidence: float) -> list[dict[str, Any]]:
+def _differences(baseline: Run, run: Run, measure: str, confidence: float) -> list[dict[str, Any]]:
     means, base_means = _means(run, baseline, measure), _means(baseline, run, measure)
     rows = [
         ("memorization", name, means[name].n, means[name].values, base.values)
@@ -155,7 +155,7 @@ def _differences(baseline: FinishedRun, run: FinishedRun, measure: str, confiden
 
 
 def _dominates(
-    runs: Sequence[FinishedRun], rows: Sequence[Mapping[str, Any]], measure: str, utility: str
+    runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], measure: str, utility: str
 ) -> list[dict[str, Any]]:
     """Decide for each run whether it dominates the baseline (`dominance`), Holm-adjusted over runs."""
     by_name = {(row["run"], row["measure"]): row for row in rows}
@@ -164,8 +164,8 @@ def _dominates(
     return found
 
 
-def _cost(baseline: FinishedRun, run: FinishedRun, confidence: float) -> list[dict[str, Any]]:
-    if not (baseline.trained and run.trained):
+def _cost(baseline: Run, run: Run, confidence: float) -> list[dict[str, Any]]:
+    if not (baseline.was_trained and run.was_trained):
         return []
     keys = sorted(baseline.markers)
     rows: list[dict[str, Any]] = []
@@ -190,17 +190,17 @@ def _ratio(
     return {"mean": mean, "baseline": baseline, "ratio": ratio, "low": low, "high": high}
 
 
-def _rate(run: FinishedRun, key: tuple[str, int]) -> float | None:
+def _rate(run: Run, key: tuple[str, int]) -> float | None:
     return run.markers[key].get("pairs_per_second")
 
 
-def _seconds(run: FinishedRun, key: tuple[str, int]) -> float | None:
+def _seconds(run: Run, key: tuple[str, int]) -> float | None:
     """Return the time of the whole training at its rate, which is right for resumed trainings too."""
     rate = _rate(run, key)
     return run.records[key]["presentations"] / rate if rate else None
 
 
-def _memory(run: FinishedRun, key: tuple[str, int]) -> float | None:
+def _memory(run: Run, key: tuple[str, int]) -> float | None:
     peak = run.markers[key].get("peak_memory_bytes")
     return None if peak is None else peak / 2**20
 
@@ -208,24 +208,22 @@ def _memory(run: FinishedRun, key: tuple[str, int]) -> float | None:
 _COSTS = {"training seconds a model": _seconds, "pairs/s a model": _rate, "peak memory, MiB": _memory}
 
 
-def _describe(baseline: FinishedRun, run: FinishedRun, measure: str, utilities: Sequence[str]) -> dict[str, Any]:
+def _describe(baseline: Run, run: Run, measure: str, utilities: Sequence[str]) -> dict[str, Any]:
     candidates = run.uids("candidate")
     return {
         "run": run.name,
-        "folder": run.place,
+        "folder": str(run.path),
         "recipe_sha256": run.manifest["recipe_sha256"],
         "differs": differing(baseline, run),
         "presentations": run.presentations,
-        "pairs": run.pairs,
+        "pairs": run.trained_pairs,
         "candidates": len(candidates),
         **_halved(run, measure),
         "utility": {name: run.utility[name] for name in utilities},
     }
 
 
-def _front_of(
-    runs: Sequence[FinishedRun], rows: Sequence[Mapping[str, Any]], measure: str, utility: str
-) -> dict[str, Any]:
+def _front_of(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], measure: str, utility: str) -> dict[str, Any]:
     """Return each run's differences from the baseline, which is at (0, 0), and the front of the useful runs."""
     means = {run.name: float(np.mean(run.utility[utility])) for run in runs}
     chance = runs[0].chance.get(utility)
@@ -255,9 +253,9 @@ def _place(row: Mapping[str, Any] | None) -> dict[str, float | None]:
     return {name: row[name] for name in ("difference", "low", "high")}
 
 
-def _missing(runs: Sequence[FinishedRun], machines: set[tuple[str, ...]]) -> list[dict[str, Any]]:
+def _missing(runs: Sequence[Run], machines: set[tuple[str, ...]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"kind": "no_utility", "run": run.name} for run in runs if not run.utility]
-    ready = [run.name for run in runs if not run.trained]
+    ready = [run.name for run in runs if not run.was_trained]
     found += [{"kind": "not_trained", "runs": ready}] if ready else []
     found += [{"kind": "other_machine"}] if len(machines) > 1 else []
     return found + ([{"kind": "one_seed"}] if len(runs[0].seeds) == 1 else [])

@@ -15,7 +15,7 @@ import polars as pl
 from clipmem.base.errors import InputError
 from clipmem.base.hashing import json_sha256
 from clipmem.base.recipes import flatten
-from clipmem.report.runs import FinishedRun
+from clipmem.report.run import Run
 
 # settings of presentation
 IRRELEVANT = ("score.confidence", "score.draws", "localize.", "dejavu.", "train.seeds", "mitigate.interpolate.run")
@@ -23,12 +23,12 @@ _SHARED = ("uid", "role", "group", "planted", "captions_from")
 _WORDINGS = "evaluate.wordings"
 
 
-def _evaluation(run: FinishedRun) -> dict[str, Any]:
+def _evaluation(run: Run) -> dict[str, Any]:
     return {key: value for key, value in flatten(run.recipe).items() if key.startswith("evaluate.")}
 
 
 # what must be the same: name, value, hint
-_RULES: tuple[tuple[str, Callable[[FinishedRun], object], str], ...] = (
+_RULES: tuple[tuple[str, Callable[[Run], object], str], ...] = (
     ("data", lambda run: str(run.manifest["data_sha256"])[:16], "Run both recipes on the same data."),
     (
         "alignment",
@@ -49,7 +49,7 @@ _RULES: tuple[tuple[str, Callable[[FinishedRun], object], str], ...] = (
 )
 
 
-def check_fair(baseline: FinishedRun, other: FinishedRun, *, measure: str = "clipmem") -> None:
+def check_fair(baseline: Run, other: Run, *, measure: str = "clipmem") -> None:
     """Refuse a run that is not comparable with the baseline; `clipmem_norm` needs the same normalizer in both."""
     for name, value, hint in _RULES:
         there, here = differing_entries(value(other), value(baseline))
@@ -62,11 +62,9 @@ def check_fair(baseline: FinishedRun, other: FinishedRun, *, measure: str = "cli
         raise _refusal(baseline, other, "normalizer of clipmem_norm", there, here, hint)
 
 
-def _refusal(
-    baseline: FinishedRun, other: FinishedRun, name: str, there: object, here: object, hint: str
-) -> InputError:
-    what = f"run folder {other.place}: different {name}"
-    return InputError(what, got=str(there), expected=f"{here}, as in {baseline.place}", hint=hint)
+def _refusal(baseline: Run, other: Run, name: str, there: object, here: object, hint: str) -> InputError:
+    what = f"run folder {other.path}: different {name}"
+    return InputError(what, got=str(there), expected=f"{here}, as in {baseline.path}", hint=hint)
 
 
 def differing_entries(there: object, here: object) -> tuple[object, object]:
@@ -77,12 +75,12 @@ def differing_entries(there: object, here: object) -> tuple[object, object]:
     return there, here
 
 
-def removed(baseline: FinishedRun, other: FinishedRun) -> set[str]:
+def removed(baseline: Run, other: Run) -> set[str]:
     """Return the pairs that are in the baseline's split only."""
     return set(baseline.splits["uid"]) - set(other.splits["uid"])
 
 
-def common(baseline: FinishedRun, other: FinishedRun, role: str = "candidate") -> set[str]:
+def common(baseline: Run, other: Run, role: str = "candidate") -> set[str]:
     """Return the pairs that have a role in both runs."""
     return baseline.uids(role) & other.uids(role)
 
@@ -92,7 +90,7 @@ def _split_name(splits: pl.DataFrame) -> str:
     return f"{splits.height} pairs, {json_sha256(rows)[:16]}"
 
 
-def _check_split(baseline: FinishedRun, other: FinishedRun) -> None:
+def _check_split(baseline: Run, other: Run) -> None:
     """Refuse another split; pairs may have been removed from training, but the rest must be the same."""
     here = baseline.splits
     if removed(baseline, other):
@@ -108,15 +106,13 @@ def _check_split(baseline: FinishedRun, other: FinishedRun) -> None:
             raise _refusal(baseline, other, trained, *found, "Remove fewer pairs.")
 
 
-def _same_length(baseline: FinishedRun, other: FinishedRun) -> bool:
+def _same_length(baseline: Run, other: Run) -> bool:
     """Return whether both show as many pairs in total, or, after a removal, each pair as often."""
-    fewer = other.pairs < baseline.pairs and other.passes == baseline.passes
+    fewer = other.trained_pairs < baseline.trained_pairs and other.passes == baseline.passes
     return fewer or other.presentations == baseline.presentations
 
 
-def differing(
-    baseline: FinishedRun, other: FinishedRun, irrelevant: Sequence[str] = IRRELEVANT
-) -> dict[str, list[Any]]:
+def differing(baseline: Run, other: Run, irrelevant: Sequence[str] = IRRELEVANT) -> dict[str, list[Any]]:
     """Return the relevant settings that differ, with their values in the baseline and in the other run."""
     here, there = flatten(baseline.recipe), flatten(other.recipe)
     found = {
@@ -127,16 +123,16 @@ def differing(
     return json.loads(json.dumps(found))
 
 
-def notes(baseline: FinishedRun, runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
+def notes(baseline: Run, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return caveats of a fair comparison (removals, length, weights, captions), each a `kind` and its numbers."""
     found: list[dict[str, Any]] = []
     for run in runs:
-        if run.pairs < baseline.pairs:
+        if run.trained_pairs < baseline.trained_pairs:
             found.append(
                 {
                     "kind": "fewer_pairs",
                     "run": run.name,
-                    "pairs": baseline.pairs - run.pairs,
+                    "pairs": baseline.trained_pairs - run.trained_pairs,
                     "presentations": baseline.presentations - run.presentations,
                     "passes": run.passes / baseline.passes,
                 }

@@ -1,4 +1,7 @@
-"""Draw figures as reproducible SVG for a page; the page's style sheet sets their colors."""
+"""Draw figures as reproducible SVG for a page; the page's style sheet sets their colors.
+
+matplotlib takes a second to import: this module does so only when it draws.
+"""
 
 import html
 import io
@@ -7,14 +10,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-
-import matplotlib.style
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import to_hex, to_rgba_array
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from clipmem.report.templating import template_text
 
@@ -48,6 +43,7 @@ _STYLE = {
     "legend.frameon": False,
 }
 DASHED = (0, (4, 3))
+Axes = Any  # of matplotlib
 
 
 class Sketch:
@@ -56,9 +52,12 @@ class Sketch:
     def __init__(self, name: str, width: int, height: int) -> None:
         self.name = name
         self.width, self.height = width, height
-        self._style = matplotlib.style.context(["default", _STYLE])
 
     def __enter__(self) -> "Sketch":
+        import matplotlib.style
+        from matplotlib.figure import Figure
+
+        self._style = matplotlib.style.context(["default", _STYLE])
         self._style.__enter__()
         # 72 dots per inch: one SVG unit is one CSS pixel when the figure is shown at full width
         self.figure = Figure(figsize=(self.width / 72, self.height / 72), dpi=72)
@@ -69,6 +68,8 @@ class Sketch:
 
     def svg(self, title: str) -> str:
         """Render as one `<svg>` element with `title` as its accessible name."""
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+
         stream = io.BytesIO()
         FigureCanvasSVG(self.figure).print_svg(stream, metadata={"Date": None})
         return embed(stream.getvalue().decode(), self.name, title)
@@ -133,7 +134,7 @@ class Line:
     """A line of a panel, with bars or a band for its intervals; unknown values are NaN or None."""
 
     x: Sequence[int | float]
-    y: Sequence[int | float]
+    y: Sequence[int | float | None]
     style: Style
     low: Sequence[int | float | None] = ()
     high: Sequence[int | float | None] = ()
@@ -193,11 +194,12 @@ def small_multiples(
         return sketch.svg(title)
 
 
-def draw(panel: Panel, axes: Axes | None = None) -> Axes:
+def draw(panel: Panel, axes: Axes = None) -> Axes:
     """Draw a panel for a notebook, in the light page's colors, on given axes or on those of a new figure."""
-    if axes is None:
-        import matplotlib.pyplot as plt
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import to_hex, to_rgba_array
 
+    if axes is None:
         axes = plt.subplots(figsize=(7, 3.6), layout="constrained")[1]
     _panel(axes, panel)
     axes.spines[["top", "right"]].set_visible(False)
@@ -212,7 +214,9 @@ def draw(panel: Panel, axes: Axes | None = None) -> Axes:
     return axes
 
 
-def _line2d(style: Style) -> Line2D:
+def _line2d(style: Style) -> Any:
+    from matplotlib.lines import Line2D
+
     return Line2D([], [], color=style.color, linestyle=style.dashes, marker=style.mark, markersize=5.5, linewidth=1.8)
 
 
@@ -234,6 +238,8 @@ def _place(sketch: Sketch, k: int, columns: int, rows: int, foot: int) -> Axes:
 
 
 def _panel(axes: Axes, panel: Panel) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     if panel.zero:
         axes.axhline(0, color=SOFT, linewidth=1, linestyle=DASHED)
     for line in panel.lines:

@@ -22,7 +22,7 @@ from clipmem.base.require import require
 from clipmem.base.suggest import did_you_mean
 from clipmem.report.fairness import IRRELEVANT, differing
 from clipmem.report.pareto import Point, adjust, difference, dominance, front, is_useful, mean_over_seeds
-from clipmem.report.runs import FinishedRun
+from clipmem.report.run import Run
 
 # a parent's scores belong to a configuration at each length
 _PARENTS = ("mitigate.remove.scores", "mitigate.regroup.scores")
@@ -31,19 +31,19 @@ _PARENTS = ("mitigate.remove.scores", "mitigate.regroup.scores")
 class Curve(NamedTuple):
     """A configuration: its runs in order of the setting, with memorization and utility by run and seed."""
 
-    runs: Sequence[FinishedRun]
+    runs: Sequence[Run]
     values: Sequence[float]
     memorization: Float64[np.ndarray, "level seed"]
     utility: Float64[np.ndarray, "level seed"]
     validation: Float64[np.ndarray, "level seed"] | None  # None if not all runs measured it
 
 
-def setting_of(run: FinishedRun, along: str) -> Any:
+def setting_of(run: Run, along: str) -> Any:
     """Return a run's value of a setting `section.key`."""
     return flatten(run.recipe)[along]
 
 
-def check_along(runs: Sequence[FinishedRun], along: str) -> None:
+def check_along(runs: Sequence[Run], along: str) -> None:
     """Refuse a setting that does not exist, is no number, or is the same in all runs."""
     known = flatten(runs[0].recipe)
     expected, hint = "a setting of the recipe, as SECTION.KEY", did_you_mean(along, known)
@@ -55,9 +55,9 @@ def check_along(runs: Sequence[FinishedRun], along: str) -> None:
     require(usable, f"--along {along}", got, "numbers, not all equal", "Name a setting such as train.epochs.")
 
 
-def configurations(runs: Sequence[FinishedRun], along: str) -> list[list[FinishedRun]]:
+def configurations(runs: Sequence[Run], along: str) -> list[list[Run]]:
     """Group runs by all their other settings, the first run's group first, each sorted by the setting."""
-    groups: dict[str, list[FinishedRun]] = {}
+    groups: dict[str, list[Run]] = {}
     for run in runs:
         key = json.dumps(differing(runs[0], run, (*IRRELEVANT, *_PARENTS, along)), sort_keys=True)
         groups.setdefault(key, []).append(run)
@@ -78,7 +78,7 @@ def best_levels(curve: Curve, *, validated: bool) -> Int64[np.ndarray, " seed"]:
 
 
 def frontier(
-    groups: Sequence[Sequence[FinishedRun]], along: str, *, measure: str, utility: str, confidence: float
+    groups: Sequence[Sequence[Run]], along: str, *, measure: str, utility: str, confidence: float
 ) -> dict[str, Any]:
     """Return the curve of each configuration and their comparisons with the first, as `compare.json` holds them."""
     runs = [run for group in groups for run in group]
@@ -119,7 +119,7 @@ _ROLES = ("candidate", "independent")
 
 
 def _curve(
-    group: Sequence[FinishedRun], along: str, measure: str, utility: str, candidates: set[str], independent: set[str]
+    group: Sequence[Run], along: str, measure: str, utility: str, candidates: set[str], independent: set[str]
 ) -> Curve:
     held_out = [run.validation.get(utility) for run in group]
     return Curve(

@@ -5,18 +5,17 @@ Pairs are ordered by score alone. Neighbors in that order differ by less than th
 
 import base64
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from clipmem.base.tables import read_table
-from clipmem.report.read import RunFiles, read_localized
+from clipmem.report.run import Run
 
 SHOWN = 24
 UNITS_SHOWN = 6
 CORNER_SHOWN = 3  # pairs at each corner of learned against memorized
 TOWERS = ("image", "text")
+UNITS_TABLE = "localize/units"
 _MAGIC = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
 
 
@@ -54,11 +53,10 @@ def corners(ranked: pl.DataFrame, shown: int = CORNER_SHOWN) -> list[pl.DataFram
     return found
 
 
-def gallery_uids(run_dir: Path) -> list[str]:
+def gallery_uids(run: Run) -> list[str]:
     """Return the pairs whose images `write_report` needs, so that only these are decoded."""
-    units = read_localized(run_dir).units
-    owners = [] if units is None else [row["uid"] for row in top_units(units)]
-    return list(dict.fromkeys([*_shown(read_table(run_dir / "scores.parquet", "scores")), *owners]))
+    owners = [row["uid"] for row in top_units(run.table(UNITS_TABLE))] if run.has(UNITS_TABLE) else []
+    return list(dict.fromkeys([*_shown(run.scores), *owners]))
 
 
 def _shown(scores: pl.DataFrame) -> list[str]:
@@ -90,28 +88,28 @@ def image_uri(data: bytes | None) -> str | None:
     return None if kind is None else f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def cards(run: RunFiles, rows: pl.DataFrame, ranked: pl.DataFrame) -> list[dict[str, Any]]:
+def cards(run: Run, rows: pl.DataFrame, ranked: pl.DataFrame) -> list[dict[str, Any]]:
     """Return the score row, rank, image, captions and axis position of some ranked candidates."""
     about = {row["uid"]: row for row in run.pairs.select("uid", "key", "label").iter_rows(named=True)}
     ranks = {uid: rank for rank, uid in enumerate(ranked["uid"], start=1)}
     ends = [0.0, *(float(v) for name in ("clipmem", "low", "high") for v in ranked[name].drop_nulls().drop_nans())]
-    used = run.recipe.get("train", {}).get("captions")
+    used = run.recipe.train.captions
     return [
         {
             **row,
             "rank": ranks[row["uid"]],
             "key": (about.get(row["uid"]) or {}).get("key") or "",
             "label": (about.get(row["uid"]) or {}).get("label") or "",
-            "image": image_uri(run.images.get(row["uid"])),
+            "image": image_uri(run.gallery.get(row["uid"])),
             "trained_with": run.trained_captions(row["uid"])[:used],
-            "own": run.captions.get(row["uid"], []),
+            "own": run.own_captions.get(row["uid"], []),
             "strip": _strip(row, min(ends), max(ends)),
         }
         for row in rows.iter_rows(named=True)
     ]
 
 
-def shown_credits(run: RunFiles) -> Sequence[str]:
+def shown_credits(run: Run) -> Sequence[str]:
     """Return the source's credits, then those of the pairs in the gallery."""
     shown = set(_shown(run.scores))
     named = {credit for uid, credit in run.pairs.select("uid", "credit").iter_rows() if uid in shown and credit}

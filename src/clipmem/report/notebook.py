@@ -1,7 +1,6 @@
-"""Runs, tables of pairs and comparisons in notebooks: HTML with small images, and figures as matplotlib axes."""
+"""Runs and tables of pairs in notebooks: HTML with small images, and figures as matplotlib axes."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,12 +8,10 @@ import polars as pl
 from markupsafe import Markup
 
 from clipmem.base.require import require, require_columns
-from clipmem.report.comparison_page import compare_runs
+from clipmem.report.figures import CANDIDATE, INK, ROLE_COLORS, STYLES, Line, Panel, Style, draw
 from clipmem.report.gallery import image_uri, ranked_candidates
-from clipmem.report.read import RunFiles
-from clipmem.report.sections.comparison import Comparison as Section
-from clipmem.report.sections.comparison import pareto_figure
-from clipmem.report.templating import environment, measure_of, template_text
+from clipmem.report.run import Run
+from clipmem.report.templating import notebook_html
 
 SHOWN = 6
 TWINS = ((0, 0, "none"), (1, 2, "1 or 2"), (3, 5, "3 to 5"), (6, None, "6 or more"))
@@ -52,83 +49,33 @@ def pairs_html(
         }
         for row in table.iter_rows(named=True)
     ]
-    return _rendered("pairs", cards=cards, floor=floor)
+    return notebook_html("pairs", cards=cards, floor=floor)
 
 
-def run_html(run: RunFiles, pairs: str) -> str:
+def run_html(run: Run, pairs: str) -> str:
     """Return the roles of a run as a table, then its most memorized pairs."""
-    return _rendered("run", run=run, summary=run.summary, measure=measure_of(run.summary), pairs=_safe(pairs))
-
-
-def _rendered(name: str, **context: Any) -> str:
-    return environment().from_string(template_text(f"notebook/{name}.html")).render(context)
+    return notebook_html("run", run=run, summary=run.summary, measure=run.measure, pairs=_safe(pairs))
 
 
 def _safe(text: str) -> Markup:
     return Markup(text)  # noqa: S704  rendered above, or the package's own figure
 
 
-class Comparison:
-    """Finished runs compared with a baseline, over paired seeds; what `clipmem.compare` returns.
-
-    Attributes:
-        document: What `clipmem compare` writes as compare.json.
-    """
-
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self.document = document
-
-    @property
-    def table(self) -> pl.DataFrame:
-        """One row per run and measure: mean, baseline, difference with its interval, p-values."""
-        return pl.DataFrame(self.document["differences"])
-
-    def __repr__(self) -> str:
-        return f"Comparison of {', '.join(run['run'] for run in self.document['runs'])}"
-
-    def _repr_html_(self) -> str:
-        from clipmem.report.figures import standalone
-
-        rows = [
-            {**row, "run": answer["run"], "name": name}
-            for answer in Section().data(self.document)["answers"]
-            for name, row in answer["parts"]
-        ]
-        figure = standalone(pareto_figure(self.document, "narrow")) if self.document["pareto"] else ""
-        return _rendered("comparison", document=self.document, rows=rows) + figure
-
-
-def compare(baseline: Any, *others: Any, **settings: Any) -> Comparison:
-    """Compare finished runs with a baseline: memorization, utility and cost over paired seeds.
-
-    Args:
-        baseline: A run, or its folder.
-        others: Runs to compare with it.
-        settings: `measure`, `confidence`, `along`, `utility`, as in `clipmem compare`.
-
-    Raises:
-        InputError: A run is not finished, or the runs differ in data, split, seeds or alignment.
-    """
-    return Comparison(compare_runs([Path(getattr(run, "path", run)) for run in (baseline, *others)], **settings))
-
-
 class Plots:
     """Figures of a run as matplotlib axes, on `axes` or on a figure of their own: `run.plot`."""
 
-    def __init__(self, read: Callable[[], RunFiles]) -> None:
-        self._read = read
+    def __init__(self, run: Run) -> None:
+        self._run = run
 
     def roles(self, axes: Any = None) -> Any:
         """Draw the distribution of the score in each role, with its mean and interval."""
-        from clipmem.report.figures import ROLE_COLORS, Line, Panel, Style, draw
-
-        run = self._read()
-        panel = Panel("", "", measure_of(run.summary)["score"], zero=True, ticks=run.roles)
+        run = self._run
+        panel = Panel("", "", run.measure["score"], zero=True, ticks=run.roles)
         finite = run.scores.filter(pl.col("clipmem").is_finite())
         for k, role in enumerate(run.roles):
-            entry = run.summary["roles"][role]
-            ends = [entry["low"]], [entry["high"]]
-            panel.lines.append(Line([k], [entry["mean"]], Style(ROLE_COLORS[role]), *ends))
+            entry = run.summary.roles[role]
+            line = Line([k], [entry.mean], Style(ROLE_COLORS[role]), [entry.low], [entry.high])
+            panel.lines.append(line)
         values = [finite.filter(pl.col("role") == role)["clipmem"].to_numpy() for role in run.roles]
 
         def violins(axes: Any) -> None:
@@ -143,32 +90,28 @@ class Plots:
 
     def top(self, k: int = 10, axes: Any = None) -> Any:
         """Draw the scores of the `k` most memorized candidates with standard errors, on the noise floor."""
-        from clipmem.report.figures import CANDIDATE, INK, Panel, draw
-
         require(k >= 1, "k", str(k), "a whole number, 1 or more", "Use 10, for example.")
-        run = self._read()
+        run = self._run
         rows = ranked_candidates(run.scores).head(k).to_dicts()
         names = [next(iter(run.trained_captions(row["uid"])), "")[:40] for row in rows]
 
         def bars(axes: Any) -> None:
             errors = [row["stderr"] or 0.0 for row in rows]
-            if floor := run.summary["noise_floor"]:
-                axes.axvspan(*(floor["center"] + k * floor["half_width"] for k in (-1, 1)), color=INK, alpha=0.1)
+            if floor := run.summary.noise_floor:
+                axes.axvspan(*(floor.center + k * floor.half_width for k in (-1, 1)), color=INK, alpha=0.1)
             axes.barh(range(len(rows)), [row["clipmem"] for row in rows], xerr=errors, color=CANDIDATE, ecolor=INK)
             axes.set_yticks(range(len(rows)), names, parse_math=False)
             axes.invert_yaxis()
 
-        return draw(Panel("", measure_of(run.summary)["score"], "", draw=bars), axes)
+        return draw(Panel("", run.measure["score"], "", draw=bars), axes)
 
     def redundancy(self, axes: Any = None) -> Any:
         """Draw the mean score of the candidates by the number of other pairs with the same first caption.
 
         Bars are ± 1.96 standard errors over pairs; groups of fewer than two pairs have none.
         """
-        from clipmem.report.figures import STYLES, Line, Panel, draw
-
-        run = self._read()
-        first = {uid: captions[0] if captions else "" for uid, captions in run.captions.items()}
+        run = self._run
+        first = {uid: captions[0] if captions else "" for uid, captions in run.own_captions.items()}
         names, counts = np.unique(list(first.values()), return_counts=True)
         size = dict(zip(names.tolist(), counts.tolist(), strict=True))
         scored = ranked_candidates(run.scores)
@@ -181,7 +124,7 @@ class Plots:
             ]
         )
         values = scored["clipmem"].to_numpy()
-        panel = Panel("", "other pairs with the same caption", measure_of(run.summary)["score"], zero=True)
+        panel = Panel("", "other pairs with the same caption", run.measure["score"], zero=True)
         panel.ticks, line = [], Line([], [], STYLES[0], [], [], joined=False)
         for least, most, name in TWINS:
             own = values[(twins >= least) & (twins <= (np.inf if most is None else most))]

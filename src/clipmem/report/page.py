@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from clipmem.base.atomic import atomic_write
 from clipmem.report.figures import SIZES
-from clipmem.report.read import read_run
+from clipmem.report.run import read_run
 from clipmem.report.sections import Section, sections_of
 from clipmem.report.templating import environment, template_text
 

@@ -74,6 +74,11 @@ def environment(*, screen: bool = False) -> jinja2.Environment:
     return engine
 
 
+def notebook_html(name: str, **context: Any) -> str:
+    """Render `notebook/NAME.html`."""
+    return environment().from_string(template_text(f"notebook/{name}.html")).render(context)
+
+
 @cache
 def _words() -> Mapping[str, Any]:
     return tomllib.loads(template_text("words.toml"))

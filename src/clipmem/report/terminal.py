@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipmem.report.escape import visible
-from clipmem.report.read import read_run
+from clipmem.report.run import read_run
 from clipmem.report.sections import sections_of
 from clipmem.report.templating import CELL, HEADING, VERBATIM, environment, marked
 

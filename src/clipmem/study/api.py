@@ -15,7 +15,7 @@ from clipmem.study import early
 from clipmem.study.engines import check_name, is_first, open_engine, watch_launcher
 
 if TYPE_CHECKING:  # imports polars: only after the recipe is validated
-    from clipmem.study.loaded import Run
+    from clipmem.study.run import Run
 
 PUBLISHED_RECIPES = ("coco-vit-b-32", "coco-vit-b-16", "cc3m-vit-b-32", "cc3m-vit-b-16")
 FINETUNE_RECIPES = ("finetune-vit-b-32", "finetune-lit", "finetune-lora", "finetune-siglip")
@@ -150,7 +150,7 @@ def load_run(path: str | Path) -> "Run":
     Raises:
         InputError: The run is not finished, or was made by a newer version of clipmem.
     """
-    from clipmem.study.loaded import Run
+    from clipmem.study.run import Run
 
     return Run(path)
 
@@ -161,10 +161,7 @@ def report(path: str | Path) -> Path:
 
     folder = RunFolder(path)
     source = early.check_source(folder.recipe().data)
-    from clipmem.study.stages import write_summary_and_report  # imports torch
+    from clipmem.study.stages import renew_report  # imports torch
 
     with folder.locked():
-        outputs = write_summary_and_report(folder, source)
-        if folder.is_done("evaluate"):
-            folder.finish("report", outputs, folder.read_json("summary.json")["seconds"]["report"])
-    return outputs[-1]
+        return renew_report(folder, source)[-1]

@@ -38,7 +38,7 @@ from clipmem.stats.ranking import auroc
 from clipmem.stats.similarity import normalize, pair_means
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Data, Settings, read_pairs
-from clipmem.study.stages import write_summary_and_report
+from clipmem.study.stages import renew_report
 from clipmem.train.numerics import LONG, computing
 from clipmem.train.objectives import OBJECTIVES
 
@@ -62,13 +62,13 @@ def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str
             pair, or did not; or there are fewer than 200 pairs, or the same captions for all.
     """
     reporter, folder = reporter or Quiet(), RunFolder(path)
-    study, what = PlannedStudy(folder), f"run folder {folder.path}"
+    study, what = PlannedStudy(folder.path), f"run folder {folder.path}"
     protocol, objective = study.recipe.protocol, study.recipe.train.objective
     hint, expected = "Run a study with protocol = 'subsample' and subsample.fraction = 0.5.", "random members per model"
     require(study.protocol.random_members and study.protocol.compares, what, f"protocol {protocol!r}", expected, hint)
     hint = "Use train.objective = 'clip'."
     require(OBJECTIVES[objective].uses_text, what, f"objective {objective!r}", "one that trains both towers", hint)
-    folder.read_json("summary.json")  # raises if the run is not finished
+    _ = study.summary  # raises if the run is not finished
     pool = np.flatnonzero(study.role == "candidate")
     _check_pairs(what, [study.captions[row] for row in pool])
     with folder.locked():
@@ -76,8 +76,7 @@ def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str
         folder.write(TABLE, table)
         folder.write_json(DOCUMENT, document)
         reporter.begin("report")
-        outputs = write_summary_and_report(folder, open_source(study.recipe.data))
-        folder.finish("report", outputs, folder.read_json("summary.json")["seconds"]["report"])
+        renew_report(folder, open_source(study.recipe.data))
     return document
 
 

@@ -265,8 +265,8 @@ def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
 
     Scores are the columns `clipmem` and `g_alignment` of the study, for the pairs that it scores.
     """
-    folder.read_json("summary.json")  # raises if the run is not finished
-    study, what = PlannedStudy(folder), f"run folder {folder.path}"
+    study, what = PlannedStudy(folder.path), f"run folder {folder.path}"
+    _ = study.summary  # raises if the run is not finished
     objective, hint = study.recipe.train.objective, "Use train.objective = 'clip'."
     trains = study.protocol.trains
     right = not trains or OBJECTIVES[objective].uses_text
@@ -286,7 +286,7 @@ def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
     if not study.protocol.compares:
         return signals, []
     g = pl.col("g_positive") - weight * (pl.col("g_image_bank") + pl.col("g_text_bank"))
-    scores = folder.read("scores").select("uid", "clipmem", g_alignment=g)
+    scores = study.scores.select("uid", "clipmem", g_alignment=g)
     joined = pl.DataFrame({"uid": signals.uids}).join(scores, on="uid", how="left", maintain_order="left")
     found = {name: joined[name].fill_null(float("nan")).to_numpy() for name in ("clipmem", "g_alignment")}
     known = {name: values for name, values in found.items() if np.isfinite(values).any()}

@@ -32,7 +32,7 @@ from clipmem.models import address
 from clipmem.models.names import model_config
 from clipmem.study import early
 from clipmem.study.api import find_recipe
-from clipmem.study.loaded import check_role
+from clipmem.study.run import check_role
 
 FORMAT = 1
 MODEL = "clipmem-tiny"

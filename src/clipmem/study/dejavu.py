@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from clipmem.base.folder import RunFolder
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe
 from clipmem.base.tables import write_table
@@ -45,7 +44,7 @@ def measure_run(study: PlannedStudy, seeds: list[tuple[int, int]]) -> dejavu.Mea
     """Measure a scored study, without writing files."""
     recipe, folder = study.recipe, study.folder
     labeled = dejavu.Labeled(
-        study.uids, study.role, study.group, _objects(study), study.splits["planted"].to_numpy(), _clipmem(study)
+        study.pair_uids, study.role, study.group, _objects(study), study.splits["planted"].to_numpy(), _clipmem(study)
     )
     return dejavu.measure(
         [
@@ -61,11 +60,6 @@ def measure_run(study: PlannedStudy, seeds: list[tuple[int, int]]) -> dejavu.Mea
 def _objects(study: PlannedStudy) -> list[list[str]]:
     objects = study.pairs["objects"].to_list()
     return [list(objects[row] or []) for row in study.rows]
-
-
-def summary_of(folder: RunFolder) -> dict[str, Any]:
-    """Return the entry `dejavu` of `summary.json`; empty if not measured."""
-    return {"dejavu": folder.read_json(DOCUMENT)} if (folder.path / DOCUMENT).is_file() else {}
 
 
 def why_not(recipe: Recipe, tasks: list[tuple[str, int]], role: np.ndarray, objects: list[list[str]]) -> str:
@@ -97,5 +91,5 @@ def couples(tasks: list[tuple[str, int]]) -> list[tuple[int, int]]:
 
 
 def _clipmem(study: PlannedStudy) -> np.ndarray:
-    scores = dict(study.folder.read("scores").select("uid", "clipmem").iter_rows())
-    return np.array([np.nan if scores.get(uid) is None else scores[uid] for uid in study.uids], dtype=np.float64)
+    scores = dict(study.scores.select("uid", "clipmem").iter_rows())
+    return np.array([np.nan if scores.get(uid) is None else scores[uid] for uid in study.pair_uids], dtype=np.float64)

@@ -10,7 +10,6 @@ import polars as pl
 from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
-from clipmem.base.folder import RunFolder
 from clipmem.models.outline import outline_of
 from clipmem.models.protocol import softmax_scale
 from clipmem.models.signals import Halves, Signals
@@ -42,7 +41,7 @@ def signals_under_first(study: PlannedStudy, own: np.ndarray, aligned: np.ndarra
     f = study.models[0]
     means, rows, images = study.means(f, own), study.rows[own], study.pixels()
     return Signals(
-        uids=[uid for uid, mine in zip(study.uids, own, strict=True) if mine],
+        uids=[uid for uid, mine in zip(study.pair_uids, own, strict=True) if mine],
         captions=[captions for captions, mine in zip(study.captions, own, strict=True) if mine],
         group=study.group[own],
         image=means.image,
@@ -147,8 +146,3 @@ def cost_of(study: PlannedStudy) -> float:
             shown = study.folder.read_json(f"models/{model.side}/seed-{model.seed}/record.json")["presentations"]
         spent[bool(sign.any())] += shown * operations[model.model]
     return spent[True] / spent[False]
-
-
-def summary_of(folder: RunFolder) -> dict[str, Any]:
-    """Return the entry `estimate` of `summary.json`; empty if nothing was estimated."""
-    return {"estimate": folder.read_json(DOCUMENT)} if (folder.path / DOCUMENT).is_file() else {}

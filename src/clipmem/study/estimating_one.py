@@ -12,7 +12,6 @@ import polars as pl
 import torch
 
 from clipmem.base.atomic import atomic_write
-from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import image_part, numbered
 from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet, Reporter
@@ -105,9 +104,9 @@ def estimate_with(
 
 def estimates_of(path: Path) -> Estimates:
     """Read the estimates of a study without half-models from its run folder."""
-    study = PlannedStudy(RunFolder(path))
+    study = PlannedStudy(path)
     scores, made = study.folder.read(estimating.TABLE), study.folder.read_json(estimating.DOCUMENT)
-    captions, listed = dict(zip(study.uids, study.captions, strict=True)), study.folder.path / "quarantine.parquet"
+    captions, listed = dict(zip(study.pair_uids, study.captions, strict=True)), study.folder.path / "quarantine.parquet"
     about = made | {"model": "f", "pairs": scores["uid"].n_unique(), "problems": 0}
     first = _first(scores, made["estimator"])
     return Estimates(scores, about, {uid: captions[uid] for uid in first}, listed)

@@ -20,7 +20,6 @@ import torch
 
 from clipmem.base.atomic import write_json
 from clipmem.base.errors import InputError
-from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import data_fingerprint
 from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet, Reporter
@@ -40,6 +39,7 @@ from clipmem.measure.utility import PROBES, TestPairs, Utility
 from clipmem.mitigate import interpolate_weights
 from clipmem.models import given, passes
 from clipmem.models.protocol import DualEncoder, geometry_of
+from clipmem.report.run import Run
 from clipmem.study import early, execution, utility
 from clipmem.study.models import BASE, open_models
 from clipmem.study.plan import PlannedStudy
@@ -131,9 +131,9 @@ def evaluate_run(
     **changes: Any,
 ) -> Evaluated:
     """Evaluate the models of a finished run and write `evaluate/NAME.json` (for `changes`, see `settings_with`)."""
-    folder = RunFolder(path)
-    recipe = folder.recipe()
-    folder.read_json("summary.json")  # raises if the run is not finished
+    run = Run(path)
+    folder, recipe = run.folder, run.recipe
+    _ = run.summary  # raises if the run is not finished
     section = recipe.evaluate
     if data:  # not the classes of the study's pairs
         section = section.model_copy(update={"classnames": "", "labels": "label"})
@@ -142,7 +142,7 @@ def evaluate_run(
     right = name and name not in _RESERVED and not any(c in name for c in "/\\\0") and not name.startswith(".")
     expected = f"a file name that is not one of {', '.join(_RESERVED)}"
     require(right, "--name", repr(name), expected, "Give another --name.")
-    study = PlannedStudy(folder, recipe.model_copy(update={"evaluate": settings}))
+    study = PlannedStudy(folder.path, recipe.model_copy(update={"evaluate": settings}))
     with folder.locked():
         if data is None:
             document, _ = utility.measure(study, reporter or Quiet())

@@ -7,7 +7,6 @@ from typing import Any
 
 import polars as pl
 
-from clipmem.base import manifest
 from clipmem.base.declared import declared
 from clipmem.base.folder import SIDES, RunFolder
 from clipmem.base.hashing import json_sha256
@@ -20,9 +19,10 @@ from clipmem.measure.localize import SETTINGS_FILE, LocalizeSettings, describe, 
 from clipmem.measure.sweep import Points, ViewSettings
 from clipmem.report.curves import compare_curves, curves_of, title_of
 from clipmem.report.fairness import differing, differing_entries
-from clipmem.report.read import read_finished
+from clipmem.report.gallery import UNITS_TABLE
+from clipmem.report.run import Run, read_finished
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.stages import write_summary_and_report
+from clipmem.study.stages import renew_report
 from clipmem.train.numerics import threads
 from clipmem.train.objectives import OBJECTIVES
 
@@ -44,21 +44,20 @@ def localize_run(
     reporter: Reporter | None = None,
 ) -> list[Path]:
     """Localize the memorization of a finished study; write `localize/` and the report."""
-    reporter, folder = reporter or Quiet(), RunFolder(path)
-    recipe = folder.recipe()
+    reporter, run = reporter or Quiet(), Run(path)
+    folder, recipe = run.folder, run.recipe
     paired = declared("protocols", recipe.protocol).paired
     right = paired and all((folder.path / "models" / side).is_dir() for side in SIDES)
     what, expected = f"run folder {folder.path}", "a four-way study"
     require(right, what, f"protocol {recipe.protocol!r}", expected, "Choose a run with protocol = 'four-way'.")
-    folder.read_json("summary.json")  # raises if the run is not finished
+    _ = run.summary  # raises if the run is not finished
     with folder.locked():
         settings = settings_of(recipe, views=views, pairs=pairs)
         files = _measure(folder, recipe, settings, reporter)
         if compare_with:
-            files += write_side_by_side(folder, [RunFolder(other) for other in compare_with])
+            files += write_side_by_side(folder, compare_with)
         reporter.begin("report")
-        outputs = write_summary_and_report(folder, open_source(recipe.data))
-        folder.finish("report", outputs, folder.read_json("summary.json")["seconds"]["report"])
+        outputs = renew_report(folder, open_source(recipe.data))
     return [*files, *outputs]
 
 
@@ -79,7 +78,7 @@ def settings_of(recipe: Recipe, *, views: int | None = None, pairs: int | None =
 
 
 def _measure(folder: RunFolder, recipe: Recipe, settings: LocalizeSettings, reporter: Reporter) -> list[Path]:
-    started, study = time.monotonic(), PlannedStudy(folder)
+    started, study = time.monotonic(), PlannedStudy(folder.path)
     points = points_of(study)
     known = folder.is_done("localize") and (folder.path / SETTINGS_FILE).is_file()
     if known and folder.read_json(SETTINGS_FILE) == describe(points, settings):
@@ -107,7 +106,7 @@ def points_of(study: PlannedStudy) -> Points:
     """Return all pairs of a study, in the order of its split table."""
     label = study.pairs["label"].to_list()
     return Points(
-        uids=study.uids,
+        uids=study.pair_uids,
         roles=study.role.tolist(),
         groups=study.splits["group"].to_list(),
         labels=[label[row] for row in study.rows],
@@ -118,28 +117,27 @@ def points_of(study: PlannedStudy) -> Points:
     )
 
 
-def write_side_by_side(folder: RunFolder, others: Sequence[RunFolder]) -> list[Path]:
+def write_side_by_side(folder: RunFolder, others: Sequence[Path | str]) -> list[Path]:
     """Write the curves of several localized runs, side by side."""
-    folders = [folder, *others]
-    paths = [one.path.resolve() for one in folders]
-    twice = [str(one.path) for k, one in enumerate(folders) if paths[k] in paths[:k]]
+    places = [folder.path.resolve(), *(Path(other).resolve() for other in others)]
+    twice = [str(other) for k, other in enumerate(others, start=1) if places[k] in places[:k]]
     require(not twice, "--compare-with", f"{twice} twice", "each run once", "Omit it.")
-    for one in folders:
-        localized = one.is_done("localize") and (one.path / SETTINGS_FILE).is_file()
-        hint = f"Run `clipmem localize {one.path}` first."
-        require(localized, f"run folder {one.path}", "a run that is not localized", "a localized run", hint)
-    required = [_required_equal(one) for one in folders]
-    for other, found in zip(folders[1:], required[1:], strict=True):
-        for name, here in required[0].items():
-            got, expected = (str(value) for value in differing_entries(found[name], here))
+    for path in (folder.path, *others):
+        localized = RunFolder(path).is_done("localize") and (Path(path) / SETTINGS_FILE).is_file()
+        hint = f"Run `clipmem localize {path}` first."
+        require(localized, f"run folder {path}", "a run that is not localized", "a localized run", hint)
+    runs = [read_finished(Path(path)) for path in (folder.path, *others)]
+    required = _required_equal(runs[0])
+    for other in runs[1:]:
+        for name, value in _required_equal(other).items():
+            got, expected = (str(part) for part in differing_entries(value, required[name]))
             hint = _HINTS.get(name, "Train it again with the same setting.")
             what = f"run folder {other.path}: different {name}"
-            require(found[name] == here, what, got, f"{expected}, as in {folder.path}", hint)
-    runs = [read_finished(one.path) for one in folders]
-    names, records = _names(folders), [run.records["f", run.seeds[0]] for run in runs]
+            require(value == required[name], what, got, f"{expected}, as in {folder.path}", hint)
+    names = _names(runs)
     curves = pl.concat(
-        curves_of(_units(one), run=name, objective=run.recipe.train.objective)
-        for one, name, run in zip(folders, names, runs, strict=True)
+        curves_of(run.table(UNITS_TABLE), run=name, objective=run.recipe.train.objective)
+        for name, run in zip(names, runs, strict=True)
     )
     document = {
         "format": 1,
@@ -147,18 +145,22 @@ def write_side_by_side(folder: RunFolder, others: Sequence[RunFolder]) -> list[P
             {
                 "run": name,
                 "objective": run.recipe.train.objective,
-                "folder": one.path.name,
-                "presentations": record["presentations"],
-                "views_a_presentation": record["views"],
+                "folder": run.path.name,
+                "presentations": _record(run)["presentations"],
+                "views_a_presentation": _record(run)["views"],
                 "differs": differing(runs[0], run, _IGNORED),
             }
-            for one, name, run, record in zip(folders, names, runs, records, strict=True)
+            for name, run in zip(names, runs, strict=True)
         ],
-        "pairs": folder.read_json(SETTINGS_FILE)["points"],
+        "pairs": runs[0].document(SETTINGS_FILE)["points"],
         **compare_curves(curves, runs[0].recipe.score.confidence),
     }
     write_parquet(folder.path / TABLE, curves)
     return [folder.path / TABLE, folder.write_json(DOCUMENT, document)]
+
+
+def _record(run: Run) -> Mapping[str, Any]:
+    return run.records["f", run.seeds[0]]
 
 
 def remove_side_by_side(folder: RunFolder) -> None:
@@ -167,29 +169,24 @@ def remove_side_by_side(folder: RunFolder) -> None:
         (folder.path / name).unlink(missing_ok=True)
 
 
-def _required_equal(folder: RunFolder) -> Mapping[str, Any]:
-    recipe, splits, settings = folder.recipe(), folder.read("splits").sort("uid"), folder.read_json(SETTINGS_FILE)
-    first = folder.model_dir("f", recipe.train.seeds[0]).relative_to(folder.path)
+def _required_equal(run: Run) -> Mapping[str, Any]:
+    recipe, settings = run.recipe, run.document(SETTINGS_FILE)
     return {
-        "data": manifest.read(folder)["data_sha256"][:16],
-        "split": f"{splits.height} pairs, {json_sha256(splits.rows())[:16]}",
+        "data": run.manifest["data_sha256"][:16],
+        "split": f"{run.splits.height} pairs, {json_sha256(run.splits.sort('uid').rows())[:16]}",
         "architecture": recipe.model.name or recipe.model.pretrained,
-        "seeds": sorted(recipe.train.seeds),
-        "presentations of pairs per model": folder.read_json(f"{first}/record.json")["presentations"],
+        "seeds": run.seeds,
+        "presentations of pairs per model": _record(run)["presentations"],
         "role of UnitMem": settings["unit_role"],
         "pairs of UnitMem": settings["points_sha256"][:16],
         "views": settings["views"],
     }
 
 
-def _names(folders: Sequence[RunFolder]) -> list[str]:
-    names = [title_of(folder.recipe().train.objective) for folder in folders]
-    full = [f"{name} ({folder.path.name})" for name, folder in zip(names, folders, strict=True)]
-    chosen = [long if names.count(name) > 1 else name for name, long in zip(names, full, strict=True)]
-    got = f"runs of one objective in folders of the same name: {sorted(chosen)}"
-    require(len(set(chosen)) == len(chosen), "--compare-with", got, "unique names", "Rename a folder.")
-    return chosen
-
-
-def _units(folder: RunFolder) -> pl.DataFrame:
-    return pl.read_parquet(folder.path / "localize" / "units.parquet")
+def _names(runs: Sequence[Run]) -> list[str]:
+    titles = [title_of(run.recipe.train.objective) for run in runs]
+    full = [f"{title} ({run.path.name})" for title, run in zip(titles, runs, strict=True)]
+    names = [long if titles.count(title) > 1 else title for title, long in zip(titles, full, strict=True)]
+    got = f"runs of one objective in folders of the same name: {sorted(names)}"
+    require(len(set(names)) == len(names), "--compare-with", got, "unique names", "Rename a folder.")
+    return names

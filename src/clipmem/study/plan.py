@@ -1,4 +1,4 @@
-"""The planned study: everything that stages need from a run folder, read once."""
+"""The planned study: a run with everything that its stages need, read once."""
 
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 
-from clipmem.base import manifest
 from clipmem.base.folder import RunFolder
 from clipmem.base.images import Geometry
 from clipmem.base.job import Job
@@ -25,6 +24,7 @@ from clipmem.models.means import Means, unit_means
 from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.models.signals import Trajectory
 from clipmem.models.start import Start
+from clipmem.report.run import Run
 from clipmem.scoring.alignments import Head, alignment_of
 from clipmem.scoring.design import Design
 from clipmem.scoring.executor import Comparison, Executor
@@ -45,25 +45,15 @@ from clipmem.train.recorder import TRAJECTORY_FILE
 CACHE = "cache/pixels.npy"
 
 
-class PlannedStudy:
-    """A run folder whose stage `plan` is finished. Properties are read on first use and cached."""
-
-    def __init__(self, folder: RunFolder, recipe: Recipe | None = None) -> None:
-        self.folder = folder
-        self.recipe = recipe or folder.recipe()
-        self.protocol: Protocol = protocol_of(self.recipe)
+class PlannedStudy(Run):
+    """A run folder whose stage `plan` is finished, with what needs torch: design, models, embeddings, alignment."""
 
     # ---- the plan
 
     @cached_property
-    def pairs(self) -> pl.DataFrame:
-        """The table `pairs`: all usable pairs of the data."""
-        return self.folder.read("pairs")
-
-    @cached_property
-    def splits(self) -> pl.DataFrame:
-        """The table `splits`: the pairs of the study, with their roles."""
-        return self.folder.read("splits")
+    def protocol(self) -> Protocol:
+        """The protocol."""
+        return protocol_of(self.recipe)
 
     @cached_property
     def design(self) -> Design:
@@ -99,11 +89,6 @@ class PlannedStudy:
         return next(one for one in self.embedded if (one.side, one.seed) == (side, seed))
 
     @cached_property
-    def manifest(self) -> dict[str, Any]:
-        """The manifest."""
-        return manifest.read(self.folder)
-
-    @cached_property
     def execution(self) -> execution.Execution:
         """Device, precision and threads."""
         return execution.from_manifest(self.manifest)
@@ -111,7 +96,7 @@ class PlannedStudy:
     # ---- the pairs, one entry a row of the split table
 
     @property
-    def uids(self) -> list[str]:
+    def pair_uids(self) -> list[str]:
         """The uid of each split row."""
         return self.splits["uid"].to_list()
 
@@ -207,7 +192,7 @@ class PlannedStudy:
         file = self.folder.model_dir(model.side, model.seed) / TRAJECTORY_FILE
         if model.exists:
             file = Path(self.recipe.halves.trajectory)
-        uids = [uid for uid, own in zip(self.uids, rows, strict=True) if own]
+        uids = [uid for uid, own in zip(self.pair_uids, rows, strict=True) if own]
         return read_trajectory(file, uids) if file.is_file() else None
 
     def aligned(self, models: Sequence[TrainingSet], *, wordings: bool = False) -> list[AlignmentParts]:
@@ -242,7 +227,7 @@ class PlannedStudy:
                 self.pixels(geometry_of(encoder)),
                 self.rows,
                 self.captions,
-                self.uids,
+                self.pair_uids,
                 self.recipe.embed,
                 self.recipe.train,
                 wordings=self.wordings,

@@ -144,7 +144,7 @@ def _training(folder: RunFolder, resources: execution.Execution) -> float:
     folder.write_json(
         "manifest.json", manifest.build(recipe, data_sha256="", command="", user_set=(), execution=resources.as_dict())
     )
-    models = PlannedStudy(folder).models
+    models = PlannedStudy(folder.path).models
     n = len(models[0].uids)
     batch = n / -(-n // recipe.train.batch_size)
     clock = _Clock()
@@ -173,8 +173,8 @@ class _Clock:
 
 
 def _embedding(folder: RunFolder, resources: execution.Execution) -> float:
-    study = PlannedStudy(folder)
-    recipe, uids = study.recipe, study.uids
+    study = PlannedStudy(folder.path)
+    recipe, uids = study.recipe, study.pair_uids
     encoder = openclip.create(recipe.model.name, seed=0)
 
     def once(n: int) -> float:

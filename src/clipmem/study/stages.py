@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import polars as pl
 
@@ -25,7 +25,10 @@ from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
 from clipmem.mitigate.base import Preparation, captions_in_training, edit, parents_of, prepare
 from clipmem.mitigate.parent import Parent, check_known
+from clipmem.report.gallery import gallery_uids
 from clipmem.report.page import write_report
+from clipmem.report.run import STAGES, Run
+from clipmem.report.summary import FILE, FORMAT, Summary
 from clipmem.scoring.alignments import alignment_of
 from clipmem.scoring.design import ScoreTables, combine
 from clipmem.scoring.learned import learned
@@ -33,7 +36,6 @@ from clipmem.scoring.protocols import Protocol, protocol_of
 from clipmem.scoring.summary import Scored, over_wordings, summarize
 from clipmem.study import decoding, dejavu, early, estimating, evaluating, execution, pool, speed, utility
 from clipmem.study.child import BOARDS
-from clipmem.study.loaded import STAGES, gallery_images, seconds_of
 from clipmem.study.models import StudyModels, TrainedModels, open_models
 from clipmem.study.plan import CACHE, PlannedStudy, check_needs
 from clipmem.study.pool import LocalEngine
@@ -133,7 +135,7 @@ class Study:
 
     @cached_property
     def _study(self) -> PlannedStudy:
-        return PlannedStudy(self.folder)
+        return PlannedStudy(self.folder.path)
 
     def _stage(self, name: str, work: Callable[[], list[Path]], *, complete: bool = True) -> None:
         if complete and self.folder.is_done(name):
@@ -259,8 +261,8 @@ class Study:
         study = self._study
         signals = estimating.signals_of(study, study.aligned(study.models))
         files = estimating.estimate(study, signals, self._protocol.estimator)[1]
-        summary = {"format": 1, "protocol": self.recipe.protocol, "seeds": [], "roles": {}}
-        return [*files, self.folder.write_json("summary.json", summary | estimating.summary_of(self.folder))]
+        summary = {"format": FORMAT, "protocol": self.recipe.protocol, "seeds": [], "roles": {}}
+        return [*files, _write_summary(self.folder, summary | _measured(Run(self.folder.path)))]
 
     def _evaluate(self) -> list[Path]:
         study, reporter = self._study, self.reporter
@@ -268,10 +270,9 @@ class Study:
         return [*measured, *evaluating.evaluate_retained(study, reporter)]
 
     def _evaluate_only(self) -> list[Path]:
-        files, summary = self._evaluate(), {"format": 1, "protocol": self.recipe.protocol, "roles": {}}
+        files, summary = self._evaluate(), {"format": FORMAT, "protocol": self.recipe.protocol, "roles": {}}
         about = {"seeds": list(self.recipe.train.seeds), "confidence": self.recipe.score.confidence}
-        measured = utility.summary_of(self.folder) | utility.summary_of(self.folder, "retained")
-        return [*files, self.folder.write_json("summary.json", summary | about | measured)]
+        return [*files, _write_summary(self.folder, summary | about | _measured(Run(self.folder.path)))]
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
@@ -291,19 +292,34 @@ def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
     return parents
 
 
+def _measured(run: Run) -> dict[str, Any]:
+    """Return the entries of `summary.json` on what was measured, without values by seed."""
+    entries = {
+        "estimate": run.document(estimating.DOCUMENT),
+        "utility": utility.without_seeds(run.document("evaluate/utility.json")),
+        "retained": utility.without_seeds(run.document("evaluate/retained.json")),
+        "dejavu": run.document(dejavu.DOCUMENT),
+    }
+    return {name: entry for name, entry in entries.items() if entry}
+
+
+def _write_summary(folder: RunFolder, document: Mapping[str, Any]) -> Path:
+    Summary.model_validate(document)
+    return folder.write_json(FILE, document)
+
+
 def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
     """Write `summary.json` and the report from the tables of a run folder."""
-    started = time.monotonic()
-    recipe = folder.recipe()
-    tables, splits = ScoreTables(folder.read("scores"), folder.read("seed_scores")), folder.read("splits")
-    scored = Scored(splits, tables)
-    seconds = {stage: took for stage, took in seconds_of(folder).items() if stage != "report"}
+    started, run = time.monotonic(), Run(folder.path, source=source)
+    recipe, tables = run.recipe, ScoreTables(run.scores, run.seed_scores)
+    scored = Scored(run.splits, tables)
+    seconds = {stage: took for stage, took in run.stage_seconds.items() if stage != "report"}
     measure = alignment_of(recipe).words
     candidates = scored.clipmem[scored.of("candidate")]
     protocol = protocol_of(recipe)
     summary = summarize(scored, recipe.score, seed=recipe.split.seed, estimated=bool(protocol.estimator))
     document = {
-        "format": 1,
+        "format": FORMAT,
         "protocol": recipe.protocol,
         "alignment": recipe.score.alignment,
         "weight": recipe.score.weight,
@@ -311,27 +327,32 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         "base": recipe.model.pretrained or None,
         **summary,
         "captions": {"scored": recipe.train.captions, "trained": captions_in_training(recipe)},
-        **over_wordings(splits, tables, recipe.evaluate.wordings, recipe.score, seed=recipe.split.seed),
-        "regime": _regime(folder),
+        **over_wordings(run.splits, tables, recipe.evaluate.wordings, recipe.score, seed=recipe.split.seed),
+        "regime": _regime(run),
         "learned": learned(scored, tables.scores["a_base"], summary["roles"], confidence=recipe.score.confidence),
         "normalizer": float(candidates.max() - candidates.min()),
-        "retrieval": folder.read_json("evaluate/retrieval.json"),
-        **estimating.summary_of(folder),
-        **utility.summary_of(folder),
-        **utility.summary_of(folder, "retained"),
-        **dejavu.summary_of(folder),
+        "retrieval": run.document("evaluate/retrieval.json"),
+        **_measured(run),
         **{key: words for key, words in {"words": protocol.words, "measure": measure}.items() if words},
         **decoding.records_of(folder),
         "seconds": seconds,
     }
-    folder.write_json("summary.json", document)
-    page = write_report(folder.path, gallery_images(folder, source), credits=source.credits())
+    _write_summary(folder, document)
+    page = write_report(folder.path, run.images(gallery_uids(run)), credits=source.credits())
     document["seconds"] = {**seconds, "report": round(time.monotonic() - started, 3)}
-    return [folder.write_json("summary.json", document), page]
+    return [_write_summary(folder, document), page]
 
 
-def _regime(folder: RunFolder) -> dict[str, object]:
+def renew_report(folder: RunFolder, source: Source) -> list[Path]:
+    """Write `summary.json` and the report again; the stage `report` is then done if those before it are."""
+    started = time.monotonic()
+    outputs = write_summary_and_report(folder, source)
+    if folder.is_done("evaluate"):
+        folder.finish("report", outputs, time.monotonic() - started)
+    return outputs
+
+
+def _regime(run: Run) -> dict[str, Any]:
     """Tell the regime of the pairs with a role; near images are those that the split keeps together."""
-    splits = folder.read("splits")
-    pairs = splits.join(folder.read("pairs").select("uid", "captions"), on="uid", maintain_order="left")
+    pairs = run.splits.join(run.pairs.select("uid", "captions"), on="uid", maintain_order="left")
     return regime_of(pairs["captions"].list.first(), pairs["group"].to_list())

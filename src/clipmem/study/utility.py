@@ -192,22 +192,18 @@ def label_column(recipe: Recipe) -> str:
     return "label" if recipe.evaluate.labels == "none" else recipe.evaluate.labels
 
 
-def summary_of(folder: RunFolder, name: str = "utility") -> dict[str, Any]:
-    """Return the entry `utility` (or `retained`) of `summary.json`, without values by seed; empty if not measured."""
-    if not (folder.path / f"evaluate/{name}.json").is_file():
+def without_seeds(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `summary.json` has of the document `evaluate/utility.json` or `retained.json`; {} if not measured."""
+    if not document:
         return {}
-    document = folder.read_json(f"evaluate/{name}.json")
     metrics = {
-        side: {name: {key: value[key] for key in value if key != "by_seed"} for name, value in own.items()}
-        for side, own in document["metrics"].items()
+        side: {name: {key: value[key] for key in value if key != "by_seed"} for name, value in entries.items()}
+        for side, entries in document["metrics"].items()
     }
-    kept = ("seeds", "presentations", "n", "chance", "skipped", "labels", "pairs", "probe_pairs", "left_out")
-    commonest = (document["probe"] or {}).get("commonest_class_acc1")
+    keys = ("seeds", "presentations", "n", "chance", "skipped", "labels", "pairs", "probe_pairs", "left_out")
     return {
-        name: {
-            **{key: document[key] for key in kept if key in document},
-            "templates": document["templates"],
-            "commonest_class_acc1": commonest,
-            "metrics": metrics,
-        }
+        **{key: document[key] for key in keys if key in document},
+        "templates": document["templates"],
+        "commonest_class_acc1": (document["probe"] or {}).get("commonest_class_acc1"),
+        "metrics": metrics,
     }

@@ -79,7 +79,7 @@ def validate(
     sources: dict[str, Source] = {}
     for name, own in wanted.items():
         api.run(recipe, out / name, settings=own, reporter=reporter, **options)
-        sources[name] = _source(PlannedStudy(RunFolder(out / name)))
+        sources[name] = _source(PlannedStudy(out / name))
     rows = frontier(sources["full"], sources.get("proxy"))
     signals = sources["full"].signals
     document = {

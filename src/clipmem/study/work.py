@@ -72,7 +72,7 @@ def _opened(board: Path, directory: str, folder: str) -> PlannedStudy:
 
 @lru_cache(maxsize=1)
 def _study(folder: str, _: int) -> PlannedStudy:
-    return PlannedStudy(RunFolder(folder))
+    return PlannedStudy(folder)
 
 
 @contextlib.contextmanager

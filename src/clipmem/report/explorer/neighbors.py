@@ -182,5 +182,5 @@ def embedded(subject: Subject) -> Embedded | None:
     if not folders:
         return None
     rows = subject.scores.select("uid").with_row_index("row")
-    owner = subject.run.read("splits").select("uid").join(rows, on="uid", how="left", maintain_order="left")["row"]
+    owner = subject.run.splits.select("uid").join(rows, on="uid", how="left", maintain_order="left")["row"]
     return Embedded(rows.height, folders, owner.cast(pl.Int64).fill_null(-1).to_numpy())

@@ -12,9 +12,8 @@ import numpy as np
 import polars as pl
 import polars.selectors as cs
 
-from clipmem.base import manifest
 from clipmem.base.errors import InputError, shorten
-from clipmem.base.folder import SIDES, RunFolder
+from clipmem.base.folder import SIDES
 from clipmem.base.hashing import json_sha256
 from clipmem.base.require import require, require_columns
 from clipmem.base.sections import DataSection, shipped
@@ -22,6 +21,8 @@ from clipmem.base.tables import SCHEMAS
 from clipmem.data.cache import open_cache
 from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
+from clipmem.report.run import Run
+from clipmem.report.summary import FILE
 
 FORMAT = 1
 ALIGNMENTS = ("f_alignment", "g_alignment")
@@ -44,7 +45,7 @@ class Subject:
     """Pairs to look at: a run folder or a table `path`, the `data` of a table, and another run to compare with."""
 
     path: Path
-    run: RunFolder | None = None
+    run: Run | None = None
     data: DataSection | None = None
     other: "Subject | None" = None
 
@@ -56,10 +57,11 @@ class Subject:
     @cached_property
     def about(self) -> Mapping[str, Any]:
         """The summary of a run, the document beside suspects, or the sidecar of a table; {} without one."""
+        if self.run:
+            return self.run.document(FILE)
         name = "curate.json" if self.path.name == "suspects.parquet" else f"{self.path.stem}.json"
         try:
-            file = self.path / "summary.json" if self.run else self.path.with_name(name)
-            found = json.loads(file.read_text(encoding="utf-8"))
+            found = json.loads(self.path.with_name(name).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -74,16 +76,15 @@ class Subject:
     @cached_property
     def source(self) -> Source | None:
         """The data source of the images; None if it is not known, or gone."""
-        section = self.run.recipe().data if self.run else self.data
         try:
-            return section and open_source(section)
+            return self.run.source if self.run else self.data and open_source(self.data)
         except (InputError, OSError):
             return None
 
     @cached_property
     def scores(self) -> pl.DataFrame:
         """One row a pair: uid, and everything that is known of it as numbers and names."""
-        table = self._joined() if self.run else _read(self.path)
+        table = self._joined(self.run) if self.run else _read(self.path)
         if not self.run and {"is_suspect", "probability", "score"} <= set(table.columns):  # in the order of curate
             table = table.drop("suspect_rank", strict=False).with_row_index("suspect_rank", offset=1)
         if {f"{side}_text_bank" for side in SIDES} <= set(table.columns) and "f_alignment" not in table.columns:
@@ -98,8 +99,8 @@ class Subject:
         table = table.drop(_REDUNDANT, strict=False).with_columns(cs.decimal().cast(pl.Float64)).with_columns(finite)
         return table if self.other is None else _compared(table, self.other)
 
-    def _joined(self) -> pl.DataFrame:
-        table = _read(self.path / "scores.parquet")
+    def _joined(self, run: Run) -> pl.DataFrame:
+        table = run.scores
         more = [self.seed_scores.group_by("uid").agg(pl.col(SIDES).mean().name.suffix("_alignment"))]
         for name, columns in _JOINED.items():
             if (self.path / name).is_file():
@@ -113,13 +114,13 @@ class Subject:
     @cached_property
     def seed_scores(self) -> pl.DataFrame:
         """Alignment by seed; empty for a table."""
-        return self.run.read("seed_scores") if self.run else pl.DataFrame(schema=SCHEMAS["seed_scores"])
+        return self.run.seed_scores if self.run else pl.DataFrame(schema=SCHEMAS["seed_scores"])
 
     @cached_property
     def pairs(self) -> pl.DataFrame | None:
         """Image, captions in training, `own_captions` and where captions are from; None for a table without data."""
         if self.run:
-            own, splits = self.run.read("pairs").select(_PAIRS), self.run.read("splits").select("uid", "captions_from")
+            own, splits = self.run.pairs.select(_PAIRS), self.run.splits.select("uid", "captions_from")
         elif self.data and self.source:
             own = self.source.pairs().select(_PAIRS)
             splits = own.select("uid", captions_from="uid")
@@ -137,7 +138,7 @@ class Subject:
     @cached_property
     def trained_captions(self) -> int | None:
         """How many of a pair's captions were trained with; None = all."""
-        return self.run.recipe().train.captions if self.run else None
+        return self.run.recipe.train.captions if self.run else None
 
     @cached_property
     def pixels(self) -> tuple[np.ndarray, Mapping[str, int]] | None:
@@ -145,7 +146,7 @@ class Subject:
         caches = sorted(self.path.glob("cache/pixels*.npy"))
         if self.run is None or not caches:
             return None
-        return open_cache(caches[0]), {uid: row for row, uid in enumerate(self.run.read("pairs")["uid"])}
+        return open_cache(caches[0]), {uid: row for row, uid in enumerate(self.run.pairs["uid"])}
 
 
 def open_subject(path: Path, data: str | None = None, compare_with: Path | None = None) -> Subject:
@@ -157,11 +158,10 @@ def open_subject(path: Path, data: str | None = None, compare_with: Path | None 
     other = None if compare_with is None else open_subject(compare_with)
     curated = (path / "curate.json").is_file() and not (path / "recipe.toml").is_file()
     if not curated and (path.is_dir() or path.suffix != ".parquet"):
-        run, hint = RunFolder(path), f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
-        run.recipe()
-        manifest.read(run)
+        run, hint = Run(path), f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
+        _ = run.recipe, run.manifest
         require(data is None, "--data", f"{data}", "no data: a run folder knows its own", "Omit --data.")
-        scored = (path / "scores.parquet").is_file() and (path / "seed_scores.parquet").is_file()
+        scored = run.has("scores") and run.has("seed_scores")
         require(scored, f"run folder {path}", "a run that is not scored yet", "a scored run", hint)
         return Subject(path, run, other=other)
     path = path / "suspects.parquet" if curated else path

@@ -17,16 +17,18 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from clipmem.base.registry import Registry
-from clipmem.report.read import RunFiles
-from clipmem.report.templating import measure_of, words_of
+from clipmem.report.run import Run
+from clipmem.report.summary import FILE
+
+Document = Mapping[str, Any]  # JSON
+Shown = dict[str, Any]  # what templates show
+Figures = Mapping[str, Callable[[str], str]]  # by name: draws `wide` or `narrow`, returns SVG
 
 # modules that register a section when imported
 _MODULES = (
-    *("audit", "audits", "budget", "comparison", "credits", "curated", "curve", "dejavu", "distributions"),
-    *("estimate", "estimated", "evaluated"),
-    *("gallery", "in_and_out", "inspected", "layers", "learned", "meaning", "model"),
-    *("next_steps", "planted", "provenance", "regime", "retained", "retrieval", "roles", "run"),
-    *("scored", "side_by_side", "towers", "training", "units", "utility", "validated"),
+    *("audit", "budget", "commands", "comparison", "curve", "dejavu", "distributions", "estimated"),
+    *("in_and_out", "inspected", "learned", "localized", "model", "planted", "side_by_side", "study", "training"),
+    "utility",
 )
 
 
@@ -56,15 +58,15 @@ class Section:
         """Return whether the subject has anything to show here."""
         return True
 
-    def data(self, subject: Any) -> dict[str, Any]:  # noqa: ARG002
+    def data(self, subject: Any) -> Shown:  # noqa: ARG002
         """Return what the templates show: numbers, intervals, verdicts and names, but no sentences."""
         return {}
 
-    def document(self, subject: Any) -> Mapping[str, Any]:
+    def document(self, subject: Any) -> Document:
         """Return its part of what `--json` prints: by default the whole document, or a run's `summary.json`."""
-        return subject.summary if isinstance(subject, RunFiles) else subject
+        return subject.document(FILE) if isinstance(subject, Run) else subject
 
-    def figures(self, subject: Any) -> Mapping[str, Callable[[str], str]]:  # noqa: ARG002
+    def figures(self, subject: Any) -> Figures:  # noqa: ARG002
         """Return the figures by name, each a function that draws it `wide` or `narrow` and returns SVG."""
         return {}
 
@@ -82,11 +84,10 @@ class Section:
 
     @staticmethod
     def context_of(subject: Any) -> dict[str, Any]:
-        """Return `run`, `summary`, `words` and `measure` of a run's files, or `document`."""
-        if not isinstance(subject, RunFiles):
+        """Return `run`, `summary`, `words` and `measure` of a run, or `document`."""
+        if not isinstance(subject, Run):
             return {"document": subject}
-        summary = subject.summary
-        return {"run": subject, "summary": summary, "words": words_of(summary), "measure": measure_of(summary)}
+        return {"run": subject, "summary": subject.summary, "words": subject.words, "measure": subject.measure}
 
 
 SECTIONS: Registry[Section] = Registry("section", Section)

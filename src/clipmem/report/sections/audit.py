@@ -1,10 +1,11 @@
 """Membership inference: how well attacks tell the pairs that a model trained on, and which pairs are at risk."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from clipmem.report.read import RunFiles
-from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.figures import DASHED, SOFT, STYLES, Panel, Style, small_multiples
+from clipmem.report.run import Run
+from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 from clipmem.report.sections.dejavu import gaps
 
 NAMES = {
@@ -16,6 +17,7 @@ NAMES = {
     "steadiness": "steadiness",
     "gradient": "gradient norm",
 }
+_TOP = 10  # pairs of highest risk
 
 
 @SECTIONS.register("audit")
@@ -24,24 +26,24 @@ class Audit(Section):
 
     nav, order, screen = "Audit", 115, "audit"
 
-    def applies(self, subject: RunFiles) -> bool:
-        return bool(subject.audited)
+    def applies(self, subject: Run) -> bool:
+        return bool(subject.audit)
 
-    def data(self, subject: RunFiles) -> dict[str, Any]:
-        captions = {row["uid"]: subject.trained_captions(row["uid"])[:1] for row in subject.audited["top"]}
-        dejavu = subject.summary.get("dejavu")
+    def data(self, subject: Run) -> Shown:
+        document = self.document(subject)
+        dejavu = subject.summary.dejavu
         return {
-            "audit": subject.audited,
+            "audit": document,
             "names": NAMES,
-            "captions": captions,
+            "captions": {row["uid"]: subject.trained_captions(row["uid"])[:1] for row in document["top"]},
             "dejavu": gaps(dejavu) if dejavu else None,
         }
 
-    def document(self, subject: RunFiles) -> Mapping[str, Any]:
-        return subject.audited
+    def document(self, subject: Run) -> Document:
+        return subject.audit | {"top": subject.table("audit/pairs").head(_TOP).to_dicts()}
 
-    def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
-        return {"roc": lambda size: roc_figure(subject.audited, size)}
+    def figures(self, subject: Run) -> Figures:
+        return {"roc": lambda size: roc_figure(subject.audit, size)}
 
 
 @SECTIONS.register("audited")
@@ -50,14 +52,24 @@ class Audited(Section):
 
     page, screen = "", "audited"
 
-    def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def data(self, subject: Document) -> Shown:  # noqa: ARG002
         return {"names": NAMES}
+
+
+@SECTIONS.register("audits")
+class Audits(Section):
+    """What attacks tell of each run, and its difference from the baseline."""
+
+    page, screen = "", "audits"
+
+    def data(self, subject: Document) -> Shown:
+        names = [run["run"] for run in subject["runs"][1:]]
+        rows = [(name, [row for row in subject["audits"] if row["run"] == name]) for name in names]
+        return {"rows": rows, "names": NAMES}
 
 
 def roc_figure(audit: Mapping[str, Any], size: str) -> str:
     """Draw the mean ROC curve of each attack on logarithmic axes, down to one false positive."""
-    from clipmem.report.figures import DASHED, SOFT, STYLES, Panel, Style, small_multiples
-
     styles = {name: Style(style.color, style.dashes, "") for name, style in zip(audit["attacks"], STYLES, strict=False)}
     least = 1 / audit["nonmembers"]
 

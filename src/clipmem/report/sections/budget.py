@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.sections import SECTIONS, Section, Shown
 
 
 @SECTIONS.register("budget")
@@ -12,7 +12,7 @@ class Budget(Section):
 
     page, screen = "", "budget"
 
-    def data(self, subject: Any) -> dict[str, Any]:
+    def data(self, subject: Any) -> Shown:
         rows = [("this budget", subject.chosen), *(("better", one) for one in subject.better)]
         # rounded up, so that a budget of what is printed buys it
         prices = [math.ceil(100 * one.cost - 1e-6) / 100 for _, one in rows]

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clipmem.report.runs import UTILITIES
-from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.figures import CANDIDATE, DASHED, INK, LINE, PAPER, SOFT, Panel, small_multiples
+from clipmem.report.run import UTILITIES
+from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 
 SHORT = UTILITIES | {f"retained_{name}": f"retained {words}" for name, words in UTILITIES.items()}
 MEMORIZATION = {"clipmem_wordings": "memorization over all wordings"}
@@ -17,12 +18,12 @@ class Comparison(Section):
 
     page = screen = "comparison"
 
-    def links(self, subject: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def links(self, subject: Document) -> list[tuple[str, str]]:
         parts = {"runs": "Runs", "pareto": "Pareto front", "differences": "Differences", "cost": "Cost"}
         parts["notes"] = "Conditions"
         return [part for part in parts.items() if part[0] != "pareto" or subject["pareto"]]
 
-    def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
+    def data(self, subject: Document) -> Shown:
         names = [run["run"] for run in subject["runs"]]
         along = "frontier" in subject  # runs at other lengths are not answers, and the length is no caveat
         return {
@@ -34,7 +35,7 @@ class Comparison(Section):
             "primary": label_of(subject["primary"]["utility"]),
         }
 
-    def figures(self, subject: Mapping[str, Any]) -> Mapping[str, Callable[[str], str]]:
+    def figures(self, subject: Document) -> Figures:
         return {"pareto": lambda size: pareto_figure(subject, size)} if subject["pareto"] else {}
 
 
@@ -48,13 +49,13 @@ def label_of(metric: str) -> str:
     return SHORT.get(metric, metric)
 
 
-def _main(document: Mapping[str, Any]) -> list[str]:
+def _main(document: Document) -> list[str]:
     """Return the main utilities that runs have in common, the primary one first."""
     order = [document["primary"]["utility"], *SHORT]
     return sorted((name for name in document["pareto"] if name in order), key=order.index)
 
 
-def answer(document: Mapping[str, Any], run: str) -> dict[str, Any]:
+def answer(document: Document, run: str) -> dict[str, Any]:
     """Return a run's differences in memorization and in the main utilities, and whether it dominates the baseline."""
     rows = {row["measure"]: row for row in document["differences"] if row["run"] == run}
     parts = [("memorization", rows[document["measure"]])]
@@ -65,10 +66,8 @@ def answer(document: Mapping[str, Any], run: str) -> dict[str, Any]:
     return {"run": run, "parts": parts, **about}
 
 
-def pareto_figure(document: Mapping[str, Any], size: str) -> str:
+def pareto_figure(document: Document, size: str) -> str:
     """Draw utility against memorization, as differences from the baseline, in at most `MAX_PANELS` panels."""
-    from clipmem.report.figures import Panel, small_multiples
-
     names = (_main(document) or list(document["pareto"]))[:MAX_PANELS]
     numbers = {run["run"]: str(k) for k, run in enumerate(document["runs"])}
 
@@ -85,8 +84,6 @@ def pareto_figure(document: Mapping[str, Any], size: str) -> str:
 
 
 def _points(axes: Any, points: Sequence[Mapping[str, Any]], numbers: Mapping[str, str]) -> None:
-    from clipmem.report.figures import CANDIDATE, DASHED, INK, LINE, PAPER, SOFT
-
     axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED)
     axes.grid(axis="x", color=LINE, linewidth=1)
     best = sorted((one["memorization"]["difference"], one["utility"]["difference"]) for one in points if one["front"])

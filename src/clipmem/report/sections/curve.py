@@ -1,14 +1,12 @@
 """Comparison of runs along a setting with numbers: memorization and utility against it, and against each other."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from clipmem.report.figures import INK, STYLES, Line, Panel, Style, small_multiples
 from clipmem.report.formats import setting as shown
-from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 from clipmem.report.sections.comparison import MEMORIZATION, SHORT, label_of
-
-if TYPE_CHECKING:
-    from clipmem.report.figures import Style
 
 
 @SECTIONS.register("curve")
@@ -18,17 +16,17 @@ class Curve(Section):
     page = screen = "comparison"
     nav, order = "Curves", 400
 
-    def applies(self, subject: Mapping[str, Any]) -> bool:
+    def applies(self, subject: Document) -> bool:
         return "curve" in subject
 
-    def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
+    def data(self, subject: Document) -> Shown:
         return {"setting": subject["curve"]["setting"].rpartition(".")[2], "curves": _curves(subject)}
 
-    def figures(self, subject: Mapping[str, Any]) -> Mapping[str, Callable[[str], str]]:
+    def figures(self, subject: Document) -> Figures:
         return {"curve": lambda size: curve_figure(subject, size)}
 
 
-def _curves(document: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+def _curves(document: Document) -> dict[str, list[Mapping[str, Any]]]:
     """Return the rows of memorization and of the main and the retained utilities, by name."""
     curves: dict[str, list[Mapping[str, Any]]] = {}
     for row in document["curve"]["rows"]:
@@ -38,10 +36,8 @@ def _curves(document: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
     return curves
 
 
-def curve_figure(document: Mapping[str, Any], size: str) -> str:
+def curve_figure(document: Document, size: str) -> str:
     """Draw the mean of each measure over seeds, with its interval, against the setting."""
-    from clipmem.report.figures import STYLES, Line, Panel, small_multiples
-
     setting = document["curve"]["setting"].rpartition(".")[2]
     panels: list[Panel] = []
     for name, rows in _curves(document).items():
@@ -58,10 +54,10 @@ class Frontier(Section):
     page = screen = "comparison"
     nav, order = "Frontier", 300
 
-    def applies(self, subject: Mapping[str, Any]) -> bool:
+    def applies(self, subject: Document) -> bool:
         return "frontier" in subject
 
-    def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
+    def data(self, subject: Document) -> Shown:
         found, labels = subject["frontier"], _labels(subject["frontier"])
         return {
             "setting": found["setting"].rpartition(".")[2],
@@ -77,7 +73,7 @@ class Frontier(Section):
             "over": MEMORIZATION.get(found["measure"], "memorization"),
         }
 
-    def figures(self, subject: Mapping[str, Any]) -> Mapping[str, Callable[[str], str]]:
+    def figures(self, subject: Document) -> Figures:
         return {"frontier": lambda size: frontier_figure(subject["frontier"], size)}
 
 
@@ -91,8 +87,6 @@ def _labels(found: Mapping[str, Any]) -> list[str]:
 
 def frontier_figure(found: Mapping[str, Any], size: str) -> str:
     """Draw utility against memorization, and both against the setting: a line a configuration, the front ringed."""
-    from clipmem.report.figures import Line, Panel, small_multiples
-
     setting, utility = found["setting"].rpartition(".")[2], label_of(found["utility"])
     styles = {label: _style(k) for k, label in enumerate(_labels(found))}
     panels = [
@@ -110,9 +104,7 @@ def frontier_figure(found: Mapping[str, Any], size: str) -> str:
     return small_multiples("frontier", size, panels, title, columns=3, height=300, legend=styles)
 
 
-def _style(k: int) -> "Style":
-    from clipmem.report.figures import STYLES
-
+def _style(k: int) -> Style:
     own = STYLES[k % len(STYLES)]
     if k < len(STYLES):
         return own
@@ -121,8 +113,6 @@ def _style(k: int) -> "Style":
 
 def _points(axes: Any, found: Mapping[str, Any]) -> None:
     """Label each point by the value of the setting, and ring the front."""
-    from clipmem.report.figures import INK
-
     points: Sequence[Mapping[str, Any]] = [point for group in found["groups"] for point in group["points"]]
     for point in points:
         place = point["memorization"]["mean"], point["utility"]["mean"]

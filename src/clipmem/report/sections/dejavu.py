@@ -1,11 +1,13 @@
 """Déjà Vu memorization: objects that a model recovers and the caption does not mention."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from clipmem.report.figures import DASHED, INK, LINE, ROLE_COLORS, SIZES, SOFT, Sketch
 from clipmem.report.formats import interval, level, signed
-from clipmem.report.read import RunFiles
-from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.run import Run
+from clipmem.report.sections import SECTIONS, Figures, Section, Shown
+from clipmem.report.summary import Summary
 from clipmem.report.verdicts import side_of
 
 GAPS = {"precision_gap": "population precision gap", "recall_gap": "population recall gap", "auc_gap": "AUC gap"}
@@ -18,14 +20,14 @@ class Dejavu(Section):
 
     nav, order, screen = "Déjà Vu", 110, "report"
 
-    def applies(self, subject: RunFiles) -> bool:
-        return bool(subject.summary.get("dejavu"))
+    def applies(self, subject: Run) -> bool:
+        return bool(subject.summary.dejavu)
 
-    def data(self, subject: RunFiles) -> dict[str, Any]:
-        return gaps(subject.summary["dejavu"])
+    def data(self, subject: Run) -> Shown:
+        return gaps(subject.summary.dejavu or {})
 
-    def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
-        measured = "skipped" not in subject.summary["dejavu"]
+    def figures(self, subject: Run) -> Figures:
+        measured = "skipped" not in (subject.summary.dejavu or {})
         return {"dejavu": lambda size: gaps_figure(subject.summary, size)} if measured else {}
 
 
@@ -49,11 +51,9 @@ def gaps(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def gaps_figure(summary: Mapping[str, Any], size: str) -> str:
+def gaps_figure(summary: Summary, size: str) -> str:
     """Draw the three gaps of every role with their intervals."""
-    from clipmem.report.figures import DASHED, INK, LINE, ROLE_COLORS, SIZES, SOFT, Sketch
-
-    found, wide = summary["dejavu"], size == "wide"
+    found, wide = summary.dejavu or {}, size == "wide"
     roles = [role for role in found["two_model"]["roles"] if role in ROLE_COLORS]
     height = 34 * len(GAPS) * len(roles) + 76
     with Sketch(f"dejavu-{size}", SIZES[size], height) as sketch:
@@ -80,4 +80,4 @@ def gaps_figure(summary: Mapping[str, Any], size: str) -> str:
         axes.set_xlabel("f minus g")
         own = found["two_model"]["roles"]["candidate"]
         values = ", ".join(f"{GAPS[key]} {signed(own[key]['mean'])} {interval(own[key], sign=True)}" for key in GAPS)
-        return sketch.svg(f"Déjà Vu gaps by role, {level(summary['confidence'])} intervals. Candidates: {values}.")
+        return sketch.svg(f"Déjà Vu gaps by role, {level(summary.confidence)} intervals. Candidates: {values}.")

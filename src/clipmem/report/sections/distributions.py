@@ -1,16 +1,16 @@
 """The distribution of the score in each role."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from clipmem.report.figures import DASHED, INK, ROLE_COLORS, SIZES, SOFT, Sketch
 from clipmem.report.formats import signed
-from clipmem.report.read import RunFiles
-from clipmem.report.sections import SECTIONS, Section
-from clipmem.report.templating import measure_of
+from clipmem.report.run import Run
+from clipmem.report.sections import SECTIONS, Figures, Section
+from clipmem.report.summary import Role
 
 Numbers = NDArray[np.float64]
 _MARKS = 250  # marks per role: a file with 65,000 of them opens slowly and shows no more
@@ -22,7 +22,7 @@ class Distributions(Section):
 
     nav, order = "Distributions", 30
 
-    def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
+    def figures(self, subject: Run) -> Figures:
         return {"roles": lambda size: roles_figure(subject, size)}
 
 
@@ -54,11 +54,9 @@ def _marks(values: Numbers) -> Numbers:
     return ordered[np.linspace(0, ordered.size - 1, _MARKS).round().astype(int)]
 
 
-def roles_figure(run: RunFiles, size: str) -> str:
+def roles_figure(run: Run, size: str) -> str:
     """Draw the distribution of the score, one row per role on a common axis."""
-    from clipmem.report.figures import DASHED, INK, SIZES, Sketch
-
-    roles, entries, score = run.roles, run.summary["roles"], measure_of(run.summary)["score"]
+    roles, entries, score = run.roles, run.summary.roles, run.measure["score"]
     finite = run.scores.filter(pl.col("clipmem").is_finite())
     values = {role: finite.filter(pl.col("role") == role)["clipmem"].to_numpy() for role in roles}
     everything = np.concatenate([*values.values(), np.zeros(1)])
@@ -79,13 +77,11 @@ def roles_figure(run: RunFiles, size: str) -> str:
         axes.spines["left"].set_visible(False)
         axes.set_yticks([])
         axes.set_xlabel(f"{score}, not normalized")
-        means = ", ".join(f"{role} {signed(entries[role]['mean'])}" for role in roles)
+        means = ", ".join(f"{role} {signed(entries[role].mean)}" for role in roles)
         return sketch.svg(f"Distribution of {score} in each role. Means: {means}.")
 
 
 def _role_row(axes: Any, row: int, role: str, values: Numbers, grid: Numbers, planted: Numbers) -> None:
-    from clipmem.report.figures import INK, ROLE_COLORS
-
     color, shape = ROLE_COLORS[role], density(values, grid)
     if shape.max() > 0:
         top, seen = row + 0.5 * shape / shape.max(), shape > 1e-3 * shape.max()
@@ -98,10 +94,8 @@ def _role_row(axes: Any, row: int, role: str, values: Numbers, grid: Numbers, pl
         axes.plot(shown, np.full(shown.size, row - 0.285), "^", color=INK, markersize=5, markeredgewidth=0)
 
 
-def _role_labels(axes: Any, row: int, role: str, entry: Mapping[str, Any], wide: bool) -> None:
-    from clipmem.report.figures import INK, ROLE_COLORS, SOFT
-
-    mean, count = entry["mean"], f"n = {entry['n']:,}"
+def _role_labels(axes: Any, row: int, role: str, entry: Role, wide: bool) -> None:
+    mean, count = entry.mean, f"n = {entry.n:,}"
     across = axes.get_yaxis_transform()
     if wide:
         axes.text(-0.205, row + 0.22, role, transform=across, weight="bold")
@@ -111,6 +105,6 @@ def _role_labels(axes: Any, row: int, role: str, entry: Mapping[str, Any], wide:
         axes.text(1, row + 0.56, count, transform=across, color=SOFT, size=11, ha="right")
     if mean is None:
         return
-    if entry.get("low") is not None and entry.get("high") is not None:
-        axes.plot([entry["low"], entry["high"]], [row, row], color=INK, linewidth=4, solid_capstyle="butt")
+    if entry.low is not None and entry.high is not None:
+        axes.plot([entry.low, entry.high], [row, row], color=INK, linewidth=4, solid_capstyle="butt")
     axes.plot([mean], [row], "o", color=INK, markersize=7, markerfacecolor=ROLE_COLORS[role], markeredgewidth=1.5)

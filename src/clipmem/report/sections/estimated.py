@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.sections import SECTIONS, Section, Shown
 
 
 @SECTIONS.register("estimated")
@@ -13,7 +13,7 @@ class EstimatedPairs(Section):
 
     page, screen = "", "estimated"
 
-    def data(self, subject: Any) -> dict[str, Any]:
+    def data(self, subject: Any) -> Shown:
         ranked = subject.scores.filter(pl.col("estimator") == subject.about["estimator"])
         rows = {row["uid"]: row for row in ranked.iter_rows(named=True)}
         return {

@@ -1,17 +1,15 @@
 """The largest scores of a study of many models, with each model that trained on the pair or did not."""
 
-from typing import Any
-
 import numpy as np
 import polars as pl
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from clipmem.report.figures import CANDIDATE, INK, LINE, PAPER, SOFT, Sketch
 from clipmem.report.formats import signed
 from clipmem.report.gallery import cards, ranked_candidates
-from clipmem.report.read import RunFiles
-from clipmem.report.sections import SECTIONS, Section
-from clipmem.report.templating import measure_of, words_of
+from clipmem.report.run import Run
+from clipmem.report.sections import SECTIONS, Section, Shown
 
 SHOWN = 6
 _DOTS_HIGH = 5
@@ -24,22 +22,22 @@ class InAndOut(Section):
 
     nav, order = "In and out", 60
 
-    def applies(self, subject: RunFiles) -> bool:
-        return bool(words_of(subject.summary)["per_model"])
+    def applies(self, subject: Run) -> bool:
+        return bool(subject.words["per_model"])
 
-    def data(self, subject: RunFiles) -> dict[str, Any]:
+    def data(self, subject: Run) -> Shown:
         ranked = ranked_candidates(subject.scores)
         rows = [{**card, **_sides(subject, card["uid"])} for card in cards(subject, ranked.head(SHOWN), ranked)]
         values = np.concatenate([np.zeros(0), *(row[side] for row in rows for side in ("with_it", "without_it"))])
         ends = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
-        axis = measure_of(subject.summary)["axis"]
+        axis = subject.measure["axis"]
         for number, row in enumerate(rows, start=1):
             svg = _figure(number, row["with_it"], row["without_it"], ends, axis)
             row["svg"] = Markup(svg)  # noqa: S704  matplotlib escapes its text
         return {"pairs": rows, **model_counts(subject.seed_scores, subject.scores)}
 
 
-def _sides(run: RunFiles, uid: str) -> dict[str, Numbers]:
+def _sides(run: Run, uid: str) -> dict[str, Numbers]:
     rows = run.seed_scores.filter(pl.col("uid") == uid).sort("seed")
     with_it, without_it = (rows[name].drop_nulls().drop_nans().to_numpy() for name in ("f", "g"))
     return {"with_it": with_it, "without_it": without_it}
@@ -66,8 +64,6 @@ def stacked(values: Numbers, cell: float) -> tuple[Numbers, NDArray[np.int64]]:
 
 
 def _figure(number: int, with_it: Numbers, without_it: Numbers, ends: tuple[float, float], axis: str) -> str:
-    from clipmem.report.figures import CANDIDATE, INK, LINE, PAPER, SOFT, Sketch
-
     margin = 0.06 * ((ends[1] - ends[0]) or 1.0)
     low, high = ends[0] - margin, ends[1] + margin
     with Sketch(f"inout{number}-small", 300, 136) as sketch:

@@ -1,10 +1,7 @@
 """Output of `clipmem data inspect`: format, size, problems, samples, and the cost of a study."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from clipmem.data.quarantine import ignored_sentence, records_sentence
-from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.sections import SECTIONS, Document, Section, Shown
 
 _REASONS, _COUNTS = 12, 8
 
@@ -15,7 +12,7 @@ class Inspected(Section):
 
     page, screen = "", "inspected"
 
-    def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
+    def data(self, subject: Document) -> Shown:
         counts = list(subject["captions"]["per_pair"].items())
         shown = counts if len(counts) <= _COUNTS else counts[: _COUNTS - 1]
         reasons = subject["problems"]["reasons"]

@@ -1,16 +1,16 @@
 """With a pretrained start: what other pairs taught about the candidates against what only seeing them taught."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from clipmem.report.figures import CANDIDATE, DASHED, INK, SOFT, Line, Panel, Style, small_multiples
 from clipmem.report.formats import plain, signed
 from clipmem.report.gallery import cards, corners, ranked_candidates
-from clipmem.report.read import RunFiles
-from clipmem.report.sections import SECTIONS, Section
-from clipmem.report.templating import measure_of
+from clipmem.report.run import Run
+from clipmem.report.sections import SECTIONS, Figures, Section, Shown
+from clipmem.report.summary import Learned as LearnedPairs
 
 CORNERS = "ABCD"
 _POINTS = 1000  # evenly spaced by rank: a figure of more points opens slowly and shows no more
@@ -22,29 +22,28 @@ class Learned(Section):
 
     nav, order, screen = "Learned", 40, "report"
 
-    def applies(self, subject: RunFiles) -> bool:
-        return bool(subject.summary.get("base"))
+    def applies(self, subject: Run) -> bool:
+        return bool(subject.summary.base)
 
-    def data(self, subject: RunFiles) -> dict[str, Any]:
-        ranked, found = ranked_candidates(subject.scores), subject.summary.get("learned")
+    def data(self, subject: Run) -> Shown:
+        ranked, found = ranked_candidates(subject.scores), subject.summary.learned
         shown = [cards(subject, rows, ranked) for rows in corners(ranked)]
         return {
             "found": found,
-            "candidate": found and found["roles"]["candidate"],
-            "control": found and found["roles"].get("external"),
+            "candidate": found and found.roles["candidate"],
+            "control": found and found.roles.get("external"),
             "corners": list(zip(CORNERS, shown, strict=True)),
             "thinned": _POINTS if ranked.height > _POINTS else 0,
         }
 
-    def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
-        return {"learned": lambda size: learned_figure(subject, size)} if subject.summary.get("learned") else {}
+    def figures(self, subject: Run) -> Figures:
+        found = subject.summary.learned
+        return {"learned": lambda size: learned_figure(subject, found, size)} if found else {}
 
 
-def learned_figure(run: RunFiles, size: str) -> str:
+def learned_figure(run: Run, found: LearnedPairs, size: str) -> str:
     """Draw the candidates by what was learned and memorized about them, with the corners' pairs named by letter."""
-    from clipmem.report.figures import CANDIDATE, DASHED, INK, SOFT, Line, Panel, Style, small_multiples
-
-    ranked, score = ranked_candidates(run.scores), measure_of(run.summary)["score"]
+    ranked, score = ranked_candidates(run.scores), run.measure["score"]
     even = np.linspace(0, ranked.height - 1, min(ranked.height, _POINTS)).round().astype(int)
     styles = {"candidate": Style(CANDIDATE, "none", "o"), "planted candidate": Style(INK, "none", "^")}
     points = dict(zip(styles, (ranked[even].filter(~pl.col("planted")), ranked.filter("planted")), strict=True))
@@ -60,9 +59,9 @@ def learned_figure(run: RunFiles, size: str) -> str:
 
     lines = [Line(rows["learned"].to_list(), rows["clipmem"].to_list(), styles[name]) for name, rows in points.items()]
     panel = Panel("", "learned from other pairs", f"memorized: {score}", lines, zero=True, draw=draw)
-    found = run.summary["learned"]
-    means = [signed(found["roles"]["candidate"][name]["mean"]) for name in ("learned", "clipmem")]
+    candidate = found.roles["candidate"]
+    means = [signed(candidate.learned.mean), signed(candidate.clipmem.mean)]
     title = f"{score} against learned, {ranked.height:,} candidates. Means: learned {means[0]}, {score} {means[1]}; "
-    title += f"rank correlation {plain(found['spearman']['spearman'])}."
+    title += f"rank correlation {plain(found.spearman['spearman'])}."
     legend = {name: styles[name] for name in points} if len(points) > 1 else None
     return small_multiples("learned", size, [panel], title, columns=1, height=420, legend=legend)

@@ -1,9 +1,6 @@
 """Output of `clipmem models show`: the parts of a model and what of them is trained."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.sections import SECTIONS, Document, Section, Shown
 
 
 @SECTIONS.register("model")
@@ -12,6 +9,6 @@ class Model(Section):
 
     page, screen = "", "model"
 
-    def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
+    def data(self, subject: Document) -> Shown:
         parts = subject["parts"]
         return {"total": {key: sum(part[key] for part in parts) for key in ("parameters", "trained")}}

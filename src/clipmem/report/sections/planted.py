@@ -1,16 +1,16 @@
 """How well the score finds planted pairs, compared with low alignment under a model that never saw them."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from clipmem.report.figures import CANDIDATE, INK, SOFT, Sketch
 from clipmem.report.formats import interval, plain
-from clipmem.report.read import RunFiles
-from clipmem.report.sections import SECTIONS, Section
-from clipmem.report.templating import measure_of, words_of
+from clipmem.report.run import Run
+from clipmem.report.sections import SECTIONS, Figures, Section, Shown
+from clipmem.report.summary import Planted as PlantedPairs
 from clipmem.report.verdicts import higher_of
 
 Numbers = NDArray[np.float64]
@@ -22,15 +22,16 @@ class Planted(Section):
 
     nav, order, screen = "Planted pairs", 120, "report"
 
-    def data(self, subject: RunFiles) -> dict[str, Any]:
-        planted = subject.summary["planted"]
-        if not planted:
+    def data(self, subject: Run) -> Shown:
+        planted = subject.summary.planted
+        if planted is None:
             return {"planted": None}
-        rival = planted["reference_alignment_auroc"]
+        rival = planted.reference_alignment_auroc
         return {"planted": planted, "rival": rival, "side": higher_of(planted, rival)}
 
-    def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
-        return {"roc": lambda size: roc_figure(subject, size)} if subject.summary["planted"] else {}
+    def figures(self, subject: Run) -> Figures:
+        planted = subject.summary.planted
+        return {"roc": lambda size: roc_figure(subject, planted, size)} if planted else {}
 
 
 def roc_points(score: Numbers, positive: NDArray[np.bool_]) -> tuple[Numbers, Numbers]:
@@ -42,13 +43,10 @@ def roc_points(score: Numbers, positive: NDArray[np.bool_]) -> tuple[Numbers, Nu
     return np.append(0.0, false / false[-1]), np.append(0.0, true / true[-1])
 
 
-def roc_figure(run: RunFiles, size: str) -> str:
+def roc_figure(run: Run, planted: PlantedPairs, size: str) -> str:
     """Draw ROC curves of the score, and of low alignment without the pair, for planted pairs among the candidates."""
-    from clipmem.report.figures import CANDIDATE, INK, SOFT, Sketch
-
-    planted, weight = run.summary["planted"], float(run.summary["weight"])
-    words, measure = words_of(run.summary), measure_of(run.summary)
-    reference = planted["reference_alignment_auroc"]
+    words, measure, weight = run.words, run.measure, run.summary.weight
+    reference = planted.reference_alignment_auroc
     aligned = pl.col("g_positive") - weight * (pl.col("g_image_bank") + pl.col("g_text_bank"))
     rows = run.scores.filter(pl.col("role") == "candidate").select("planted", low_alignment=-aligned)
     rows = rows.filter(pl.col("low_alignment").is_finite())
@@ -64,7 +62,7 @@ def roc_figure(run: RunFiles, size: str) -> str:
         axes.plot([0, 1], [0, 1], **styles[2])
         if is_planted.any() and not is_planted.all():
             axes.plot(*roc_points(rows["low_alignment"].to_numpy(), is_planted), **styles[1])
-        axes.plot(planted["roc"]["fpr"], planted["roc"]["tpr"], **styles[0])
+        axes.plot(planted.roc["fpr"], planted.roc["tpr"], **styles[0])
         axes.set_xlim(-0.01, 1.01)
         axes.set_ylim(-0.01, 1.01)
         axes.set_xlabel("share of the other candidates flagged")
@@ -72,14 +70,14 @@ def roc_figure(run: RunFiles, size: str) -> str:
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
         axes.set_yticks([0, 0.5, 1], ["0", "50%", "100%"], rotation=90, va="center")
         labels = [
-            f"{measure['score']}, AUROC {plain(planted['auroc'])}",
-            f"{measure['rival']}{words['reference_legend']}, {plain(reference['auroc'])}",
+            f"{measure['score']}, AUROC {plain(planted.auroc)}",
+            f"{measure['rival']}{words['reference_legend']}, {plain(reference.auroc)}",
             "chance, 0.500",
         ]
         handles = [axes.plot([], [], **style)[0] for style in styles]
         axes.legend(handles=handles, labels=labels, loc="lower right", fontsize=12).set_zorder(5)
         return sketch.svg(
-            f"ROC curves of the planted pairs. AUROC of {measure['score']}: {plain(planted['auroc'])} "
-            f"{interval(planted)}; of {measure['rival']} {words['reference']}: {plain(reference['auroc'])} "
+            f"ROC curves of the planted pairs. AUROC of {measure['score']}: {plain(planted.auroc)} "
+            f"{interval(planted)}; of {measure['rival']} {words['reference']}: {plain(reference.auroc)} "
             f"{interval(reference)}."
         )

@@ -1,12 +1,13 @@
 """Localized runs side by side: UnitMem by layer, and whether CLIP is between supervised and SimCLR."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
+from clipmem.report.figures import OTHER, STYLES, Line, Panel, small_multiples
 from clipmem.report.published import SOURCE, UNITMEM, layers_between
-from clipmem.report.read import RunFiles
-from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.run import Run
+from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 
+DOCUMENT = "localize/side_by_side.json"
 KINDS = {"mlp": "MLP units", "attn": "attention outputs", "conv1": "first convolutions", "conv2": "second convolutions"}
 OBJECTIVES = ("clip", "supervised", "simclr", "siglip")
 _TRIO = {"clip", "supervised", "simclr"}
@@ -18,26 +19,26 @@ class SideBySide(Section):
 
     nav, order, screen = "Side by side", 80, "localize"
 
-    def applies(self, subject: RunFiles) -> bool:
-        return bool(subject.localized.side_by_side)
+    def applies(self, subject: Run) -> bool:
+        return bool(subject.document(DOCUMENT))
 
-    def data(self, subject: RunFiles) -> dict[str, Any]:
-        return compared(subject.localized.side_by_side)
+    def data(self, subject: Run) -> Shown:
+        return compared(subject.document(DOCUMENT))
 
-    def document(self, subject: RunFiles) -> Mapping[str, Any]:
-        return {"side_by_side": subject.localized.side_by_side}
+    def document(self, subject: Run) -> Document:
+        return {"side_by_side": subject.document(DOCUMENT)}
 
-    def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
-        return {"side_by_side": lambda size: side_by_side_figure(subject.localized.side_by_side, size)}
+    def figures(self, subject: Run) -> Figures:
+        return {"side_by_side": lambda size: side_by_side_figure(subject.document(DOCUMENT), size)}
 
 
-def kinds_of(document: Mapping[str, Any]) -> list[str]:
+def kinds_of(document: Document) -> list[str]:
     """Return the kinds of units in a document, in display order."""
     there = {row["kind"] for row in document["curves"]}
     return [kind for kind in KINDS if kind in there] + sorted(there - set(KINDS))
 
 
-def compared(document: Mapping[str, Any]) -> dict[str, Any]:
+def compared(document: Document) -> dict[str, Any]:
     """Group the answers by kind of unit and by answer, and order the rows of the table."""
     kinds, alpha = kinds_of(document), 1 - document["confidence"]
     order = {kind: k for k, kind in enumerate(kinds)}
@@ -54,7 +55,7 @@ def compared(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _answers(document: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
+def _answers(document: Document, kind: str) -> dict[str, Any] | None:
     """Return the layers in which CLIP is between the two others, and the verdict over all; None without these runs."""
     rows = [row for row in document["between"] if row["kind"] == kind]
     parts: dict[tuple[str, str], list[int]] = {}
@@ -66,7 +67,7 @@ def _answers(document: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
     return {"kind": kind, "verdict": verdict, "parts": listed} if rows else None
 
 
-def _trained(document: Mapping[str, Any], kind: str, alpha: float) -> list[dict[str, Any]]:
+def _trained(document: Document, kind: str, alpha: float) -> list[dict[str, Any]]:
     """Return for each run the layers in which f, which trained on the pairs, is significantly above or below g."""
     found: list[dict[str, Any]] = []
     for run in (entry["run"] for entry in document["runs"]):
@@ -77,10 +78,8 @@ def _trained(document: Mapping[str, Any], kind: str, alpha: float) -> list[dict[
     return found
 
 
-def styles_of(document: Mapping[str, Any]) -> dict[str, Any]:
+def styles_of(document: Document) -> dict[str, Any]:
     """Assign each run the style of its objective; a second run of the same objective gets an unused one."""
-    from clipmem.report.figures import OTHER, STYLES
-
     own = dict(zip(OBJECTIVES, STYLES, strict=False))
     spare = [style for name, style in own.items() if name not in {run["objective"] for run in document["runs"]}]
     given: dict[str, Any] = {}
@@ -90,10 +89,8 @@ def styles_of(document: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def side_by_side_figure(document: Mapping[str, Any], size: str) -> str:
+def side_by_side_figure(document: Document, size: str) -> str:
     """Draw mean UnitMem under f by relative depth, one panel per kind of unit, and the published curves."""
-    from clipmem.report.figures import STYLES, Line, Panel, small_multiples
-
     kinds, styles = kinds_of(document), styles_of(document)
     axes: dict[str, Any] = {"xlabel": "layer / layers", "xlim": (0, 1.04)}
     panels: list[Panel] = []

@@ -1,14 +1,15 @@
 """The training loss of every model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipmem.base.folder import SIDES
-from clipmem.report.read import RunFiles, TrainingLog
-from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.figures import CANDIDATE, INDEPENDENT, INK, LINE, SIZES, Sketch
+from clipmem.report.run import Run, TrainingLog
+from clipmem.report.sections import SECTIONS, Figures, Section, Shown
 
 Numbers = NDArray[np.float64]
 MODELS = {
@@ -28,7 +29,7 @@ class Training(Section):
 
     nav, order = "Training", 150
 
-    def data(self, subject: RunFiles) -> dict[str, Any]:
+    def data(self, subject: Run) -> Shown:
         """Return the mean loss of the first and last epoch, one row per model, or per kind if there are many."""
         logs = subject.logs
         if len(logs) <= _ROWS or {log.side for log in logs} <= set(SIDES):
@@ -43,7 +44,7 @@ class Training(Section):
             groups.setdefault(group_of(log.side), []).append(log)
         return {"rows": [_group(MODELS[name], own) for name, own in groups.items()], "grouped": True}
 
-    def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
+    def figures(self, subject: Run) -> Figures:
         return {"curves": lambda size: curves_figure(subject.logs, size)} if subject.logs else {}
 
 
@@ -75,8 +76,6 @@ def smooth(values: Numbers, window: int) -> Numbers:
 
 def curves_figure(logs: Sequence[TrainingLog], size: str) -> str:
     """Draw every model's training loss: the logged values faint, their moving mean strong."""
-    from clipmem.report.figures import CANDIDATE, INDEPENDENT, INK, LINE, SIZES, Sketch
-
     dashed = (0, (5, 2.5))
     styles = {
         "f": (CANDIDATE, "-"),

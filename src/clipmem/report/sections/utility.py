@@ -1,10 +1,10 @@
-"""Utility on held-out pairs."""
+"""Utility on held-out pairs, and what fine-tuning lost of it on data that the user named."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from clipmem.report.read import RunFiles
-from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.run import Run
+from clipmem.report.sections import SECTIONS, Document, Section, Shown
 from clipmem.report.templating import words_of
 
 RULERS = {
@@ -41,7 +41,9 @@ ROWS = {key: name for own in RULERS.values() for key, name in own.items()}
 SHARES = {key: name for key, name in ROWS.items() if not key.endswith("_loss")}
 # left out in the terminal
 _LONG = ("_recall", "zero_shot_acc5", "probe_acc5", "sublabel_acc5")
-_FEW_PAIRS, _TEMPLATES_SHOWN = 1000, 4
+_FEW_PAIRS, _TEMPLATES_SHOWN, _COLUMN = 1000, 4, 22
+MARGIN = 0.02  # a loss below it counts as kept
+_DECIDE = ("zero_shot_acc1", "image_retrieval_recall@5")
 
 
 @SECTIONS.register("utility")
@@ -50,13 +52,27 @@ class Utility(Section):
 
     nav, order, screen = "Utility", 130, "report"
 
-    def applies(self, subject: RunFiles) -> bool:
-        return subject.summary.get("utility") is not None
+    def applies(self, subject: Run) -> bool:
+        return subject.summary.utility is not None
 
-    def data(self, subject: RunFiles) -> dict[str, Any]:
-        found = subject.summary["utility"]
-        columns = words_of(subject.summary)["columns"]
-        return measured(found, {side: columns[side] for side in columns if side in found["metrics"]})
+    def data(self, subject: Run) -> Shown:
+        utility, columns = subject.summary.utility, subject.words["columns"]
+        if utility is None:
+            return {}
+        return measured(utility, {side: columns[side] for side in columns if side in utility.metrics})
+
+
+@SECTIONS.register("evaluated")
+class Evaluated(Section):
+    """Retrieval, zero-shot, linear probes and distances of a model."""
+
+    page, screen = "", "evaluated"
+
+    def data(self, subject: Document) -> Shown:
+        # the end of a path identifies a model
+        short = {side: side if len(side) <= _COLUMN else f"…{side[1 - _COLUMN :]}" for side in subject["metrics"]}
+        names = words_of(subject)["columns"] if "protocol" in subject else {}
+        return measured(subject, {side: names.get(side, name) for side, name in short.items()})
 
 
 def measured(found: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
@@ -84,3 +100,34 @@ def _above(found: Mapping[str, Any], side: str, name: str) -> bool:
     entry = found["metrics"][side][name]
     lowest = entry["mean"] if entry["low"] is None else entry["low"]
     return lowest > found["chance"][name]
+
+
+@SECTIONS.register("retained")
+class Retained(Section):
+    """Zero-shot and retrieval before and after fine-tuning."""
+
+    nav, order, screen = "Forgetting", 135, "report"
+
+    def applies(self, subject: Run) -> bool:
+        return subject.summary.retained is not None
+
+    def data(self, subject: Run) -> Shown:
+        found, columns = subject.summary.retained, subject.words["columns"]
+        metrics = found.metrics if found else {}
+        name = next((name for name in _DECIDE if name in metrics["base"]), None)
+        return {
+            "found": found,
+            "columns": {side: columns.get(side, side) for side in metrics if side != "base"},
+            "rows": [(name, SHARES[name]) for name in SHARES if name in metrics["base"]],
+            "decides": name and {"name": SHARES[name], "change": metrics["f"][name]["change"]},
+            "verdict": verdict(metrics["f"][name]["change"]) if name else "not_measured",
+            "margin": MARGIN,
+        }
+
+
+def verdict(change: Mapping[str, Any]) -> str:
+    """Judge a change of a share: `forgot` if its interval is below 0, `kept` if above -`MARGIN`, or `inconclusive`."""
+    low, high = change["low"], change["high"]
+    if low is None or high is None:
+        return "inconclusive"
+    return "forgot" if high < 0 else "kept" if low > -MARGIN else "inconclusive"

@@ -6,12 +6,10 @@ import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch.distributed as dist
 
 from clipmem.base.errors import ClipmemError, RunError
-from clipmem.base.folder import RunFolder
 from clipmem.base.machine import cores
 from clipmem.study import execution
 from clipmem.study.plan import PlannedStudy
@@ -136,7 +134,7 @@ def follow() -> None:
                 return
             number += 1
             try:
-                study = PlannedStudy(RunFolder(Path(message["folder"])))
+                study = PlannedStudy(message["folder"])
                 team.train(study, message["side"], message["seed"], lambda step, note: None)  # noqa: ARG005
             except ClipmemError as error:
                 _exit_if_first_failed(team, error)

@@ -1,4 +1,4 @@
-"""Output of `clipmem score`: the spread of the scores, the highest pairs, the control, and the caveat."""
+"""Screens of single commands: score, curate, validate-estimators, demo."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from clipmem.report.sections import SECTIONS, Section
-from clipmem.report.templating import measure_of, words_of
+from clipmem.report.sections import SECTIONS, Document, Section, Shown
+from clipmem.report.templating import measure_of, reasons, words_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ScoredPairs(Section):
 
     page, screen = "", "scored"
 
-    def data(self, subject: Scored) -> dict[str, Any]:
+    def data(self, subject: Scored) -> Shown:
         roles = {role: subject.scores.filter(pl.col("role") == role)["clipmem"] for role in ("candidate", "external")}
         spread = [
             (role, len(own), {name: getattr(own, name)() for name in ("mean", "std", "median", "min", "max")})
@@ -48,6 +48,43 @@ class ScoredPairs(Section):
             "first": [row | {"caption": next(iter(subject.captions[row["uid"]]), "")} for row in first],
         }
 
-    def document(self, subject: Scored) -> Mapping[str, Any]:
+    def document(self, subject: Scored) -> Document:
         shown = self.data(subject)
         return {**subject.about, "spread": shown["spread"], "highest": shown["first"]}
+
+
+@SECTIONS.register("curated")
+class CuratedPairs(Section):
+    """The suspects of a data set."""
+
+    page, screen = "", "curated"
+
+    def data(self, subject: Any) -> Shown:
+        return {
+            "about": subject.document,
+            "first": subject.first,
+            "reasons": reasons(),
+            "written": subject.written,
+            "same_format": subject.written is not None and subject.written.same_format,
+            "quarantine": str(subject.folder / "quarantine.parquet"),
+        }
+
+
+@SECTIONS.register("validated")
+class Validated(Section):
+    """Agreement of every estimator with the truth, by cost."""
+
+    page, screen = "", "validated"
+
+    def data(self, subject: Document) -> Shown:
+        return {"found": subject}
+
+
+@SECTIONS.register("next-steps")
+class NextSteps(Section):
+    """The commands to try next."""
+
+    page, screen = "", "next"
+
+    def document(self, subject: Any) -> Document:  # noqa: ARG002
+        return {}

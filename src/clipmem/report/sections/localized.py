@@ -1,0 +1,230 @@
+"""Sections of a localized run: UnitMem by layer and top units, LayerMem by layer, the share of each tower."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import polars as pl
+
+from clipmem.report.figures import CONTROL, INK, OTHER, SHARED, SOFT, STYLES, Line, Panel, Style, small_multiples
+from clipmem.report.formats import plain, signed
+from clipmem.report.gallery import TOWERS, UNITS_TABLE, image_uri, top_units
+from clipmem.report.run import Run
+from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
+from clipmem.report.verdicts import higher_of
+
+KINDS = ("block", "attn", "mlp", "embedding")
+KIND_NAMES = {"attn": "attention", "mlp": "MLP", "block": "block", "embedding": "embedding"}
+LAYERS_TABLE = "localize/layers"
+_CLEAREST = 4
+_BELOW = 0.05  # significance level of the adjusted p-values
+_SHARES = ("clipmem", "image_share", "text_share")
+
+
+@SECTIONS.register("units")
+class Units(Section):
+    """UnitMem by layer, and the units that respond most to a single pair."""
+
+    nav, order, screen = "Units", 70, "localize"
+
+    def applies(self, subject: Run) -> bool:
+        return subject.has(UNITS_TABLE)
+
+    def data(self, subject: Run) -> Shown:
+        units = subject.table(UNITS_TABLE)
+        rows = [
+            {
+                **row,
+                "kind": KIND_NAMES.get(row["kind"], row["kind"]),
+                "image": image_uri(subject.gallery.get(row["uid"])),
+                "caption": next(iter(subject.trained_captions(row["uid"])), ""),
+                "planted": row["uid"] in subject.planted,
+            }
+            for row in top_units(units)
+        ]
+        by_tower = [(tower, [row for row in rows if row["tower"] == tower]) for tower in TOWERS]
+        return {"top": [one for one in by_tower if one[1]], "several_seeds": units["seed"].n_unique() > 1}
+
+    def document(self, subject: Run) -> Document:
+        return {"units": top_units(subject.table(UNITS_TABLE))}
+
+    def figures(self, subject: Run) -> Figures:
+        return {"unitmem": lambda size: unitmem_figure(subject.table(LAYERS_TABLE), size)}
+
+
+def kinds_of(rows: pl.DataFrame) -> list[str]:
+    """Return the kinds of layers in a table, in display order."""
+    there = set(rows["kind"].to_list())
+    return [kind for kind in KINDS if kind in there] + sorted(there - set(KINDS))
+
+
+def layer_line(rows: pl.DataFrame, value: str, ends: tuple[str, str] | None, style: Any) -> Any:
+    """Return a column by layer as a panel's line, with its interval as a band."""
+    rows = rows.filter(pl.col(value).is_finite()).sort("layer")
+    low, high = (rows[name].to_list() for name in ends) if ends else ((), ())
+    return Line(rows["layer"].to_list(), rows[value].to_list(), style, low, high, band=True)
+
+
+def last_layer(rows: pl.DataFrame) -> float:
+    """Return the upper limit of the layer axis."""
+    return max([1, *rows["layer"].to_list()]) + 0.4
+
+
+def unitmem_figure(layers: pl.DataFrame, size: str) -> str:
+    """Draw mean UnitMem by layer under f with its interval, and under g in gray."""
+    rows = layers.filter(pl.col("unitmem_mean").is_finite())
+    styles = {"mlp": STYLES[0], "block": STYLES[0], "attn": STYLES[1], "embedding": Style(INK, "-", "D")}
+    kinds = sorted(kinds_of(rows), key=lambda kind: kind != "mlp")
+    has_reference = "reference_unitmem_mean" in rows.columns
+    panels: list[Panel] = []
+    for tower in TOWERS:
+        panel = Panel(f"{tower} tower", "layer", "mean UnitMem", whole=True, share="y", xlim=(0.6, last_layer(rows)))
+        for kind in kinds:
+            own = rows.filter((pl.col("tower") == tower) & (pl.col("kind") == kind))
+            style = styles.get(kind, OTHER)
+            panel.lines.append(layer_line(own, "unitmem_mean", ("unitmem_low", "unitmem_high"), style))
+            if has_reference:
+                panel.lines.append(layer_line(own, "reference_unitmem_mean", None, style._replace(color=SOFT)))
+        panels.append(panel)
+    legend = {f"{KIND_NAMES.get(kind, 'other')}, f": styles.get(kind, OTHER) for kind in kinds}
+    legend |= {"the same under g": Style(SOFT, "-", "")} if has_reference else {}
+    last = rows.filter(pl.col("layer") == pl.col("layer").max().over("tower", "kind")).sort("tower", "kind")
+    ends = ", ".join(f"{row['tower']} {row['kind']} {plain(row['unitmem_mean'])}" for row in last.to_dicts())
+    title = f"Mean UnitMem by layer of both towers. In the last layer: {ends}."
+    return small_multiples("unitmem", size, panels, title, columns=2, height=290, legend=legend)
+
+
+@SECTIONS.register("layers")
+class Layers(Section):
+    """LayerMem by layer, and its difference from the layer before."""
+
+    nav, order, screen = "Layers", 90, "localize"
+
+    def applies(self, subject: Run) -> bool:
+        return subject.has(LAYERS_TABLE)
+
+    def data(self, subject: Run) -> Shown:
+        layers = subject.table(LAYERS_TABLE)
+        pairs = layers.filter(pl.col("role") == "candidate")["n"].to_list()
+        return {"pairs": max(pairs, default=0), "last": last_layers(layers), "control": against_control(layers)}
+
+    def document(self, subject: Run) -> Document:
+        return {"layers": subject.table(LAYERS_TABLE).to_dicts()}
+
+    def figures(self, subject: Run) -> Figures:
+        return {"layermem": lambda size: layermem_figure(subject.table(LAYERS_TABLE), "candidate", size)}
+
+
+def _main_kind(layers: pl.DataFrame) -> str:
+    kinds = layers["kind"].unique().to_list()
+    return "block" if "block" in kinds else min(kinds, default="block")
+
+
+def last_layers(layers: pl.DataFrame) -> list[dict[str, Any]]:
+    """Compare the last layer's LayerMem of candidates and control, by tower."""
+    found: list[dict[str, Any]] = []
+    for tower in TOWERS:
+        own = layers.filter((pl.col("tower") == tower) & (pl.col("kind") == _main_kind(layers)))
+        last = own.filter(pl.col("layer") == pl.col("layer").max())
+        by_role = {row["role"]: {**row, "mean": row["layermem"]} for row in last.to_dicts()}
+        candidate, control = by_role.get("candidate"), by_role.get("external")
+        if candidate and control and None not in (candidate["low"], control["low"]):
+            side = higher_of(candidate, control)
+            found.append({"tower": tower, "candidate": candidate, "control": control, "side": side})
+    return found
+
+
+def against_control(layers: pl.DataFrame) -> dict[str, Any] | None:
+    """Count where the candidates' LayerMem differs from the control's (one family of tests); None if untested."""
+    if "control_p_holm" not in layers.columns:  # a table of an earlier version
+        return None
+    tested = layers.filter(pl.col("control_p_holm").is_not_null())
+    found = tested.filter(pl.col("control_p_holm") < _BELOW).sort("control_p_holm")
+    if tested.is_empty():
+        return None
+    clearest = [{**row, "kind": KIND_NAMES.get(row["kind"], row["kind"])} for row in found.head(_CLEAREST).to_dicts()]
+    return {"tests": tested.height, "differ": found.height, "below": _BELOW, "clearest": clearest}
+
+
+def layermem_figure(layers: pl.DataFrame, role: str, size: str) -> str:
+    """Draw LayerMem by layer and its difference from the previous layer, for a role and the control."""
+    styles = {"block": STYLES[0], "attn": STYLES[1], "mlp": Style(SHARED, (0, (1, 2)), "^")}
+    styles["embedding"] = Style(INK, "-", "D")
+    own = layers.filter(pl.col("role") == role)
+    main, kinds = _main_kind(own), kinds_of(own)
+    control = layers.filter((pl.col("role") == "external") & (pl.col("kind") == main))
+    has_control = role != "external" and control.height > 0
+    panels: list[Panel] = []
+    parts = (("layermem", ("low", "high"), "LayerMem"), ("delta", ("delta_low", "delta_high"), "difference"))
+    for value, ends, name in parts:
+        for tower in TOWERS:
+            here = own.filter(pl.col("tower") == tower)
+            panel = Panel(f"{tower} tower", "layer", name, zero=True, share=value, whole=True)
+            panel.xlim, panel.draw = (0.6, last_layer(own)), _embedding_axis(here)
+            if has_control:
+                panel.lines.append(layer_line(control.filter(pl.col("tower") == tower), value, ends, CONTROL))
+            for kind in kinds:
+                band = ends if kind in (main, "embedding") else None
+                rows = here.filter(pl.col("kind") == kind)
+                panel.lines.append(layer_line(rows, value, band, styles.get(kind, OTHER)))
+            panels.append(panel)
+    legend = {KIND_NAMES.get(kind, "other"): styles.get(kind, OTHER) for kind in kinds}
+    legend |= {f"control, {KIND_NAMES.get(main, 'other')}": CONTROL} if has_control else {}
+    last = own.filter(pl.col("kind") == main).filter(pl.col("layer") == pl.col("layer").max().over("tower"))
+    means = ", ".join(f"{row['tower']} {signed(row['layermem'])}" for row in last.sort("tower").to_dicts())
+    title = f"LayerMem and its difference by layer. In the last layer: {means}."
+    return small_multiples("layermem", size, panels, title, columns=2, height=250, legend=legend)
+
+
+def _embedding_axis(rows: pl.DataFrame) -> Callable[[Any], None] | None:
+    """Return a function that labels the embedding "emb." instead of a layer number."""
+    found = rows.filter(pl.col("kind") == "embedding")["layer"].to_list()
+    if not found:
+        return None
+
+    def name(value: float, _: int | None = None) -> str:
+        return "emb." if round(value) == found[0] else f"{value:g}" if value < found[0] else ""
+
+    return lambda axes: axes.xaxis.set_major_formatter(name)
+
+
+@SECTIONS.register("towers")
+class Towers(Section):
+    """The share of the image tower and of the text tower in the score."""
+
+    nav, order, screen = "Towers", 100, "localize"
+
+    def applies(self, subject: Run) -> bool:
+        return bool(tower_rows(subject)) or bool(_left_out(subject))
+
+    def data(self, subject: Run) -> Shown:
+        shares, rows = _shares(subject), tower_rows(subject)
+        biases = {"shared": shares.get("shared_bias"), "external": shares.get("external_bias")}
+        return {
+            "rows": rows,
+            "candidate": next((row for row in rows if row["role"] == "candidate"), None),
+            "reliable": bool(shares.get("reliable")),
+            "left_out": _left_out(subject),
+            "failures": shares.get("failures", []),
+            "text_fraction": shares.get("roles", {}).get("candidate", {}).get("text_fraction"),
+            "maps": [(tower, [one["shared"] for one in shares.get(f"{tower}_r2") or []]) for tower in TOWERS],
+            "biases": [(role, value) for role, value in biases.items() if value is not None],
+        }
+
+    def document(self, subject: Run) -> Document:
+        return {"towers": _shares(subject)}
+
+
+def _shares(run: Run) -> Mapping[str, Any]:
+    return run.document("localize/towers.json")
+
+
+def _left_out(run: Run) -> str:
+    """Return why the text tower, and with it the tower swap, was left out; "" if it was not."""
+    return run.document("localize/settings.json").get("untrained_text") or ""
+
+
+def tower_rows(run: Run) -> list[dict[str, Any]]:
+    """Return the entries clipmem, image_share and text_share (mean, low, high) of each role."""
+    roles = _shares(run).get("roles", {})
+    known = [(role, roles[role]) for role in run.roles if role in roles]
+    return [{"role": role, "n": entry["n"], **{name: entry[name] for name in _SHARES}} for role, entry in known]

@@ -1,0 +1,177 @@
+"""Sections of a study's page that draw nothing: setup, meaning, data, roles, pairs, retrieval, provenance, credits."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from clipmem.data.quarantine import left_out_sentence
+from clipmem.report.gallery import cards, pick, ranked_candidates, shown_credits
+from clipmem.report.run import Run
+from clipmem.report.sections import SECTIONS, Section, Shown
+
+_IN_TERMINAL = 10
+_SHOWN_ELSEWHERE = ("seeds", "epochs", "precision")
+_WEIGHTS = re.compile(r"\.(safetensors|pt|pth|bin|ckpt)(#ema)?$")
+_MACHINE = ("device", "processor", "platform")
+
+
+@SECTIONS.register("meaning")
+class Meaning(Section):
+    """What the score means, its range, and when not to trust it."""
+
+    order = 10
+
+    def data(self, subject: Run) -> Shown:
+        weight, measure = float(subject.summary.weight), subject.measure
+        bound = 2 * (1 + 2 * weight) if measure["banked"] else float(measure["bound"])
+        return {"seeds": len(subject.summary.seeds), "weight": weight, "bound": bound}
+
+
+@SECTIONS.register("regime")
+class Regime(Section):
+    """Whether the pairs of the study have twins, and what a high score means then."""
+
+    nav, order, screen = "Regime", 45, "report"
+
+    def applies(self, subject: Run) -> bool:
+        return bool(subject.summary.regime)
+
+    def data(self, subject: Run) -> Shown:
+        return {"found": subject.summary.regime}
+
+
+@SECTIONS.register("roles")
+class Roles(Section):
+    """Mean of the score in each role, tests between roles, stability."""
+
+    nav, order, screen = "Roles and tests", 40, "report"
+
+    def data(self, subject: Run) -> Shown:
+        summary, stable = subject.summary, subject.summary.stability
+        candidates = summary.roles["candidate"].n
+        return {
+            "seeds": len(summary.seeds),
+            "candidates": candidates,
+            # a tenth of fewer than ten pairs is less than one pair
+            "tenth": stable.top10_overlap if stable and candidates >= 10 else None,
+            "hundredth": stable.top1_overlap if stable and candidates >= 100 else None,
+            "paired": summary.paired,
+            "has_paired": "paired" in summary,
+        }
+
+
+@SECTIONS.register("estimate")
+class Estimate(Section):
+    """Which estimator made the scores, at what cost, and the expected agreement of each estimator with the truth."""
+
+    nav, order, screen = "Estimate", 40, "report"
+
+    def applies(self, subject: Run) -> bool:
+        return subject.summary.estimate is not None
+
+    def data(self, subject: Run) -> Shown:
+        found = subject.summary.estimate
+        if found is None:
+            return {}
+        known = {name: agreement for name, agreement in found.agreement.items() if agreement is not None}
+        ranked = sorted(known, key=lambda name: -abs(known[name]["value"]))
+        return {
+            "found": found,
+            "rows": [(name, known[name]) for name in ranked],
+            "chosen": known.get(found.estimator),
+        }
+
+
+@SECTIONS.register("gallery")
+class Gallery(Section):
+    """The most and the least memorized pairs, with images and captions."""
+
+    nav, order, screen = "Pairs", 50, "report"
+
+    def data(self, subject: Run) -> Shown:
+        ranked = ranked_candidates(subject.scores)
+        most, least = (cards(subject, rows, ranked) for rows in pick(ranked))
+        first = cards(subject, ranked.head(_IN_TERMINAL), ranked)
+        return {"ranked": ranked.height, "most": most, "least": least, "first": first}
+
+
+@SECTIONS.register("retrieval")
+class Retrieval(Section):
+    """Recall and median rank of retrieval on held-out pairs."""
+
+    nav, order = "Retrieval", 140
+
+    def data(self, subject: Run) -> Shown:
+        found = subject.summary.retrieval
+        sides = [side for side in subject.words["columns"] if side in found]
+        ranks = [f"{way}_retrieval_median_rank" for way in ("image", "text")]
+        return {"found": found, "sides": sides, "has_rank": all(rank in found[s] for s in sides for rank in ranks)}
+
+
+@SECTIONS.register("reproduce")
+class Provenance(Section):
+    """Command, recipe, versions and hashes of the run."""
+
+    nav, order, screen = "Reproduce", 800, "report"
+
+    def data(self, subject: Run) -> Shown:
+        records = subject.summary.records
+        left_out = left_out_sentence(records) if records else ""
+        return {"manifest": subject.manifest, "recipe_lines": subject.recipe_text.splitlines(), "left_out": left_out}
+
+
+@SECTIONS.register("credits")
+class Credits(Section):
+    """Credits of the images and captions shown."""
+
+    nav, order = "Credits", 900
+
+    def data(self, subject: Run) -> Shown:
+        return {"credits": shown_credits(subject)}
+
+
+@SECTIONS.register("run")
+class Setup(Section):
+    """Roles of the split, models, training, machine, time."""
+
+    nav, order = "What was run", 20
+
+    def data(self, subject: Run) -> Shown:
+        recipe = tomllib.loads(subject.recipe_text)  # only what it says
+        model = dict(recipe.get("model", {}))
+        return {
+            "given": _given(subject),
+            "fraction": recipe.get("subsample", {}).get("fraction"),
+            "model_name": model.pop("name", ""),
+            "model": _set(model),
+            "epochs": sorted({int(log.epoch.max()) + 1 for log in subject.logs}),
+            "steps": sorted({log.step.size for log in subject.logs}),
+            "training": _set({k: v for k, v in recipe.get("train", {}).items() if k not in _SHOWN_ELSEWHERE}),
+            "machine": [str(subject.manifest[name]) for name in _MACHINE if subject.manifest.get(name)],
+            "left_out": left_out_sentence(subject.summary.records) if subject.summary.records else "",
+            "seconds": subject.summary.seconds,
+        }
+
+
+def _set(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are not empty."""
+    return {key: value for key, value in section.items() if value not in ("", [], {})}
+
+
+def _given(run: Run) -> dict[str, Any]:
+    """Return the given models and their weight files; {} if the study trained its own."""
+    given = run.manifest.get("given")
+    if not given:
+        return {}
+    models = [
+        {
+            "kind": kind,
+            "number": number,
+            **{key: model[key] for key in ("name", "parameters", "image_size")},
+            "weights": [(name, sha[:16]) for name, sha in model["files"].items() if _WEIGHTS.search(name)],
+        }
+        for kind in ("target", "reference")
+        for number, model in enumerate(given[kind])
+    ]
+    return {"models": models, "roles": given["roles"]}
