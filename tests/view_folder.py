@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 import clipmem
 
-STATIC = Path(clipmem.__file__).parent / "view" / "static"
+STATIC = Path(clipmem.__file__).parent / "report" / "explorer" / "static"
 ROLES = ["candidate", "external", "independent", "shared"]
 WORDS = re.findall(
     r"\w+",

@@ -67,11 +67,12 @@ def undisturbed_study(folder, settings):
 
 
 class Saboteur(Quiet):
-    """Does something when a stage begins."""
+    """Does something when a stage begins, once: a stage may say again how much there is to do."""
 
     def __init__(self, stage, act):
-        self.stage, self.act = stage, act
+        self.stage, self.act, self.begun = stage, act, False
 
     def begin(self, stage, total=None, unit=""):
-        if stage == self.stage:
+        if stage == self.stage and not self.begun:
+            self.begun = True
             self.act()

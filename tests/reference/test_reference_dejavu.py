@@ -116,9 +116,9 @@ def test_tops_of_the_bootstrap_are_ranked_again(groups):
 def test_tops_do_not_depend_on_how_many_columns_are_looked_at(monkeypatch):
     found = [random_result(3, n=400)]
     before = dejavu_intervals(found, np.arange(400), seed=1, draws=300).top
-    monkeypatch.setattr(sys.modules["clipmem.functional.dejavu"], "_CELLS", 4000)  # a few draws at a time
+    monkeypatch.setattr(sys.modules["clipmem.stats.dejavu"], "_CELLS", 4000)  # a few draws at a time
     # the function of that name hides the module
-    monkeypatch.setattr(sys.modules["clipmem.functional.dejavu"], "_SPARE", -30)  # often too few: looks again
+    monkeypatch.setattr(sys.modules["clipmem.stats.dejavu"], "_SPARE", -30)  # often too few: looks again
     assert dejavu_intervals(found, np.arange(400), seed=1, draws=300).top == before
 
 

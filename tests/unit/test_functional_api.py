@@ -7,10 +7,9 @@ import pkgutil
 import pytest
 
 import clipmem.functional
+from clipmem import stats
 
-MODULES = [
-    *(f"clipmem.functional.{module.name}" for module in pkgutil.iter_modules(clipmem.functional.__path__)),
-]
+MODULES = [f"clipmem.stats.{module.name}" for module in pkgutil.iter_modules(stats.__path__)]
 
 
 def test_all_names_exist_and_are_documented():
