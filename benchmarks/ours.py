@@ -14,9 +14,9 @@ import workload
 from torch.utils import deterministic
 
 from clipmem.base.sections import TrainSection
+from clipmem.models.numerics import keep_memory
 from clipmem.models.openclip import create
 from clipmem.train.loop import TrainingData, train
-from clipmem.train.numerics import keep_memory
 from clipmem.train.paired import TrainingSet
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from timing import Row, in_turn, output, script
 from workload import emoji
 
-from clipmem.train.numerics import resolve_precision
+from clipmem.models.numerics import resolve_precision
 from suites.training import HERE, rates
 
 

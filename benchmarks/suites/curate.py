@@ -27,14 +27,13 @@ from clipmem.curation.detectors.base import lacks
 from clipmem.curation.ranking import curate
 from clipmem.models import given, passes
 from clipmem.models.means import unit_means
+from clipmem.models.numerics import keep_memory, resolve_precision
 from clipmem.models.openclip import create
 from clipmem.models.signals import Signals
 from clipmem.scoring.recorded import read_trajectory
-from clipmem.scoring.sides import read_block
 from clipmem.study.score_inputs import read_pairs
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints
 from clipmem.train.loop import TrainingData, train
-from clipmem.train.numerics import keep_memory, resolve_precision
 from clipmem.train.paired import TrainingSet
 
 WRONG = 0.15
@@ -97,7 +96,7 @@ def _data(section: DataSection, count: int) -> Data:
     pairs = read_pairs(section, 1, "--data")
     stream = generator(0, "curate benchmark")
     rows = np.sort(stream.permutation(len(pairs))[:count])
-    blocks = (read_block(pairs, rows[start : start + 1024], [_GEOMETRY])[0] for start in range(0, len(rows), 1024))
+    blocks = (pairs.decoded(rows[start : start + 1024], [_GEOMETRY]) for start in range(0, len(rows), 1024))
     table = pairs.table[rows]
     own, labels = [texts[0] for texts in table["captions"]], table["label"].to_numpy()
     captions, kind, m = list(own), np.full(len(own), -1), round(WRONG * len(own) / 3)

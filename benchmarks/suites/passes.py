@@ -14,8 +14,8 @@ import torch
 from timing import Row, in_turn
 
 from clipmem.models import openclip
+from clipmem.models.numerics import computing
 from clipmem.models.openclip import OpenClipEncoder, contrastive_loss
-from clipmem.train.numerics import computing
 
 _WORDS = ("a red square", "two dogs on a beach in the sun", "grinning cat face with smiling eyes", "a train")
 

@@ -16,9 +16,9 @@ from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.views import Crops, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.functional import alignment
 from clipmem.models import passes
+from clipmem.models.numerics import threads
 from clipmem.models.openclip import OpenClipEncoder, create
-from clipmem.scoring.executor import parts_of
-from clipmem.train.numerics import threads
+from clipmem.scoring.aligning import parts_of
 
 VIEWS = 5
 

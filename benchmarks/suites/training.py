@@ -15,8 +15,8 @@ from workload import Workload, emoji
 
 from clipmem.base.sections import TrainSection
 from clipmem.data.views import draw_crops, normalize_pixels, pair_keys, render
+from clipmem.models.numerics import computing, resolve_precision
 from clipmem.models.openclip import OpenClipEncoder, contrastive_loss, create
-from clipmem.train.numerics import computing, resolve_precision
 
 HERE = Path(__file__).parent.parent
 _TRIED = 4  # batches of a trial run; the first two do not count

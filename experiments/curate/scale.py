@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 
 from clipmem.base.images import Geometry
@@ -29,7 +30,6 @@ from clipmem.curation.ranking import curate
 from clipmem.functional import auroc
 from clipmem.models.signals import Signals
 from clipmem.scoring.estimators import ESTIMATORS
-from clipmem.scoring.sides import read_block
 from clipmem.study.score_inputs import read_pairs
 
 _GEOMETRY, WIDTH, THINGS, WRONG = Geometry(64, "squash", "bicubic"), 512, 2000, 0.1
@@ -51,14 +51,13 @@ def near(path: str, column: str, most: int) -> list[dict[str, Any]]:
     section = {"source": "parquet", "path": path, "caption_column": column} if Path(path).exists() else {"source": path}
     pairs = read_pairs(DataSection.model_validate(section), 1, "DATA")
     rows = np.arange(min(most, len(pairs)))
-    parts = [read_block(pairs, rows[start : start + 1024], [_GEOMETRY])[0] for start in range(0, len(rows), 1024)]
-    pixels, kept = np.concatenate([one.pixels[_GEOMETRY] for one in parts]), np.concatenate([one.rows for one in parts])
-    table = pairs.table[kept]
+    parts = list(pairs.blocks(range(len(rows)), 1024, [_GEOMETRY]))
+    pixels, table = np.concatenate([one.pixels[_GEOMETRY] for one in parts]), pl.concat([one.table for one in parts])
     captions, wrong = exchanged([texts[0] for texts in table["captions"]])
     found, nearest = list[dict[str, Any]](), list[np.ndarray]()
-    for name, exact in (("all pairs", len(kept)), ("near cells", 0)):
+    for name, exact in (("all pairs", table.height), ("near cells", 0)):
         evidence.EXACT = exact
-        texts, row = [[text] for text in captions], np.arange(len(kept))
+        texts, row = [[text] for text in captions], np.arange(table.height)
         signals = Signals(table["uid"].to_list(), texts, row, pixels=pixels.__getitem__)
         started = time.monotonic()
         score = curate(signals).table["score"].to_numpy()
@@ -67,7 +66,7 @@ def near(path: str, column: str, most: int) -> list[dict[str, Any]]:
         precision = float((np.cumsum(wrong[order]) / np.arange(1, len(order) + 1))[wrong[order]].mean())
         nearest.append(evidence.evidence_of(signals).near)
         shared = [len(set(a) & set(b)) / len(a) for a, b in zip(nearest[0], nearest[-1], strict=True)]
-        about = {"compared with": name, "pairs": len(kept), "auroc": area.mean, "low": area.low, "high": area.high}
+        about = {"compared with": name, "pairs": table.height, "auroc": area.mean, "low": area.low, "high": area.high}
         found.append(about | {"precision": precision, "recall": float(np.mean(shared)), "seconds": round(seconds, 1)})
     return found
 

@@ -20,8 +20,8 @@ import torch
 
 from clipmem.base.folder import RunFolder
 from clipmem.functional import alignment, auroc
+from clipmem.scoring.aligning import parts_of
 from clipmem.scoring.alignments import ALIGNMENTS
-from clipmem.scoring.executor import parts_of
 from clipmem.study.plan import PlannedStudy
 
 HERE = Path(__file__).parent

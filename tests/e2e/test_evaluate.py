@@ -19,9 +19,8 @@ from clipmem.base.sections import DataSection
 from clipmem.cli.evaluate import evaluate
 from clipmem.data.sources import class_prompts
 from clipmem.measure.classification import classification_metrics
-from clipmem.models import passes
+from clipmem.models import embeddings, passes
 from clipmem.report.terminal import print_run
-from clipmem.study import evaluating
 from clipmem.study.execution import Execution
 from clipmem.study.plan import PlannedStudy
 from clipmem.testing.tiny import encoded_image, tiny_recipe
@@ -247,8 +246,8 @@ def test_models_embed_other_data_in_the_precision_of_the_study(finished, tmp_pat
     run, data, asked = tmp_path / "run", labeled(tmp_path / "p.parquet", n=12, columns=("captions",)), []
     shutil.copytree(finished.path, run)
     monkeypatch.setattr(PlannedStudy, "precision", "bf16")
-    computing = evaluating.computing
-    monkeypatch.setattr(evaluating, "computing", lambda *a, **k: asked.append(a[0]) or computing(*a, **k))
+    computing = embeddings.computing
+    monkeypatch.setattr(embeddings, "computing", lambda *a, **k: asked.append(a[0]) or computing(*a, **k))
     evaluate(run, data=str(data))
     assert asked.count("bf16") == 4  # f and g of two seeds
     assert read(run, "p")["skipped"]["zero_shot"] == "the source has no labels: set a label column"

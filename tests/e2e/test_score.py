@@ -354,7 +354,11 @@ clipmem.score(*sys.argv[1:5], out=sys.argv[5], block=2, batch_size=2)
 
 
 @pytest.mark.parametrize(
-    "after", [pytest.param("markers/bank-000002.json", marks=pytest.mark.slow), "markers/score-000004.json"]
+    "after",
+    [
+        pytest.param("bank/target-0/markers/part-000000.json", marks=pytest.mark.slow),
+        "target-0/markers/part-000000.json",
+    ],
 )
 def test_killed_and_run_again_it_ends_with_the_same_bytes(world, tmp_path, after):
     paths = [str(world / name) for name in ("small", "large", "pairs.parquet", "bank.parquet")]

@@ -276,7 +276,7 @@ def cases(rng: random.Random) -> Iterator[Case]:
         "runs of validate-estimators": (validate, _made(lambda: _begun("validate-estimators"), _armed(*decoded))),
         "parts of embed": (embed, _made(_embedded, _armed("img_emb*.npy", "metadata*.parquet"))),
         "embeddings under curate": ([*curate, "--model", "new"], _made(_embedded, _armed("???*_emb*.npy"))),
-        "parts of score": (_score(), _made(_scored, _armed("scores.parts/*.safetensors", "scores.parts/*.parquet"))),
+        "parts of score": (_score(), _made(_scored, _armed("scores.parts/**/*.npy", "scores.parts/**/*.parquet"))),
         "settings of score": (_score(), _made(_scored, _armed("scores.parts/**/*.json"))),
         "parts of curate": (curate, _made(_compared, _armed("comparing/*.npy"))),
         "markers of curate": (curate, _made(_compared, _armed("comparing/**/*.json"))),

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from clipmem.base.errors import InputError
 from clipmem.functional import BankMeans, alignment_parts, alignment_parts_against, pair_means
+from clipmem.models.means import Means
 from clipmem.scoring import bank
-from clipmem.scoring.alignments import ALIGNMENTS, Embedded
+from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.testing import reference
 
 SIZES = st.tuples(st.integers(1, 7), st.integers(2, 6), st.integers(1, 5), st.integers(0, 2**32 - 1))
@@ -33,7 +34,7 @@ def test_the_control_of_each_alignment_is_the_mean_over_the_banks_own_pairs(size
     inside, sums = torch.ones(held, dtype=torch.bool), sums_of(image, text)
     for name in ("clip", "cmc"):
         method = ALIGNMENTS[name]()
-        parts = method.parts_against(Embedded(image, text, inside), sums.means, inside)
+        parts = method.parts_against(Means(image, text, inside), sums.means, inside)
         for expected, found in zip(parts, method.control(sums), strict=True):
             torch.testing.assert_close(found, expected.mean(dim=0, keepdim=True), rtol=0, atol=1e-9)
 

@@ -22,7 +22,6 @@ from clipmem.curation.evidence import evidence_of
 from clipmem.curation.planting import plant
 from clipmem.curation.share import share_of
 from clipmem.models.signals import Signals
-from clipmem.scoring.sides import read_block
 from clipmem.study.score_inputs import read_pairs
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -67,7 +66,7 @@ def read(name):
         section = {"source": "parquet", "path": path, "caption_column": "captions", "label_column": "category"}
     pairs = read_pairs(DataSection.model_validate(section), 1, "--data")
     rows = np.sort(generator(0, "curate shares").permutation(len(pairs))[:PAIRS])
-    pixels = np.concatenate([read_block(pairs, part, [SMALL])[0].pixels[SMALL] for part in np.array_split(rows, 4)])
+    pixels = np.concatenate([pairs.decoded(part, [SMALL]).pixels[SMALL] for part in np.array_split(rows, 4)])
     table = pairs.table[rows]
     return pixels, [texts[0] for texts in table["captions"]], table["label"].to_numpy()
 

@@ -16,8 +16,8 @@ from tests.scoring import score
 from clipmem.functional import crossed_mean
 from clipmem.models.passes import Embeddings
 from clipmem.scoring import summary
+from clipmem.scoring.aligning import parts_of
 from clipmem.scoring.design import ScoreTables
-from clipmem.scoring.executor import parts_of
 from clipmem.scoring.summary import Scored
 
 D = 64

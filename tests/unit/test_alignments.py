@@ -9,8 +9,8 @@ import torch
 from clipmem.base.errors import InputError
 from clipmem.functional import alignment
 from clipmem.models.passes import Embeddings
+from clipmem.scoring.aligning import parts_of
 from clipmem.scoring.alignments import ALIGNMENTS
-from clipmem.scoring.executor import parts_of
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.objectives.supervised import Supervised

@@ -10,7 +10,8 @@ import torch
 from clipmem.base.errors import InputError
 from clipmem.base.hashing import pair_uid
 from clipmem.models import layout
-from clipmem.models.means import Means, unit_means
+from clipmem.models.embeddings import Embeddings
+from clipmem.models.means import unit_means
 
 TODO = "Create the folder with `clipmem embed`, or with clip-retrieval's inference of images and texts."
 
@@ -42,8 +43,8 @@ def write(folder, sizes, *, width=8, dtype=np.float16, digits=1, seed=0, **colum
 @pytest.mark.parametrize("digits", [1, 3])
 def test_rows_of_another_writer_are_read_and_normalized(tmp_path, dtype, digits):
     image, text = write(tmp_path, (5, 1, 7), dtype=dtype, digits=digits)
-    found = layout.Layout(tmp_path)
-    assert (len(found), found.width) == (13, 8)
+    found = Embeddings.open(tmp_path)
+    assert (len(found), found.means().image.shape) == (13, (13, 8))
     assert found.uids.to_list() == [pair_uid(f"{n}.jpg".encode(), [f"caption {n}"]) for n in range(13)]
     rows = np.array([12, 0, 5, 6, 4, 0])
     means = found.read(rows)
@@ -56,7 +57,7 @@ def test_rows_of_another_writer_are_read_and_normalized(tmp_path, dtype, digits)
 
 def test_eleven_parts_are_read_in_the_order_of_their_numbers(tmp_path):
     image, _ = write(tmp_path, (2,) * 11, dtype=np.float32)
-    np.testing.assert_allclose(layout.Layout(tmp_path).read(np.arange(22)).image, image, atol=1e-6)
+    np.testing.assert_allclose(Embeddings.open(tmp_path).read(np.arange(22)).image, image, atol=1e-6)
 
 
 def test_a_row_without_a_direction_is_marked(tmp_path):
@@ -65,7 +66,7 @@ def test_a_row_without_a_direction_is_marked(tmp_path):
     values = np.load(file)
     values[1], values[3, 2] = 0, np.nan
     np.save(file, values)
-    assert layout.Layout(tmp_path).read(np.arange(4)).ok.tolist() == [True, False, True, False]
+    assert Embeddings.open(tmp_path).read(np.arange(4)).ok.tolist() == [True, False, True, False]
 
 
 def test_what_clipmem_writes_is_read_bit_for_bit_and_never_normalized(tmp_path):
@@ -77,15 +78,15 @@ def test_what_clipmem_writes_is_read_bit_for_bit_and_never_normalized(tmp_path):
     captions = [[f"a {n}", "b"] for n in range(6)]
     table = pl.DataFrame({"image_path": list("uvwxyz"), "caption": "a", "uid": list("abcdef"), "captions": captions})
     layout.write_card(tmp_path, {"parts": 2})
-    layout.write_part(tmp_path, 0, 1, Means(*(values[:4] for values in means)), table[:4])
+    layout.write_part(tmp_path, 0, 1, means.select(torch.arange(4)), table[:4])
     with pytest.raises(InputError) as error:
-        layout.Layout(tmp_path)
+        Embeddings.open(tmp_path)
     assert str(error.value) == (
         f"embeddings in {tmp_path}: got 1 of 2 parts, expected all of them. "
         "Run the command that created the folder again: it resumes."
     )
-    layout.write_part(tmp_path, 1, 1, Means(*(values[4:] for values in means)), table[4:])
-    found = layout.Layout(tmp_path)
+    layout.write_part(tmp_path, 1, 1, means.select(torch.arange(4, 6)), table[4:])
+    found = Embeddings.open(tmp_path)
     again = found.read(np.arange(6))
     assert torch.equal(again.image, means.image)
     assert torch.equal(again.text, means.text)
@@ -98,10 +99,10 @@ def test_what_clipmem_writes_is_read_bit_for_bit_and_never_normalized(tmp_path):
 
 def test_content_changes_with_every_file(tmp_path):
     write(tmp_path, (3, 2))
-    seen = {layout.Layout(tmp_path).content()}
+    seen = {Embeddings.open(tmp_path).content()["embeddings"]}
     for file in sorted(tmp_path.rglob("*.npy")):
         np.save(file, np.load(file)[::-1])
-        seen.add(layout.Layout(tmp_path).content())
+        seen.add(Embeddings.open(tmp_path).content()["embeddings"])
     assert len(seen) == 5
 
 
@@ -173,7 +174,7 @@ def test_parts_that_do_not_belong_together(tmp_path, how, message):
     how(tmp_path)
     assert layout.is_layout(tmp_path)
     with pytest.raises(InputError) as error:
-        layout.Layout(tmp_path)
+        Embeddings.open(tmp_path)
     assert str(error.value) == "embeddings in " + message.format(f=tmp_path)
 
 
@@ -197,5 +198,5 @@ def test_files_that_cannot_be_used(tmp_path, how, message):
     write(tmp_path, (3, 2))
     how(tmp_path)
     with pytest.raises(InputError) as error:
-        layout.Layout(tmp_path).read(np.arange(5))
+        Embeddings.open(tmp_path).read(np.arange(5))
     assert message in str(error.value)

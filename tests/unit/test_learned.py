@@ -9,8 +9,8 @@ from tests.reference import loops
 from clipmem.base.tables import SCHEMAS, read_table
 from clipmem.functional import crossed_mean
 from clipmem.models.passes import Embeddings
+from clipmem.scoring.aligning import parts_of
 from clipmem.scoring.design import Design, combine
-from clipmem.scoring.executor import parts_of
 from clipmem.scoring.learned import learned
 from clipmem.scoring.protocols.four_way import twins
 from clipmem.scoring.summary import Scored, roles

@@ -18,7 +18,7 @@ from clipmem.measure.identity import Identity
 from clipmem.measure.over_seeds import Statistics
 from clipmem.measure.utility import only
 from clipmem.models.passes import Embeddings
-from clipmem.scoring import executor, summary
+from clipmem.scoring import aligning, summary
 from clipmem.scoring.design import PARTS, ScoreTables
 from clipmem.scoring.summary import Scored
 
@@ -63,7 +63,7 @@ def models(seeds, *, views=2):
 
 
 def parts_of(made, external=EXTERNAL):
-    return {side: {s: executor.parts_of(one, external) for s, one in by_seed.items()} for side, by_seed in made.items()}
+    return {side: {s: aligning.parts_of(one, external) for s, one in by_seed.items()} for side, by_seed in made.items()}
 
 
 def scored(made, *, weight=1.0, confidence=0.95, splits=SPLITS):
@@ -161,11 +161,11 @@ def test_equal_models_differ_by_nothing():
 
 def test_external_pairs_are_scored_against_the_others():
     one = embeddings(1)
-    parts = executor.parts_of(one, EXTERNAL)
+    parts = aligning.parts_of(one, EXTERNAL)
     for k in np.flatnonzero(EXTERNAL):
         others = EXTERNAL.copy()
         others[k] = False
-        without = executor.parts_of(one, others)  # the pair is not in the bank at all
+        without = aligning.parts_of(one, others)  # the pair is not in the bank at all
         for a, b in zip(parts, without, strict=True):
             assert a[k].item() == pytest.approx(b[k].item(), abs=1e-10)
     # and a bank pair counts for the pairs outside it

@@ -17,11 +17,11 @@ from clipmem.data.color import distort
 from clipmem.data.decoding import decode
 from clipmem.data.views import as_float, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models import openclip
+from clipmem.models.numerics import computing, resolve_precision, threads
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.testing.tiny import encoded_image
 from clipmem.train import loop
 from clipmem.train.loop import TrainingData, train
-from clipmem.train.numerics import computing, resolve_precision, threads
 from clipmem.train.objectives import Towers
 from clipmem.train.objectives.clip import Clip
 from clipmem.train.paired import TrainingSet, check_paired, training_set

@@ -16,11 +16,11 @@ from clipmem.base.sections import TrainSection
 from clipmem.data.decoding import decode
 from clipmem.data.transfer import send
 from clipmem.models import openclip
+from clipmem.models.numerics import check_compiler, multiplying, resolve_precision
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.testing.tiny import encoded_image
 from clipmem.train import loop
 from clipmem.train.loop import TrainingData, train
-from clipmem.train.numerics import check_compiler, multiplying, resolve_precision
 from clipmem.train.paired import TrainingSet
 
 N = 18
@@ -144,7 +144,7 @@ def test_compiled_towers_train_alike(tmp_path, backend):
 
 _FAULTS = """
 import resource, torch
-from clipmem.train.numerics import keep_memory
+from clipmem.models.numerics import keep_memory
 kept = KEEP and keep_memory()
 def faults():
     for _ in range(5):

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from tests.reference import loops
 
 from clipmem.base.errors import InputError
-from clipmem.base.job import Job
+from clipmem.base.folder import RunFolder
 from clipmem.base.sections import EmbedSection, EvaluateSection, TrainSection
 from clipmem.base.tables import read_table, write_parquet, write_table
 from clipmem.data.decoding import decode
@@ -23,12 +23,11 @@ from clipmem.measure.over_seeds import Statistics
 from clipmem.measure.utility import TestPairs, Utility
 from clipmem.models import openclip, passes
 from clipmem.models.passes import Embeddings
+from clipmem.scoring.aligning import parts_of
 from clipmem.scoring.design import combine
-from clipmem.scoring.executor import Comparison, Executor, parts_of
-from clipmem.scoring.pairs import Bank, Pairs
 from clipmem.scoring.protocols.four_way import twins
-from clipmem.scoring.sides import StudySide
 from clipmem.scoring.summary import Scored, over_wordings, roles
+from clipmem.study.plan import PlannedStudy
 from clipmem.testing.tiny import encoded_image, tiny_recipe
 from clipmem.train.paired import TrainingSet
 
@@ -128,23 +127,21 @@ def test_wordings_leave_the_bytes_of_the_captions(tmp_path):
 # ---- scores
 
 
-def executed(tmp_path, models, *, all_wordings, alignment_name="clip"):
+def aligned(tmp_path, models, *, all_wordings, alignment_name="clip"):
     """The parts of models on disk, as the stage `score` computes them."""
-    sides = []
-    for name, one in models.items():
-        passes.save(one, tmp_path / name)
-        sides.append(StudySide(tmp_path / name, pl.Series(UIDS), None, wordings=all_wordings))
-    pairs = Pairs("study", pl.DataFrame({"uid": UIDS}))
-    bank = Bank(pairs.only([uid for uid, own in zip(UIDS, BANK, strict=True) if own], "external pairs"), drawn=False)
-    job = Job(tmp_path / f"job-{all_wordings}-{alignment_name}")
-    return Executor(Comparison(sides, pairs, bank, N, alignment_name), job).run().parts
+    splits = pl.DataFrame({"uid": UIDS, "role": ["external" if held else "candidate" for held in BANK]})
+    for seed, one in enumerate(models):
+        passes.save(one, tmp_path / f"embeddings/f/seed-{seed}")
+    study = PlannedStudy(RunFolder(tmp_path), tiny_recipe(f"score.alignment={alignment_name}"))
+    study.__dict__ |= {"splits": splits, "labels": None}
+    return study.aligned([TrainingSet("f", seed, (), 0) for seed in range(len(models))], wordings=all_wordings)
 
 
 def test_the_alignment_over_all_wordings_is_the_loop(tmp_path):
-    models = {"f": embeddings(1), "g": embeddings(2)}
-    found = executed(tmp_path, models, all_wordings=True)
-    first = executed(tmp_path, models, all_wordings=False)
-    for own, plain, one in zip(found, first, models.values(), strict=True):
+    models = [embeddings(1), embeddings(2)]
+    found = aligned(tmp_path, models, all_wordings=True)
+    first = aligned(tmp_path, models, all_wordings=False)
+    for own, plain, one in zip(found, first, models, strict=True):
         assert alignment(own).numpy() == pytest.approx(by_loop(one), abs=1e-6)
         assert torch.equal(alignment(plain), alignment(parts_of(one, BANK)))
         changed = np.array(MORE) > 0
@@ -155,7 +152,7 @@ def test_other_alignments_take_all_wordings_as_well(tmp_path):
     one = embeddings(3, (1, 3, 1, 2, 1, 4, 1, 1, 2))
     every = one.all_wordings()
     for name in ("cmc", "sslmem-text"):
-        found = executed(tmp_path, {"f": one}, all_wordings=True, alignment_name=name)[0]
+        found = aligned(tmp_path, [one], all_wordings=True, alignment_name=name)[0]
         for a, b in zip(found, parts_of(every, BANK, name), strict=True):
             assert a.numpy() == pytest.approx(b.numpy(), abs=1e-9)
 

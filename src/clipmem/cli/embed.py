@@ -49,9 +49,7 @@ def embed(
     from clipmem.study.score_inputs import Settings
     from clipmem.study.scoring import embed_pairs
 
-    settings = Settings(
-        views=views, captions=captions, precision=precision, batch_size=batch_size, device=device
-    ).checked()
+    settings = Settings.of(views=views, captions=captions, precision=precision, batch_size=batch_size, device=device)
     with TerminalReporter(Console(stderr=True)) as reporter:
         pairs, problems = embed_pairs(model, data, out, settings, reporter=reporter)
     listed = f"; {count(len(problems), 'problem')} listed in {out / 'quarantine.parquet'}" if problems else ""

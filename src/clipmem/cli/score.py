@@ -1,6 +1,5 @@
 """`clipmem score`: score pairs with existing models."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -67,15 +66,21 @@ def score(
     from clipmem.report.sections.commands import Scored
     from clipmem.report.terminal import print_screen
     from clipmem.study.score_inputs import Settings, compare
-    from clipmem.study.scoring import finish, keep_embeddings
+    from clipmem.study.scoring import finish
 
-    settings = Settings(
-        alignment, views, caption_edits, captions, precision, batch_size, bank_size, weight=weight, device=device
-    ).checked()
+    settings = Settings.of(
+        alignment=alignment,
+        views=views,
+        caption_edits=caption_edits,
+        captions=captions,
+        precision=precision,
+        batch_size=batch_size,
+        bank_size=bank_size,
+        weight=weight,
+        device=device,
+    )
     with TerminalReporter(Console(stderr=True)) as reporter:
-        addresses = {"target": target, "reference": reference}
-        keep = partial(keep_embeddings, settings, reporter)
-        comparison = compare(addresses, data, bank, settings, embeddings=embeddings, keep=keep)
-        done = finish(comparison, settings, out, reporter)
+        comparison = compare(target, reference, data, bank, settings, embeddings=embeddings)
+        done = finish(comparison, out, embeddings=embeddings, reporter=reporter)
     found = Scored(done.scores, done.about, done.captions, done.quarantine)
     print_screen("scored", found, Console(), f"Scores: {out}")

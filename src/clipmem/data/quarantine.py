@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.sections import DataSection
+from clipmem.base.tables import read_table, write_table
 
 _NAMED = 6  # reasons listed in a sentence
 _ENDING = 12  # maximum characters of a usual file extension
@@ -102,6 +104,16 @@ def quarantine_table(problems: Iterable[Problem]) -> pl.DataFrame:
     """Return the table `quarantine`: source, key and reason of each problem, sorted."""
     rows = sorted(Problem(*map(_storable, problem)) for problem in problems)
     return pl.DataFrame(rows, schema={"source": pl.String, "key": pl.String, "reason": pl.String}, orient="row")
+
+
+def write_quarantine(path: Path, problems: Iterable[Problem]) -> None:
+    """Write skipped records, each once."""
+    write_table(path, "quarantine", quarantine_table(dict.fromkeys(problems)))
+
+
+def read_quarantine(path: Path) -> list[Problem]:
+    """Read skipped records; empty if there is no such file."""
+    return [Problem(*row) for row in read_table(path, "quarantine").iter_rows()] if path.is_file() else []
 
 
 def summarize(table: pl.DataFrame, used: int) -> dict[str, Any]:

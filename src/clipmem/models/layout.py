@@ -1,20 +1,21 @@
-"""Embeddings on disk in clip-retrieval's layout, written and read block by block.
+"""Parts of embeddings on disk in clip-retrieval's layout.
 
 A folder has parts: `img_emb/img_emb_K.npy` and `text_emb/text_emb_K.npy`, floating-point arrays of shape (rows, d),
 and `metadata/metadata_K.parquet` with the columns `image_path` and `caption`. K may have leading zeros.
 
-Folders written by clipmem also have the column `uid` and a file `clipmem.json`. Their rows are *means* of the unit
-embeddings of a pair's views, or captions, whose lengths are part of the score: they are not normalized again. Rows of
-other writers are. Without `uid`, a pair is identified by `image_path` and `caption`: do not mix such folders with data
-that have uids.
+Folders written by clipmem also have the column `uid`, a file `clipmem.json`, markers of finished parts, and, for
+alignments that need them, single views and captions in `single/K` (see `models.passes`). Their rows are *means* of the
+unit embeddings of a pair's views, or captions, whose lengths are part of the score: they are not normalized again. Rows
+of other writers are. Without `uid`, a pair is identified by `image_path` and `caption`: do not mix such folders with
+data that have uids.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,22 +24,16 @@ from jaxtyping import Int
 
 from clipmem.base.atomic import atomic_file, write_json
 from clipmem.base.errors import InputError, shorten
-from clipmem.base.hashing import file_sha256, json_sha256, pair_uid
+from clipmem.base.hashing import file_sha256, pair_uid
 from clipmem.base.require import require
 from clipmem.base.tables import open_array, write_parquet
 from clipmem.models.means import Means, unit_means
+from clipmem.models.passes import load, save
 
 CARD = "clipmem.json"
 FORMAT = 1
 _FOLDERS = {"image": "img_emb", "text": "text_emb"}
 _HINT = "Create the folder with `clipmem embed`, or with clip-retrieval's inference of images and texts."
-
-
-class _Part(NamedTuple):
-    image: Path
-    text: Path
-    metadata: Path
-    rows: int
 
 
 def is_layout(path: Path) -> bool:
@@ -56,13 +51,20 @@ def part_files(folder: Path, k: int, digits: int) -> tuple[Path, Path, Path]:
     )
 
 
-def write_part(folder: Path, k: int, digits: int, means: Means, metadata: pl.DataFrame) -> None:
-    """Write part `k`; its metadata, written last, mark it as complete."""
+def write_part(folder: Path, k: int, digits: int, means: Means, metadata: pl.DataFrame) -> list[Path]:
+    """Write part `k`, with single views and captions if it has any; return its files."""
     image, text, table = part_files(folder, k, digits)
     for file, values in ((image, means.image), (text, means.text)):
         with atomic_file(file) as stream:
             np.save(stream, values.cpu().numpy(), allow_pickle=False)
     write_parquet(table, metadata)
+    single = save(means.single, _single(image)) if means.single is not None else []
+    return [image, text, table, *single]
+
+
+def _single(image: Path) -> Path:
+    """Return the folder of a part's single views and captions."""
+    return image.parent.parent / "single" / image.stem.removeprefix("img_emb_")
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
@@ -85,95 +87,89 @@ def read_card(folder: Path) -> dict[str, Any] | None:
     return card
 
 
-class Layout:
-    """A folder of embeddings, opened for reading; arrays are memory-mapped block by block."""
+@dataclass(frozen=True)
+class StoredPart:
+    """A part of a folder; its arrays are memory-mapped whenever some rows are read.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.card = read_card(folder)
-        self._parts = self._find()
-        self._starts = np.cumsum([0, *(part.rows for part in self._parts)])
-        self.width = _shape(self._parts[0].image)[1]
+    Attributes:
+        image: File of ū, or of embeddings of another writer, which are not normalized.
+        text: The same of v̄.
+        metadata: File of uids and captions.
+        rows: Number of pairs.
+        means: Whether the rows are means written by clipmem.
+    """
+
+    image: Path
+    text: Path
+    metadata: Path
+    rows: int
+    means: bool
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self.rows
 
-    def _find(self) -> list[_Part]:
-        numbered = {kind: _numbered(self.folder / name, name, "npy") for kind, name in _FOLDERS.items()}
-        tables = _numbered(self.folder / "metadata", "metadata", "parquet")
-        if not numbered["image"] or not (set(numbered["image"]) == set(numbered["text"]) == set(tables)):
-            counts = (len(numbered["image"]), len(numbered["text"]), len(tables))
-            got = "parts {} of img_emb, {} of text_emb and {} of metadata".format(*counts)
-            expected = "the same numbered parts in all three"
-            raise InputError(f"embeddings in {self.folder}", got=got, expected=expected, hint=_HINT)
-        stated = len(tables) if self.card is None else self.card.get("parts")
-        what, got = f"embeddings in {self.folder}", f"{len(tables)} of {stated} parts"
-        hint = "Run the command that created the folder again: it resumes."
-        require(len(tables) == stated, what, got, "all of them", hint)
-        parts = [self._part(k, numbered["image"][k], numbered["text"][k], tables[k]) for k in sorted(tables)]
-        parts = [part for part in parts if part.rows]
-        if not parts:
-            raise InputError(f"embeddings in {self.folder}", got="no pair", expected="at least one pair", hint=_HINT)
-        widths = sorted({_shape(part.image)[1] for part in parts})
-        require(len(widths) < 2, f"embeddings in {self.folder}", f"widths {widths}", "one width", "Use one model.")
-        return parts
+    @property
+    def width(self) -> int:
+        """Width of the embeddings."""
+        return _shape(self.image)[1]
 
-    def _part(self, k: int, image: Path, text: Path, metadata: Path) -> _Part:
-        rows, shapes = _rows(metadata), [_shape(file) for file in (image, text)]
-        got = f"shapes {shapes[0]} and {shapes[1]}, {rows} rows of metadata"
-        right = shapes[0] == shapes[1] and shapes[0][0] == rows
-        require(right, f"embeddings in {self.folder}, part {k}", got, "the same number of rows and one width", _HINT)
-        return _Part(image, text, metadata, rows)
-
-    @cached_property
+    @property
     def uids(self) -> pl.Series:
         """The uid of each row's pair."""
-        return pl.concat([_uids(part.metadata) for part in self._parts])
+        return _uids(self.metadata)
 
     @property
     def most_captions(self) -> int:
         """The largest number of captions of a pair."""
-        tables = [_metadata(part.metadata, ("captions",)) for part in self._parts]
-        return max((one.select(pl.col("captions").list.len().max()).item() for one in tables if one.width), default=1)
+        table = _metadata(self.metadata, ("captions",))
+        return table.select(pl.col("captions").list.len().max()).item() if table.width else 1
 
     def captions(self, rows: Int[np.ndarray, " k"]) -> list[list[str]]:
         """Return the captions of some rows."""
-        found: dict[int, list[str]] = {}
-        for part, local in self._split(rows):
-            table = _metadata(self._parts[part].metadata, ("captions", "caption"))
-            for row in local:
-                own = table["captions"][int(row)].to_list() if "captions" in table.columns else None
-                alone = [table["caption"][int(row)] or ""] if "caption" in table.columns else []
-                found[int(self._starts[part] + row)] = own or alone
-        return [found[int(row)] for row in rows]
+        table = _metadata(self.metadata, ("captions", "caption"))[rows]
+        if not table.width:
+            return [[] for _ in rows]
+        first = [[caption or ""] for caption in table["caption"]] if "caption" in table.columns else [[]] * len(rows)
+        every = table["captions"].to_list() if "captions" in table.columns else first
+        return [captions or alone for captions, alone in zip(every, first, strict=True)]
 
     def read(self, rows: Int[np.ndarray, " k"]) -> Means:
-        """Read ū and v̄ of some rows, in the given order."""
-        order = np.argsort(rows, kind="stable")
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        blocks = [
-            [_take(getattr(self._parts[part], kind), local) for part, local in self._split(rows[order])]
-            for kind in _FOLDERS
-        ]
-        image, text = (torch.from_numpy(np.concatenate(arrays)[back]) for arrays in blocks)
-        if self.card is None:
+        """Read the embeddings of some rows in ascending order."""
+        image, text = (torch.from_numpy(_take(file, rows)) for file in (self.image, self.text))
+        if not self.means:
             return unit_means(image[:, None], text, torch.arange(len(rows)))
         ok = torch.isfinite(image).all(dim=1) & torch.isfinite(text).all(dim=1)
-        return Means(image.float(), text.float(), ok)
+        single = _single(self.image)
+        return Means(image.float(), text.float(), ok, load(single, rows) if single.is_dir() else None)
 
-    def _split(self, rows: Int[np.ndarray, " k"]) -> list[tuple[int, np.ndarray]]:
-        part = np.searchsorted(self._starts, rows, side="right") - 1
-        return [(int(k), rows[part == k] - self._starts[k]) for k in np.unique(part)]
+    def content(self) -> list[Any]:
+        """Return its number of rows and the hashes of its files."""
+        return [self.rows, *(file_sha256(file) for file in (self.image, self.text, self.metadata))]
 
-    def content(self) -> str:
-        """Hash arrays and metadata of all parts."""
-        return json_sha256(
-            [
-                [part.rows, *(file_sha256(file) for file in (part.image, part.text, part.metadata))]
-                for part in self._parts
-            ]
-        )
+
+def open_parts(folder: Path) -> tuple[list[StoredPart], dict[str, Any] | None]:
+    """Return the parts of a folder that have pairs, and its card."""
+    card = read_card(folder)
+    numbered = {kind: _numbered(folder / name, name, "npy") for kind, name in _FOLDERS.items()}
+    tables = _numbered(folder / "metadata", "metadata", "parquet")
+    if not numbered["image"] or not (set(numbered["image"]) == set(numbered["text"]) == set(tables)):
+        counts = (len(numbered["image"]), len(numbered["text"]), len(tables))
+        got = "parts {} of img_emb, {} of text_emb and {} of metadata".format(*counts)
+        expected = "the same numbered parts in all three"
+        raise InputError(f"embeddings in {folder}", got=got, expected=expected, hint=_HINT)
+    stated = len(tables) if card is None else card.get("parts")
+    what, got = f"embeddings in {folder}", f"{len(tables)} of {stated} parts"
+    hint = "Run the command that created the folder again: it resumes."
+    require(len(tables) == stated, what, got, "all of them", hint)
+    parts = list[StoredPart]()
+    for k in sorted(tables):
+        image, text = numbered["image"][k], numbered["text"][k]
+        rows, shapes = _rows(tables[k]), [_shape(file) for file in (image, text)]
+        got = f"shapes {shapes[0]} and {shapes[1]}, {rows} rows of metadata"
+        right = shapes[0] == shapes[1] and shapes[0][0] == rows
+        require(right, f"{what}, part {k}", got, "the same number of rows and one width", _HINT)
+        parts += [StoredPart(image, text, tables[k], rows, card is not None)] if rows else []
+    return parts, card
 
 
 def _numbered(folder: Path, name: str, ending: str) -> dict[int, Path]:
@@ -206,7 +202,7 @@ def _open(file: Path) -> np.ndarray:
 
 def _take(file: Path, rows: np.ndarray) -> np.ndarray:
     array = _open(file)
-    together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)  # the usual case
+    together = len(rows) and bool((np.diff(rows) == 1).all())  # the usual case
     array = array[rows[0] : rows[-1] + 1] if together else array[rows]
     return np.array(array, dtype=np.float64 if array.dtype == np.float64 else np.float32)
 

@@ -7,6 +7,7 @@ tells the two apart.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,18 @@ from jaxtyping import Bool, Float64, Int
 from clipmem.base.atomic import check_place, write_json
 from clipmem.base.folder import RunFolder
 from clipmem.base.images import Geometry
-from clipmem.base.job import cut
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import generator
 from clipmem.base.require import require
-from clipmem.base.sections import TrainSection
 from clipmem.data.edits import caption_edits
+from clipmem.data.pairs import Pairs
 from clipmem.data.sources import open_source
 from clipmem.data.views import as_float, normalize_pixels
-from clipmem.models import given, passes
-from clipmem.models.protocol import DualEncoder, geometry_of
+from clipmem.models.embeddings import Model
+from clipmem.models.numerics import LONG, computing
+from clipmem.models.protocol import DualEncoder
 from clipmem.report.pareto import mean_over_seeds
-from clipmem.scoring.executor import parts_of
-from clipmem.scoring.pairs import Pairs
-from clipmem.scoring.sides import Block, read_block
+from clipmem.scoring.aligning import parts_of
 from clipmem.stats import membership
 from clipmem.stats.intervals import Interval
 from clipmem.stats.ranking import auroc
@@ -39,7 +38,6 @@ from clipmem.stats.similarity import normalize, pair_means
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Data, Settings, read_pairs
 from clipmem.study.stages import renew_report
-from clipmem.train.numerics import LONG, computing
 from clipmem.train.objectives import OBJECTIVES
 
 DOCUMENT, TABLE = "audit/audit.json", "audit/pairs"
@@ -157,8 +155,9 @@ def audit_model(
     """
     reporter = reporter or Quiet()
     check_place(out.resolve().parent)
-    settings = Settings(device=device).checked()
-    found, sets = given.find(address), [read_pairs(members, 1, "--members"), read_pairs(nonmembers, 1, "--nonmembers")]
+    settings = Settings.of(device=device)
+    model = settings.model(address)
+    sets = [read_pairs(members, 1, "--members"), read_pairs(nonmembers, 1, "--nonmembers")]
     shared = len(set(sets[0].table["uid"]) & set(sets[1].table["uid"]))
     hint = "Leave out of --nonmembers what the model trained on."
     require(not shared, _BOTH, f"{shared:,} pairs in both", "no pair in both", hint)
@@ -169,7 +168,7 @@ def audit_model(
         blocks = list(_blocks(sets[k], small, reporter))
         captions += (own for block in blocks for own in block.captions)
         thumbs += (block.pixels[small] for block in blocks)
-        sets[k] = sets[k].only([uid for block in blocks for uid in block.uids], sets[k].name)
+        sets[k] = replace(sets[k], table=pl.concat([block.table for block in blocks]))
         got, hint = f"{len(sets[k]):,} usable pairs", "Give more pairs: rates of rare errors need many."
         require(len(sets[k]) >= FEWEST // 2, what, got, f"{FEWEST // 2} or more", hint)
         member += [k == 0] * len(sets[k])
@@ -178,9 +177,7 @@ def audit_model(
     reporter.begin("classify", _FOLDS, "folds")
     free = check_alike(model_free_features(np.concatenate(thumbs), captions), inside, reporter.advance)
     reporter.begin("audit", len(inside), "pairs")
-    encoder = given.load(found)
-    with computing("fp32", settings.device, tokens=getattr(encoder, "tokens", LONG)):
-        parts = [_signals(encoder, b, settings) for one in sets for b in _blocks(one, geometry_of(encoder), reporter)]
+    parts = [_signals(model, block, settings) for one in sets for block in _blocks(one, model.geometry, reporter)]
     scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     document = {
         "format": 1,
@@ -196,10 +193,10 @@ def audit_model(
     return document
 
 
-def _blocks(pairs: Pairs, geometry: Geometry, reporter: Reporter) -> Iterator[Block]:
-    for _, rows in cut(len(pairs), _BLOCK, "audit"):
-        yield read_block(pairs, np.array(rows), [geometry])[0]
-        reporter.advance(len(rows))
+def _blocks(pairs: Pairs, geometry: Geometry, reporter: Reporter) -> Iterator[Pairs]:
+    for block in pairs.blocks(range(len(pairs)), _BLOCK, [geometry]):
+        yield block
+        reporter.advance(len(block) + len(block.problems))
 
 
 def model_free_features(pixels: np.ndarray, captions: Sequence[Sequence[str]]) -> Any:
@@ -241,26 +238,27 @@ def check_alike(
     return free
 
 
-def _signals(encoder: DualEncoder, block: Block, settings: Settings) -> dict[str, Float64[np.ndarray, " n"]]:
+def _signals(model: Model, block: Pairs, settings: Settings) -> dict[str, Float64[np.ndarray, " n"]]:
     """Return the score of each pair of a block by each attack."""
-    pixels, rows = block.pixels[geometry_of(encoder)], np.arange(len(block.uids))
-    crops = TrainSection()  # pyright: ignore[reportCallIssue]  default crops of a study
-    edited = [
-        [own[0], *caption_edits(own[0], uid, count=EDITS)] for own, uid in zip(block.captions, block.uids, strict=True)
-    ]
+    captions, uids = block.captions, block.uids.to_list()
+    edits = [[own[0], *caption_edits(own[0], uid, count=EDITS)] for own, uid in zip(captions, uids, strict=True)]
+    edited = replace(block, table=block.table.with_columns(captions=pl.Series(edits, dtype=pl.List(pl.String))))
 
-    def similarity(captions: list[list[str]], views: int) -> Float64[np.ndarray, "n view"]:
-        section = settings.embed.model_copy(update={"views": views})
-        found = passes.embed(encoder, pixels, rows, captions, block.uids, section, crops, device=settings.device)
-        text = pair_means(found.image, found.text, found.text_pair)[1]
-        return (normalize(found.image.double()) * text[:, None]).sum(dim=2).numpy()
+    def similarity(pairs: Pairs, views: int) -> Float64[np.ndarray, "n view"]:
+        single = model.embed(pairs, settings=settings.model_copy(update={"views": views}))
+        text = pair_means(single.image, single.text, single.text_pair)[1]
+        return (normalize(single.image.double()) * text[:, None]).sum(dim=2).numpy()
 
     varied = similarity(edited, VIEWS)
+    cosine = similarity(block, 0)[:, 0]
+    encoder, pixels = model.encoder, block.pixels[model.geometry]
+    with computing("fp32", settings.device, tokens=getattr(encoder, "tokens", LONG)):
+        norms = [_gradient_norm(encoder, *pair, settings.device) for pair in zip(pixels, captions, strict=True)]
     return {
-        "cosine": similarity(block.captions, 0)[:, 0],
+        "cosine": cosine,
         "augmented": varied.mean(axis=1),
         "steadiness": -varied.std(axis=1),
-        "gradient": np.array([-_gradient_norm(encoder, pixels[k], block.captions[k], settings.device) for k in rows]),
+        "gradient": -np.array(norms),
     }
 
 

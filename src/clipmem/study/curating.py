@@ -7,9 +7,11 @@ on planted errors, and others may be easier or harder to find.
 import contextlib
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +33,15 @@ from clipmem.curation.marks import apply_marks
 from clipmem.curation.ranking import SMALLEST, Curation, counted, ordered
 from clipmem.curation.ranking import curate as rank
 from clipmem.data.cleaning import Written, check_output, write_cleaned
-from clipmem.data.quarantine import Problem
+from clipmem.data.pairs import Pairs
+from clipmem.data.quarantine import Problem, write_quarantine
 from clipmem.data.sources.base import Source
 from clipmem.models.signals import Signals
-from clipmem.scoring.pairs import Pairs, write_quarantine
-from clipmem.scoring.sides import Side
 from clipmem.stats.alignment import alignment
 from clipmem.study import api, early, estimating, starting
-from clipmem.study.estimating_one import embedded
+from clipmem.study.estimating_one import collect
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.score_inputs import Data, Settings, open_data, read_pairs
+from clipmem.study.score_inputs import Data, Embedder, Settings, open_data, read_pairs
 from clipmem.train.objectives import OBJECTIVES
 
 SUSPECTS, DOCUMENT, QUARANTINE, RUN = "suspects.parquet", "curate.json", "quarantine.parquet", "run"
@@ -111,8 +112,10 @@ def curate(data: Data, model: str | None = None, *, captions: int | None = None,
         _check_own(model or "", captions)
         found = apply_marks(rank(run_signals(RunFolder(data))[0]), latest_marks(Path(data)))
     else:
-        pairs, side = _opened(data, Curating(model or "", captions, device=device))
-        found = rank(data_signals(pairs, side, Quiet())[0])
+        pairs, opened, settings = _opened(data, Curating(model or "", captions, device=device))
+        with tempfile.TemporaryDirectory() as scratch:
+            signals = collect(pairs, opened, Path(scratch) / "embeddings", settings, Quiet(), least=SMALLEST)[0]
+        found = rank(replace(signals, unseen=opened is not None))
     table = found.table
     own = [name for name in table.columns if name.endswith("_score")]
     suspect, good = pl.col("is_suspect"), 1 - pl.col("probability")
@@ -165,15 +168,21 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
         command, recipe = f"clipmem curate {data} --budget {how.budget:g}", recipe_of(data, how.budget)
         options: dict[str, Any] = {"device": how.device, "reporter": reporter, "allow_long": how.allow_long}
         api.run(recipe, folder.path, command=command, **options)
-    signals, made_with = lambda: run_signals(folder), [__version__, how.captions, how.device]
+    made_with: list[Any] = [__version__, how.captions, how.device]
     if run:
+        signals = partial(run_signals, folder)
         uids, marks = folder.read("pairs")["uid"], latest_marks(folder.path, out / SUSPECTS)
         made_with += [manifest.read(folder)]
     else:
-        pairs, side = _opened(source, replace(how, out=out))
-        uids, marks = pairs.table["uid"], latest_marks(out / SUSPECTS)
-        signals = lambda: data_signals(pairs, side, reporter)  # noqa: E731
-        made_with += [data_fingerprint(uids), len(pairs.problems), side and side.content()]
+        pairs, opened, settings = _opened(source, replace(how, out=out))
+        uids, marks = pairs.uids, latest_marks(out / SUSPECTS)
+        made_with += [data_fingerprint(uids), len(pairs.problems), opened and opened.content()]
+        store = out / SCRATCH / f"embeddings-{json_sha256(made_with)[:16]}"
+
+        def signals() -> tuple[Signals, list[Problem]]:
+            known, problems = collect(pairs, opened, store, settings, reporter, least=SMALLEST)
+            return replace(known, unseen=opened is not None), problems
+
     found = _ranked(out, json_sha256(made_with), signals, reporter)
     found = apply_marks(found, marks) if marks else found
     table = ordered(found.table)
@@ -247,17 +256,11 @@ def recipe_of(data: str, budget: float) -> Recipe:
     return load_recipe(dump_recipe(found), changed, origin="--budget")
 
 
-def _opened(data: Data, how: Curating) -> tuple[Pairs, Side | None]:
+def _opened(data: Data, how: Curating) -> tuple[Pairs, Embedder | None, Settings]:
     """Open the pairs of a data set and, with its address, a model."""
-    settings = Settings(captions=how.captions, device=how.device).checked()
+    settings = Settings.of(captions=how.captions, device=how.device)
     pairs = read_pairs(data, how.captions, "data", ("--out", how.out), ("--write", how.write))
-    return pairs, settings.side(how.model) if how.model else None
-
-
-def data_signals(pairs: Pairs, side: Side | None, reporter: Reporter) -> tuple[Signals, list[Problem]]:
-    """Return the signals of a data set, by pixels and words and by a model, if there is one."""
-    signals, problems = embedded(pairs, side, reporter, least=SMALLEST)
-    return replace(signals, unseen=side is not None), problems
+    return pairs, settings.open(how.model) if how.model else None, settings
 
 
 def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:

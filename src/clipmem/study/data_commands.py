@@ -21,11 +21,11 @@ from clipmem.base.require import require
 from clipmem.base.sections import SHIPPED, DataSection, ModelSection, shipped
 from clipmem.base.suggest import did_you_mean
 from clipmem.base.tables import write_table
-from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.id_lists import write_ids
 from clipmem.data.inspection import ImageSample, inspect_source
-from clipmem.data.quarantine import left_out_sentence, quarantine_table, records_sentence, summarize
+from clipmem.data.pairs import Pairs
+from clipmem.data.quarantine import left_out_sentence, quarantine_table, records_sentence, source_name, summarize
 from clipmem.data.sources import detect
 from clipmem.data.sources.base import Source
 from clipmem.models import address
@@ -148,35 +148,19 @@ def aligned(source: Source, name: str) -> dict[str, Any]:
     images to that caption, among the decodable pairs of a random sample of at most 10,000. The contrastive loss makes
     members so; the model may have seen such a pair, or find it easy.
     """
-    from clipmem.measure.retrieval import retrieve
-    from clipmem.models import (
-        given,
-        passes,  # imports torch
-    )
-    from clipmem.models.protocol import geometry_of
-    from clipmem.study import execution
+    from clipmem.measure.retrieval import retrieve  # imports torch
+    from clipmem.models.embeddings import embed
+    from clipmem.study.score_inputs import Settings
 
-    pairs = source.pairs()
-    rows = np.sort(generator(0, "against").permutation(pairs.height)[:_SEARCHED])
-    model = given.find(name)
-    encoder, settings = given.load(model), load_recipe("")
+    settings, table = Settings.of(), source.pairs()
+    rows = np.sort(generator(0, "against").permutation(table.height)[:_SEARCHED])
+    first = pl.col("captions").list.head(1)
+    pairs = Pairs(source_name(source.section), table[rows].with_columns(first), source)
     with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "pixels.npy"
-        references, broken = [pairs["image"][int(row)] for row in rows], set[int]()
-        geometry = geometry_of(encoder)._asdict()
-        build_cache(file, references, source.read, **geometry, left_out=lambda place, _: broken.add(place))
-        chosen = pairs[[int(row) for place, row in enumerate(rows) if place not in broken]]
-        found = passes.embed(
-            encoder,
-            open_cache(file),
-            np.arange(chosen.height),
-            [own[:1] for own in chosen["captions"].to_list()],
-            chosen["uid"].to_list(),
-            settings.embed,
-            settings.train,
-            device=execution.resolve(settings, 1).device,
-        )
-    ranks = retrieve(found.image[:, 0], found.text, found.text_pair)
+        [embedded] = embed([settings.model(name)], pairs, [Path(scratch) / "embeddings"], settings.made_with())
+        means = embedded.means()
+        chosen = pairs.table.filter(pl.col("uid").is_in(embedded.uids.implode()))
+    ranks = retrieve(means.image, means.text, means.ok.nonzero()[:, 0])
     nearest = (ranks.image.rank < 1.5) & (ranks.text.rank < 1.5)
     return {
         "model": name,

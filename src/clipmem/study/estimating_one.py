@@ -1,13 +1,13 @@
 """Estimates without twins and without training: what one existing model, pixels and words say of each pair."""
 
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 
@@ -17,18 +17,19 @@ from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.require import require
 from clipmem.base.tables import write_table
-from clipmem.data.quarantine import Problem
+from clipmem.data.pairs import BLOCK, Pairs
+from clipmem.data.quarantine import Problem, write_quarantine
+from clipmem.models.embeddings import NO_DIRECTION, Model, embed
+from clipmem.models.protocol import softmax_scale
 from clipmem.models.signals import Signals
 from clipmem.report.formats import count
 from clipmem.scoring.estimators import ESTIMATORS
-from clipmem.scoring.pairs import Pairs, write_quarantine
 from clipmem.scoring.protocols.halves import SMALLEST
 from clipmem.scoring.recorded import read_trajectory
-from clipmem.scoring.sides import ModelSide, Side, read_block, usable
 from clipmem.stats.ranking import spearman
 from clipmem.study import early, estimating
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.score_inputs import DECODED, Data, Settings, read_pairs
+from clipmem.study.score_inputs import Data, Embedder, Settings, read_pairs
 
 CHOSEN = "closed-form"
 _SMALL = Geometry(64, "squash", "bicubic")  # model-free features
@@ -69,10 +70,11 @@ def estimate_with(
         InputError: There are fewer than 200 usable pairs, or nothing can be learned from captions or images.
     """
     early.check_scores(out)
-    settings = Settings(captions=captions, device=device).checked()
+    settings = Settings.of(captions=captions, device=device)
     pairs, reporter = read_pairs(data, captions, "--data", ("--out", out)), reporter or Quiet()
-    side = settings.side(model) if model else None
-    signals, problems = embedded(pairs, side, reporter, least=SMALLEST)
+    opened = settings.open(model) if model else None
+    folder = out.with_suffix(".parts")  # of the model's embeddings, until the estimates are written
+    signals, problems = collect(pairs, opened, folder, settings, reporter, least=SMALLEST)
     if trajectory is not None:
         signals = replace(signals, trajectory=read_trajectory(trajectory, signals.uids))
     reporter.begin("estimate")
@@ -90,16 +92,17 @@ def estimate_with(
         "rank_correlations": {
             name: spearman(found[CHOSEN].score, one.score) for name, one in found.items() if name != CHOSEN
         },
-        "files": side.content() if side else None,
+        "files": opened.content() if opened else None,
     }
     write_table(out, "estimates", scores)
     atomic_write(out.with_suffix(".json"), (json.dumps(about, indent=1, allow_nan=False) + "\n").encode())
     listed = out.with_suffix(".quarantine.parquet") if problems else None
     if listed:
         write_quarantine(listed, problems)
-    first = _first(scores, CHOSEN)
-    shown = dict(zip(first, pairs.captions(first), strict=True))
-    return Estimates(scores, about, shown, listed)
+    if isinstance(opened, Model):
+        shutil.rmtree(folder)
+    texts = dict(zip(signals.uids, signals.captions, strict=True))
+    return Estimates(scores, about, {uid: texts[uid] for uid in _first(scores, CHOSEN)}, listed)
 
 
 def estimates_of(path: Path) -> Estimates:
@@ -117,44 +120,55 @@ def _first(scores: pl.DataFrame, estimator: str) -> list[str]:
     return own.sort("score", "uid", descending=[True, False])["uid"].head(10).to_list()
 
 
-def embedded(pairs: Pairs, side: Side | None, reporter: Reporter, *, least: int) -> tuple[Signals, list[Problem]]:
-    """Embed all pairs with a model, if there is one; return the signals of those that are usable, and the others.
+def collect(
+    pairs: Pairs, model: Embedder | None, folder: Path, settings: Settings, reporter: Reporter, *, least: int
+) -> tuple[Signals, list[Problem]]:
+    """Collect what a model, if there is one, pixels and words say of all usable pairs; and list the others.
+
+    Args:
+        pairs: The pairs.
+        model: A model, or stored embeddings.
+        folder: New folder for the model's embeddings, or that of a stopped call.
+        settings: Settings of the embeddings.
+        reporter: Progress reporter.
+        least: Smallest number of usable pairs.
 
     Raises:
         InputError: There are fewer than `least` usable pairs.
     """
-    problems, started = list(pairs.problems), time.monotonic()
-    kept, image, text = list[np.ndarray](), list[torch.Tensor](), list[torch.Tensor]()
-    reporter.begin("embed", len(pairs), "pairs")
-    geometry = side.geometry if isinstance(side, ModelSide) and side.geometry else _SMALL
-    for start in range(0, len(pairs), DECODED):
-        rows = np.arange(start, min(start + DECODED, len(pairs)))
-        block, more = read_block(pairs, rows, [geometry])
-        problems += more
-        if side is not None:
-            block, [one], more = usable([side], block)
-            problems += more
-            image.append(one.image)
-            text.append(one.text)
-        kept.append(block.rows)
-        reporter.advance(len(rows))
-    reporter.end("embed", time.monotonic() - started)
-    rows = np.concatenate(kept)
-    hint = "Give more pairs."
-    require(len(rows) >= least, f"data {pairs.name}", count(len(rows), "usable pair"), f"{least} or more", hint)
-    table = pairs.table[rows]
-    uids = table["uid"].to_list()
-
-    def pixels(chosen: np.ndarray) -> np.ndarray:
-        return read_block(pairs, rows[chosen], [_SMALL])[0].pixels[_SMALL]
-
+    if isinstance(model, Model):
+        [stored] = embed([model], pairs, [folder], settings.made_with(), reporter=reporter)
+        problems, table = list(stored.problems), pairs.table.filter(pairs.uids.is_in(stored.uids.implode()))
+    else:
+        stored, problems, tables = model, list(pairs.problems), list[pl.DataFrame]()
+        started = time.monotonic()
+        reporter.begin("embed", len(pairs), "pairs")
+        for decoded in pairs.blocks(range(len(pairs)), BLOCK, [_SMALL]):
+            problems += decoded.problems
+            tables.append(decoded.table)
+            reporter.advance(len(decoded) + len(decoded.problems))
+        reporter.end("embed", time.monotonic() - started)
+        table = pl.concat(tables)
+    means = None
+    if stored is not None:
+        rows = stored.rows(table["uid"])
+        missing = table.filter(pl.Series(rows < 0))
+        problems += [Problem(pairs.data, key, f"not among the embeddings in {stored.name}") for key in missing["key"]]
+        table = table.filter(pl.Series(rows >= 0))
+        means = stored.read(rows[rows >= 0])
+        ok = pl.Series(means.ok.numpy(), dtype=pl.Boolean)
+        problems += [Problem(pairs.data, key, NO_DIRECTION) for key in table["key"].filter(~ok)]
+        table, means = table.filter(ok), means.select(torch.nonzero(means.ok)[:, 0])
+    hint, got = "Give more pairs.", count(table.height, "usable pair")
+    require(table.height >= least, f"data {pairs.name}", got, f"{least} or more", hint)
+    usable = replace(pairs, table=table)
     signals = Signals(
-        uids=uids,
-        captions=table["captions"].to_list(),
-        group=numbered(map(image_part, uids)),
-        image=torch.cat(image) if image else None,
-        text=torch.cat(text) if text else None,
-        logit_scale=side.logit_scale if isinstance(side, ModelSide) else None,
-        pixels=pixels,
+        uids=table["uid"].to_list(),
+        captions=usable.captions,
+        group=numbered(map(image_part, table["uid"])),
+        image=means and means.image,
+        text=means and means.text,
+        logit_scale=softmax_scale(model.encoder) if isinstance(model, Model) else None,
+        pixels=lambda chosen: usable.decoded(chosen, [_SMALL]).pixels[_SMALL],
     )
     return signals, problems

@@ -7,11 +7,9 @@ or with other captions, is not recognized.
 import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +27,7 @@ from clipmem.base.require import require
 from clipmem.base.sections import DataSection, EvaluateSection, shipped
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.duplicates import duplicate_groups
+from clipmem.data.pairs import Pairs
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.data.sources.detect import detect
@@ -38,12 +37,13 @@ from clipmem.measure.prompts import Prompts, read_templates
 from clipmem.measure.utility import PROBES, TestPairs, Utility
 from clipmem.mitigate import interpolate_weights
 from clipmem.models import given, passes
+from clipmem.models.embeddings import Model
+from clipmem.models.numerics import threads
 from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.report.run import Run
 from clipmem.study import early, execution, utility
 from clipmem.study.models import BASE, open_models
 from clipmem.study.plan import PlannedStudy
-from clipmem.train.numerics import LONG, computing, threads
 from clipmem.train.paired import TrainingSet
 
 _TRAIN_SHARE = 0.6
@@ -233,59 +233,39 @@ def evaluate_source(
 ) -> dict[str, Any]:
     """Evaluate models on the source `recipe.data`, without tasks `skipped`, with changes from the side `against`.
 
-    Models embed in threads, as many as `resources.workers` at a time, in the precision of the study's own embeddings;
-    each text is embedded once.
+    Models embed in the precision of the study's own embeddings; each text is embedded once.
     """
     reporter, name = reporter or Quiet(), recipe.data.path or recipe.data.source
-    source, pairs, count_left_out = tested_source(recipe, left_out, f"--data {name}")
-    prompts = utility.prompts_of(pairs, recipe)
+    source, table, count_left_out = tested_source(recipe, left_out, f"--data {name}")
+    prompts = utility.prompts_of(table, recipe)
     statistics = Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed)
-    captions = [text for own in pairs["captions"] for text in own]
-    text_pair = torch.from_numpy(np.repeat(np.arange(pairs.height), pairs["captions"].list.len().to_numpy()))
+    captions = [text for own in table["captions"] for text in own]
+    text_pair = torch.from_numpy(np.repeat(np.arange(table.height), table["captions"].list.len().to_numpy()))
     require(models, "models", "none", "at least one", "Name a model.")
+    settings = recipe.embed.model_copy(update={"views": 0, "caption_edits": 0})
+    how: dict[str, Any] = {"device": resources.device, "precision": resources.precision}
     with tempfile.TemporaryDirectory() as scratch, threads(resources.threads * resources.workers):
 
         @cache
         def pixels(geometry: Geometry) -> np.ndarray:
             """Decode the source's images once per geometry."""
             file = Path(scratch) / f"{geometry.name}.npy"
-            build_cache(file, pairs["image"].to_list(), source.read, **geometry._asdict())
+            build_cache(file, table["image"].to_list(), source.read, **geometry._asdict())
             return open_cache(file)
 
-        first = models[0].load()
-        test = _test_pairs(pairs, prompts, pixels(geometry_of(first)), recipe, untrained)
+        test = _test_pairs(table, prompts, pixels(geometry_of(models[0].load())), recipe, untrained)
         test.why.update(skipped)
-        place = {text: k for k, text in enumerate(dict.fromkeys(captions + test.texts))}
-        reporter.begin("evaluate", pairs.height * len(models), "pairs")
-        loading = Lock()  # libraries build models with global state
-
-        def embedded(model: TestedModel) -> passes.Embeddings:
-            with loading:  # `cache` does not lock
-                encoder = model.load()
-                images = pixels(geometry_of(encoder))
-            with computing(resources.precision, resources.device, tokens=LONG):
-                return passes.embed(
-                    encoder,
-                    images,
-                    np.arange(pairs.height),
-                    [list(place)],
-                    pairs["uid"].to_list(),
-                    recipe.embed.model_copy(update={"views": 0, "caption_edits": 0}),
-                    recipe.train,
-                    device=resources.device,
-                    progress=reporter.advance,
-                )
-
         utilities = Utility(test, recipe.evaluate, statistics, against)
-        # torch counts its threads by thread, but has one choice of attention kernels
-        counted = partial(torch.set_num_threads, resources.threads)
-        attention = computing("fp32", resources.device, tokens=getattr(first, "tokens", LONG))
-        with attention, ThreadPoolExecutor(resources.workers, initializer=counted) as pool:
-            for model, found in zip(models, pool.map(embedded, models), strict=True):
-                own = passes.Embeddings(found.image, found.text[[place[text] for text in captions]], text_pair)
-                asked = [place[text] for text in test.texts]
-                prompted = found.text[asked] if asked else None
-                utilities.add(model.side, model.seed, own, prompted, presentations=model.presentations)
+        place = {text: k for k, text in enumerate(dict.fromkeys(captions + test.texts))}
+        reporter.begin("evaluate", table.height * len(models), "pairs")
+        for tested in models:
+            model = Model(tested.side, tested.load, settings, recipe.train, **how)
+            pairs = Pairs(name, table, source, pixels={model.geometry: pixels(model.geometry)})
+            embedded = model.embed(pairs, captions=[list(place)], progress=reporter.advance)
+            text = embedded.text[[place[caption] for caption in captions]]
+            prompted = embedded.text[[place[prompt] for prompt in test.texts]] if test.texts else None
+            single = passes.Embeddings(embedded.image, text, text_pair)
+            utilities.add(tested.side, tested.seed, single, prompted, presentations=tested.presentations)
     reporter.begin("evaluate")
     retrieval = None if "retrieval" in utilities.pairs.why else utilities.retrieval()
     return {
@@ -293,7 +273,7 @@ def evaluate_source(
         "pairs": name,
         "labels": recipe.evaluate.labels,
         "probe_pairs": f"{100 * _TRAIN_SHARE:.0f} % of these pairs, by groups",
-        "data": {**source.section.model_dump(), "fingerprint": data_fingerprint(pairs["uid"])},
+        "data": {**source.section.model_dump(), "fingerprint": data_fingerprint(table["uid"])},
         "left_out": count_left_out,
     }
 

@@ -8,7 +8,7 @@ import torch
 from clipmem.base.machine import cores
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
-from clipmem.train.numerics import check_compiler, resolve_precision
+from clipmem.models.numerics import check_compiler, resolve_precision
 
 
 @dataclass(frozen=True)

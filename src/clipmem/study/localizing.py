@@ -17,13 +17,13 @@ from clipmem.base.tables import write_parquet
 from clipmem.data.sources import open_source
 from clipmem.measure.localize import SETTINGS_FILE, LocalizeSettings, describe, localize, work
 from clipmem.measure.sweep import Points, ViewSettings
+from clipmem.models.numerics import threads
 from clipmem.report.curves import compare_curves, curves_of, title_of
 from clipmem.report.fairness import differing, differing_entries
 from clipmem.report.gallery import UNITS_TABLE
 from clipmem.report.run import Run, read_finished
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.stages import renew_report
-from clipmem.train.numerics import threads
 from clipmem.train.objectives import OBJECTIVES
 
 TABLE, DOCUMENT = "localize/side_by_side.parquet", "localize/side_by_side.json"

@@ -1,9 +1,7 @@
 """The planned study: a run with everything that its stages need, read once."""
 
-import tempfile
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,31 +10,29 @@ import polars as pl
 
 from clipmem.base.folder import RunFolder
 from clipmem.base.images import Geometry
-from clipmem.base.job import Job
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
 from clipmem.data.cache import open_cache
+from clipmem.data.pairs import Pairs
 from clipmem.data.roles import read_wrong
 from clipmem.mitigate.base import captions_in_training
 from clipmem.mitigate.base import check as check_mitigations
 from clipmem.models import passes
-from clipmem.models.means import Means, unit_means
-from clipmem.models.protocol import DualEncoder, geometry_of
+from clipmem.models.embeddings import Embeddings, Model, SinglePart
+from clipmem.models.means import Head, Means, unit_means
+from clipmem.models.protocol import DualEncoder
 from clipmem.models.signals import Trajectory
 from clipmem.models.start import Start
 from clipmem.report.run import Run
-from clipmem.scoring.alignments import Head, alignment_of
+from clipmem.scoring.aligning import align
+from clipmem.scoring.alignments import alignment_of
 from clipmem.scoring.design import Design
-from clipmem.scoring.executor import Comparison, Executor
-from clipmem.scoring.pairs import Bank, Pairs
 from clipmem.scoring.protocols import Protocol, protocol_of
 from clipmem.scoring.recorded import read_trajectory
-from clipmem.scoring.sides import StudySide
 from clipmem.stats.alignment import AlignmentParts
 from clipmem.study import execution
 from clipmem.study.models import BASE, StudyModels, TrainedModels, open_models
 from clipmem.train.loop import TrainingData
-from clipmem.train.numerics import LONG, computing
 from clipmem.train.objectives import OBJECTIVES, class_head
 from clipmem.train.paired import TrainingSet
 from clipmem.train.recorder import TRAJECTORY_FILE
@@ -197,13 +193,24 @@ class PlannedStudy(Run):
 
     def aligned(self, models: Sequence[TrainingSet], *, wordings: bool = False) -> list[AlignmentParts]:
         """Align all pairs under each model against the external pairs, on their captions or on all wordings."""
-        settings, uids, place = self.recipe.score, self.splits["uid"], self.folder.embedding_dir
-        pairs = Pairs("study", self.splits.select("uid"), labels=self.labels)
-        bank = Bank(pairs.only(self.splits.filter(role="external")["uid"].to_list(), "external pairs"), drawn=False)
-        sides = [StudySide(place(one.side, one.seed), uids, self.head(one), wordings=wordings) for one in models]
-        with tempfile.TemporaryDirectory() as scratch:
-            comparison = Comparison(sides, pairs, bank, self.splits.height, settings.alignment, settings)
-            return Executor(comparison, Job(scratch)).run().parts
+        uids, labels = self.splits.select("uid"), self.labels
+        pairs = Pairs("study", uids if labels is None else uids.with_columns(pl.Series("class", labels)))
+        bank = pairs.select(self.splits.filter(role="external")["uid"].to_list(), "external pairs")
+        method, aligned = alignment_of(self.recipe), list[AlignmentParts]()
+        for model in models:
+            stored = self.stored(model, wordings=wordings)
+            aligned += align([stored], pairs, bank, method, heads=[self.head(model)]).parts
+        return aligned
+
+    def stored(self, model: TrainingSet, *, wordings: bool = False) -> Embeddings:
+        """Open a model's embeddings, by pair and in chunks; means are over the captions, or over all wordings."""
+        folder = self.folder.embedding_dir(model.side, model.seed)
+
+        def select(rows: np.ndarray) -> passes.Embeddings:
+            single = passes.load(folder, rows)
+            return single.all_wordings() if wordings else single
+
+        return Embeddings(str(folder), [SinglePart(self.splits["uid"], select, exact=True)])
 
     def training_data(self, model: TrainingSet) -> TrainingData:
         """Return the images, captions and labels that a model trains on, in the order of its slots."""
@@ -220,31 +227,28 @@ class PlannedStudy(Run):
 
     def embed(self, model: TrainingSet, *, part: passes.Part = passes.WHOLE, progress: Any) -> passes.Embeddings:
         """Embed all pairs, or a part, with one model; `progress` is called with the number of pairs done."""
-        encoder = self.load(model)
-        with self.computing(encoder):
-            return passes.embed(
-                encoder,
-                self.pixels(geometry_of(encoder)),
-                self.rows,
-                self.captions,
-                self.pair_uids,
-                self.recipe.embed,
-                self.recipe.train,
-                wordings=self.wordings,
-                device=self.execution.device,
-                part=part,
-                progress=progress,
-            )
+        opened = self.embedder(model)
+        pairs = Pairs("study", self.splits, pixels={opened.geometry: self.pixels(opened.geometry)})
+        return opened.embed(
+            pairs, captions=self.captions, rows=self.rows, wordings=self.wordings, part=part, progress=progress
+        )
+
+    def embedder(self, model: TrainingSet) -> Model:
+        """Return a model with the study's settings of embeddings."""
+        return Model(
+            self.side(model),
+            partial(self.load, model),
+            self.recipe.embed,
+            self.recipe.train,
+            self.execution.device,
+            self.precision,
+        )
 
     @property
     def precision(self) -> str:
         """The precision of embeddings."""
         trained = self.execution.precision if self.protocol.trains else "fp32"
         return trained if self.recipe.embed.precision == "train" else self.recipe.embed.precision
-
-    def computing(self, encoder: DualEncoder) -> AbstractContextManager[None]:
-        """Return the context for computing embeddings in `embed.precision`."""
-        return computing(self.precision, self.execution.device, tokens=getattr(encoder, "tokens", LONG))
 
 
 def cache_file(folder: RunFolder, geometry: Geometry | None, *, first: Geometry) -> Path:

@@ -1,96 +1,130 @@
 """Inputs of `clipmem score` and `clipmem embed`: settings, models, pairs and bank."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
-from numbers import Integral, Real
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
+import torch
+from pydantic import AfterValidator, Field, ValidationError
+from torch import Tensor
 
+from clipmem.base.declared import known
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.explain import explain
 from clipmem.base.paths import checked_path
 from clipmem.base.recipes import recipe_from
 from clipmem.base.require import require
+from clipmem.base.section import Count, NonNegative
 from clipmem.base.sections import DataSection, EmbedSection, shipped
-from clipmem.data.quarantine import source_name
+from clipmem.data.pairs import Pairs
+from clipmem.data.quarantine import Problem, source_name
 from clipmem.data.sources.base import Source
+from clipmem.models import passes
+from clipmem.models.embeddings import Embeddings, Model, SinglePart
 from clipmem.models.layout import is_layout
+from clipmem.scoring.aligning import check_alone
 from clipmem.scoring.alignments import ALIGNMENTS
-from clipmem.scoring.executor import Comparison
-from clipmem.scoring.pairs import Bank, Pairs, bank_of_uids, draw, listed_uids, stored_pairs
-from clipmem.scoring.sides import ArraySide, ModelSide, Side, StoredSide, open_side
+from clipmem.scoring.pairs import draw, listed_uids
 from clipmem.study import early, execution
 
 Data = str | Path | DataSection | Mapping[str, Any] | Source
+Embedder = Model | Embeddings
 LISTS = ("target", "reference")
-DECODED, STORED = 1024, 8192  # pairs in a block with decoded images, and without
 _COLUMNS = ("uid", "key", "image", "captions", "label")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a score."""
+class Settings(EmbedSection):
+    """Settings of embeddings and scores."""
 
-    alignment: str = "clip"
-    views: int = 0
-    caption_edits: int = 0
-    captions: int | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    batch_size: int = 256
-    bank_size: int = 200
-    seed: int = 0
-    weight: float = 1.0
-    confidence: float = 0.95
-    block: int | None = None
-    device: str = "auto"
+    alignment: Annotated[str, AfterValidator(partial(known, "alignments"))] = Field(
+        "clip",
+        description="Alignment score: `clip` (CLIPMem), `cmc`, `sslmem-image` (with 2 or more `views`), `sslmem-text` "
+        "(with several captions, or `caption_edits`) or `confidence` (with labels, and models with a class head). All "
+        "but the first two need models, or arrays with single views.",
+    )
+    captions: Count | None = Field(None, description="Maximum number of captions per pair; None = all.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = autocast.")  # pyright: ignore[reportIncompatibleVariableOverride]
+    bank_size: Count = Field(200, description="Pairs to sample as the bank, 2 or more.")
+    seed: int = Field(0, description="Seed of that sample.")
+    weight: NonNegative = Field(1.0, description="w of the alignment.")
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="Level of intervals over models.")
+    block: Count | None = Field(
+        None, description="Pairs whose decoded images, or embeddings, are in memory at a time; None = 1,024."
+    )
+    dtype: Literal["float32", "float16"] = Field("float32", description="Type of stored embeddings.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device to compute on.")
 
-    def checked(self) -> "Settings":
-        """Check the values, and resolve the device."""
-        _ = ALIGNMENTS[self.alignment]
-        whole = {"bank_size": (self.bank_size, 0), "seed": (self.seed, None)}
-        whole |= {"block": (self.block, 1), "captions": (self.captions, 1)}
-        for name, (value, least) in whole.items():
-            right = value is None or (isinstance(value, Integral) and (least is None or value >= least))
-            expected = "a whole number" if least is None else f"a whole number, {least} or more"
-            require(right, name, shorten(value), expected, "Omit it for the default.")
-        numbers: dict[str, object] = {"weight": self.weight, "confidence": self.confidence}
-        recipe = recipe_from(
-            {
-                "embed": {"views": self.views, "caption_edits": self.caption_edits, "batch_size": self.batch_size},
-                "train": {"captions": 1 if self.captions is None else self.captions, "precision": self.precision},
-                "score": {name: float(value) if isinstance(value, Real) else value for name, value in numbers.items()},
-            },
-            origin="score",
-        )
-        return replace(self, device=execution.resolve(recipe, 1, device=self.device).device)
+    @classmethod
+    def of(cls, **settings: Any) -> "Settings":
+        """Check settings by name, and resolve the device.
 
-    @property
-    def embed(self) -> EmbedSection:
-        """The corresponding `[embed]` section."""
-        return EmbedSection.model_validate(
-            {"views": self.views, "caption_edits": self.caption_edits, "batch_size": self.batch_size}
-        )
+        Raises:
+            InputError: A name is unknown, or a value invalid.
+        """
+        try:
+            checked = cls.model_validate(settings)
+        except ValidationError as error:
+            raise explain(error, "score", cls) from None
+        device = execution.resolve(recipe_from({}), 1, device=checked.device).device
+        return checked.model_copy(update={"device": device})
 
-    def side(self, address: str) -> Side:
-        """Open a model or a folder of embeddings."""
-        return open_side(address, self.embed, device=self.device, precision=self.precision)
+    def open(self, address: str) -> Embedder:
+        """Open a folder of embeddings, or find a model."""
+        folder = checked_path(address, "model").expanduser()
+        return Embeddings.open(folder, address) if folder.is_dir() and is_layout(folder) else self.model(address)
+
+    def model(self, address: str) -> Model:
+        """Find a model."""
+        return Model.find(address, self, device=self.device, precision=self.precision)
 
     def made_with(self) -> dict[str, Any]:
         """Return the settings that affect embeddings."""
-        names = ("views", "captions", "precision", "batch_size", "device")
-        edits = {"caption_edits": self.caption_edits} if self.caption_edits else {}
-        return {name: getattr(self, name) for name in names} | edits
+        names = {"views", "caption_edits", "captions", "precision", "batch_size", "dtype", "device"}
+        return self.model_dump(include=names)
 
-    def comparison(self, sides: Mapping[str, Sequence[Side]], pairs: Pairs, bank: Bank, block: int) -> Comparison:
-        """Return the comparison, with the models target 0, reference 0, target 1, ..."""
-        bank.check(pairs)
+
+@dataclass(frozen=True)
+class Comparison:
+    """Target and reference models, the pairs to score, and the bank.
+
+    Attributes:
+        target: The models whose memorization is measured.
+        reference: The models to compare them with, one for each.
+        pairs: The pairs.
+        bank: Held-out pairs.
+        drawn: Whether the bank is a sample of the pairs.
+        settings: The settings.
+    """
+
+    target: Sequence[Embedder]
+    reference: Sequence[Embedder]
+    pairs: Pairs
+    bank: Pairs
+    drawn: bool
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        pairs, bank, settings = self.pairs, self.bank, self.settings
+        _check_made(self.models, pairs, settings)
+        require(len(bank), f"--bank {bank.name}", "no pair", "at least one pair", "Check the path.")
+        check_alone(bank, len(bank), bank.uids[0] in pairs.uids, "one pair, which is scored itself")
         if pairs.source is not None and "captions" in pairs.table.columns:
-            captions, uids = pairs.table["captions"].to_list(), pairs.table["uid"].to_list()
-            ALIGNMENTS[self.alignment]().check(self.embed, captions, uids)
-        models = [side for couple in zip(*(sides[kind] for kind in LISTS), strict=True) for side in couple]
-        return Comparison(models, pairs, bank, self.block or block, self.alignment)
+            ALIGNMENTS[settings.alignment]().check(settings, pairs.captions, pairs.uids.to_list())
+
+    @property
+    def models(self) -> list[Embedder]:
+        """All models: target 0, reference 0, target 1, ..."""
+        return [model for couple in zip(self.target, self.reference, strict=True) for model in couple]
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each model's folder of embeddings."""
+        return [f"{kind}-{k}" for k in range(len(self.target)) for kind in LISTS]
 
 
 def open_data(data: Data) -> Source:
@@ -119,139 +153,172 @@ def read_pairs(data: Data, captions: int | None, argument: str, *outputs: tuple[
     table = table[source.storage_order(table["image"].to_list())].select(_COLUMNS)
     if captions is not None:
         table = table.with_columns(pl.col("captions").list.head(captions))
-    named = "" not in set(table["label"])
-    labels = table["label"].rank("dense").cast(pl.Int64).to_numpy() - 1 if named else None
-    return Pairs(name, table, source, labels=labels, problems=list(source.problems))
+    if "" not in set(table["label"]):
+        table = table.with_columns(pl.col("label").rank("dense").cast(pl.Int64).sub(1).alias("class"))
+    return Pairs(name, table, source, list(source.problems))
 
 
 def compare(
-    addresses: Mapping[str, Sequence[str]],
-    data: Data | None,
-    bank: Data | Sequence[str] | None,
+    target: Sequence[Any],
+    reference: Sequence[Any],
+    data: Any,
+    bank: Any,
     settings: Settings,
     *,
     embeddings: str | Path | None = None,
-    keep: Callable[[Path, dict[str, list[Side]], Pairs, Bank], dict[str, list[Side]]] | None = None,
 ) -> Comparison:
-    """Return the comparison of models, pairs and bank; `keep` stores embeddings in the folder `embeddings`."""
+    """Return the comparison of models, pairs and bank (see `clipmem.score`); without models, of stored `embeddings`."""
+    if any(isinstance(model, tuple) for model in (*target, *reference)):
+        return _compare_arrays(target, reference, data, bank, settings)
     folder = None if embeddings is None else checked_path(embeddings, "--embeddings")
-    if folder is not None and not any(addresses.values()):
-        addresses, bank = _stored(folder), bank if bank is not None else _stored_bank(folder)
+    if folder is not None and not (target or reference):
+        target, reference = _stored(folder)
+        stored_bank = folder / "bank" / "target-0"
+        bank = str(stored_bank) if bank is None and is_layout(stored_bank) else bank
         folder = None
-    opened = {address: settings.side(address) for kind in LISTS for address in addresses[kind]}
-    sides = {kind: [opened[address] for address in addresses[kind]] for kind in LISTS}
-    check_lists({kind: len(models) for kind, models in sides.items()})
-    pairs, chosen = _pairs_and_bank(list(opened.values()), data, bank, settings)
-    _check_made(list(opened.values()), pairs, settings)
-    chosen.check(pairs)
+    sides = zip(LISTS, (target, reference), strict=True)
+    addresses = [[_address(kind, model) for model in models] for kind, models in sides]
+    opened = {address: settings.open(address) for address in dict.fromkeys(addresses[0] + addresses[1])}
+    _check_lists(*map(len, addresses))
+    pairs = _pairs(list(opened.values()), data, settings)
+    stored = [model for model in opened.values() if isinstance(model, Embeddings)]
+    drawn = bank is None
+    if drawn:
+        # pairs without embeddings under some model cannot be in the bank
+        uids = pairs.uids
+        for model in stored:
+            uids = uids.filter(uids.is_in(model.uids.implode()))
+        hint = "Embed the same records with every model; folders without a column uid match only each other."
+        require(len(uids), "embeddings", f"no pair of {pairs.name} in all folders", "the same pairs in all", hint)
+        bank_pairs = pairs.select(draw(uids, settings.bank_size, settings.seed), "drawn")
+    elif isinstance(bank, str | Path) and is_layout(checked_path(bank, "--bank")):
+        what, expected = f"--bank {bank}", "pairs with images, for the models in --target and --reference"
+        hint = "Give the bank's data, or folders of embeddings for all models."
+        require(len(stored) == len(opened), what, "a folder of embeddings", expected, hint)
+        opened = {model.name: model.joined(_sibling(model, Path(bank))) for model in stored}
+        bank_pairs = _stored_pairs(Embeddings.open(Path(bank)))
+    else:
+        bank_pairs = _bank(bank, pairs, settings)
     if pairs.source is not None:
         pairs.source.check_outside(folder, "--embeddings")
-    if folder is not None and keep is not None:
-        sides = keep(folder, sides, pairs, chosen)
-    decodes = any(side.geometry for kind in LISTS for side in sides[kind])
-    return settings.comparison(sides, pairs, chosen, DECODED if decodes else STORED)
+    models = [[opened[address] for address in side] for side in addresses]
+    return Comparison(models[0], models[1], pairs, bank_pairs, drawn, settings)
 
 
-def check_lists(counts: Mapping[str, int]) -> None:
-    """Check that there is a reference for each target."""
-    target, reference = counts["target"], counts["reference"]
+def _address(kind: str, model: Any) -> str:
+    expected = "an address, (image, text) or (image, text, pair), or a list of such"
+    hint = "Give the arrays of one model as a tuple."
+    require(isinstance(model, str | Path), kind, shorten(model), expected, hint)
+    return str(model)
+
+
+def _check_lists(target: int, reference: int) -> None:
     hint = "Give one reference for each target, in the same order."
     got, expected = f"{target} and {reference}", "the same number, at least one"
     require(target and target == reference, "--target and --reference", got, expected, hint)
 
 
-def _check_made(sides: Sequence[Side], pairs: Pairs, settings: Settings) -> None:
+def _check_made(models: Sequence[Embedder], pairs: Pairs, settings: Settings) -> None:
     """Check that all embeddings are made with the same settings, and stored ones with those that the call names."""
-    layouts = [layout for side in sides if isinstance(side, StoredSide) for layout in side.layouts]
-    live = any(isinstance(side, ModelSide) for side in sides)
+    stored = {
+        folder: (card, model)
+        for model in models
+        if isinstance(model, Embeddings)
+        for folder, card in model.cards.items()
+        if card is not None
+    }
+    live = any(isinstance(model, Model) for model in models)
     for key, usual in {"views": 0, "caption_edits": 0, "captions": None, "precision": "fp32"}.items():
-        found: dict[str, Any] = {str(one.folder): one.card.get(key, usual) for one in layouts if one.card is not None}
-        found |= {"this call": getattr(settings, key)} if live else {}
-        if key == "captions" and len(set(found.values())) > 1:  # the same if each pair has one
-            found = {str(one.folder): one.most_captions for one in layouts if one.card is not None}
-            found |= {"this call": pairs.table["captions"].list.len().max()} if live else {}
+        values: dict[str, Any] = {folder: card.get(key, usual) for folder, (card, _) in stored.items()}
+        values |= {"this call": getattr(settings, key)} if live else {}
+        if key == "captions" and len(set(values.values())) > 1:  # the same if each pair has one
+            values = {folder: model.most_captions for folder, (_, model) in stored.items()}
+            values |= {"this call": pairs.table["captions"].list.len().max()} if live else {}
         hint = "Use the same for all models."
         if not live and getattr(settings, key) != usual:
-            found = {"this call": getattr(settings, key), **(found or {"the embeddings": "unknown"})}
+            values = {"this call": getattr(settings, key), **(values or {"the embeddings": "unknown"})}
             hint = "Omit it: stored embeddings stay as they are."
-        got = ", ".join(f"{value} in {name}" for name, value in found.items())
-        require(len(set(found.values())) < 2, f"--{key.replace('_', '-')}", got, "the same in all", hint)
+        got = ", ".join(f"{value} in {name}" for name, value in values.items())
+        require(len(set(values.values())) < 2, f"--{key.replace('_', '-')}", got, "the same in all", hint)
 
 
-def _stored(folder: Path) -> dict[str, list[str]]:
-    found = {kind: [str(folder / f"{kind}-{k}") for k in range(_count(folder, kind))] for kind in LISTS}
+def _stored(folder: Path) -> list[list[str]]:
+    """Return the folders of the targets and of the references in a folder of `clipmem score --embeddings`."""
+    stored = list[list[str]]()
+    for kind in LISTS:
+        count = 0
+        while is_layout(folder / f"{kind}-{count}"):
+            count += 1
+        stored.append([str(folder / f"{kind}-{k}") for k in range(count)])
     expected, hint = "a folder written by `clipmem score --embeddings`", "Give models with --target and --reference."
-    require(all(found.values()), f"--embeddings {folder}", "no target-0 and reference-0 in it", expected, hint)
-    return found
+    require(all(stored), f"--embeddings {folder}", "no target-0 and reference-0 in it", expected, hint)
+    return stored
 
 
-def _count(folder: Path, kind: str) -> int:
-    k = 0
-    while is_layout(folder / f"{kind}-{k}"):
-        k += 1
-    return k
-
-
-def _stored_bank(folder: Path) -> str | None:
-    return str(folder / "bank" / "target-0") if is_layout(folder / "bank" / "target-0") else None
-
-
-def _pairs_and_bank(sides: Sequence[Side], data: Data | None, bank: Any, settings: Settings) -> tuple[Pairs, Bank]:
-    stored = [side for side in sides if isinstance(side, StoredSide)]
+def _pairs(models: Sequence[Embedder], data: Any, settings: Settings) -> Pairs:
     if data is not None:
-        pairs = read_pairs(data, settings.captions, "--data")
-    elif len(stored) == len(sides):
-        pairs = stored_pairs(stored[0].layouts[0])
-    else:
-        hint = "Add --data; only folders of embeddings do not need it."
-        raise InputError("--data", got="no data", expected="the pairs to score", hint=hint)
-    if bank is None:
-        # pairs without embeddings under some model cannot be in the bank
-        known = np.all([side.rows(pairs) >= 0 for side in stored], axis=0)
-        there = pairs.table["uid"].filter(pl.Series(known)) if stored else pairs.table["uid"]
-        hint = "Embed the same records with every model; folders without a column uid match only each other."
-        require(len(there), "embeddings", f"no pair of {pairs.name} in all folders", "the same pairs in all", hint)
-        return pairs, Bank(pairs.only(draw(there, settings.bank_size, settings.seed), "drawn"), drawn=True)
+        return read_pairs(data, settings.captions, "--data")
+    if isinstance(models[0], Embeddings) and not any(isinstance(model, Model) for model in models):
+        return _stored_pairs(models[0])
+    hint = "Add --data; only folders of embeddings do not need it."
+    raise InputError("--data", got="no data", expected="the pairs to score", hint=hint)
+
+
+def _stored_pairs(embeddings: Embeddings) -> Pairs:
+    """Return the unique pairs of stored embeddings."""
+    name, uids = next(iter(embeddings.cards)), embeddings.uids
+    require(len(uids), f"embeddings in {name}", "no pair", "at least one pair", "Check the path.")
+    first = uids.is_first_distinct()
+    problems = [*embeddings.problems, *(Problem(name, uid, "duplicate pair") for uid in uids.filter(~first))]
+    return Pairs(name, uids.filter(first).to_frame("uid"), problems=problems)
+
+
+def _bank(bank: Any, pairs: Pairs, settings: Settings) -> Pairs:
+    """Return the bank of some uids, in a list or a file, or of another data set."""
     if isinstance(bank, Sequence) and not isinstance(bank, str):
-        return pairs, bank_of_uids([str(uid) for uid in bank], pairs, "of uids")
-    path = checked_path(bank, "--bank") if isinstance(bank, str | Path) else None
-    if path is not None and path.is_dir() and is_layout(path):
-        what, expected = f"--bank {path}", "pairs with images, for the models in --target and --reference"
-        hint = "Give the bank's data, or folders of embeddings for all models."
-        require(len(stored) == len(sides), what, "a folder of embeddings", expected, hint)
-        _add_bank(stored, path)
-        return pairs, Bank(stored_pairs(stored[0].layouts[-1]), drawn=False)
-    listed = None if path is None else listed_uids(path)
-    if listed is not None:
-        return pairs, bank_of_uids(listed, pairs, str(path))
-    return pairs, Bank(read_pairs(bank, settings.captions, "--bank"), drawn=False)
+        return _bank_of_uids([str(uid) for uid in bank], pairs, "of uids")
+    listed = listed_uids(checked_path(bank, "--bank")) if isinstance(bank, str | Path) else None
+    return read_pairs(bank, settings.captions, "--bank") if listed is None else _bank_of_uids(listed, pairs, str(bank))
 
 
-def _add_bank(stored: Sequence[StoredSide], bank: Path) -> None:
-    """Add to every side its embeddings of the bank: the sibling of `bank` with the side's name."""
-    for side in stored:
-        own = bank.parent / Path(side.name).name
-        got = f"no embeddings of the bank by {side.name}"
-        hint = "Embed the bank with every model, in folders of the same names."
-        require(is_layout(own), f"--bank {bank}", got, f"a folder {own}", hint)
-        side.add(own)
+def _bank_of_uids(uids: Sequence[str], pairs: Pairs, name: str) -> Pairs:
+    known = set(pairs.uids)
+    unknown = [uid for uid in uids if uid not in known]
+    got = f"unknown uid {', '.join(map(shorten, unknown[:1]))} ({len(unknown):,} of {len(uids):,})"
+    hint = "Take uids from a table of scores of the same data."
+    require(not unknown, f"--bank {name}", got, "uids of the data's pairs", hint)
+    return pairs.select(uids, name)
 
 
-def compare_arrays(lists: Mapping[str, list[Any]], uids: Any, bank: Any, settings: Settings) -> Comparison:
+def _sibling(model: Embeddings, bank: Path) -> Embeddings:
+    """Open the model's embeddings of the bank: the sibling of `bank` with the model's name."""
+    folder = bank.parent / Path(model.name).name
+    got = f"no embeddings of the bank by {model.name}"
+    hint = "Embed the bank with every model, in folders of the same names."
+    require(is_layout(folder), f"--bank {bank}", got, f"a folder {folder}", hint)
+    return Embeddings.open(folder)
+
+
+# ---- arrays
+
+
+def _compare_arrays(
+    target: Sequence[Any], reference: Sequence[Any], data: Any, bank: Any, settings: Settings
+) -> Comparison:
     """Return the comparison of embeddings in memory."""
-    sides: dict[str, list[Side]] = {}
-    names = None if uids is None else _names(uids)
-    for kind, models in lists.items():
-        wrong = [one for one in models if not (isinstance(one, tuple) and len(one) in {2, 3})]
+    names = None if data is None else _names(data)
+    sides: list[list[Embeddings]] = []
+    for kind, models in zip(LISTS, (target, reference), strict=True):
+        wrong = [model for model in models if not (isinstance(model, tuple) and len(model) in {2, 3})]
         if wrong:
             got = "an address among arrays" if isinstance(wrong[0], str | Path) else f"a {type(wrong[0]).__name__}"
             got += f" of {len(wrong[0])}" if isinstance(wrong[0], Sized) and not isinstance(wrong[0], str) else ""
             expected = "(image, text) or (image, text, pair) for each model"
             hint = "Give either arrays or addresses for all models."
             raise InputError(kind, got=got, expected=expected, hint=hint)
-        sides[kind] = [ArraySide(f"{kind} {k}", names, *one) for k, one in enumerate(models)]
-    check_lists({kind: len(models) for kind, models in sides.items()})
-    counts = sorted({len(side) for models in sides.values() for side in models if isinstance(side, ArraySide)})
+        sides.append([_of_arrays(f"{kind} {k}", names, *model) for k, model in enumerate(models)])
+    _check_lists(*map(len, sides))
+    counts = sorted({len(model) for models in sides for model in models})
     names = [str(row) for row in range(counts[0])] if names is None else names
     got = f"arrays of {' and '.join(map(str, counts))} pairs"
     require(counts[0] == counts[-1] > 0, "embeddings", got, "the same pairs in all", "Give every model the same rows.")
@@ -260,7 +327,61 @@ def compare_arrays(lists: Mapping[str, list[Any]], uids: Any, bank: Any, setting
     require(right, "data", got, "one unique uid per pair", "Omit uids to number the pairs.")
     pairs = Pairs("arrays", pl.DataFrame({"uid": names}, schema={"uid": pl.String}))
     _check_made([], pairs, settings)
-    return settings.comparison(sides, pairs, _array_bank(bank, pairs, settings), STORED)
+    return Comparison(sides[0], sides[1], pairs, _array_bank(bank, pairs, settings), bank is None, settings)
+
+
+def _of_arrays(name: str, uids: Sequence[str] | None, image: Any, text: Any, text_pair: Any = None) -> Embeddings:
+    """Return embeddings in memory."""
+    image, text = _tensor(f"{name} images", image), _tensor(f"{name} captions", text)
+    shapes = f"images of shape {tuple(image.shape)}, captions of shape {tuple(text.shape)}"
+    image = image.unsqueeze(1) if image.ndim == 2 else image
+    fits = image.ndim == 3 and text.ndim == 2 and image.shape[-1] == text.shape[1] > 0
+    n, owner = len(image) if fits else 0, torch.arange(len(text) if fits else 0)
+    if text_pair is not None:
+        owner = _tensor(f"{name} pairs of captions", text_pair)
+        shapes += f", their pairs of shape {tuple(owner.shape)}"
+    whole = not owner.is_floating_point() and fits and owner.shape == text.shape[:1]
+    # checked first, since `bincount` of a huge pair number allocates a huge array
+    known = whole and (not len(owner) or 0 <= int(owner.min()) <= int(owner.max()) < n)
+    expected = "(n, d) or (n, view, d), and (n, d), or (m, d) with the pair of each row as third array"
+    hint = "Give every pair an image and a caption embedding of one model."
+    complete = known and bool(torch.bincount(owner.long(), minlength=n).all())
+    require(complete, f"{name} embeddings", shapes, expected, hint)
+    single = passes.Embeddings(image, text, owner.long())
+    digest = hashlib.sha256()
+    for values in single[:3]:
+        digest.update(f"{values.dtype}{tuple(values.shape)}".encode())
+        digest.update(np.ascontiguousarray(values.numpy()).data)
+
+    def select(rows: np.ndarray) -> passes.Embeddings:
+        some = passes.chosen(single, torch.from_numpy(rows))
+        return some._replace(image=_widened(some.image), text=_widened(some.text))
+
+    series = pl.Series("uid", [str(row) for row in range(n)] if uids is None else uids, dtype=pl.String)
+    return Embeddings(name, [SinglePart(series, select, hashed=digest.hexdigest())])
+
+
+def _widened(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _tensor(name: str, values: Any) -> Tensor:
+    try:
+        array = values if isinstance(values, Tensor) else np.asarray(values)
+    except ValueError:
+        array, reason = None, f"a ragged {type(values).__name__}"
+    else:
+        reason = " ".join(dict.fromkeys((str(getattr(array, "layout", "")), str(array.dtype)))).strip()
+    real = isinstance(array, np.ndarray) and array.dtype.kind in "fiu" and array.dtype != np.longdouble
+    if isinstance(array, Tensor):
+        real = array.layout == torch.strided and array.dtype != torch.bool and not array.is_complex()
+    if array is None or not real:
+        expected = "an array of real numbers: numpy, torch, or nested lists of equal lengths"
+        raise InputError(name, got=reason, expected=expected, hint="Give embeddings as returned by the model.")
+    if isinstance(array, Tensor):
+        array = array.detach().cpu()
+        return array.float() if array.dtype == torch.bfloat16 else array  # which numpy lacks
+    return torch.as_tensor(array.astype(array.dtype.newbyteorder("="), copy=False))  # torch has no other order
 
 
 def _names(uids: Any) -> list[str]:
@@ -270,18 +391,18 @@ def _names(uids: Any) -> list[str]:
     return [str(uid) for uid in uids]
 
 
-def _array_bank(bank: Any, pairs: Pairs, settings: Settings) -> Bank:
+def _array_bank(bank: Any, pairs: Pairs, settings: Settings) -> Pairs:
     if bank is None:
-        return Bank(pairs.only(draw(pairs.table["uid"], settings.bank_size, settings.seed), "drawn"), drawn=True)
+        return pairs.select(draw(pairs.uids, settings.bank_size, settings.seed), "drawn")
     try:
-        given = np.asarray(bank)
+        listed = np.asarray(bank)
     except ValueError:  # ragged
-        given = np.zeros((1, 1))
-    if given.dtype.kind in "OUS":
-        return bank_of_uids(_names(bank), pairs, "of uids")
-    rows = np.flatnonzero(given) if given.dtype == bool or not given.size else given
-    wrong = given.ndim != 1 or rows.dtype.kind not in "iu" or (given.dtype == bool and len(given) != len(pairs))
+        listed = np.zeros((1, 1))
+    if listed.dtype.kind in "OUS":
+        return _bank_of_uids(_names(bank), pairs, "of uids")
+    rows = np.flatnonzero(listed) if listed.dtype == bool or not listed.size else listed
+    wrong = listed.ndim != 1 or rows.dtype.kind not in "iu" or (listed.dtype == bool and len(listed) != len(pairs))
     wrong = wrong or (len(rows) and not 0 <= rows.min() <= rows.max() < len(pairs))
     expected = f"uids, row numbers from 0 to {len(pairs) - 1}, or a mask of {len(pairs)}"
     require(rows.size and not wrong, "bank", shorten(bank), expected, "Give the pairs that no model trained on.")
-    return Bank(pairs.only(pairs.table["uid"].gather(np.unique(rows)).to_list(), "of rows"), drawn=False)
+    return pairs.select(pairs.uids.gather(np.unique(rows)).to_list(), "of rows")

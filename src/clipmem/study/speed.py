@@ -14,7 +14,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +29,19 @@ from clipmem.base.machine import cores, memory, peak_memory, reset_peak_memory
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.require import require
 from clipmem.data.cache import build_cache
+from clipmem.data.pairs import Pairs
 from clipmem.data.sources import open_source
 from clipmem.mitigate.base import ready_model
-from clipmem.models import openclip, passes
+from clipmem.models import openclip
+from clipmem.models.embeddings import Model
 from clipmem.models.names import model_config
+from clipmem.models.numerics import threads
 from clipmem.models.outline import Outline, outline_of
 from clipmem.models.start import Start, freeze
 from clipmem.scoring.protocols import Protocol, protocol_of
 from clipmem.study import api, execution, pool, work
 from clipmem.study.execution import Execution
 from clipmem.study.plan import CACHE, PlannedStudy
-from clipmem.train.numerics import threads
 from clipmem.train.objectives import Towers, create_objective
 
 LONGEST = 86_400.0  # maximum seconds of a study without consent
@@ -174,26 +177,18 @@ class _Clock:
 
 def _embedding(folder: RunFolder, resources: execution.Execution) -> float:
     study = PlannedStudy(folder.path)
-    recipe, uids = study.recipe, study.pair_uids
-    encoder = openclip.create(recipe.model.name, seed=0)
+    load = partial(openclip.create, study.recipe.model.name, seed=0)
+    model = Model("", load, study.recipe.embed, study.recipe.train, resources.device)
+    every = Pairs("study", study.splits, pixels={model.geometry: study.pixels()})
 
     def once(n: int) -> float:
         started = time.monotonic()
-        passes.embed(
-            encoder,
-            study.pixels(),
-            study.rows[:n],
-            study.captions[:n],
-            uids[:n],
-            recipe.embed,
-            recipe.train,
-            device=resources.device,
-        )
+        model.embed(replace(every, table=every.table[:n]), captions=study.captions[:n], rows=study.rows[:n])
         return n / (time.monotonic() - started)
 
     with threads(resources.threads * resources.workers):
-        once(recipe.embed.batch_size)  # the first pass allocates
-        return once(len(uids))
+        once(study.recipe.embed.batch_size)  # the first pass allocates
+        return once(len(every))
 
 
 def _start(name: str) -> Start:

@@ -20,10 +20,9 @@ from clipmem.measure.linear_probe import validation_part
 from clipmem.measure.over_seeds import Statistics
 from clipmem.measure.prompts import TEMPLATES, Prompts, make_prompts, read_classnames
 from clipmem.measure.utility import PROBES, ZERO_SHOT, Classes, TestPairs, Utility, class_numbers, why_not
-from clipmem.models import passes
+from clipmem.models.numerics import threads
 from clipmem.scoring.protocols import protocol_of
 from clipmem.study.plan import PlannedStudy
-from clipmem.train.numerics import threads
 from clipmem.train.objectives import OBJECTIVES
 from clipmem.train.paired import TrainingSet
 
@@ -70,12 +69,7 @@ def measure(study: PlannedStudy, reporter: Reporter) -> tuple[dict[str, Any], di
         models = evaluated(study)
         reporter.begin("evaluate", len(models), "models")
         for model in models:
-            prompts = None
-            if test.texts:
-                encoder = study.load(model)
-                with study.computing(encoder):
-                    how: dict[str, Any] = {"batch_size": recipe.embed.batch_size, "device": resources.device}
-                    prompts = passes.embed_texts(encoder, test.texts, **how)
+            prompts = study.embedder(model).embed_texts(test.texts) if test.texts else None
             shown, side, embeddings = presentations(study.folder, model), study.side(model), study.embeddings(model)
             utility.add(side, model.seed, embeddings, prompts, presentations=shown)
             if validation:

@@ -17,12 +17,12 @@ from clipmem.base.folder import RunFolder
 from clipmem.base.job import refuse_other
 from clipmem.mitigate.base import Training, hooks_of, ready_model
 from clipmem.models import passes
+from clipmem.models.numerics import keep_memory
 from clipmem.study import child, execution
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.checkpoint import CHECKPOINT_FILE, EVERY, Checkpoints, TrainingStopped
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.loop import Timing, train
-from clipmem.train.numerics import keep_memory
 from clipmem.train.record import state_hash, write_changed
 
 EVERY_VARIABLE = "CLIPMEM_CHECKPOINT_SECONDS"

@@ -24,6 +24,7 @@ from clipmem.base.sections import TrainSection
 from clipmem.data.color import distort
 from clipmem.data.transfer import send
 from clipmem.data.views import Crops, draw_crops, normalize_pixels, pair_keys, render
+from clipmem.models.numerics import check_compiler, multiplying
 from clipmem.models.parts import rate_factors
 from clipmem.models.protocol import TrainableEncoder
 from clipmem.models.start import freeze, parts_of
@@ -32,7 +33,6 @@ from clipmem.train.checkpoint import Checkpoints, State, TrainingStopped
 from clipmem.train.distributed import ALONE, World, check_world
 from clipmem.train.frozen import embed_frozen
 from clipmem.train.hooks import NO_HOOKS, Hooks, Kind, Moment
-from clipmem.train.numerics import check_compiler, multiplying
 from clipmem.train.objectives import Objective, Towers, create_objective
 from clipmem.train.objectives.base import Images, Texts
 from clipmem.train.paired import TrainingSet

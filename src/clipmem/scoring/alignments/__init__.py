@@ -2,12 +2,9 @@
 
 from clipmem.base.recipes import Recipe
 from clipmem.scoring.alignments import clip, cmc, confidence, sslmem_image, sslmem_text
-from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment, Embedded, Head
+from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment
 
-__all__ = [
-    "ALIGNMENTS", "Alignment", "Embedded", "Head", "alignment_of", "clip", "cmc", "confidence", "sslmem_image",
-    "sslmem_text",
-]  # fmt: skip
+__all__ = ["ALIGNMENTS", "Alignment", "alignment_of", "clip", "cmc", "confidence", "sslmem_image", "sslmem_text"]
 
 
 def alignment_of(recipe: Recipe) -> Alignment:

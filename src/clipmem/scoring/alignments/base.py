@@ -5,56 +5,22 @@ text_bank) between models, without constants that cancel. Parts are computed blo
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clipmem.base.declared import own_settings
 from clipmem.base.registry import Registry
 from clipmem.base.section import Section
 from clipmem.base.sections import EmbedSection
-from clipmem.models.passes import Embeddings, chosen
+from clipmem.models.means import Means
 from clipmem.scoring.bank import BankSums
 from clipmem.stats.alignment import AlignmentParts, BankMeans
 
-Head = Callable[[Float[Tensor, "n d"]], Float[Tensor, "n class"]]
 Need = Literal["image views", "captions", "clean image", "caption variants", "held-out pairs", "labels", "class head"]
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """Embeddings of some pairs under one model.
-
-    Attributes:
-        image: ū, mean unit embedding of each pair's views, shape (n, d).
-        text: v̄, mean unit embedding of its captions, shape (n, d).
-        ok: Mask of pairs with finite, non-zero embeddings, shape (n,).
-        rows: Embeddings of single views and captions; None if only means were stored.
-        labels: Class of each pair, shape (n,); None without labels.
-        head: The model's class head on image embeddings, if it has one.
-    """
-
-    image: Float[Tensor, "n d"]
-    text: Float[Tensor, "n d"]
-    ok: Bool[Tensor, " n"]
-    rows: Embeddings | None = None
-    labels: Int[Tensor, " n"] | None = None
-    head: Head | None = None
-
-    def kept(self, ok: Bool[Tensor, " n"]) -> "Embedded":
-        """Return the pairs that are `ok`."""
-        return Embedded(
-            self.image[ok],
-            self.text[ok],
-            self.ok[ok],
-            None if self.rows is None else chosen(self.rows, torch.nonzero(ok)[:, 0]),
-            None if self.labels is None else self.labels[ok],
-            self.head,
-        )
 
 
 class Alignment(ABC):
@@ -73,6 +39,7 @@ class Alignment(ABC):
         needs: Requirements of a run.
         equation: The value under a single model m, then memorization.
         source: Publication.
+        means: Whether mean embeddings over views and captions suffice.
         finds_wrong_captions: Whether the interval of its AUROC for planted captions on the shipped data is above 0.5
             (docs/validation.md, "Planted wrong captions under each measure").
         Settings: Its table in the recipe's `[score]`, if it has one.
@@ -81,6 +48,7 @@ class Alignment(ABC):
 
     Settings: ClassVar[type[Section] | None] = None
     words: ClassVar[Mapping[str, Any]] = {}
+    means: ClassVar[bool] = False
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -101,12 +69,12 @@ class Alignment(ABC):
         """Refuse, before training, pairs that lack what this alignment needs; up to `spare` of them may."""
 
     @abstractmethod
-    def positive(self, pairs: Embedded) -> Float[Tensor, " n"]:
+    def positive(self, pairs: Means) -> Float[Tensor, " n"]:
         """Compute the part without the bank; raise an `InputError` if pairs or model lack what it needs."""
 
     def parts_against(
         self,
-        pairs: Embedded,
+        pairs: Means,
         bank: BankMeans,  # noqa: ARG002
         inside: Bool[Tensor, " n"],  # noqa: ARG002
     ) -> AlignmentParts:

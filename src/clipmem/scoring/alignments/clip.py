@@ -3,7 +3,8 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment, Embedded
+from clipmem.models.means import Means
+from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment
 from clipmem.scoring.bank import BankSums
 from clipmem.stats.alignment import AlignmentParts, BankMeans, alignment_parts_against
 
@@ -20,12 +21,13 @@ class Clip(Alignment):
     equation = "A = ū·v̄ - (ū·t̄ + ī·v̄); A(f) - A(g)"
     source = "Wang et al., ICLR 2025 (CLIPMem), weight 1"
     finds_wrong_captions = True
+    means = True
 
-    def positive(self, pairs: Embedded) -> Float[Tensor, " n"]:
+    def positive(self, pairs: Means) -> Float[Tensor, " n"]:
         """Compute ū·v̄."""
         return (pairs.image.double() * pairs.text.double()).sum(dim=-1)
 
-    def parts_against(self, pairs: Embedded, bank: BankMeans, inside: Bool[Tensor, " n"]) -> AlignmentParts:
+    def parts_against(self, pairs: Means, bank: BankMeans, inside: Bool[Tensor, " n"]) -> AlignmentParts:
         """Compute ū·v̄, ū·t̄ and ī·v̄."""
         return alignment_parts_against(pairs.image, pairs.text, bank, inside=inside)
 

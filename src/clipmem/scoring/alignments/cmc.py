@@ -3,7 +3,8 @@
 from jaxtyping import Bool
 from torch import Tensor
 
-from clipmem.scoring.alignments.base import ALIGNMENTS, Embedded, without_own
+from clipmem.models.means import Means
+from clipmem.scoring.alignments.base import ALIGNMENTS, without_own
 from clipmem.scoring.alignments.clip import Clip
 from clipmem.scoring.bank import BankSums
 from clipmem.stats.alignment import AlignmentParts, BankMeans
@@ -22,7 +23,7 @@ class Cmc(Clip):
     source = "MultiMem, ECCV 2026, two modalities"
     finds_wrong_captions = True
 
-    def parts_against(self, pairs: Embedded, bank: BankMeans, inside: Bool[Tensor, " n"]) -> AlignmentParts:
+    def parts_against(self, pairs: Means, bank: BankMeans, inside: Bool[Tensor, " n"]) -> AlignmentParts:
         """Compute ū·v̄, ½ (ū·t̄ + ū·ī) and ½ (ī·v̄ + t̄·v̄)."""
         across = super().parts_against(pairs, bank, inside)
         sides = ((across.image_bank, pairs.image, bank.image), (across.text_bank, pairs.text, bank.text))

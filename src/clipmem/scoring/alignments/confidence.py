@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipmem.base.errors import InputError
-from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment, Embedded
+from clipmem.models.means import Means
+from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment
 from clipmem.stats.confidence import class_probability
 
 _WHAT = "score.alignment = 'confidence'"
@@ -26,15 +27,15 @@ class Confidence(Alignment):
     source = "Feldman 2020; Feldman & Zhang 2020"
     finds_wrong_captions = False
 
-    def positive(self, pairs: Embedded) -> Float[Tensor, " n"]:
+    def positive(self, pairs: Means) -> Float[Tensor, " n"]:
         """Compute the mean probability over the views."""
-        if pairs.head is None or pairs.rows is None:
+        if pairs.head is None or pairs.single is None:
             expected, hint = "train.objective = 'supervised'", "Train such models, or choose another alignment."
             raise InputError(_WHAT, got="a model without a class head", expected=expected, hint=hint)
         if pairs.labels is None:
             hint = "Set data.label_column."
             raise InputError(_WHAT, got="pairs without labels", expected="a class for every pair", hint=hint)
-        image = pairs.rows.image
+        image = pairs.single.image
         n, views, width = image.shape
         logits = pairs.head(image.reshape(n * views, width))
         probability = class_probability(logits, pairs.labels.repeat_interleave(views))

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from clipmem.base.require import require
 from clipmem.base.sections import EmbedSection
-from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment, Embedded
+from clipmem.models.means import Means
+from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment
 from clipmem.stats.sslmem import view_distance
 
 
@@ -35,10 +36,10 @@ class SslmemImage(Alignment):
         """Refuse images with fewer than two views."""
         _check(max(1, settings.views))
 
-    def positive(self, pairs: Embedded) -> Float[Tensor, " n"]:
+    def positive(self, pairs: Means) -> Float[Tensor, " n"]:
         """Compute -L."""
-        _check(pairs.rows.image.shape[1] if pairs.rows else 1)
-        views = pairs.rows.image.double()  # pyright: ignore[reportOptionalMemberAccess]  checked above
+        _check(pairs.single.image.shape[1] if pairs.single else 1)
+        views = pairs.single.image.double()  # pyright: ignore[reportOptionalMemberAccess]  checked above
         return -view_distance(views[:, 0], views[:, 1:])
 
 

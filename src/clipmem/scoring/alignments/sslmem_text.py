@@ -9,8 +9,9 @@ from torch import Tensor
 from clipmem.base.require import require
 from clipmem.base.sections import EmbedSection
 from clipmem.data.edits import edits_of_single
+from clipmem.models.means import Means
 from clipmem.models.passes import Embeddings
-from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment, Embedded
+from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment
 from clipmem.stats.sslmem import text_view_distance
 
 
@@ -35,9 +36,9 @@ class SslmemText(Alignment):
         bare = sum(len(own) < 2 and index not in edited for index, own in enumerate(captions))
         _check(bare if bare > spare else 0)
 
-    def positive(self, pairs: Embedded) -> Float[Tensor, " n"]:
+    def positive(self, pairs: Means) -> Float[Tensor, " n"]:
         """Compute -L."""
-        rows = pairs.rows
+        rows = pairs.single
         if rows is None:
             _check(len(pairs.image))
             return torch.zeros(0, dtype=torch.float64)

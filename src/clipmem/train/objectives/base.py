@@ -20,10 +20,10 @@ from clipmem.base.registry import Registry
 from clipmem.base.require import require
 from clipmem.base.section import Section
 from clipmem.base.sections import TrainSection
+from clipmem.models.numerics import computing
 from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.hooks import NO_HOOKS, Hooks, Kind, Moment
-from clipmem.train.numerics import computing
 
 OBJECTIVE_FILE = "objective.safetensors"
 # a tower's inputs; its embeddings if it is frozen

@@ -1,0 +1,339 @@
+"""Embeddings of pairs under one model, and `embed`, the way from pairs and models to arrays on disk.
+
+A part of the work is a range of consecutive pairs under one model. Its key is the hash of both and of the settings; it
+writes its arrays, then its marker (see `base.job`). So a stopped call resumes at the first unfinished part.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clipmem.base.atomic import is_free
+from clipmem.base.hashing import data_fingerprint, json_sha256
+from clipmem.base.images import Geometry
+from clipmem.base.job import Job, cut, refuse_other
+from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.require import require
+from clipmem.base.sections import EmbedSection, TrainSection
+from clipmem.data.pairs import BLOCK, Pairs
+from clipmem.data.quarantine import Problem, read_quarantine, write_quarantine
+from clipmem.models import given, passes
+from clipmem.models.layout import CARD, StoredPart, is_layout, open_parts, read_card, write_card, write_part
+from clipmem.models.means import Means, stack, unit_means
+from clipmem.models.numerics import LONG, computing
+from clipmem.models.protocol import DualEncoder, geometry_of
+from clipmem.stats.similarity import pair_means
+
+NO_DIRECTION = "zero or non-finite embedding"
+QUARANTINE = "quarantine.parquet"
+CHUNK = 1024  # pairs whose embeddings are in memory at a time
+_BLOCKS = 8  # of decoded images in a part
+_CROPS = TrainSection()  # pyright: ignore[reportCallIssue]  default crops of a study
+
+
+@dataclass(eq=False)
+class Model:
+    """A model, loaded on first use, and how it embeds.
+
+    Attributes:
+        name: Name in errors: the address of an existing model.
+        load: Loads the model.
+        settings: Views, caption edits and batch size.
+        crops: The crops of random views; by default those of a study.
+        device: `cpu` or `cuda`.
+        precision: `fp32`, `tf32`, or `bf16` = autocast.
+        files: Files of an existing model.
+    """
+
+    name: str
+    load: Callable[[], DualEncoder]
+    settings: EmbedSection
+    crops: TrainSection = _CROPS
+    device: str = "cpu"
+    precision: str = "fp32"
+    files: given.GivenModel | None = None
+
+    @classmethod
+    def find(cls, address: str, settings: EmbedSection, *, device: str = "cpu", precision: str = "fp32") -> "Model":
+        """Find an existing model by its address (see `models.given`)."""
+        files = given.find(address)
+        return cls(address, partial(given.load, files), settings, device=device, precision=precision, files=files)
+
+    @cached_property
+    def encoder(self) -> DualEncoder:
+        """The model."""
+        return self.load()
+
+    @property
+    def geometry(self) -> Geometry:
+        """The geometry of its images."""
+        return geometry_of(self.encoder)
+
+    def content(self) -> dict[str, Any]:
+        """Return the hashes of its files."""
+        return given.content(self.files) if self.files else {}
+
+    def embed(
+        self,
+        pairs: Pairs,
+        *,
+        settings: EmbedSection | None = None,
+        captions: Sequence[Sequence[str]] | None = None,
+        rows: Int[np.ndarray, " n"] | None = None,
+        **more: Any,
+    ) -> passes.Embeddings:
+        """Embed decoded pairs in memory.
+
+        Args:
+            pairs: Pairs with `pixels` in the model's geometry.
+            settings: Other settings than the model's own.
+            captions: Other captions than those of the pairs.
+            rows: Row of each pair in `pixels`; by default its own.
+            more: Further arguments of `passes.embed`.
+        """
+        rows = np.arange(len(pairs)) if rows is None else rows
+        captions = pairs.captions if captions is None else captions
+        how = {"settings": settings or self.settings, "crops": self.crops, "device": self.device}
+        pixels, uids = pairs.pixels[self.geometry], pairs.uids.to_list()
+        with computing(self.precision, self.device, tokens=getattr(self.encoder, "tokens", LONG)):
+            return passes.embed(self.encoder, pixels, rows, captions, uids, **how, **more)
+
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "m d"]:
+        """Embed texts without images, such as class prompts; float32, not normalized."""
+        with computing(self.precision, self.device, tokens=getattr(self.encoder, "tokens", LONG)):
+            return passes.embed_texts(self.encoder, texts, batch_size=self.settings.batch_size, device=self.device)
+
+
+@dataclass(frozen=True, eq=False)
+class SinglePart:
+    """Embeddings of single views and captions.
+
+    Attributes:
+        uids: The uid of each pair.
+        select: Reads the embeddings of some rows.
+        exact: Whether to average in float64; embeddings without a direction are then an error.
+        content: A hash of them.
+    """
+
+    uids: pl.Series
+    select: Callable[[Int[np.ndarray, " k"]], passes.Embeddings]
+    exact: bool = False
+    hashed: str = ""
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    def read(self, rows: Int[np.ndarray, " k"]) -> Means:
+        """Read and average the embeddings of some rows."""
+        single = self.select(rows)
+        if not self.exact:
+            return unit_means(single.image, single.text, single.text_pair)._replace(single=single)
+        image, text = pair_means(single.image.double(), single.text.double(), single.text_pair)
+        return Means(image, text, torch.ones(len(rows), dtype=torch.bool), single)
+
+    def content(self) -> str:
+        """Return the hash."""
+        return self.hashed
+
+
+@dataclass(eq=False)
+class Embeddings:
+    """Embeddings of pairs under one model: parts on disk, or in memory.
+
+    Attributes:
+        name: Name in errors.
+        parts: The parts; a pair may be in several, of which the first is read.
+        cards: How the embeddings of each folder were made; None for those of another writer.
+        problems: Pairs that have no embeddings.
+    """
+
+    name: str
+    parts: Sequence[StoredPart | SinglePart]
+    cards: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict[str, Mapping[str, Any] | None])
+    problems: Sequence[Problem] = ()
+
+    @classmethod
+    def open(cls, folder: Path, name: str = "") -> "Embeddings":
+        """Open a folder of embeddings."""
+        parts, card = open_parts(folder)
+        opened = cls(name or str(folder), parts, {str(folder): card}, read_quarantine(folder / QUARANTINE))
+        opened._check()
+        return opened
+
+    def joined(self, other: "Embeddings") -> "Embeddings":
+        """Add the embeddings of other pairs under the same model."""
+        problems, cards = [*self.problems, *other.problems], {**self.cards, **other.cards}
+        both = Embeddings(self.name, [*self.parts, *other.parts], cards, problems)
+        both._check()
+        return both
+
+    def _check(self) -> None:
+        widths = sorted({part.width for part in self.parts if isinstance(part, StoredPart)})
+        require(len(widths) < 2, f"embeddings in {self.name}", f"widths {widths}", "one width", "Use one model.")
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return np.cumsum([0, *map(len, self.parts)])
+
+    @cached_property
+    def uids(self) -> pl.Series:
+        """The uid of each row."""
+        return pl.concat([pl.Series("uid", [], dtype=pl.String), *(part.uids.alias("uid") for part in self.parts)])
+
+    def rows(self, uids: pl.Series) -> Int[np.ndarray, " n"]:
+        """Return the row of each pair, -1 for none."""
+        first = self.uids.to_frame().with_row_index("row").unique("uid", keep="first", maintain_order=True)
+        joined = uids.alias("uid").to_frame().join(first, on="uid", how="left", maintain_order="left")
+        return joined["row"].cast(pl.Int64).fill_null(-1).to_numpy()
+
+    def read(self, rows: Int[np.ndarray, " k"]) -> Means:
+        """Read the embeddings of some rows, in the given order."""
+        order = np.argsort(rows, kind="stable")
+        means = stack([self.parts[part].read(local) for part, local in self._split(rows[order])])
+        return means if (np.diff(order) == 1).all() else means.select(torch.from_numpy(np.argsort(order)))
+
+    def chunks(self, size: int = CHUNK) -> Iterator[Means]:
+        """Read the embeddings of all rows, some at a time."""
+        for start in range(0, len(self), size):
+            yield self.read(np.arange(start, min(start + size, len(self))))
+
+    def means(self) -> Means:
+        """Read the mean unit embeddings of all rows."""
+        return stack([chunk._replace(single=None) for chunk in self.chunks()])
+
+    def captions(self, rows: Int[np.ndarray, " k"]) -> list[list[str]]:
+        """Return the captions of some rows; empty if they are unknown."""
+        found = dict[int, list[str]]()
+        for number, local in self._split(np.sort(rows)):
+            part = self.parts[number]
+            texts = part.captions(local) if isinstance(part, StoredPart) else [[]] * len(local)
+            found |= zip((self._starts[number] + local).tolist(), texts, strict=True)
+        return [found[row] for row in rows.tolist()]
+
+    @property
+    def most_captions(self) -> int:
+        """The largest number of captions of a pair."""
+        return max((part.most_captions for part in self.parts if isinstance(part, StoredPart)), default=1)
+
+    def content(self) -> dict[str, Any]:
+        """Return the hash of the arrays and their metadata."""
+        return {"embeddings": json_sha256([part.content() for part in self.parts])}
+
+    def _split(self, rows: Int[np.ndarray, " k"]) -> list[tuple[int, np.ndarray]]:
+        part = np.searchsorted(self._starts, rows, side="right") - 1
+        return [(int(k), rows[part == k] - self._starts[k]) for k in np.unique(part)]
+
+
+def embed(
+    models: Sequence[Model],
+    pairs: Pairs,
+    folders: Sequence[Path],
+    settings: Mapping[str, Any],
+    *,
+    block: int | None = None,
+    part: int | None = None,
+    single: bool = False,
+    reporter: Reporter | None = None,
+) -> list[Embeddings]:
+    """Embed pairs with several models, each into a folder of its own; images are decoded once for all models.
+
+    Args:
+        models: The models; one that is there twice is run once.
+        pairs: The pairs, with images.
+        folders: A folder for each model: new, or one that the same call made in part.
+        settings: What else determines the embeddings, for the folder's `clipmem.json`; with `dtype = "float16"` the
+            means are stored in half the space.
+        block: Decoded pairs in memory.
+        part: Pairs in a part.
+        single: Whether to store single views and captions beside their means.
+        reporter: Progress reporter.
+
+    Returns:
+        The embeddings under each model. Pairs that do not decode or have no direction are their `problems`.
+
+    Raises:
+        InputError: A folder has other files, or embeddings of another model, data or settings.
+    """
+    reporter, block = reporter or Quiet(), block or BLOCK
+    part = part or _BLOCKS * block
+    pieces = list(cut(len(pairs), part, "part"))
+    digits = len(str(len(pieces)))  # as in clip-retrieval
+    about = {**settings, "data": data_fingerprint(pairs.uids), "pairs": len(pairs), "parts": len(pieces), "part": part}
+    about |= {"single": True} if single else {}
+    cards = [{"name": model.name, "model": model.content(), **about} for model in models]
+    jobs = [Job(folder) for folder in folders]
+    for folder, card in zip(folders, cards, strict=True):
+        _check_claim(folder, card)
+    keys = {
+        (k, name): json_sha256([card["model"], about, pairs.uids[rows.start : rows.stop].to_list()])
+        for name, rows in pieces
+        for k, card in enumerate(cards)
+    }
+    waiting = {
+        name: [k for k, job in enumerate(jobs) if (job.facts(name) or {}).get("key") != keys[k, name]]
+        for name, _ in pieces
+    }
+    started = time.monotonic()
+    reporter.begin("embed", sum(len(rows) for name, rows in pieces if waiting[name]), "pairs")
+    for number, (name, rows) in enumerate(pieces):
+        lacking = list(dict.fromkeys(models[k] for k in waiting[name]))
+        if not lacking:
+            continue
+        embedded: dict[Model, list[Means]] = {model: [] for model in lacking}
+        tables, undecodable = list[pl.DataFrame](), list[Problem]()
+        for decoded in pairs.blocks(rows, block, sorted({model.geometry for model in lacking})):
+            tables.append(decoded.table)
+            undecodable += decoded.problems
+            for model in lacking if len(decoded) else ():
+                found = model.embed(decoded)
+                means = unit_means(found.image, found.text, found.text_pair)
+                embedded[model].append(means._replace(single=found) if single else means)
+            reporter.advance(len(decoded) + len(decoded.problems))
+        table = pl.concat(tables)
+        for k in waiting[name]:
+            means = stack(embedded[models[k]])
+            usable = pl.Series(means.ok.numpy(), dtype=pl.Boolean)
+            problems = [*undecodable, *(Problem(pairs.data, key, NO_DIRECTION) for key in table["key"].filter(~usable))]
+            metadata = table.filter(usable).select(
+                pl.col("key").alias("image_path"), pl.col("captions").list.first().alias("caption"), "uid", "captions"
+            )
+            write_card(folders[k], cards[k])  # not before: a model that fails must not claim the folder
+            means = means if means.ok.all() else means.select(torch.nonzero(means.ok)[:, 0])
+            if settings.get("dtype") == "float16":
+                means = means._replace(image=means.image.half(), text=means.text.half())
+            files = write_part(folders[k], number, digits, means, metadata)
+            # without its time, so that a stopped and resumed call ends with the same bytes
+            jobs[k].finish(name, files, 0.0, {"key": keys[k, name], "problems": [list(entry) for entry in problems]})
+    for folder, job in zip(folders, jobs, strict=True):
+        listed = [Problem(*entry) for name, _ in pieces for entry in job.outputs(name)[1]["problems"]]
+        if pairs.problems or listed:
+            write_quarantine(folder / QUARANTINE, [*pairs.problems, *listed])
+    reporter.end("embed", time.monotonic() - started)
+    return [Embeddings.open(folder, model.name) for model, folder in zip(models, folders, strict=True)]
+
+
+def _check_claim(folder: Path, card: Mapping[str, Any]) -> None:
+    """Refuse a folder of other files, or of embeddings that were made otherwise."""
+    there, hint = read_card(folder), "Choose another folder, or delete it."
+    free = there is not None or (is_free(folder) and not is_layout(folder))
+    got, expected = f"a folder with other files and no {CARD}", "a new folder, or one created by clipmem"
+    require(free, f"{folder}", got, expected, "Choose another folder.")
+    if there is not None:
+        makers = [f"{one.get('name', 'a model')} (files {json_sha256(one.get('model'))[:8]})" for one in (there, card)]
+        same = there.get("model") == card["model"]
+        require(same, f"{folder}", f"embeddings by {makers[0]}", f"embeddings by {makers[1]}", hint)
+        before = {key: value for key, value in there.items() if key not in {"format", "rows", "name"}}
+        now = {key: value for key, value in card.items() if key != "name"}
+        refuse_other(f"{folder} was made with other settings", before, now, hint)
