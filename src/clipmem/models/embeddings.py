@@ -6,7 +6,7 @@ writes its arrays, then its marker (see `base.job`). So a stopped call resumes a
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -291,37 +291,42 @@ def embed(
         lacking = list(dict.fromkeys(models[k] for k in waiting[name]))
         if not lacking:
             continue
-        embedded: dict[Model, list[Means]] = {model: [] for model in lacking}
-        tables, undecodable = list[pl.DataFrame](), list[Problem]()
-        for decoded in pairs.blocks(rows, block, sorted({model.geometry for model in lacking})):
-            tables.append(decoded.table)
-            undecodable += decoded.problems
-            for model in lacking if len(decoded) else ():
-                found = model.embed(decoded)
-                means = unit_means(found.image, found.text, found.text_pair)
-                embedded[model].append(means._replace(single=found) if single else means)
-            reporter.advance(len(decoded) + len(decoded.problems))
-        table = pl.concat(tables)
+        decoded, embedded = _embed_rows(lacking, pairs, rows, block, single=single, reporter=reporter)
         for k in waiting[name]:
-            means = stack(embedded[models[k]])
-            usable = pl.Series(means.ok.numpy(), dtype=pl.Boolean)
-            problems = [*undecodable, *(Problem(pairs.data, key, NO_DIRECTION) for key in table["key"].filter(~usable))]
-            metadata = table.filter(usable).select(
-                pl.col("key").alias("image_path"), pl.col("captions").list.first().alias("caption"), "uid", "captions"
-            )
-            write_card(folders[k], cards[k])  # not before: a model that fails must not claim the folder
-            means = means if means.ok.all() else means.select(torch.nonzero(means.ok)[:, 0])
+            means, ok = embedded[models[k]], pl.Series(embedded[models[k]].ok.numpy(), dtype=pl.Boolean)
+            without = [Problem(pairs.data, key, NO_DIRECTION) for key in decoded.keys.filter(~ok)]
+            means = means if ok.all() else means.select(torch.nonzero(means.ok)[:, 0])
             if settings.get("dtype") == "float16":
                 means = means._replace(image=means.image.half(), text=means.text.half())
+            write_card(folders[k], cards[k])  # not before: a model that fails must not claim the folder
+            first = pl.col("captions").list.first().alias("caption")
+            metadata = decoded.table.filter(ok).select(pl.col("key").alias("image_path"), first, "uid", "captions")
             files = write_part(folders[k], number, digits, means, metadata)
-            # without its time, so that a stopped and resumed call ends with the same bytes
-            jobs[k].finish(name, files, 0.0, {"key": keys[k, name], "problems": [list(entry) for entry in problems]})
+            facts = {"key": keys[k, name], "problems": [list(entry) for entry in (*decoded.problems, *without)]}
+            jobs[k].finish(name, files, 0.0, facts)  # without its time: equal bytes after a stop
     for folder, job in zip(folders, jobs, strict=True):
         listed = [Problem(*entry) for name, _ in pieces for entry in job.outputs(name)[1]["problems"]]
         if pairs.problems or listed:
             write_quarantine(folder / QUARANTINE, [*pairs.problems, *listed])
     reporter.end("embed", time.monotonic() - started)
     return [Embeddings.open(folder, model.name) for model, folder in zip(models, folders, strict=True)]
+
+
+def _embed_rows(
+    models: Sequence[Model], pairs: Pairs, rows: range, block: int, *, single: bool, reporter: Reporter
+) -> tuple[Pairs, dict[Model, Means]]:
+    """Decode some rows block by block; return the pairs that decode, and their embeddings under each model."""
+    blocks, embedded = list[Pairs](), {model: list[Means]() for model in models}
+    for decoded in pairs.blocks(rows, block, sorted({model.geometry for model in models})):
+        for model in models if len(decoded) else ():
+            vectors = model.embed(decoded)
+            means = unit_means(vectors.image, vectors.text, vectors.text_pair)
+            embedded[model].append(means._replace(single=vectors) if single else means)
+        blocks.append(replace(decoded, pixels={}))
+        reporter.advance(len(decoded) + len(decoded.problems))
+    problems = [problem for decoded in blocks for problem in decoded.problems]
+    usable = replace(pairs, table=pl.concat([decoded.table for decoded in blocks]), problems=problems)
+    return usable, {model: stack(means) for model, means in embedded.items()}
 
 
 def _check_claim(folder: Path, card: Mapping[str, Any]) -> None:
