@@ -1,8 +1,5 @@
 """Labeled data of `clipmem evaluate`: the format is told by content."""
 
-import itertools
-import threading
-import time
 from functools import partial
 from pathlib import Path
 
@@ -83,28 +80,14 @@ def test_data_without_labels_are_read_without_them(folder, name):
         )
 
 
-def test_models_in_threads_decode_once_and_leave_the_attention_as_it_was(folder, monkeypatch):
+def test_images_are_decoded_once_per_geometry_and_attention_is_left_as_it_was(folder, monkeypatch):
     encoders = [openclip.create(name, seed=1) for name in ("clipmem-micro", "clipmem-tiny", "clipmem-tiny")]
     assert len({geometry_of(one) for one in encoders}) == 2
     models = [TestedModel(f"m{k}", 0, partial(lambda one: one, one)) for k, one in enumerate(encoders)]
-    order, together, decoded = itertools.count(), threading.Barrier(3, timeout=60), []
-    build, embed = evaluating.build_cache, evaluating.passes.embed
-
-    def slowly(file, *given, **named):
-        decoded.append(file)
-        time.sleep(0.05)
-        build(file, *given, **named)
-
-    def overlapping(*given, **named):
-        place = next(order)
-        together.wait()
-        time.sleep(0.1 * place)  # the first to begin ends first
-        return embed(*given, **named)
-
-    monkeypatch.setattr(evaluating, "build_cache", slowly)
-    monkeypatch.setattr(evaluating.passes, "embed", overlapping)
+    decoded, build = [], evaluating.build_cache
+    monkeypatch.setattr(evaluating, "build_cache", lambda file, *a, **k: decoded.append(file) or build(file, *a, **k))
     before = _cur_sdpa_kernel_backends()
-    evaluating.evaluate_source(
+    document = evaluating.evaluate_source(
         models,
         Recipe(
             data=data_section(folder / "both.parquet", "", label="class", caption=None, image=None),
@@ -114,6 +97,8 @@ def test_models_in_threads_decode_once_and_leave_the_attention_as_it_was(folder,
         resources=Execution("cpu", "fp32", 1, 3),
     )
     assert len(decoded) == 2
+    assert list(document["metrics"]) == ["m0", "m1", "m2"]
+    assert document["metrics"]["m1"] == document["metrics"]["m2"] != document["metrics"]["m0"]
     assert _cur_sdpa_kernel_backends() == before
 
 
