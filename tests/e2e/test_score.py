@@ -149,6 +149,16 @@ def test_embeddings_on_disk_give_the_same_bits(world, scored, tmp_path):
         score(world, embeddings=kept, views=1)
 
 
+def test_single_views_are_stored_for_alignments_that_need_them(world, tmp_path):
+    settings = {"alignment": "sslmem-image", "views": 2}
+    expected = score(world, **settings)
+    assert score(world, embeddings=tmp_path / "kept", **settings).equals(expected)
+    again = clipmem.score([], [], embeddings=tmp_path / "kept", **settings)
+    assert again.equals(expected)
+    with pytest.raises(InputError, match=r"got single = True there, None now,"):
+        score(world, embeddings=tmp_path / "kept", views=2)
+
+
 def test_bf16_is_near(world, scored):
     ours = score(world, precision="bf16")
     assert not ours["clipmem"].equals(scored["clipmem"])
