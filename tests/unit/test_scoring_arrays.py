@@ -300,7 +300,7 @@ def test_a_finished_table_is_not_made_again_and_other_settings_are_refused(tmp_p
         (
             (arrays(1), arrays(2)),
             {"views": -1},
-            "score: views: got -1, expected 0 or more. `clipmem init` prints every key with its meaning.",
+            "views: got -1, expected 0 or more. Omit it for the default.",
         ),
         (
             (arrays(1), arrays(2)),

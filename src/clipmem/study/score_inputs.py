@@ -69,7 +69,10 @@ class Settings(EmbedSection):
         try:
             checked = cls.model_validate(settings)
         except ValidationError as error:
-            raise explain(error, "score", cls) from None
+            problem = explain(error, "", cls)
+            name, unknown = problem.what.removeprefix(": "), problem.got == "an unknown key"
+            expected, hint = ("a setting", problem.hint) if unknown else (problem.expected, "Omit it for the default.")
+            raise InputError(name, got=problem.got, expected=expected, hint=hint) from None
         device = execution.resolve(recipe_from({}), 1, device=checked.device).device
         return checked.model_copy(update={"device": device})
 
