@@ -43,7 +43,8 @@ def test_the_wheel_has_the_package_and_nothing_else(built):
     source = ROOT / "src" / "clipmem"
     expected = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
     # the sources of the explorer's page: the wheel has what is built of them
-    assert files == {name for name in expected if "__pycache__" not in name and not name.startswith("report/explorer/app/")}
+    sources = "report/explorer/app/"
+    assert files == {name for name in expected if "__pycache__" not in name and not name.startswith(sources)}
     assert {"py.typed", "data/assets/emoji.parquet", "data/assets/README.md"} <= files
     assert {name for name in names if not name.startswith(("clipmem/", info))} == set()
     assert {f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"} <= set(names)
