@@ -7,7 +7,7 @@ nearest images that near cells find, and seconds.
 
 `python experiments/curate/scale.py size N` curates N pairs of stored features, 512 numbers each: those of one of
 2,000 things, with noise. It prints seconds and memory. With `--closed-form` it scores them with that estimator of
-`clipmem estimate` instead.
+`clipmem score` instead.
 """
 
 import argparse

@@ -5,7 +5,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
+from clipmem.base.progress import Reporter
+from clipmem.cli.shell import Screen, command
 
+
+@command
 def reproduce(
     *,
     finding: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = (),
@@ -16,7 +20,8 @@ def reproduce(
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
     device: Literal["auto", "cpu", "cuda"] = "auto",
     engine: str = "local",
-) -> None:
+    reporter: Reporter,
+) -> Screen:
     """Replicate the published experiments and test their findings.
 
     Estimates the time, trains all missing runs, and writes findings.json and a page with each finding next to the
@@ -35,28 +40,22 @@ def reproduce(
         device: Device to compute on.
         engine: Execution engine: local, ray, or ray://HEAD:PORT.
     """
-    from rich.console import Console
-
-    from clipmem.cli.terminal import TerminalReporter
-    from clipmem.report.terminal import print_screen
-    from clipmem_reproduce.page import KIND
+    from clipmem_reproduce.page import KIND  # imports torch, as the next ones
     from clipmem_reproduce.reproduction import PAGE
     from clipmem_reproduce.reproduction import reproduce as run
 
     scale = scale or ("published" if regime == "coco" else "laptop" if finding else "tiny")
     folder = out or Path(f"clipmem-reproduce-{regime}-{scale}")
-    progress = Console(stderr=True)
-    with TerminalReporter(progress) as reporter:
-        document = run(
-            folder,
-            findings=finding,
-            scale=scale,
-            regime=regime,
-            seeds=seeds,
-            settings=set_,
-            device=device,
-            engine=engine,
-            reporter=reporter,
-            log=reporter.note,
-        )
-    print_screen(KIND, document, Console(), f"Page: {folder / PAGE}")
+    document = run(
+        folder,
+        findings=finding,
+        scale=scale,
+        regime=regime,
+        seeds=seeds,
+        settings=set_,
+        device=device,
+        engine=engine,
+        reporter=reporter,
+        log=reporter.note,
+    )
+    return Screen(KIND, document, f"Page: {folder / PAGE}")

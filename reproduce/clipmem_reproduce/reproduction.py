@@ -9,18 +9,18 @@ from clipmem import Recipe
 from clipmem.base.atomic import is_free, write_json
 from clipmem.base.folder import RunFolder
 from clipmem.base.job import Job, refuse_other
-from clipmem.base.machine import cores
+from clipmem.base.machine import check_device, cores
 from clipmem.base.manifest import recipe_hash
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Overrides
 from clipmem.base.require import require, require_one_of
+from clipmem.data.sources import open_source
 from clipmem.report.formats import duration
 from clipmem.report.page import write_page
 from clipmem.report.run import is_finished
 from clipmem.scoring.protocols import protocol_of
 from clipmem.study import pool
 from clipmem.study.api import find_recipe
-from clipmem.study.early import check_device, check_source
 from clipmem.study.localizing import localize_run
 from clipmem_reproduce.effects import Results
 from clipmem_reproduce.finding import Context, judge
@@ -94,7 +94,7 @@ def reproduce(
     }
     runs = unique(base, [item for of_finding in needed.values() for item in of_finding.items()])
     check_device(device)
-    check_source(base.data)
+    open_source(base.data)
     _claim(out, {"regime": regime, "scale": scale, "recipe_sha256": recipe_hash(base)})
     maker = Maker(out, base, device=device, engine=engine, reporter=reporter)
     maker.write_index(runs)

@@ -1,35 +1,40 @@
 """clipmem: measure, localize and mitigate memorization in CLIP-style image-text models. torch is imported lazily."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clipmem._version import __version__
+from clipmem.base.lazy import names_of
 
 if TYPE_CHECKING:  # at run time the names below are loaded when first used
     from clipmem import functional, mitigate
     from clipmem.base.errors import ClipmemError, InputError, RunError
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
     from clipmem.report.comparison_page import compare
-    from clipmem.study.api import load_run, run
+    from clipmem.study.api import audit, evaluate, load_pairs, load_run, run, score
     from clipmem.study.curating import curate
     from clipmem.study.run import Run
-    from clipmem.study.scoring import score
     from clipmem.train.recorder import AlignmentRecorder
 
+# public name → its module; "" = a module of this package
 _HOMES = {
     "AlignmentRecorder": "clipmem.train.recorder",
     "ClipmemError": "clipmem.base.errors",
     "InputError": "clipmem.base.errors",
-    "RunError": "clipmem.base.errors",
     "Recipe": "clipmem.base.recipes",
+    "Run": "clipmem.study.run",
+    "RunError": "clipmem.base.errors",
+    "audit": "clipmem.study.api",
     "compare": "clipmem.report.comparison_page",
     "curate": "clipmem.study.curating",
     "dump_recipe": "clipmem.base.recipes",
+    "evaluate": "clipmem.study.api",
+    "functional": "",
+    "load_pairs": "clipmem.study.api",
     "load_recipe": "clipmem.base.recipes",
-    "Run": "clipmem.study.run",
     "load_run": "clipmem.study.api",
+    "mitigate": "",
     "run": "clipmem.study.api",
-    "score": "clipmem.study.scoring",
+    "score": "clipmem.study.api",
 }
 
 __all__ = [
@@ -40,10 +45,13 @@ __all__ = [
     "Run",
     "RunError",
     "__version__",
+    "audit",
     "compare",
     "curate",
     "dump_recipe",
+    "evaluate",
     "functional",
+    "load_pairs",
     "load_recipe",
     "load_run",
     "mitigate",
@@ -51,13 +59,7 @@ __all__ = [
     "score",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in {"functional", "mitigate"}:
-        return importlib.import_module(f"clipmem.{name}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'clipmem' has no attribute {name!r}")
+__getattr__ = names_of(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -27,7 +27,8 @@ def test_help_is_instant_and_imports_no_torch():
     )
     shown = subprocess.run([sys.executable, "-c", code + probe], capture_output=True, text=True, check=True).stdout
     for command in (
-        "demo", "init", "run", "data", "score", "embed", "evaluate", "localize", "audit", "compare", "report", "doctor",
+        "demo", "init", "run", "curate", "inspect", "export", "score", "evaluate", "audit", "localize", "view",
+        "compare", "validate-estimators", "doctor", "Start", "Your data", "Models", "Results", "Research",
     ):  # fmt: skip
         assert command in shown
     # the probe itself must be able to fail
@@ -81,7 +82,7 @@ def test_run_then_report(recipe, tmp_path):
     assert run.manifest["command"] == f"clipmem run {recipe} --set train.lr=2e-3 --out '{out}'"
     page = (out / "report" / "index.html").read_bytes()
     (out / "report" / "index.html").unlink()
-    again = clip("report", out)
+    again = clip("view", out, "--report")
     assert again.returncode == 0, again.stderr
     assert (out / "report" / "index.html").read_bytes() == page
     assert clip("run", recipe, "--set", "train.lr=2e-3", "--out", out).stderr.count("done before") == 7
@@ -103,7 +104,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(recipe, tmp_path):
     assert too_many.returncode == 2
     assert "1,914 in the data" in too_many.stderr
     assert not (tmp_path / "x").exists()
-    not_a_run = clip("report", tmp_path)
+    not_a_run = clip("view", tmp_path, "--report")
     assert not_a_run.returncode == 2
     assert "no recipe.toml in it" in not_a_run.stderr
     assert clip("rnu").returncode == 2

@@ -18,7 +18,7 @@ from tests.e2e.running import clip, clip_alone
 from tests.report.other_runs import add_localize
 from tests.report.run_folder import build_run
 
-WITHOUT_TABLES = {"init", "embed", "export", "ids", "view"}  # these write or serve files and print one sentence
+WITHOUT_TABLES = {"init", "pairs", "ids", "embeddings"}  # these write files and print one sentence
 
 
 def leaves(parent, *words):
@@ -47,12 +47,12 @@ def as_json(*arguments):
 
 def test_the_screens_of_a_run_are_its_documents(finished, tmp_path):
     run = shutil.copytree(finished.path, tmp_path / "run")
-    assert as_json("report", run) == json.loads((run / "summary.json").read_text())
-    assert clip("report", run).stdout.startswith("CLIPMem by role")
+    assert as_json("view", run, "--report") == json.loads((run / "summary.json").read_text())
+    assert clip("view", run, "--report").stdout.startswith("CLIPMem by role")
 
 
 def test_documents_of_data_and_declarations():
-    inspected = as_json("data", "inspect", "emoji")
+    inspected = as_json("inspect", "emoji")
     assert inspected["usable"]
     declared = as_json("doctor", "--declared")
     assert declared["protocol"].keys() >= {"four-way", "subsample", "given"}
@@ -76,9 +76,9 @@ def test_the_document_of_a_localization(tmp_path):
 
 
 def test_bad_input_is_reported_as_without_it(tmp_path):
-    done = clip("report", tmp_path, "--json")
+    done = clip("view", tmp_path, "--report", "--json")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == clip("report", tmp_path).stderr
+    assert done.stderr == clip("view", tmp_path, "--report").stderr
 
 
 def test_version_names_the_libraries_without_importing_them():
@@ -94,7 +94,7 @@ def test_version_names_the_libraries_without_importing_them():
 @pytest.mark.parametrize(("more", "colored"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_no_color(more, colored):
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-    done = clip_alone("data", "--help", env={**environment, "FORCE_COLOR": "1", **more})
+    done = clip_alone("export", "--help", env={**environment, "FORCE_COLOR": "1", **more})
     assert ("\x1b[36m" in done.stdout) == colored
 
 

@@ -226,7 +226,7 @@ def test_with_a_model(planted, run, tmp_path):
     assert "similarity_score" in table.columns
     assert table.height == N
     stored = tmp_path / "stored"
-    assert clip("embed", "--model", model, "--data", path, "--out", stored).returncode == 0
+    assert clip("export", "embeddings", "--model", model, "--data", path, "--out", stored).returncode == 0
     done = clip("curate", path, "--model", stored, "--out", tmp_path / "again")
     assert done.returncode == 0, done.stderr
     assert pl.read_parquet(tmp_path / "again" / "suspects.parquet").equals(table)
@@ -285,7 +285,7 @@ def test_refused(planted, tmp_path, monkeypatch):
     assert "without a usable pair" in refused(none)
     path, _ = planted
     folder = tmp_path / "images"
-    assert clip("data", "export", path, "--to", "imagefolder", "--out", folder).returncode == 0
+    assert clip("export", "pairs", path, "--to", "imagefolder", "--out", folder).returncode == 0
     assert "--write" in refused(folder, "--write", folder / "clean")
     assert "--out" in refused(folder, "--out", folder / "out")
     assert "--write" in refused(path, "--write", folder)

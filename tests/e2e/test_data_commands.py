@@ -1,4 +1,4 @@
-"""`clipmem data`: what is said of a data set, other formats with the same uids and bytes, lists of uids."""
+"""`clipmem inspect` and `export`: what is said of a data set, other formats with the same uids, lists of uids."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from clipmem.base.recipes import dump_recipe
 from clipmem.base.sections import DataSection
 from clipmem.data import inspection
 from clipmem.data.sources import detect, open_source
-from clipmem.study.data_commands import export, inspect
+from clipmem.study.pairs import export, inspect
 from clipmem.study.starting import start
 from clipmem.testing.tiny import encoded_image, tiny_recipe
 from tests.e2e.running import clip, clip_alone
@@ -59,7 +59,7 @@ def harmless(text):
 
 
 def test_inspect_says_what_lies_there(hostile):
-    done = clip("data", "inspect", hostile, "--time")
+    done = clip("inspect", hostile, "--time")
     assert done.returncode == 0, done.stderr
     assert harmless(done.stdout)
     assert max(map(len, done.stdout.splitlines())) <= 100
@@ -82,7 +82,7 @@ def test_inspect_says_what_lies_there(hostile):
 
 
 def test_inspect_as_json_is_the_same_document(hostile):
-    done = clip("data", "inspect", hostile, "--json")
+    done = clip("inspect", hostile, "--json")
     assert done.returncode == 0, done.stderr
     assert harmless(done.stdout)
     found = json.loads(done.stdout)
@@ -171,17 +171,17 @@ def numbered(path, n):
 
 
 def test_inspect_exits_with_2_when_the_data_cannot_be_used(tmp_path):
-    nothing = clip("data", "inspect", tmp_path)
+    nothing = clip("inspect", tmp_path)
     assert nothing.returncode == 2
     assert nothing.stderr.startswith("clipmem: [data] path: got ")
     pl.DataFrame({"image": [encoded_image(1)[:90]], "captions": ["cut"]}).write_parquet(tmp_path / "cut.parquet")
-    broken = clip("data", "inspect", tmp_path / "cut.parquet")
+    broken = clip("inspect", tmp_path / "cut.parquet")
     assert broken.returncode == 2
     assert "1 truncated image" in " ".join(broken.stdout.split())
     assert broken.stderr.splitlines()[-1] == (
         f"clipmem: {tmp_path / 'cut.parquet'}: got no decodable image (of 1), expected images. See the reasons above."
     )
-    other = clip("data", "inspect", tmp_path, "--set", "train.lr=1")
+    other = clip("inspect", tmp_path, "--set", "train.lr=1")
     assert other.returncode == 2
     assert other.stderr.splitlines()[-1] == (
         "clipmem: --set train.lr=1: got a setting of another section, expected data.KEY=VALUE. See the keys of "
@@ -192,7 +192,7 @@ def test_inspect_exits_with_2_when_the_data_cannot_be_used(tmp_path):
 def test_a_message_that_quotes_the_data_moves_no_cursor(tmp_path):
     name = tmp_path / "\x1b[31mred\u202e.parquet"
     name.write_bytes(b"nothing")
-    done = clip("data", "inspect", name)
+    done = clip("inspect", name)
     assert done.returncode == 2
     assert harmless(done.stderr)
 
@@ -250,13 +250,13 @@ def test_labels_and_groups_survive(tmp_path):
 
 def test_export_refuses_a_folder_with_something_in_it(hostile, tmp_path):
     (tmp_path / "mine").write_text("mine")
-    done = clip("data", "export", hostile, "--to", "parquet", "--out", tmp_path)
+    done = clip("export", "pairs", hostile, "--to", "parquet", "--out", tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         f"clipmem: {tmp_path}: got an existing file or folder, expected a new or empty folder. "
         "Choose another --out DIR."
     )
-    fresh = clip("data", "export", hostile, "--to", "parquet", "--out", tmp_path / "new")
+    fresh = clip("export", "pairs", hostile, "--to", "parquet", "--out", tmp_path / "new")
     assert fresh.returncode == 0, fresh.stderr
     assert fresh.stdout.startswith(f"wrote 13 pairs to {tmp_path / 'new'}; 14 records read: 13 pairs")
 
@@ -300,7 +300,7 @@ def test_export_knows_how_many_pairs_there_are(hostile, tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("exported", [False, True])
 def test_output_that_cannot_be_written_is_one_line(hostile, tmp_path, exported):
-    arguments = ["data", "export", hostile, "--to", "parquet", "--out", tmp_path / "out"] if exported else ["--help"]
+    arguments = ["export", "pairs", hostile, "--to", "parquet", "--out", tmp_path / "out"] if exported else ["--help"]
     with Path("/dev/full").open("w") as full:
         done = clip_alone(*arguments, stdout=full)
     assert done.returncode == 1
@@ -323,7 +323,7 @@ def test_a_reader_that_went_away_is_no_error_message(arguments):
 def test_lists_of_a_run(finished, tmp_path):
     ranked = finished.scores.filter(role="candidate").sort("clipmem", "uid", descending=[True, False])
     for name in ("ids.txt", "ids.parquet", "ids.npy", "ids.csv"):
-        done = clip("data", "ids", finished.path, "--top", "5", "--role", "candidate", "--out", tmp_path / name)
+        done = clip("export", "ids", finished.path, "--top", "5", "--role", "candidate", "--out", tmp_path / name)
         assert (done.returncode, done.stdout) == (0, f"wrote 5 uids to {tmp_path / name}\n")
     expected = ranked["uid"].head(5).to_list()
     assert (tmp_path / "ids.txt").read_text().splitlines() == expected
@@ -336,7 +336,7 @@ def test_lists_of_a_run(finished, tmp_path):
     rows = list(csv.DictReader(io.StringIO((tmp_path / "ids.csv").read_text())))
     assert [row["uid"] for row in rows] == expected
     rest = clip(
-        "data", "ids", finished.path, "--top", "5", "--role", "candidate", "--invert", "--out", tmp_path / "r.txt"
+        "export", "ids", finished.path, "--top", "5", "--role", "candidate", "--invert", "--out", tmp_path / "r.txt"
     )
     assert rest.stdout == f"wrote {finished.scores.height - 5} uids to {tmp_path / 'r.txt'}\n"
     kept = (tmp_path / "r.txt").read_text().splitlines()
@@ -346,10 +346,10 @@ def test_lists_of_a_run(finished, tmp_path):
 def test_lists_of_any_table_of_scores(tmp_path):
     uids = [f"{k:032x}" for k in range(4)]
     pl.DataFrame({"uid": uids, "mine": [2, 9, 9, None]}).write_parquet(tmp_path / "s.parquet")
-    done = clip("data", "ids", tmp_path / "s.parquet", "--by", "mine", "--out", tmp_path / "a.txt")
+    done = clip("export", "ids", tmp_path / "s.parquet", "--by", "mine", "--out", tmp_path / "a.txt")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a.txt").read_text().splitlines() == [uids[1], uids[2], uids[0]]
-    clip("data", "ids", tmp_path / "s.parquet", "--by", "mine", "--bottom", "1", "--out", tmp_path / "b.txt")
+    clip("export", "ids", tmp_path / "s.parquet", "--by", "mine", "--bottom", "1", "--out", tmp_path / "b.txt")
     assert (tmp_path / "b.txt").read_text() == uids[0] + "\n"
 
 
@@ -372,7 +372,7 @@ def test_lists_of_any_table_of_scores(tmp_path):
 )
 def test_a_list_that_cannot_be_made_is_one_line(finished, tmp_path, arguments, message):
     from clipmem.base.errors import InputError
-    from clipmem.study.data_commands import write_list
+    from clipmem.study.pairs import write_list
 
     options = dict(zip((name.strip("-") for name in arguments[::2]), arguments[1::2], strict=True))
     choice = {name: int(value) if value.isdigit() else value for name, value in options.items() if name != "out"}
@@ -401,7 +401,7 @@ def test_a_study_of_hostile_captions_harms_no_output(tmp_path):
     assert "<script" not in page
     stored = pl.read_parquet(tmp_path / "run" / "pairs.parquet")
     assert sorted(text for texts in stored["captions"].to_list() for text in texts) == sorted(captions)
-    listed = clip("data", "ids", tmp_path / "run", "--out", tmp_path / "all.csv")
+    listed = clip("export", "ids", tmp_path / "run", "--out", tmp_path / "all.csv")
     assert listed.returncode == 0, listed.stderr
     table = list(csv.DictReader(io.StringIO((tmp_path / "all.csv").read_bytes().decode(), newline="")))
     assert len(table) == 120

@@ -11,10 +11,10 @@ from rich.console import Console
 import clipmem
 from clipmem.base.errors import InputError
 from clipmem.base.tables import SCHEMAS
-from clipmem.cli.report import report
 from clipmem.models import passes
 from clipmem.report.terminal import print_run
 from clipmem.testing.tiny import tiny_recipe, write_parquet
+from tests.e2e.running import clip
 from tests.reference import loops_dejavu as loops
 
 
@@ -58,7 +58,7 @@ def test_the_gaps_are_those_of_the_loops(finished):
         assert ours == pytest.approx(np.mean(gaps, axis=0).tolist(), abs=1e-12)
 
 
-def test_a_folder_of_before_is_reported_without_it(finished, tmp_path, capsys):
+def test_a_folder_of_before_is_reported_without_it(finished, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(finished.path, old)
     for file in ("dejavu.json", "dejavu.parquet"):
@@ -67,14 +67,13 @@ def test_a_folder_of_before_is_reported_without_it(finished, tmp_path, capsys):
     recipe = (old / "recipe.toml").read_text().split("\n[dejavu]")[0].replace('object_column = ""\n', "")
     assert "object_column" not in recipe
     (old / "recipe.toml").write_text(recipe)
-    report(old)
-    assert "Déjà Vu" not in capsys.readouterr().out
+    assert "Déjà Vu" not in clip("view", old, "--report").stdout
     assert "dejavu" not in clipmem.load_run(old).summary
     assert 'id="dejavu"' not in (old / "report" / "index.html").read_text(encoding="utf-8")
     assert clipmem.load_run(old).pairs["objects"].to_list() == [[]] * 1914
 
 
-def test_a_protocol_without_f_and_g_says_why(tmp_path, capsys):
+def test_a_protocol_without_f_and_g_says_why(tmp_path):
     recipe = tiny_recipe("protocol=subsample", "subsample.models=4", "train.epochs=1")
     run = clipmem.run(recipe, tmp_path / "run")
     skipped = run.summary["dejavu"]["skipped"]
@@ -82,8 +81,7 @@ def test_a_protocol_without_f_and_g_says_why(tmp_path, capsys):
     assert not (run.path / "evaluate" / "dejavu.parquet").exists()
     page = run.report.read_text(encoding="utf-8")
     assert "Déjà Vu memorization was not measured: not defined for protocol" in page
-    report(run.path)
-    assert "Déjà Vu memorization was not measured" in capsys.readouterr().out
+    assert "Déjà Vu memorization was not measured" in clip("view", run.path, "--report").stdout
 
 
 def test_objects_of_the_user(tmp_path):

@@ -50,7 +50,7 @@ def bare(folder, *arguments):
 
 
 def test_the_c_locale_without_a_home(pairs, tmp_path):
-    told = bare(tmp_path / "cwd", "data", "inspect", pairs)
+    told = bare(tmp_path / "cwd", "inspect", pairs)
     assert (told.returncode, told.stderr) == (0, b"")
     assert b"130" in told.stdout
     assert all(one < 128 for one in told.stdout)  # what the locale lacks is written out

@@ -1,4 +1,4 @@
-"""`clipmem estimate`: with half-models, with one model, without any; what is refused, and what is written."""
+"""Estimates by `clipmem run --budget` and `clipmem score`: what is refused, and what is written."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def recipe(tmp_path_factory):
 @pytest.fixture(scope="module")
 def estimated(recipe, tmp_path_factory):
     out = tmp_path_factory.mktemp("estimate") / "run"
-    done = clip("estimate", recipe, "--budget", 2, "--out", out)
+    done = clip("run", recipe, "--budget", 2, "--out", out)
     assert done.returncode == 0, done.stderr
     return done, clipmem.load_run(out)
 
@@ -56,7 +56,7 @@ def test_a_lost_score_is_made_again_with_the_same_bytes(estimated, recipe):
     before = contents(run.path)
     for name in ("scores.parquet", "estimates.parquet", "stages/score.json", "stages/report.json"):
         (run.path / name).unlink()
-    assert clip("estimate", recipe, "--budget", 2, "--out", run.path).returncode == 0
+    assert clip("run", recipe, "--budget", 2, "--out", run.path).returncode == 0
     assert contents(run.path) == before
 
 
@@ -64,7 +64,7 @@ def test_a_lost_score_is_made_again_with_the_same_bytes(estimated, recipe):
 def test_a_small_budget_trains_f_alone(recipe, tmp_path):
     """A budget below one pair of half-models ends with the closed form; a second run makes the same bytes."""
     out = tmp_path / "run"
-    done = clip("estimate", recipe, "--budget", 0.2, "--out", out)
+    done = clip("run", recipe, "--budget", 0.2, "--out", out)
     assert done.returncode == 0, done.stderr
     assert max(len(line) for line in done.stdout.splitlines() if str(tmp_path) not in line) <= 100
     assert [file.name for file in (out / "models").iterdir()] == ["f"]
@@ -76,7 +76,7 @@ def test_a_small_budget_trains_f_alone(recipe, tmp_path):
     before = contents(out)
     for name in ("estimates.parquet", "stages/estimate.json"):
         (out / name).unlink()
-    assert clip("estimate", recipe, "--budget", 0.2, "--out", out).returncode == 0
+    assert clip("run", recipe, "--budget", 0.2, "--out", out).returncode == 0
     assert contents(out) == before
 
 
@@ -84,9 +84,9 @@ def test_an_existing_f_is_not_trained(estimated, recipe, tmp_path):
     """With f and the record of its training, estimates that need no half-models are those of the study that made f."""
     _, before = estimated
     f = shutil.copytree(before.path / "models/f/seed-0", tmp_path / "f")
-    given = ("--model", f, "--trajectory", f / "trajectory.npz")
+    given = ("--set", f"halves.model={f}", "--set", f"halves.trajectory={f / 'trajectory.npz'}")
     out = tmp_path / "run"
-    done = clip("estimate", recipe, *given, "--budget", 1, "--out", out)
+    done = clip("run", recipe, *given, "--budget", 1, "--out", out)
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in (out / "models").iterdir()) == ["half-a", "half-b"]
     run = clipmem.load_run(out)
@@ -99,11 +99,11 @@ def test_an_existing_f_is_not_trained(estimated, recipe, tmp_path):
     assert (out / "report/index.html").is_file()
     before_bytes = contents(out)
     (out / "stages/report.json").unlink()
-    assert clip("estimate", recipe, *given, "--budget", 1, "--out", out).returncode == 0
+    assert clip("run", recipe, *given, "--budget", 1, "--out", out).returncode == 0
     assert contents(out) == before_bytes
     weights = "open_clip_model.safetensors"
     (f / weights).write_bytes((before.path / "models/half-a/seed-0" / weights).read_bytes())
-    changed = clip("estimate", recipe, *given, "--budget", 1, "--out", out)
+    changed = clip("run", recipe, *given, "--budget", 1, "--out", out)
     assert changed.returncode == 2
     assert weights in changed.stderr
 
@@ -114,7 +114,7 @@ def test_without_training(estimated, tmp_path, with_model):
     captions = [[f"{('red', 'blue', 'gray')[k % 3]} thing {k % 7}"] for k in range(220)]
     data = write_parquet(tmp_path / "pairs.parquet", 220, captions=captions)
     model = ["--model", run.path / "models/f/seed-0"] if with_model else []
-    done = clip("estimate", *model, "--data", data, "--out", tmp_path / "scores.parquet")
+    done = clip("score", *model, "--data", data, "--out", tmp_path / "scores.parquet")
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 100
     scores = read_table(tmp_path / "scores.parquet", "estimates")
@@ -128,21 +128,22 @@ def test_without_training(estimated, tmp_path, with_model):
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        ([], "clipmem estimate"),
-        (["RECIPE", "--data", "emoji"], "clipmem estimate"),
-        (["--model", "somewhere"], "--model"),
-        (["RECIPE", "--trajectory", "RECIPE"], "--trajectory"),
-        (["RECIPE", "--model", "F", "--trajectory", "NONE"], "--trajectory"),
-        (["RECIPE", "--model", "F", "--set", "model.name=clipmem-tiny"], "[halves] model"),
-        (["RECIPE", "--budget", "0"], "--budget"),
-        (["RECIPE", "--budget", "-1"], "--budget"),
-        (["RECIPE", "--budget", "inf"], "--budget"),
-        (["RECIPE", "--set", "halves.pairs=0"], "[halves] estimator"),
-        (["RECIPE", "--budget", "9", "--proxy", "clipmem-tiny"], "--proxy clipmem-tiny"),
-        (["--data", "emoji", "--budget", "1"], "--budget"),
-        (["--data", "emoji", "--out", "scores.csv"], "--out"),
-        (["--data", "SMALL", "--out", "s.parquet"], "data small.parquet"),
-        (["--data", "SAME", "--out", "s.parquet"], "captions"),
+        (["score"], "--data"),
+        (["score", "--model", "F"], "--data"),
+        (["score", "--data", "emoji", "--trajectory", "RECIPE"], "--trajectory"),
+        (["score", "--data", "emoji", "--model", "F", "--trajectory", "NONE"], "--trajectory"),
+        (["score", "--data", "emoji", "--model", "F", "--views", "2", "--bank", "emoji"], "--views, --bank"),
+        (["score", "--data", "emoji", "--model", "F", "--target", "F"], "--model"),
+        (["score", "--data", "emoji", "--out", "scores.csv"], "--out"),
+        (["score", "--data", "SMALL", "--out", "s.parquet"], "data small.parquet"),
+        (["score", "--data", "SAME", "--out", "s.parquet"], "captions"),
+        (["run", "RECIPE", "--set", "halves.trajectory=NONE"], "[halves] trajectory"),
+        (["run", "RECIPE", "--budget", "1", "--set", "halves.model=F", "--set", "model.name=clipmem-tiny"], "[halves]"),
+        (["run", "RECIPE", "--budget", "0"], "--budget"),
+        (["run", "RECIPE", "--budget", "-1"], "--budget"),
+        (["run", "RECIPE", "--budget", "inf"], "--budget"),
+        (["run", "RECIPE", "--set", "protocol=halves", "--set", "halves.pairs=0"], "[halves] estimator"),
+        (["run", "RECIPE", "--budget", "9", "--set", "halves.proxy=clipmem-tiny"], "[halves] proxy clipmem-tiny"),
     ],
 )
 def test_refused(estimated, recipe, tmp_path, monkeypatch, arguments, what):
@@ -153,7 +154,8 @@ def test_refused(estimated, recipe, tmp_path, monkeypatch, arguments, what):
     write_parquet(tmp_path / "same.parquet", 210, captions=[["a thing"]] * 210)
     named = {"RECIPE": recipe, "SMALL": "small.parquet", "SAME": "same.parquet", "NONE": "none.npz"}
     named |= {"F": run.path / "models/f/seed-0"}
-    done = clip("estimate", *(named.get(one, one) for one in arguments))
+    parted = [(one, one.partition("=") if "=" in one else ("", "", one)) for one in arguments]
+    done = clip(*(f"{key}{equals}{named[value]}" if value in named else one for one, (key, equals, value) in parted))
     assert done.returncode == 2
     assert f"{what}" in done.stderr.split(": got")[0]
     assert not list(tmp_path.glob("runs*"))

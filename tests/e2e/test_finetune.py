@@ -17,7 +17,7 @@ from clipmem.base.recipes import dump_recipe
 from clipmem.models import given, openclip
 from clipmem.models.names import SHIPPED
 from clipmem.study.api import FINETUNE_RECIPES, find_recipe
-from clipmem.study.data_commands import inspect
+from clipmem.study.pairs import inspect
 from clipmem.study.plan import PlannedStudy
 from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.running import clip, start, undisturbed_study
@@ -165,16 +165,16 @@ def test_bad_input_exits_with_2(base, tmp_path, monkeypatch, settings, words):
 
 
 def test_models_show(base):
-    done = clip("models", "show", base, "--set", "train.freeze=[image,text.embeddings]", "--json")
+    done = clip("inspect", base, "--set", "train.freeze=[image,text.embeddings]", "--json")
     found = json.loads(done.stdout)
     frozen = [one for one in found["parts"] if one["part"].startswith("image") or one["part"] == "text.embeddings"]
     assert [one["trained"] for one in frozen] == [0] * len(frozen)
     assert all(one["trained"] == one["parameters"] for one in found["parts"] if one not in frozen)
     for name in SHIPPED:
-        lines = clip("models", "show", name).stdout.splitlines()
+        lines = clip("inspect", name).stdout.splitlines()
         assert max(map(len, lines)) <= 100
-    assert clip("models", "show", base, "--names").stdout.count("visual.") > 20
-    assert clip("models", "show", "ViT-B-99").returncode == 2
+    assert clip("inspect", base, "--names").stdout.count("visual.") > 20
+    assert clip("inspect", "ViT-B-99").returncode == 2
 
 
 @pytest.mark.slow

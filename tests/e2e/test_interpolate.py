@@ -50,7 +50,7 @@ def tuned(settings, tmp_path_factory):
 @pytest.fixture(scope="module")
 def compared(tuned, tmp_path_factory):
     out = tmp_path_factory.mktemp("compared") / "out"
-    done = clip("compare", tuned, "--interpolate", "0,0.5,1", "--out", out)
+    done = clip("evaluate", tuned, "--interpolate", "0,0.5,1", "--out", out)
     assert done.returncode == 0, done.stderr
     return out, done.stdout
 
@@ -104,7 +104,7 @@ def test_models_that_were_not_trained_have_no_cost(compared, tuned):
 def test_again_it_does_nothing(compared, tuned, tmp_path):
     place = tuned / "interpolate"
     before = {file: file.stat().st_mtime_ns for file in place.rglob("*") if file.is_file() and file.name != ".lock"}
-    done = clip("compare", tuned, "--interpolate", "0.5,0", "--out", tmp_path / "out")
+    done = clip("evaluate", tuned, "--interpolate", "0.5,0", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert {file: file.stat().st_mtime_ns for file in before} == before
     again, first = (json.loads((out / "compare.json").read_text()) for out in (tmp_path / "out", compared[0]))
@@ -212,9 +212,10 @@ def labeled(tmp_path_factory):
 
 def test_two_checkpoints_alone(tuned, model, labeled, tmp_path):
     end = tuned / "models" / "f" / "seed-0"
-    done = clip("compare", model, end, "--interpolate", "1,0.5,0", "--data", labeled, "--out", tmp_path)
+    file = tmp_path / "between.json"
+    done = clip("evaluate", "--model", model, end, "--interpolate", "1,0.5,0", "--data", labeled, "--out", file)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "interpolate.json").read_text())
+    found = json.loads(file.read_text())
     assert list(found["metrics"]) == ["alpha 0", "alpha 0.5", "alpha 1"]
     done = clip("evaluate", "--model", model, end, "--data", labeled, "--out", tmp_path / "ends.json")
     assert done.returncode == 0, done.stderr
@@ -227,7 +228,7 @@ def test_two_checkpoints_alone(tuned, model, labeled, tmp_path):
 def test_checkpoints_of_other_shapes_are_refused_by_name(tuned, labeled, tmp_path):
     openclip.create("clipmem-tiny", seed=0).save(tmp_path / "other")
     ends = tmp_path / "other", tuned / "models" / "f" / "seed-0"
-    done = clip("compare", *ends, "--interpolate", "0.5", "--data", labeled, "--out", tmp_path / "out")
+    done = clip("evaluate", "--model", *ends, "--interpolate", "0.5", "--data", labeled, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "parameter positional_embedding" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -239,22 +240,19 @@ def test_checkpoints_of_other_shapes_are_refused_by_name(tuned, labeled, tmp_pat
         ("RUN", "--interpolate", "0,2"),
         ("RUN", "--interpolate", "0,x"),
         ("RUN", "--interpolate", "1"),
-        ("RUN", "RUN", "--interpolate", "0.5"),
-        ("RUN", "RUN", "--data", "x"),
-        ("RUN", "--data", "x", "--interpolate", "0.5"),
-        ("RUN", "--interpolate", "0.5", "--along", "train.epochs"),
+        ("RUN", "--data", "emoji", "--interpolate", "0.5"),
+        ("--model", "RUN/models/f/seed-0", "--data", "emoji", "--interpolate", "0.5"),
     ],
 )
 def test_command_lines_that_are_refused(tuned, arguments, tmp_path):
-    named = [tuned if one == "RUN" else one for one in arguments]
-    done = clip("compare", *named, "--out", tmp_path / "out")
+    done = clip("evaluate", *(one.replace("RUN", str(tuned)) for one in arguments), "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "--interpolate" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_from_scratch_is_refused(base, tmp_path):
-    done = clip("compare", base, "--interpolate", "0.5", "--out", tmp_path / "out")
+    done = clip("evaluate", base, "--interpolate", "0.5", "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "models trained from scratch" in done.stderr
     assert not (base / "interpolate").exists()

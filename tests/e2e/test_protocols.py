@@ -8,11 +8,11 @@ import pytest
 import clipmem
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.folder import RunFolder
-from clipmem.cli.terminal import run_and_show
 from clipmem.report.comparison import compare
 from clipmem.report.run import read_finished
-from clipmem.study import api
+from clipmem.study import stages
 from clipmem.testing.tiny import tiny_recipe
+from tests.e2e.running import clip
 from tests.e2e.test_study import contents
 
 STUDIES = {
@@ -106,7 +106,7 @@ def test_f_only_is_finished_without_scores(twins):
     assert caught.value.got == "protocol 'f-only', without scores"
 
 
-@pytest.mark.parametrize("use", [api.report, lambda run: RunFolder(run).read("seed_scores")])
+@pytest.mark.parametrize("use", [stages.renew_run, lambda run: RunFolder(run).read("seed_scores")])
 def test_f_only_says_that_it_has_no_scores(twins, use):
     with pytest.raises(InputError) as caught:
         use(twins / "f-only")
@@ -114,13 +114,14 @@ def test_f_only_says_that_it_has_no_scores(twins, use):
     assert caught.value.expected == "a run with scores"
 
 
-def test_f_only_resumes_and_prints_its_utility(twins, capsys):
+def test_f_only_resumes_and_prints_its_utility(twins):
     before = contents(twins / "f-only")
     folder = RunFolder(twins / "f-only")
     for stage in ("train", "embed", "evaluate"):
         folder.marker(stage).unlink()
-    run_and_show(folder.path / "recipe.toml", folder.path)
+    done = clip("run", folder.path / "recipe.toml", "--out", folder.path)
+    assert done.returncode == 0
     assert contents(folder.path) == before
-    shown = capsys.readouterr().out
+    shown = done.stdout
     assert "Utility on" in shown
     assert str(folder.path / "evaluate" / "utility.json") in shown.replace("\n", "")

@@ -89,14 +89,14 @@ def test_exactly_the_broken_ones_are_listed(studies):
 
 
 def test_the_count_is_shown_in_the_terminal_and_in_the_report(studies):
-    shown = clip("report", studies["mixed"].path)
+    shown = clip("view", studies["mixed"].path, "--report")
     sentence = (
         "5 problems, 128 pairs used: 1 empty caption, 1 empty file, 1 not an image of a known format, "
         "1 too many pixels, 1 truncated image"
     )
     assert f"{sentence}. They are listed in quarantine.parquet." in " ".join(shown.stdout.split())
     assert f"{sentence} (listed in quarantine.parquet)" in (studies["mixed"].path / "report" / "index.html").read_text()
-    assert "pairs used" not in clip("report", studies["good"].path).stdout
+    assert "pairs used" not in clip("view", studies["good"].path, "--report").stdout
 
 
 def test_strict_stops_at_the_first_with_exit_code_2(studies, tmp_path):

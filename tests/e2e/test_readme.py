@@ -73,14 +73,14 @@ def test_the_commands_exist():
     ).stdout
     used = set(re.findall(r"^clipmem (\w+)", "".join(blocks("sh", OWN_DATA)), flags=re.MULTILINE))
     assert used == {
-        "data", "init", "run", "localize", "report", "score", "embed", "evaluate", "compare", "reproduce"
+        "inspect", "init", "run", "localize", "view", "score", "export", "evaluate", "compare", "reproduce"
     }  # fmt: skip
     used |= set(re.findall(r"`clipmem (\w+)", README))
-    assert {"init", "run", "estimate", "score", "curate", "audit", "view", "compare"} <= used
+    assert {"init", "run", "score", "curate", "audit", "view", "compare"} <= used
     # of a package of its own (reproduce/), which has its own tests
     assert all(f" {command} " in shown for command in used - {"reproduce"})
     settings = re.findall(r"--set (\S+=[^\s`]+)", OWN_DATA)
-    assert len(settings) == 5
+    assert len(settings) == 6
     load_recipe("", settings)
 
 

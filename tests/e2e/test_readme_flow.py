@@ -60,7 +60,7 @@ def test_the_commands_work_as_they_stand(write, source, path, tmp_path, monkeypa
     write(tmp_path / "photos", [(name, data, list(texts)) for name, data, texts in emoji_pairs(PAIRS)])
     monkeypatch.chdir(tmp_path)
     every = commands()
-    assert [command[1] for command in every] == ["data", "init", "run", "localize", "report"]
+    assert [command[1] for command in every] == ["inspect", "init", "run", "localize", "view"]
     for command in every:
         assert typed(command) == 0, (command, capsys.readouterr().err)
     recipe = load_recipe(Path("study.toml").read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from clipmem.testing.tiny import tiny_recipe
 LONG, DEVICE, NUL = "x" * 10_000, "/proc/self/mem", "a\0b"
 SET = ["run", "quick", "--out", "new", "--set"]
 PAIR = ["score", "--out", "s.parquet", "--reference", "clipmem-micro@weights.pt"]
+EMBED = ["export", "embeddings", "--model"]
 GIVEN = ["--set", 'protocol="given"', "--set", 'given.reference=["."]', "--set"]
 # the arguments, and what the message says of them
 CASES = {
@@ -32,20 +33,26 @@ CASES = {
     "alignment": ([*SET, "score.alignment=clpi"], "Did you mean 'clip'"),
     "key": ([*SET, "train.epoch=3"], "Did you mean 'epochs'?"),
     "model": ([*PAIR, "--target", "ViT-B-33"], "'ViT-B-32'"),
-    "model of data inspect": (["data", "inspect", "emoji", "--model", "clipmem-tny"], "'clipmem-tiny'"),
+    "architecture to time": (["inspect", "emoji", "--architecture", "clipmem-tny"], "'clipmem-tiny'"),
     "source of evaluate": (["evaluate", "--model", ".", "--source", "emojy"], "'emoji'"),
     # empty paths, such as shell variables that are not set
     "empty data to curate": (["curate", ""], "data: got an empty path"),
-    "empty data to inspect": (["data", "inspect", ""], "data: got an empty path"),
-    "empty data to export": (["data", "export", "", "--to", "parquet", "--out", "new"], "data: got an empty path"),
+    "empty data to inspect": (["inspect", ""], "data: got an empty path"),
+    "empty data to export": (["export", "pairs", "", "--to", "parquet", "--out", "new"], "data: got an empty path"),
     "empty data to score": (["score", "--out", "s.parquet", "--data", ""], "data: got an empty path"),
     "empty bank": (["score", "--out", "s.parquet", "--data", "emoji", "--bank", ""], "data: got an empty path"),
-    "empty data to embed": (["embed", "--model", ".", "--data", "", "--out", "new"], "data: got an empty path"),
-    "empty data to estimate": (["estimate", "--data", ""], "data: got an empty path"),
+    "empty data to embed": (
+        [*EMBED, ".", "--data", "", "--out", "new"],
+        "data: got an empty path",
+    ),
+    "empty data to rank": (["score", "--data", ""], "data: got an empty path"),
     "empty data to evaluate": (["evaluate", "--model", ".", "--data", ""], "data: got an empty path"),
-    "empty data to compare": (["compare", ".", ".", "--interpolate", "0", "--data", ""], "data: got an empty path"),
+    "empty data to interpolate": (
+        ["evaluate", "--model", ".", ".", "--interpolate", "0", "--data", ""],
+        "data: got an empty path",
+    ),
     "empty data to start from": (["init", "new.toml", "--data", ""], "data: got an empty path"),
-    "empty members": (["audit", "--model", ".", "--members", "", "--nonmembers", "x"], "--members: got no data"),
+    "empty members": (["audit", "--model", ".", "--members", "", "--nonmembers", "x"], "data: got an empty path"),
     # paths that are not there
     "no recipe": (["run", "none.toml"], "No such file"),
     "no data": ([*SET, "data.source=auto", "--set", "data.path=none"], "no such file or folder"),
@@ -56,9 +63,12 @@ CASES = {
     "no class names": ([*SET, "evaluate.classnames=none.csv"], "[evaluate] classnames none.csv"),
     "no target": ([*PAIR, "--target", "none", "--data", "emoji"], "model 'none'"),
     "no checkpoint": ([*PAIR, "--target", "clipmem-micro@none.pt", "--data", "emoji"], "no such file after @"),
-    "no pairs": ([*PAIR, "--target", ".", "--reference", ".", "--data", "none"], "model 'clipmem-micro@weights.pt'"),
-    "no model": (["embed", "--model", "none", "--data", "emoji", "--out", "new"], "model 'none'"),
-    "no pairs to embed": (["embed", "--model", ".", "--data", "none", "--out", "new"], "no such file or folder"),
+    "no pairs": ([*PAIR, "--target", ".", "--reference", ".", "--data", "none"], "no such file or folder"),
+    "no model": ([*EMBED, "none", "--data", "emoji", "--out", "new"], "model 'none'"),
+    "no pairs to embed": (
+        [*EMBED, ".", "--data", "none", "--out", "new"],
+        "no such file or folder",
+    ),
     "no run to evaluate": (["evaluate", "none"], "no such folder"),
     "nothing to evaluate": (["evaluate"], "neither a run folder nor --model"),
     "no model to evaluate": (["evaluate", "--model", "none", "--data", "emoji"], "model 'none'"),
@@ -66,19 +76,22 @@ CASES = {
     "no templates": (["evaluate", "--model", ".", "--data", ".", "--templates", "none"], "--templates none"),
     "no run to localize": (["localize", "none"], "no such folder"),
     "no run to compare": (["compare", "none", "other"], "no such folder"),
-    "no run to report": (["report", "none"], "no such folder"),
-    "no data to inspect": (["data", "inspect", "none"], "no such file or folder"),
-    "no data to export": (["data", "export", "none", "--to", "parquet", "--out", "new"], "no such file or folder"),
-    "no scores": (["data", "ids", "none", "--out", "a.txt"], "no such file"),
+    "no run to report": (["view", "none", "--report"], "no such folder"),
+    "no data to inspect": (["inspect", "none"], "no such file or folder"),
+    "no data to export": (["export", "pairs", "none", "--to", "parquet", "--out", "new"], "no such file or folder"),
+    "no scores": (["export", "ids", "none", "--out", "a.txt"], "no such file"),
     # places that hold something else
     "folder of others": (["run", "quick", "--out", "."], "a folder with other files"),
     "folder of another study": (["run", "mine.toml", "--out", "run", "--set", "train.lr=0.5"], "train.lr"),
     "file as run": (["run", "quick", "--out", "mine.toml"], "cannot write mine.toml"),
     "place without folders": (["run", "quick", "--out", "/proc/new"], "cannot write /proc/new"),
     "place of scores": (["score", "--out", "/proc/s.parquet", "--target", ".", "--reference", "."], "cannot write"),
-    "place of embeddings": (["embed", "--model", ".", "--data", "emoji", "--out", "/proc/new"], "cannot write"),
+    "place of embeddings": (
+        [*EMBED, ".", "--data", "emoji", "--out", "/proc/new"],
+        "cannot write",
+    ),
     "folder as recipe": (["run", "."], "not a regular file"),
-    "folder as scores": (["data", "ids", ".", "--out", "a.txt"], "no recipe.toml"),
+    "folder as scores": (["export", "ids", ".", "--out", "a.txt"], "no recipe.toml"),
     "other ending": ([*PAIR, "--target", ".", "--out", "s.csv"], "--out"),
     # recipes that are none
     "empty": (["run", "empty.toml"], "a file without keys"),
@@ -95,14 +108,14 @@ CASES = {
         for name, arguments in {
             "recipe": ["run", text],
             "out": ["run", "quick", "--out", text],
-            "report": ["report", text],
+            "report": ["view", text, "--report"],
             "localize": ["localize", text],
             "compare": ["compare", text, text],
             "evaluate": ["evaluate", text],
-            "ids": ["data", "ids", text, "--out", "a.txt"],
+            "ids": ["export", "ids", text, "--out", "a.txt"],
             "embeddings": ["score", "--out", "s.parquet", "--embeddings", text],
             "init": ["init", text],
-            "data": ["data", "inspect", text],
+            "data": ["inspect", text],
         }.items()
     },
     "long model": ([*PAIR, "--target", LONG], "model 'xxx"),
@@ -114,14 +127,17 @@ CASES = {
     "device as data": ([*SET, f"data.path={DEVICE}", "--set", "data.source=auto"], "[data] path"),
     # command lines
     "command": (["rnu"], "Did you mean 'run'?"),
-    "command of data": (["data", "inspekt"], "Did you mean 'inspect'?"),
+    "command of export": (["export", "pair"], "Did you mean 'pairs'?"),
     "long command": ([LONG], "an unknown command"),
     "option": (["run", "quick", "--devise", "cpu"], "'--device'"),
     "long option": (["run", "quick", f"--{LONG}"], "an unknown option"),
     "no argument": (["run"], "RECIPE: got no value"),
-    "an option that is required": (["score", "--data", "emoji"], "score --out: got no value, expected a value: it is"),
+    "an option that is required": (
+        ["export", "embeddings", "--data", "emoji", "--model", "."],
+        "export embeddings --out: got no value, expected a value: it is",
+    ),
     "no preset": (["init", "a.toml", "--preset", "nope"], "got 'nope', expected demo, quick"),
-    "no file": (["data", "inspect", "/dev/null"], "'/dev/null', neither a file nor a folder"),
+    "no file": (["inspect", "/dev/null"], "'/dev/null', neither a file nor a folder"),
     "no value": (["run", "quick", "--out"], "--out: got no value"),
     "no number": ([*PAIR, "--views", "some"], "expected a whole number"),
     "out of range": ([*PAIR, "--views", "-1"], "expected a value >= 0"),

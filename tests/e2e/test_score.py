@@ -333,7 +333,8 @@ def test_a_wrong_command_is_told_in_one_line(world, tmp_path, capsys, more, mess
 
 def test_stored_embeddings_and_a_model_are_compared_only_if_made_alike(world, tmp_path, capsys):
     words = ["--data", world / "pairs.parquet", "--out"]
-    assert main_ends(["embed", "--model", world / "small", *words, tmp_path / "emb", "--views", "2"]) == 0
+    embed = ["export", "embeddings", "--model", world / "small", *words, tmp_path / "emb", "--views", "2"]
+    assert main_ends(embed) == 0
     words = ["score", "--target", tmp_path / "emb", "--reference", world / "large", "--bank-size", "5", *words]
     assert main_ends([*words, tmp_path / "a.parquet"]) == 2
     assert f"--views: got 2 in {tmp_path / 'emb'}, 0 in this call, expected" in capsys.readouterr().err
@@ -393,7 +394,7 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(world, tmp_path, after
 
 def test_embed_goes_on_part_by_part_and_refuses_other_things(world, tmp_path, capsys):
     out = tmp_path / "emb"
-    words = ["embed", "--model", world / "small", "--data", world / "pairs.parquet", "--out", out]
+    words = ["export", "embeddings", "--model", world / "small", "--data", world / "pairs.parquet", "--out", out]
     assert main_ends(words) == 0
     assert capsys.readouterr().out == f"embedded 28 pairs into {out}\n"
     table = pl.read_parquet(out / "metadata" / "metadata_0.parquet")
@@ -419,7 +420,7 @@ def test_a_model_that_cannot_be_loaded_claims_no_folder_and_another_is_refused_b
     torch.save({"no": "weights of this model"}, broken)
 
     def embed(model):
-        return main_ends(["embed", "--model", model, "--data", world / "pairs.parquet", "--out", out])
+        return main_ends(["export", "embeddings", "--model", model, "--data", world / "pairs.parquet", "--out", out])
 
     assert embed(f"clipmem-micro@{broken}") == 2
     assert not out.exists()
@@ -447,8 +448,8 @@ def test_no_command_writes_among_the_images(world, tmp_path):
     for command in (
         ["curate", data, "--out", inside],
         ["curate", data, "--out", tmp_path / "out", "--write", inside],
-        ["data", "export", data, "--to", "parquet", "--out", inside],
-        ["embed", "--model", model, "--data", data, "--out", inside],
+        ["export", "pairs", data, "--to", "parquet", "--out", inside],
+        ["export", "embeddings", "--model", model, "--data", data, "--out", inside],
         ["score", *models, "--data", data, "--out", inside / "scores.parquet"],
         ["score", *models, "--data", data, "--out", tmp_path / "scores.parquet", "--embeddings", inside],
         ["estimate", "--model", model, "--data", data, "--out", inside / "scores.parquet"],

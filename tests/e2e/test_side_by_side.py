@@ -101,7 +101,7 @@ def test_side_by_side_writes_the_curves_and_the_answer_into_the_page(copied):
     assert document["runs"][2]["differs"] == {"train.crop_scale": [[0.9, 1.0], [0.3, 1.0]], "train.color": [0.0, 0.5]}
     for name in ("supervised", "simclr"):  # the page stands alone
         shutil.rmtree(copied / name)
-    assert clip("report", copied / "clip").returncode == 0
+    assert clip("view", copied / "clip", "--report").returncode == 0
     page = (copied / "clip" / "report" / "index.html").read_text(encoding="utf-8")
     assert "Is CLIP between supervised and SimCLR in MLP units?" in page
     assert "Is CLIP between supervised and SimCLR in MLP units?" in " ".join(done.stdout.split())

@@ -18,7 +18,7 @@ _Members = Sequence[tuple[str, bytes]]
 
 
 def _inspect(name: str, *settings: str) -> list[str]:
-    return ["data", "inspect", name, "--json", *(word for one in settings for word in ("--set", one))]
+    return ["inspect", name, "--json", *(word for one in settings for word in ("--set", one))]
 
 
 def _pairs(count: int = PAIRS, name: str = "{:04d}") -> list[tuple[str, bytes]]:

@@ -141,7 +141,7 @@ def _faults(case: Case, code: int, memory: int, output: str, said: str) -> Itera
 
 
 def _lost(records: int, output: str) -> Iterator[str]:
-    """Check that `data inspect --json` accounts for every record."""
+    """Check that `inspect --json` accounts for every record."""
     found = json.loads(output)["records"]
     told = found["pairs"] + found["merged"] + found["left_out"]
     if found["read"] != told:

@@ -10,16 +10,15 @@ _COMMANDS = {
     "init": ["-"],
     "run": ["quick"],
     "score": ["--out", "s.parquet", "--target", "a", "--reference", "b", "--data", "emoji"],
-    "embed": ["--model", "a", "--data", "emoji", "--out", "e"],
+    "export embeddings": ["--model", "a", "--data", "emoji", "--out", "e"],
     "evaluate": ["nowhere"],
     "localize": ["nowhere"],
     "audit": ["nowhere"],
     "compare": ["nowhere", "nowhere-else"],
-    "report": ["nowhere"],
     "doctor": [],
-    "data inspect": ["nowhere"],
-    "data export": ["nowhere", "--to", "parquet", "--out", "x"],
-    "data ids": ["nowhere", "--out", "x.txt"],
+    "inspect": ["nowhere"],
+    "export pairs": ["nowhere", "--to", "parquet", "--out", "x"],
+    "export ids": ["nowhere", "--out", "x.txt"],
 }
 
 
@@ -48,7 +47,7 @@ def cases(rng: random.Random) -> Iterator[Case]:
     choices = {
         "run": ("quick", "--device", ["tpu", "cuda:99", "", "CPU "]),
         "compare": ("a", "--measure", ["clip", "norm"]),
-        "data export": ("emoji", "--to", ["zip", "PARQUET ", "../x"]),
+        "export pairs": ("emoji", "--to", ["zip", "PARQUET ", "../x"]),
     }
     for command, (argument, option, values) in choices.items():
         for value in values:
@@ -57,7 +56,7 @@ def cases(rng: random.Random) -> Iterator[Case]:
                 f"{command} {option} {value!r}", [*command.split(), *filter(None, [argument]), option, value, *more]
             )
     for value in ("-1", "0", "1.5", "nan", "1e400", "9" * 400, "", "five", "0x10"):
-        yield Case(f"data ids --top {value[:12]!r}", ["data", "ids", "nowhere", "--out", "x.txt", "--top", value])
+        yield Case(f"export ids --top {value[:12]!r}", ["export", "ids", "nowhere", "--out", "x.txt", "--top", value])
     for engine in ("spark", "ray:/nowhere", "", "local "):
         yield Case(f"run --engine {engine!r}", ["run", "quick", "--out", "x", "--engine", engine], ends=REFUSED)
     for text in (

@@ -14,7 +14,7 @@ from clipmem.testing.tiny import encoded_image
 from tests.hostile.case import ACCEPTED, EITHER, REFUSED, TRAP, Case, group
 
 GOOD = 5
-_ARGUMENTS = ["data", "inspect", "photos", "--json", "--full"]
+_ARGUMENTS = ["inspect", "photos", "--json", "--full"]
 
 
 def _folder(more: dict[str, bytes]) -> Callable[[Path], object]:

@@ -79,7 +79,7 @@ def _hub_folder(config: object, weights: bytes = b"") -> Callable[[Path], object
 
 
 def _embed(model: str) -> list[str]:
-    return ["embed", "--model", model, "--data", "pairs.csv", "--out", "new"]
+    return ["export", "embeddings", "--model", model, "--data", "pairs.csv", "--out", "new"]
 
 
 @group("checkpoints")

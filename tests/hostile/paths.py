@@ -35,11 +35,11 @@ _PLACES = [
 
 _AUTO = ["run", "quick", "--set", "data.source=auto"]
 _READ: dict[str, Callable[[str], list[str]]] = {
-    "data inspect": lambda path: ["data", "inspect", path],
+    "inspect": lambda path: ["inspect", path],
     "run, the data": lambda path: [*_AUTO, "--set", f"data.path={path}", "--out", "new"],
     "run, the recipe": lambda path: ["run", path, "--out", "new"],
-    "report": lambda path: ["report", path],
-    "data ids": lambda path: ["data", "ids", path, "--out", "new.txt"],
+    "report": lambda path: ["view", path, "--report"],
+    "export ids": lambda path: ["export", "ids", path, "--out", "new.txt"],
     "compare": lambda path: ["compare", path, path, "--out", "new"],
 }  # fmt: skip
 _OUT = [
@@ -48,7 +48,7 @@ _OUT = [
 ]  # fmt: skip
 _WRITE: dict[str, Callable[[str], list[str]]] = {
     "run --out": lambda path: ["run", "quick", "--out", path],
-    "data export --out": lambda path: ["data", "export", "emoji", "--to", "parquet", "--out", path],
+    "export pairs --out": lambda path: ["export", "pairs", "emoji", "--to", "parquet", "--out", path],
     "init": lambda path: ["init", path],
 }  # fmt: skip
 
@@ -67,14 +67,14 @@ def cases(rng: random.Random) -> Iterator[Case]:
     for place in ("nowhere", "text", "empty-folder", "/proc/self/mem", "z" * 10_000):
         model = f"ViT-B-32@{place}"
         yield Case(
-            f"embed --model: {_short(model)}",
-            ["embed", "--model", model, "--data", "emoji", "--out", "new"],
+            f"export embeddings --model: {_short(model)}",
+            ["export", "embeddings", "--model", model, "--data", "emoji", "--out", "new"],
             _here,
             REFUSED,
         )
     yield Case(
-        "data inspect: a folder that is not ours to read",
-        ["data", "inspect", "/root/../proc/1/fd"],
+        "inspect: a folder that is not ours to read",
+        ["inspect", "/root/../proc/1/fd"],
         ends=EITHER - {0},
     )
 

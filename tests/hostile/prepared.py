@@ -261,9 +261,8 @@ def cases(rng: random.Random) -> Iterator[Case]:
     """Resumed and read folders of every command that has one."""
     few = (("PYTHONPATH", os.pathsep.join(filter(None, [".", os.environ.get("PYTHONPATH", "")]))),)
     curate, budget = ["curate", "pairs.parquet"], ["curate", "pairs.parquet", "--budget", "1"]
-    embed = ["embed", "--model", "run/models/f/seed-0", "--data", "pairs.parquet", "--out", "new"]
+    embed = ["export", "embeddings", "--model", "run/models/f/seed-0", "--data", "pairs.parquet", "--out", "new"]
     validate = ["validate-estimators", "study.toml", "--out", "out", "--truth", "6"]
-    estimate = ["estimate", "run/recipe.toml", "--out", "run"]
     decoded, stopped = ("pixels.npy",), ("evaluate", "score", "report")
     resumed: dict[str, tuple[Sequence[str], Callable[[Path], object]]] = {
         "decoded images of a run": (RUN, _made(_study, _armed("pixels.npy"), _again("train*", *LATE))),
@@ -281,18 +280,18 @@ def cases(rng: random.Random) -> Iterator[Case]:
         "parts of curate": (curate, _made(_compared, _armed("comparing/*.npy"))),
         "markers of curate": (curate, _made(_compared, _armed("comparing/**/*.json"))),
         "a run that curate trains": (budget, _made(lambda: _begun("curate"), _armed(*decoded))),
-        "a run that estimate trained": (estimate, _made(_halves, _armed("*.npy", "*.safetensors"), _again(*LATE))),
+        "a run of halves": (RUN, _made(_halves, _armed("*.npy", "*.safetensors"), _again(*LATE))),
     }
     for name, (arguments, make) in resumed.items():
         yield Case(f"resume: {name}", arguments, make, EITHER, environment=few)
     read: dict[str, Sequence[str]] = {
-        "report": ["report", "run"],
+        "report": ["view", "run", "--report"],
         "compare": ["compare", "run", "other"],
         "evaluate": ["evaluate", "run"],
         "localize": ["localize", "run", "--pairs", "20"],
         "curate": ["curate", "run"],
         "view": ["view", "run", "--export", "page"],
-        "data ids": ["data", "ids", "run", "--out", "x.txt"],
+        "export ids": ["export", "ids", "run", "--out", "x.txt"],
     }
     for name, arguments in read.items():
         made = _made(_study, lambda work: shutil.copytree(work / "run", work / "other"), _armed(*DATA))
@@ -306,6 +305,4 @@ def cases(rng: random.Random) -> Iterator[Case]:
     for name in ("curate", "view"):
         yield Case(f"read: marks, {name}", read[name], marks, EITHER)
     for ending in ("parquet", "arrow"):
-        yield Case(
-            f"read: a type of Python's own, {ending}", ["data", "inspect", f"data.{ending}"], _typed(ending), EITHER
-        )
+        yield Case(f"read: a type of Python's own, {ending}", ["inspect", f"data.{ending}"], _typed(ending), EITHER)

@@ -52,11 +52,11 @@ def _filled(name: str, data: bytes) -> Callable[[Path], object]:
 
 @group("run folders and scores")
 def cases(rng: random.Random) -> Iterator[Case]:
-    """Folders under `report`, `data ids`, `localize`, `compare`; tables of scores under `data ids`."""
+    """Folders under `view --report`, `export ids`, `localize`, `compare`; tables of scores under `export ids`."""
     untouched = _changed(lambda _: None)
-    yield Case("an untouched run, report", ["report", "run"], untouched, ACCEPTED)
+    yield Case("an untouched run, report", ["view", "run", "--report"], untouched, ACCEPTED)
     yield Case(
-        "an untouched run, data ids", ["data", "ids", "run", "--out", "x.txt", "--top", "5"], untouched, ACCEPTED
+        "an untouched run, export ids", ["export", "ids", "run", "--out", "x.txt", "--top", "5"], untouched, ACCEPTED
     )
     changes: dict[str, Callable[[Path], object]] = {
         "without a recipe": _without("recipe.toml"),
@@ -73,28 +73,28 @@ def cases(rng: random.Random) -> Iterator[Case]:
     for name, change in changes.items():
         yield Case(
             f"report of a run {name}",
-            ["report", "run"],
+            ["view", "run", "--report"],
             _changed(change),
             EITHER if "manifest" in name or "empty" in name else REFUSED,
         )
     for name in ("without scores", "with scores of random bytes", "without a recipe"):
         yield Case(
-            f"data ids of a run {name}",
-            ["data", "ids", "run", "--out", "x.txt"],
+            f"export ids of a run {name}",
+            ["export", "ids", "run", "--out", "x.txt"],
             _changed(changes[name]),
             EITHER if "recipe" in name else REFUSED,
         )
     for words in (["--by", "nope"], ["--role", "x"], ["--top", "5", "--bottom", "5"], ["--by", "role"]):
         yield Case(
-            f"data ids {' '.join(words)}",
-            ["data", "ids", "run", "--out", "x.txt", *words],
+            f"export ids {' '.join(words)}",
+            ["export", "ids", "run", "--out", "x.txt", *words],
             untouched,
             REFUSED if "bottom" not in words[0] else EITHER,
         )
     for out in ("x", "x.exe", "nowhere/x.txt", "run", "x.npy", "x.csv"):
         yield Case(
-            f"data ids --out {out}",
-            ["data", "ids", "run", "--out", out],
+            f"export ids --out {out}",
+            ["export", "ids", "run", "--out", out],
             untouched,
             EITHER if out.endswith(("npy", "csv", "txt")) else REFUSED,
         )
@@ -104,7 +104,7 @@ def cases(rng: random.Random) -> Iterator[Case]:
     yield Case("localize --pairs -1", ["localize", "run", "--pairs", "-1"], untouched)
     yield Case("evaluate with data without labels", ["evaluate", "run", "--data", "run/pairs.parquet"], untouched)
     yield Case("another recipe in the folder", ["run", "quick", "--out", "run"], untouched)
-    yield Case("a table where a run should be", ["report", "run/scores.parquet"], untouched)
+    yield Case("a table where a run should be", ["view", "run/scores.parquet", "--report"], untouched)
     tables: dict[str, dict[str, object]] = {
         "no uid": {"clipmem": [1.0]},
         "no clipmem": {"uid": ["a"]},
@@ -122,4 +122,4 @@ def cases(rng: random.Random) -> Iterator[Case]:
         def make(work: Path, columns: dict[str, object] = columns) -> None:
             pl.DataFrame(columns).write_parquet(work / "s.parquet")
 
-        yield Case(f"scores with {name}", ["data", "ids", "s.parquet", "--out", "x.txt"], make, EITHER)
+        yield Case(f"scores with {name}", ["export", "ids", "s.parquet", "--out", "x.txt"], make, EITHER)

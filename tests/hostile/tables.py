@@ -37,7 +37,7 @@ def with_images(name: str, data: bytes) -> Callable[[Path], object]:
 
 def inspect(name: str, *settings: str) -> list[str]:
     """Return the command that accounts for every record of a file."""
-    return ["data", "inspect", name, "--json", *(word for one in settings for word in ("--set", one))]
+    return ["inspect", name, "--json", *(word for one in settings for word in ("--set", one))]
 
 
 def joined(lines: list[str], end: str = "\n", encoding: str = "utf-8") -> bytes:
@@ -104,7 +104,7 @@ def csv_cases(rng: random.Random) -> Iterator[Case]:
             ACCEPTED,
             IMAGES,
         )
-        plain = ["data", "inspect", "pairs.csv"]
+        plain = ["inspect", "pairs.csv"]
         if "\x1b" in caption or "\u202e" in caption:
             yield Case(f"caption {caption[:24]!r}, shown", plain, with_images("pairs.csv", joined(lines)), ACCEPTED)
     yield Case("no header", inspect("pairs.csv"), with_images("pairs.csv", joined(good[1:])), ACCEPTED, IMAGES)

@@ -176,7 +176,7 @@ def side_by_side(answers: dict[str, list[str]], **changes: Any) -> dict[str, Any
 
 
 def inspection(text: str = "why") -> dict[str, Any]:
-    """What `clipmem data inspect` finds, with one text wherever data are shown."""
+    """What `clipmem inspect` finds, with one text wherever data are shown."""
     spread = {"min": 1, "median": 2, "p95": 3, "max": 4}
     sample = {"uid": "a", "key": text, "captions": [text, "b"], "more_captions": 2, "format": "PNG"}
     reason = {"reason": text, "count": 1, "examples": [{"source": text, "key": text}, {"source": text, "key": "b"}]}
@@ -220,7 +220,7 @@ def inspection(text: str = "why") -> dict[str, Any]:
 
 
 def model_parts(name: str = "clipmem-tiny") -> dict[str, Any]:
-    """What `clipmem models show` finds."""
+    """What `clipmem inspect` finds."""
     sizes = {"image.embeddings": 100, "image.blocks.0": 2000, "text.blocks.0": 3000, "logit_scale": 1}
     parts = [
         {"part": part, "parameters": n, "trained": n * part.startswith("text"), "names": [f"{part}.weight"]}

@@ -1,4 +1,4 @@
-"""`clipmem data inspect` on 100,000 pairs in tars takes about as long as reading them once (slow)."""
+"""`clipmem inspect` on 100,000 pairs in tars takes about as long as reading them once (slow)."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from tests.sources.formats import add_member
 
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
-from clipmem.study.data_commands import inspect
+from clipmem.study.pairs import inspect
 
 PAIRS = int(os.environ.get("CLIPMEM_INSPECTED", "100000"))
 

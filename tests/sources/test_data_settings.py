@@ -6,7 +6,7 @@ import pytest
 from clipmem.base.errors import InputError
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import SOURCES
-from clipmem.study.data_commands import data_section
+from clipmem.study.pairs import data_section
 from tests.sources import formats
 from tests.sources.test_accounting import IMAGES, opened, refused
 from tests.sources.test_tar import shard

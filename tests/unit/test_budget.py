@@ -63,7 +63,7 @@ def test_known_proxies_see_the_images_of_their_model() -> None:
 def test_a_larger_proxy_is_refused() -> None:
     with pytest.raises(InputError) as error:
         plan(recipe("halves.proxy=clipmem-tiny", model="clipmem-tiny-32"), 3.0)
-    assert error.value.what == "--proxy clipmem-tiny"
+    assert error.value.what == "[halves] proxy clipmem-tiny"
 
 
 def test_the_shipped_frontier_is_that_of_the_stored_validations() -> None:

@@ -13,7 +13,7 @@ from clipmem.models import layout
 from clipmem.models.embeddings import Embeddings
 from clipmem.models.means import unit_means
 
-TODO = "Create the folder with `clipmem embed`, or with clip-retrieval's inference of images and texts."
+TODO = "Create the folder with `clipmem export embeddings`, or with clip-retrieval's inference of images and texts."
 
 
 def write(folder, sizes, *, width=8, dtype=np.float16, digits=1, seed=0, **columns):

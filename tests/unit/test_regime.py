@@ -16,7 +16,7 @@ from clipmem.data.regime import regime_of
 from clipmem.data.sources import open_source
 from clipmem.report.templating import VERBATIM
 from clipmem.report.terminal import screen_lines
-from clipmem.study.data_commands import inspect
+from clipmem.study.pairs import inspect
 
 WORDS = [f"w{k}" for k in range(40)] + ["the", "A", "Ünder", "7", "gate-way"]
 captions = st.lists(st.lists(st.sampled_from(WORDS), min_size=0, max_size=6).map(" ".join), min_size=1, max_size=40)

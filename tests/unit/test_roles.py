@@ -15,8 +15,8 @@ from clipmem.data.roles import read_wrong, roles_of
 from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES, assign_roles, split_table
 from clipmem.scoring.protocols import protocol_of
-from clipmem.study import early
 from clipmem.study.api import find_recipe
+from clipmem.study.opening import open_study
 from clipmem.study.plan import check_needs
 
 SIZES = {"shared": 40, "candidate": 20, "independent": 20, "external": 10}
@@ -92,7 +92,7 @@ def test_known_wrong_pairs_may_not_decode(tmp_path):
             "[split]\nshared = 8\ncandidate = 4\nindependent = 4\nexternal = 4", [f"split.wrong={tmp_path / name}"]
         )
         pairs = pl.DataFrame({"uid": UIDS[:24], "captions": [CAPTIONS[uid] for uid in UIDS[:24]]})
-        early.check_study(recipe, tmp_path / "run", device="cpu")
+        open_study(recipe, tmp_path / "run", device="cpu")
         splits = protocol_of(recipe).split(pairs[1:], UIDS[1:24])
         wrong = set(splits.filter("planted")["uid"])
         assert wrong == set(UIDS[1:3]) & set(splits["uid"])
@@ -100,7 +100,7 @@ def test_known_wrong_pairs_may_not_decode(tmp_path):
             check_needs(recipe, protocol_of(recipe), pairs[1:])
         (tmp_path / name).unlink()
         with pytest.raises(InputError) as caught:
-            early.check_study(recipe, tmp_path / "run", device="cpu")
+            open_study(recipe, tmp_path / "run", device="cpu")
         assert caught.value.what.startswith("[split] wrong")
 
 

@@ -335,7 +335,7 @@ def test_a_pair_that_stands_twice_or_in_one_folder_only_is_listed(tmp_path):
 
 
 def embeddings(folder, *, each=1, prefix="u", **card):
-    """Stored embeddings of five pairs with `each` captions, as `clipmem embed` writes them."""
+    """Stored embeddings of five pairs with `each` captions, as `clipmem export embeddings` writes them."""
     rows = torch.nn.functional.normalize(torch.from_numpy(np.random.default_rng(len(folder.name)).normal(size=(5, 4))))
     table = pl.DataFrame({"uid": [f"{prefix}{k}" for k in range(5)], "captions": [["a"] * each] * 5})
     write_part(folder, 0, 1, Means(rows, rows, torch.ones(5, dtype=torch.bool)), table)

@@ -13,7 +13,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
-from clipmem.base.paths import as_write_error
+from clipmem.base.paths import as_write_error, checked_path
+from clipmem.base.require import require
 
 _PROBE = 1 << 16
 _PARTIAL = ".clipmem-partial.tmp"
@@ -50,6 +51,12 @@ def check_place(path: Path) -> None:
         # tried, since permission bits are wrong for /proc and read-only file systems
         there = next((folder for folder in (path, *path.parents) if folder.exists()), Path())
         Path(tempfile.mkdtemp(prefix=".clipmem-", suffix=".tmp", dir=there)).rmdir()
+
+
+def check_new_table(out: Path, option: str = "--out") -> None:
+    """Check the output file of a table: its extension, and that its folder can be written to."""
+    require(out.suffix.lower() == ".parquet", option, f"{out}", "a .parquet file", "Use the extension .parquet.")
+    check_place(checked_path(out, option).parent)
 
 
 def is_free(folder: Path) -> bool:

@@ -1,11 +1,27 @@
-"""Cores and memory of this machine, on every operating system."""
+"""Cores, memory and GPU of this machine, on every operating system, without torch."""
 
+import ctypes
 import os
+import re
 import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
+
+from clipmem.base.errors import InputError
+from clipmem.base.require import require_one_of
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def installed(package: str) -> str:
+    """Return the version of an installed package from its metadata, without importing it, or `missing`."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def cores() -> int:
@@ -42,3 +58,34 @@ def peak_memory(*, since_reset: bool) -> int | None:
         return None
     # bytes on macOS, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def check_device(name: str) -> None:
+    """Check that a device can be available.
+
+    Raises:
+        InputError: The name is not in `DEVICES`, or is `cuda` and torch could not use a GPU.
+    """
+    require_one_of("device", name, DEVICES)
+    reason = _no_gpu() if name == "cuda" else ""
+    if reason:
+        raise InputError(f"device {name!r}", got=reason, expected="cpu, or cuda with a GPU", hint="Use auto.")
+
+
+def _no_gpu() -> str:
+    """Return why torch cannot use a GPU; "" if unknown before importing it."""
+    spec = find_spec("torch")
+    file = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
+    if file is None or not file.is_file():
+        return ""
+    text = file.read_text(encoding="utf-8")
+    built = {name for name in ("cuda", "hip") if re.search(rf"^{name}\b[^=\n]*= *['\"]", text, re.MULTILINE)}
+    if not built:
+        return "a torch built without GPU support"
+    if "hip" in built:
+        return ""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver on this machine"
+    return ""

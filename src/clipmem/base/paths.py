@@ -73,3 +73,12 @@ def reading(what: str, *, expected: str, hint: str = "Check the path.") -> Gener
         yield
     except (OSError, UnicodeDecodeError) as error:
         raise as_read_error(error, what, expected=expected, hint=hint) from error
+
+
+def check_readable(path: str | Path, what: str) -> None:
+    """Check that a path is a readable file or folder."""
+    file = checked_path(path, what)
+    with reading(f"{what} {file}", expected="a readable file"):
+        file.stat()
+        if not os.access(file, os.R_OK):
+            raise PermissionError(13, "Permission denied")

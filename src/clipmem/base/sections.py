@@ -1,6 +1,7 @@
 """The built-in sections of a recipe, except mitigations."""
 
 import os
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -8,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from clipmem.base.declared import known
+from clipmem.base.errors import shorten
+from clipmem.base.paths import checked_path
 from clipmem.base.require import require
 from clipmem.base.section import (
     MOST_PAIRS,
@@ -25,6 +28,7 @@ from clipmem.base.section import (
 
 _Template = Annotated[str, Field(min_length=1)]
 SHIPPED = ("emoji", "emoji-artists")
+_NO_PATH = re.compile(r"::|\{|^[\w-]+:")  # lists of shards, and names on the hub
 
 
 def shipped(path: str) -> str:
@@ -74,6 +78,18 @@ class DataSection(Section):
     role_column: str = Field("", description="tables: role of the pair, instead of a draw; an empty role = unused.")
     flaws: FlawsSection = FlawsSection()  # pyright: ignore[reportCallIssue]
     emoji_artists: EmojiArtistsSection = EmojiArtistsSection()  # pyright: ignore[reportCallIssue]
+
+    def check_paths(self, what: str = "[data] path") -> None:
+        """Refuse paths that no file system has, and a missing one, before a source is imported (most of a second)."""
+        for part in self.path.split("::"):  # a list of shards
+            checked_path(part, what)
+        checked_path(self.image_root, "[data] image_root")
+        if not self.path or self.source not in {"", "auto"} or _NO_PATH.search(self.path):
+            return
+        exists = os.path.exists(self.path)  # noqa: PTH110  Path.exists raises on long lists of shards
+        hint = "Check the path; for a data set of the Hugging Face hub, use hf-hub:OWNER/NAME."
+        got = f"{shorten(self.path)}, no such file or folder"
+        require(exists, what, got, "a file, a folder, or names of shards", hint)
 
 
 class SplitSection(Section):
@@ -177,7 +193,7 @@ class TrainSection(Section):
     freeze: Annotated[tuple[_Template, ...], Field(strict=False)] = Field(
         (),
         description="Parts that are not trained: image, text, image.blocks.0-5, embeddings, logit_scale, or names of "
-        "parameters (`clipmem models show`). A frozen image tower sees the unchanged image.",
+        "parameters (`clipmem inspect`). A frozen image tower sees the unchanged image.",
     )
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Factor of the learning rate per block, counted from the output; 1 = none."
@@ -230,7 +246,7 @@ class HalvesSection(Section):
     pairs: Annotated[int, Field(ge=0, le=1_000)] = Field(
         2,
         description="Number of pairs of half-models; both of a pair together train on each non-external pair once. "
-        "0 = none: clipmem estimate only.",
+        "0 = none: estimates only.",
     )
     proxy: str = Field(
         "",

@@ -1,18 +1,19 @@
-"""The command line, one file per subcommand. The `clipmem` script calls `main`."""
+"""The command line, one file per command. The `clipmem` script calls `main`."""
 
 import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from inspect import Parameter
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-if TYPE_CHECKING:
-    from cyclopts import App
+from cyclopts import CycloptsError
 
-    from clipmem.base.errors import ClipmemError
+from clipmem.base.errors import ClipmemError, ClipmemWarning, RunError
+from clipmem.base.paths import as_os_error
+from clipmem.cli.app import app, load_all
+from clipmem.cli.errors import TRACEBACK, report_bug, wrong_command_line
+from clipmem.report.escape import visible
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,13 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _main(arguments: Sequence[str] | None) -> None:
-    from cyclopts import CycloptsError
-
-    from clipmem.base.errors import ClipmemError, ClipmemWarning
-    from clipmem.base.paths import as_os_error
-    from clipmem.cli.app import app
-    from clipmem.cli.errors import TRACEBACK, report_bug, wrong_command_line
-
     for stream in (sys.stdout, sys.stderr):
         # a character that the terminal cannot show must not end a run
         if isinstance(stream, io.TextIOWrapper):
@@ -52,7 +46,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     if arguments is None:  # programs that call this handle unexpected errors themselves
         sys.excepthook = report_bug
     try:
-        _run(app, sys.argv[1:] if arguments is None else list(arguments))
+        _run(sys.argv[1:] if arguments is None else list(arguments))
     except CycloptsError as error:
         _end(wrong_command_line(error, app))
     except ClipmemError as error:
@@ -68,18 +62,11 @@ def _main(arguments: Sequence[str] | None) -> None:
         warnings.showwarning = show
 
 
-def _run(app: "App", arguments: list[str]) -> None:
-    """Parse a command line, check its paths, and run the command."""
-    from clipmem.base.paths import checked_path
-
+def _run(arguments: list[str]) -> None:
+    """Parse a command line, and run the command."""
+    if not arguments or arguments[0].startswith("-"):
+        load_all()  # the list of commands has a line of each
     command, bound, _ = app.parse_args(arguments, print_error=False, exit_on_error=False)
-    for name, value in bound.arguments.items():
-        keyword = bound.signature.parameters[name].kind is Parameter.KEYWORD_ONLY
-        what = f"--{name.strip('_').replace('_', '-')}" if keyword else name
-        for one in value if isinstance(value, tuple) else (value,):
-            # strings may be data or model addresses, which can be longer than a path
-            if isinstance(one, Path) or (isinstance(one, str) and "\0" in one):
-                checked_path(one, what)
     command(*bound.args, **bound.kwargs)
     if sys.stdout:  # None if it is closed
         sys.stdout.flush()
@@ -87,8 +74,6 @@ def _run(app: "App", arguments: list[str]) -> None:
 
 def _check_output() -> None:
     """End the command if standard output cannot be written: silently if nobody reads it (`clipmem … | head`)."""
-    from clipmem.base.errors import RunError
-
     try:
         print(flush=True)  # noqa: T201
     except OSError as error:
@@ -98,9 +83,7 @@ def _check_output() -> None:
         _end(RunError(f"could not write to standard output: {error.strerror}."))
 
 
-def _end(error: "ClipmemError") -> NoReturn:
-    from clipmem.report.escape import visible
-
+def _end(error: ClipmemError) -> NoReturn:
     # messages may quote the data
     print(f"clipmem: {visible(str(error))}", file=sys.stderr)  # noqa: T201
     sys.exit(error.exit_code)

@@ -1,38 +1,21 @@
-"""The application and its subcommands. Heavy imports stay inside the commands, so that help is instant."""
+"""The commands by group. The module of a command is imported when it is used, and for the list of commands."""
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
-from cyclopts import App
+from cyclopts import App, Group
 
 from clipmem._version import __version__
 from clipmem.base.declared import load, plugins
-from clipmem.cli.audit import audit
-from clipmem.cli.compare import compare
-from clipmem.cli.curate import curate
-from clipmem.cli.data import data
-from clipmem.cli.demo import demo
-from clipmem.cli.doctor import doctor
-from clipmem.cli.embed import embed
-from clipmem.cli.estimate import estimate
-from clipmem.cli.evaluate import evaluate
-from clipmem.cli.init import init
-from clipmem.cli.localize import localize
-from clipmem.cli.models import models
-from clipmem.cli.report import report
-from clipmem.cli.run import run
-from clipmem.cli.score import score
-from clipmem.cli.tables import prints_tables
-from clipmem.cli.validate_estimators import validate_estimators
-from clipmem.cli.view import view
+from clipmem.base.machine import installed
 
-
-def installed(package: str) -> str:
-    """Return the version of an installed package from its metadata, without importing it, or `missing`."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "missing"
+# group → commands; those of other packages are in the last one (entry points `clipmem.commands`)
+GROUPS = {
+    "Start": ("demo", "init", "run"),
+    "Your data": ("curate", "inspect", "export"),
+    "Models": ("score", "evaluate", "audit", "localize"),
+    "Results": ("view", "compare"),
+    "Research": ("validate-estimators", "doctor"),
+}
 
 
 def versions() -> str:
@@ -41,21 +24,30 @@ def versions() -> str:
     return f"clipmem {__version__} ({models}, Python {platform.python_version()})"
 
 
+def load_all() -> None:
+    """Import the modules of all commands."""
+    for point in plugins("commands").values():
+        load(point)  # an error names the package
+    for name in app:
+        _ = app[name]
+
+
+panels = {group: Group.create_ordered(group) for group in GROUPS}
 app = App(
     name="clipmem",
-    help="Measure and show memorization in CLIP-style image-text models.",
+    group_commands=Group.create_ordered("Other"),
+    help="Measure and show memorization in CLIP-style image-text models, and find mismatched captions.",
     help_epilogue="Exit codes: 0 done, 1 the run failed, 2 the input is wrong. Start with: clipmem demo --quick",
     version=versions,
     # main() handles errors and interrupts
     exit_on_error=True,
     suppress_keyboard_interrupt=False,
 )
-for command in (
-    *(demo, run, score, estimate, evaluate, localize, curate, audit, compare, report, doctor),
-    validate_estimators,
-    *(load(point) for point in plugins("commands").values()),
-):
-    app.command(prints_tables(command))
-for command in (init, embed, data, models, view):
-    app.command(command)
+for group, commands in GROUPS.items():
+    for name in commands:
+        module = name.replace("-", "_")
+        app.command(f"clipmem.cli.{module}:{module}", name=name, group=panels[group])
+    if group == "Research":
+        for name, point in sorted(plugins("commands").items()):
+            app.command(point.value, name=name, group=panels[group])
 app.register_install_completion_command(help="Install the shell completion of clipmem (bash, zsh or fish).")

@@ -1,21 +1,25 @@
 """`clipmem audit`: membership inference."""
 
 from pathlib import Path
-from typing import Literal
 
-from clipmem.base.require import require
+from clipmem.base.progress import Reporter
+from clipmem.cli.arguments import DataPath, Device, ModelName, RunDir
+from clipmem.cli.shell import Screen, command
+from clipmem.study import api
 
 
+@command
 def audit(
-    folder: Path | None = None,
+    folder: RunDir | None = None,
     /,
     *,
-    model: str = "",
-    members: str = "",
-    nonmembers: str = "",
+    model: ModelName = "",
+    members: DataPath = None,
+    nonmembers: DataPath = None,
     out: Path = Path("audit.json"),
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-) -> None:
+    device: Device = "auto",
+    reporter: Reporter,
+) -> Screen:
     """Measure how well an attacker can tell which pairs a model trained on.
 
     With a run of protocol subsample or halves, each of its models (half-models) is attacked with the others as
@@ -30,31 +34,6 @@ def audit(
         out: With --model: output file.
         device: With --model: device to compute on.
     """
-    from rich.console import Console
-
-    from clipmem.study import early
-
-    got = f"{'no' if folder is None else 'a'} run folder, and {'a' if model else 'no'} --model"
-    hint = "For example: clipmem audit runs/mine, or clipmem audit --model FOLDER --members PATH --nonmembers PATH."
-    require((folder is None) == bool(model), "clipmem audit", got, "one of them", hint)
-    for name, data in (("--members", members), ("--nonmembers", nonmembers)):
-        require(bool(data) == bool(model), name, data or "no data", "pairs with --model, none with a run", hint)
-        if data:
-            early.check_data(data)
-    if folder is not None:
-        early.check_run(folder)
-    else:
-        early.check_models([model])
-        early.check_device(device)
-    from clipmem.cli.terminal import TerminalReporter
-    from clipmem.report.terminal import print_run, print_screen
-    from clipmem.study.auditing import audit_model, audit_run
-
-    with TerminalReporter(Console(stderr=True)) as reporter:
-        if folder is not None:
-            audit_run(folder, reporter=reporter)
-        else:
-            found = audit_model(model, members, nonmembers, out, device=device, reporter=reporter)
-            print_screen("audited", found, Console(), f"Written: {out}")
-    if folder is not None:
-        print_run("audit", folder, Console())
+    sets = {"members": members, "nonmembers": nonmembers}
+    document = api.audit(folder, model=model, **sets, out=out, device=device, reporter=reporter)
+    return Screen("audited", document, f"Written: {out}") if folder is None else Screen("audit", folder)

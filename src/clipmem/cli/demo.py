@@ -5,13 +5,21 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
+from clipmem.base.progress import Reporter
+from clipmem.cli.arguments import Flag
+from clipmem.cli.run import screen_of
+from clipmem.cli.shell import Screen, command, command_line
+from clipmem.study import api
 
+
+@command
 def demo(
     *,
     out: Path = Path("clipmem-demo"),
-    quick: Annotated[bool, Parameter(negative="")] = False,
+    quick: Flag = False,
     seeds: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=100))] = None,
-) -> None:
+    reporter: Reporter,
+) -> tuple[Screen, ...]:
     """Run a complete study on the shipped emoji drawings: which pairs does a CLIP model memorize?
 
     Trains f and g for every seed (two by default, a few minutes on two cores), scores all pairs and writes a report
@@ -22,16 +30,9 @@ def demo(
         quick: Use one seed and half the length: about a minute, noisier, without intervals of single pairs.
         seeds: Number of seeds; one f and one g are trained per seed.
     """
-    from rich.console import Console
-
-    from clipmem.cli.terminal import run_and_show
-    from clipmem.report.terminal import print_screen
-
     if quick and out == Path("clipmem-demo"):
         out = Path("clipmem-demo-quick")
     settings = [] if seeds is None else [f"train.seeds={list(range(seeds))}"]
-    command = " ".join(
-        ["clipmem demo", *(["--quick"] if quick else []), *([f"--seeds {seeds}"] if seeds else []), f"--out {out}"]
-    )
-    run_and_show("quick" if quick else "demo", out, settings=settings, command=command)
-    print_screen("next", {"out": out}, Console())
+    typed = command_line("demo", quick=quick, seeds=seeds, out=out)
+    api.run("quick" if quick else "demo", out, settings=settings, command=typed, reporter=reporter)
+    return screen_of(out), Screen("next", {"out": out})

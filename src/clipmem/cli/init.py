@@ -1,15 +1,20 @@
 """`clipmem init`: write a recipe."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from clipmem.base.errors import InputError
+from clipmem import study
+from clipmem.base.atomic import atomic_write
+from clipmem.base.require import require
+from clipmem.cli.arguments import Flag, Settings
+from clipmem.cli.shell import command
+from clipmem.report.escape import visible
 
 
+@command
 def init(
     path: Annotated[Path, Parameter(allow_leading_hyphen=True)] = Path("recipe.toml"),
     /,
@@ -17,11 +22,11 @@ def init(
     data: str | None = None,
     protocol: str = "four-way",
     source: str = "",
-    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
+    set_: Settings = (),
     preset: Literal["", "demo", "quick", "finetune-vit-b-32", "finetune-lit", "finetune-lora", "finetune-siglip"] = "",
-    force: Annotated[bool, Parameter(negative="")] = False,
-) -> None:
-    """Write a recipe with every key, its value and its description.
+    force: Flag = False,
+) -> str:
+    """Write a recipe for your data: every setting, its value and its description.
 
     With --data, the recipe fits your data: source, role sizes and training for the number of pairs.
 
@@ -36,27 +41,21 @@ def init(
         preset: Start from a shipped recipe instead: demo or quick, or one that fine-tunes a pretrained model on --data.
         force: Overwrite an existing file.
     """
-    from clipmem.base.atomic import atomic_write
-    from clipmem.report.escape import visible
-    from clipmem.study import starting
-
-    shown = str(path) == "-"
-    if path.exists() and not force and not shown:
-        raise InputError(
-            f"{path}", got="an existing file", expected="a new file", hint="Choose another name, or add --force."
-        )
-    if preset in {"demo", "quick"} and (data is not None or source or protocol != "four-way"):
-        got, hint = "--data, --source or --protocol with it", "Omit --preset to start from your data."
-        raise InputError(f"--preset {preset}", got=got, expected="--preset alone", hint=hint)
+    printed = str(path) == "-"
+    free, hint = force or printed or not path.exists(), "Choose another name, or add --force."
+    require(free, f"{path}", "an existing file", "a new file", hint)
+    if preset in {"demo", "quick"}:
+        alone, hint = data is None and not source and protocol == "four-way", "Omit --preset to start from your data."
+        require(alone, f"--preset {preset}", "--data, --source or --protocol with it", "--preset alone", hint)
     if data is not None:
-        start = starting.start(data, protocol=protocol, source=source, settings=set_, preset=preset)
+        start = study.starting.start(data, protocol=protocol, source=source, settings=set_, preset=preset)
+    elif preset:
+        start = study.starting.preset(preset, set_)
     else:
-        start = starting.preset(preset, set_) if preset else starting.bare(protocol, source=source, settings=set_)
-    command = f"clipmem run {'FILE' if shown else shlex.quote(str(path))}"
-    text = start.text(f"A clipmem study. Run it with: {command}")
-    if shown:
-        sys.stdout.write(text)
-        return
+        start = study.starting.bare(protocol, source=source, settings=set_)
+    run = f"clipmem run {'FILE' if printed else shlex.quote(str(path))}"
+    text = start.text(f"A clipmem study. Run it with: {run}")
+    if printed:
+        return text.rstrip("\n")
     atomic_write(path, text.encode())
-    lines = [*map(visible, start.notes), f"Wrote {path}. Edit it if needed, then run: {command}"]
-    sys.stdout.write("\n".join(lines) + "\n")
+    return "\n".join([*map(visible, start.notes), f"Wrote {path}. Edit it if needed, then run: {run}"])

@@ -1,33 +1,45 @@
 """`clipmem run`: run a study."""
 
-import shlex
+import json
 from pathlib import Path
-from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from clipmem import study
+from clipmem.base.progress import Reporter
+from clipmem.cli.arguments import Budget, Device, Flag, Settings
+from clipmem.cli.shell import Screen, command, command_line, show
+from clipmem.study import api
+from clipmem.study.engines import is_first
 
 
+@command
 def run(
     recipe: Path,
     /,
     *,
+    budget: Budget | None = None,
     out: Path | None = None,
-    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    set_: Settings = (),
+    device: Device = "auto",
     engine: str = "local",
-    strict: Annotated[bool, Parameter(negative="")] = False,
-    yes: Annotated[bool, Parameter(negative="")] = False,
-) -> None:
-    """Run the study of a recipe: split, train f and g, embed, score, evaluate, report.
+    strict: Flag = False,
+    yes: Flag = False,
+    reporter: Reporter,
+) -> Screen | None:
+    """Measure what a model memorizes: run the study of a recipe, and write a report.
 
-    Run the same command again to resume after a stop: finished stages are not repeated. A folder that was made with
-    another recipe or other data is refused.
+    Splits the data, trains f and g, embeds, scores, evaluates, reports. Run the same command again to resume after a
+    stop: finished stages are not repeated. A folder that was made with another recipe or other data is refused. With
+    --budget, trains f on all pairs and estimates the memorization of each, instead of measuring that of some.
 
     Args:
         recipe: A TOML file (see `clipmem init`), or a shipped recipe: demo, quick, and for GPU machines
             finetune-vit-b-32, finetune-lit, finetune-lora, finetune-siglip, coco-vit-b-32, coco-vit-b-16,
             cc3m-vit-b-32, cc3m-vit-b-16.
-        out: Run folder; by default runs/ and the name of the recipe.
+        budget: Cost of the estimates in trainings of f, in addition to f: chooses the best estimator (from 1 on with
+            f's own architecture, because only its scores have a size) and as many half-models as fit, and prints what
+            would agree better. If f exists, add --set halves.model=MODEL; for a smaller architecture of the
+            half-models, --set halves.proxy=NAME.
+        out: Run folder; by default runs/ and the name of the recipe, with -estimate if there is a budget.
         set_: Change a value: --set train.lr=1e-4. Can be repeated.
         device: Device to compute on.
         engine: Execution engine: local, ray (this machine or the cluster of RAY_ADDRESS), or ray://HEAD:PORT. All
@@ -37,22 +49,32 @@ def run(
         yes: Start even if the study would take more than a day, or more memory or disk space than available. Resuming
             does not need it.
     """
-    from clipmem.cli.terminal import run_and_show
-    from clipmem.study.api import SHIPPED_RECIPES
+    out = out or Path("runs") / (recipe.stem if budget is None else f"{recipe.stem}-estimate")
+    about = {"budget": budget, "out": out, "engine": engine if engine != "local" else "", "strict": strict, "yes": yes}
+    typed = command_line("run", recipe, settings=set_, **about)
+    settings = list(set_)
+    if budget is not None:
+        settings, plan = api.plan_budget(recipe, set_, budget)
+        show(Screen("budget", plan))
+    api.run(
+        recipe,
+        out,
+        settings=settings,
+        device=device,
+        engine=engine,
+        reporter=reporter,
+        command=typed,
+        strict=strict,
+        allow_long=yes,
+    )
+    return screen_of(out) if is_first() else None  # others under torchrun have only helped
 
-    out = out or Path("runs") / recipe.stem
-    command = " ".join(
-        [
-            "clipmem run",
-            shlex.quote(str(recipe)),
-            *(f"--set {shlex.quote(item)}" for item in set_),
-            f"--out {shlex.quote(str(out))}",
-            *([] if engine == "local" else [f"--engine {engine}"]),
-            *(["--strict"] if strict else []),
-            *(["--yes"] if yes else []),
-        ]
-    )
-    shipped = str(recipe) if str(recipe) in SHIPPED_RECIPES and not recipe.exists() else recipe
-    run_and_show(
-        shipped, out, settings=set_, command=command, device=device, engine=engine, strict=strict, allow_long=yes
-    )
+
+def screen_of(out: Path) -> Screen:
+    """Return the screen of a finished run: its scores, its estimates without half-models, or utility alone."""
+    if (out / "scores.parquet").is_file():
+        return Screen("report", out)
+    if (out / "estimates.parquet").is_file():
+        return Screen("estimated", study.estimating_one.estimates_of(out), f"Scores: {out / 'estimates.parquet'}")
+    measured = out / "evaluate" / "utility.json"
+    return Screen("evaluated", json.loads(measured.read_text(encoding="utf-8")), f"Utility: {measured}")

@@ -3,64 +3,85 @@
 import os
 import sys
 import webbrowser
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
 
+from clipmem import study
 from clipmem.base.require import require
+from clipmem.cli.arguments import Count, Flag
+from clipmem.cli.shell import Screen, command, option_of, progress
+from clipmem.report import explorer
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Selection:
+    """Pairs to export.
+
+    Attributes:
+        rows: With --export: only the N highest-scoring, or most suspect, pairs.
+        uids: With --export: only the pairs listed in this file (.txt, or .csv or .parquet with the column uid).
+        all_: With --export: all pairs, even if there are more than 20,000.
+    """
+
+    rows: Count | None = None
+    uids: Path | None = None
+    all_: Annotated[bool, Parameter(name="--all", negative="")] = False
+
+
+@command
 def view(
     scores: Path,
     /,
     *,
     data: str | None = None,
     compare_with: Path | None = None,
+    report: Flag = False,
     port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 0,
-    no_browser: Annotated[bool, Parameter(negative="")] = False,
+    no_browser: Flag = False,
     export: Path | None = None,
-    rows: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
-    uids: Path | None = None,
-    all_: Annotated[bool, Parameter(name="--all", negative="")] = False,
-) -> None:
+    selection: Selection = Selection(),
+) -> Screen | str | None:
     """Look at pairs in the browser: sort, filter, search, compare and mark them.
 
     Serves a page that only this machine can open and that works offline, until Ctrl-C. Marks are appended to
     marks.jsonl in the run folder, or next to the table: curate reads them. With --export, writes a folder of files.
+    With --report, rebuilds the summary and the report of a run from its tables, and prints them.
 
     Args:
-        scores: A run folder, the folder that curate wrote, or a table (.parquet) of score, estimate, curate or audit.
+        scores: A run folder, the folder that curate wrote, or a table (.parquet) of score or audit.
         data: With a table: its pairs, a file or folder, or emoji for the shipped ones. curate names its own.
         compare_with: Another run folder, or table, with the same pairs: shows what changed.
+        report: Print the tables of a run and write its report again, instead of opening the browser.
         port: Port on 127.0.0.1; 0 = a free one.
         no_browser: Only print the address.
         export: Write a folder that opens by double click and on any web server.
-        rows: With --export: only the N highest-scoring, or most suspect, pairs.
-        uids: With --export: only the pairs listed in this file (.txt, or .csv or .parquet with the column uid).
-        all_: With --export: all pairs, even if there are more than 20,000.
     """
-    chosen = ", ".join(name for name, given in (("--rows", rows), ("--uids", uids), ("--all", all_)) if given)
-    require(export or not chosen, chosen, "no --export", "a folder to export to", "Add --export DIR.")
-    from clipmem.report.explorer.server import Explorer, Server
-    from clipmem.report.explorer.subject import open_subject
-
-    explorer = Explorer(open_subject(scores, data, compare_with))
-    if not explorer.columns.manifest["thumbnails"]:
+    asked = [option_of(name) for name, value in vars(selection).items() if value]
+    require(export or not asked, ", ".join(asked), "no --export", "a folder to export to", "Add --export DIR.")
+    if report:
+        study.opening.RunFolder(scores).recipe()
+        study.stages.renew_run(scores)
+        return Screen("report", scores)
+    opened = explorer.server.Explorer(explorer.subject.open_subject(scores, data, compare_with))
+    if not opened.columns.manifest["thumbnails"]:
         sys.stderr.write("clipmem: no images or captions. Add --data PAIRS to see them.\n")
     if export is not None:
-        from rich.console import Console
+        pairs = explorer.export.choose(opened.columns, selection.rows, selection.uids, every=selection.all_)
+        with progress() as reporter:  # not while the page is served
+            folder = explorer.export.export_to(export, opened, pairs, reporter)
+        return f"Exported {len(pairs):,} pairs: {folder}"
+    _serve(opened, port, no_browser=no_browser)
+    return None
 
-        from clipmem.cli.terminal import TerminalReporter
-        from clipmem.report.explorer.export import choose, export_to
 
-        with TerminalReporter(Console(stderr=True)) as reporter:
-            picked = choose(explorer.columns, rows, uids, every=all_)
-            place = export_to(export, explorer, picked, reporter)
-        sys.stdout.write(f"Exported {len(picked):,} pairs: {place}\n")
-        return
-    with Server(explorer, port) as server:
-        sys.stdout.write(f"{len(explorer.columns):,} pairs at {server.address} (Ctrl-C ends)\n")
+def _serve(opened: "explorer.server.Explorer", port: int, *, no_browser: bool) -> None:
+    """Serve the page until Ctrl-C."""
+    with explorer.server.Server(opened, port) as server:
+        sys.stdout.write(f"{len(opened.columns):,} pairs at {server.address} (Ctrl-C ends)\n")
         sys.stdout.flush()
         # without a display, Python would open a browser inside the terminal
         if not no_browser and (sys.platform in {"darwin", "win32"} or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)):
@@ -68,5 +89,5 @@ def view(
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            marked = explorer.marks_file.is_file()
-            sys.stderr.write(f"\nclipmem: stopped.{f' Marks are in {explorer.marks_file}.' if marked else ''}\n")
+            marks = f" Marks are in {opened.marks_file}." if opened.marks_file.is_file() else ""
+            sys.stderr.write(f"\nclipmem: stopped.{marks}\n")

@@ -20,6 +20,7 @@ from clipmem.models import names
 
 TRANSFORMERS, LOCAL, HUB, AVERAGED = "transformers:", "local-dir:", "hf-hub:", "#ema"
 EXPECTED = f"a folder of open_clip, NAME/TAG, NAME@CHECKPOINT, {LOCAL}FOLDER, {HUB}OWNER/NAME, or {TRANSFORMERS}FOLDER"
+_CONFIGS = ("open_clip_config.json", "config.json", "adapter_config.json")
 _CHECK = "Check the path: relative paths start at the working directory."
 
 
@@ -63,6 +64,21 @@ def parse(text: str) -> Address:
     if found is None:
         raise _unknown(text)
     return found
+
+
+def names_model(text: str) -> bool:
+    """Return whether a text names an architecture or a model rather than data, for commands that take either.
+
+    JSON files and `hf-hub:` names are data; a folder is a model if it has the config of one.
+    """
+    if text in names.architectures() or text.startswith((TRANSFORMERS, LOCAL)):
+        return True
+    if text.startswith(HUB) or not text:
+        return False
+    path = Path(text)
+    if _is_folder(path):
+        return any((path / name).is_file() for name in _CONFIGS)
+    return not _is_file(path) and (_checkpoint(text) or _tag(text)) is not None
 
 
 def wrong(text: str, got: str, hint: str, expected: str = EXPECTED) -> InputError:

@@ -33,7 +33,7 @@ from clipmem.models.passes import load, save
 CARD = "clipmem.json"
 FORMAT = 1
 _FOLDERS = {"image": "img_emb", "text": "text_emb"}
-_HINT = "Create the folder with `clipmem embed`, or with clip-retrieval's inference of images and texts."
+_HINT = "Create the folder with `clipmem export embeddings`, or with clip-retrieval's inference of images and texts."
 
 
 def is_layout(path: Path) -> bool:

@@ -56,7 +56,7 @@ def chosen(parts: Mapping[str, Part], patterns: Iterable[str], what: str) -> set
         own = {name for name, part in parts.items() if _matches(pattern, name, part)}
         if not own:
             known = list(dict.fromkeys([*TOWERS, *(str(part) for part in parts.values())]))
-            hint = f"{did_you_mean(pattern, known, kind='part')} `clipmem models show` lists them."
+            hint = f"{did_you_mean(pattern, known, kind='part')} `clipmem inspect` lists them."
             raise InputError(what, got=f"{pattern!r}, which names no parameter", expected="parts of it", hint=hint)
         found |= own
     return found

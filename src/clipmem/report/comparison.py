@@ -17,7 +17,7 @@ import numpy as np
 
 from clipmem.base.require import require, require_one_of
 from clipmem.report.fairness import check_fair, common, differing, notes
-from clipmem.report.frontier import check_along, configurations, frontier, setting_of
+from clipmem.report.frontier import check_along, configurations, frontier, setting_between, setting_of
 from clipmem.report.pareto import Point, adjust, difference, dominance, front, is_useful, mean_over_seeds
 from clipmem.report.run import LOWER_IS_BETTER, Run, common_utilities, primary_utility
 from clipmem.stats.comparisons import paired_test
@@ -41,7 +41,8 @@ def compare(
         runs: Finished four-way runs, the baseline first.
         measure: `clipmem` or `clipmem_norm`.
         confidence: Level of the intervals; by default the baseline's.
-        along: A setting with numbers, `section.key`: adds `curve`, or `frontier` if the runs differ in others too.
+        along: A setting with numbers, `section.key`: adds `curve`, or `frontier` if the runs differ in others too. By
+            default the only setting in which three or more runs differ, if there is one.
         utility: The metric of verdicts (see `primary_utility`).
 
     Raises:
@@ -65,6 +66,7 @@ def compare(
     confidence, utility = confidence or baseline.recipe.score.confidence, primary_utility(runs, utility)
     rows = [row for run in others for row in _differences(baseline, run, measure, confidence)]
     adjust(rows)
+    along = along or setting_between(runs)
     machines = {_machine(run) for run in runs}
     metrics = common_utilities(runs)
     unworded = [run.name for run in runs if WORDINGS not in _halved(run, measure)]

@@ -55,6 +55,17 @@ def check_along(runs: Sequence[Run], along: str) -> None:
     require(usable, f"--along {along}", got, "numbers, not all equal", "Name a setting such as train.epochs.")
 
 
+def setting_between(runs: Sequence[Run]) -> str:
+    """Return the only setting in which three or more runs differ, if its values are numbers and distinct; else ""."""
+    keys = {key for run in runs[1:] for key in differing(runs[0], run, (*IRRELEVANT, *_PARENTS))}
+    if len(runs) < 3 or len(keys) != 1:
+        return ""
+    [key] = keys
+    values = [setting_of(run, key) for run in runs]
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return key if numbers and len(set(values)) == len(values) else ""
+
+
 def configurations(runs: Sequence[Run], along: str) -> list[list[Run]]:
     """Group runs by all their other settings, the first run's group first, each sorted by the setting."""
     groups: dict[str, list[Run]] = {}

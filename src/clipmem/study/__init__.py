@@ -1,1 +1,33 @@
-"""A study: its stages in order, the engine that trains its models, and a finished run read back."""
+# pyright: reportUnusedImport=false
+"""The stages of a study, and what the commands do. Most modules import torch, so they are imported when first used.
+
+from clipmem import study
+
+study.auditing.audit_run("runs/mine")  # imports clipmem.study.auditing here
+"""
+
+from typing import TYPE_CHECKING
+
+from clipmem.base.lazy import modules_of
+
+if TYPE_CHECKING:  # what is used as an attribute of this package
+    from clipmem.study import (
+        auditing,
+        budget,
+        curating,
+        estimating_one,
+        evaluating,
+        localizing,
+        opening,
+        pairs,
+        probing,
+        run,
+        score_inputs,
+        scoring,
+        speed,
+        stages,
+        starting,
+        validating,
+    )
+
+__getattr__ = modules_of(__name__)

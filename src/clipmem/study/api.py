@@ -1,21 +1,22 @@
-"""`clipmem.run` and `clipmem.load_run`."""
+"""The verbs of the Python API: what they take is open and checked before torch is imported."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipmem import report, study
 from clipmem.base.errors import InputError
 from clipmem.base.paths import as_read_error, checked_path
 from clipmem.base.progress import Reporter
 from clipmem.base.recipes import Overrides, Recipe, as_settings, load_recipe, recipe_from
 from clipmem.base.require import require
 from clipmem.base.suggest import near_names
-from clipmem.study import early
 from clipmem.study.engines import check_name, is_first, open_engine, watch_launcher
 
-if TYPE_CHECKING:  # imports polars: only after the recipe is validated
-    from clipmem.study.run import Run
+if TYPE_CHECKING:  # not before the arguments are checked
+    import polars as pl
 
 PUBLISHED_RECIPES = ("coco-vit-b-32", "coco-vit-b-16", "cc3m-vit-b-32", "cc3m-vit-b-16")
 FINETUNE_RECIPES = ("finetune-vit-b-32", "finetune-lit", "finetune-lora", "finetune-siglip")
@@ -27,6 +28,8 @@ def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Overr
     """Load a recipe from a name, a path or a mapping, and apply settings."""
     if isinstance(recipe, Recipe | Mapping):
         return recipe_from(recipe.model_dump() if isinstance(recipe, Recipe) else recipe, settings)
+    if isinstance(recipe, Path) and str(recipe) in SHIPPED_RECIPES and not recipe.exists():
+        recipe = str(recipe)
     if recipe in SHIPPED_RECIPES:
         text = (files("clipmem") / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8")
         return load_recipe(text, settings, origin=f"recipe {recipe!r}")
@@ -59,10 +62,23 @@ def _recipes_at(folder: Path) -> dict[str, str]:
     return {**{name: name for name in SHIPPED_RECIPES}, **{file.stem: str(file) for file in folder.glob("*.toml")}}
 
 
+def plan_budget(
+    recipe: Recipe | Mapping[str, Any] | str | Path, settings: Overrides, budget: float
+) -> tuple[list[str], "study.budget.Plan"]:
+    """Choose how to estimate the scores of a recipe's pairs for a budget; return the settings for it, and the plan."""
+    usable = 0 < budget < float("inf")
+    require(usable, "--budget", f"{budget:g}", "a positive number of trainings", "Use 0.5.")
+    common, settings = ["protocol=halves", "train.record=true"], as_settings(settings)
+    plan = study.budget.plan(find_recipe(recipe, [*common, *settings]), budget)
+    return [*common, *plan.settings, *settings], plan
+
+
 def run(
     recipe: Recipe | Mapping[str, Any] | str | Path,
     out: str | Path,
     *,
+    data: "study.opening.Data | None" = None,
+    budget: float | None = None,
     settings: Overrides = (),
     device: str = "auto",
     engine: str = "local",
@@ -70,12 +86,15 @@ def run(
     command: str = "",
     strict: bool = False,
     allow_long: bool = False,
-) -> "Run":
+) -> "study.run.Run":
     """Run a study, or resume it, and return the finished run.
 
     Args:
         recipe: A recipe, a mapping, a TOML file, or a shipped recipe: `"demo"`, `"quick"`.
         out: Run folder. A folder with the same study, unfinished, is resumed.
+        data: The pairs, instead of those of the recipe: a path, keys of `[data]`, or what `load_pairs` returns.
+        budget: Estimate the memorization of every pair for the cost of f and `budget` further trainings of it (see
+            `clipmem.study.budget`): sets the protocol `halves` and its settings.
         settings: Changes to the recipe: `["train.lr=1e-4"]` or `{"train.lr": 1e-4}`.
         device: `auto`, `cpu` or `cuda`.
         engine: Execution engine: `local`, `ray` or `ray://HEAD:PORT` (see `clipmem.study.engines`).
@@ -93,75 +112,189 @@ def run(
     """
     watch_launcher()
     if not is_first():  # under torchrun the first process runs the study
-        from clipmem.study.engines.torchrun import follow
+        from clipmem.study.engines.torchrun import follow  # imports torch
 
         follow()
         return load_run(out)
     check_name(engine)
-    resolved, place = find_recipe(recipe, settings), checked_path(out, "--out")
-    early.check_study(resolved, place, device=device)
-    # imports torch, which takes seconds: only after the recipe is validated
-    from clipmem.base.folder import RunFolder
-    from clipmem.report.progress import reporter_here
-    from clipmem.study.stages import Study
-
+    resolved = find_recipe(recipe, settings)
+    if budget is not None:
+        settings = plan_budget(recipe, settings, budget)[0]
+        resolved = find_recipe(recipe, settings)
+    if data is not None:
+        section = study.opening.section_of(data, Path(out))
+        resolved = recipe_from(resolved.model_dump() | {"data": section.model_dump()})
+    # torch takes seconds to import: only after everything that the recipe names is open
+    folder, source = study.opening.open_study(resolved, checked_path(out, "--out"), device=device)
     shown = recipe if isinstance(recipe, str | Path) else "recipe"
-    with open_engine(engine) as chosen:
-        Study(
+    with open_engine(engine) as workers:
+        study.stages.Study(
             resolved,
-            RunFolder(place),
-            reporter=reporter or reporter_here(),
+            folder,
+            source,
+            reporter=reporter or report.progress.reporter_here(),
             command=command or f"clipmem.run({str(shown)!r}, {str(out)!r})",
             user_set=as_settings(settings),
             device=device,
-            engine=chosen,
+            engine=workers,
             strict=strict,
             allow_long=allow_long,
         ).run()
-    return load_run(place)
+    return load_run(folder.path)
 
 
-def interpolate_run(path: str | Path, alphas: Sequence[float], *, reporter: Reporter | None = None) -> list[Path]:
-    """Make the runs `interpolate/alpha-A` in a finished fine-tuned run, without training; return their folders."""
-    if not alphas:
-        return []
-    from clipmem.base import manifest
-    from clipmem.base.folder import RunFolder
-
-    folder = RunFolder(checked_path(path, "run folder").resolve())
-    recipe, what = folder.recipe(), f"run folder {path}"
-    hint = "Interpolate a run with model.pretrained."
-    require(bool(recipe.model.pretrained), what, "models trained from scratch", "fine-tuned models", hint)
-    hint = f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
-    require(folder.is_done("report"), what, "a run that is not finished", "a finished run", hint)
-    device, places = str(manifest.read(folder)["device"]), list[Path]()
-    for alpha in alphas:
-        document = recipe.model_dump()
-        document["mitigate"]["interpolate"] = {"alpha": alpha, "run": str(folder.path)}
-        places.append(folder.path / "interpolate" / f"alpha-{alpha:g}")
-        # the study itself had consent
-        run(recipe_from(document), places[-1], device=device, reporter=reporter, allow_long=True)
-    return places
-
-
-def load_run(path: str | Path) -> "Run":
+def load_run(path: str | Path) -> "study.run.Run":
     """Open a finished run folder, without importing torch.
 
     Raises:
         InputError: The run is not finished, or was made by a newer version of clipmem.
     """
-    from clipmem.study.run import Run
-
-    return Run(path)
+    return study.run.Run(path)
 
 
-def report(path: str | Path) -> Path:
-    """Rebuild the summary and the report of a scored run folder; return the path of the report."""
-    from clipmem.base.folder import RunFolder
+def load_pairs(data: Any, **keys: Any) -> "study.opening.Source":
+    """Open pairs of images and captions: what every verb takes as `data`, `members`, `bank` and so on.
 
-    folder = RunFolder(path)
-    source = early.check_source(folder.recipe().data)
-    from clipmem.study.stages import renew_report  # imports torch
+    Args:
+        data: A file, folder or shards, or a shipped source; or a table in memory: a polars or pandas DataFrame, or a
+            `datasets.Dataset`, with a column of images (bytes, or paths) and one of captions (a text or a list of
+            texts). A table is written to a temporary Parquet file, which is removed with the returned object.
+        keys: Keys of `[data]` (see `clipmem init -`): `image_column`, `caption_column`, `label_column`, ...
 
-    with folder.locked():
-        return renew_report(folder, source)[-1]
+    Returns:
+        The open source: `pairs()` reads the usable pairs; unusable records are counted and listed in `problems`.
+
+    Raises:
+        InputError: There are no such data, or the table has no such columns.
+
+    Example:
+        >>> load_pairs("emoji").pairs().height
+        1914
+    """
+    return study.opening.open_pairs(data, keys)
+
+
+def _folder(run: "str | Path | study.run.Run") -> Path:
+    return Path(run) if isinstance(run, str | Path) else run.path
+
+
+def evaluate(
+    run: "str | Path | study.run.Run | None" = None,
+    *,
+    model: str | Sequence[str] = (),
+    data: "study.opening.Data | None" = None,
+    interpolate: Sequence[float] = (),
+    name: str = "",
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    **prompts: Any,
+) -> "study.evaluating.Evaluated":
+    """Measure the utility of models: zero-shot classification, linear probe, retrieval.
+
+    Args:
+        run: A finished run, or its folder: its models are evaluated, by default on its external pairs.
+        model: Models instead of a run; they need `data`.
+        data: Pairs to evaluate on: a path, keys of `[data]` such as `label_column`, or what `load_pairs` returns.
+        interpolate: Weights of the fine-tuned model from 0 to 1: evaluate the models between a pretrained model and its
+            fine-tuned version, those of a run, or with `model=(BASE, TUNED)` those between two models.
+        name: Name of the output; by default external, or the name of the data.
+        out: Output file of `model`, by default NAME.json in the working directory; or with `interpolate` of a run,
+            folder of the comparison.
+        reporter: Progress reporter.
+        prompts: `labels` (label or sublabel), `classnames` and `templates` (files), as in `clipmem evaluate`.
+
+    Returns:
+        `document`, what was measured, and `file`, where it was written.
+
+    Raises:
+        InputError: Neither or both of a run and models are named, or a run is not finished.
+    """
+    models = [model] if isinstance(model, str) else list(model)
+    got = "neither a run folder nor --model" if run is None else "a run folder and --model"
+    hint = "For example: clipmem evaluate runs/mine, or clipmem evaluate --model FOLDER --data PATH."
+    require((run is None) == bool(models), "clipmem evaluate", got, "one of them", hint)
+    require(data is not None or run is not None, "--model", "no --data", "pairs to evaluate on", "Add --data PATH.")
+    if run is not None:
+        folder = _folder(run)
+        if interpolate:
+            require(data is None, "--interpolate", "a run and --data", "a run alone", "Omit --data.")
+            page, write = Path(out or folder / "interpolate" / "compared"), report.comparison_page.write_compared
+            runs = [folder, *study.stages.interpolate_run(folder, interpolate, reporter=reporter)]
+            document = write(runs, page, along="mitigate.interpolate.alpha")
+            return study.evaluating.Evaluated(document, page / report.comparison_page.PAGE)
+        section = None if data is None else study.opening.tested_section(data)
+        return study.evaluating.evaluate_run(folder, data=section, name=name, reporter=reporter, **prompts)
+    section = None if data is None else study.opening.tested_section(data)
+    if interpolate:
+        got, hint = f"{len(models)} models", "Give --model BASE TUNED."
+        require(len(models) == 2, "--interpolate", got, "two models, or a run", hint)
+        interpolate = study.stages.check_alphas(interpolate, runs=False)
+    file = Path(out or f"{name or ('interpolate' if interpolate else 'utility')}.json")
+    return study.evaluating.evaluate_given(models, section, file, alphas=interpolate, reporter=reporter, **prompts)
+
+
+def audit(
+    run: "str | Path | study.run.Run | None" = None,
+    *,
+    model: str = "",
+    members: "study.opening.Data | None" = None,
+    nonmembers: "study.opening.Data | None" = None,
+    out: str | Path = "audit.json",
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Measure how well an attacker can tell which pairs a model trained on.
+
+    Args:
+        run: A finished run of protocol `subsample` or `halves`, or its folder; its report is updated.
+        model: A model to attack instead of a run.
+        members: With `model`: pairs that it trained on, anything that `load_pairs` takes or returns.
+        nonmembers: With `model`: pairs from the same source that it did not train on.
+        out: With `model`: output file.
+        device: With `model`: `auto`, `cpu` or `cuda`.
+        reporter: Progress reporter.
+
+    Returns:
+        The content of `audit.json`: AUC and true positive rates of each attack.
+
+    Raises:
+        InputError: Neither or both of a run and a model are named, or the sets can be told apart without the model.
+    """
+    hint = "For example: clipmem audit runs/mine, or clipmem audit --model FOLDER --members PATH --nonmembers PATH."
+    got = f"{'no' if run is None else 'a'} run folder, and {'a' if model else 'no'} --model"
+    require((run is None) == bool(model), "clipmem audit", got, "one of them", hint)
+    sets = {"--members": members, "--nonmembers": nonmembers}
+    for option, data in sets.items():
+        got = "no data" if data is None else "data"
+        require((data is not None) == bool(model), option, got, "pairs with --model, none with a run", hint)
+    if run is not None:
+        return study.auditing.audit_run(_folder(run), reporter=reporter)
+    inside, outside = (study.opening.open_data(data) for data in sets.values() if data is not None)
+    return study.auditing.audit_model(model, inside, outside, Path(out), device=device, reporter=reporter)
+
+
+def score(
+    target: Any = None,
+    reference: Any = None,
+    data: Any = None,
+    bank: Any = None,
+    *,
+    model: str = "",
+    trajectory: Path | None = None,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> "pl.DataFrame":
+    """Score pairs by how much existing models memorized them.
+
+    With a target and a reference, see `clipmem.study.scoring.score`, which has the `settings`. With one model, or none:
+    a ranking by that model, pixels and words, which agrees less with CLIPMem
+    (`clipmem.study.estimating_one.estimate_with`; `settings` are then `captions`, `device` and `reporter`).
+    """
+    if target is not None or reference is not None:
+        target = [] if target is None else target
+        require(not model, "--model", f"{model} and other models", "--target and --reference, or --model", "Omit one.")
+        return study.scoring.score(target, reference, data, bank, out=out, **settings)
+    require(data is not None, "--data", "no data", "the pairs to score", "For example: data=PATH.")
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(out) if out is not None else Path(scratch) / "scores.parquet"
+        return study.estimating_one.estimate_with(model, data, file, trajectory=trajectory, **settings).scores

@@ -1,4 +1,4 @@
-"""What a budget buys in `clipmem estimate`: the estimator and half-models that agreed best with the truth at that cost.
+"""What `clipmem run --budget` buys: the estimator and half-models that agreed best with the truth at that cost.
 
 Agreements are those of `score/estimators/frontier.json`, measured by `clipmem validate-estimators` on the data sets of
 docs/estimators.md and written by `experiments/estimators/record.py`; costs are counted for the recipe's own models.
@@ -76,7 +76,7 @@ def plan(recipe: Recipe, budget: float) -> Plan:
         starts = (Start(recipe.model.model_copy(update={"name": one}), recipe.train) for one in (proxy, name))
         own, full = (outline_of(start).operations for start in starts)
         share = own / full
-        require(share <= 1, f"--proxy {proxy}", f"{share:.2f} times f's operations", "a smaller model than f")
+        require(share <= 1, f"[halves] proxy {proxy}", f"{share:.2f} times f's operations", "a smaller model than f")
     known = json.loads((files("clipmem.scoring.estimators") / "frontier.json").read_text(encoding="utf-8"))
     options: list[Option] = []
     for row in known:

@@ -27,7 +27,6 @@ from clipmem.base.marks import latest_marks
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.require import require
-from clipmem.base.sections import shipped
 from clipmem.base.tables import write_parquet
 from clipmem.curation.marks import apply_marks
 from clipmem.curation.ranking import SMALLEST, Curation, counted, ordered
@@ -35,13 +34,14 @@ from clipmem.curation.ranking import curate as rank
 from clipmem.data.cleaning import Written, check_output, write_cleaned
 from clipmem.data.pairs import Pairs
 from clipmem.data.quarantine import Problem, write_quarantine
+from clipmem.data.sources import Data, open_data, reading_data
 from clipmem.data.sources.base import Source
 from clipmem.models.signals import Signals
 from clipmem.stats.alignment import alignment
-from clipmem.study import api, early, estimating, starting
+from clipmem.study import api, estimating, starting
 from clipmem.study.estimating_one import collect
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.score_inputs import Data, Embedder, Settings, open_data, read_pairs
+from clipmem.study.score_inputs import Embedder, Settings, read_pairs
 from clipmem.train.objectives import OBJECTIVES
 
 SUSPECTS, DOCUMENT, QUARANTINE, RUN = "suspects.parquet", "curate.json", "quarantine.parquet", "run"
@@ -135,12 +135,12 @@ def _check_own(model: str, captions: int | None) -> None:
     require(captions is None, "--captions", f"{captions} with a run folder", "its own captions", "Omit it.")
 
 
-def is_run(path: str | Path) -> bool:
-    """Return whether a path is a run folder."""
-    return path != "" and (Path(path) / "recipe.toml").is_file()
+def is_run(data: object) -> bool:
+    """Return whether data are the path of a run folder."""
+    return isinstance(data, str | Path) and data != "" and (Path(data) / "recipe.toml").is_file()
 
 
-def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None) -> Curated:
+def curate_and_write(data: str | Path | Source, how: Curating, reporter: Reporter | None = None) -> Curated:
     """Rank the pairs of a data set or a finished run, and write `suspects.parquet`, `curate.json` and the cleaned data.
 
     A ranking that the output folder has of the same data and settings is used again. Marks are applied to it each time.
@@ -153,8 +153,9 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
     if run:
         _check_own(how.model, how.captions)
     require(how.write or not how.correct, "--correct", "no --write", "a folder for the data", "Add --write DIR.")
-    folder = RunFolder(data)
+    folder = RunFolder(data if isinstance(data, str | Path) else "")
     source = open_data(folder.recipe().data if run else data)
+    name = str(data) if run else source.title
     out = how.out or (folder.path / "curate" if run else Path("curated"))
     if how.write is not None:
         mixed, hint = out.resolve().is_relative_to(how.write.resolve()), "Choose another folder."
@@ -165,7 +166,7 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
     check_place(out)
     if how.budget is not None:
         folder, run = RunFolder(out / RUN), True
-        command, recipe = f"clipmem curate {data} --budget {how.budget:g}", recipe_of(data, how.budget)
+        command, recipe = f"clipmem curate {name} --budget {how.budget:g}", recipe_of(source, how.budget)
         options: dict[str, Any] = {"device": how.device, "reporter": reporter, "allow_long": how.allow_long}
         api.run(recipe, folder.path, command=command, **options)
     made_with: list[Any] = [__version__, how.captions, how.device]
@@ -195,7 +196,7 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
     document = {
         **found.document,
         "format": 1,
-        "data": data,
+        "data": name,
         "section": source.section.model_dump(mode="json", exclude_defaults=True),
         "model": how.model or None,
         "run": run,
@@ -236,7 +237,7 @@ def _ranked(
     return Curation(table, json.loads(json.dumps({**found.document, **more}, default=float)))
 
 
-def recipe_of(data: str, budget: float) -> Recipe:
+def recipe_of(source: Source, budget: float) -> Recipe:
     """Return the recipe that trains f on as many pairs of a data set as possible and records it, without half-models.
 
     A twentieth of the pairs stays external, the bank of A, or `BANK` pairs if that is more. `budget` is the length of
@@ -245,8 +246,8 @@ def recipe_of(data: str, budget: float) -> Recipe:
     Raises:
         InputError: There are too few usable pairs.
     """
-    own, settings = shipped(data), ["train.record=true", "halves.pairs=0", "halves.estimator=closed-form"]
-    found = starting.start("" if own else data, protocol="halves", source=own, settings=settings).recipe
+    data, settings = source.section, ["train.record=true", "halves.pairs=0", "halves.estimator=closed-form"]
+    found = starting.start(data.path, protocol="halves", source=data.source, settings=settings).recipe
     split = found.split
     total = split.shared + split.candidate + split.independent + split.external
     external = min(split.external, max(BANK, total // 20))
@@ -304,5 +305,5 @@ def _write(
     corrected = suspects.filter(pl.col("suggested_caption").is_not_null()) if correct else suspects.clear()
     removed = set(suspects["uid"]) - set(corrected["uid"]) | wrong
     captions = dict(corrected.select("uid", "suggested_caption").iter_rows())
-    with early.opening(source.section):
+    with reading_data(source.section):
         return write_cleaned(source, write, removed, captions)

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from clipmem.base.atomic import atomic_write
+from clipmem.base.atomic import atomic_write, check_new_table
 from clipmem.base.hashing import image_part, numbered
 from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet, Reporter
@@ -27,7 +27,7 @@ from clipmem.scoring.estimators import ESTIMATORS
 from clipmem.scoring.protocols.halves import SMALLEST
 from clipmem.scoring.recorded import read_trajectory
 from clipmem.stats.ranking import spearman
-from clipmem.study import early, estimating
+from clipmem.study import estimating
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Data, Embedder, Settings, read_pairs
 
@@ -69,7 +69,7 @@ def estimate_with(
     Raises:
         InputError: There are fewer than 200 usable pairs, or nothing can be learned from captions or images.
     """
-    early.check_scores(out)
+    check_new_table(out)
     settings = Settings.of(captions=captions, device=device)
     pairs, reporter = read_pairs(data, captions, "--data", ("--out", out)), reporter or Quiet()
     opened = settings.open(model) if model else None

@@ -41,7 +41,7 @@ from clipmem.models.embeddings import Model
 from clipmem.models.numerics import threads
 from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.report.run import Run
-from clipmem.study import early, execution, utility
+from clipmem.study import execution, utility
 from clipmem.study.models import BASE, open_models
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.paired import TrainingSet
@@ -169,7 +169,8 @@ def evaluate_given(
     **changes: Any,
 ) -> Evaluated:
     """Evaluate models, or with `alphas` those between two models, on a source and write a JSON file."""
-    early.check_choice(None, addresses, data=data is not None)
+    hint = "Add --data PATH, or --source emoji."
+    require(data is not None, "--model", "no --data", "pairs to evaluate on", hint)
     found = [given.find(address) for address in addresses]
     if len(set(addresses)) < len(addresses):
         raise InputError("--model", got="a duplicate", expected="each model once", hint="Name each model once.")
@@ -327,7 +328,7 @@ def _recipe_of(recipe: Recipe, trained: frozenset[str]) -> Recipe:
         own = recipe.model_copy(update={"data": data, "evaluate": evaluate})
         utility.prompts_of(tested_source(own, trained, what)[1], own)
     except InputError as error:
-        hint = "Check the data with `clipmem data inspect`."
+        hint = "Check the data with `clipmem inspect`."
         raise InputError(what, got=error.got, expected=error.expected, hint=hint) from error
     return own
 

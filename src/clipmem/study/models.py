@@ -68,7 +68,7 @@ class TrainedModels(StudyModels):
         same = config is None or not self._name or config == model_config(self._name)
         expected, hint = (
             f"model.name = {self._name!r}",
-            "Set model.name to its architecture; choose --proxy if smaller.",
+            "Set model.name to its architecture; set halves.proxy if it is smaller.",
         )
         require(same, what, "another architecture", expected, hint)
         return described | {"f": {**given.describe(self._f, encoder), "files": given.content(self._f)}}

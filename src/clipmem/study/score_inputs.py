@@ -1,7 +1,7 @@
-"""Inputs of `clipmem score` and `clipmem embed`: settings, models, pairs and bank."""
+"""Inputs of `clipmem score` and `clipmem export embeddings`: settings, models, pairs and bank."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,19 +20,18 @@ from clipmem.base.paths import checked_path
 from clipmem.base.recipes import recipe_from
 from clipmem.base.require import require
 from clipmem.base.section import Count, NonNegative
-from clipmem.base.sections import DataSection, EmbedSection, shipped
+from clipmem.base.sections import EmbedSection
 from clipmem.data.pairs import Pairs
-from clipmem.data.quarantine import Problem, source_name
-from clipmem.data.sources.base import Source
+from clipmem.data.quarantine import Problem
+from clipmem.data.sources import Data, open_data
 from clipmem.models import passes
 from clipmem.models.embeddings import Embeddings, Model, SinglePart
 from clipmem.models.layout import is_layout
 from clipmem.scoring.aligning import check_alone
 from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.pairs import draw, listed_uids
-from clipmem.study import early, execution
+from clipmem.study import execution
 
-Data = str | Path | DataSection | Mapping[str, Any] | Source
 Embedder = Model | Embeddings
 LISTS = ("target", "reference")
 _COLUMNS = ("uid", "key", "image", "captions", "label")
@@ -130,35 +129,19 @@ class Comparison:
         return [f"{kind}-{k}" for k in range(len(self.target)) for kind in LISTS]
 
 
-def open_data(data: Data) -> Source:
-    """Open a source from a path, the name of a shipped source, keys of `[data]`, or a source."""
-    if isinstance(data, Source):
-        return data
-    if isinstance(data, str | Path):
-        data = {"source": own} if (own := shipped(str(data))) else {"path": str(data)}
-    if not isinstance(data, DataSection):
-        keys = isinstance(data, Mapping)  # pyright: ignore[reportUnnecessaryIsInstance]
-        expected, hint = "a path, a shipped source, keys of [data] or a source", 'For example {"path": "pairs.csv"}.'
-        require(keys, "data", shorten(data), expected, hint)
-        data = recipe_from({"data": data}, origin="data").data
-    return early.check_source(data)
-
-
 def read_pairs(data: Data, captions: int | None, argument: str, *outputs: tuple[str, Path | None]) -> Pairs:
     """Read the pairs of a data set, in storage order; `outputs`, by option, must not be inside the data."""
     source = open_data(data)
-    with early.opening(source.section):
-        table = source.pairs()
+    table = source.pairs()
     for option, out in outputs:
         source.check_outside(out, option)
-    name = str(data) if isinstance(data, str | Path) else source_name(source.section)
-    require(table.height, f"{argument} {name}", "no pair", "at least one pair", "Check the path.")
+    require(table.height, f"{argument} {source.title}", "no pair", "at least one pair", "Check the path.")
     table = table[source.storage_order(table["image"].to_list())].select(_COLUMNS)
     if captions is not None:
         table = table.with_columns(pl.col("captions").list.head(captions))
     if "" not in set(table["label"]):
         table = table.with_columns(pl.col("label").rank("dense").cast(pl.Int64).sub(1).alias("class"))
-    return Pairs(name, table, source, list(source.problems))
+    return Pairs(source.title, table, source, list(source.problems))
 
 
 def compare(

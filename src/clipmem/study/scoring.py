@@ -1,4 +1,4 @@
-"""Scoring with existing models: `clipmem.score`, `clipmem score` and `clipmem embed`."""
+"""Scoring with existing models: `clipmem.score`, `clipmem score` and `clipmem export embeddings`."""
 
 import json
 import tempfile
@@ -13,7 +13,7 @@ import polars as pl
 import torch
 
 from clipmem._version import __version__
-from clipmem.base.atomic import atomic_write
+from clipmem.base.atomic import atomic_write, check_new_table
 from clipmem.base.errors import ClipmemWarning, InputError, shorten
 from clipmem.base.hashing import data_fingerprint, file_sha256
 from clipmem.base.job import Job, refuse_other
@@ -29,7 +29,6 @@ from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.design import ScoreTables, combine
 from clipmem.scoring.protocols.four_way import twins
 from clipmem.stats.alignment import AlignmentParts, alignment
-from clipmem.study import early
 from clipmem.study.score_inputs import LISTS, Comparison, Data, Settings, compare, read_pairs
 from clipmem.train.objectives import class_head
 from clipmem.train.paired import TrainingSet
@@ -187,7 +186,7 @@ def finish(
 
     Without a folder for the embeddings they are in `out` with the ending `.parts` until the scores are written.
     """
-    early.check_scores(out)
+    check_new_table(out)
     pairs, bank, settings = comparison.pairs, comparison.bank, comparison.settings
     if pairs.source is not None:
         pairs.source.check_outside(out, "--out")

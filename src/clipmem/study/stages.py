@@ -11,11 +11,13 @@ from typing import Any, cast
 import polars as pl
 
 from clipmem.base import manifest
+from clipmem.base.errors import shorten
 from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import data_fingerprint
 from clipmem.base.images import Geometry
+from clipmem.base.paths import checked_path
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.recipes import Recipe, dump_recipe
+from clipmem.base.recipes import Recipe, dump_recipe, recipe_from
 from clipmem.base.require import require
 from clipmem.data.cache import open_cache
 from clipmem.data.duplicates import duplicate_groups
@@ -34,7 +36,7 @@ from clipmem.scoring.design import ScoreTables, combine
 from clipmem.scoring.learned import learned
 from clipmem.scoring.protocols import Protocol, protocol_of
 from clipmem.scoring.summary import Scored, over_wordings, summarize
-from clipmem.study import decoding, dejavu, early, estimating, evaluating, execution, pool, speed, utility
+from clipmem.study import api, decoding, dejavu, estimating, evaluating, execution, pool, speed, utility
 from clipmem.study.child import BOARDS
 from clipmem.study.models import StudyModels, TrainedModels, open_models
 from clipmem.study.plan import CACHE, PlannedStudy, check_needs
@@ -53,6 +55,7 @@ class Study:
 
     recipe: Recipe
     folder: RunFolder
+    source: Source | None = None  # of the recipe's data, if it is open
     reporter: Reporter = field(default_factory=Quiet)
     command: str = ""
     user_set: Sequence[str] = ()
@@ -67,9 +70,8 @@ class Study:
         if self._is_finished():
             self._check_finished(models)
             return
-        source = open_source(self.recipe.data)
-        with early.opening(self.recipe.data):
-            pairs = with_objects(source.pairs(), self.recipe.dejavu.objects)
+        source = self.source or open_source(self.recipe.data)
+        pairs = with_objects(source.pairs(), self.recipe.dejavu.objects)
         source.check_outside(self.folder.path, "run folder")
         utility.prompts_of(pairs, self.recipe)  # checks class names
         evaluating.check_retained(self.recipe, frozenset())
@@ -352,7 +354,49 @@ def renew_report(folder: RunFolder, source: Source) -> list[Path]:
     return outputs
 
 
+def renew_run(path: Path | str) -> Path:
+    """Rebuild the summary and the report of a scored run folder from its tables; return the path of the report."""
+    folder = RunFolder(path)
+    source = open_source(folder.recipe().data)
+    with folder.locked():
+        return renew_report(folder, source)[-1]
+
+
 def _regime(run: Run) -> dict[str, Any]:
     """Tell the regime of the pairs with a role; near images are those that the split keeps together."""
     pairs = run.splits.join(run.pairs.select("uid", "captions"), on="uid", maintain_order="left")
     return regime_of(pairs["captions"].list.first(), pairs["group"].to_list())
+
+
+# ---- between a fine-tuned run and its pretrained model
+
+
+def check_alphas(alphas: Sequence[float], *, runs: bool) -> list[float]:
+    """Return weights of the fine-tuned model, increasing; 1 is left out for runs, where it is the run itself."""
+    shown, weights = shorten(list(alphas)), sorted(set(alphas))
+    hint = "For example: --interpolate 0,0.25,0.5,0.75,1."
+    require(all(0 <= alpha <= 1 for alpha in weights), "--interpolate", shown, "numbers from 0 to 1", hint)
+    require(not runs or weights != [1], "--interpolate", shown, "a number below 1: 1 is the run itself", hint)
+    return [alpha for alpha in weights if not (runs and alpha == 1)]
+
+
+def interpolate_run(path: str | Path, alphas: Sequence[float], *, reporter: Reporter | None = None) -> list[Path]:
+    """Make the runs `interpolate/alpha-A` in a finished fine-tuned run, without training; return their folders.
+
+    Raises:
+        InputError: The run is not finished or was trained from scratch, or a weight is not in [0, 1].
+    """
+    alphas, folder = check_alphas(alphas, runs=True), RunFolder(checked_path(path, "run folder").resolve())
+    recipe, what = folder.recipe(), f"run folder {path}"
+    hint = "Interpolate a run with model.pretrained."
+    require(bool(recipe.model.pretrained), what, "models trained from scratch", "fine-tuned models", hint)
+    hint = f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
+    require(folder.is_done("report"), what, "a run that is not finished", "a finished run", hint)
+    device, folders = str(manifest.read(folder)["device"]), list[Path]()
+    for alpha in alphas:
+        document = recipe.model_dump()
+        document["mitigate"]["interpolate"] = {"alpha": alpha, "run": str(folder.path)}
+        folders.append(folder.path / "interpolate" / f"alpha-{alpha:g}")
+        # the study itself had consent
+        api.run(recipe_from(document), folders[-1], device=device, reporter=reporter, allow_long=True)
+    return folders

@@ -12,7 +12,7 @@ from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES, assign_roles
 from clipmem.report.escape import visible
 from clipmem.study.api import find_recipe
-from clipmem.study.data_commands import find_data
+from clipmem.study.pairs import find_data
 
 FEWEST = 50  # pairs: enough for a test with four or five pairs in each measured role
 _USED = 0.95
@@ -179,6 +179,6 @@ def _fitting(uids: list[str], groups: list[str], usable: int) -> dict[str, int]:
     grouped = f", in groups of up to {largest:,} that cannot be divided" if largest > 1 else ""
     got, hint = (
         f"{usable:,} usable pairs{grouped}",
-        "Add pairs, or see why records are left out: `clipmem data inspect`.",
+        "Add pairs, or see why records are left out: `clipmem inspect`.",
     )
     raise InputError("--data", got=got, expected=f"{FEWEST} or more for a study", hint=hint)

@@ -57,7 +57,7 @@ def validate(
     The truth is the mean D over the pairs of full-size half-models that an estimator does not use. The agreement is the
     rank correlation with it, divided by the root of its reliability. Each estimator is applied to up to four sets of
     half-models; intervals are a bootstrap over groups of pairs and over these sets. `printed` has for each set of two
-    or more pairs the agreement that `clipmem estimate` would print with these half-models alone.
+    or more pairs the agreement that `clipmem run --budget` would print with these half-models alone.
 
     Args:
         recipe: The study; its protocol becomes `halves`.

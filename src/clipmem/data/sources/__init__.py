@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from clipmem import _version
+from clipmem.base.errors import shorten
 from clipmem.base.hashing import json_sha256
-from clipmem.base.sections import SHIPPED, DataSection
+from clipmem.base.recipes import recipe_from
+from clipmem.base.require import require
+from clipmem.base.sections import SHIPPED, DataSection, shipped
 from clipmem.data.sources import (
     classfolder,
     coco,
@@ -20,12 +24,13 @@ from clipmem.data.sources import (
     saved,
     webdataset,
 )
-from clipmem.data.sources.base import SOURCES, Source, open_named
+from clipmem.data.sources.base import SOURCES, Source, open_named, reading_data
 from clipmem.data.sources.detect import Detection, detect
 from clipmem.data.sources.flawed import planted
 
 __all__ = [
     "SOURCES",
+    "Data",
     "Detection",
     "Source",
     "class_prompts",
@@ -40,12 +45,16 @@ __all__ = [
     "hub",
     "imagefolder",
     "karpathy",
+    "open_data",
     "open_source",
     "parquet",
+    "reading_data",
     "resolved",
     "saved",
     "webdataset",
 ]  # fmt: skip
+
+Data = str | Path | DataSection | Mapping[str, Any] | Source  # what names a set of pairs
 
 
 def named(section: DataSection) -> str:
@@ -85,6 +94,34 @@ def resolved(section: DataSection) -> DataSection:
     return section.model_copy(update={"source": found.format, "path": found.path})
 
 
-def open_source(section: DataSection) -> Source:
-    """Open the source of a `[data]` section, with the flaws to plant in it."""
-    return planted(open_named(resolved(section)), section)
+def open_source(section: DataSection, what: str = "[data] path") -> Source:
+    """Open the source of a `[data]` section, with the flaws to plant in it.
+
+    Raises:
+        InputError: There are no such data, or their format is unknown.
+    """
+    section.check_paths(what)
+    with reading_data(section, what):
+        return planted(open_named(resolved(section)), section)
+
+
+def open_data(data: Data) -> Source:
+    """Open the source of a path, the name of shipped data, keys of `[data]` or a section; return a source as it is.
+
+    Raises:
+        InputError: There are no such data, or their format is unknown.
+    """
+    if isinstance(data, Source):
+        return data
+    section = data
+    if isinstance(data, str | Path):
+        section = {"source": name} if (name := shipped(str(data))) else {"path": str(data)}
+    if not isinstance(section, DataSection):
+        keys = isinstance(section, Mapping)
+        expected, hint = "a path, a shipped source, keys of [data] or a source", 'For example {"path": "pairs.csv"}.'
+        require(keys, "data", shorten(section), expected, hint)
+        section = recipe_from({"data": section}, origin="data").data
+    source = open_source(section)
+    if isinstance(data, str | Path):
+        source.title = str(data)
+    return source

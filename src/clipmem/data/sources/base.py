@@ -6,6 +6,7 @@ A new format is one class in one file, registered in `SOURCES` or under the entr
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,14 +14,16 @@ import polars as pl
 
 from clipmem.base.declared import own_settings
 from clipmem.base.errors import InputError
+from clipmem.base.paths import reading
 from clipmem.base.registry import Registry
 from clipmem.base.require import require
 from clipmem.base.section import Section
 from clipmem.base.sections import DataSection
 from clipmem.base.suggest import did_you_mean
-from clipmem.data.quarantine import Ledger, Problem
+from clipmem.data.quarantine import Ledger, Problem, source_name
 from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.columns import Columns
+from clipmem.data.sources.in_memory import TableFile
 from clipmem.data.sources.path_probe import PathProbe
 from clipmem.data.sources.records import Record, collect
 
@@ -41,6 +44,8 @@ class Source(ABC):
         rank: Order of detection, lowest (most specific) first.
         correctable: Whether `write_kept` can change captions.
         ledger: Counts and problems of the records; complete once `pairs` has returned.
+        title: Name of the data in messages and documents: the path as the user gave it.
+        table: The temporary file of a table in memory, or None.
     """
 
     name: ClassVar[str] = ""
@@ -54,6 +59,8 @@ class Source(ABC):
         self.section = section
         self.settings: Any = own_settings(section, self.name) or (self.Settings and self.Settings())
         self.ledger = Ledger()
+        self.title = source_name(section)
+        self.table: TableFile | None = None
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:  # noqa: ARG003
@@ -99,7 +106,8 @@ class Source(ABC):
             InputError: The data cannot be read, or no record can be used.
         """
         self.ledger.clear()
-        return collect(self.records(), self.ledger, what=repr(self.section.path), watch=watch)
+        with reading_data(self.section):
+            return collect(self.records(), self.ledger, what=repr(self.section.path), watch=watch)
 
     def check_outside(self, out: Path | None, option: str) -> None:
         """Raise an `InputError` if an output is inside the data or, once `pairs` has returned, among their images.
@@ -134,6 +142,11 @@ class Source(ABC):
 
 
 SOURCES: Registry[Source] = Registry("data source", Source, group="sources")  # pyright: ignore[reportAbstractUsage]
+
+
+def reading_data(section: DataSection, what: str = "[data] path") -> AbstractContextManager[None]:
+    """Convert errors of the operating system while the data of a section are read."""
+    return reading(f"{what} {section.path}", expected="a readable file or folder")
 
 
 def open_named(section: DataSection) -> Source:

@@ -44,7 +44,7 @@ class Cleaned:
         if not path or "\0" in path or PurePosixPath(path).is_absolute():
             return
         if ".." in PurePosixPath(path).parts:
-            hint = "Write absolute paths into the table, or convert it: clipmem data export --to parquet."
+            hint = "Write absolute paths into the table, or convert it: clipmem export pairs --to parquet."
             raise InputError(
                 f"image {shorten(path)}",
                 got="a path that leaves the folder of the images",

@@ -65,7 +65,8 @@ class FlawedSource(Source):
 
     def __init__(self, source: Source, section: DataSection) -> None:
         self._source, self.section, self._flaws = source, section, section.flaws
-        self.settings, self.ledger = source.settings, source.ledger
+        self.settings, self.ledger, self.title = source.settings, source.ledger, source.title
+        self.table = source.table
         self._distorted: dict[str, int] = {}
 
     @property

@@ -1,1 +1,11 @@
-"""The explorer: a local server, a static app, and exports of both."""
+# pyright: reportUnusedImport=false
+"""The explorer: a local server, a static app, and exports of both. Its modules are imported when first used."""
+
+from typing import TYPE_CHECKING
+
+from clipmem.base.lazy import modules_of
+
+if TYPE_CHECKING:  # what is used as an attribute of this package
+    from clipmem.report.explorer import export, server, subject
+
+__getattr__ = modules_of(__name__)

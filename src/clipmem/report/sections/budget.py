@@ -1,4 +1,4 @@
-"""What `clipmem estimate --budget` buys, and what more would buy."""
+"""What `clipmem run --budget` buys, and what more would buy."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Output of `clipmem estimate` without training: the highest pairs, and that this is an estimate without twins."""
+"""Output of `clipmem score` with one model or none: the highest pairs, and that this is an estimate without twins."""
 
 from typing import Any
 

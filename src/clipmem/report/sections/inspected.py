@@ -1,4 +1,4 @@
-"""Output of `clipmem data inspect`: format, size, problems, samples, and the cost of a study."""
+"""Output of `clipmem inspect`: format, size, problems, samples, and the cost of a study."""
 
 from clipmem.data.quarantine import ignored_sentence, records_sentence
 from clipmem.report.sections import SECTIONS, Document, Section, Shown

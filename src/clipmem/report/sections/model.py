@@ -1,4 +1,4 @@
-"""Output of `clipmem models show`: the parts of a model and what of them is trained."""
+"""Output of `clipmem inspect`: the parts of a model and what of them is trained."""
 
 from clipmem.report.sections import SECTIONS, Document, Section, Shown
 

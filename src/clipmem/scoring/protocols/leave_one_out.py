@@ -36,7 +36,7 @@ class LeaveOneOut(Protocol):
         super().check_pairs(pairs)
         self._check_count(self.recipe.split.candidate)
         unknown = sorted(set(self.recipe.leave_one_out.uids) - set(pairs["uid"]))
-        hint = "List the uids of a finished run with `clipmem data ids`."
+        hint = "List the uids of a finished run with `clipmem export ids`."
         require(not unknown, "[leave_one_out] uids", "".join(unknown[:1]), "uids of the data", hint)
 
     def _check_count(self, candidates: int) -> None:

@@ -1,42 +1,32 @@
-"""The commands of `clipmem data`: inspect, export, ids.
+"""What commands do with pairs: look at them, write them in another format, list them by score. Imports no torch."""
 
-When not to trust it: the estimated cost of a study is rates of a few seconds times counts, good for orders of magnitude
-only. Other work on the machine makes it too large.
-"""
-
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
+from clipmem import study
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.folder import RunFolder
 from clipmem.base.progress import Reporter
-from clipmem.base.random import generator
-from clipmem.base.recipes import Overrides, Recipe, as_settings, load_recipe
+from clipmem.base.recipes import Overrides, as_settings, load_recipe
 from clipmem.base.require import require
-from clipmem.base.sections import SHIPPED, DataSection, ModelSection, shipped
+from clipmem.base.sections import SHIPPED, DataSection, shipped
 from clipmem.base.suggest import did_you_mean
 from clipmem.base.tables import write_table
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.id_lists import write_ids
-from clipmem.data.inspection import ImageSample, inspect_source
-from clipmem.data.pairs import Pairs
-from clipmem.data.quarantine import left_out_sentence, quarantine_table, records_sentence, source_name, summarize
-from clipmem.data.sources import detect
-from clipmem.data.sources.base import Source
+from clipmem.data.inspection import inspect_source
+from clipmem.data.quarantine import left_out_sentence, quarantine_table, records_sentence, summarize
+from clipmem.data.sources import detect, open_source, reading_data
 from clipmem.models import address
 from clipmem.models.names import model_config
-from clipmem.study import early
 from clipmem.study.api import find_recipe
 from clipmem.study.run import check_role
 
 FORMAT = 1
 MODEL = "clipmem-tiny"
-_TIMED, _SEARCHED = 64, 10_000  # pairs in a timed batch; pairs to compare with a model
 
 
 def data_section(path: str, *, source: str = "", settings: Overrides = ()) -> DataSection:
@@ -59,7 +49,8 @@ def find_data(path: str, *, source: str = "", settings: Overrides = ()) -> tuple
     section = data_section(path, source=source, settings=settings)
     if section.source != "auto":
         return section, "as specified" if section.source not in SHIPPED else "shipped with clipmem"
-    with early.opening(section):
+    section.check_paths()
+    with reading_data(section):
         found = detect(path, section)
     return section.model_copy(update={"source": found.format, "path": found.path}), found.reason
 
@@ -71,21 +62,22 @@ def inspect(
     settings: Overrides = (),
     full: bool = False,
     cost: bool = False,
-    model: str = MODEL,
+    architecture: str = MODEL,
     preset: str = "",
     against: str = "",
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Inspect the data at a path, with the cost of a study if requested or with a preset; return plain data."""
     # checked before the data are read
-    recipe = find_recipe(preset) if preset else load_recipe("", [f"model.name={model}"])
+    recipe = find_recipe(preset) if preset else load_recipe("", [f"model.name={architecture}"])
     if not preset:
-        model_config(model)
-    early.check_models([against] if against else [])
+        model_config(architecture)
+    if against:
+        address.parse(against)
     section, reason = find_data(path, source=source, settings=settings)
-    opened = early.check_source(section)
+    opened = open_source(section)
     started = time.monotonic()
-    with early.opening(section):
+    with reading_data(section):
         facts, sample = inspect_source(opened, full=full, reporter=reporter)
     seconds = time.monotonic() - started
     document: dict[str, Any] = {
@@ -99,76 +91,10 @@ def inspect(
         "seconds": round(seconds, 3),
     }
     if (cost or preset) and document["usable"]:
-        document["cost"] = estimate(facts, sample, recipe, preset)
+        document["cost"] = study.probing.cost_of_study(facts, sample, recipe, preset)
     if against and document["usable"]:
-        document["against"] = aligned(opened, against)
+        document["against"] = study.probing.aligned_pairs(opened, against)
     return document
-
-
-def estimate(facts: dict[str, Any], sample: ImageSample, recipe: Recipe, preset: str = "") -> dict[str, Any]:
-    """Estimate decoding, cache, training and memory of the four-way study that `clipmem init --data` writes."""
-    from clipmem.models.start import Start  # imports torch
-    from clipmem.study import execution, speed, starting
-
-    tag = address.parse(recipe.model.pretrained) if recipe.model.pretrained else None
-    # the weights of a tag need not be on this machine
-    named = recipe.model if tag is None or tag.kind != "tag" else ModelSection(name=tag.name)  # pyright: ignore[reportCallIssue]
-    start = Start(named, recipe.train)
-    side, resources = start.geometry.size, execution.resolve(recipe, 1)
-    pairs = round(facts["images"]["of"] * (1 - facts["problems"]["undecodable"] / facts["problems"]["decoded"]))
-    sizes = starting.sizes_of(pairs)
-    each = sizes["shared"] + sizes["candidate"]
-    epochs = recipe.train.epochs if preset else starting.training_of(each)[1]
-    models = 2 * len(recipe.train.seeds)
-    decoded = len(sample.decoded) / max(sample.seconds, 1e-9)
-    batch = min(recipe.train.batch_size, _TIMED)
-    trained, peak = speed.training_rate_and_memory(start, resources, batch)
-    return {
-        "model": start.name,
-        "memory_bytes": peak,
-        "memory_batch": batch,
-        "device": resources.device,
-        "decoded_per_second": round(decoded, 1),
-        "trained_per_second": round(trained, 1),
-        "cache_bytes": pairs * side * side * 3,
-        "decode_seconds": round(pairs / decoded, 1),
-        "train_seconds": round(models * epochs * each / trained, 1),
-        "assumed": (
-            f"{pairs:,} pairs; the four-way study of `clipmem init --data` with {len(recipe.train.seeds)} seeds "
-            f"({models} models) and {epochs} epochs of {each:,} pairs; {start.name} at {side} pixels, one model at a "
-            f"time on this machine's {resources.device} in {resources.precision}"
-        ),
-    }
-
-
-def aligned(source: Source, name: str) -> dict[str, Any]:
-    """Find the pairs that a model already aligns as training would: image and caption are each other's nearest.
-
-    A pair counts if its first caption is the nearest of all captions to its image, and its image the nearest of all
-    images to that caption, among the decodable pairs of a random sample of at most 10,000. The contrastive loss makes
-    members so; the model may have seen such a pair, or find it easy.
-    """
-    from clipmem.measure.retrieval import retrieve  # imports torch
-    from clipmem.models.embeddings import embed
-    from clipmem.study.score_inputs import Settings
-
-    settings, table = Settings.of(), source.pairs()
-    rows = np.sort(generator(0, "against").permutation(table.height)[:_SEARCHED])
-    first = pl.col("captions").list.head(1)
-    pairs = Pairs(source_name(source.section), table[rows].with_columns(first), source)
-    with tempfile.TemporaryDirectory() as scratch:
-        [embedded] = embed([settings.model(name)], pairs, [Path(scratch) / "embeddings"], settings.made_with())
-        means = embedded.means()
-        chosen = pairs.table.filter(pl.col("uid").is_in(embedded.uids.implode()))
-    ranks = retrieve(means.image, means.text, means.ok.nonzero()[:, 0])
-    nearest = (ranks.image.rank < 1.5) & (ranks.text.rank < 1.5)
-    return {
-        "model": name,
-        "searched": chosen.height,
-        "aligned": int(nearest.sum()),
-        "uids": chosen.filter(pl.Series(nearest))["uid"].to_list(),
-        "samples": chosen.filter(pl.Series(nearest)).head(5).select("key", "captions").to_dicts(),
-    }
 
 
 def export(
@@ -182,7 +108,7 @@ def export(
     reporter: Reporter | None = None,
 ) -> str:
     """Write the usable pairs of a data set in another format."""
-    opened = early.check_source(data_section(path, source=source, settings=settings))
+    opened = open_source(data_section(path, source=source, settings=settings))
     written = export_pairs(opened, out, to, shard=shard, reporter=reporter)
     sentence = f"wrote {written:,} pairs to {out}"
     if not opened.problems:

@@ -1,0 +1,146 @@
+"""What all commands share: checked arguments, progress on stderr, a screen on stdout, --json."""
+
+import contextlib
+import dataclasses
+import inspect
+import shlex
+from collections.abc import Callable, Generator, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from clipmem import report
+from clipmem.base.paths import checked_path
+from clipmem.base.progress import Quiet
+from clipmem.cli.arguments import Check
+from clipmem.study.engines import is_first
+
+_Json = Annotated[bool, Parameter(negative="", help="Print JSON instead of tables.")]
+_FLAG = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Json)
+
+
+@dataclasses.dataclass(frozen=True)
+class Screen:
+    """A screen of `clipmem.report`: its name, what it shows (a path is a run folder), and a line below the tables."""
+
+    name: str
+    subject: Any
+    where: str = ""
+
+
+def command(function: Callable[..., Any]) -> Callable[..., None]:
+    """Make a function a command.
+
+    Its arguments are checked by their types (`clipmem.cli.arguments`). If it takes a `reporter`, it gets one. It
+    returns the screen to print, and then has the flag --json; or a text; or None.
+    """
+    signature = inspect.signature(function)
+    reports, tables = "reporter" in signature.parameters, signature.return_annotation not in {str, None}
+    parameters = {name: each for name, each in signature.parameters.items() if name != "reporter"}
+
+    @wraps(function)
+    def run(*args: Any, json: bool = False, **options: Any) -> None:
+        bound = signature.bind_partial(*args, **options)
+        for name, value in bound.arguments.items():
+            parameter = parameters[name]
+            option = name if parameter.kind is not inspect.Parameter.KEYWORD_ONLY else option_of(name)
+            bound.arguments[name] = checked(option, value, parameter.annotation)
+        if reports and not is_first():  # only the first process under torchrun prints
+            function(*bound.args, **bound.kwargs, reporter=Quiet())
+            return
+        with printing_json(json):
+            if not reports:
+                show(function(*bound.args, **bound.kwargs))
+                return
+            with progress() as reporter:
+                printed = function(*bound.args, **bound.kwargs, reporter=reporter)
+            show(printed)
+
+    if tables:
+        parameters["json"] = _FLAG
+    run.__dict__["__signature__"] = signature.replace(parameters=list(parameters.values()))
+    run.__annotations__ = {name: each.annotation for name, each in parameters.items()}
+    return run
+
+
+def progress() -> "report.progress.TerminalReporter":
+    """Return a reporter of progress on stderr, to use in `with`."""
+    return report.progress.TerminalReporter(Console(stderr=True))
+
+
+def option_of(name: str) -> str:
+    """Return the option of a parameter.
+
+    Example:
+        >>> option_of("set_")
+        '--set'
+    """
+    return f"--{name.strip('_').replace('_', '-')}"
+
+
+def checked(option: str, value: Any, annotation: Any) -> Any:
+    """Check what was typed: paths that no file system has, then what the type of the argument asks for."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        types = {field.name: field.type for field in dataclasses.fields(value)}
+        return dataclasses.replace(
+            value, **{name: checked(option_of(name), getattr(value, name), kind) for name, kind in types.items()}
+        )
+    if value is None:
+        return None
+    if isinstance(value, tuple):
+        return tuple(checked(option, part, annotation) for part in value)
+    # texts may be data or names of models, which can be longer than a path
+    if isinstance(value, Path) or (isinstance(value, str) and "\0" in value):
+        checked_path(value, option)
+    for check in _checks(annotation):
+        value = check.call(option, value)
+    return value
+
+
+def _checks(annotation: Any) -> Iterable[Check]:
+    for part in get_args(annotation):
+        if isinstance(part, Check):
+            yield part
+        elif hasattr(part, "__metadata__"):  # X | None
+            yield from _checks(part)
+
+
+def show(printed: Screen | tuple[Screen, ...] | str | None) -> None:
+    """Print what a command returned; nothing but in the first process under torchrun."""
+    if printed is None or not is_first():
+        return
+    if isinstance(printed, str):
+        Console().print(printed, markup=False, highlight=False, soft_wrap=True)
+        return
+    for screen in printed if isinstance(printed, tuple) else (printed,):
+        if isinstance(screen.subject, Path):
+            report.terminal.print_run(screen.name, screen.subject, Console())
+        else:
+            report.terminal.print_screen(screen.name, screen.subject, Console(), screen.where)
+
+
+@contextlib.contextmanager
+def printing_json(wanted: bool) -> Generator[None]:
+    """Print screens as JSON in the block."""
+    if not wanted:
+        yield
+        return
+    token = report.terminal.AS_JSON.set(True)
+    try:
+        yield
+    finally:
+        report.terminal.AS_JSON.reset(token)
+
+
+def command_line(name: str, *words: object, settings: Iterable[str] = (), **options: object) -> str:
+    """Return a command line as a manifest records it; options that are None, empty or False are left out."""
+    parts = ["clipmem", name, *map(str, words), *(part for text in settings for part in ("--set", text))]
+    for option, value in options.items():
+        if value is True:
+            parts.append(option_of(option))
+        elif value:
+            parts += [option_of(option), str(value)]
+    return shlex.join(parts)
