@@ -16,7 +16,7 @@ import clipmem
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import DataSection
-from clipmem.cli.evaluate import evaluate
+from clipmem.cli import evaluate as command
 from clipmem.data.sources import class_prompts
 from clipmem.measure.classification import classification_metrics
 from clipmem.models import embeddings, passes
@@ -33,6 +33,13 @@ METRICS = {
     *(f"{way}_retrieval_median_rank" for way in ("image", "text")),
 }
 LOSSES = {"alignment_loss", "image_uniformity_loss", "text_uniformity_loss"}
+
+
+def evaluate(folder=None, **options):
+    """Run the command with these options."""
+    fields = command.TestPairs.__dataclass_fields__.keys() & options.keys()
+    test = command.TestPairs(**{name: options.pop(name) for name in fields})
+    command.evaluate(folder, test=test, **options)
 
 
 def read(run, name="utility"):
@@ -327,7 +334,7 @@ def test_a_model_without_a_text_tower_has_a_probe_alone(tmp_path):
         ),
         (
             {"folder": None, "model": ("m",)},
-            "--model: got no --data, expected pairs to evaluate on. Add --data PATH, or --source emoji.",
+            "--model: got no --data, expected pairs to evaluate on. Add --data PATH.",
         ),
         (
             {"name": "utility"},
@@ -343,6 +350,8 @@ def test_a_model_without_a_text_tower_has_a_probe_alone(tmp_path):
 )
 def test_errors_of_the_command(finished, changes, message):
     options = {"folder": finished.path, **changes}
+    if "model" in options:
+        options["model"] = (str(finished.path / "models" / "f" / "seed-0"),)
     with pytest.raises(InputError) as error:
         evaluate(options.pop("folder"), **options)
     assert str(error.value) == message

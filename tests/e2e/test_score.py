@@ -452,7 +452,7 @@ def test_no_command_writes_among_the_images(world, tmp_path):
         ["export", "embeddings", "--model", model, "--data", data, "--out", inside],
         ["score", *models, "--data", data, "--out", inside / "scores.parquet"],
         ["score", *models, "--data", data, "--out", tmp_path / "scores.parquet", "--embeddings", inside],
-        ["estimate", "--model", model, "--data", data, "--out", inside / "scores.parquet"],
+        ["score", "--model", model, "--data", data, "--out", inside / "scores.parquet"],
         ["run", tmp_path / "study.toml", "--out", inside],
     ):
         done = clip(*command)

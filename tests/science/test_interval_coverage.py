@@ -9,7 +9,6 @@ Run `pytest tests/science/test_interval_coverage.py -s` to print the table.
 """
 
 import sys
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -138,7 +137,9 @@ def shifted_scores(rng, splits, seeds, values, share):
     n, parts = len(sign), []
     for seed in seeds:
         f = rng.normal(0, 0.03) + sign * values * (1 + share) + rng.normal(0, 0.01, n)
-        parts.append(pl.DataFrame({"uid": splits["uid"], "seed": seed, "f": f, "g": rng.normal(0, 0.01, n)}))
+        table = pl.DataFrame({"uid": splits["uid"], "seed": seed, "f": f, "g": rng.normal(0, 0.01, n)})
+        unknown = pl.lit(None, pl.Float64)
+        parts.append(table.with_columns(f_wordings=unknown, g_wordings=unknown))
     return pl.concat(parts)
 
 
@@ -156,8 +157,9 @@ def test_coverage_of_comparisons(seeds, tmp_path):
         values = rng.normal(0.2, 0.1, splits.height)
         own, mirror = (EFFECT * values[where].mean() for where in means)
         tables = [shifted_scores(rng, splits, range(seeds), values, share) for share in (0.0, EFFECT)]
-        made = [replace(run, seed_scores=table) for run, table in zip(runs, tables, strict=True)]
-        rows = {row["measure"]: row for row in compare(made)["differences"]}
+        for run, table in zip(runs, tables, strict=True):
+            run.tables["seed_scores"] = table
+        rows = {row["measure"]: row for row in compare(runs)["differences"]}
         found, truths = [rows[name] for name in measures], ((own + mirror) / 2, own)
         held[k] = [row["low"] <= truth <= row["high"] for row, truth in zip(found, truths, strict=True)]
         widths[k] = [row["high"] - row["low"] for row in found]

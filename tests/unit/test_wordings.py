@@ -12,7 +12,6 @@ from hypothesis.extra import numpy as arrays
 from tests.reference import loops
 
 from clipmem.base.errors import InputError
-from clipmem.base.folder import RunFolder
 from clipmem.base.sections import EmbedSection, EvaluateSection, TrainSection
 from clipmem.base.tables import read_table, write_parquet, write_table
 from clipmem.data.decoding import decode
@@ -132,8 +131,9 @@ def aligned(tmp_path, models, *, all_wordings, alignment_name="clip"):
     splits = pl.DataFrame({"uid": UIDS, "role": ["external" if held else "candidate" for held in BANK]})
     for seed, one in enumerate(models):
         passes.save(one, tmp_path / f"embeddings/f/seed-{seed}")
-    study = PlannedStudy(RunFolder(tmp_path), tiny_recipe(f"score.alignment={alignment_name}"))
-    study.__dict__ |= {"splits": splits, "labels": None}
+    study = PlannedStudy(tmp_path, tiny_recipe(f"score.alignment={alignment_name}"))
+    study.tables["splits"] = splits
+    study.__dict__["labels"] = None
     return study.aligned([TrainingSet("f", seed, (), 0) for seed in range(len(models))], wordings=all_wordings)
 
 

@@ -4,7 +4,6 @@ import json
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from clipmem.base.tables import read_table, write_table
 from clipmem.data.pairs import Pairs
 from clipmem.data.quarantine import Problem, read_quarantine, write_quarantine
 from clipmem.models.embeddings import CHUNK, Embeddings, Model, embed
+from clipmem.report.sections.commands import Scored
 from clipmem.scoring import summary
 from clipmem.scoring.aligning import Aligned, align
 from clipmem.scoring.alignments import ALIGNMENTS
@@ -167,16 +167,6 @@ def embed_pairs(
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
     [embedded] = embed([opened], pairs, [Path(out)], settings.made_with(), block=settings.block, reporter=reporter)
     return len(embedded), list(embedded.problems)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A finished comparison."""
-
-    scores: pl.DataFrame
-    about: dict[str, Any]
-    captions: dict[str, list[str]]
-    quarantine: Path | None
 
 
 def finish(
