@@ -120,8 +120,9 @@ def test_ctrl_c_in_every_stage_in_turn(undisturbed, tmp_path):
         os.killpg(process.pid, signal.SIGINT)
         stderr = process.communicate(timeout=120)[1]
         assert process.returncode == 130, stderr
-        assert stderr.count("\n") == 1
-        assert stderr.startswith("clipmem: stopped. ")
+        said = [line for line in stderr.splitlines() if not line.startswith("read ")]  # how long, on a slow machine
+        assert len(said) == 1
+        assert said[0].startswith("clipmem: stopped. ")
         assert sum(RunFolder(out).is_done(stage) for stage in STAGES) == (STAGES.index(before) + 1 if before else 0)
         assert not list(out.rglob("*.tmp"))
     resumed(recipe, out)

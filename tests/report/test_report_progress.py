@@ -108,6 +108,7 @@ def test_a_step_of_nothing_and_more_than_announced_are_no_error():
 
 def test_a_step_that_reports_nothing_is_not_silent(monkeypatch):
     monkeypatch.setattr(progress, "_FIRST", 0.05)
+    monkeypatch.setattr(progress, "_UNCOUNTED", 0.05)
     text = io.StringIO()
     with TerminalReporter(Console(file=text)) as reporter:
         for arguments in (("report",), ("train", 8, "pairs")):

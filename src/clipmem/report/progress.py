@@ -11,6 +11,7 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.report.escape import visible
 
 _FIRST, _EVERY = 2.0, 15.0  # seconds to the first line, and the most between two lines
+_UNCOUNTED = 5.0  # seconds to the first line of a step without units: importing torch alone takes some
 _RECENT = 0.75  # share of the time so far that the rate is of
 
 
@@ -26,7 +27,8 @@ class TerminalReporter:
 
     The rate is that of the last three quarters of the time so far, from the first report on, so that it forgets what a
     step does once, such as reading a model. There is no time left before there are two reports. A step without units
-    shows the time so far. No step is silent: a line comes after 2 s even if nothing was reported.
+    shows the time so far. No step is silent: a line comes after 2 s, or 5 s without units, even if nothing was
+    reported.
     """
 
     def __init__(self, console: Console) -> None:
@@ -68,8 +70,8 @@ class TerminalReporter:
         """Print a line where there is no bar, if the last one is old."""
         with self._lock:
             task, now = progress.tasks[0], self._console.get_time()
-            since = task.start_time or 0.0
-            if progress.disable and now - self._shown >= min(_EVERY, max(_FIRST, self._shown - since)):
+            since, first = task.start_time or 0.0, _UNCOUNTED if task.total is None else _FIRST
+            if progress.disable and now - self._shown >= min(_EVERY, max(first, self._shown - since)):
                 columns = (column for column in progress.columns if isinstance(column, ProgressColumn))
                 self.note(" ".join(str(column(task)) for column in columns if not isinstance(column, BarColumn)))
                 self._shown = now
