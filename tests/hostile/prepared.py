@@ -162,7 +162,7 @@ def _embedded() -> Path:
     folder = _new("embedded")
     shutil.copytree(_study(), folder, dirs_exist_ok=True)
     model, data = folder / "run" / "models" / "f" / "seed-0", folder / "pairs.parquet"
-    _command("embed", "--model", model, "--data", data, "--out", folder / "new")
+    _command("export", "embeddings", "--model", model, "--data", data, "--out", folder / "new")
     return folder
 
 
