@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from clipmem.base.errors import InputError
+from clipmem.base.hashing import file_sha256
 from clipmem.base.marks import append_marks
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import shrink
@@ -149,6 +150,40 @@ def test_marks_decide_the_cleaned_data_without_ranking_again(folder, monkeypatch
     assert clip("curate", "my photos", "--out", "the suspects").returncode == 0
     assert pl.read_parquet("the suspects/suspects.parquet").equals(before)
     assert document_of(folder)["marks"] is None
+
+
+def _without(document, *names):
+    return {name: value for name, value in document.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document: {"made_with": document["made_with"]},
+        lambda document: _without(document, "expected"),
+        lambda document: document | {"expected": document["expected"] | {"pairs": ["x", 1, 2]}},
+        lambda document: document | {"by_rule": None},
+    ],
+)
+def test_a_document_that_somebody_wrote_is_made_again(folder, change):
+    before = pl.read_parquet("the suspects/suspects.parquet")
+    (folder / "the suspects" / "curate.json").write_text(json.dumps(change(document_of(folder))))
+    done = clip("curate", "my photos", "--out", "the suspects")
+    assert done.returncode == 0, done.stderr
+    assert document_of(folder)["reused"] is False
+    assert pl.read_parquet("the suspects/suspects.parquet").equals(before)
+
+
+@pytest.mark.parametrize("name", ["probability", "neighbors", "caption"])
+def test_a_table_that_somebody_wrote_is_made_again(folder, name):
+    before, file = pl.read_parquet("the suspects/suspects.parquet"), folder / "the suspects" / "ranking.parquet"
+    pl.read_parquet(file).with_columns(pl.lit(None, pl.Float64).alias(name)).write_parquet(file)
+    document = document_of(folder)
+    made_with = [document["made_with"][0], file_sha256(file)]
+    (folder / "the suspects" / "curate.json").write_text(json.dumps(document | {"made_with": made_with}))
+    done = clip("curate", "my photos", "--out", "the suspects")
+    assert done.returncode == 0, done.stderr
+    assert pl.read_parquet("the suspects/suspects.parquet").equals(before)
 
 
 def test_other_settings_or_data_rank_again_and_keep_the_marks(folder, monkeypatch):

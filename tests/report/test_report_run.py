@@ -2,12 +2,17 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import polars as pl
 import pytest
-from tests.report.run_folder import Built
+from tests.report.run_folder import Built, encoded_image
 
 from clipmem.base.errors import InputError
+from clipmem.base.hashing import pair_uid
+from clipmem.data.sources import hub
+from clipmem.report.explorer.subject import Subject
+from clipmem.report.explorer.thumbnails import Thumbnails
 from clipmem.report.run import Run
 
 
@@ -60,3 +65,56 @@ def test_a_table_is_read_once(build: Callable[..., Built]) -> None:
     assert not Run(built.folder).has("scores")
     assert run.uids("candidate") == set(built.scores.filter(pl.col("role") == "candidate")["uid"])
     assert run.document("evaluate/utility.json") == {}
+
+
+def _pairs_in_a_folder(run: Path, images: Path) -> list[str]:
+    """Make two pairs of a run those of image files; the second names a private file, by a link and outside the data."""
+    images.mkdir()
+    private = images.parent / "private.png"
+    private.write_bytes(encoded_image(2))
+    (images / "0.png").write_bytes(encoded_image(0))
+    (images / "0.txt").write_text("a thing")
+    (images / "1.png").symlink_to(private)
+    (run / "recipe.toml").write_text(f'[data]\nsource = "imagefolder"\npath = "{images}"\n')
+    uids = [pair_uid(encoded_image(k), ["a thing"]) for k in (0, 1)]
+    pairs = pl.read_parquet(run / "pairs.parquet").head(2)
+    pairs = pairs.with_columns(uid=pl.Series(uids), image=pl.Series(["0.png", "1.png"]))
+    pairs.write_parquet(run / "pairs.parquet")
+    for name in ("scores", "splits"):
+        table = pl.read_parquet(run / f"{name}.parquet").head(2).with_columns(uid=pl.Series(uids))
+        table.write_parquet(run / f"{name}.parquet")
+    splits = pl.read_parquet(run / "splits.parquet").with_columns(captions_from="uid")
+    splits.write_parquet(run / "splits.parquet")
+    return uids
+
+
+def test_an_image_is_shown_only_if_it_has_the_hash_of_its_pair(build: Callable[..., Built], tmp_path: Path) -> None:
+    folder = build(seeds=(0,)).folder
+    uids = _pairs_in_a_folder(folder, tmp_path / "images")
+    run = Run(folder)
+    assert run.images(uids[:1]) == {uids[0]: encoded_image(0)}
+    with pytest.raises(InputError) as error:
+        run.images(uids)
+    assert uids[1] in error.value.what
+    assert error.value.expected
+    assert error.value.hint
+    (folder / "seed_scores.parquet").unlink(missing_ok=True)
+    scores = run.scores.select("uid")
+    subject = Subject(folder, run)
+    subject.__dict__["scores"] = scores  # the table alone decides which pair is in which row
+    shown = [Thumbnails(subject).get(row, 96) is not None for row in range(2)]
+    assert shown == [True, False]
+
+
+def test_nothing_is_downloaded_to_show_a_run(build: Callable[..., Built], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = build(seeds=(0,)).folder
+    text = '[data]\nsource = "hub"\npath = "hf-hub:somebody/photos"\ndownload = true\n'
+    (folder / "recipe.toml").write_text(text)
+
+    def fetched(*_: object) -> None:
+        raise AssertionError("a download")
+
+    monkeypatch.setattr(hub, "_fetch", fetched)
+    with pytest.raises(InputError) as error:
+        _ = Run(folder).source
+    assert "data.download" in error.value.hint

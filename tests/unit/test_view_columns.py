@@ -201,3 +201,16 @@ def test_no_uid_newer_format_and_nothing_in_common(tmp_path):
     with pytest.raises(InputError) as error:
         open_subject(path)
     assert error.value.hint == "Update clipmem."
+
+
+def test_a_link_among_the_columns_is_not_followed(tmp_path):
+    path = table(tmp_path / "scores.parquet", x=[float(k) for k in range(6)])
+    made = Columns(open_subject(path))
+    private = tmp_path / "private"
+    private.write_bytes(np.full(6, 7.0, np.float32).tobytes())
+    (made.folder / "x.bin").unlink()
+    (made.folder / "x.bin").symlink_to(private)
+    again = Columns(open_subject(path))
+    assert again.values("x").tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert not (again.folder / "x.bin").is_symlink()
+    assert private.read_bytes() == np.full(6, 7.0, np.float32).tobytes()

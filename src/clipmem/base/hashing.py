@@ -54,6 +54,17 @@ def image_part(uid: str) -> str:
     return uid[: 2 * _HALF]
 
 
+def is_image_of(uid: str, image: bytes) -> bool:
+    """Return whether encoded bytes are the image of a pair.
+
+    Example:
+        >>> uid = pair_uid(b"x", ["a"])
+        >>> is_image_of(uid, b"x"), is_image_of(uid, b"y")
+        (True, False)
+    """
+    return ImageHash(image).digest()[:_HALF].hex() == image_part(uid)
+
+
 def same_words(caption: str) -> str:
     """Return what two captions have in common that count as the same: casefolded, one space between words.
 

@@ -50,7 +50,7 @@ def as_write_error(error: OSError, path: Path, *, room: str = "") -> ClipmemErro
     if error.errno in _FULL:
         return RunError(
             f"could not write {path}: {reason}{room}. Nothing half-written was kept. "
-            "Free some space and run the same command again: it resumes where it stopped."
+            "Free some space and run the same command again: finished parts are used."
         )
     if error.errno is None or error.errno in _DEVICE:
         return RunError(f"could not write {path}: {reason}. Nothing half-written was kept.")

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _main(arguments)
     except KeyboardInterrupt:
-        print("clipmem: stopped. Run the same command again: it resumes where it stopped.", file=sys.stderr)  # noqa: T201
+        print("clipmem: stopped. Run the same command again: finished parts are used.", file=sys.stderr)  # noqa: T201
         sys.exit(130)
 
 

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float64
+from pydantic import TypeAdapter
 from scipy.stats import rankdata
 
 from clipmem.base.errors import InputError
@@ -30,6 +31,38 @@ _IMAGES, _COMPARE, _PLANT = 1200.0, 1000.0, 600.0
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
+class Expected(TypedDict):
+    """`curation.share.Share`, its confidence, and its first three as numbers of pairs."""
+
+    share: float
+    low: float
+    high: float
+    found: bool
+    clear: bool
+    separation: float
+    assumed: float
+    confidence: float
+    pairs: tuple[int, int, int]
+
+
+class Ranking(TypedDict):
+    """What a ranking's document must have to be shown again; a folder that somebody sent may have anything."""
+
+    expected: Expected
+    by_rule: int
+    problems: int
+
+
+_WHOLE = {"uid": pl.String, "score": pl.Float64, "is_suspect": pl.Boolean, "probability": pl.Float64}
+COLUMNS = pl.Schema(
+    {
+        **_WHOLE,
+        **dict.fromkeys(("kind", "reason", "second_reason", "suggested_caption", "caption"), pl.String),
+        "neighbors": pl.List(pl.String),
+    }
+)
+
+
 class Curation(NamedTuple):
     """Suspect captions of a data set.
 
@@ -45,6 +78,14 @@ class Curation(NamedTuple):
 
     table: pl.DataFrame
     document: dict[str, Any]
+
+    def check(self) -> None:
+        """Raise a ValueError if this, read from files, is no ranking."""
+        TypeAdapter(Ranking).validate_python(self.document)
+        if any(self.table.schema.get(name) != kind for name, kind in COLUMNS.items()):
+            raise ValueError("a column has another type")
+        if any(self.table[name].has_nulls() for name in _WHOLE):
+            raise ValueError("a value is missing")
 
 
 def curate(

@@ -19,6 +19,7 @@ from clipmem.base import manifest
 from clipmem.base.declared import declared
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.folder import RunFolder
+from clipmem.base.hashing import is_image_of
 from clipmem.base.paths import reading
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require, require_one_of
@@ -207,18 +208,29 @@ class Run:
 
     @cached_property
     def source(self) -> Source:
-        """Its data source."""
-        return self._source or open_source(self.recipe.data)
+        """Its data source; nothing is downloaded for a folder that somebody else may have written."""
+        return self._source or open_source(self.recipe.data.model_copy(update={"download": False}))
 
     def images(self, uids: list[str]) -> dict[str, bytes]:
-        """Return the encoded images of pairs, from the recipe's source."""
+        """Return the encoded images of pairs, from the recipe's source.
+
+        Raises:
+            InputError: No such pair, or its image is not the one that was scored, by the hash in the uid. A folder
+                that somebody else wrote could name any file.
+        """
         got, several = shorten(uids) if len(uids) else "none", not isinstance(uids, str) and len(uids)
         require(several, "uids", got, "a list of one or more uids", "Use uids from run.scores.")
         reference = dict(zip(self.pairs["uid"], self.pairs["image"], strict=True))
         unknown = [uid for uid in uids if uid not in reference]
         what, hint = f"uid {', '.join(map(shorten, unknown[:1]))}", "Use uids from run.scores."
         require(not unknown, what, "no such pair in this run", "a uid of run.pairs", hint)
-        return dict(zip(uids, self.source.read([reference[uid] for uid in uids]), strict=True))
+        images = dict(zip(uids, self.source.read([reference[uid] for uid in uids]), strict=True))
+        for uid, image in images.items():
+            got, hint = "another image than was scored", "Use the data of the study, unchanged."
+            require(
+                is_image_of(uid, image), f"image of pair {shorten(uid)}", got, "the image with the uid's hash", hint
+            )
+        return images
 
     # ---- training
 

@@ -224,6 +224,7 @@ def _ranked(
         document = json.loads((out / DOCUMENT).read_text(encoding="utf-8"))
         if document["made_with"] == [made_with, file_sha256(file)]:
             table = pl.read_parquet(file)
+            Curation(table, document).check()  # the folder may be somebody else's
             return Curation(table, {**document, **counted(table), "marks": None, "reused": True})
     known, problems = signals()
     found = rank(replace(known, scratch=out / SCRATCH), reporter=reporter)

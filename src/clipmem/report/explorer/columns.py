@@ -61,7 +61,7 @@ class Columns:
         self.folder = subject.cache / f"columns{kind}"
         try:
             self.manifest = _manifest(self.folder)
-            stale = self.manifest["hash"] != state
+            stale = self.manifest["hash"] != state or _has_links(self.folder)
         except (OSError, ValueError, KeyError, TypeError):
             stale = True
         if stale:
@@ -109,6 +109,11 @@ class Columns:
     def row_of(self) -> Mapping[str, int]:
         """The row of each uid."""
         return {uid: row for row, uid in enumerate(self.uids)}
+
+
+def _has_links(folder: Path) -> bool:
+    """Return whether a folder that somebody sent could name files elsewhere as columns."""
+    return any(path.is_symlink() for path in (folder, *folder.iterdir()))
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

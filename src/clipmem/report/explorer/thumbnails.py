@@ -7,6 +7,7 @@ from functools import lru_cache
 from PIL import Image
 
 from clipmem.base.errors import ClipmemError
+from clipmem.base.hashing import is_image_of
 from clipmem.data.decoding import shrink
 from clipmem.report.explorer.subject import Subject
 
@@ -36,7 +37,8 @@ class Thumbnails:
         try:
             with self._lock:  # sources are not made for several threads
                 data = self._subject.source.read([reference])[0]
-            return shrink(data, size)
+            # a run folder that somebody else wrote could name any file
+            return shrink(data, size) if is_image_of(self._subject.scores["uid"][row], data) else None
         except (ClipmemError, OSError, KeyError):
             return None
 
