@@ -80,6 +80,7 @@ def test_a_small_budget_trains_f_alone(recipe, tmp_path):
     assert contents(out) == before
 
 
+@pytest.mark.slow
 def test_an_existing_f_is_not_trained(estimated, recipe, tmp_path):
     """With f and the record of its training, estimates that need no half-models are those of the study that made f."""
     _, before = estimated

@@ -18,7 +18,14 @@ STUDIES = {
 SPLITS = 200  # of the held-out pairs into halves
 
 
-@pytest.fixture(scope="module", params=STUDIES)
+@pytest.fixture(
+    scope="module",
+    params=[
+        "two seeds",
+        "subsample",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("one seed", "longer", "leave-one-out")),
+    ],
+)
 def run(request, tmp_path_factory):
     return clipmem.run(tiny_recipe(*SHORT, *STUDIES[request.param]), tmp_path_factory.mktemp("run") / "run")
 

@@ -132,6 +132,7 @@ def dying_task(board, directory, folder, side, seed, **options):
     return work.train_task(board, directory, folder, side, seed, **options)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_reported_and_the_rest_is_kept(fresh, tmp_path, monkeypatch):
     monkeypatch.setattr(local.work, "train_task", dying_task)
     with pytest.raises(RunError) as error:

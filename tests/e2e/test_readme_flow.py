@@ -48,12 +48,13 @@ def typed(command):
     return 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("write", "source", "path"),
     [
         pytest.param(formats.tsv_file, "csv", "photos/train.tsv", id="open_clip's CSV"),
-        pytest.param(formats.webdataset, "webdataset", "photos/", id="tars", marks=pytest.mark.slow),
-        pytest.param(formats.imagefolder_txt, "imagefolder", "photos/", id="images and texts", marks=pytest.mark.slow),
+        pytest.param(formats.webdataset, "webdataset", "photos/", id="tars"),
+        pytest.param(formats.imagefolder_txt, "imagefolder", "photos/", id="images and texts"),
     ],
 )
 def test_the_commands_work_as_they_stand(write, source, path, tmp_path, monkeypatch, capsys):

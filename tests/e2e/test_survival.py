@@ -33,16 +33,17 @@ def resumed(recipe, out):
 
 
 # the stage whose marker must be there before the kill, and how long after it
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("after", "delay"),
     [
-        pytest.param(None, 1.0, marks=pytest.mark.slow),
-        pytest.param("decode", 0.0, marks=pytest.mark.slow),
-        pytest.param("plan", 0.3, marks=pytest.mark.slow),
-        pytest.param("plan", 3.0, marks=pytest.mark.slow),
+        (None, 1.0),
+        ("decode", 0.0),
+        ("plan", 0.3),
+        ("plan", 3.0),
         ("train-f-seed-0", 0.1),
-        pytest.param("train", 0.05, marks=pytest.mark.slow),
-        pytest.param("embed", 0.0, marks=pytest.mark.slow),
+        ("train", 0.05),
+        ("embed", 0.0),
     ],
 )
 def test_killed_and_run_again(undisturbed, tmp_path, after, delay):
@@ -93,9 +94,7 @@ def test_ctrl_c_at_a_terminal_keeps_the_state_and_the_run_goes_on(undisturbed, t
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
     stderr = process.communicate(timeout=120)[1]
     assert process.returncode == 130
-    assert stderr.strip().splitlines()[-1] == (
-        "clipmem: stopped. Run the same command again: it resumes where it stopped."
-    )
+    assert stderr.strip().splitlines()[-1] == ("clipmem: stopped. Run the same command again: finished parts are used.")
     assert "Traceback" not in stderr
     assert list(out.glob(CHECKPOINT))
     alive = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
@@ -140,7 +139,7 @@ def test_an_interrupt_ends_the_workers_and_says_how_to_go_on(undisturbed, tmp_pa
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert "stopped. Run the same command again: it resumes where it stopped." in stderr
+    assert "stopped. Run the same command again: finished parts are used." in stderr
     assert "Traceback" not in stderr
     alive = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(out) not in alive

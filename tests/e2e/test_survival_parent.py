@@ -116,7 +116,8 @@ def test_a_long_training_ends_with_its_parent(begin, tmp_path):
     assert all_end_with(process)
 
 
-@pytest.mark.parametrize("delay", [0.0, pytest.param(15.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 15.0])
 def test_workers_that_have_not_begun_to_train_end_with_their_parent(begin, delay):
     process = begin(*ABSURD)
     wait_for(process, lambda: workers(process.pid))

@@ -24,6 +24,7 @@ def recipe(tmp_path):
     return file
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_folder(recipe, tmp_path):
     out = tmp_path / "run"
     first = start(recipe, out)
@@ -45,6 +46,7 @@ def test_two_processes_on_one_folder(recipe, tmp_path):
     assert clip("run", recipe, "--out", out).stderr.count("done before") == 7
 
 
+@pytest.mark.slow
 def test_a_read_only_disk(recipe, disk):
     place, remount = disk
     assert remount("size=256m,ro").returncode == 0
@@ -113,6 +115,7 @@ def test_a_shard_that_is_gone_when_a_study_goes_on(tmp_path):
     assert clipmem.run(recipe, out).summary["roles"]["candidate"]["n"] == 20
 
 
+@pytest.mark.slow
 def test_images_that_vanish_before_they_are_decoded_or_trained_on(tmp_path):
     recipe, out = parquet_recipe(tmp_path), tmp_path / "run"
     cache = out / "cache" / "pixels.npy"

@@ -61,6 +61,7 @@ def found(tmp_path_factory):
     return out, [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_three_processes_have_the_gradients_of_one(found, objective):
     for of_rank in found[1]:
@@ -70,6 +71,7 @@ def test_three_processes_have_the_gradients_of_one(found, objective):
         assert one["gradient"] <= 1e-5 * one["largest"] + 1e-7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_three_processes_have_the_losses_of_one_and_the_same_weights(found, objective):
     for of_rank in found[1]:
@@ -80,6 +82,7 @@ def test_three_processes_have_the_losses_of_one_and_the_same_weights(found, obje
     assert len({of_rank[objective]["weights"][1] for of_rank in found[1]}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["clip", "siglip"])
 def test_three_processes_record_what_one_does(found, objective):
     one, three = (read_trajectory(found[0] / objective / name, UIDS) for name in ("alone-0", "together"))

@@ -50,6 +50,7 @@ def recall(image, text, names, k):
     return float(np.mean(found))
 
 
+@pytest.mark.slow
 def test_held_out_pairs_measure_retrieval_alone(run):
     study = PlannedStudy(run.path)
     held = _held_out(study)

@@ -17,6 +17,7 @@ def test_formats_and_scores_are_those_on_record(tmp_path):
     assert compared(made) == []
 
 
+@pytest.mark.slow
 def test_half_models_of_a_fine_tuning_are_those_on_record(tmp_path):
     assert compared(RECORD | fine_tuned(tmp_path, ["halves"])) == []
 

@@ -21,6 +21,7 @@ def test_there_are_enough_of_them_and_they_are_the_same_again():
     assert [case.name for cases in generate(1).values() for case in cases] != [name.split(": ", 1)[1] for name in names]
 
 
+@pytest.mark.slow
 def test_a_sample_of_every_group_ends_well(tmp_path):
     # all of them: python -m tests.hostile; CI runs every fourth
     rng = random.Random(0)

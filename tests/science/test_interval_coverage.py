@@ -58,10 +58,13 @@ def crossed_study(rng, *, seeds, pairs, seed_sd, own_sd):
     return [values + quality + rng.normal(0, own_sd, (seeds, 1)) for values in own]
 
 
+STDS = (0.0, 0.004), (0.006, 0.004), (0.1, 0.004), (0.1, 0.02), (0.5, 0.02)
+
+
 @pytest.mark.parametrize(
-    ("seed_sd", "own_sd"), [(0.0, 0.004), (0.006, 0.004), (0.03, 0.004), (0.1, 0.004), (0.1, 0.02), (0.5, 0.02)]
+    ("seed_sd", "own_sd"), [(0.03, 0.004), *(pytest.param(*one, marks=pytest.mark.slow) for one in STDS)]
 )
-@pytest.mark.parametrize("pairs", [40, 400])
+@pytest.mark.parametrize("pairs", [40, pytest.param(400, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_coverage_of_means(seeds, pairs, seed_sd, own_sd):
     """A role's mean over pairs and seeds, refused with two seeds, and the half-difference."""
@@ -82,6 +85,7 @@ def test_coverage_of_means(seeds, pairs, seed_sd, own_sd):
         assert 0.92 <= mean <= 0.985
 
 
+@pytest.mark.slow
 def test_a_shift_of_f_against_g_does_not_move_the_half_difference():
     """Two seeds: the half-difference covers the planted mean; the candidates' interval, over pairs only, does not."""
     rng, groups = generator(0, "shifted"), np.arange(400)
@@ -97,7 +101,8 @@ def test_a_shift_of_f_against_g_does_not_move_the_half_difference():
     assert plain < 0.6
 
 
-@pytest.mark.parametrize("pairs", [2, *(pytest.param(k, marks=pytest.mark.slow) for k in (3, 5, 10))])
+@pytest.mark.slow
+@pytest.mark.parametrize("pairs", [2, 3, 5, 10])
 def test_coverage_of_few_pairs_in_one_sample(pairs):
     """A few candidates, and 100 independent or external pairs: the half-difference and the centered mean."""
     rng, groups = generator(0, f"few {pairs}"), (np.arange(pairs), pairs + np.arange(100))
@@ -143,7 +148,8 @@ def shifted_scores(rng, splits, seeds, values, share):
     return pl.concat(parts)
 
 
-@pytest.mark.parametrize("seeds", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_coverage_of_comparisons(seeds, tmp_path):
     """The t interval over paired seeds that `compare` gives for clipmem, and for the mean over candidates."""
     splits = split_of()

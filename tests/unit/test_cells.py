@@ -109,6 +109,7 @@ def calls(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_of_many_pairs_goes_on(monkeypatch, tmp_path, calls):
     """What was finished is not computed again, and the list is the same; other data share nothing."""
     signals = with_model(drawings(n=600, wrong=60)[0])

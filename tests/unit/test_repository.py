@@ -13,6 +13,7 @@ import yaml
 
 import clipmem
 
+OWN = "tests/unit/test_repository.py"
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
@@ -70,28 +71,29 @@ def test_the_nightly_job_runs_every_slow_test_with_every_extra():
     assert set(installed) == extras.keys() - {"all", "docs"}
 
 
-def selections():
-    """The arguments of pytest in each line of `.ci/run`, with braces expanded."""
+def test_a_table_says_when_each_file_with_slow_tests_runs():
+    table = tomllib.loads((ROOT / "tests" / "slow.toml").read_text(encoding="utf-8"))
+    every = [*(ROOT / "tests").rglob("test_*.py"), *(ROOT / "reproduce" / "tests").glob("test_*.py")]
+    texts = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in every}
+    assert table.keys() == {file for file, text in texts.items() if re.search(r"mark\.slow\b", text)} - {OWN}
+    rooms = {folder.name for folder in (ROOT / "src" / "clipmem").iterdir() if folder.is_dir()}
+    for file, entry in table.items():
+        assert entry["rooms"], file
+        assert set(entry["rooms"]) <= rooms, file
+        assert entry["minutes"] > 0, file
+        names = re.findall(r"def (test_\w+)", texts[file])
+        for word in re.findall(r"\w+", entry.get("promise", "")):
+            assert word in {"not", "or", "and"} or any(word in name for name in names), (file, word)
+    assert sum("promise" in entry for entry in table.values()) > 5
+
+
+def test_the_fast_job_names_tests_that_exist_and_those_of_the_table():
     text = (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace("\\\n", " ")
+    assert re.search(r"^\.venv/bin/python scripts/slow --changed ", text, flags=re.MULTILINE)
     for line in re.findall(r"^.*\.venv/bin/pytest (.+)$", text, flags=re.MULTILINE):
         expanded = subprocess.run(["bash", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True)
-        yield expanded.stdout.splitlines()
-
-
-def test_the_fast_job_names_tests_that_exist():
-    slow = 0
-    for words in selections():
-        files = [ROOT / word for word in words if word.startswith(("tests/", "reproduce/tests/"))]
-        assert all(file.is_file() for file in files), words
-        texts = {file: file.read_text(encoding="utf-8") for file in files}
-        if "slow" in words:
-            slow += 1
-            assert all("mark.slow" in text for text in texts.values()), words
-        if "-k" in words:
-            asked = set(re.findall(r"\w+", words[words.index("-k") + 1])) - {"not", "or", "and"}
-            names = {file.stem for file in files}.union(*(re.findall(r"def (test_\w+)", x) for x in texts.values()))
-            assert {word for word in asked if not any(word in name for name in names)} == set()
-    assert slow > 3
+        words = expanded.stdout.splitlines()
+        assert all((ROOT / word).exists() for word in words if word.startswith(("tests/", "reproduce/tests"))), words
 
 
 def lint(*arguments, text=None):

@@ -21,6 +21,7 @@ def measured(*arguments):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_script_passes_every_view_once():
     found = measured("--model", "clipmem-micro", "--pairs", "30", "--views", "2")
     assert found["images_per_pair"] == 3.0
