@@ -18,6 +18,7 @@ import tempfile
 from collections import deque
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import open_clip
@@ -36,7 +37,8 @@ SEPARATOR = " || "  # between the captions in a row of the CSV
 class Noted:
     """A sampler that keeps the order of an epoch, whatever the number of the loader's workers."""
 
-    order = epoch = None
+    order: ClassVar = deque()
+    epoch = 0
 
     def __init__(self, sampler):
         self.sampler = sampler
@@ -74,7 +76,8 @@ class SeveralCaptions(CsvDataset):
         image, _ = super().__getitem__(index)
         captions = str(self.captions[index]).split(SEPARATOR)
         [caption] = sample_captions([captions], np.array([index], dtype=np.uint64), epoch=self.epoch)
-        return image, self.tokenize([caption])[0]
+        tokenize: Any = self.tokenize
+        return image, tokenize([caption])[0]
 
 
 class EpochInfo(DataInfo):
@@ -83,15 +86,16 @@ class EpochInfo(DataInfo):
     def set_epoch(self, epoch):
         """Set the epoch of the sampler and the data set."""
         super().set_epoch(epoch)
-        self.dataloader.dataset.epoch = Noted.epoch = epoch
-        Noted.order, batches = deque(), self.dataloader.batch_sampler
+        loader: Any = self.dataloader
+        loader.dataset.epoch = Noted.epoch = epoch
+        Noted.order, batches = deque(), loader.batch_sampler
         if not isinstance(batches.sampler, Noted):
             batches.sampler = Noted(batches.sampler)
 
 
 def patch(recorder, std, steps, place="post", seed=0):
     """Replace the three names; call before `open_clip_train.main.main`."""
-    create_loss = open_clip.create_loss
+    create_loss: Any = open_clip.create_loss
     open_clip_train.main.create_loss = lambda args: NoisyLoss(
         create_loss(args), TextEmbeddingNoise(std, place, seed, steps=steps), recorder
     )

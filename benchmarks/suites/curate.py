@@ -109,7 +109,7 @@ def _data(section: DataSection, count: int) -> Data:
                 captions[row] = own[other]
                 kind[row] = number if own[other] != own[row] else -1
     for row in vague:
-        captions[row], kind[row] = labels[row].replace("-", " "), 2
+        captions[row], kind[row] = str(labels[row]).replace("-", " "), 2
     pixels = np.concatenate([block.pixels[_GEOMETRY] for block in blocks])
     return Data(table["uid"].to_list(), pixels, captions, kind)
 
@@ -136,7 +136,8 @@ def signals_of(data: Data, folder: Path, device: str, *, epochs: int) -> Signals
     encoder = given.load(given.find(str(folder)))
     rows = np.arange(len(data.uids))
     texts = [[text] for text in data.captions]
-    found = passes.embed(encoder, data.pixels, rows, texts, data.uids, EmbedSection(), TrainSection(), device=device)
+    settings, crops = EmbedSection(), TrainSection()  # pyright: ignore[reportCallIssue]
+    found = passes.embed(encoder, data.pixels, rows, texts, data.uids, settings, crops, device=device)
     means = unit_means(found.image, found.text, found.text_pair)
     return replace(plain(data), image=means.image, text=means.text, trajectory=read_trajectory(folder, data.uids))
 

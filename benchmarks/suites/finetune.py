@@ -28,7 +28,8 @@ def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bo
 
     def rate(*frozen: str) -> Callable[[], float]:
         def run() -> float:
-            settings, timing = TrainSection(epochs=2, batch_size=batch, lr=1e-5, freeze=frozen), Timing()
+            timing = Timing()
+            settings = TrainSection(epochs=2, batch_size=batch, lr=1e-5, freeze=frozen)  # pyright: ignore[reportCallIssue]
             encoder, plan = openclip.create(name, seed=0), TrainingSet("f", 0, uids, pairs)
             precision = "bf16"
             train(encoder, data, plan, settings, folder=folder, precision=precision, device=device, timing=timing)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -138,8 +139,8 @@ class _Work:
             self._loop(pairs)
 
     def _loop(self, pairs: int) -> None:
-        transform = open_clip.image_transform(self.data.size, is_train=True, aug_cfg={"scale": (0.9, 1.0)})
-        length = self.models[0].module.context_length
+        transform: Any = open_clip.image_transform(self.data.size, is_train=True, aug_cfg={"scale": (0.9, 1.0)})
+        length: Any = self.models[0].module.context_length
         tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=length)
         with torch.no_grad():
             for k in range(pairs):

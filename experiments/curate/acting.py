@@ -121,7 +121,7 @@ class Data:
 
 def load(out: Path, scale: Mapping[str, Any]) -> Data:
     """Draw the pairs, and decode their images once."""
-    source = open_source(DataSection(source="emoji-artists"))
+    source = open_source(DataSection(source="emoji-artists"))  # pyright: ignore[reportCallIssue]
     table = source.pairs().with_columns(caption=pl.col("captions").list.first())
     order = generator(0, "acting").permutation(table.height)[: scale["pairs"] + scale["test"] + BANK]
     chosen = table[order.tolist()].with_row_index("row")
@@ -152,7 +152,9 @@ def fit(data: Data, captions: Sequence[str], kept: np.ndarray, seed: int, hooks:
     """Train on some of the training pairs, or resume; write the model into a folder; return the processor seconds."""
     rows, started, timing = np.flatnonzero(kept), time.process_time(), Timing()
     uids = data.train["uid"].to_list()
-    own = TrainingData(data.pixels, data.train["row"].to_numpy().astype(np.int64)[rows], [[captions[k]] for k in rows])
+    own = TrainingData(
+        data.pixels, data.train["row"].to_numpy().astype(np.int64)[rows], [[captions[k]] for k in rows.tolist()]
+    )
     plan = TrainingSet("f", seed, tuple(uids[k] for k in rows), 0)
     encoder, checkpoints = (
         openclip.create(data.recipe.model.name, seed=plan.init_seed),
@@ -298,8 +300,8 @@ class Cell:
         if not methods or not set(methods) <= {*SIMPLE, *HALVES}:
             folder, alone = self.model("everything"), json.loads(self.file("everything").read_text())["seconds"]
             encoder = openclip.load(folder)
-            for prefix, own, before in (("free:", (), 0.0), ("", (encoder, folder), alone)):
-                found, seconds = lists_of(signals_of(self.data, self.captions, *own), self.count, prefix)
+            for prefix, own, before in (("free:", {}, 0.0), ("", {"encoder": encoder, "folder": folder}, alone)):
+                found, seconds = lists_of(signals_of(self.data, self.captions, **own), self.count, prefix)
                 lists |= {name: (removed, before + seconds) for name, removed in found.items()}
         wanted = [name for name in HALVES if not methods or name in methods]
         if self.count and not all(self.file(name).is_file() for name in wanted):

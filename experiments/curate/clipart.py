@@ -5,11 +5,11 @@
     python experiments/curate/clipart.py package clipart.parquet            # one caption that tells
     python experiments/curate/clipart.py package titles.parquet --titles    # the titles as they are
 
-About 5,270 drawings of 64 x 64 pixels on white, public domain, from Debian's package of the Open Clip Art Library. A caption
-is the title; where 10 or more drawings have the same title, which names their collection, it is the words of the file
-name instead, without numbers. Drawings of which neither has a word, generated stars, gradients and patterns, and
-identical images are left out. With `--titles` the caption is the title alone, however many share it: data with the
-errors that people made. The category is the top folder.
+About 5,270 drawings of 64 x 64 pixels on white, public domain, from Debian's package of the Open Clip Art Library. A
+caption is the title; where 10 or more drawings have the same title, which names their collection, it is the words of
+the file name instead, without numbers. Drawings of which neither has a word, generated stars, gradients and patterns,
+and identical images are left out. With `--titles` the caption is the title alone, however many share it: data with
+the errors that people made. The category is the top folder.
 """
 
 import argparse

@@ -15,6 +15,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from scipy.stats import rankdata
 
 from clipmem.base.folder import RunFolder
 from clipmem.base.random import generator
+from clipmem.data.pairs import Pairs
 from clipmem.functional import alignment, alignment_parts
-from clipmem.models import given, passes
+from clipmem.models import given
 from clipmem.models.means import unit_means
 from clipmem.stats.reliability import correlation, reliability
 from clipmem.study.plan import PlannedStudy
@@ -71,10 +73,9 @@ def scored(folder: str, side: str, seed: int, share: float) -> tuple[float, list
             hooks=Hooks((Late(first, plan.shared),)),
         )
         encoder = given.load_saved(Path(place))
-        with study.computing(encoder):
-            made = passes.embed(
-                encoder, study.pixels(), study.rows, study.captions, study.pair_uids, recipe.embed, recipe.train
-            )
+    opened = replace(study.embedder(plan), load=lambda: encoder)
+    pairs = Pairs("study", study.splits, pixels={opened.geometry: study.pixels(opened.geometry)})
+    made = opened.embed(pairs, captions=study.captions, rows=study.rows)
     means, external = unit_means(made.image, made.text, made.text_pair), np.flatnonzero(study.role == "external")
     member = np.full(len(study.pair_uids), -1)
     member[external] = np.arange(len(external))

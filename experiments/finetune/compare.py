@@ -9,6 +9,7 @@ The runs go below `runs`; finished ones are not repeated. `results.parquet` has 
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -184,7 +185,7 @@ def ways_figure(table: pl.DataFrame, size: str) -> str:
                 np.array([spread(values_of(table, name, way=way, epochs=e, alpha=1.0)) for e in EPOCHS]).T
                 for name in (UTILITY, "clipmem")
             )
-            style = {"color": color, "linestyle": "--" if way == "from scratch" else "-"}
+            style: dict[str, Any] = {"color": color, "linestyle": "--" if way == "from scratch" else "-"}
             axes.plot(100 * x[0], y[0], marker="o", markersize=4, label=way, **style)
             axes.hlines(y[0], 100 * x[1], 100 * x[2], color=color, linewidth=1, alpha=0.6)
             axes.vlines(100 * x[0], np.maximum(y[1], 1e-4), y[2], color=color, linewidth=1, alpha=0.6)

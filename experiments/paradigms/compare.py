@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -59,7 +60,7 @@ def collect(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         for name in RUNS
     ]
     first = RunFolder(folder / RUNS[0])
-    learned: list[dict[str, object]] = []
+    learned: list[dict[str, Any]] = []
     for seed in first.recipe().train.seeds:
         untrained = openclip.create(first.recipe().model.name, seed=derive_seed(seed, "init"))
         curves.append(curve_of_untrained(first, untrained, seed))
@@ -130,7 +131,7 @@ def losses(place: Path) -> dict[str, float]:
     }
 
 
-def mean_rows(table: pl.DataFrame, name: str) -> list[dict[str, object]]:
+def mean_rows(table: pl.DataFrame, name: str) -> list[dict[str, Any]]:
     """Return means over seeds of a column of `learned`, with t intervals."""
     rows = []
     for run in table["run"].unique(maintain_order=True):
@@ -141,7 +142,7 @@ def mean_rows(table: pl.DataFrame, name: str) -> list[dict[str, object]]:
     return rows
 
 
-def gained(table: pl.DataFrame) -> list[dict[str, object]]:
+def gained(table: pl.DataFrame) -> list[dict[str, Any]]:
     """Return each run's accuracy by neighbors minus that of its initial tower, paired by seed."""
     by_run = {run: table.filter(pl.col("run") == run).sort("seed")["neighbors"].to_numpy() for run in set(table["run"])}
     tests = {name: paired_test(by_run[title_of(name)], by_run["untrained"]) for name in RUNS}
@@ -175,13 +176,13 @@ def main() -> None:
         image.write_text(standalone(side_by_side_figure(result, "wide")), encoding="utf-8")
 
 
-def print_tables(result: dict[str, object]) -> None:
+def print_tables(result: dict[str, Any]) -> None:
     """Print the tables of docs/paradigms.md."""
     for line in markdown(result):
         print(line)
 
 
-def markdown(result: dict[str, object]) -> list[str]:
+def markdown(result: dict[str, Any]) -> list[str]:
     """Return the lines of the tables of docs/paradigms.md."""
     runs, shown = [title_of(name) for name in RUNS], compared(result)
     mean = {(row["run"], row["side"], row["kind"], row["layer"]): row for row in result["curves"]}
@@ -214,7 +215,7 @@ def markdown(result: dict[str, object]) -> list[str]:
     lines += ["", "| run | label of unseen pairs, minus an untrained tower | 95% interval | p |", "| --- " * 4 + "|"]
     for row in result["gained"]:
         lines.append(f"| {row['run']} | {row['difference']:+.3f} | {interval(row, sign=True)} | {row['p']:.3f} |")
-    macros = environment(screen=True).get_template("sentences.jinja").module
+    macros: Any = environment(screen=True).get_template("sentences.jinja").module
     answers = [macros.between(one, shown["names"]) for one in shown["answers"]]
     answers += [macros.trained(one, shown["names"]) for one in shown["trained"]]
     return [*lines, "", *(html.unescape(str(one)).strip() for one in answers)]

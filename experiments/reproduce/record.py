@@ -156,7 +156,8 @@ class StoredResults(Results):
         runs = runs.filter(~pl.col("name").str.contains("^(longer|again): "))
         rows = runs.group_by("settings", "measure", maintain_order=True).agg("value").rows()
         self._values = {(_key(settings), metric): values for settings, metric, values in rows}
-        super().__init__(Measured, confidence, primaries)
+        opened: Any = Measured  # of a folder; none is opened here
+        super().__init__(opened, confidence, primaries)
 
     def values(self, spec: RunSpec, metric: str = "clipmem", among: RunSpec | None = None) -> list[float]:  # noqa: ARG002
         """Return a measure by seed; the compared runs have the same pairs."""
@@ -231,6 +232,8 @@ def _read(effect: Document) -> Effect:
 def _sample(effect: Effect) -> tuple[list[float], list[float]]:
     """Return values and a base with the mean and the t intervals of an effect, which its sample has at every level."""
     z = np.arange(effect.seeds) - (effect.seeds - 1) / 2
+    assert effect.high is not None  # noqa: S101  both are known in what is kept
+    assert effect.low is not None  # noqa: S101
     half = (effect.high - effect.low) / 2 / t.ppf((1 + effect.confidence) / 2, effect.seeds - 1)
     return (effect.estimate + z / z.std(ddof=1) * half * effect.seeds**0.5).tolist(), [0.0] * effect.seeds
 
@@ -264,7 +267,7 @@ def _cell(finding: Document | None) -> str:
 
 def section(name: str, documents: dict[str, Document]) -> str:
     """Return the section of a finding: claim, and by regime verdict, figure, effects, command."""
-    macros = environment(screen=True).get_template("clipmem_reproduce:sentences.jinja").module
+    macros: Any = environment(screen=True).get_template("clipmem_reproduce:sentences.jinja").module
     lines: list[str] = []
     for regime, document in documents.items():
         for one in document["findings"]:
@@ -304,9 +307,9 @@ def _by_length(regime: str, kind: str) -> pl.DataFrame:
 
 def _change(name: str, own: pl.DataFrame, base: pl.DataFrame, measures: Iterable[str] = _CHOSEN) -> str:
     """Return the row of a table: the change of each measure, paired by seed."""
-    changes = [own[measure] - base[measure] for measure in measures]
-    ends = [ttest_1samp(one.to_numpy(), 0).confidence_interval()._asdict() for one in changes]
-    cells = [f"{signed(one.mean())} {interval(end, sign=True)}" for one, end in zip(changes, ends, strict=True)]
+    changes = [(own[measure] - base[measure]).to_numpy() for measure in measures]
+    ends = [ttest_1samp(one, 0).confidence_interval()._asdict() for one in changes]
+    cells = [f"{signed(float(one.mean()))} {interval(end, sign=True)}" for one, end in zip(changes, ends, strict=True)]
     return f"| {name} | {' | '.join(cells)} |"
 
 

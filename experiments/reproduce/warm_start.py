@@ -7,6 +7,7 @@ weights that are its token table.
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -35,7 +36,7 @@ def main() -> None:
             read = set(captions(f"{folder}/warm", base, *warmed, roles=("shared", "candidate")))
             study = captions(f"{folder}/study", base, roles=("candidate", "independent"))
         print(f"{regime}: {sum(one in read for one in study) / len(study):.0%} of {len(study):,} captions")
-    module = openclip.create("clipmem-tiny", seed=0).module
+    module: Any = openclip.create("clipmem-tiny", seed=0).module
     text = sum(one.numel() for name, one in module.named_parameters() if not name.startswith(("visual.", "logit")))
     image, table = sum(one.numel() for one in module.visual.parameters()), module.token_embedding.weight.numel()
     print(f"M weights: text {text / 1e6:.2f} ({table / text:.0%} in the token table), image {image / 1e6:.2f}")

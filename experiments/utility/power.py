@@ -13,6 +13,7 @@ length, a width. Its effect under seed k is d_k = ruler(run, k) - ruler(base, k)
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -44,9 +45,10 @@ def smallest(sd: float, seeds: int, power: float = 0.8) -> float:
     limit = stats.t.ppf(0.975, seeds - 1)
 
     def missing(shift: float) -> float:
-        return stats.nct.sf(limit, seeds - 1, shift) - power
+        return float(stats.nct.sf(limit, seeds - 1, shift)) - power
 
-    return float(optimize.brentq(missing, 0, 10)) * sd / np.sqrt(seeds)
+    root: Any = optimize.brentq(missing, 0, 10)
+    return float(root) * sd / np.sqrt(seeds)
 
 
 def table(runs: pl.DataFrame) -> str:
@@ -66,7 +68,7 @@ def table(runs: pl.DataFrame) -> str:
         spread = own.group_by("run").agg(pl.col("change").var(), pl.len()).filter(pl.col("len") > 1)["change"]
         if spread.is_empty():
             continue
-        sd = float(np.sqrt(spread.mean()))  # pyright: ignore[reportArgumentType]
+        sd = float(np.sqrt(spread.to_numpy().mean()))
         halves = own.group_by("run", even=pl.col("seed") % 2 == 0).agg(pl.col("value").mean())
         halves = halves.pivot("even", index="run", values="value").drop_nulls()
         retest = np.corrcoef(halves["true"], halves["false"])[0, 1] if len(halves) > 2 else np.nan

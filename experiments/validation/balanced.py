@@ -16,7 +16,7 @@ each model's part by itself), AFTER by this version.
 import json
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -43,6 +43,11 @@ class Study(NamedTuple):
     influence: np.ndarray  # of pair j on pair i, shape (n, n), mostly 0
     noise: np.ndarray  # of sd 1, shape (model, n)
     noise_sd: np.ndarray  # of each pair
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    found: Any = stats.spearmanr(x, y)
+    return float(found.statistic)
 
 
 def plant(seed: int, models: int) -> Study:
@@ -84,7 +89,7 @@ def split_half(values: np.ndarray, member: np.ndarray, splits: int) -> tuple[flo
         order = generator(split, "halves").permutation(len(values))
         a, b = (in_out_means(values[half], member[half]).score for half in np.array_split(order, 2))
         both = np.isfinite(a) & np.isfinite(b)
-        ranks.append(float(stats.spearmanr(a[both], b[both]).statistic))
+        ranks.append(_spearman(a[both], b[both]))
         lost.append(1 - float(both.mean()))
     return float(np.mean(ranks)), float(np.mean(lost))
 
@@ -108,7 +113,7 @@ def simulated(models: int, fraction: float) -> dict[str, object]:
             found[kind].append(
                 {
                     "unscored": 1 - float(known.mean()),
-                    "truth": float(stats.spearmanr(score[known], study.truth[known]).statistic),
+                    "truth": _spearman(score[known], study.truth[known]),
                     "halves": half,
                     "lost": lost,
                     "covers": float(((interval.low <= study.truth) & (study.truth <= interval.high))[known].mean()),
@@ -215,7 +220,7 @@ def compared(table: pl.DataFrame, rows: list[dict[str, object]]) -> dict[str, fl
     ratio = np.log(after["variance"] / before["variance"])
     errors = (
         np.hypot(before["halves_stderr"], after["halves_stderr"]),
-        np.hypot(*(row["variance_stderr"] / row["variance"] for row in (before, after))),
+        np.hypot(before["variance_stderr"] / before["variance"], after["variance_stderr"] / after["variance"]),
     )
     z = stats.norm.ppf(0.975)
     document = {

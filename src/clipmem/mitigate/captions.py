@@ -6,11 +6,12 @@ use this rule.
 """
 
 from collections.abc import Sequence
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import polars as pl
 from jaxtyping import UInt64
+from torch.utils.data import Dataset
 
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
@@ -52,7 +53,7 @@ class _Pairs(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-class CaptionSampling(Generic[T]):
+class CaptionSampling(Dataset[tuple[Any, T]]):
     """A map-style dataset of (image, one of its captions), for `torch.utils.data.DataLoader`.
 
     Call `set_epoch` before each epoch, as with torch's `DistributedSampler`. With persistent workers, which have copies
