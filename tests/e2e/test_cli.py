@@ -1,5 +1,6 @@
 """The command line: instant help, messages, exit codes, and that every command does what it says."""
 
+import re
 import resource
 import subprocess
 import sys
@@ -152,10 +153,8 @@ def test_doctor_measures_the_machine():
     done = clip("doctor", "--speed")
     assert done.returncode == 0, done.stderr
     shown = " ".join(done.stdout.split())
-    names = ("fp32, 1 process", "bf16, 1 process", "decode, once per study", "embed, both towers", "train ViT-B-32")
-    for line in names:
-        assert line in shown
-    assert "for one epoch of ViT-B-32 on 70,000 pairs" in shown
+    for task in ("train clipmem-tiny", "embed with clipmem-tiny", "decode images", "train ViT-B-32"):
+        assert re.search(rf"{task} +[\d.,]+ pairs/s", shown)
 
 
 def test_localize_writes_its_tables_and_the_report_again(recipe, tmp_path):

@@ -17,7 +17,7 @@ from clipmem.base.machine import cores
 from clipmem.base.tables import SCHEMAS
 from clipmem.data.sources import open_source
 from clipmem.models import passes
-from clipmem.study import execution, speed
+from clipmem.study import execution, forecast
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from clipmem.train.record import state_hash
@@ -41,7 +41,7 @@ def test_the_files_that_others_rely_on(finished):
 
 
 def test_a_study_that_was_begun_resumes_without_consent(finished, monkeypatch):
-    monkeypatch.setattr(speed, "check_forecast", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(forecast, "check_forecast", lambda *_: pytest.fail("asked"))
     assert clipmem.run(finished.recipe, finished.path).scores.equals(finished.scores)
 
 

@@ -15,7 +15,7 @@ from tests.unit.test_open_clip_models import write_folder
 from clipmem.base.sections import ModelSection, TrainSection
 from clipmem.models import given, openclip
 from clipmem.models.start import Start
-from clipmem.study import execution, speed
+from clipmem.study import execution, forecast
 
 pytest.importorskip("peft", reason="the extra hf is not installed")
 
@@ -43,6 +43,6 @@ def test_the_cost_of_adapters_is_estimated_from_the_architecture_alone():
     train = TrainSection(adapter="lora", freeze=("image",))
     start = Start(ModelSection(name="clipmem-micro"), train)
     resources = execution.Execution("cpu", "fp32", 1, 1)
-    rate, memory = speed.training_rate_and_memory(start, resources, 4)
+    rate, memory = forecast.training_rate_and_memory(start, resources, 4)
     assert rate > 0
     assert memory > sum(p.numel() for p in start.outline().module.parameters())

@@ -2,7 +2,6 @@
 
 import os
 import platform
-from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
@@ -25,7 +24,7 @@ def doctor(*, speed: Flag = False, declared: Flag = False) -> Screen | None:
     """Check the installation: show versions and run a tiny study; exit with 1 if something is broken.
 
     Args:
-        speed: Benchmark this machine instead (about a minute): training, decoding, embedding, time of a study.
+        speed: Benchmark this machine instead: pairs per second of training, embedding and decoding.
         declared: List all protocols, alignments, objectives, mitigations, estimators, detectors, data sources and
             report sections instead, including those of other packages.
     """
@@ -80,31 +79,8 @@ def _show_declared(console: Console) -> None:
 
 
 def _show_speed(console: Console) -> None:
-    speed = study.speed.measure(log=lambda task: console.print(f"measuring: {task} ...", highlight=False))
+    rates = study.probing.rates()
     if report.terminal.AS_JSON.get():
-        report.terminal.print_json(asdict(speed))
-        return
-    columns = ("task", "per second", "", "compared with", "ratio")
-    table = Table(*columns, title="clipmem-tiny", title_justify="left", box=None)
-    for column in (1, 4):
-        table.columns[column].justify = "right"
-    for row in speed.rates:
-        ratio = f"{row.ratio:.2f}" if row.ratio >= 0.1 else f"{row.ratio:.1g}"
-        table.add_row(
-            row.what, f"{row.rate:,.0f}" if row.rate >= 10 else f"{row.rate:.1f}", row.unit, row.against, ratio
-        )
-    console.print()
-    console.print(table)
-    console.print(
-        f"\nestimated time: {study.speed.in_words(speed.demo)} to train the models of clipmem demo, "
-        f"{study.speed.in_words(speed.vit_epoch)} for one epoch of ViT-B-32 on 70,000 pairs",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if speed.load > 0.5:
-        console.print(
-            f"note: other programs were using {speed.load:.1f} of the {cores()} cores; results are lower than on an "
-            "idle machine",
-            highlight=False,
-            soft_wrap=True,
-        )
+        report.terminal.print_json({"pairs_per_second": rates})
+    for task, rate in rates.items():
+        console.print(f"{task:<24} {rate:>8,.4g} pairs/s", highlight=False)

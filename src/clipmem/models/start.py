@@ -9,7 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from clipmem.base.errors import InputError
 from clipmem.base.images import Geometry
@@ -119,6 +121,14 @@ class Start:
             encoder.module.to("meta")
             return encoder
         return self._adapted(openclip.outline(self._model.name), 0)
+
+    def operations(self) -> float:
+        """Count the operations of a pair's forward pass with a full-length caption, without computing anything."""
+        encoder, side = self.outline(), self.geometry.size
+        with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
+            encoder.encode_image(torch.zeros(1, 3, side, side))
+            encoder.encode_text(torch.zeros(1, encoder.context, dtype=torch.long))
+        return float(counter.get_total_flops())
 
 
 def parts_of(encoder: TrainableEncoder) -> dict[str, Part]:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # what is used as an attribute of this package
         run,
         score_inputs,
         scoring,
-        speed,
         stages,
         starting,
         validating,

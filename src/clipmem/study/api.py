@@ -103,7 +103,7 @@ def run(
         strict: Stop at the first unusable record; by default such records are left out, counted, and listed in
             `quarantine.parquet`.
         allow_long: Start even if the study would take more than a day, or more memory or disk space than available
-            (see `clipmem.study.speed`). Resuming does not need it.
+            (see `clipmem.study.forecast`). Resuming does not need it.
 
     Raises:
         InputError: The recipe is invalid or does not fit the data, the study takes too long and `allow_long` is not

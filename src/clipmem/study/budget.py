@@ -15,7 +15,6 @@ from typing import NamedTuple
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
 from clipmem.models.names import PROXIES
-from clipmem.models.outline import outline_of
 from clipmem.models.start import Start
 
 STEPS = 4  # of what more would buy
@@ -74,7 +73,7 @@ def plan(recipe: Recipe, budget: float) -> Plan:
     share = 1.0
     if proxy:
         starts = (Start(recipe.model.model_copy(update={"name": one}), recipe.train) for one in (proxy, name))
-        own, full = (outline_of(start).operations for start in starts)
+        own, full = (start.operations() for start in starts)
         share = own / full
         require(share <= 1, f"[halves] proxy {proxy}", f"{share:.2f} times f's operations", "a smaller model than f")
     known = json.loads((files("clipmem.scoring.estimators") / "frontier.json").read_text(encoding="utf-8"))

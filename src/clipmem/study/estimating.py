@@ -10,7 +10,6 @@ import polars as pl
 from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
-from clipmem.models.outline import outline_of
 from clipmem.models.protocol import softmax_scale
 from clipmem.models.signals import Halves, Signals
 from clipmem.scoring.design import ScoreTables
@@ -139,7 +138,7 @@ def cost_of(study: PlannedStudy) -> float:
     """Cost of the half-models in trainings of f: presentations, each weighted by a pair's counted operations."""
     spent: dict[bool, float] = {True: 0.0, False: 0.0}
     first = {model.model: model for model in study.models}
-    operations = {name: outline_of(study.start_of(model)).operations for name, model in first.items()}
+    operations = {name: study.start_of(model).operations() for name, model in first.items()}
     for model, sign in zip(study.models, study.design.sign, strict=True):
         shown = len(model.uids) * study.recipe.train.epochs
         if not model.exists:

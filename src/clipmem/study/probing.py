@@ -7,6 +7,7 @@ only. Other work on the machine makes it too large.
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,20 @@ from clipmem.base.sections import ModelSection
 from clipmem.curation.detectors import DETECTORS
 from clipmem.data.inspection import ImageSample
 from clipmem.data.pairs import Pairs
-from clipmem.data.sources import SOURCES
+from clipmem.data.sources import SOURCES, open_source
 from clipmem.data.sources.base import Source
 from clipmem.measure.retrieval import retrieve
 from clipmem.mitigate import MITIGATIONS
 from clipmem.models import address
-from clipmem.models.embeddings import embed
+from clipmem.models.embeddings import Model, embed
 from clipmem.models.names import is_architecture
+from clipmem.models.numerics import threads
 from clipmem.models.start import Start, freeze, table_of_parts
 from clipmem.report.sections import all_sections
 from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.estimators import ESTIMATORS
 from clipmem.scoring.protocols import PROTOCOLS
-from clipmem.study import api, execution, speed, starting
+from clipmem.study import api, execution, forecast, starting
 from clipmem.study.score_inputs import Settings
 from clipmem.train.objectives import OBJECTIVES
 
@@ -42,6 +44,7 @@ _TINY = [
     "train.epochs=2", "train.seeds=[0]", "train.batch_size=40", "score.draws=200",
 ]  # fmt: skip
 _TIMED, _SEARCHED = 64, 10_000  # pairs in a timed batch; pairs to compare with a model
+_EMBEDDED, _LARGE, _LARGE_PAIRS = 256, "ViT-B-32", 8
 
 
 def cost_of_study(facts: dict[str, Any], sample: ImageSample, recipe: Recipe, preset: str = "") -> dict[str, Any]:
@@ -58,7 +61,7 @@ def cost_of_study(facts: dict[str, Any], sample: ImageSample, recipe: Recipe, pr
     models = 2 * len(recipe.train.seeds)
     decoded = len(sample.decoded) / max(sample.seconds, 1e-9)
     batch = min(recipe.train.batch_size, _TIMED)
-    trained, peak = speed.training_rate_and_memory(start, resources, batch)
+    trained, peak = forecast.training_rate_and_memory(start, resources, batch)
     return {
         "model": start.name,
         "memory_bytes": peak,
@@ -135,6 +138,28 @@ def resources() -> tuple[execution.Execution, str]:
     """Return what the demo study would compute with, and the name of the GPU if it is used."""
     demo = execution.resolve(api.find_recipe("demo"), models=4)
     return demo, torch.cuda.get_device_name() if demo.device == "cuda" else ""
+
+
+def rates() -> dict[str, float]:
+    """Measure pairs per second of training, embedding and decoding on this machine, in seconds."""
+    demo, source = api.find_recipe("demo"), open_source(api.find_recipe("demo").data)
+    start, best = Start(demo.model, demo.train), execution.resolve(demo, 1)
+    pairs, started = Pairs(source.title, source.pairs(), source), time.monotonic()
+    decoded = pairs.decoded(np.arange(_EMBEDDED), [start.geometry])
+    decoding = len(decoded) / (time.monotonic() - started)
+    model = Model("", lambda: start.create(0), demo.embed, device=best.device, precision=best.precision)
+    with threads(best.threads):
+        model.embed(replace(decoded, table=decoded.table[:_TIMED]))  # the first pass allocates
+        started = time.monotonic()
+        model.embed(decoded)
+        embedding = len(decoded) / (time.monotonic() - started)
+    large = Start(load_recipe("", [f"model.name={_LARGE}"]).model, demo.train)
+    return {
+        f"train {start.name}": forecast.training_rate(start, best, demo.train.batch_size),
+        f"embed with {start.name}": embedding,
+        "decode images": decoding,
+        f"train {_LARGE}": forecast.training_rate(large, best, _LARGE_PAIRS),
+    }
 
 
 def tiny_study() -> tuple[float, Mapping[str, float]]:

@@ -36,7 +36,7 @@ from clipmem.scoring.design import ScoreTables, combine
 from clipmem.scoring.learned import learned
 from clipmem.scoring.protocols import Protocol, protocol_of
 from clipmem.scoring.summary import Scored, over_wordings, summarize
-from clipmem.study import api, decoding, dejavu, estimating, evaluating, execution, pool, speed, utility
+from clipmem.study import api, decoding, dejavu, estimating, evaluating, execution, forecast, pool, utility
 from clipmem.study.child import BOARDS
 from clipmem.study.models import StudyModels, TrainedModels, open_models
 from clipmem.study.plan import CACHE, PlannedStudy, check_needs
@@ -82,7 +82,7 @@ class Study:
             models.describe()
             if self._protocol.trains and not self.allow_long:
                 start = cast(TrainedModels, models).start
-                speed.check_forecast(self.recipe, self._protocol, pairs, self._resolve(), start, self.folder.path)
+                forecast.check_forecast(self.recipe, self._protocol, pairs, self._resolve(), start, self.folder.path)
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
             # what a killed command left
