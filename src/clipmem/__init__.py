@@ -10,9 +10,9 @@ if TYPE_CHECKING:  # at run time the names below are loaded when first used
     from clipmem.base.errors import ClipmemError, InputError, RunError
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
     from clipmem.report.comparison_page import compare
+    from clipmem.report.run import Run
     from clipmem.study.api import audit, evaluate, load_pairs, load_run, run, score
     from clipmem.study.curating import curate
-    from clipmem.study.run import Run
     from clipmem.train.recorder import AlignmentRecorder
 
 # public name → its module; "" = a module of this package
@@ -21,7 +21,7 @@ _HOMES = {
     "ClipmemError": "clipmem.base.errors",
     "InputError": "clipmem.base.errors",
     "Recipe": "clipmem.base.recipes",
-    "Run": "clipmem.study.run",
+    "Run": "clipmem.report.run",
     "RunError": "clipmem.base.errors",
     "audit": "clipmem.study.api",
     "compare": "clipmem.report.comparison_page",

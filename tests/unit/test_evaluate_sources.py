@@ -1,7 +1,6 @@
 """Labeled data of `clipmem evaluate`: the format is told by content."""
 
 from functools import partial
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -14,8 +13,9 @@ from clipmem.data.sources import open_source
 from clipmem.models import openclip
 from clipmem.models.protocol import geometry_of
 from clipmem.study import evaluating
-from clipmem.study.evaluating import TestedModel, data_section
+from clipmem.study.evaluating import TestedModel
 from clipmem.study.execution import Execution
+from clipmem.study.opening import evaluation_section
 from clipmem.testing.tiny import write_parquet
 
 CLASSES = ["a", "b"] * 3
@@ -50,7 +50,7 @@ def folder(tmp_path):
     ],
 )
 def test_labels_and_captions_are_found(folder, name, label, source, captions_are_labels):
-    section = data_section(folder / name, "", label=label, caption=None, image=None)
+    section = evaluation_section({"path": str(folder / name)} | ({"label_column": label} if label else {}))
     assert section.source == source
     opened = open_source(section)
     pairs = opened.pairs()
@@ -70,13 +70,13 @@ def test_data_without_labels_are_read_without_them(folder, name):
     for file in files:
         (folder / "texts" / file.name).write_bytes(file.read_bytes())
         (folder / "texts" / f"{file.stem}.txt").write_text(f"thing {file.stem}")
-    section = data_section(folder / name, "", label=None, caption=None, image=None)
+    section = evaluation_section(folder / name)
     source, pairs, _ = evaluating.tested_source(Recipe(data=section), frozenset(), "--data")
     assert (pairs.height, set(pairs["label"]), source.section.label_column) == (6, {""}, "")
     # a column that the user named must be there
     with pytest.raises(InputError, match="'kind'"):
         evaluating.tested_source(
-            Recipe(data=data_section(folder / name, "", label="kind", caption=None, image=None)), frozenset(), "--data"
+            Recipe(data=evaluation_section({"path": str(folder / name), "label_column": "kind"})), frozenset(), "--data"
         )
 
 
@@ -90,7 +90,7 @@ def test_images_are_decoded_once_per_geometry_and_attention_is_left_as_it_was(fo
     document = evaluating.evaluate_source(
         models,
         Recipe(
-            data=data_section(folder / "both.parquet", "", label="class", caption=None, image=None),
+            data=evaluation_section({"path": str(folder / "both.parquet"), "label_column": "class"}),
             evaluate=EvaluateSection(labels="none"),
         ),
         left_out=frozenset(),
@@ -104,18 +104,14 @@ def test_images_are_decoded_once_per_geometry_and_attention_is_left_as_it_was(fo
 
 def test_nothing_there(folder):
     with pytest.raises(InputError) as caught:
-        data_section(folder / "nothing", "", label=None, caption=None, image=None)
+        evaluation_section(folder / "nothing")
     assert str(caught.value).startswith(f"[data] path: got '{folder / 'nothing'}', no such file or folder, expected")
-
-
-def test_no_data_at_all():
-    assert data_section(None, "", label=None, caption=None, image=None) is None
 
 
 def test_emoji_is_the_shipped_data_unless_a_file_has_the_name(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    section = data_section(Path("emoji"), "", label=None, caption=None, image=None)
+    section = evaluation_section("emoji")
     assert (section.source, section.path) == ("emoji", "")
     (folder / "classes").rename(folder / "emoji")
-    section = data_section(Path("emoji"), "", label=None, caption=None, image=None)
+    section = evaluation_section("emoji")
     assert (section.source, section.path) == ("classfolder", "emoji")

@@ -29,7 +29,6 @@ REPLACED = {
     r"\blonely\b": "unmatched",
     r"\b(?-i:Look\(|class Looked|Looked\b)": "PathProbe; ImageSample",
     r"\bTogetherEngine\b|\btogether\.py\b": "TorchrunEngine, torchrun.py",
-    r"\b(?-i:Spent\()": "TimeBreakdown",
     r"\bcomplaints\b": "stderr_file",
     r"\b_EnoughError\b": "_StopTiming",
     r"(?<![\w-])--rest\b": "--invert",

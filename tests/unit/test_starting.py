@@ -9,7 +9,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES
-from clipmem.study.starting import FEWEST, bare, preset, sizes_of, start, training_of
+from clipmem.study.starting import FEWEST, sizes_of, start, training_of
 from clipmem.testing.tiny import write_parquet
 
 
@@ -118,10 +118,10 @@ def test_given_roles_have_the_sizes_of_their_column(tmp_path):
 
 
 def test_without_data_the_defaults_run_on_the_shipped_pairs():
-    recipe = load_recipe(bare("leave-one-out", settings=["train.epochs=2"]).text("x"))
+    recipe = load_recipe(start(protocol="leave-one-out", settings=["train.epochs=2"]).text("x"))
     assert (recipe.protocol, recipe.train.epochs, recipe.data.source) == ("leave-one-out", 2, "auto")
     assert open_source(recipe.data).pairs().height == 1914
-    assert preset("quick").recipe.split.planted_share == 0.125
+    assert start(preset="quick").recipe.split.planted_share == 0.125
 
 
 def test_the_notes_tell_what_the_recipe_holds(tmp_path):

@@ -47,12 +47,7 @@ def init(
     if preset in {"demo", "quick"}:
         alone, hint = data is None and not source and protocol == "four-way", "Omit --preset to start from your data."
         require(alone, f"--preset {preset}", "--data, --source or --protocol with it", "--preset alone", hint)
-    if data is not None:
-        start = study.starting.start(data, protocol=protocol, source=source, settings=set_, preset=preset)
-    elif preset:
-        start = study.starting.preset(preset, set_)
-    else:
-        start = study.starting.bare(protocol, source=source, settings=set_)
+    start = study.starting.start(data, protocol=protocol, source=source, settings=set_, preset=preset)
     run = f"clipmem run {'FILE' if printed else shlex.quote(str(path))}"
     text = start.text(f"A clipmem study. Run it with: {run}")
     if printed:

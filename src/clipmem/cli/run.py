@@ -75,6 +75,6 @@ def screen_of(out: Path) -> Screen:
     if (out / "scores.parquet").is_file():
         return Screen("report", out)
     if (out / "estimates.parquet").is_file():
-        return Screen("estimated", study.estimating_one.estimates_of(out), f"Scores: {out / 'estimates.parquet'}")
+        return Screen("estimated", study.single_model.estimates_of(out), f"Scores: {out / 'estimates.parquet'}")
     measured = out / "evaluate" / "utility.json"
     return Screen("evaluated", json.loads(measured.read_text(encoding="utf-8")), f"Utility: {measured}")

@@ -1,14 +1,12 @@
 """`clipmem score`: score pairs with existing models."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from clipmem import study
 from clipmem.base.progress import Reporter
-from clipmem.base.require import require
 from clipmem.cli.arguments import (
     Count,
     DataOrUids,
@@ -20,9 +18,8 @@ from clipmem.cli.arguments import (
     Number0,
     ReadableFile,
 )
-from clipmem.cli.shell import Screen, command, option_of
-
-_RANKING = {"captions", "device"}  # what a ranking by one model uses
+from clipmem.cli.shell import Screen, command
+from clipmem.study import api
 
 
 @Parameter(name="*")
@@ -83,41 +80,16 @@ def score(
         out: Output table of scores (.parquet); a sidecar .json records how it was made.
         embeddings: Store the embeddings in this folder (clip-retrieval's layout); without --target, read them from it.
     """
-    if target or reference or embeddings is not None:
-        got, hint = f"--model {model} and other models", "Omit --model, or --target and --reference."
-        require(not model, "--model", got, "--target and --reference, or --model", hint)
-        return _compared({"target": target, "reference": reference}, data, bank, out, embeddings, scoring, reporter)
-    hint = "For example: clipmem score --model FOLDER --data PATH."
-    require(data is not None, "--data", "no data", "the pairs to score", hint)
-    require(trajectory is None or model, "--trajectory", "no --model", "the model whose training it is of", hint)
-    unused = [field.name for field in fields(scoring) if getattr(scoring, field.name) != field.default]
-    unused = [option_of(name) for name in unused if name not in _RANKING] + ["--bank"] * (bank is not None)
-    hint = "Add --target MODEL --reference MODEL, or omit it."
-    require(not unused, ", ".join(unused), "no --target and --reference", "two models to compare", hint)
-    estimates = study.estimating_one.estimate_with(
-        model,
-        data,
+    scored = api.score_into(
         out,
+        list(target) or None,
+        list(reference) or None,
+        data,
+        bank,
+        model=model,
         trajectory=trajectory,
-        captions=scoring.captions,
-        device=scoring.device,
+        embeddings=embeddings,
         reporter=reporter,
+        **asdict(scoring),
     )
-    return Screen("estimated", estimates, f"Scores: {out}")
-
-
-def _compared(
-    models: dict[str, tuple[str, ...]],
-    data: DataPath,
-    bank: DataOrUids | None,
-    out: Path,
-    embeddings: Path | None,
-    scoring: Scoring,
-    reporter: Reporter,
-) -> Screen:
-    settings = study.score_inputs.Settings.of(**asdict(scoring))
-    comparison = study.score_inputs.compare(
-        models["target"], models["reference"], data, bank, settings, embeddings=embeddings
-    )
-    done = study.scoring.finish(comparison, out, embeddings=embeddings, reporter=reporter)
-    return Screen("scored", done, f"Scores: {out}")
+    return Screen("estimated" if "estimator" in scored.about else "scored", scored, f"Scores: {out}")

@@ -1,13 +1,16 @@
 """The verbs of the Python API: what they take is open and checked before torch is imported."""
 
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipmem import report, study
-from clipmem.base.errors import InputError
+from clipmem.base.atomic import check_new_table
+from clipmem.base.errors import ClipmemWarning, InputError
 from clipmem.base.paths import as_read_error, checked_path
 from clipmem.base.progress import Reporter
 from clipmem.base.recipes import Overrides, Recipe, as_settings, load_recipe, recipe_from
@@ -16,7 +19,11 @@ from clipmem.base.suggest import near_names
 from clipmem.study.engines import check_name, is_first, open_engine, watch_launcher
 
 if TYPE_CHECKING:  # not before the arguments are checked
+    import numpy as np
     import polars as pl
+
+    from clipmem.report.sections.commands import Scored
+    from clipmem.study.score_inputs import Models
 
 PUBLISHED_RECIPES = ("coco-vit-b-32", "coco-vit-b-16", "cc3m-vit-b-32", "cc3m-vit-b-16")
 FINETUNE_RECIPES = ("finetune-vit-b-32", "finetune-lit", "finetune-lora", "finetune-siglip")
@@ -86,7 +93,7 @@ def run(
     command: str = "",
     strict: bool = False,
     allow_long: bool = False,
-) -> "study.run.Run":
+) -> "study.run.FinishedRun":
     """Run a study, or resume it, and return the finished run.
 
     Args:
@@ -143,13 +150,13 @@ def run(
     return load_run(folder.path)
 
 
-def load_run(path: str | Path) -> "study.run.Run":
+def load_run(path: str | Path) -> "study.run.FinishedRun":
     """Open a finished run folder, without importing torch.
 
     Raises:
         InputError: The run is not finished, or was made by a newer version of clipmem.
     """
-    return study.run.Run(path)
+    return study.run.FinishedRun(path)
 
 
 def load_pairs(data: Any, **keys: Any) -> "study.opening.Source":
@@ -174,12 +181,12 @@ def load_pairs(data: Any, **keys: Any) -> "study.opening.Source":
     return study.opening.open_pairs(data, keys)
 
 
-def _folder(run: "str | Path | study.run.Run") -> Path:
+def _folder(run: "str | Path | study.run.FinishedRun") -> Path:
     return Path(run) if isinstance(run, str | Path) else run.path
 
 
 def evaluate(
-    run: "str | Path | study.run.Run | None" = None,
+    run: "str | Path | study.run.FinishedRun | None" = None,
     *,
     model: str | Sequence[str] = (),
     data: "study.opening.Data | None" = None,
@@ -222,9 +229,9 @@ def evaluate(
             runs = [folder, *study.stages.interpolate_run(folder, interpolate, reporter=reporter)]
             document = write(runs, page, along="mitigate.interpolate.alpha")
             return study.evaluating.Evaluated(document, page / report.comparison_page.PAGE)
-        section = None if data is None else study.opening.tested_section(data)
+        section = None if data is None else study.opening.evaluation_section(data)
         return study.evaluating.evaluate_run(folder, data=section, name=name, reporter=reporter, **prompts)
-    section = None if data is None else study.opening.tested_section(data)
+    section = study.opening.evaluation_section(data or {})
     if interpolate:
         got, hint = f"{len(models)} models", "Give --model BASE TUNED."
         require(len(models) == 2, "--interpolate", got, "two models, or a run", hint)
@@ -234,7 +241,7 @@ def evaluate(
 
 
 def audit(
-    run: "str | Path | study.run.Run | None" = None,
+    run: "str | Path | study.run.FinishedRun | None" = None,
     *,
     model: str = "",
     members: "study.opening.Data | None" = None,
@@ -274,27 +281,123 @@ def audit(
 
 
 def score(
-    target: Any = None,
-    reference: Any = None,
-    data: Any = None,
-    bank: Any = None,
+    target: "Models | None" = None,
+    reference: "Models | None" = None,
+    data: "study.opening.Data | Sequence[str] | None" = None,
+    bank: "study.opening.Data | Sequence[Any] | np.ndarray | None" = None,
     *,
     model: str = "",
     trajectory: Path | None = None,
     out: str | Path | None = None,
-    **settings: Any,
+    embeddings: str | Path | None = None,
+    reporter: Reporter | None = None,
+    alignment: str = "clip",
+    weight: float = 1.0,
+    confidence: float = 0.95,
+    bank_size: int = 200,
+    seed: int = 0,
+    views: int = 0,
+    caption_edits: int = 0,
+    captions: int | None = None,
+    precision: str = "fp32",
+    batch_size: int = 256,
+    block: int | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
 ) -> "pl.DataFrame":
-    """Score pairs by how much existing models memorized them.
+    """Score pairs by how much existing models memorized them: alignment under the target minus under the reference.
 
-    With a target and a reference, see `clipmem.study.scoring.score`, which has the `settings`. With one model, or none:
-    a ranking by that model, pixels and words, which agrees less with CLIPMem
-    (`clipmem.study.estimating_one.estimate_with`; `settings` are then `captions`, `device` and `reporter`).
+    CLIPMem = mean over targets of A(target) - mean over references of A(reference), A = ū·v̄ - w (ū·t̄ + ī·v̄), from -6
+    to 6 for w = 1. Without target and reference: a ranking by `model`, if given, pixels and words, which agrees less
+    with CLIPMem. When not to trust it: any difference between the models other than training on the pairs counts.
+
+    Args:
+        target: The model whose memorization is measured: its name (see `docs/models.md`), a folder of embeddings,
+            or embeddings as numpy or torch arrays: (image, text) of shapes (n, d) or (n, view, d), and (n, d); with
+            several captions (image, text, pair), text (m, d) and the pair of each caption (m,). A list for several.
+        reference: The model to compare with, or a list with one for each target.
+        data: The pairs: what `load_pairs` takes or returns. Optional with folders of embeddings; with arrays, the uids
+            of their rows, by default "0", "1", ...
+        bank: Held-out pairs that no model trained on: a data set, or uids of pairs of the data (a list, or a file);
+            with arrays also row numbers, or a mask. None: sample `bank_size` pairs of the data.
+        model: The model that trained on the data, if there is no reference.
+        trajectory: With `model`: what its training recorded, a file of `AlignmentRecorder`.
+        out: Also write the scores to this file (.parquet), with a sidecar .json; a stopped call resumes.
+        embeddings: Store the embeddings in this folder, or read them from it.
+        reporter: Progress reporter.
+        alignment: Alignment score: clip (CLIPMem), cmc, sslmem-image, sslmem-text or confidence.
+        weight: w of the alignment.
+        confidence: Level of intervals over models.
+        bank_size: Number of pairs to sample as the bank, 2 or more.
+        seed: Seed of that sample.
+        views: Random views per image; 0 = the unchanged image.
+        caption_edits: Random edits of the caption of single-caption pairs, for sslmem-text.
+        captions: Maximum number of captions per pair; None = all.
+        precision: fp32, or bf16 = autocast.
+        batch_size: Images or captions per forward pass.
+        block: Pairs whose decoded images, or embeddings, are in memory at a time; None = 1,024.
+        dtype: Type of stored embeddings: float32 or float16.
+        device: auto, cpu or cuda.
+
+    Returns:
+        The columns of a study's `scores`, one row per usable pair, by uid. `role` is external for pairs in the bank,
+        which are scored against the rest of it, and candidate for others. `planted` is false. `clipmem_norm` is null
+        without two different candidates; stderr, low and high are null with one pair of models. `clipmem_centered` is
+        clipmem minus the 20 % trimmed mean of the bank's pairs (of a bank that is not in the data, minus its mean). A
+        ranking has uid, estimator, score and stderr.
+
+    Raises:
+        InputError: A model, the data or a setting is invalid, or `out` was made with other settings.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> image, text, other = (rng.normal(size=(5, 8)) for _ in range(3))
+        >>> table = score((image, text), (other, text), bank=[0, 1])
+        >>> table["role"].to_list()
+        ['external', 'external', 'candidate', 'candidate', 'candidate']
     """
-    if target is not None or reference is not None:
-        target = [] if target is None else target
-        require(not model, "--model", f"{model} and other models", "--target and --reference, or --model", "Omit one.")
-        return study.scoring.score(target, reference, data, bank, out=out, **settings)
-    require(data is not None, "--data", "no data", "the pairs to score", "For example: data=PATH.")
+    settings: dict[str, Any] = {"alignment": alignment, "weight": weight, "confidence": confidence, "seed": seed}
+    settings |= {"bank_size": bank_size, "views": views, "caption_edits": caption_edits, "captions": captions}
+    settings |= {"precision": precision, "batch_size": batch_size, "block": block, "dtype": dtype, "device": device}
+    named: dict[str, Any] = {"model": model, "trajectory": trajectory, "embeddings": embeddings, "reporter": reporter}
     with tempfile.TemporaryDirectory() as scratch:
-        file = Path(out) if out is not None else Path(scratch) / "scores.parquet"
-        return study.estimating_one.estimate_with(model, data, file, trajectory=trajectory, **settings).scores
+        file = Path(out or Path(scratch) / "scores.parquet")
+        scored = score_into(file, target, reference, data, bank, **named, **settings)
+        left_out = study.scoring.left_out(scored)
+    if left_out:
+        warnings.warn(ClipmemWarning(left_out), stacklevel=2)
+    return scored.scores
+
+
+def score_into(
+    out: Path,
+    target: Any,
+    reference: Any,
+    data: Any,
+    bank: Any,
+    *,
+    model: str = "",
+    trajectory: Path | None = None,
+    embeddings: str | Path | None = None,
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> "Scored":
+    """Score pairs into a table (see `score`); return what the screen of `clipmem score` shows."""
+    check_new_table(out)
+    if target is not None or reference is not None or embeddings is not None:
+        got, hint = f"--model {model} and other models", "Omit --model, or --target and --reference."
+        require(not model, "--model", got, "--target and --reference, or --model", hint)
+        folder = None if embeddings is None else checked_path(embeddings, "--embeddings")
+        checked = study.score_inputs.Settings.of(**settings)
+        comparison = study.score_inputs.compare(target, reference, data, bank, checked, embeddings=folder)
+        return study.scoring.write_scores(comparison, out, embeddings=folder, reporter=reporter)
+    hint = "For example: clipmem score --model FOLDER --data PATH."
+    require(data is not None, "--data", "no data", "the pairs to score", hint)
+    require(trajectory is None or model, "--trajectory", "no --model", "the model whose training it is of", hint)
+    used, defaults = {"captions", "device"}, signature(score).parameters
+    unused = [name for name, value in settings.items() if name not in used and value != defaults[name].default]
+    options = ", ".join(f"--{name.replace('_', '-')}" for name in unused + ["bank"] * (bank is not None))
+    hint = "Add --target MODEL --reference MODEL, or omit it."
+    require(not options, options, "no --target and --reference", "two models to compare", hint)
+    how: dict[str, Any] = {name: settings[name] for name in used & settings.keys()}
+    return study.single_model.write_ranking(model, data, out, trajectory=trajectory, reporter=reporter, **how)

@@ -24,7 +24,6 @@ from clipmem.base.random import generator
 from clipmem.base.require import require
 from clipmem.data.edits import caption_edits
 from clipmem.data.pairs import Pairs
-from clipmem.data.sources import open_source
 from clipmem.data.views import as_float, normalize_pixels
 from clipmem.models.embeddings import Model
 from clipmem.models.numerics import LONG, computing
@@ -74,7 +73,7 @@ def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str
         folder.write(TABLE, table)
         folder.write_json(DOCUMENT, document)
         reporter.begin("report")
-        renew_report(folder, open_source(study.recipe.data))
+        renew_report(folder)
     return document
 
 

@@ -93,7 +93,7 @@ def stop_requested(board: Path) -> bool:
     return _stop.is_set() or (board / STOP).exists()
 
 
-def call(task: Callable[..., dict[str, Any]], stderr: str, *, board: str, side: str, seed: int, **options: Any) -> Any:
+def call(task: Callable[..., None], stderr: str, *, board: str, side: str, seed: int, **options: Any) -> None:
     """Run a task with stdout and stderr redirected to a file."""
     running = running_file(Path(board), side, seed)
     running.touch()
@@ -103,7 +103,7 @@ def call(task: Callable[..., dict[str, Any]], stderr: str, *, board: str, side: 
         try:
             for number, _ in before:
                 os.dup2(stream.fileno(), number)
-            found = task(board=Path(board), side=side, seed=seed, **options)
+            task(board=Path(board), side=side, seed=seed, **options)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -111,4 +111,3 @@ def call(task: Callable[..., dict[str, Any]], stderr: str, *, board: str, side: 
                 os.dup2(old, number)
                 os.close(old)
     running.unlink()
-    return found

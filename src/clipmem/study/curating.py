@@ -32,16 +32,15 @@ from clipmem.curation.marks import apply_marks
 from clipmem.curation.ranking import SMALLEST, Curation, counted, ordered
 from clipmem.curation.ranking import curate as rank
 from clipmem.data.cleaning import Written, check_output, write_cleaned
-from clipmem.data.pairs import Pairs
 from clipmem.data.quarantine import Problem, write_quarantine
 from clipmem.data.sources import Data, open_data, reading_data
 from clipmem.data.sources.base import Source
 from clipmem.models.signals import Signals
 from clipmem.stats.alignment import alignment
 from clipmem.study import api, estimating, starting
-from clipmem.study.estimating_one import collect
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.score_inputs import Embedder, Settings, read_pairs
+from clipmem.study.score_inputs import Settings, read_pairs
+from clipmem.study.single_model import collect
 from clipmem.train.objectives import OBJECTIVES
 
 SUSPECTS, DOCUMENT, QUARANTINE, RUN = "suspects.parquet", "curate.json", "quarantine.parquet", "run"
@@ -53,19 +52,7 @@ KINDS = ("exchanged", "vague", "duplicate", "hygiene")
 
 @dataclass(frozen=True)
 class Curating:
-    """Settings of `clipmem curate`.
-
-    Attributes:
-        model: Address of a model; not with a run, which has its own.
-        captions: Maximum number of captions per pair; not with a run.
-        out: Output folder; by default `curate` in the run folder, or `curated`.
-        write: New folder for the data without suspects.
-        budget: Length of the training of f on the data, in those that `clipmem init` suggests; None = train nothing.
-            Not with a run or a model.
-        allow_long: Train even if it would take more than a day, or more memory or disk space than available.
-        correct: Write the suggested captions of suspects that have one, instead of leaving those pairs out.
-        device: `auto`, `cpu` or `cuda`.
-    """
+    """Options of `clipmem curate`; a run has its own model and captions."""
 
     model: str = ""
     captions: int | None = None
@@ -108,15 +95,9 @@ def curate(data: Data, model: str | None = None, *, captions: int | None = None,
     Example:
         >>> clipmem.curate("captions.csv").filter("is_label_issue")  # doctest: +SKIP
     """
-    if isinstance(data, str | Path) and is_run(data):
-        _check_own(model or "", captions)
-        found = apply_marks(rank(run_signals(RunFolder(data))[0]), latest_marks(Path(data)))
-    else:
-        pairs, opened, settings = _opened(data, Curating(model or "", captions, device=device))
-        with tempfile.TemporaryDirectory() as scratch:
-            signals = collect(pairs, opened, Path(scratch) / "embeddings", settings, Quiet(), least=SMALLEST)[0]
-        found = rank(replace(signals, unseen=opened is not None))
-    table = found.table
+    with tempfile.TemporaryDirectory() as scratch:
+        how = Curating(model or "", captions, Path(scratch) / "curated", device=device)
+        table = pl.read_parquet(curate_and_write(data, how).folder / SUSPECTS)
     own = [name for name in table.columns if name.endswith("_score")]
     suspect, good = pl.col("is_suspect"), 1 - pl.col("probability")
     columns = [suspect.alias("is_label_issue"), good.alias("label_score")]
@@ -126,13 +107,7 @@ def curate(data: Data, model: str | None = None, *, captions: int | None = None,
         columns += [pl.when(of_kind).then(good).otherwise(1.0).alias(f"{kind}_score")]
     about = ["uid", "reason", "second_reason", "neighbors", "suggested_caption"]
     detectors = [pl.col(name).alias(f"{name.removesuffix('_score')}_detector") for name in own]
-    return ordered(table).select(*columns, *about, *detectors)
-
-
-def _check_own(model: str, captions: int | None) -> None:
-    """Refuse a model and a number of captions with a run folder, which has its own."""
-    require(not model, "--model", f"{model} with a run folder", "its own f", "Omit it.")
-    require(captions is None, "--captions", f"{captions} with a run folder", "its own captions", "Omit it.")
+    return table.select(*columns, *about, *detectors)
 
 
 def is_run(data: object) -> bool:
@@ -140,7 +115,7 @@ def is_run(data: object) -> bool:
     return isinstance(data, str | Path) and data != "" and (Path(data) / "recipe.toml").is_file()
 
 
-def curate_and_write(data: str | Path | Source, how: Curating, reporter: Reporter | None = None) -> Curated:
+def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None) -> Curated:
     """Rank the pairs of a data set or a finished run, and write `suspects.parquet`, `curate.json` and the cleaned data.
 
     A ranking that the output folder has of the same data and settings is used again. Marks are applied to it each time.
@@ -151,7 +126,9 @@ def curate_and_write(data: str | Path | Source, how: Curating, reporter: Reporte
     """
     reporter, started, run = reporter or Quiet(), time.monotonic(), is_run(data)
     if run:
-        _check_own(how.model, how.captions)
+        require(not how.model, "--model", f"{how.model} with a run folder", "its own f", "Omit it.")
+        got = f"{how.captions} with a run folder"
+        require(how.captions is None, "--captions", got, "its own captions", "Omit it.")
     require(how.write or not how.correct, "--correct", "no --write", "a folder for the data", "Add --write DIR.")
     folder = RunFolder(data if isinstance(data, str | Path) else "")
     source = open_data(folder.recipe().data if run else data)
@@ -175,7 +152,9 @@ def curate_and_write(data: str | Path | Source, how: Curating, reporter: Reporte
         uids, marks = folder.read("pairs")["uid"], latest_marks(folder.path, out / SUSPECTS)
         made_with += [manifest.read(folder)]
     else:
-        pairs, opened, settings = _opened(source, replace(how, out=out))
+        settings = Settings.of(captions=how.captions, device=how.device)
+        pairs = read_pairs(source, how.captions, "data", ("--out", out), ("--write", how.write))
+        opened = settings.open(how.model) if how.model else None
         uids, marks = pairs.uids, latest_marks(out / SUSPECTS)
         made_with += [data_fingerprint(uids), len(pairs.problems), opened and opened.content()]
         store = out / SCRATCH / f"embeddings-{json_sha256(made_with)[:16]}"
@@ -256,13 +235,6 @@ def recipe_of(source: Source, budget: float) -> Recipe:
     epochs = max(1, round(budget * found.train.epochs))
     changed = [*(f"split.{key}={value}" for key, value in sizes.items()), f"train.epochs={epochs}"]
     return load_recipe(dump_recipe(found), changed, origin="--budget")
-
-
-def _opened(data: Data, how: Curating) -> tuple[Pairs, Embedder | None, Settings]:
-    """Open the pairs of a data set and, with its address, a model."""
-    settings = Settings.of(captions=how.captions, device=how.device)
-    pairs = read_pairs(data, how.captions, "data", ("--out", how.out), ("--write", how.write))
-    return pairs, settings.open(how.model) if how.model else None, settings
 
 
 def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:

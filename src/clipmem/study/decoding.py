@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -13,7 +12,6 @@ from clipmem.base.progress import Reporter
 from clipmem.data.cache import build_cache
 from clipmem.data.decoding import DecodeError
 from clipmem.data.quarantine import (
-    Problem,
     ignored_sentence,
     left_out_sentence,
     quarantine_table,
@@ -97,16 +95,6 @@ def check_usable(pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], s
         raise InputError(error.what, got=got, expected=error.expected, hint=error.hint) from error
 
 
-def check_strict(folder: RunFolder) -> None:
-    """Refuse a decoded run folder with records left out."""
-    for row in _table(folder).iter_rows():
-        raise stop_at(Problem(*row))
-
-
-def records_of(folder: RunFolder) -> dict[str, Any]:
-    """Return the entry `records` of a run's summary."""
-    return {"records": summarize(_table(folder), folder.read("pairs").height)}
-
-
-def _table(folder: RunFolder) -> pl.DataFrame:
+def quarantine_of(folder: RunFolder) -> pl.DataFrame:
+    """Return the records that a run leaves out."""
     return folder.read(TABLE) if folder.table_path(TABLE).is_file() else quarantine_table([])

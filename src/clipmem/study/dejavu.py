@@ -19,8 +19,9 @@ DOCUMENT, TABLE = "evaluate/dejavu.json", "evaluate/dejavu"
 
 def evaluate(study: PlannedStudy) -> list[Path]:
     """Measure Déjà Vu memorization of a scored study; return the files written, none if no pair has objects."""
-    own = _objects(study)
-    if not any(own):
+    column = study.pairs["objects"].to_list()
+    objects = [list(column[row] or []) for row in study.rows]
+    if not any(objects):
         return []
     settings, folder = study.recipe.dejavu, study.folder
     head: dict[str, Any] = {
@@ -30,36 +31,25 @@ def evaluate(study: PlannedStudy) -> list[Path]:
         "ranking": settings.ranking,
     }
     models = [(model.side, model.seed) for model in study.models]
-    reason = why_not(study.recipe, models, study.role, own)
+    reason = why_not(study.recipe, models, study.role, objects)
     if reason:
         return [folder.write_json(DOCUMENT, {**head, "skipped": reason})]
-    seeds = couples(models)
-    found = measure_run(study, seeds)
-    document: dict[str, Any] = {**head, "seeds": seeds, **found.document}
-    write_table(folder.table_path(TABLE), TABLE, found.pairs)
-    return [folder.write_json(DOCUMENT, document), folder.table_path(TABLE)]
-
-
-def measure_run(study: PlannedStudy, seeds: list[tuple[int, int]]) -> dejavu.Measured:
-    """Measure a scored study, without writing files."""
-    recipe, folder = study.recipe, study.folder
-    labeled = dejavu.Labeled(
-        study.pair_uids, study.role, study.group, _objects(study), study.splits["planted"].to_numpy(), _clipmem(study)
-    )
-    return dejavu.measure(
+    recipe, seeds = study.recipe, couples(models)
+    scores = dict(study.scores.select("uid", "clipmem").iter_rows())
+    clipmem = np.array([scores.get(uid) for uid in study.pair_uids], dtype=np.float64)  # None becomes NaN
+    planted = study.splits["planted"].to_numpy()
+    measured = dejavu.measure(
         [
             (partial(passes.load, folder.embedding_dir("f", f)), partial(passes.load, folder.embedding_dir("g", g)))
             for f, g in seeds
         ],
-        labeled,
-        recipe.dejavu,
+        dejavu.Labeled(study.pair_uids, study.role, study.group, objects, planted, clipmem),
+        settings,
         dejavu.Statistics(recipe.score.confidence, recipe.score.draws, derive_seed(recipe.split.seed, "dejavu")),
     )
-
-
-def _objects(study: PlannedStudy) -> list[list[str]]:
-    objects = study.pairs["objects"].to_list()
-    return [list(objects[row] or []) for row in study.rows]
+    write_table(folder.table_path(TABLE), TABLE, measured.pairs)
+    document: dict[str, Any] = {**head, "seeds": seeds, **measured.document}
+    return [folder.write_json(DOCUMENT, document), folder.table_path(TABLE)]
 
 
 def why_not(recipe: Recipe, tasks: list[tuple[str, int]], role: np.ndarray, objects: list[list[str]]) -> str:
@@ -88,8 +78,3 @@ def couples(tasks: list[tuple[str, int]]) -> list[tuple[int, int]]:
     f, g = (sorted(seed for side, seed in tasks if side == name) for name in ("f", "g"))
     common = [(seed, seed) for seed in f if seed in g]
     return common or list(zip(f, g, strict=False))
-
-
-def _clipmem(study: PlannedStudy) -> np.ndarray:
-    scores = dict(study.scores.select("uid", "clipmem").iter_rows())
-    return np.array([np.nan if scores.get(uid) is None else scores[uid] for uid in study.pair_uids], dtype=np.float64)

@@ -4,7 +4,6 @@ When not to trust it: training pairs are left out by uid (same image bytes, same
 or with other captions, is not recognized.
 """
 
-import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,13 +23,12 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
-from clipmem.base.sections import DataSection, EvaluateSection, shipped
+from clipmem.base.sections import DataSection, EvaluateSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.pairs import Pairs
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
-from clipmem.data.sources.detect import detect
 from clipmem.measure.linear_probe import validation_part
 from clipmem.measure.over_seeds import Statistics
 from clipmem.measure.prompts import Prompts, read_templates
@@ -43,11 +41,11 @@ from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.report.run import Run
 from clipmem.study import execution, utility
 from clipmem.study.models import BASE, open_models
+from clipmem.study.opening import evaluation_section
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.paired import TrainingSet
 
 _TRAIN_SHARE = 0.6
-_TABLES = ("parquet", "csv", "jsonl", "imagefolder", "saved", "hub")
 _RESERVED = ("utility", "retrieval", "dejavu", "retained")
 NOTHING: Mapping[str, str] = {}
 RETAINED = "evaluate/retained.json"
@@ -71,43 +69,6 @@ class TestedModel:
     seed: int
     load: Callable[[], DualEncoder]
     presentations: int | None = None
-
-
-def data_section(
-    path: str | Path | None, source: str, *, label: str | None, caption: str | None, image: str | None
-) -> DataSection | None:
-    """Return the `[data]` section of a command's options; None without path and source."""
-    if path is not None and not source and shipped(str(path)):
-        path, source = None, str(path)
-    if path is None and not source:
-        return None
-    columns = {"label_column": label, "caption_column": caption, "image_column": image}
-    known = {key: value for key, value in columns.items() if value is not None} | {"path": str(path or "")}
-    if source:
-        of_table = {"label_column": label or "label", "caption_column": caption or label or "label"}
-        more = of_table if source == "parquet" else {}
-        return DataSection.model_validate({**known, **more, "source": source})
-    return _detected(known)
-
-
-def _detected(known: dict[str, str]) -> DataSection:
-    """Detect the format: a table with captions, a table with labels as captions, other data, or a folder of classes."""
-    label = known.get("label_column", "label")
-    tried = DataSection.model_validate({**known, "label_column": label, "source": "auto"})
-    labels_only = tried.model_copy(update={"caption_column": label})
-    found: list[DataSection] = []
-    for section in (tried,) if "caption_column" in known else (tried, labels_only):
-        with contextlib.suppress(InputError):
-            detected = detect(section.path, section)
-            own = section.label_column if detected.format in _TABLES else known.get("label_column", "")
-            changes = {"source": detected.format, "path": detected.path, "label_column": own}
-            found.append(section.model_copy(update=changes))
-    if found:
-        return next((one for one in found if one.source in _TABLES), found[0])
-    if Path(tried.path).is_dir():
-        return DataSection.model_validate({"source": "classfolder", "path": tried.path})
-    detect(tried.path, tried)  # raises
-    return tried
 
 
 def settings_with(
@@ -147,21 +108,16 @@ def evaluate_run(
         if data is None:
             document, _ = utility.measure(study, reporter or Quiet())
         else:
-            document = evaluate_source(
-                models_of(study, utility.evaluated(study)),
-                study.recipe.model_copy(update={"data": data}),
-                left_out=frozenset(study.splits.filter(pl.col("role") != "external")["uid"]),
-                resources=replace(study.execution, precision=study.precision),
-                reporter=reporter,
-                untrained=utility.untrained_text(recipe),
-            )
+            left_out = frozenset(study.splits.filter(pl.col("role") != "external")["uid"])
+            tested = study.recipe.model_copy(update={"data": data})
+            document = _evaluate_models(study, utility.evaluated(study), tested, left_out, reporter=reporter)
         document = {**document, "protocol": recipe.protocol}
         return Evaluated(document, folder.write_json(f"evaluate/{name}.json", document))
 
 
 def evaluate_given(
     addresses: Sequence[str],
-    data: DataSection | None,
+    data: DataSection,
     out: Path,
     *,
     alphas: Sequence[float] = (),
@@ -169,13 +125,11 @@ def evaluate_given(
     **changes: Any,
 ) -> Evaluated:
     """Evaluate models, or with `alphas` those between two models, on a source and write a JSON file."""
-    hint = "Add --data PATH, or --source emoji."
-    require(data is not None, "--model", "no --data", "pairs to evaluate on", hint)
     found = [given.find(address) for address in addresses]
     if len(set(addresses)) < len(addresses):
         raise InputError("--model", got="a duplicate", expected="each model once", hint="Name each model once.")
     settings = settings_with(EvaluateSection(), **changes)  # pyright: ignore[reportCallIssue]
-    recipe = Recipe(data=data or DataSection(), evaluate=settings)  # pyright: ignore[reportCallIssue]
+    recipe = Recipe(data=data, evaluate=settings)  # pyright: ignore[reportCallIssue]
     resources = replace(execution.resolve(recipe, 1), precision="fp32")  # as in `given` studies
     plain = [TestedModel(one.name, 0, partial(given.load, one)) for one in found]
     models = _between(found, alphas) if alphas else plain
@@ -196,13 +150,17 @@ def _between(ends: Sequence[given.GivenModel], alphas: Sequence[float]) -> list[
     return [TestedModel(f"alpha {alpha:g}", 0, partial(load, alpha)) for alpha in alphas]
 
 
-def models_of(study: PlannedStudy, models: Sequence[TrainingSet]) -> list[TestedModel]:
-    """Return some of a study's models with what their evaluation needs."""
+def _evaluate_models(
+    study: PlannedStudy, models: Sequence[TrainingSet], recipe: Recipe, left_out: frozenset[str], **more: Any
+) -> dict[str, Any]:
+    """Evaluate some of a study's models (see `evaluate_source`)."""
     opened = open_models(study.recipe, study.folder, study.manifest)  # checks given models
     shown = partial(utility.presentations, study.folder)
-    return [
+    tested = [
         TestedModel(study.side(one), one.seed, partial(opened.load, one.side, one.seed), shown(one)) for one in models
     ]
+    resources, untrained = replace(study.execution, precision=study.precision), utility.untrained_text(study.recipe)
+    return evaluate_source(tested, recipe, left_out=left_out, resources=resources, untrained=untrained, **more)
 
 
 def tested_source(recipe: Recipe, left_out: frozenset[str], what: str) -> tuple[Source, pl.DataFrame, int]:
@@ -324,8 +282,7 @@ def _recipe_of(recipe: Recipe, trained: frozenset[str]) -> Recipe:
     name, what = recipe.evaluate.retained, f"[evaluate] retained = {recipe.evaluate.retained!r}"
     evaluate = recipe.evaluate.model_copy(update={"classnames": "", "labels": "label"})
     try:
-        data = data_section(Path(name), "", label=None, caption=None, image=None)
-        own = recipe.model_copy(update={"data": data, "evaluate": evaluate})
+        own = recipe.model_copy(update={"data": evaluation_section(name), "evaluate": evaluate})
         utility.prompts_of(tested_source(own, trained, what)[1], own)
     except InputError as error:
         hint = "Check the data with `clipmem inspect`."
@@ -342,14 +299,8 @@ def evaluate_retained(study: PlannedStudy, reporter: Reporter) -> list[Path]:
     if not study.recipe.evaluate.retained:
         return []
     trained = frozenset[str]().union(*(model.uids for model in study.models))
-    document = evaluate_source(
-        models_of(study, [*study.embedded[-1:], *utility.evaluated(study)]),  # the base model first
-        _recipe_of(study.recipe, trained),
-        left_out=trained,
-        resources=replace(study.execution, precision=study.precision),
-        reporter=reporter,
-        untrained=utility.untrained_text(study.recipe),
-        against=BASE,
-        skipped=_SKIPPED,
-    )
+    models = [*study.embedded[-1:], *utility.evaluated(study)]  # the base model first
+    recipe = _recipe_of(study.recipe, trained)
+    more: dict[str, Any] = {"reporter": reporter, "against": BASE, "skipped": _SKIPPED}
+    document = _evaluate_models(study, models, recipe, trained, **more)
     return [study.folder.write_json(RETAINED, document)]

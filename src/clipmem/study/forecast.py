@@ -7,7 +7,6 @@ short captions take less time than estimated, and machines added by Ray are not 
 import math
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,27 +31,13 @@ _CONSENT = "add --yes (in Python: allow_long=True)"
 _CAPTION = "A man riding a wave on top of a surfboard in the sea"  # of typical length
 
 
-@dataclass(frozen=True)
-class Work:
-    """The amount of computation of a study."""
-
-    presentations: float
-    passes: float
-    models: int
-
-    @property
-    def trained(self) -> float:
-        """Presentations that cost as much as training and embedding."""
-        return self.presentations + self.passes / _TRAINING
-
-
-def work_of(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> Work:
-    """Count the computation of a study of these pairs."""
-    train, models = recipe.train, protocol.count
+def work_of(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> tuple[float, float]:
+    """Count the presentations of pairs in all trainings, and the forward passes that embed pairs."""
+    train = recipe.train
     epochs = 0.0 if ready_model(recipe, "f", train.seeds[0]) else train.epochs * recipe.mitigate.early_stopping.share
     texts, views = _per_pair(recipe, pairs)
-    passes = models * protocol.used_pairs(pairs) * (views + texts) / 2
-    return Work(models * epochs * protocol.trained_pairs, passes, models)
+    passes = protocol.count * protocol.used_pairs(pairs) * (views + texts) / 2
+    return protocol.count * epochs * protocol.trained_pairs, passes
 
 
 def check_forecast(
@@ -63,19 +48,19 @@ def check_forecast(
     Raises:
         InputError: It does.
     """
-    work, parameters = work_of(recipe, protocol, pairs), 0
-    timed = work.presentations > _FEW
+    presentations, passes = work_of(recipe, protocol, pairs)
+    timed, parameters = presentations > _FEW, 0
     if timed:
         parameters = sum(weight.numel() for weight in start.outline().module.parameters())
     _check_space(recipe, protocol, pairs, resources, start, parameters, out)
     if not timed:
         return
     units = max(1, resources.processes // resources.workers) if resources.device == "cpu" else resources.processes
-    pairs_each = work.trained / units
+    pairs_each = (presentations + passes / _TRAINING) / units
     rate = training_rate(start, resources, 8)
     if pairs_each / rate > LONGEST and (rate > 8 or resources.device == "cuda"):  # small batches are slower
         rate = max(rate, training_rate(start, resources, 64))
-    got = f"about {pairs_each / rate / LONGEST:,.1f} days on this machine's {resources.device} for {work.models:,} "
+    got = f"about {pairs_each / rate / LONGEST:,.1f} days on this machine's {resources.device} for {protocol.count:,} "
     got += f"models of {start.name} over {recipe.train.epochs:,} epochs of {protocol.trained_pairs:,} pairs"
     hint = f"Reduce train.epochs, the number of models or the sizes in [split], or {_CONSENT}."
     require(pairs_each / rate <= LONGEST, "time of the study", got, "at most a day", hint)

@@ -14,7 +14,6 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
 from clipmem.base.tables import write_parquet
-from clipmem.data.sources import open_source
 from clipmem.measure.localize import SETTINGS_FILE, LocalizeSettings, describe, localize, work
 from clipmem.measure.sweep import Points, ViewSettings
 from clipmem.models.numerics import threads
@@ -57,8 +56,7 @@ def localize_run(
         if compare_with:
             files += write_side_by_side(folder, compare_with)
         reporter.begin("report")
-        outputs = renew_report(folder, open_source(recipe.data))
-    return [*files, *outputs]
+        return [*files, *renew_report(folder)]
 
 
 def settings_of(recipe: Recipe, *, views: int | None = None, pairs: int | None = None) -> LocalizeSettings:
@@ -84,7 +82,8 @@ def _measure(folder: RunFolder, recipe: Recipe, settings: LocalizeSettings, repo
     if known and folder.read_json(SETTINGS_FILE) == describe(points, settings):
         reporter.end("localize", folder.seconds()["localize"], skipped=True)
         return []
-    remove_side_by_side(folder)  # outdated
+    for name in (TABLE, DOCUMENT):  # outdated
+        (folder.path / name).unlink(missing_ok=True)
     resources = study.execution
     reporter.begin("localize", work(points, recipe.train.seeds, settings), "pairs")
     with threads(resources.threads * resources.workers):
@@ -161,12 +160,6 @@ def write_side_by_side(folder: RunFolder, others: Sequence[Path | str]) -> list[
 
 def _record(run: Run) -> Mapping[str, Any]:
     return run.records["f", run.seeds[0]]
-
-
-def remove_side_by_side(folder: RunFolder) -> None:
-    """Delete the files of `write_side_by_side`."""
-    for name in (TABLE, DOCUMENT):
-        (folder.path / name).unlink(missing_ok=True)
 
 
 def _required_equal(run: Run) -> Mapping[str, Any]:

@@ -1,6 +1,5 @@
 """The models of a study: trained ones in its run folder, given ones at their addresses."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from clipmem.base.errors import InputError, shorten, shorten_text
 from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import file_sha256
 from clipmem.base.images import Geometry
+from clipmem.base.job import refuse_other
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
 from clipmem.models import given
@@ -27,28 +27,7 @@ def _no_model(side: str, seed: int, expected: str, hint: str) -> InputError:
     return InputError(what, got="no such model in this run", expected=expected, hint=hint)
 
 
-class StudyModels(ABC):
-    """The models of a study."""
-
-    @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """Return their entries in the manifest."""
-
-    @property
-    @abstractmethod
-    def geometries(self) -> list[Geometry]:
-        """The unique image geometries, smallest first."""
-
-    @abstractmethod
-    def check(self, manifest: Mapping[str, Any]) -> None:
-        """Check that they are the models in a manifest."""
-
-    @abstractmethod
-    def load(self, side: str, seed: int) -> DualEncoder:
-        """Load the model of a side and seed."""
-
-
-class TrainedModels(StudyModels):
+class TrainedModels:
     """Models that the study trains."""
 
     def __init__(self, recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None) -> None:
@@ -98,7 +77,7 @@ class TrainedModels(StudyModels):
         return given.load_saved(self._folder.model_dir(side, seed))
 
 
-class GivenModels(StudyModels):
+class GivenModels:
     """Existing models."""
 
     def __init__(
@@ -137,7 +116,8 @@ class GivenModels(StudyModels):
     def geometries(self) -> list[Geometry]:
         """The geometries of all models."""
         known = self.describe()["given"]
-        return sorted({_geometry(entry) for kind in LISTS.values() for entry in known[kind]})
+        keys = ("image_size", "resize_mode", "interpolation")
+        return sorted({Geometry(*(entry[key] for key in keys)) for kind in LISTS.values() for entry in known[kind]})
 
     def check(self, manifest: Mapping[str, Any]) -> None:
         """Compare the hashes of every model and of the roles file with a manifest."""
@@ -162,17 +142,11 @@ class GivenModels(StudyModels):
 
 def compare_files(folder: RunFolder, what: str, there: Mapping[str, str], now: Mapping[str, str]) -> None:
     """Compare the hashes of files, by name, with those in the manifest of a run folder."""
-    for name in sorted({*there, *now}):
-        if there.get(name) != now.get(name):
-            shown = [side.get(name, "")[:16] or "none" for side in (there, now)]
-            what = f"run folder {folder.path} was made with other files ({what})"
-            hint = "Choose another --out DIR, or restore the original files."
-            raise InputError(what, got=f"{name} with SHA-256 {shown[0]} there, {shown[1]} now", hint=hint)
+    hint = "Choose another --out DIR, or restore the original files."
+    refuse_other(f"run folder {folder.path} was made with other files ({what})", there, now, hint)
 
 
-def _geometry(entry: Mapping[str, Any]) -> Geometry:
-    # manifests of earlier versions have the size only
-    return Geometry(entry["image_size"], entry.get("resize_mode", "shortest"), entry.get("interpolation", "bicubic"))
+StudyModels = TrainedModels | GivenModels
 
 
 def open_models(

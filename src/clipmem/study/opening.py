@@ -1,11 +1,12 @@
 """Open what a recipe names, once and before torch is imported: models, files, data and the run folder."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clipmem import study
 from clipmem.base.atomic import atomic_write, check_place
+from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
 from clipmem.base.machine import check_device
 from clipmem.base.paths import check_readable
@@ -14,10 +15,12 @@ from clipmem.base.require import require
 from clipmem.base.sections import DataSection, shipped
 from clipmem.data.sources import SOURCES, Data, open_data, open_source
 from clipmem.data.sources.base import Source
+from clipmem.data.sources.detect import detect
 from clipmem.data.sources.in_memory import TableFile, is_table
 from clipmem.models import address, names
 
-__all__ = ["Data", "RunFolder", "Source", "open_data", "open_pairs", "open_study", "section_of", "tested_section"]
+_TABLES = ("parquet", "csv", "jsonl", "imagefolder", "saved", "hub")
+__all__ = ["Data", "RunFolder", "Source", "evaluation_section", "open_data", "open_pairs", "open_study", "section_of"]
 
 
 def open_study(recipe: Recipe, out: Path, *, device: str) -> tuple[RunFolder, Source]:
@@ -83,18 +86,38 @@ def section_of(data: Data, out: Path) -> DataSection:
     return source.section.model_copy(update={"path": str(file)})
 
 
-def tested_section(data: Data) -> DataSection | None:
+def evaluation_section(data: Data) -> DataSection:
     """Return the `[data]` section of pairs to evaluate on, whose labels may stand for captions.
 
-    Keys are `path`, `source`, `label_column`, `caption_column` and `image_column`.
+    Without a source, the format is detected: a table with captions, a table with labels as captions, other data, or a
+    folder of classes.
     """
     if isinstance(data, Source | DataSection):
         return data if isinstance(data, DataSection) else data.section
     keys = {"path": str(data)} if isinstance(data, str | Path) else dict(data)
-    path, source = keys.get("path"), str(keys.get("source", ""))
+    if source := keys.get("source"):
+        _ = SOURCES[str(source)]  # raises
+    elif source := shipped(str(keys.get("path", ""))):
+        keys |= {"path": "", "source": source}
     if source:
-        _ = SOURCES[source]  # raises
-    if path is not None and not (source or shipped(path)):
-        DataSection.model_validate({"path": path}).check_paths()
-    columns = {name: keys.get(f"{name}_column") for name in ("label", "caption", "image")}
-    return study.evaluating.data_section(path, source, **columns)
+        label = keys.get("label_column", "label")
+        of_table = {"label_column": label, "caption_column": label} if source == "parquet" else {}
+        return _section({**of_table, **keys})
+    label = keys.get("label_column", "label")
+    tried = _section({**keys, "label_column": label, "source": "auto"})
+    tried.check_paths()
+    detected = list[DataSection]()
+    for section in (
+        (tried,) if "caption_column" in keys else (tried, tried.model_copy(update={"caption_column": label}))
+    ):
+        with contextlib.suppress(InputError):
+            known = detect(section.path, section)
+            column = label if known.format in _TABLES else keys.get("label_column", "")
+            changes = {"source": known.format, "path": known.path, "label_column": column}
+            detected.append(section.model_copy(update=changes))
+    if detected:
+        return next((section for section in detected if section.source in _TABLES), detected[0])
+    if Path(tried.path).is_dir():
+        return DataSection.model_validate({"source": "classfolder", "path": tried.path})
+    detect(tried.path, tried)  # raises
+    return tried

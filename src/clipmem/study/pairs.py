@@ -135,7 +135,10 @@ def select_ids(
     table = _table(scores, by)
     known = _with_captions(scores, table)
     if role:
-        known = _of_role(known, role, scores)
+        got, what = f"no column 'role' in {scores}", f"--role {shorten(role)}"
+        require("role" in known.columns, what, got, "a table with roles", "Omit --role.")
+        check_role(role, known["role"], "--role")
+        known = known.filter(pl.col("role") == role)
     descending = bottom is None
     ranked = known.filter(pl.col(by).is_not_null() & pl.col(by).is_not_nan()).sort(
         by, "uid", descending=[descending, False]
@@ -185,10 +188,3 @@ def _with_captions(scores: Path, table: pl.DataFrame) -> pl.DataFrame:
         return table
     pairs = RunFolder(scores).read("pairs").select("uid", "captions")
     return table.join(pairs, on="uid", how="left", maintain_order="left")
-
-
-def _of_role(table: pl.DataFrame, role: str, scores: Path) -> pl.DataFrame:
-    got, what = f"no column 'role' in {scores}", f"--role {shorten(role)}"
-    require("role" in table.columns, what, got, "a table with roles", "Omit --role.")
-    check_role(role, table["role"], "--role")
-    return table.filter(pl.col("role") == role)

@@ -9,10 +9,8 @@ import contextlib
 import os
 import re
 import tempfile
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,30 +34,7 @@ _NO_RESTARTS = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
 Key = tuple[int, str]
 _reusing = 0
 _reusable: dict[Key, ProcessPoolExecutor] = {}
-Task = Callable[..., dict[str, Any]]
-
-
-@dataclass
-class TimeBreakdown:
-    """Time spent by all training processes, in seconds."""
-
-    compute: float = 0.0
-    data: float = 0.0
-    total: float = 0.0
-
-    def add(self, spent: Mapping[str, float]) -> None:
-        """Add one training (see `work.train_one`)."""
-        self.compute += spent["compute_seconds"]
-        self.data += spent["data_seconds"]
-
-    def sentence(self) -> str:
-        """Return the shares as text."""
-        other = max(0.0, self.total - self.compute - self.data)
-        shares = {"compute": self.compute, "data loading": self.data, "startup and files": other}
-        whole = max(sum(shares.values()), 1e-9)
-        return ", ".join(
-            f"{100 * shares[name] / whole:.0f}% {name}" for name in sorted(shares, key=lambda name: -shares[name])
-        )
+Task = Callable[..., None]
 
 
 @contextlib.contextmanager
@@ -131,25 +106,21 @@ def run(
     *,
     progress: Callable[[int, str], object],
     **options: Any,
-) -> tuple[list[dict[str, Any]], float]:
+) -> None:
     """Run a task of `study.work` for each model, `resources.workers` at a time.
-
-    Returns:
-        The results of the tasks, and the total time of the workers in seconds.
 
     Raises:
         RunError: A task failed, or its process died. The others are ended.
     """
     if not models:
-        return [], 0.0
+        return
     with tempfile.TemporaryDirectory() as scratch:
         board, stderr = Board(Path(scratch)), Path(scratch) / "stderr.txt"
         # reused processes may have another working directory, and recipes may have relative paths
         place = {"directory": str(Path.cwd()), "folder": str(folder), "board": scratch}
-        workers, began = min(resources.workers, len(models)), time.monotonic()
-        futures: list[Future[dict[str, Any]]] = []
+        futures: list[Future[None]] = []
         try:
-            with _executor(workers, str(resources.threads)) as executor:
+            with _executor(min(resources.workers, len(models)), str(resources.threads)) as executor:
                 try:
                     for one in models:
                         more = {"side": one.side, "seed": one.seed, **place, **options}
@@ -164,7 +135,6 @@ def run(
             raise RunError("a training was stopped; run the same command again to resume it") from error
         except BrokenProcessPool as error:
             raise _died(error, models, board, stderr) from error
-        return [future.result() for future in futures], (time.monotonic() - began) * workers
 
 
 def _follow(futures: Sequence[Future[Any]], board: Board, progress: Callable[[int, str], object]) -> None:
@@ -197,17 +167,12 @@ class LocalEngine:
 
     def train(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
-    ) -> TimeBreakdown:
+    ) -> None:
         """Train the models in the pool."""
         check_processes(study, models, 1)
-        spent, resources = TimeBreakdown(), study.execution
+        resources = study.execution
         ahead = batches_ahead(resources, min(resources.workers, len(models)))
-        answers, spent.total = run(
-            work.train_task, study.folder.path, models, resources, progress=progress, ahead=ahead
-        )
-        for answer in answers:
-            spent.add(answer)
-        return spent
+        run(work.train_task, study.folder.path, models, resources, progress=progress, ahead=ahead)
 
     def embed(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]

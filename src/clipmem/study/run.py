@@ -8,12 +8,12 @@ import polars as pl
 from clipmem.base.errors import ClipmemError, InputError, shorten
 from clipmem.base.require import require
 from clipmem.base.suggest import did_you_mean
-from clipmem.report import run as reader
 from clipmem.report.gallery import ranked_candidates
 from clipmem.report.notebook import SHOWN, Html, Plots, pairs_html, run_html
+from clipmem.report.run import Run
 
 
-class Run(reader.Run):
+class FinishedRun(Run):
     """A finished study in a run folder, with its models and what a notebook shows of it.
 
     Args:

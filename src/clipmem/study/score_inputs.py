@@ -33,30 +33,25 @@ from clipmem.scoring.pairs import draw, listed_uids
 from clipmem.study import execution
 
 Embedder = Model | Embeddings
+Scorable = str | Path | tuple[Any, Any] | tuple[Any, Any, Any]  # a name, a folder, or arrays
+Models = Scorable | list[Scorable]
 LISTS = ("target", "reference")
 _COLUMNS = ("uid", "key", "image", "captions", "label")
 
 
 class Settings(EmbedSection):
-    """Settings of embeddings and scores."""
+    """Settings of embeddings and scores (see `clipmem.score`)."""
 
-    alignment: Annotated[str, AfterValidator(partial(known, "alignments"))] = Field(
-        "clip",
-        description="Alignment score: `clip` (CLIPMem), `cmc`, `sslmem-image` (with 2 or more `views`), `sslmem-text` "
-        "(with several captions, or `caption_edits`) or `confidence` (with labels, and models with a class head). All "
-        "but the first two need models, or arrays with single views.",
-    )
-    captions: Count | None = Field(None, description="Maximum number of captions per pair; None = all.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = autocast.")  # pyright: ignore[reportIncompatibleVariableOverride]
-    bank_size: Count = Field(200, description="Pairs to sample as the bank, 2 or more.")
-    seed: int = Field(0, description="Seed of that sample.")
-    weight: NonNegative = Field(1.0, description="w of the alignment.")
-    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="Level of intervals over models.")
-    block: Count | None = Field(
-        None, description="Pairs whose decoded images, or embeddings, are in memory at a time; None = 1,024."
-    )
-    dtype: Literal["float32", "float16"] = Field("float32", description="Type of stored embeddings.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device to compute on.")
+    alignment: Annotated[str, AfterValidator(partial(known, "alignments"))] = "clip"
+    captions: Count | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"  # pyright: ignore[reportIncompatibleVariableOverride]
+    bank_size: Count = 200
+    seed: int = 0
+    weight: NonNegative = 1.0
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    block: Count | None = None
+    dtype: Literal["float32", "float16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @classmethod
     def of(cls, **settings: Any) -> "Settings":
@@ -145,23 +140,17 @@ def read_pairs(data: Data, captions: int | None, argument: str, *outputs: tuple[
 
 
 def compare(
-    target: Sequence[Any],
-    reference: Sequence[Any],
-    data: Any,
-    bank: Any,
-    settings: Settings,
-    *,
-    embeddings: str | Path | None = None,
+    target: Any, reference: Any, data: Any, bank: Any, settings: Settings, *, embeddings: Path | None = None
 ) -> Comparison:
     """Return the comparison of models, pairs and bank (see `clipmem.score`); without models, of stored `embeddings`."""
+    target, reference = (_listed(models) for models in (target, reference))
     if any(isinstance(model, tuple) for model in (*target, *reference)):
         return _compare_arrays(target, reference, data, bank, settings)
-    folder = None if embeddings is None else checked_path(embeddings, "--embeddings")
-    if folder is not None and not (target or reference):
-        target, reference = _stored(folder)
-        stored_bank = folder / "bank" / "target-0"
+    if embeddings is not None and not (target or reference):
+        target, reference = _stored(embeddings)
+        stored_bank = embeddings / "bank" / "target-0"
         bank = str(stored_bank) if bank is None and is_layout(stored_bank) else bank
-        folder = None
+        embeddings = None
     sides = zip(LISTS, (target, reference), strict=True)
     addresses = [[_address(kind, model) for model in models] for kind, models in sides]
     opened = {address: settings.open(address) for address in dict.fromkeys(addresses[0] + addresses[1])}
@@ -186,9 +175,15 @@ def compare(
     else:
         bank_pairs = _bank(bank, pairs, settings)
     if pairs.source is not None:
-        pairs.source.check_outside(folder, "--embeddings")
+        pairs.source.check_outside(embeddings, "--embeddings")
     models = [[opened[address] for address in side] for side in addresses]
     return Comparison(models[0], models[1], pairs, bank_pairs, drawn, settings)
+
+
+def _listed(models: Models | None) -> list[Scorable]:
+    if models is None:
+        return []
+    return list(models) if isinstance(models, list) else [models]
 
 
 def _address(kind: str, model: Any) -> str:
@@ -312,7 +307,6 @@ def _compare_arrays(
     got = f"{len(names)} uids, {len(set(names))} of them unique, for {got}"
     require(right, "data", got, "one unique uid per pair", "Omit uids to number the pairs.")
     pairs = Pairs("arrays", pl.DataFrame({"uid": names}, schema={"uid": pl.String}))
-    _check_made([], pairs, settings)
     return Comparison(sides[0], sides[1], pairs, _array_bank(bank, pairs, settings), bank is None, settings)
 
 

@@ -1,9 +1,7 @@
-"""Scoring with existing models: `clipmem.score`, `clipmem score` and `clipmem export embeddings`."""
+"""Scores of pairs by existing models, and embeddings (see `clipmem.score`, `clipmem export embeddings`)."""
 
 import json
-import tempfile
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +10,13 @@ import polars as pl
 import torch
 
 from clipmem._version import __version__
-from clipmem.base.atomic import atomic_write, check_new_table
-from clipmem.base.errors import ClipmemWarning, InputError, shorten
+from clipmem.base.atomic import write_json
+from clipmem.base.errors import InputError, shorten
 from clipmem.base.hashing import data_fingerprint, file_sha256
 from clipmem.base.job import Job, refuse_other
 from clipmem.base.progress import Reporter
 from clipmem.base.require import require
 from clipmem.base.tables import read_table, write_table
-from clipmem.data.pairs import Pairs
 from clipmem.data.quarantine import Problem, read_quarantine, write_quarantine
 from clipmem.models.embeddings import CHUNK, Embeddings, Model, embed
 from clipmem.report.sections.commands import Scored
@@ -29,75 +26,11 @@ from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.design import ScoreTables, combine
 from clipmem.scoring.protocols.four_way import twins
 from clipmem.stats.alignment import AlignmentParts, alignment
-from clipmem.study.score_inputs import LISTS, Comparison, Data, Settings, compare, read_pairs
+from clipmem.study.score_inputs import LISTS, Comparison, Data, Settings, read_pairs
 from clipmem.train.objectives import class_head
 from clipmem.train.paired import TrainingSet
 
-Arrays = tuple[Any, Any] | tuple[Any, Any, Any]
-Scorable = str | Path | Arrays
 FORMAT = 1
-
-
-def score(
-    target: Scorable | Sequence[Scorable],
-    reference: Scorable | Sequence[Scorable],
-    data: Data | Sequence[str] | None = None,
-    bank: Data | Sequence[Any] | np.ndarray | None = None,
-    *,
-    out: str | Path | None = None,
-    embeddings: str | Path | None = None,
-    reporter: Reporter | None = None,
-    **settings: Any,
-) -> pl.DataFrame:
-    """Score pairs with existing models: the alignment under the target minus that under the reference.
-
-    CLIPMem = mean over targets of A(target) - mean over references of A(reference), A = ū·v̄ - w (ū·t̄ + ī·v̄), from -6
-    to 6 for w = 1. When not to trust it: any difference between the models other than training on the pairs counts.
-
-    Args:
-        target: The model whose memorization is measured: its address (see `docs/given.md`), a folder of embeddings,
-            or embeddings as numpy or torch arrays: (image, text) of shapes (n, d) or (n, view, d), and (n, d); with
-            several captions (image, text, pair), text (m, d) and the pair of each caption (m,). A list for several.
-        reference: The model to compare with, or a list with one for each target.
-        data: The pairs: a path, `"emoji"`, keys of `[data]`, or a source. Optional with folders of embeddings; with
-            arrays, the uids of their rows, by default "0", "1", ...
-        bank: Held-out pairs that no model trained on: a data set, or uids of pairs of the data (a list, or a file);
-            with arrays also row numbers, or a mask. None: sample `bank_size` pairs of the data.
-        out: Also write the scores to this file; a stopped call resumes.
-        embeddings: Store the embeddings in this folder, or read them from it.
-        reporter: Progress reporter.
-        settings: Settings by name (see `Settings`), such as `alignment`, `views`, `captions`, `bank_size` or `device`.
-
-    Returns:
-        The columns of a study's `scores`, one row per usable pair, by uid. `role` is external for pairs in the bank,
-        which are scored against the rest of it, and candidate for others. `planted` is false. `clipmem_norm` is null
-        without two different candidates; stderr, low and high are null with one pair of models. `clipmem_centered` is
-        clipmem minus the 20 % trimmed mean of the bank's pairs (of a bank that is not in the data, minus its mean).
-
-    Raises:
-        InputError: A model, the data or a setting is invalid, or `out` was made with other settings.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> image, text, other = (rng.normal(size=(5, 8)) for _ in range(3))
-        >>> table = score((image, text), (other, text), bank=[0, 1])
-        >>> table["role"].to_list()
-        ['external', 'external', 'candidate', 'candidate', 'candidate']
-    """
-    how = Settings.of(**settings)
-    sides = [list(models) if isinstance(models, list) else [models] for models in (target, reference)]
-    comparison = compare(sides[0], sides[1], data, bank, how, embeddings=embeddings)
-    if out is None:
-        with tempfile.TemporaryDirectory() as scratch:
-            aligned = _aligned(comparison, Path(embeddings or scratch), reporter)
-        scores, problems = _tables(aligned, how)[0], _problems(aligned, comparison)
-    else:
-        done = finish(comparison, Path(out), embeddings=embeddings, reporter=reporter)
-        scores, problems = done.scores, read_quarantine(done.quarantine) if done.quarantine else []
-    if problems:
-        said = f"{len(problems):,} records left out, the first {shorten(problems[0].key)}: {problems[0].reason}"
-        warnings.warn(ClipmemWarning(said), stacklevel=2)
-    return scores
 
 
 def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> Aligned:
@@ -153,8 +86,11 @@ def _control(found: Aligned, settings: Settings) -> float | None:
     return float(np.mean(aligned[0::2]) - np.mean(aligned[1::2]))
 
 
-def _problems(aligned: Aligned, comparison: Comparison) -> list[Problem]:
-    return list(dict.fromkeys([*comparison.pairs.problems, *comparison.bank.problems, *aligned.problems]))
+def left_out(scored: Scored) -> str:
+    """Return how many records have no score, and the first one; "" if none is left out."""
+    problems = read_quarantine(scored.quarantine) if scored.quarantine else []
+    first = f"the first {shorten(problems[0].key)}: {problems[0].reason}" if problems else ""
+    return f"{len(problems):,} records left out, {first}" if problems else ""
 
 
 def embed_pairs(
@@ -169,14 +105,13 @@ def embed_pairs(
     return len(embedded), list(embedded.problems)
 
 
-def finish(
-    comparison: Comparison, out: Path, *, embeddings: str | Path | None = None, reporter: Reporter | None = None
+def write_scores(
+    comparison: Comparison, out: Path, *, embeddings: Path | None = None, reporter: Reporter | None = None
 ) -> Scored:
     """Run a comparison and write its files, unless it is finished.
 
     Without a folder for the embeddings they are in `out` with the ending `.parts` until the scores are written.
     """
-    check_new_table(out)
     pairs, bank, settings = comparison.pairs, comparison.bank, comparison.settings
     if pairs.source is not None:
         pairs.source.check_outside(out, "--out")
@@ -187,9 +122,9 @@ def finish(
         about = _finished(out, about_file, job, made_with)
         if about is None:
             job.resume(made_with)
-            aligned = _aligned(comparison, Path(embeddings or job.path), reporter)
+            aligned = _aligned(comparison, embeddings or job.path, reporter)
             scores, by_bank = _tables(aligned, settings)
-            problems = _problems(aligned, comparison)
+            problems = list(dict.fromkeys([*pairs.problems, *bank.problems, *aligned.problems]))
             write_table(out, "scores", scores)
             if problems:
                 write_quarantine(listed, problems)
@@ -209,7 +144,7 @@ def finish(
                 "job": made_with,
                 "sha256": file_sha256(out),
             }
-            atomic_write(about_file, (json.dumps(about, indent=1, allow_nan=False) + "\n").encode())
+            write_json(about_file, about)
     job.remove()
     scores = read_table(out, "scores")
     return Scored(scores, about, _top_captions(scores, comparison), listed if about["problems"] else None)
@@ -259,18 +194,11 @@ def _read_sidecar(file: Path) -> dict[str, Any] | None:
 
 
 def _top_captions(scores: pl.DataFrame, comparison: Comparison, k: int = 10) -> dict[str, list[str]]:
+    """Return the captions of the highest candidates by uid, in their order; empty if they are unknown."""
     top = scores.filter(pl.col("role") == "candidate").sort("clipmem", "uid", descending=[True, False]).head(k)
-    return captions_of(comparison.pairs, top["uid"], comparison.target[0])
-
-
-def captions_of(pairs: Pairs, uids: pl.Series, model: Model | Embeddings) -> dict[str, list[str]]:
-    """Return the captions of some pairs by uid, in their order; empty if they are unknown."""
+    pairs, model = comparison.pairs, comparison.target[0]
     if "captions" in pairs.table.columns:
-        return dict(
-            uids.to_frame("uid")
-            .join(pairs.table, on="uid", maintain_order="left")
-            .select("uid", "captions")
-            .iter_rows()
-        )
-    texts = model.captions(model.rows(uids)) if isinstance(model, Embeddings) else [[] for _ in uids]
-    return dict(zip(uids, texts, strict=True))
+        rows = top.select("uid").join(pairs.table, on="uid", maintain_order="left").select("uid", "captions")
+        return dict(rows.iter_rows())
+    texts = model.captions(model.rows(top["uid"])) if isinstance(model, Embeddings) else [[] for _ in top["uid"]]
+    return dict(zip(top["uid"], texts, strict=True))

@@ -15,13 +15,16 @@ from clipmem.base.errors import shorten
 from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import data_fingerprint
 from clipmem.base.images import Geometry
+from clipmem.base.job import refuse_other
 from clipmem.base.paths import checked_path
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe, recipe_from
 from clipmem.base.require import require
+from clipmem.data import quarantine
 from clipmem.data.cache import open_cache
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.objects import with_objects
+from clipmem.data.quarantine import Problem, stop_at
 from clipmem.data.regime import regime_of
 from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
@@ -93,8 +96,8 @@ class Study:
                     file.unlink(missing_ok=True)
             self._begin(pairs, models, parents)
             self._stage("decode", lambda: self._decode(pairs, source, models.geometries))
-            if self.strict:
-                decoding.check_strict(self.folder)
+            for row in decoding.quarantine_of(self.folder).iter_rows() if self.strict else ():
+                raise stop_at(Problem(*row))
             self._stage("plan", lambda: self._plan(source, models.geometries[0], parents))
             with pool.reused():  # training processes also embed
                 if self._protocol.trains:
@@ -217,11 +220,9 @@ class Study:
         pairs, steps = len(first.uids), first.batch_count(train.batch_size)
         share = self.recipe.mitigate.early_stopping.share
         self.reporter.begin("train", round(share * pairs * train.epochs) * len(missing), "pairs")
-        spent = self.engine.train(
+        self.engine.train(
             study, missing, progress=lambda done, note: self.reporter.advance(round(done * pairs / steps), note)
         )
-        if missing:
-            self.reporter.note(f"train     {spent.sentence()}")
         checkpoint.sweep(self.folder.path / "models")
         self._check()
         return [self.folder.model_dir(one.side, one.seed) / "record.json" for one in study.trained]
@@ -260,11 +261,9 @@ class Study:
         return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores), *files]
 
     def _estimate(self) -> list[Path]:
-        study = self._study
-        signals = estimating.signals_of(study, study.aligned(study.models))
-        files = estimating.estimate(study, signals, self._protocol.estimator)[1]
-        summary = {"format": FORMAT, "protocol": self.recipe.protocol, "seeds": [], "roles": {}}
-        return [*files, _write_summary(self.folder, summary | _measured(Run(self.folder.path)))]
+        signals = estimating.signals_of(self._study, self._study.aligned(self._study.models))
+        files = estimating.estimate(self._study, signals, self._protocol.estimator)[1]
+        return [*files, self._summarize(seeds=[])]
 
     def _evaluate(self) -> list[Path]:
         study, reporter = self._study, self.reporter
@@ -272,9 +271,13 @@ class Study:
         return [*measured, *evaluating.evaluate_retained(study, reporter)]
 
     def _evaluate_only(self) -> list[Path]:
-        files, summary = self._evaluate(), {"format": FORMAT, "protocol": self.recipe.protocol, "roles": {}}
         about = {"seeds": list(self.recipe.train.seeds), "confidence": self.recipe.score.confidence}
-        return [*files, _write_summary(self.folder, summary | about | _measured(Run(self.folder.path)))]
+        return [*self._evaluate(), self._summarize(**about)]
+
+    def _summarize(self, **about: Any) -> Path:
+        """Write the summary of a study without scores."""
+        document = {"format": FORMAT, "protocol": self.recipe.protocol, "roles": {}, **about}
+        return _write_summary(self.folder, document | _measured(Run(self.folder.path)))
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
@@ -286,11 +289,10 @@ def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
         if parent.gives == "models":
             manifest.check_data(RunFolder(parent.path), data_fingerprint(uids))
         key = f"{parent.gives}_sha256"
-        now = parent.described[key]
-        there = now if before is None else before.get(name, {}).get(key, "none")
+        now = {key: parent.described[key]}
+        there = now if before is None else {key: before.get(name, {}).get(key)}
         what = f"run folder {folder.path} was made with other {parent.gives} ([mitigate.{name}])"
-        got = f"SHA-256 {there[:16]} there, {now[:16]} of {parent.path} now"
-        require(there == now, what, got, "", f"Choose another --out DIR, or restore the original {parent.gives}.")
+        refuse_other(what, there, now, f"Choose another --out DIR, or restore the original {parent.gives}.")
     return parents
 
 
@@ -336,7 +338,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         "retrieval": run.document("evaluate/retrieval.json"),
         **_measured(run),
         **{key: words for key, words in {"words": protocol.words, "measure": measure}.items() if words},
-        **decoding.records_of(folder),
+        "records": quarantine.summarize(decoding.quarantine_of(folder), run.pairs.height),
         "seconds": seconds,
     }
     _write_summary(folder, document)
@@ -345,10 +347,10 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
     return [_write_summary(folder, document), page]
 
 
-def renew_report(folder: RunFolder, source: Source) -> list[Path]:
+def renew_report(folder: RunFolder) -> list[Path]:
     """Write `summary.json` and the report again; the stage `report` is then done if those before it are."""
     started = time.monotonic()
-    outputs = write_summary_and_report(folder, source)
+    outputs = write_summary_and_report(folder, open_source(folder.recipe().data))
     if folder.is_done("evaluate"):
         folder.finish("report", outputs, time.monotonic() - started)
     return outputs
@@ -357,9 +359,9 @@ def renew_report(folder: RunFolder, source: Source) -> list[Path]:
 def renew_run(path: Path | str) -> Path:
     """Rebuild the summary and the report of a scored run folder from its tables; return the path of the report."""
     folder = RunFolder(path)
-    source = open_source(folder.recipe().data)
+    _ = folder.recipe()  # raises before a folder is made
     with folder.locked():
-        return renew_report(folder, source)[-1]
+        return renew_report(folder)[-1]
 
 
 def _regime(run: Run) -> dict[str, Any]:

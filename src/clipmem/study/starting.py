@@ -11,6 +11,7 @@ from clipmem.data.roles import roles_of
 from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES, assign_roles
 from clipmem.report.escape import visible
+from clipmem.report.formats import count
 from clipmem.study.api import find_recipe
 from clipmem.study.pairs import find_data
 
@@ -20,6 +21,10 @@ _MOST = {"shared": 65_000, "candidate": 5_000}  # as in the published studies
 _STEPS, _EPOCHS = 432, (10, 100)  # enough for the shipped emoji; the published studies take 100 epochs
 _BATCH, _BATCHES = (8, 128), 4
 _TRIES = 20
+_NO_DATA = [
+    "Set data.path to your data and the sizes in [split] to fit them, or write this file with",
+    "clipmem init FILE --data PATH. Without a path, the study uses the shipped emoji.",
+]
 
 
 @dataclass(frozen=True)
@@ -35,33 +40,24 @@ class Start:
         return "\n".join(head) + "\n\n" + dump_recipe(self.recipe, comments=True)
 
 
-def bare(protocol: str = "four-way", *, source: str = "", settings: Overrides = ()) -> Start:
-    """Return the default recipe, which uses the shipped emoji."""
-    own = [f"protocol={protocol}", *([f"data.source={source}"] if source else [])]
-    return Start(
-        load_recipe("", [*own, *as_settings(settings)], origin="--set"),
-        [
-            "Set data.path to your data and the sizes in [split] to fit them, or write this file with",
-            "clipmem init FILE --data PATH. Without a path, the study uses the shipped emoji.",
-        ],
-    )
-
-
-def preset(name: str, settings: Overrides = ()) -> Start:
-    """Return a shipped recipe with settings applied."""
-    return Start(find_recipe(name, settings), [])
-
-
 def start(
-    path: str,
+    path: str | None = None,
     *,
     protocol: str = "four-way",
     source: str = "",
     settings: Overrides = (),
     preset: str = "",
 ) -> Start:
-    """Inspect data and return a recipe for them: the shipped recipe `preset`, or the default one."""
+    """Inspect data and return a recipe for them: the shipped recipe `preset`, or the default one.
+
+    Without a path, the recipe is not adapted; the default one uses the shipped emoji.
+    """
     settings = as_settings(settings)
+    if path is None:
+        if preset:
+            return Start(find_recipe(preset, settings), [])
+        chosen = [f"protocol={protocol}", *([f"data.source={source}"] if source else []), *settings]
+        return Start(load_recipe("", chosen, origin="--set"), _NO_DATA)
     own = [setting for setting in settings if setting.startswith("data.")]
     section, reason = find_data(path, source=source, settings=own)
     opened = open_source(section)
@@ -91,36 +87,22 @@ def start(
     data = section.model_copy(update=named).model_dump()
     recipe = recipe_from(recipe.model_dump() | {"data": data})  # with the source's own table
     drawn = {role: int(getattr(recipe.split, role)) for role in ROLES}
-    captions = pairs["captions"].list.len()
-    left_out, decodable = opened.ledger.left_out, opened.ledger.pairs
-    roles = f"roles     {', '.join(f'{role} {size:,}' for role, size in drawn.items())}"
-    reserve = [
-        f"{roles}; {decodable - sum(drawn.values()):,} pairs are in reserve for images",
-        "          that do not decode and for near-duplicates, which get the same role",
-    ]
-    per_pair = " to ".join(f"{n}" for n in sorted({int(captions.min() or 1), int(captions.max() or 1)}))  # pyright: ignore[reportArgumentType]
+    captions = sorted({len(texts) or 1 for texts in pairs["captions"]})
+    per_pair = " to ".join(map(str, dict.fromkeys((captions[0], captions[-1]))))
+    reserve = f"; {opened.ledger.pairs - sum(drawn.values()):,} pairs in reserve"
+    batch, epochs = recipe.train.batch_size, recipe.train.epochs
     return Start(
         recipe,
         [
             f"data      {section.source} ({reason})",
-            f"pairs     {decodable:,}, {left_out:,} record{'s' * (left_out != 1)} left out; "
+            f"pairs     {opened.ledger.pairs:,}, {count(opened.ledger.left_out, 'record')} left out; "
             f"{sample.tried:,} images were decoded",
-            f"captions  {per_pair} per pair; train.captions = 1 uses the first one for training and scores",
-            *([f"{roles}, as in data.role_column"] if section.role_column else reserve),
-            *_training_notes(recipe, ruled),
+            f"captions  {per_pair} per pair; train.captions = 1 uses the first one",
+            f"roles     {', '.join(f'{role} {size:,}' for role, size in drawn.items())}"
+            + (", as in data.role_column" if section.role_column else reserve),
+            f"training  {count(epochs, 'epoch')} in batches of {batch}{'' if (batch, epochs) == ruled else ', as set'}",
         ],
     )
-
-
-def _training_notes(recipe: Recipe, ruled: tuple[int, int]) -> list[str]:
-    batch, epochs = recipe.train.batch_size, recipe.train.epochs
-    passes = f"training  {epochs} {'epoch' if epochs == 1 else 'epochs'} in batches of {batch}"
-    if (batch, epochs) != ruled:
-        return [f"{passes}, as set"]
-    return [
-        f"{passes}: about {_STEPS} steps, within {_EPOCHS[0]} to {_EPOCHS[1]} epochs;",
-        "          more epochs memorize more (the published studies use 100)",
-    ]
 
 
 def sizes_of(usable: int) -> dict[str, int]:

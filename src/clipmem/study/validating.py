@@ -59,17 +59,8 @@ def validate(
     half-models; intervals are a bootstrap over groups of pairs and over these sets. `printed` has for each set of two
     or more pairs the agreement that `clipmem run --budget` would print with these half-models alone.
 
-    Args:
-        recipe: The study; its protocol becomes `halves`.
-        out: Folder of the runs and of `validated.json`; resumed if it exists.
-        proxy: Smaller architecture; empty: full-size half-models only.
-        truth: Number of pairs of full-size half-models, 6 or more.
-        settings: Changes to the recipe (see `clipmem.run`).
-        reporter: Progress reporter.
-        options: `device`, `engine` and `allow_long` of `clipmem.run`.
-
-    Returns:
-        The content of `validated.json`.
+    `options` are `device`, `engine` and `allow_long` of `clipmem.run`; the others are those of the command. Returns the
+    content of `validated.json`.
     """
     require(truth >= 6, "--truth", f"{truth}", "6 or more pairs of half-models", "Use 16.")
     common = ["protocol=halves", "halves.estimator=raw", "train.record=true", *as_settings(settings)]

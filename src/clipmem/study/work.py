@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Generator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils import deterministic
@@ -26,23 +25,20 @@ from clipmem.train.loop import Timing, train
 from clipmem.train.record import state_hash, write_changed
 
 EVERY_VARIABLE = "CLIPMEM_CHECKPOINT_SECONDS"
-_NO_TRAINING = {"data_seconds": 0.0, "compute_seconds": 0.0}
 _REPORT = 0.5  # seconds between two progress reports of an embedding
 
 
-def train_task(board: Path, directory: str, folder: str, side: str, seed: int, ahead: int = 0) -> dict[str, Any]:
+def train_task(board: Path, directory: str, folder: str, side: str, seed: int, ahead: int = 0) -> None:
     """Train one model in a process of the pool."""
     study, name = _opened(board, directory, folder), f"{side}-{seed}"
 
     def progress(step: int, note: str) -> None:
         child.Board(board).put(name, step, note)
 
-    return train_one(study, side, seed, stop=lambda: child.stop_requested(board), progress=progress, ahead=ahead)
+    train_one(study, side, seed, stop=lambda: child.stop_requested(board), progress=progress, ahead=ahead)
 
 
-def embed_task(
-    board: Path, directory: str, folder: str, side: str, seed: int, index: int = 0, count: int = 1
-) -> dict[str, Any]:
+def embed_task(board: Path, directory: str, folder: str, side: str, seed: int, index: int = 0, count: int = 1) -> None:
     """Embed all pairs, or a part, with one model in a process of the pool."""
     study, done, reported = _opened(board, directory, folder), 0, 0.0
 
@@ -55,9 +51,8 @@ def embed_task(
             child.Board(board).put(f"{side}-{seed}-{index}", done)
             reported = time.monotonic()
 
-    place = embed_one(study, side, seed, part=passes.Part(index, count), progress=progress)
+    embed_one(study, side, seed, part=passes.Part(index, count), progress=progress)
     child.Board(board).put(f"{side}-{seed}-{index}", done)
-    return {"folder": str(place)}
 
 
 def _opened(board: Path, directory: str, folder: str) -> PlannedStudy:
@@ -103,11 +98,13 @@ def train_one(
     progress: Callable[[int, str], object] = lambda step, note: None,  # noqa: ARG005
     world: World = ALONE,
     ahead: int = 0,
-) -> dict[str, float]:
+) -> None:
     """Train one model of a study; write it and its marker."""
     parent = ready_model(study.recipe, side, seed)
     if parent is not None:
-        return _change_one(study, side, seed, parent) if world.rank == 0 else _NO_TRAINING
+        if world.rank == 0:
+            _change_one(study, side, seed, parent)
+        return
     started, timing, recipe, resources = time.monotonic(), Timing(), study.recipe, study.execution
     reset = machine.reset_peak_memory()
     if resources.device == "cuda":
@@ -134,10 +131,10 @@ def train_one(
             ahead=ahead or execution.batches_ahead(resources, 1) * (resources.device == "cuda"),
             hooks=hooks_of(Training(recipe, plan, study.folder, study.splits)),
         )
-    spent = {"data_seconds": round(timing.data, 3), "compute_seconds": round(timing.compute, 3)}
     if world.rank == 0:
         # `pairs` of this process: fewer than the record's presentations if resumed
-        measured = {"pairs": float(timing.pairs), "pairs_per_second": round(timing.rate, 1), **spent}
+        measured = {"pairs": float(timing.pairs), "pairs_per_second": round(timing.rate, 1)}
+        measured |= {"data_seconds": round(timing.data, 3), "compute_seconds": round(timing.compute, 3)}
         took = time.monotonic() - started
         peak = machine.peak_memory(since_reset=reset)
         measured |= {} if peak is None else {"peak_memory_bytes": float(peak)}
@@ -145,10 +142,9 @@ def train_one(
             measured["peak_device_bytes"] = float(torch.cuda.max_memory_allocated())
         study.folder.finish(f"train-{side}-seed-{seed}", files, took, measured)
         checkpoints.remove()
-    return spent
 
 
-def _change_one(study: PlannedStudy, side: str, seed: int, parent: Path) -> dict[str, float]:
+def _change_one(study: PlannedStudy, side: str, seed: int, parent: Path) -> None:
     """Write a model whose weights are those of a trained model, changed by the mitigations, and its marker."""
     started, plan, folder = time.monotonic(), study.model(side, seed), study.folder.model_dir(side, seed)
     hooks = hooks_of(Training(study.recipe, plan, study.folder, study.splits))
@@ -163,7 +159,6 @@ def _change_one(study: PlannedStudy, side: str, seed: int, parent: Path) -> dict
         hooks.each(lambda hook: hook.after(encoder.module))
         files = write_changed(encoder, folder, parent, {**record, "mitigate": hooks.facts()})
     study.folder.finish(f"train-{side}-seed-{seed}", files, time.monotonic() - started, {"made_from": str(parent)})
-    return _NO_TRAINING
 
 
 def embed_one(
@@ -173,13 +168,12 @@ def embed_one(
     *,
     part: passes.Part = passes.WHOLE,
     progress: Callable[[int], object] = lambda _: None,
-) -> Path:
-    """Embed all pairs, or a part, with one model; return the folder of the embeddings."""
+) -> None:
+    """Embed all pairs, or a part, with one model."""
     place = study.folder.embedding_dir(side, seed)
     place = place if part == passes.WHOLE else place / f"part-{part.index}"
     with reproducible(study.execution.threads, study.execution.device):
         passes.save(study.embed(study.model(side, seed), part=part, progress=progress), place)
-    return place
 
 
 def _every() -> float:

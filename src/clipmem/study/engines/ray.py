@@ -9,7 +9,6 @@ import importlib.util
 import os
 import shutil
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -33,12 +32,11 @@ _POLL = 0.5
 
 def _call(task: pool.Task, board: str, **options: Any) -> dict[str, Any]:
     """Run a task of `study.work`; return clipmem's errors as data, since Ray would wrap them."""
-    began = time.monotonic()
     try:
-        answer = task(board=Path(board), **options)
+        task(board=Path(board), **options)
     except ClipmemError as error:
         return {"error": str(error), "exit_code": error.exit_code}
-    return {**answer, "total": time.monotonic() - began}
+    return {}
 
 
 @dataclass
@@ -50,16 +48,12 @@ class RayEngine(pool.LocalEngine):
 
     def train(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
-    ) -> pool.TimeBreakdown:
+    ) -> None:
         """Train the models, as many at a time as fit on the cluster."""
         check_processes(study, models, 1)
-        spent = pool.TimeBreakdown()
         # one process per model, as training changes settings of the process
         tasks = [(model, {}) for model in models]
-        for answer in self._run(study, work.train_task, "train", tasks, progress, max_calls=1):
-            spent.add(answer)
-            spent.total += answer["total"]
-        return spent
+        self._run(study, work.train_task, "train", tasks, progress, max_calls=1)
 
     def embed(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
@@ -87,7 +81,7 @@ class RayEngine(pool.LocalEngine):
         tasks: Sequence[tuple[TrainingSet, dict[str, int]]],
         progress: Callable[[int, str], object],
         **remote: Any,
-    ) -> list[dict[str, Any]]:
+    ) -> None:
         resources, folder = study.execution, study.folder.path.resolve()
         threads = str(resources.threads)
         options = {
@@ -105,24 +99,22 @@ class RayEngine(pool.LocalEngine):
                 ): f"{word} {model.side}, seed {model.seed}"
                 for model, more in tasks
             }
-            return self._finished(running, Board(Path(board)), progress)
+            self._follow(running, Board(Path(board)), progress)
 
-    def _finished(
-        self, running: dict[Any, str], board: Board, progress: Callable[[int, str], object]
-    ) -> list[dict[str, Any]]:
-        waiting, answers = list(running), dict[Any, dict[str, Any]]()
+    def _follow(self, running: dict[Any, str], board: Board, progress: Callable[[int, str], object]) -> None:
+        waiting = list(running)
         try:
             while waiting:
                 ready, waiting = self.ray.wait(waiting, timeout=_POLL)
                 board.report(progress)
-                answers |= {reference: self._answer(reference, running[reference]) for reference in ready}
+                for reference in ready:
+                    self._check(reference, running[reference])
         finally:
             for reference in waiting:
                 self.ray.cancel(reference, force=True)
         board.report(progress)
-        return [answers[reference] for reference in running]
 
-    def _answer(self, reference: Any, name: str) -> dict[str, Any]:
+    def _check(self, reference: Any, name: str) -> None:
         try:
             answer: dict[str, Any] = self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
@@ -135,7 +127,6 @@ class RayEngine(pool.LocalEngine):
             raise InputError(answer["error"])
         if "error" in answer:
             raise RunError(answer["error"])
-        return answer
 
 
 @contextlib.contextmanager

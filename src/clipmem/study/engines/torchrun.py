@@ -13,7 +13,7 @@ from clipmem.base.errors import ClipmemError, RunError
 from clipmem.base.machine import cores
 from clipmem.study import execution
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.pool import LocalEngine, TimeBreakdown, check_processes
+from clipmem.study.pool import LocalEngine, check_processes
 from clipmem.study.work import train_one
 from clipmem.train.distributed import World, connected
 from clipmem.train.paired import TrainingSet
@@ -31,16 +31,14 @@ class _Team:
     connection: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     connected: bool = False
 
-    def train(
-        self, study: PlannedStudy, side: str, seed: int, report: Callable[[int, str], object]
-    ) -> dict[str, float]:
+    def train(self, study: PlannedStudy, side: str, seed: int, report: Callable[[int, str], object]) -> None:
         """Train one model together with the other processes, which must all call it."""
         with self._converted_errors(side, seed):
             if not self.connected:
                 store = dist.PrefixStore("group", self.store)  # pyright: ignore[reportPrivateImportUsage]
                 self.connection.enter_context(connected(self.world, store, study.execution.device))
                 self.connected = True
-            return train_one(study, side, seed, progress=report, world=self.world)
+            train_one(study, side, seed, progress=report, world=self.world)
 
     @contextlib.contextmanager
     def _converted_errors(self, side: str, seed: int) -> Generator[None]:
@@ -72,10 +70,9 @@ class TorchrunEngine(LocalEngine):
 
     def train(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
-    ) -> TimeBreakdown:
+    ) -> None:
         """Train one model at a time, on all processes."""
         check_processes(study, models, self._team.world.size)
-        spent, began = TimeBreakdown(), time.monotonic()
         for model in models:
             self.send(folder=str(study.folder.path.resolve()), side=model.side, seed=model.seed)
             reported = 0
@@ -85,10 +82,7 @@ class TorchrunEngine(LocalEngine):
                 progress(step - reported, note)
                 reported = step
 
-            spent.add(self._team.train(study, model.side, model.seed, report))
-        # of the first process, which the others run in parallel with
-        spent.total = time.monotonic() - began
-        return spent
+            self._team.train(study, model.side, model.seed, report)
 
     def send(self, **message: object) -> None:
         """Send the next task to the other processes."""

@@ -1,17 +1,14 @@
-"""Estimates without twins and without training: what one existing model, pixels and words say of each pair."""
+"""Ranking of pairs without a reference model and training: what one existing model, pixels and words say of each."""
 
-import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import torch
 
-from clipmem.base.atomic import atomic_write, check_new_table
+from clipmem.base.atomic import write_json
 from clipmem.base.hashing import image_part, numbered
 from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet, Reporter
@@ -23,6 +20,7 @@ from clipmem.models.embeddings import NO_DIRECTION, Model, embed
 from clipmem.models.protocol import softmax_scale
 from clipmem.models.signals import Signals
 from clipmem.report.formats import count
+from clipmem.report.sections.commands import Scored
 from clipmem.scoring.estimators import ESTIMATORS
 from clipmem.scoring.protocols.halves import SMALLEST
 from clipmem.scoring.recorded import read_trajectory
@@ -35,17 +33,7 @@ CHOSEN = "closed-form"
 _SMALL = Geometry(64, "squash", "bicubic")  # model-free features
 
 
-@dataclass(frozen=True)
-class Estimates:
-    """Scores by estimator, the sidecar `about`, captions of the highest pairs, and the quarantine, if there is one."""
-
-    scores: pl.DataFrame
-    about: Mapping[str, Any]
-    captions: Mapping[str, Sequence[str]]
-    quarantine: Path | None = None
-
-
-def estimate_with(
+def write_ranking(
     model: str,
     data: Data,
     out: Path,
@@ -54,22 +42,14 @@ def estimate_with(
     captions: int | None = None,
     device: str = "auto",
     reporter: Reporter | None = None,
-) -> Estimates:
-    """Estimate the order of memorization from one model, and write the scores of every estimator that needs no more.
+) -> Scored:
+    """Rank pairs by what one model, if any, pixels and words say of them; write the scores of every such estimator.
 
-    Args:
-        model: Address of the model that trained on the data; empty: pixels and words alone.
-        data: The pairs.
-        out: Table of scores: uid, estimator, score, stderr; a sidecar .json tells how it was made.
-        trajectory: What the model's training recorded of the pairs: a file of `AlignmentRecorder`.
-        captions: Maximum number of captions per pair; None = all.
-        device: `auto`, `cpu` or `cuda`.
-        reporter: Progress reporter.
+    `trajectory` is a file of `AlignmentRecorder`; the other arguments are those of `clipmem.score`.
 
     Raises:
         InputError: There are fewer than 200 usable pairs, or nothing can be learned from captions or images.
     """
-    check_new_table(out)
     settings = Settings.of(captions=captions, device=device)
     pairs, reporter = read_pairs(data, captions, "--data", ("--out", out)), reporter or Quiet()
     opened = settings.open(model) if model else None
@@ -95,24 +75,24 @@ def estimate_with(
         "files": opened.content() if opened else None,
     }
     write_table(out, "estimates", scores)
-    atomic_write(out.with_suffix(".json"), (json.dumps(about, indent=1, allow_nan=False) + "\n").encode())
+    write_json(out.with_suffix(".json"), about)
     listed = out.with_suffix(".quarantine.parquet") if problems else None
     if listed:
         write_quarantine(listed, problems)
     if isinstance(opened, Model):
         shutil.rmtree(folder)
     texts = dict(zip(signals.uids, signals.captions, strict=True))
-    return Estimates(scores, about, {uid: texts[uid] for uid in _first(scores, CHOSEN)}, listed)
+    return Scored(scores, about, {uid: texts[uid] for uid in _first(scores, CHOSEN)}, listed)
 
 
-def estimates_of(path: Path) -> Estimates:
+def estimates_of(path: Path) -> Scored:
     """Read the estimates of a study without half-models from its run folder."""
     study = PlannedStudy(path)
     scores, made = study.folder.read(estimating.TABLE), study.folder.read_json(estimating.DOCUMENT)
     captions, listed = dict(zip(study.pair_uids, study.captions, strict=True)), study.folder.path / "quarantine.parquet"
     about = made | {"model": "f", "pairs": scores["uid"].n_unique(), "problems": 0}
     first = _first(scores, made["estimator"])
-    return Estimates(scores, about, {uid: captions[uid] for uid in first}, listed)
+    return Scored(scores, about, {uid: captions[uid] for uid in first}, listed)
 
 
 def _first(scores: pl.DataFrame, estimator: str) -> list[str]:
