@@ -78,14 +78,15 @@ class TrainedModels:
 
 
 class GivenModels:
-    """Existing models."""
+    """Existing models: those of the recipe's `[given]`, or of a manifest."""
 
-    def __init__(
-        self, names: Mapping[str, list[str]], roles: str, folder: RunFolder, known: Mapping[str, Any] | None = None
-    ) -> None:
-        self._models = {kind: [given.find(name) for name in names[kind]] for kind in LISTS.values()}
-        self._roles, self._folder = roles, folder
-        self._known = known
+    def __init__(self, recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None) -> None:
+        self._known: Mapping[str, Any] | None = manifest and manifest["given"]
+        names, self._roles = {"target": recipe.given.target, "reference": recipe.given.reference}, recipe.given.roles
+        if self._known is not None:  # the roles are in the split table
+            names, self._roles = {kind: [entry["address"] for entry in self._known[kind]] for kind in names}, ""
+        self._models = {kind: [given.find(name) for name in models] for kind, models in names.items()}
+        self._folder = folder
 
     @cached_property
     def _content(self) -> dict[str, dict[str, str]]:
@@ -94,23 +95,18 @@ class GivenModels:
 
     def describe(self) -> dict[str, Any]:
         """Return address, hashes and size of each; loads each once, to find broken models early."""
-        self._known = self._known or self._inspect()
+        if self._known is None:
+            facts: dict[str, dict[str, Any]] = {}
+            for model in (model for models in self._models.values() for model in models):
+                if model.address not in facts:
+                    facts[model.address] = given.describe(model, given.load(model))
+            entries: dict[str, Any] = {
+                kind: [{**facts[m.address], "name": m.name, "files": self._content[m.address]} for m in models]
+                for kind, models in self._models.items()
+            }
+            roles = {"name": self._roles, "sha256": file_sha256(Path(self._roles))} if self._roles else None
+            self._known = {**entries, "roles": roles}
         return {"given": self._known}
-
-    def _inspect(self) -> dict[str, Any]:
-        facts: dict[str, dict[str, Any]] = {}
-        for model in (model for models in self._models.values() for model in models):
-            if model.address not in facts:
-                facts[model.address] = given.describe(model, given.load(model))
-        files = self._content
-        entries = {
-            kind: [{**facts[m.address], "name": m.name, "files": files[m.address]} for m in models]
-            for kind, models in self._models.items()
-        }
-        return {**entries, "roles": self._roles_content()}
-
-    def _roles_content(self) -> dict[str, str] | None:
-        return {"name": self._roles, "sha256": file_sha256(Path(self._roles))} if self._roles else None
 
     @property
     def geometries(self) -> list[Geometry]:
@@ -126,9 +122,8 @@ class GivenModels:
             for k, (model, entry) in enumerate(zip(models, known[kind], strict=True)):
                 compare_files(self._folder, f"{kind} {k}, {model.name}", entry["files"], self._content[model.address])
         if self._roles:
-            now = self._roles_content() or {}
-            there = {self._roles: known["roles"]["sha256"]}
-            compare_files(self._folder, "roles", there, {self._roles: now["sha256"]})
+            now = {self._roles: file_sha256(Path(self._roles))}
+            compare_files(self._folder, "roles", {self._roles: known["roles"]["sha256"]}, now)
         self._known = known
 
     def load(self, side: str, seed: int) -> DualEncoder:
@@ -153,17 +148,8 @@ def open_models(
     recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None, *, verify: bool = True
 ) -> StudyModels:
     """Return the models of a study."""
-    if declared("protocols", recipe.protocol).trains:
-        models = TrainedModels(recipe, folder, manifest)
-        if manifest is not None and verify:
-            models.check(manifest)
-        return models
-    section = recipe.given
-    if manifest is None:
-        return GivenModels({"target": [*section.target], "reference": [*section.reference]}, section.roles, folder)
-    known = manifest["given"]
-    addresses = {kind: [entry["address"] for entry in known[kind]] for kind in LISTS.values()}
-    models = GivenModels(addresses, "", folder, known)
-    if verify:
+    kind = TrainedModels if declared("protocols", recipe.protocol).trains else GivenModels
+    models = kind(recipe, folder, manifest)
+    if manifest is not None and verify:
         models.check(manifest)
     return models
