@@ -2,11 +2,15 @@
 
 import json
 import shutil
+from dataclasses import asdict
+from inspect import signature
 
 import polars as pl
 import pytest
 
 import clipmem
+from clipmem.cli.score import Scoring
+from clipmem.study.score_inputs import Settings
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import clip
 
@@ -27,6 +31,12 @@ def test_one_model_or_none_ranks(table, tmp_path):
     scores = clipmem.score(data=clipmem.load_pairs(pl.read_parquet(table)))
     assert scores.equals(pl.read_parquet(out))
     assert set(scores.columns) == {"uid", "estimator", "score", "stderr"}
+
+
+def test_score_has_the_same_defaults_everywhere():
+    settings, parameters = Settings().model_dump(), signature(clipmem.score).parameters
+    assert {name: parameters[name].default for name in settings} == settings
+    assert asdict(Scoring()).items() <= settings.items()
 
 
 def test_evaluate(finished, tmp_path):
@@ -58,6 +68,7 @@ def test_a_study_of_a_table_in_memory(table, tmp_path):
         (lambda: clipmem.audit("run", members="emoji"), "--members"),
         (lambda: clipmem.score(), "--data"),
         (lambda: clipmem.score("a", "b", "emoji", model="c"), "--model"),
+        (lambda: clipmem.score(data="emoji", model="c", views=2, bank=["x"]), "--views, --bank"),
         (lambda: clipmem.run("quick", "new", budget=-1.0), "--budget"),
     ],
 )
