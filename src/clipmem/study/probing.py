@@ -109,10 +109,7 @@ def aligned_pairs(source: Source, name: str) -> dict[str, Any]:
 def parts_of(model: str, settings: Overrides = (), *, names: bool = False) -> dict[str, Any]:
     """Return towers, blocks and parameters of an architecture or a model, by the names that `train.freeze` takes.
 
-    Args:
-        model: An architecture, or a model.
-        settings: Settings whose effect to show, such as `train.freeze=[image]`.
-        names: Whether the screen lists the name of every parameter.
+    `settings` show their effect, such as `train.freeze=[image]`; with `names` the screen lists every parameter.
     """
     key = "name" if is_architecture(model) else "pretrained"
     recipe = load_recipe("", [f"model.{key}={model}", *as_settings(settings)], origin="--set")

@@ -16,17 +16,8 @@ from clipmem.report.run import Run
 class FinishedRun(Run):
     """A finished study in a run folder, with its models and what a notebook shows of it.
 
-    Args:
-        path: The run folder.
-
     Raises:
         InputError: The folder is not a run folder, is unfinished, or was made by another version of clipmem.
-
-    Attributes:
-        path: The run folder.
-        recipe: The recipe it was made with.
-        manifest: Versions, machine, hashes.
-        summary: `summary.json`, by attribute or by key.
     """
 
     def __init__(self, path: Path | str) -> None:

@@ -87,16 +87,7 @@ class Settings(EmbedSection):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Target and reference models, the pairs to score, and the bank.
-
-    Attributes:
-        target: The models whose memorization is measured.
-        reference: The models to compare them with, one for each.
-        pairs: The pairs.
-        bank: Held-out pairs.
-        drawn: Whether the bank is a sample of the pairs.
-        settings: The settings.
-    """
+    """Target and reference models, the pairs to score, and the bank: held-out pairs, or `drawn` from the pairs."""
 
     target: Sequence[Embedder]
     reference: Sequence[Embedder]

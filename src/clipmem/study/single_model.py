@@ -105,13 +105,7 @@ def collect(
 ) -> tuple[Signals, list[Problem]]:
     """Collect what a model, if there is one, pixels and words say of all usable pairs; and list the others.
 
-    Args:
-        pairs: The pairs.
-        model: A model, or stored embeddings.
-        folder: New folder for the model's embeddings, or that of a stopped call.
-        settings: Settings of the embeddings.
-        reporter: Progress reporter.
-        least: Smallest number of usable pairs.
+    `folder` is new, or that of a stopped call: it gets the embeddings of a model.
 
     Raises:
         InputError: There are fewer than `least` usable pairs.
