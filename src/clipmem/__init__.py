@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # at run time the names below are loaded when first used
     from clipmem import functional, mitigate
     from clipmem.base.errors import ClipmemError, InputError, RunError
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
-    from clipmem.report.comparison_page import compare
+    from clipmem.report.comparison import compare
     from clipmem.report.run import Run
     from clipmem.study.api import audit, evaluate, load_pairs, load_run, run, score
     from clipmem.study.curating import curate
@@ -24,7 +24,7 @@ _HOMES = {
     "Run": "clipmem.report.run",
     "RunError": "clipmem.base.errors",
     "audit": "clipmem.study.api",
-    "compare": "clipmem.report.comparison_page",
+    "compare": "clipmem.report.comparison",
     "curate": "clipmem.study.curating",
     "dump_recipe": "clipmem.base.recipes",
     "evaluate": "clipmem.study.api",

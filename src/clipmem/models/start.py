@@ -13,10 +13,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from clipmem.base.errors import InputError
-from clipmem.base.images import Geometry
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, require
 from clipmem.base.sections import ModelSection, TrainSection
+from clipmem.data.decoding import Geometry
 from clipmem.models import adapters, given, names, openclip, parts
 from clipmem.models.parts import Part
 from clipmem.models.protocol import DualEncoder, TrainableEncoder, embedding_width

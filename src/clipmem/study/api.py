@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipmem import report, study
-from clipmem.base.atomic import check_new_table
-from clipmem.base.errors import ClipmemWarning, InputError
-from clipmem.base.paths import as_read_error, checked_path
+from clipmem.base.errors import ClipmemWarning, InputError, near_names, require
+from clipmem.base.paths import as_read_error, check_new_table, checked_path
 from clipmem.base.progress import Reporter
 from clipmem.base.recipes import Overrides, Recipe, as_settings, load_recipe, recipe_from
-from clipmem.base.require import require
-from clipmem.base.suggest import near_names
 from clipmem.study.engines import check_name, is_first, open_engine, watch_launcher
 
 if TYPE_CHECKING:  # not before the arguments are checked

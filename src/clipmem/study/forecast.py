@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 import torch
 
+from clipmem.base.errors import require
 from clipmem.base.machine import memory, peak_memory, reset_peak_memory
 from clipmem.base.recipes import Recipe, load_recipe
-from clipmem.base.require import require
 from clipmem.mitigate.base import ready_model
 from clipmem.models.numerics import threads
 from clipmem.models.start import Start, freeze

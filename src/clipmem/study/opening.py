@@ -5,18 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clipmem.base.atomic import atomic_write, check_place
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, require
 from clipmem.base.folder import RunFolder
 from clipmem.base.machine import check_device
-from clipmem.base.paths import check_readable
+from clipmem.base.paths import atomic_write, check_place, check_readable
 from clipmem.base.recipes import Recipe, recipe_from
-from clipmem.base.require import require
 from clipmem.base.sections import DataSection, shipped
 from clipmem.data.sources import SOURCES, Data, open_data, open_source
-from clipmem.data.sources.base import Source
+from clipmem.data.sources.base import Source, TableFile, is_table
 from clipmem.data.sources.detect import detect
-from clipmem.data.sources.in_memory import TableFile, is_table
 from clipmem.models import address, names
 
 _TABLES = ("parquet", "csv", "jsonl", "imagefolder", "saved", "hub")

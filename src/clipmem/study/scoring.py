@@ -10,12 +10,11 @@ import polars as pl
 import torch
 
 from clipmem._version import __version__
-from clipmem.base.atomic import write_json
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import InputError, require, shorten
+from clipmem.base.folder import Job, refuse_other
 from clipmem.base.hashing import data_fingerprint, file_sha256
-from clipmem.base.job import Job, refuse_other
+from clipmem.base.paths import write_json
 from clipmem.base.progress import Reporter
-from clipmem.base.require import require
 from clipmem.base.tables import read_table, write_table
 from clipmem.data.quarantine import Problem, read_quarantine, write_quarantine
 from clipmem.models.embeddings import CHUNK, Embeddings, Model, embed

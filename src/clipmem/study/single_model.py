@@ -8,12 +8,12 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from clipmem.base.atomic import write_json
+from clipmem.base.errors import require
 from clipmem.base.hashing import image_part, numbered
-from clipmem.base.images import Geometry
+from clipmem.base.paths import write_json
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.require import require
 from clipmem.base.tables import write_table
+from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import BLOCK, Pairs
 from clipmem.data.quarantine import Problem, write_quarantine
 from clipmem.models.embeddings import NO_DIRECTION, Model, embed
