@@ -1,4 +1,4 @@
-"""Write a data set without suspect pairs, or with other captions, in the format that it came in.
+"""Write a data set without suspect pairs, or with other captions, in the format that it came in, or as Parquet.
 
 The output is read again before it gets its name: a pair or record too many or too few is an error, and nothing is
 written. The input is only read.
@@ -61,13 +61,15 @@ def check_output(source: Source, out: Path) -> None:
 def write_cleaned(
     source: Source, out: Path, removed: Collection[str], captions: Mapping[str, str] | None = None
 ) -> Written:
-    """Write a copy of the data into the new folder `out`.
+    """Write a copy of the data into the new folder `out`: in the same format, or as Parquet with images.
+
+    Parquet has the columns of `export_pairs`, so every pair keeps its uid and the key of its record.
 
     Args:
         source: The data.
         out: A new or empty folder. An unfinished output of an earlier call is written anew.
         removed: Pairs to leave out, with other records of the same image and captions.
-        captions: New caption of pairs, by uid. Where the format cannot change captions, these pairs are left out.
+        captions: New caption of pairs, by uid.
 
     Raises:
         InputError: A uid is not in the data, no pair stays, or the place is wrong.
@@ -75,7 +77,6 @@ def write_cleaned(
     """
     check_output(source, out)
     change = {**(captions or {}), **dict.fromkeys(removed, "")}
-    change = change if source.correctable else dict.fromkeys(change, "")
     places, expected, gone = dict[str, str](), set[str](), 0
 
     def watch(record: Record) -> None:

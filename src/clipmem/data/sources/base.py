@@ -42,7 +42,6 @@ class Source(ABC):
         Settings: Its table in `[data]`, if it has one.
         uses: Keys of `[data]` that it uses, in addition to `source` and `path`.
         rank: Order of detection, lowest (most specific) first.
-        correctable: Whether `write_kept` can change captions.
         ledger: Counts and problems of the records; complete once `pairs` has returned.
         title: Name of the data in messages and documents: the path as the user gave it.
         table: The temporary file of a table in memory, or None.
@@ -53,7 +52,6 @@ class Source(ABC):
     Settings: ClassVar[type[Section] | None] = None
     uses: ClassVar[frozenset[str]] = frozenset()
     rank: ClassVar[int] = LAST
-    correctable: ClassVar[bool] = True
 
     def __init__(self, section: DataSection) -> None:
         self.section = section
@@ -132,7 +130,8 @@ class Source(ABC):
         Images keep their bytes, and unusable records stay.
 
         Returns:
-            The path to open, relative to the new folder; None if this source is not written, the default.
+            The path to open, relative to the new folder; None, the default, if this format is not written: the
+            pairs then become Parquet (see `write_cleaned`).
         """
         return None
 

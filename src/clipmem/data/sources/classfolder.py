@@ -6,7 +6,6 @@ from pathlib import Path
 from clipmem.base.require import require
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, Source, require_data
-from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.files import read_files
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe
 from clipmem.data.sources.records import Part, Record, examine_file
@@ -19,7 +18,6 @@ class ClassFolderSource(Source):
     """A folder of classes, each a folder of images."""
 
     summary = "Images in one folder per class, for evaluation."
-    correctable = False
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
@@ -48,14 +46,6 @@ class ClassFolderSource(Source):
         for file in sorted(self._root.iterdir()):
             if file.name[0] != "." and file.name.lower().endswith(IMAGE_ENDINGS) and file.is_file():
                 self.ledger.note(file.name, file.name, LOOSE)
-
-    def write_kept(self, cleaned: Cleaned) -> str:
-        """Copy the files that stay."""
-        loose = (file.name for file in sorted(self._root.iterdir()) if file.is_file() and file.name[0] != ".")
-        for name in (*loose, *(f"{label}/{name}" for label, one in self._classes.items() for name in one.all_files())):
-            if not cleaned.removes(name):
-                cleaned.copy(self._root / name, name)
-        return ""
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         """Return the bytes of these files."""

@@ -1,7 +1,6 @@
 """CSV, TSV and JSON lines with image paths, such as open_clip's `--train-data` with filepath and title."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 from clipmem.data.sources.base import SOURCES
 from clipmem.data.sources.cleaned import Cleaned
@@ -46,9 +45,15 @@ class CsvSource(TableSource):
         """Yield one record per line."""
         return table_rows(self.file, self.file.name, self.section, self.ledger, form=self.form)
 
-    def write_table(self, cleaned: Cleaned, file: Path, keep: Callable[[str], object]) -> None:
-        """Write the lines that stay, as they are."""
-        write_rows(self.file, file, self.section, cleaned, keep, form=self.form)
+    def write_kept(self, cleaned: Cleaned) -> str:
+        """Write the lines that stay, as they are, and copy the images that they name by relative paths."""
+        root = self.base / self._images
+
+        def keep(path: str) -> None:
+            cleaned.copy_image(root, path)
+
+        write_rows(self.file, cleaned.folder / self.file.name, self.section, cleaned, keep, form=self.form)
+        return self.file.name
 
 
 @SOURCES.register("jsonl")

@@ -3,14 +3,13 @@
 import os
 import posixpath
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from clipmem.base.require import require
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import Source, image_gone, require_data
-from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, parse_json
 from clipmem.data.sources.records import NO_IMAGE, NO_PATH, Part, Record, examine_file, read_file
 
@@ -82,16 +81,6 @@ class TableSource(FileSource):
         super().__init__(section)
         self.file = Path(section.path)
         require_data(self.file.is_file(), section, self.content)
-
-    def write_kept(self, cleaned: Cleaned) -> str:
-        """Write the table, and copy the images of its rows that it names by relative paths."""
-        root = self.base / self._images
-        self.write_table(cleaned, cleaned.folder / self.file.name, lambda path: cleaned.copy_image(root, path))
-        return self.file.name
-
-    @abstractmethod
-    def write_table(self, cleaned: Cleaned, file: Path, keep: Callable[[str], object]) -> None:
-        """Write the table to `file`, and call `keep` with the normalized path of each image that stays."""
 
     def document(self, *lists: str) -> list[list[dict[str, object]]]:
         """Parse the JSON file and return its lists of objects by name."""

@@ -3,15 +3,10 @@
 `data.split = "train"` includes `restval`, as in published models on these splits.
 """
 
-import json
 import posixpath
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
-from clipmem.base.atomic import atomic_write
 from clipmem.data.sources.base import SOURCES, require_split
-from clipmem.data.sources.cleaned import Cleaned, replaced
-from clipmem.data.sources.coco import normalized
 from clipmem.data.sources.files import TableSource, row_record
 from clipmem.data.sources.path_probe import PathProbe
 from clipmem.data.sources.records import Part, Record, listed_captions
@@ -47,17 +42,6 @@ class KarpathySource(TableSource):
             self.ledger.read += 1
             part = Part(f"image {image.get('imgid', number)}", listed_captions(image.get("sentences")))
             yield row_record(self.file.name, _path(image), part)
-
-    def write_table(self, cleaned: Cleaned, file: Path, keep: Callable[[str], object]) -> None:
-        """Write the document with the images that stay, those of other splits too."""
-        document = json.loads(self.file.read_bytes())
-        document["images"] = [one for one in document["images"] if not cleaned.removes(normalized(_path(one)))]
-        for image in document["images"]:
-            path = normalized(_path(image))
-            if path in cleaned.changes:
-                image["sentences"] = replaced(image["sentences"], cleaned.changes[path])
-            keep(path)
-        atomic_write(file, json.dumps(document).encode())
 
 
 def _path(image: dict[str, object]) -> object:

@@ -180,7 +180,7 @@ class RowSource(Source):
             self._cursor = _Cursor(self._files[number], self._columns.image)
         return self._cursor.value(row - self._begins[number])
 
-    def write_kept(self, cleaned: Cleaned) -> str:
+    def write_kept(self, cleaned: Cleaned) -> str | None:
         """Write the files with the rows that stay, and copy the images that they name by relative paths."""
         for begin, file in zip(self._begins, self._files, strict=False):
             changes = [cleaned.changes.get(f"{row}") for row in range(begin, begin + file.rows)]

@@ -149,39 +149,36 @@ def write_rows(
     form: str = "",
     folder: str = "",
 ) -> None:
-    """Write the rows of a table that stay (see `TableSource.write_table`); paths are relative to `folder`."""
-    if (form or original.suffix.lower()) != ".parquet":
-        lines = _lines(form or original.suffix.lower())(original, original.name, section, Ledger())
-        write_lines(lines, original, file, cleaned, keep, folder=folder)
+    """Write the rows of a table that stay to `file`, text in its encoding and as it is.
+
+    Args:
+        original: The table.
+        file: The new table.
+        section: The `[data]` section, which may name columns.
+        cleaned: Which rows change.
+        keep: Called with the normalized path of each image that stays, relative to `folder`.
+        form: The file extension of its format, if the name has another.
+        folder: The table's folder, relative to that of the data.
+    """
+    form = form or original.suffix.lower()
+    if form == ".parquet":
+        rows = ParquetRows(original)
+        columns = find_columns(rows.schema.names, section, what=f"{original}")
+        with atomic_file(file) as stream, rows.writer(stream) as writer:
+            for _, batch in rows.batches(rows.schema.names):
+                places = [_place(path, folder) for path in values_of(batch.column(columns.image))]
+                writer.write_batch(edited(batch, columns.captions, [cleaned.changes.get(place) for place in places]))
+                for place in places:
+                    if place and not cleaned.removes(place):
+                        keep(place)
         return
-    rows = ParquetRows(original)
-    columns = find_columns(rows.schema.names, section, what=f"{original}")
-    with atomic_file(file) as stream, rows.writer(stream) as writer:
-        for _, batch in rows.batches(rows.schema.names):
-            places = [_place(path, folder) for path in values_of(batch.column(columns.image))]
-            writer.write_batch(edited(batch, columns.captions, [cleaned.changes.get(place) for place in places]))
-            for place in places:
-                if place and not cleaned.removes(place):
-                    keep(place)
-
-
-def write_lines(
-    lines: Iterator[Line],
-    original: Path,
-    file: Path,
-    cleaned: Cleaned,
-    keep: Callable[[str], object],
-    *,
-    folder: str = "",
-) -> None:
-    """Write the lines that stay in the original's encoding (see `write_rows`)."""
     with original.open("rb") as opened:
         head = opened.read(3)
     encoding = text_encoding(head)
     marked = encoding == "utf-16" or head == codecs.BOM_UTF8
     encoder = codecs.getincrementalencoder(encoding if marked else "utf-8")("surrogateescape")
     with atomic_file(file) as stream:
-        for line in lines:
+        for line in _lines(form)(original, original.name, section, Ledger()):
             place = _place(line.row.reference, folder) if line.row else ""
             if place and cleaned.removes(place):
                 continue
