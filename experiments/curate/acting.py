@@ -54,8 +54,7 @@ from clipmem.curation.ranking import curate
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.sources import open_source
 from clipmem.functional import alignment, alignment_parts
-from clipmem.measure.identity import identity_of
-from clipmem.measure.retrieval import retrieve
+from clipmem.measure.retrieval import identity_of, retrieve
 from clipmem.mitigate.reweight import Reweight, neighbor_agreement
 from clipmem.models import openclip, passes
 from clipmem.models.means import Means, unit_means

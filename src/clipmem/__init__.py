@@ -3,19 +3,19 @@
 from typing import TYPE_CHECKING
 
 from clipmem._version import __version__
-from clipmem.base.lazy import names_of
+from clipmem.base import lazy
 
 if TYPE_CHECKING:  # at run time the names below are loaded when first used
     from clipmem import functional, mitigate
     from clipmem.base.errors import ClipmemError, InputError, RunError
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
-    from clipmem.report.comparison_page import compare
+    from clipmem.report.comparison import compare
     from clipmem.study.api import audit, evaluate, load_pairs, load_run, run, score
     from clipmem.study.curating import curate
     from clipmem.study.run import Run
     from clipmem.train.recorder import AlignmentRecorder
 
-# public name → its module; "" = a module of this package
+# public name → its module; `functional` and `mitigate` are modules of this package
 _HOMES = {
     "AlignmentRecorder": "clipmem.train.recorder",
     "ClipmemError": "clipmem.base.errors",
@@ -24,15 +24,13 @@ _HOMES = {
     "Run": "clipmem.study.run",
     "RunError": "clipmem.base.errors",
     "audit": "clipmem.study.api",
-    "compare": "clipmem.report.comparison_page",
+    "compare": "clipmem.report.comparison",
     "curate": "clipmem.study.curating",
     "dump_recipe": "clipmem.base.recipes",
     "evaluate": "clipmem.study.api",
-    "functional": "",
     "load_pairs": "clipmem.study.api",
     "load_recipe": "clipmem.base.recipes",
     "load_run": "clipmem.study.api",
-    "mitigate": "",
     "run": "clipmem.study.api",
     "score": "clipmem.study.api",
 }
@@ -59,7 +57,7 @@ __all__ = [
     "score",
 ]
 
-__getattr__ = names_of(__name__, _HOMES)
+__getattr__ = lazy(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

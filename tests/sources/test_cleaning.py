@@ -12,9 +12,8 @@ import pytest
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.hashing import file_sha256, pair_uid
 from clipmem.base.sections import DataSection
-from clipmem.data import cleaning
-from clipmem.data.cleaning import check_output, write_cleaned
-from clipmem.data.export import export_pairs
+from clipmem.data import export
+from clipmem.data.export import check_output, export_pairs, write_cleaned
 from clipmem.data.sources import emoji, open_source
 from clipmem.study.score_inputs import read_pairs
 from clipmem.testing.tiny import encoded_image
@@ -262,7 +261,7 @@ def test_a_killed_output_is_written_anew(tmp_path, monkeypatch):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(cleaning, "_check", kill)
+        patch.setattr(export, "_check", kill)
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a killed process cleans nothing up
         with pytest.raises(Killed):
             write_cleaned(source, tmp_path / "clean", uids[:1])

@@ -14,13 +14,12 @@ from tests.unit.test_train import PIXELS, N, data_of, plan_of, section, uid
 
 from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
-from clipmem.base.images import Geometry
 from clipmem.base.mitigations import CaptionVariantsSection, ImageVariantsSection
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import DataSection
 from clipmem.data.color import distort
-from clipmem.data.decoding import decode
+from clipmem.data.decoding import Geometry, decode
 from clipmem.data.sources import open_source
 from clipmem.data.views import draw_crops, pair_keys, render
 from clipmem.mitigate import Preparation, Training, wordings

@@ -13,8 +13,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
+from clipmem.base.errors import require
 from clipmem.base.paths import as_write_error, checked_path
-from clipmem.base.require import require
 
 _PROBE = 1 << 16
 _PARTIAL = ".clipmem-partial.tmp"

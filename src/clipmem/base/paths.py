@@ -7,8 +7,7 @@ import re
 from collections.abc import Generator
 from pathlib import Path
 
-from clipmem.base.errors import ClipmemError, InputError, RunError, shorten, shorten_text
-from clipmem.base.require import require
+from clipmem.base.errors import ClipmemError, InputError, RunError, require, shorten, shorten_text
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # errors of the machine; all others mean a wrong path

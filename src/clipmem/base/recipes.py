@@ -13,11 +13,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 
 from clipmem.base.declared import declared, key_of, known, load, plugins
-from clipmem.base.errors import InputError, shorten, shorten_text
-from clipmem.base.explain import explain
+from clipmem.base.errors import InputError, require, shorten, shorten_text
 from clipmem.base.mitigations import MitigateSection
-from clipmem.base.require import require
 from clipmem.base.section import Section as _Section
+from clipmem.base.section import explain
 from clipmem.base.sections import (
     DataSection,
     DejavuSection,

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from clipmem.base.declared import known
-from clipmem.base.errors import shorten
+from clipmem.base.errors import require, shorten
 from clipmem.base.paths import checked_path
-from clipmem.base.require import require
 from clipmem.base.section import (
     MOST_PAIRS,
     Count,

@@ -8,8 +8,7 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.atomic import atomic_file
-from clipmem.base.errors import InputError, shorten
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, require, shorten
 
 _UID = {"uid": pl.String}
 SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {

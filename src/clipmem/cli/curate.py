@@ -4,8 +4,8 @@ import shlex
 from pathlib import Path
 
 from clipmem import study
+from clipmem.base.errors import require
 from clipmem.base.progress import Reporter
-from clipmem.base.require import require
 from clipmem.cli.arguments import Budget, Device, Flag, ModelName, RunOrData
 from clipmem.cli.shell import Screen, command
 

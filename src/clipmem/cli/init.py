@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from clipmem import study
 from clipmem.base.atomic import atomic_write
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.cli.arguments import Flag, Settings
 from clipmem.cli.shell import command
 from clipmem.report.escape import visible

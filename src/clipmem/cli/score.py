@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from clipmem import study
+from clipmem.base.errors import require
 from clipmem.base.progress import Reporter
-from clipmem.base.require import require
 from clipmem.cli.arguments import (
     Count,
     DataOrUids,

@@ -11,15 +11,13 @@ from jaxtyping import Bool, Float64
 from pydantic import TypeAdapter
 from scipy.stats import rankdata
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, require, require_range
 from clipmem.base.hashing import numbered, same_words
 from clipmem.base.progress import Quiet, Reporter, by_work
-from clipmem.base.require import require, require_range
 from clipmem.curation.detectors import DETECTORS
 from clipmem.curation.detectors.base import lacks
 from clipmem.curation.evidence import Evidence, evidence_of
-from clipmem.curation.planting import PLANTINGS, plant
-from clipmem.curation.share import posterior, share_of
+from clipmem.curation.share import PLANTINGS, plant, posterior, share_of
 from clipmem.models.signals import Signals
 
 SMALLEST = 100

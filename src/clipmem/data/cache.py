@@ -10,8 +10,7 @@ from jaxtyping import UInt8
 
 from clipmem.base.atomic import atomic_file
 from clipmem.base.errors import InputError
-from clipmem.base.images import Interpolation, ResizeMode
-from clipmem.data.decoding import DecodeError, decode
+from clipmem.data.decoding import DecodeError, Interpolation, ResizeMode, decode
 
 _BLOCK = 512
 

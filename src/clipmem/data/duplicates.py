@@ -19,9 +19,8 @@ from jaxtyping import Bool, Float64, Int64, UInt8, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from clipmem.base.errors import shorten
+from clipmem.base.errors import require, require_range, shorten
 from clipmem.base.hashing import numbered
-from clipmem.base.require import require, require_range
 
 DISTANCE = 6  # of 64 hash bits
 CORRELATION = 0.98

@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float, Float64, Int, UInt8
 from torch import Tensor
 
 from clipmem.base.random import uniform
-from clipmem.data.transfer import send
 
 _TRIES = 10
 _SCRATCH = 2**20  # bytes of a block of images between the two passes: fits a core's cache
@@ -130,3 +129,10 @@ def normalize_pixels(
     shift = torch.tensor(mean, device=pixels.device).view(1, 3, 1, 1)
     scale = torch.tensor(std, device=pixels.device).view(1, 3, 1, 1)
     return (pixels.sub_(shift) if in_place else pixels - shift).div_(scale)
+
+
+def send(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return `tensor` on a device, from pinned memory if it is a GPU."""
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

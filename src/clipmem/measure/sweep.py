@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float64, Int, UInt8
 from torch import Tensor
 
+from clipmem.base.errors import require
 from clipmem.base.random import derive_seed
-from clipmem.base.require import require
 from clipmem.base.sections import LocalizeSection, TrainSection
 from clipmem.data.edits import text_views
 from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from clipmem.base.errors import require
 from clipmem.base.mitigations import ImageVariantsSection
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import Recipe
-from clipmem.base.require import require
 from clipmem.base.sections import TrainSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.color import distort

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from clipmem.base import manifest
-from clipmem.base.folder import RunFolder
+from clipmem.base.errors import require
+from clipmem.base.folder import RunFolder, refuse_other
 from clipmem.base.hashing import file_sha256, json_sha256
-from clipmem.base.job import refuse_other
 from clipmem.base.mitigations import InterpolateSection
 from clipmem.base.recipes import Recipe, flatten
-from clipmem.base.require import require
 from clipmem.mitigate.base import MITIGATIONS, Mitigation
 from clipmem.mitigate.parent import Parent
 from clipmem.models.start import Start

@@ -18,12 +18,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipmem.base.atomic import is_free
+from clipmem.base.errors import require
+from clipmem.base.folder import Job, cut, refuse_other
 from clipmem.base.hashing import data_fingerprint, json_sha256
-from clipmem.base.images import Geometry
-from clipmem.base.job import Job, cut, refuse_other
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.require import require
 from clipmem.base.sections import EmbedSection, TrainSection
+from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import BLOCK, Pairs
 from clipmem.data.quarantine import Problem, read_quarantine, write_quarantine
 from clipmem.models import given, passes

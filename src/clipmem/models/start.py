@@ -11,10 +11,9 @@ from typing import Any, cast
 
 from torch import nn
 
-from clipmem.base.errors import InputError
-from clipmem.base.images import Geometry
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, require
 from clipmem.base.sections import ModelSection, TrainSection
+from clipmem.data.decoding import Geometry
 from clipmem.models import adapters, given, names, openclip, parts
 from clipmem.models.parts import Part
 from clipmem.models.protocol import DualEncoder, TrainableEncoder, embedding_width

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipmem import report, study
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, near_names, require
 from clipmem.base.paths import as_read_error, checked_path
 from clipmem.base.progress import Reporter
 from clipmem.base.recipes import Overrides, Recipe, as_settings, load_recipe, recipe_from
-from clipmem.base.require import require
-from clipmem.base.suggest import near_names
 from clipmem.study.engines import check_name, is_first, open_engine, watch_launcher
 
 if TYPE_CHECKING:  # not before the arguments are checked
@@ -218,10 +216,10 @@ def evaluate(
         folder = _folder(run)
         if interpolate:
             require(data is None, "--interpolate", "a run and --data", "a run alone", "Omit --data.")
-            page, write = Path(out or folder / "interpolate" / "compared"), report.comparison_page.write_compared
+            page, write = Path(out or folder / "interpolate" / "compared"), report.comparison.write_compared
             runs = [folder, *study.stages.interpolate_run(folder, interpolate, reporter=reporter)]
             document = write(runs, page, along="mitigate.interpolate.alpha")
-            return study.evaluating.Evaluated(document, page / report.comparison_page.PAGE)
+            return study.evaluating.Evaluated(document, page / report.comparison.PAGE)
         section = None if data is None else study.opening.tested_section(data)
         return study.evaluating.evaluate_run(folder, data=section, name=name, reporter=reporter, **prompts)
     section = None if data is None else study.opening.tested_section(data)

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Bool, Float64, Int
 
 from clipmem.base.atomic import check_place, write_json
+from clipmem.base.errors import require
 from clipmem.base.folder import RunFolder
-from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import generator
-from clipmem.base.require import require
+from clipmem.data.decoding import Geometry
 from clipmem.data.edits import caption_edits
 from clipmem.data.pairs import Pairs
 from clipmem.data.sources import open_source
@@ -29,7 +29,7 @@ from clipmem.data.views import as_float, normalize_pixels
 from clipmem.models.embeddings import Model
 from clipmem.models.numerics import LONG, computing
 from clipmem.models.protocol import DualEncoder
-from clipmem.report.pareto import mean_over_seeds
+from clipmem.report.frontier import mean_over_seeds
 from clipmem.scoring.aligning import parts_of
 from clipmem.stats import membership
 from clipmem.stats.intervals import Interval

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import NamedTuple
 
+from clipmem.base.errors import require
 from clipmem.base.recipes import Recipe
-from clipmem.base.require import require
 from clipmem.models.names import PROXIES
 from clipmem.models.outline import outline_of
 from clipmem.models.start import Start

@@ -8,10 +8,9 @@ import polars as pl
 
 from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
-from clipmem.base.images import Geometry
 from clipmem.base.progress import Reporter
 from clipmem.data.cache import build_cache
-from clipmem.data.decoding import DecodeError
+from clipmem.data.decoding import DecodeError, Geometry
 from clipmem.data.quarantine import (
     Problem,
     ignored_sentence,

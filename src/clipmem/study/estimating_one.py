@@ -12,11 +12,11 @@ import polars as pl
 import torch
 
 from clipmem.base.atomic import atomic_write, check_new_table
+from clipmem.base.errors import require
 from clipmem.base.hashing import image_part, numbered
-from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.require import require
 from clipmem.base.tables import write_table
+from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import BLOCK, Pairs
 from clipmem.data.quarantine import Problem, write_quarantine
 from clipmem.models.embeddings import NO_DIRECTION, Model, embed

@@ -17,15 +17,14 @@ import polars as pl
 import torch
 
 from clipmem.base.atomic import write_json
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, require
 from clipmem.base.hashing import data_fingerprint
-from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe
-from clipmem.base.require import require
 from clipmem.base.sections import DataSection, EvaluateSection, shipped
 from clipmem.data.cache import build_cache, open_cache
+from clipmem.data.decoding import Geometry
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.pairs import Pairs
 from clipmem.data.sources import open_source
@@ -33,8 +32,8 @@ from clipmem.data.sources.base import Source
 from clipmem.data.sources.detect import detect
 from clipmem.measure.linear_probe import validation_part
 from clipmem.measure.over_seeds import Statistics
-from clipmem.measure.prompts import Prompts, read_templates
 from clipmem.measure.utility import PROBES, TestPairs, Utility
+from clipmem.measure.zero_shot import Prompts, read_templates
 from clipmem.mitigate import interpolate_weights
 from clipmem.models import given, passes
 from clipmem.models.embeddings import Model

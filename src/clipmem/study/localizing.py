@@ -8,11 +8,11 @@ from typing import Any
 import polars as pl
 
 from clipmem.base.declared import declared
+from clipmem.base.errors import require
 from clipmem.base.folder import SIDES, RunFolder
 from clipmem.base.hashing import json_sha256
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe
-from clipmem.base.require import require
 from clipmem.base.tables import write_parquet
 from clipmem.data.sources import open_source
 from clipmem.measure.localize import SETTINGS_FILE, LocalizeSettings, describe, localize, work

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from clipmem.base.declared import declared
-from clipmem.base.errors import InputError, shorten, shorten_text
+from clipmem.base.errors import InputError, require, shorten, shorten_text
 from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import file_sha256
-from clipmem.base.images import Geometry
 from clipmem.base.recipes import Recipe
-from clipmem.base.require import require
+from clipmem.data.decoding import Geometry
 from clipmem.models import given
 from clipmem.models.names import model_config
 from clipmem.models.protocol import DualEncoder, geometry_of

@@ -6,15 +6,14 @@ from typing import Any
 
 from clipmem import study
 from clipmem.base.atomic import atomic_write, check_place
+from clipmem.base.errors import require
 from clipmem.base.folder import RunFolder
 from clipmem.base.machine import check_device
 from clipmem.base.paths import check_readable
 from clipmem.base.recipes import Recipe, recipe_from
-from clipmem.base.require import require
 from clipmem.base.sections import DataSection, shipped
 from clipmem.data.sources import SOURCES, Data, open_data, open_source
-from clipmem.data.sources.base import Source
-from clipmem.data.sources.in_memory import TableFile, is_table
+from clipmem.data.sources.base import Source, TableFile, is_table
 from clipmem.models import address, names
 
 __all__ = ["Data", "RunFolder", "Source", "open_data", "open_pairs", "open_study", "section_of", "tested_section"]

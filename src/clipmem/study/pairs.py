@@ -7,19 +7,17 @@ from typing import Any
 import polars as pl
 
 from clipmem import study
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import InputError, did_you_mean, require, shorten
 from clipmem.base.folder import RunFolder
 from clipmem.base.progress import Reporter
 from clipmem.base.recipes import Overrides, as_settings, load_recipe
-from clipmem.base.require import require
 from clipmem.base.sections import SHIPPED, DataSection, shipped
-from clipmem.base.suggest import did_you_mean
 from clipmem.base.tables import write_table
 from clipmem.data.export import SHARD, export_pairs
-from clipmem.data.id_lists import write_ids
 from clipmem.data.inspection import inspect_source
 from clipmem.data.quarantine import left_out_sentence, quarantine_table, records_sentence, summarize
 from clipmem.data.sources import detect, open_source, reading_data
+from clipmem.data.user_tables import write_ids
 from clipmem.models import address
 from clipmem.models.names import model_config
 from clipmem.study.api import find_recipe

@@ -19,8 +19,7 @@ from typing import Any
 from loky import ProcessPoolExecutor
 from loky.process_executor import BrokenProcessPool
 
-from clipmem.base.errors import RunError
-from clipmem.base.require import require
+from clipmem.base.errors import RunError, require
 from clipmem.models import passes
 from clipmem.study import child, work
 from clipmem.study.child import Board

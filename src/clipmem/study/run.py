@@ -5,9 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from clipmem.base.errors import ClipmemError, InputError, shorten
-from clipmem.base.require import require
-from clipmem.base.suggest import did_you_mean
+from clipmem.base.errors import ClipmemError, InputError, did_you_mean, require, shorten
 from clipmem.report import run as reader
 from clipmem.report.gallery import ranked_candidates
 from clipmem.report.notebook import SHOWN, Html, Plots, pairs_html, run_html

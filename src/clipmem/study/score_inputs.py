@@ -14,12 +14,10 @@ from pydantic import AfterValidator, Field, ValidationError
 from torch import Tensor
 
 from clipmem.base.declared import known
-from clipmem.base.errors import InputError, shorten
-from clipmem.base.explain import explain
+from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import checked_path
 from clipmem.base.recipes import recipe_from
-from clipmem.base.require import require
-from clipmem.base.section import Count, NonNegative
+from clipmem.base.section import Count, NonNegative, explain
 from clipmem.base.sections import EmbedSection
 from clipmem.data.pairs import Pairs
 from clipmem.data.quarantine import Problem

@@ -23,11 +23,10 @@ import polars as pl
 import torch
 
 from clipmem.base import manifest
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, require
 from clipmem.base.folder import RunFolder
 from clipmem.base.machine import cores, memory, peak_memory, reset_peak_memory
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
-from clipmem.base.require import require
 from clipmem.data.cache import build_cache
 from clipmem.data.pairs import Pairs
 from clipmem.data.sources import open_source

@@ -11,20 +11,19 @@ from typing import Any, cast
 import polars as pl
 
 from clipmem.base import manifest
-from clipmem.base.errors import shorten
+from clipmem.base.errors import require, shorten
 from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import data_fingerprint
-from clipmem.base.images import Geometry
 from clipmem.base.paths import checked_path
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe, recipe_from
-from clipmem.base.require import require
 from clipmem.data.cache import open_cache
+from clipmem.data.decoding import Geometry
 from clipmem.data.duplicates import duplicate_groups
-from clipmem.data.objects import with_objects
-from clipmem.data.regime import regime_of
+from clipmem.data.inspection import regime_of
 from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
+from clipmem.data.user_tables import with_objects
 from clipmem.mitigate.base import Preparation, captions_in_training, edit, parents_of, prepare
 from clipmem.mitigate.parent import Parent, check_known
 from clipmem.report.gallery import gallery_uids

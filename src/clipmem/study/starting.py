@@ -7,9 +7,9 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import Overrides, Recipe, as_settings, dump_recipe, load_recipe, recipe_from
 from clipmem.base.sections import SplitSection
 from clipmem.data.inspection import ImageSample, sample_images
-from clipmem.data.roles import roles_of
 from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES, assign_roles
+from clipmem.data.user_tables import roles_of
 from clipmem.report.escape import visible
 from clipmem.study.api import find_recipe
 from clipmem.study.pairs import find_data

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
+from clipmem.base.errors import require
 from clipmem.base.folder import RunFolder
 from clipmem.base.progress import Reporter
 from clipmem.base.random import generator
 from clipmem.base.recipes import Overrides, Recipe, as_settings
-from clipmem.base.require import require
 from clipmem.models.signals import Signals
 from clipmem.scoring.estimators import ESTIMATORS
 from clipmem.stats.reliability import DRAWS, correlation, reliability

@@ -13,8 +13,7 @@ from torch.utils import deterministic
 
 from clipmem.base import machine
 from clipmem.base.errors import InputError
-from clipmem.base.folder import RunFolder
-from clipmem.base.job import refuse_other
+from clipmem.base.folder import RunFolder, refuse_other
 from clipmem.mitigate.base import Training, hooks_of, ready_model
 from clipmem.models import passes
 from clipmem.models.numerics import keep_memory

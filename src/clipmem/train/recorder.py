@@ -18,7 +18,7 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from clipmem.base.atomic import atomic_file
-from clipmem.base.require import require, require_range
+from clipmem.base.errors import require, require_range
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.hooks import Hook, Kind, Moment
 

@@ -7,12 +7,12 @@ from jaxtyping import Float64
 
 from clipmem.curation.detectors.base import DETECTORS, Detector, Need, embeddings_of
 from clipmem.models.signals import Signals
-from clipmem.stats.contrast import contrast
+from clipmem.stats.similarity import contrast
 
 
 @DETECTORS.register("s-cliploss")
 class ScaledLoss(Detector):
-    """Minus s-CLIPLoss (Wang et al., NeurIPS 2024), see `clipmem.stats.contrast`."""
+    """Minus s-CLIPLoss (Wang et al., NeurIPS 2024), see `clipmem.stats.similarity`."""
 
     summary = "s-CLIPLoss (Wang et al., NeurIPS 2024): similarity against that to all other images and captions"
     needs: ClassVar[frozenset[Need]] = frozenset({"embeddings"})

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from clipmem import _version
-from clipmem.base.errors import shorten
+from clipmem.base.errors import require, shorten
 from clipmem.base.hashing import json_sha256
 from clipmem.base.recipes import recipe_from
-from clipmem.base.require import require
 from clipmem.base.sections import SHIPPED, DataSection, shipped
 from clipmem.data.sources import (
     classfolder,

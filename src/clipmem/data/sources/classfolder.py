@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, Source, require_data
 from clipmem.data.sources.files import read_files

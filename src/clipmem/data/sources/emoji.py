@@ -8,8 +8,8 @@ from importlib.resources import as_file, files
 
 import polars as pl
 
+from clipmem.base.errors import require
 from clipmem.base.hashing import ImageHash
-from clipmem.base.require import require
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, Source
 from clipmem.data.sources.records import Part, Record

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import Source, image_gone, require_data
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, parse_json

@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from clipmem.base.errors import require
 from clipmem.base.hashing import ImageHash
-from clipmem.base.require import require
 from clipmem.base.sections import DataSection, FlawsSection
 from clipmem.data.decoding import DecodeError, decode, read_header
 from clipmem.data.sources.base import Source
-from clipmem.data.sources.columns import Columns
-from clipmem.data.sources.records import Part, Record, caption_problem
+from clipmem.data.sources.records import Columns, Part, Record, caption_problem
 
 VAGUE, DISTORTED = " (vague)", " (distorted)"
 _TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)

@@ -3,14 +3,12 @@ r"""Text files of Flickr8k and Flickr30k: `NAME#0<TAB>CAPTION`, `NAME| 0| CAPTIO
 import re
 from collections.abc import Iterator
 
-from clipmem.base.errors import shorten
-from clipmem.base.require import require
+from clipmem.base.errors import require, shorten
 from clipmem.data.sources.base import SOURCES
-from clipmem.data.sources.columns import CAPTIONS, IMAGES
+from clipmem.data.sources.csv_table import OPEN_QUOTE, csv_lines, long_fields, open_text, split_line
 from clipmem.data.sources.files import TableSource, row_record
 from clipmem.data.sources.path_probe import PathProbe
-from clipmem.data.sources.records import Part, Record
-from clipmem.data.sources.text_tables import OPEN_QUOTE, csv_lines, long_fields, open_text, split_line
+from clipmem.data.sources.records import CAPTIONS, IMAGES, Part, Record
 
 BROKEN_LINE = "line without an image and a caption"
 _NAME = r"[^\t,|#:]+\.(?:jpe?g|png|webp|gif|bmp|tiff?)"

@@ -12,16 +12,13 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clipmem.base.errors import InputError, shorten
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, Source, open_named, require_split
-from clipmem.data.sources.columns import KEYS
 from clipmem.data.sources.detect import detect
 from clipmem.data.sources.path_probe import PathProbe
-from clipmem.data.sources.records import Record
-from clipmem.data.sources.row_files import ArrowRows
-from clipmem.data.sources.rows import RowSource
+from clipmem.data.sources.records import KEYS, Record
+from clipmem.data.sources.rows import ArrowRows, RowSource
 
 PREFIXES = ("hf-hub:", "hf://datasets/")
 _NAME = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?")

@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.base.sections import DataSection
-from clipmem.data.sources.base import SOURCES, require_split
-from clipmem.data.sources.cleaned import Cleaned
-from clipmem.data.sources.columns import KEYS
+from clipmem.data.sources.base import SOURCES, Cleaned, require_split
 from clipmem.data.sources.path_probe import PathProbe, parse_json
-from clipmem.data.sources.records import read_file
-from clipmem.data.sources.row_files import ArrowRows
-from clipmem.data.sources.rows import RowSource
+from clipmem.data.sources.records import KEYS, read_file
+from clipmem.data.sources.rows import ArrowRows, RowSource
 
 _AGAIN = "Save the data set again."
 

@@ -18,13 +18,10 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from clipmem.base.atomic import atomic_file, write_json
-from clipmem.base.errors import InputError
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, require
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import MAX_BYTES
-from clipmem.data.sources.base import SOURCES, Source, image_gone, require_data
-from clipmem.data.sources.cleaned import Cleaned
-from clipmem.data.sources.columns import KEYS, KeysSeen, about, named_columns
+from clipmem.data.sources.base import SOURCES, Cleaned, Source, image_gone, require_data
 from clipmem.data.sources.imagefolder import (
     BROKEN_JSON,
     MOST_TEXT,
@@ -35,13 +32,17 @@ from clipmem.data.sources.imagefolder import (
 )
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PACKED, PathProbe, parse_json
 from clipmem.data.sources.records import (
+    KEYS,
     MANY_BYTES,
     NO_CAPTION,
     NO_IMAGE,
+    KeysSeen,
     Part,
     Record,
+    about,
     examine,
     listed_captions,
+    named_columns,
     read_file,
 )
 from clipmem.data.sources.tar import Member, TarError, copy_members, is_tar, members

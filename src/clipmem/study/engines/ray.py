@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipmem.base.errors import ClipmemError, InputError, RunError
+from clipmem.base.errors import ClipmemError, InputError, RunError, require
 from clipmem.base.machine import cores
-from clipmem.base.require import require
 from clipmem.models import passes
 from clipmem.study import pool, work
 from clipmem.study.child import BOARDS, Board
