@@ -264,7 +264,7 @@ def _check(out: Path, expected: set[str], found: set[str], records: tuple[int, i
 
 def _opened(source: Source, path: Path, *, same: bool) -> Source:
     """Open the output as the input was opened; exported Parquet has columns of its own."""
-    kept = source.section if same else DataSection.model_validate({})
+    kept = source.section if same else DataSection()
     name = source.name if same else "parquet"
     return SOURCES[name](kept.model_copy(update={"path": f"{path}", "image_root": "", "source": name}))
 

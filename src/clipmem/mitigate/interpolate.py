@@ -87,7 +87,7 @@ class Interpolation(Mitigation):
         if not path:
             return None
         folder, what = RunFolder(path), f"[mitigate.interpolate] run = {path!r}"
-        plain = recipe.mitigate.model_copy(update={"interpolate": InterpolateSection()})  # pyright: ignore[reportCallIssue]
+        plain = recipe.mitigate.model_copy(update={"interpolate": InterpolateSection()})
         recipes = folder.recipe(), recipe.model_copy(update={"mitigate": plain})
         there, now = ({key: v for key, v in flatten(one).items() if key.startswith(_SAME)} for one in recipes)
         hint = "Use the recipe of that run, with other [mitigate.interpolate], [embed], [score] or [evaluate] only."

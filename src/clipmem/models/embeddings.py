@@ -37,7 +37,7 @@ NO_DIRECTION = "zero or non-finite embedding"
 QUARANTINE = "quarantine.parquet"
 CHUNK = 1024  # pairs whose embeddings are in memory at a time
 _BLOCKS = 8  # of decoded images in a part
-_CROPS = TrainSection()  # pyright: ignore[reportCallIssue]  default crops of a study
+_CROPS = TrainSection()  # default crops of a study
 
 
 @dataclass(eq=False)

@@ -21,8 +21,7 @@ from clipmem.base.declared import own_settings
 from clipmem.base.errors import InputError, did_you_mean, require, shorten
 from clipmem.base.paths import reading
 from clipmem.base.registry import Registry
-from clipmem.base.section import Section
-from clipmem.base.sections import DataSection
+from clipmem.base.sections import DataSection, Section
 from clipmem.data.quarantine import Ledger, Problem, source_name
 from clipmem.data.sources.path_probe import PathProbe
 from clipmem.data.sources.records import Columns, Record, collect

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from clipmem.base.errors import InputError, require
 from clipmem.base.registry import Registry
-from clipmem.base.section import Section
-from clipmem.base.sections import TrainSection
+from clipmem.base.sections import Section, TrainSection
 from clipmem.models.numerics import computing
 from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.distributed import ALONE, World
