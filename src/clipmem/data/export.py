@@ -9,7 +9,7 @@ import itertools
 import json
 import tarfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import DecodeError, decode, read_header
 from clipmem.data.quarantine import source_name
-from clipmem.data.sources.base import SOURCES, Cleaned, Source
+from clipmem.data.sources.base import SOURCES, Cleaned, Source, Wrapped
 from clipmem.data.sources.records import Part, Record
 
 FORMATS = ("webdataset", "parquet", "imagefolder")
@@ -269,16 +269,16 @@ def _opened(source: Source, path: Path, *, same: bool) -> Source:
     return SOURCES[name](kept.model_copy(update={"path": f"{path}", "image_root": "", "source": name}))
 
 
-class _Changed(Source):
+class _Changed(Wrapped):
     """A source without some pairs, and with other captions; unusable records stay in the list of problems."""
 
     def __init__(self, source: Source, change: Mapping[str, str]) -> None:
-        self._source, self._change = source, change
-        self.section, self.settings, self.ledger = source.section, source.settings, source.ledger
+        super().__init__(source, source.section)
+        self._change = change
 
     def records(self) -> Iterator[Record]:
         """Yield the records that stay."""
-        for record in self._source.records():
+        for record in self.source.records():
             change = self._change.get(record.uid())
             if change == "":
                 self.ledger.read -= len(record.parts)
@@ -286,11 +286,3 @@ class _Changed(Source):
             if change:
                 record.parts = [Part(part.key, [change]) for part in record.parts]
             yield record
-
-    def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the encoded images."""
-        return self._source.read(references)
-
-    def storage_order(self, references: Sequence[str]) -> list[int]:
-        """Return the source's order."""
-        return self._source.storage_order(references)

@@ -226,6 +226,30 @@ class Source(ABC):
         return []
 
 
+class Wrapped(Source):
+    """A source on top of another one, with its records and images."""
+
+    def __init__(self, source: Source, section: DataSection) -> None:
+        self.source, self.section = source, section
+        self.settings, self.ledger, self.title, self.table = source.settings, source.ledger, source.title, source.table
+
+    @property
+    def columns(self) -> Columns | None:
+        return self.source.columns
+
+    def records(self) -> Iterator[Record]:
+        return self.source.records()
+
+    def read(self, references: Sequence[str]) -> list[bytes]:
+        return self.source.read(references)
+
+    def storage_order(self, references: Sequence[str]) -> list[int]:
+        return self.source.storage_order(references)
+
+    def credits(self) -> list[str]:
+        return self.source.credits()
+
+
 SOURCES: Registry[Source] = Registry("data source", Source, group="sources")  # pyright: ignore[reportAbstractUsage]
 
 

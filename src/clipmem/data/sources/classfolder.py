@@ -48,7 +48,6 @@ class ClassFolderSource(Source):
                 self.ledger.note(file.name, file.name, LOOSE)
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the bytes of these files."""
         return read_files(self._root, references)
 
 

@@ -24,7 +24,6 @@ class CocoSource(TableSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a JSON object with images and annotations, the first of which has a caption."""
         document = probe.document
         if all(f'"{key}"' in probe.large_json for key in ("images", "file_name", "image_id", "caption")):
             return _FOUND
@@ -35,7 +34,6 @@ class CocoSource(TableSource):
         return _FOUND if isinstance(first, dict) and "caption" in first else ""
 
     def rows(self) -> Iterator[Record]:
-        """Yield one record per annotation, then the images without annotations."""
         images, annotations = self.document("images", "annotations")
         names: dict[str, object] = {}
         for image in images:

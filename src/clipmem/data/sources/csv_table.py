@@ -51,7 +51,6 @@ class CsvSource(TableSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a text file whose first line has an image and a caption column."""
         found = header_columns(probe.lines[0], probe.section) if probe.is_file and probe.lines else None
         if found is None:
             return ""
@@ -61,7 +60,6 @@ class CsvSource(TableSource):
 
     @property
     def columns(self) -> Columns | None:
-        """The columns of the header."""
         names = self._names(PathProbe(str(self.file), self.section))
         return find_columns(names, self.section, what=str(self.file)) if names else None
 
@@ -70,7 +68,6 @@ class CsvSource(TableSource):
         return found[1] if found else []
 
     def rows(self) -> Iterator[Record]:
-        """Yield one record per line."""
         return table_rows(self.file, self.file.name, self.section, self.ledger, form=self.form)
 
     def write_kept(self, cleaned: Cleaned) -> str:
@@ -94,7 +91,6 @@ class JsonLinesSource(CsvSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a text file whose first line is a JSON object with an image and a caption."""
         image, caption = recognized(_first_object(probe), probe.section)
         return f"JSON lines with {image!r} and {caption!r}" if image and caption else ""
 

@@ -83,11 +83,9 @@ class EmojiSource(Source):
             )
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the WebP bytes of the images with these ids."""
         return [self._bytes[reference] for reference in references]
 
     def credits(self) -> list[str]:
-        """Return the artists' attributions and licenses."""
         return [
             *self.pairs()["credit"].unique().sort(),
             "Captions: Unicode CLDR (Unicode-3.0), emojibase, emojilib, gemoji, emoji-datasource (MIT), WordNet 3.0.",

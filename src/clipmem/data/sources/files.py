@@ -64,11 +64,9 @@ class FileSource(Source):
         return posixpath.normpath(os.path.relpath(found, self.base).replace(os.sep, "/"))
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the bytes of these files."""
         return read_files(self.base, references)
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
-        """Return the positions sorted by path."""
         return sorted(range(len(references)), key=references.__getitem__)
 
 

@@ -34,13 +34,11 @@ class FlickrSource(TableSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a text file in one of the dialects, with or without a header."""
         dialect = dialect_of(probe.lines) if probe.is_file else ""
         begins = dialect and (_DIALECTS[dialect].fullmatch(probe.lines[0]) or _is_header(probe.lines[0]))
         return f"lines of {dialect}" if begins else ""
 
     def rows(self) -> Iterator[Record]:
-        """Yield one record per line."""
         dialect = dialect_of(PathProbe(str(self.file)).lines) or "NAME,CAPTION"
         pattern, source, quoted = _DIALECTS[dialect], self.file.name, dialect in _QUOTED
 

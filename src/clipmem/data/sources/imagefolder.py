@@ -53,7 +53,6 @@ class ImageFolderSource(FileSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a folder with a metadata file, or with a text or JSON file per image."""
         if probe.is_file and probe.path.name in METADATA:
             return f"the file {probe.path.name} of an imagefolder"
         if not probe.is_dir:
@@ -104,7 +103,6 @@ class ImageFolderSource(FileSource):
         return ""
 
     def rows(self) -> Iterator[Record]:
-        """Yield the rows of the metadata files, or one row per image."""
         probe = PathProbe(str(self._folder / self.section.split))
         files, tables, images, texts = self._files(probe)
         if tables:

@@ -23,7 +23,6 @@ class KarpathySource(TableSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a JSON object with images, the first of which has sentences."""
         if '"sentences"' in probe.large_json and '"images"' in probe.large_json:
             return "JSON of images with sentences"
         images = probe.document.get("images") if isinstance(probe.document, dict) else None
@@ -31,7 +30,6 @@ class KarpathySource(TableSource):
         return "JSON of images with sentences" if isinstance(first, dict) and "sentences" in first else ""
 
     def rows(self) -> Iterator[Record]:
-        """Yield one record per image of the split."""
         [images] = self.document("images")
         split = self.section.split
         require_split(split, {_split(image) for image in images} | {"train"})

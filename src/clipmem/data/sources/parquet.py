@@ -40,7 +40,6 @@ class ParquetSource(RowSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a Parquet file with an image and a caption column, or a folder of them."""
         if probe.is_dir:
             named = probe.with_suffix(".parquet")
             columns = _image_columns(probe.path / named[0], probe.section) if named else ()

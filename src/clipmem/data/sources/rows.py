@@ -176,7 +176,6 @@ class RowSource(Source):
 
     @property
     def columns(self) -> Columns:
-        """The columns of all files."""
         return self._columns
 
     def records(self) -> Iterator[Record]:
@@ -282,7 +281,6 @@ class RowSource(Source):
         return str(self._base)
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the encoded images of these rows."""
         found: dict[int, bytes] = {}
         for position in self.storage_order(references):
             data, _ = self._image(self._value(int(references[position])))
@@ -327,7 +325,6 @@ class RowSource(Source):
                 cleaned.copy_image(Path(self._root), path)
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
-        """Return the positions sorted by row."""
         return sorted(range(len(references)), key=lambda k: int(references[k]))
 
 

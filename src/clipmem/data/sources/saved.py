@@ -28,7 +28,6 @@ class SavedSource(RowSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a folder with dataset_dict.json or state.json, or an Arrow file."""
         if probe.is_dir:
             named = next((name for name in ("dataset_dict.json", "state.json") if (probe.path / name).is_file()), "")
             return f"a folder with {named}, saved by datasets" if named else ""

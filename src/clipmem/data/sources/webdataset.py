@@ -136,7 +136,6 @@ class WebdatasetSource(Source):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a tar, a range or list of tars, or a folder of tars."""
         if probe.is_file:
             return "a tar" if is_tar(probe.head) else ""
         if probe.is_dir:
@@ -305,7 +304,6 @@ class WebdatasetSource(Source):
             self.ledger.note(shard, f"{found:,} of {expected:,}", FEWER)
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the bytes of these members; each tar is opened once."""
         found: dict[int, bytes] = {}
         opened, stream = "", None
         with contextlib.ExitStack() as stack:
@@ -321,7 +319,6 @@ class WebdatasetSource(Source):
         return [found[position] for position in range(len(references))]
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
-        """Return the positions sorted by shard and offset."""
         rank = {name: number for number, name in enumerate(self._shards)}
         places = [_place(reference) for reference in references]
         return sorted(range(len(places)), key=lambda k: (rank.get(places[k][0], -1), places[k][1]))
