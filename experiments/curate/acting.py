@@ -42,9 +42,9 @@ import polars as pl
 import torch
 from threadpoolctl import threadpool_limits
 
-from clipmem.base.atomic import write_json
 from clipmem.base.hashing import image_part
 from clipmem.base.mitigations import ReweightSection
+from clipmem.base.paths import write_json
 from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe, load_recipe
 from clipmem.base.sections import DataSection

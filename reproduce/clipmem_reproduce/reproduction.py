@@ -6,11 +6,11 @@ from typing import Any
 
 import clipmem
 from clipmem import Recipe
-from clipmem.base.atomic import is_free, write_json
 from clipmem.base.errors import require, require_one_of
 from clipmem.base.folder import Job, RunFolder, refuse_other
 from clipmem.base.machine import check_device, cores
 from clipmem.base.manifest import recipe_hash
+from clipmem.base.paths import is_free, write_json
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Overrides
 from clipmem.data.sources import open_source

@@ -1,8 +1,8 @@
 r"""Small examples of what `clipmem.data` has inside; pytest runs them.
 
-`clipmem.data.color`:
+`clipmem.data.views`:
 
-    >>> from clipmem.data.color import *
+    >>> from clipmem.data.views import *
     >>> drawn = draw_colors(np.array([7], dtype=np.uint64), seed=1, strength=0.0, gray=0.0, blur=1.0)
     >>> drawn.jitter.item(), drawn.gray.item(), drawn.blur.item()
     (False, False, True)
@@ -35,9 +35,9 @@ r"""Small examples of what `clipmem.data` has inside; pytest runs them.
     >>> a == c != b
     True
 
-`clipmem.data.edits`:
+`clipmem.data.views`:
 
-    >>> from clipmem.data.edits import *
+    >>> from clipmem.data.views import *
     >>> caption_edits("red square", "00" * 16, count=3) == caption_edits("red square", "00" * 16, count=3)
     True
     >>> caption_edits("a", "00" * 16, count=3)

@@ -18,10 +18,9 @@ from clipmem.base.mitigations import CaptionVariantsSection, ImageVariantsSectio
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import DataSection
-from clipmem.data.color import distort
 from clipmem.data.decoding import Geometry, decode
 from clipmem.data.sources import open_source
-from clipmem.data.views import draw_crops, pair_keys, render
+from clipmem.data.views import distort, draw_crops, pair_keys, render
 from clipmem.mitigate import Preparation, Training, wordings
 from clipmem.mitigate.caption_variants import CaptionVariants, choose_variant, variants_of
 from clipmem.mitigate.image_variants import ImageVariants

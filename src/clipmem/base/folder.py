@@ -15,11 +15,18 @@ from typing import Any
 import polars as pl
 from filelock import FileLock, Timeout
 
-from clipmem.base.atomic import atomic_write, explain_write_errors, is_free, make_folder, write_json
 from clipmem.base.declared import declared
 from clipmem.base.errors import InputError, RunError, require, shorten
 from clipmem.base.hashing import file_sha256
-from clipmem.base.paths import checked_path, reading
+from clipmem.base.paths import (
+    atomic_write,
+    checked_path,
+    explain_write_errors,
+    is_free,
+    make_folder,
+    reading,
+    write_json,
+)
 from clipmem.base.recipes import Recipe, flatten, load_recipe
 from clipmem.base.tables import read_table, write_table
 

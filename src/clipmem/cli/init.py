@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from clipmem import study
-from clipmem.base.atomic import atomic_write
 from clipmem.base.errors import require
+from clipmem.base.paths import atomic_write
 from clipmem.cli.arguments import Flag, Settings
 from clipmem.cli.shell import command
 from clipmem.report.escape import visible

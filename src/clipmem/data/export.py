@@ -17,8 +17,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipmem.base.atomic import atomic_file, atomic_folder, check_place, is_free
 from clipmem.base.errors import InputError, RunError, require, require_one_of, shorten
+from clipmem.base.paths import atomic_file, atomic_folder, check_place, is_free
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import DecodeError, decode, read_header

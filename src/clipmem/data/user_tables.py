@@ -20,9 +20,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Shaped
 
-from clipmem.base.atomic import atomic_write
 from clipmem.base.errors import InputError, did_you_mean, require, require_columns, require_one_of, shorten
-from clipmem.base.paths import as_read_error
+from clipmem.base.paths import as_read_error, atomic_write
 
 ROLES = ("shared", "candidate", "independent", "external")
 COLUMNS = ("uid", "objects")

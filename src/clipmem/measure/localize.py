@@ -16,8 +16,7 @@ from clipmem.base.hashing import json_sha256
 from clipmem.base.random import derive_seed, generator
 from clipmem.base.tables import write_parquet
 from clipmem.measure import towers
-from clipmem.measure.hooks import TOWERS
-from clipmem.measure.sweep import Distances, Points, ViewSettings, members
+from clipmem.measure.sweep import TOWERS, Distances, Points, ViewSettings, members
 from clipmem.measure.units import CLASSMEM, LAYERMEM, UNITMEM, layer_table, sweep_model, tower_sslmem
 from clipmem.models import passes
 from clipmem.models.protocol import DualEncoder

@@ -20,8 +20,7 @@ from jaxtyping import Bool, Float64, Int
 
 from clipmem.base.errors import require_range
 from clipmem.measure import LocalMeasure
-from clipmem.measure.hooks import TOWERS, UNIT_KINDS, Site
-from clipmem.measure.sweep import Block, Distances, Points, ViewSettings, blocks
+from clipmem.measure.sweep import TOWERS, UNIT_KINDS, Block, Distances, Points, Site, ViewSettings, blocks
 from clipmem.models.protocol import DualEncoder
 from clipmem.stats.comparisons import holm, welch
 from clipmem.stats.intervals import crossed_mean

@@ -21,9 +21,8 @@ from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import Recipe
 from clipmem.base.sections import TrainSection
 from clipmem.data.cache import build_cache, open_cache
-from clipmem.data.color import distort
 from clipmem.data.decoding import DecodeError
-from clipmem.data.views import Crops, draw_crops, render
+from clipmem.data.views import Crops, distort, draw_crops, render
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
 from clipmem.mitigate.caption_variants import choose_variant
 from clipmem.train.hooks import Moment

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from clipmem.base.atomic import atomic_write, make_folder
 from clipmem.base.errors import InputError, did_you_mean, require, shorten
+from clipmem.base.paths import atomic_write, make_folder
 from clipmem.base.sections import LoraSection
 from clipmem.models import extras, parts
 from clipmem.models.protocol import DualEncoder, TrainableEncoder

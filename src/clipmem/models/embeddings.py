@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipmem.base.atomic import is_free
 from clipmem.base.errors import require
 from clipmem.base.folder import Job, cut, refuse_other
 from clipmem.base.hashing import data_fingerprint, json_sha256
+from clipmem.base.paths import is_free
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import Geometry

@@ -21,8 +21,8 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from clipmem.base.atomic import atomic_write, make_folder
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.paths import atomic_write, make_folder
 from clipmem.data.decoding import Geometry, Interpolation, ResizeMode
 from clipmem.models import extras, hub, openclip, tokenizers
 from clipmem.models.protocol import three

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from clipmem.base.atomic import is_free, write_json
 from clipmem.base.errors import require, require_one_of
+from clipmem.base.paths import is_free, write_json
 from clipmem.base.tables import write_parquet
 from clipmem.report.fairness import check_fair, common, differing, notes
 from clipmem.report.figures import standalone

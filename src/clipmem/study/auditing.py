@@ -16,16 +16,15 @@ import polars as pl
 import torch
 from jaxtyping import Bool, Float64, Int
 
-from clipmem.base.atomic import check_place, write_json
 from clipmem.base.errors import require
 from clipmem.base.folder import RunFolder
+from clipmem.base.paths import check_place, write_json
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import generator
 from clipmem.data.decoding import Geometry
-from clipmem.data.edits import caption_edits
 from clipmem.data.pairs import Pairs
 from clipmem.data.sources import open_source
-from clipmem.data.views import as_float, normalize_pixels
+from clipmem.data.views import as_float, caption_edits, normalize_pixels
 from clipmem.models.embeddings import Model
 from clipmem.models.numerics import LONG, computing
 from clipmem.models.protocol import DualEncoder

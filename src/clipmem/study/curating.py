@@ -20,16 +20,15 @@ import polars as pl
 
 from clipmem._version import __version__
 from clipmem.base import manifest
-from clipmem.base.atomic import check_place, write_json
 from clipmem.base.errors import require
 from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import data_fingerprint, file_sha256, json_sha256
 from clipmem.base.marks import latest_marks
+from clipmem.base.paths import check_place, write_json
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.tables import write_parquet
-from clipmem.curation.marks import apply_marks
-from clipmem.curation.ranking import SMALLEST, Curation, counted, ordered
+from clipmem.curation.ranking import SMALLEST, Curation, apply_marks, counted, ordered
 from clipmem.curation.ranking import curate as rank
 from clipmem.data.export import Written, check_output, write_cleaned
 from clipmem.data.pairs import Pairs

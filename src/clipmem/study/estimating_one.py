@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 import torch
 
-from clipmem.base.atomic import atomic_write, check_new_table
 from clipmem.base.errors import require
 from clipmem.base.hashing import image_part, numbered
+from clipmem.base.paths import atomic_write, check_new_table
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.tables import write_table
 from clipmem.data.decoding import Geometry

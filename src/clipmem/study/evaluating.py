@@ -16,9 +16,9 @@ import numpy as np
 import polars as pl
 import torch
 
-from clipmem.base.atomic import write_json
 from clipmem.base.errors import InputError, require
 from clipmem.base.hashing import data_fingerprint
+from clipmem.base.paths import write_json
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from clipmem import study
-from clipmem.base.atomic import atomic_write, check_place
 from clipmem.base.errors import require
 from clipmem.base.folder import RunFolder
 from clipmem.base.machine import check_device
-from clipmem.base.paths import check_readable
+from clipmem.base.paths import atomic_write, check_place, check_readable
 from clipmem.base.recipes import Recipe, recipe_from
 from clipmem.base.sections import DataSection, shipped
 from clipmem.data.sources import SOURCES, Data, open_data, open_source

@@ -12,10 +12,10 @@ import polars as pl
 import torch
 
 from clipmem._version import __version__
-from clipmem.base.atomic import atomic_write, check_new_table
 from clipmem.base.errors import ClipmemWarning, InputError, require, shorten
 from clipmem.base.folder import Job, refuse_other
 from clipmem.base.hashing import data_fingerprint, file_sha256
+from clipmem.base.paths import atomic_write, check_new_table
 from clipmem.base.progress import Reporter
 from clipmem.base.tables import read_table, write_table
 from clipmem.data.pairs import Pairs

@@ -20,8 +20,7 @@ from clipmem.base.errors import RunError, require
 from clipmem.base.hashing import json_sha256
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.sections import TrainSection
-from clipmem.data.color import distort
-from clipmem.data.views import Crops, draw_crops, normalize_pixels, pair_keys, render, send
+from clipmem.data.views import Crops, distort, draw_crops, normalize_pixels, pair_keys, render, send
 from clipmem.models.numerics import check_compiler, multiplying
 from clipmem.models.parts import rate_factors
 from clipmem.models.protocol import TrainableEncoder

@@ -16,10 +16,9 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from clipmem.base.atomic import explain_write_errors, make_folder
 from clipmem.base.declared import own_settings
 from clipmem.base.errors import InputError, did_you_mean, require, shorten
-from clipmem.base.paths import reading
+from clipmem.base.paths import explain_write_errors, make_folder, reading
 from clipmem.base.registry import Registry
 from clipmem.base.sections import DataSection, Section
 from clipmem.data.quarantine import Ledger, Problem, source_name

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipmem.base.atomic import atomic_file
 from clipmem.base.errors import InputError, require, shorten
+from clipmem.base.paths import atomic_file
 from clipmem.base.sections import DataSection
 from clipmem.data.quarantine import Ledger
 from clipmem.data.sources.base import SOURCES, Cleaned

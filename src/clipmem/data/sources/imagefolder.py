@@ -5,7 +5,7 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from clipmem.base.atomic import atomic_write
+from clipmem.base.paths import atomic_write
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, Cleaned, require_data, require_split
 from clipmem.data.sources.csv_table import table_rows, write_rows

@@ -20,9 +20,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipmem.base.atomic import atomic_file
 from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.hashing import ImageHash
+from clipmem.base.paths import atomic_file
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import Cleaned, Source, image_gone
 from clipmem.data.sources.files import find_root, named_root

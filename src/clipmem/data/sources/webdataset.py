@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from clipmem.base.atomic import atomic_file, write_json
 from clipmem.base.errors import InputError, require
+from clipmem.base.paths import atomic_file, write_json
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import MAX_BYTES
 from clipmem.data.sources.base import SOURCES, Cleaned, Source, image_gone, require_data

@@ -18,10 +18,10 @@ import numpy as np
 import polars as pl
 
 from clipmem._version import __version__
-from clipmem.base.atomic import write_json
 from clipmem.base.folder import SIDES
 from clipmem.base.hashing import json_sha256
 from clipmem.base.marks import MARKS
+from clipmem.base.paths import write_json
 from clipmem.report.escape import visible
 from clipmem.report.explorer.neighbors import embedded
 from clipmem.report.explorer.subject import ALIGNMENTS, FORMAT, Subject

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from clipmem.base.atomic import atomic_write, check_place, make_folder
 from clipmem.base.errors import require, shorten
-from clipmem.base.paths import reading
+from clipmem.base.paths import atomic_write, check_place, make_folder, reading
 from clipmem.base.progress import Reporter
 from clipmem.data.user_tables import read_table
 from clipmem.report.explorer.columns import MISSING, Columns

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clipmem.base.errors import require
 from clipmem.base.sections import EmbedSection
-from clipmem.data.edits import edits_of_single
+from clipmem.data.views import edits_of_single
 from clipmem.models.means import Means
 from clipmem.models.passes import Embeddings
 from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment
