@@ -36,26 +36,10 @@ _HOMES = {
 }
 
 __all__ = [
-    "AlignmentRecorder",
-    "ClipmemError",
-    "InputError",
-    "Recipe",
-    "Run",
-    "RunError",
-    "__version__",
-    "audit",
-    "compare",
-    "curate",
-    "dump_recipe",
-    "evaluate",
-    "functional",
-    "load_pairs",
-    "load_recipe",
-    "load_run",
-    "mitigate",
-    "run",
+    "AlignmentRecorder", "ClipmemError", "InputError", "Recipe", "Run", "RunError", "__version__", "audit", "compare",
+    "curate", "dump_recipe", "evaluate", "functional", "load_pairs", "load_recipe", "load_run", "mitigate", "run",
     "score",
-]
+]  # fmt: skip
 
 __getattr__ = lazy(__name__, _HOMES)
 

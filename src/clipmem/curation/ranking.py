@@ -158,7 +158,9 @@ def curate(
     scores[ODDS] = planted.observed
     every = ranks | {ODDS: _ranks(planted.observed)}
     score = np.sum([weight * every[name] for name, weight in summed.items()], axis=0) / sum(summed.values())
-    special = {name: scores[name] > np.nanmedian(scores[name]) for name in weights if _is_special(name)}
+    special = {
+        name: scores[name] > np.nanmedian(scores[name]) for name in weights if DETECTORS[name].kind != "exchanged"
+    }
     share = share_of(planted, confidence)
     other = np.any(list(special.values()), axis=0) if special else np.zeros(n, dtype=np.bool_)
     probability = posterior(planted, share.assumed, score, ~other)
@@ -200,10 +202,6 @@ def curate(
         "seconds": time.monotonic() - started,
     }
     return Curation(table, document)
-
-
-def _is_special(name: str) -> bool:
-    return DETECTORS[name].kind != "exchanged"
 
 
 def _ranks(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:

@@ -161,13 +161,15 @@ def _samples(pairs: pl.DataFrame, sample: ImageSample) -> list[dict[str, Any]]:
     chosen = [rows[k * len(rows) // _SAMPLES] for k in range(_SAMPLES)] if len(rows) > _SAMPLES else rows
     found = [(pairs.row(row, named=True), sample.headers[row]) for row in chosen]
     return [
-        {"uid": pair["uid"], "key": pair["key"], **_shown(pair["captions"]), **header._asdict()}
+        {
+            "uid": pair["uid"],
+            "key": pair["key"],
+            "captions": pair["captions"][:_EXAMPLES],
+            "more_captions": max(0, len(pair["captions"]) - _EXAMPLES),
+            **header._asdict(),
+        }
         for pair, header in found
     ]
-
-
-def _shown(captions: Sequence[str]) -> dict[str, Any]:
-    return {"captions": captions[:_EXAMPLES], "more_captions": max(0, len(captions) - _EXAMPLES)}
 
 
 def _duplicates(digests: Counter[bytes], sample: ImageSample) -> dict[str, Any]:

@@ -144,14 +144,12 @@ def make_prompts(labels: Sequence[str], names: Mapping[str, Sequence[str]] | Non
     require(names and templates, "prompts", got, "at least one", f"Give labels, or a template such as {_EXAMPLE!r}.")
     classes = sorted(names)
     prompts = [
-        (k, _fill(template, name)) for k, label in enumerate(classes) for name in names[label] for template in templates
+        (k, template.replace("{c}", name).replace("{}", name))  # not str.format: templates are user input with braces
+        for k, label in enumerate(classes)
+        for name in names[label]
+        for template in templates
     ]
     return Prompts(classes, [text for _, text in prompts], [k for k, _ in prompts], [*templates])
-
-
-def _fill(template: str, name: str) -> str:
-    # not str.format: templates are user input with arbitrary braces
-    return template.replace("{c}", name).replace("{}", name)
 
 
 def check_templates(templates: Sequence[Any], where: str) -> list[str]:

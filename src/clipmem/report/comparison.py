@@ -92,7 +92,7 @@ def compare_finished(
     rows = [row for run in others for row in _differences(baseline, run, measure, confidence)]
     adjust(rows)
     along = along or setting_between(runs)
-    machines = {_machine(run) for run in runs}
+    machines = {tuple(f"{name} {run.manifest.get(name)}" for name in _MACHINE) for run in runs}
     metrics = common_utilities(runs)
     unworded = [run.name for run in runs if WORDINGS not in _halved(run, measure)]
     shown = WORDINGS if measure == "clipmem" and not unworded else measure
@@ -132,11 +132,6 @@ def _along(
             about = {"run": run.name, "value": setting_of(run, along), "measure": name}
             rows.append(about | mean_over_seeds(values, confidence))
     return {"curve": {"setting": along, "rows": rows}}
-
-
-def _machine(run: Run) -> tuple[str, ...]:
-    """Return what a run was computed on; times are comparable only if it is the same."""
-    return tuple(f"{name} {run.manifest.get(name)}" for name in _MACHINE)
 
 
 class _Mean(NamedTuple):

@@ -197,12 +197,13 @@ class Point(NamedTuple):
 
 def front(points: Sequence[Point]) -> list[str]:
     """Return the runs on the Pareto front of the means, in order of memorization."""
-    kept = [one for one in points if not any(_beats(other, one) for other in points)]
+
+    def beaten(one: Point) -> bool:
+        rivals = (other for other in points if other[1:] != one[1:])
+        return any(other.memorization <= one.memorization and other.utility >= one.utility for other in rivals)
+
+    kept = [one for one in points if not beaten(one)]
     return [one.run for one in sorted(kept, key=lambda one: (one.memorization, -one.utility))]
-
-
-def _beats(a: Point, b: Point) -> bool:
-    return a.memorization <= b.memorization and a.utility >= b.utility and a[1:] != b[1:]
 
 
 def is_useful(utility: float, baseline: float, chance: float | None) -> bool:

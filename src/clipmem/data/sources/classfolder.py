@@ -32,6 +32,7 @@ class ClassFolderSource(Source):
         """Yield one record per image."""
         seen: dict[bytes, str] = {}
         for label, probe in self._classes.items():
+            name_of_class = label.replace("-", " ").replace("_", " ").strip() or label
             files = list(probe.all_files())
             names = [name for name in files if name.lower().endswith(IMAGE_ENDINGS)]
             for reference in (f"{label}/{name}" for name in names):
@@ -41,7 +42,7 @@ class ClassFolderSource(Source):
                 what = f"{self.section.path}, {reference}"
                 got = f"the same image in the classes {other!r} and {label!r}"
                 require(other == label, what, got, "every image in one class", "Remove one of them.")
-                yield Record(reference, reference, reference, image, [Part(reference, [_name(label)])], label=label)
+                yield Record(reference, reference, reference, image, [Part(reference, [name_of_class])], label=label)
             probe.count_others(self.ledger, files, set(names))
         for file in sorted(self._root.iterdir()):
             if file.name[0] != "." and file.name.lower().endswith(IMAGE_ENDINGS) and file.is_file():
@@ -49,7 +50,3 @@ class ClassFolderSource(Source):
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         return read_files(self._root, references)
-
-
-def _name(label: str) -> str:
-    return label.replace("-", " ").replace("_", " ").strip() or label

@@ -148,7 +148,11 @@ def _folders_around(base: Path) -> Iterator[Path]:
     level, left = [base, base.absolute().parent], _FOLDERS
     yield level[1]
     for _ in range(2):
-        level = [inside for folder in level for inside in _folders_in(folder)][:left]
+        level = [
+            inside
+            for folder in level
+            for inside in sorted(folder / name for name in _names_in(folder)[0] if name[0] != ".")
+        ][:left]
         yield from level
         left -= len(level)
 
@@ -159,10 +163,6 @@ def _names_in(folder: Path) -> list[list[str]]:
         return [*next(os.walk(folder), ("", [], []))[1:]]
     except ValueError:  # a NUL in the path
         return [[], []]
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    return sorted(folder / name for name in _names_in(folder)[0] if name[0] != ".")
 
 
 def _images_in(folder: Path) -> list[str]:

@@ -165,7 +165,9 @@ class RowSource(Source):
             got, expected = f"the columns {found.used}", f"those of the first file, {self._columns.used}"
             hint = "Set data.image_column and data.caption_column to columns of all files."
             require(found == self._columns, f"{file.path}", got, expected, hint)
-            kind = _check_image(file.schema.field(self._columns.image))
+            field = file.schema.field(self._columns.image)
+            kind, expected = field.type, "bytes, a struct with a field 'bytes' or 'path', or a path"
+            require(is_image_type(kind), f"column {field.name!r}", f"{kind}", expected, "Set data.image_column.")
             right = not section.image_root or not _is_bytes(kind)
             got = f"{section.image_root!r}, but {file.path} contains the images"
             hint = "Remove data.image_root, or set data.image_column."
@@ -383,9 +385,3 @@ def is_image_type(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(kind.field(k).name in {"bytes", "path"} for k in range(kind.num_fields))
     return _is_text(kind) or _is_bytes(kind)
-
-
-def _check_image(field: pa.Field) -> pa.DataType:
-    expected = "bytes, a struct with a field 'bytes' or 'path', or a path"
-    require(is_image_type(field.type), f"column {field.name!r}", f"{field.type}", expected, "Set data.image_column.")
-    return field.type
