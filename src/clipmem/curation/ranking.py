@@ -8,12 +8,12 @@ that is learned from them is taken only if it ranks the marked pairs clearly bet
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float64
-from pydantic import TypeAdapter
+from pydantic import BaseModel
 from scipy.stats import norm, rankdata
 
 from clipmem.base.errors import InputError, require, require_range
@@ -35,7 +35,7 @@ _IMAGES, _COMPARE, _PLANT = 1200.0, 1000.0, 600.0
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
-class Expected(TypedDict):
+class Expected(BaseModel):
     """`curation.share.Share`, its confidence, and its first three as numbers of pairs."""
 
     share: float
@@ -49,7 +49,7 @@ class Expected(TypedDict):
     pairs: tuple[int, int, int]
 
 
-class Ranking(TypedDict):
+class Ranking(BaseModel):
     """What a ranking's document must have to be shown again; a folder that somebody sent may have anything."""
 
     expected: Expected
@@ -85,7 +85,7 @@ class Curation(NamedTuple):
 
     def check(self) -> None:
         """Raise a ValueError if this, read from files, is no ranking."""
-        TypeAdapter(Ranking).validate_python(self.document)
+        Ranking.model_validate(self.document)
         if any(self.table.schema.get(name) != kind for name, kind in COLUMNS.items()):
             raise ValueError("a column has another type")
         if any(self.table[name].has_nulls() for name in _WHOLE):
