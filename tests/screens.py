@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from clipmem.base.recipes import load_recipe
-from clipmem.data.cleaning import Written
-from clipmem.report.audits import compare_audits
-from clipmem.report.comparison_page import compare_runs
+from clipmem.data.export import Written
+from clipmem.report.comparison import compare_audits, compare_runs
 from clipmem.report.page import render
 from clipmem.report.run import Run, read_run
 from clipmem.report.sections.commands import Scored

@@ -19,12 +19,12 @@ import page
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from clipmem.base.images import Geometry
 from clipmem.base.random import bootstrap_counts, generator
 from clipmem.base.sections import DataSection, EmbedSection, TrainSection
 from clipmem.curation.detectors import DETECTORS
 from clipmem.curation.detectors.base import lacks
 from clipmem.curation.ranking import curate
+from clipmem.data.decoding import Geometry
 from clipmem.models import given, passes
 from clipmem.models.means import unit_means
 from clipmem.models.numerics import keep_memory, resolve_precision

@@ -13,8 +13,7 @@ from workload import Workload, emoji
 
 from clipmem.base.sections import TrainSection
 from clipmem.data.cache import build_cache
-from clipmem.data.transfer import send
-from clipmem.data.views import draw_crops, normalize_pixels, pair_keys, render
+from clipmem.data.views import draw_crops, normalize_pixels, pair_keys, render, send
 from clipmem.models.numerics import keep_memory
 from clipmem.models.openclip import OpenClipEncoder, create
 

@@ -42,9 +42,9 @@ import polars as pl
 import torch
 from threadpoolctl import threadpool_limits
 
-from clipmem.base.atomic import write_json
 from clipmem.base.hashing import image_part
 from clipmem.base.mitigations import ReweightSection
+from clipmem.base.paths import write_json
 from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe, load_recipe
 from clipmem.base.sections import DataSection
@@ -54,8 +54,7 @@ from clipmem.curation.ranking import curate
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.sources import open_source
 from clipmem.functional import alignment, alignment_parts
-from clipmem.measure.identity import identity_of
-from clipmem.measure.retrieval import retrieve
+from clipmem.measure.retrieval import identity_of, retrieve
 from clipmem.mitigate.reweight import Reweight, neighbor_agreement
 from clipmem.models import openclip, passes
 from clipmem.models.means import Means, unit_means

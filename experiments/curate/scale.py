@@ -23,10 +23,10 @@ import numpy as np
 import polars as pl
 import torch
 
-from clipmem.base.images import Geometry
 from clipmem.base.sections import DataSection
 from clipmem.curation import evidence
 from clipmem.curation.ranking import curate
+from clipmem.data.decoding import Geometry
 from clipmem.functional import auroc
 from clipmem.models.signals import Signals
 from clipmem.scoring.estimators import ESTIMATORS

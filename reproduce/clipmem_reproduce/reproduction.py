@@ -6,14 +6,13 @@ from typing import Any
 
 import clipmem
 from clipmem import Recipe
-from clipmem.base.atomic import is_free, write_json
-from clipmem.base.folder import RunFolder
-from clipmem.base.job import Job, refuse_other
+from clipmem.base.errors import require, require_one_of
+from clipmem.base.folder import Job, RunFolder, refuse_other
 from clipmem.base.machine import check_device, cores
 from clipmem.base.manifest import recipe_hash
+from clipmem.base.paths import is_free, write_json
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Overrides
-from clipmem.base.require import require, require_one_of
 from clipmem.data.sources import open_source
 from clipmem.report.formats import duration
 from clipmem.report.page import write_page

@@ -17,7 +17,7 @@ from clipmem.base.recipes import as_settings, differences, flatten
 from clipmem.functional import paired_test
 from clipmem.models.names import GRID, model_config
 from clipmem.report.page import render
-from clipmem.report.published import UNITMEM
+from clipmem.report.sections.side_by_side import UNITMEM
 from clipmem.scoring.protocols import protocol_of
 from clipmem.study.api import PUBLISHED_RECIPES, find_recipe
 from clipmem_reproduce.effects import ABOVE, BELOW, Results, optimum, widened

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from clipmem._version import __version__
-from clipmem.base.lazy import names_of
+from clipmem.base import lazy
 
 if TYPE_CHECKING:  # at run time the names below are loaded when first used
     from clipmem import functional, mitigate
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # at run time the names below are loaded when first used
     from clipmem.study.curating import curate
     from clipmem.train.recorder import AlignmentRecorder
 
-# public name → its module; "" = a module of this package
+# public name → its module; `functional` and `mitigate` are modules of this package
 _HOMES = {
     "AlignmentRecorder": "clipmem.train.recorder",
     "ClipmemError": "clipmem.base.errors",
@@ -28,38 +28,20 @@ _HOMES = {
     "curate": "clipmem.study.curating",
     "dump_recipe": "clipmem.base.recipes",
     "evaluate": "clipmem.study.api",
-    "functional": "",
     "load_pairs": "clipmem.study.api",
     "load_recipe": "clipmem.base.recipes",
     "load_run": "clipmem.study.api",
-    "mitigate": "",
     "run": "clipmem.study.api",
     "score": "clipmem.study.api",
 }
 
 __all__ = [
-    "AlignmentRecorder",
-    "ClipmemError",
-    "InputError",
-    "Recipe",
-    "Run",
-    "RunError",
-    "__version__",
-    "audit",
-    "compare",
-    "curate",
-    "dump_recipe",
-    "evaluate",
-    "functional",
-    "load_pairs",
-    "load_recipe",
-    "load_run",
-    "mitigate",
-    "run",
+    "AlignmentRecorder", "ClipmemError", "InputError", "Recipe", "Run", "RunError", "__version__", "audit", "compare",
+    "curate", "dump_recipe", "evaluate", "functional", "load_pairs", "load_recipe", "load_run", "mitigate", "run",
     "score",
-]
+]  # fmt: skip
 
-__getattr__ = names_of(__name__, _HOMES)
+__getattr__ = lazy(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -15,45 +15,23 @@ from typing import Any, get_args
 
 import numpy as np
 
-from clipmem.base.errors import shorten
-from clipmem.base.require import require
+from clipmem.base.errors import require, shorten
 
 _MODULES = {
-    "alignment": ("AlignmentParts", "BankMeans", "alignment", "alignment_parts", "alignment_parts_against"),
-    "centering": ("NoiseFloor", "Shift", "centered_mean", "control_shift", "noise_floor"),
-    "comparisons": (
-        "GroupComparison",
-        "PairedTest",
-        "Welch",
-        "compare_groups",
-        "holm",
-        "paired_test",
-        "superiority",
-        "welch",
-    ),
-    "confidence": ("class_probability",),
-    "dejavu": ("DejaVu", "DejaVuIntervals", "TopGaps", "TopIntervals", "dejavu", "dejavu_intervals", "predict_objects"),
-    "intervals": (
-        "Interval",
-        "SeedInterval",
-        "SeedNoise",
-        "crossed_interval",
-        "crossed_mean",
-        "half_difference",
-        "seed_interval",
-        "seed_noise",
-    ),
-    "memorization": ("clipmem", "range_normalize"),
-    "nearest": ("Neighbors", "nearest"),
-    "quantile_sketch": ("LogHistogram",),
-    "ranking": ("Correlation", "RocCurve", "auroc", "precision_at_n", "roc_curve", "spearman", "top_overlap"),
-    "resampling": ("InOutMeans", "ModelInterval", "in_out_means", "jackknife_models"),
-    "similarity": ("normalize", "pair_means"),
-    "sslmem": ("text_view_distance", "view_distance"),
-    "unitmem": ("ClassMemState", "UnitMem", "UnitMemState", "nonnegative", "unitmem"),
-    "verdict": ("Claim", "verdict"),
+    "alignment": "AlignmentParts BankMeans alignment alignment_parts alignment_parts_against",
+    "centering": "NoiseFloor Shift centered_mean control_shift noise_floor",
+    "comparisons": "Claim GroupComparison PairedTest Welch compare_groups holm paired_test superiority verdict welch",
+    "dejavu": "DejaVu DejaVuIntervals Neighbors TopGaps TopIntervals dejavu dejavu_intervals nearest predict_objects",
+    "intervals": "Interval SeedInterval SeedNoise crossed_interval crossed_mean half_difference seed_interval "
+    "seed_noise",
+    "memorization": "class_probability clipmem range_normalize",
+    "ranking": "Correlation RocCurve auroc precision_at_n roc_curve spearman top_overlap",
+    "resampling": "InOutMeans ModelInterval in_out_means jackknife_models",
+    "similarity": "normalize pair_means",
+    "sslmem": "text_view_distance view_distance",
+    "unitmem": "ClassMemState LogHistogram UnitMem UnitMemState nonnegative unitmem",
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -18,7 +18,7 @@ from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import DataSection
 from clipmem.cli import evaluate as command
 from clipmem.data.sources import class_prompts
-from clipmem.measure.classification import classification_metrics
+from clipmem.measure.zero_shot import classification_metrics
 from clipmem.models import embeddings, passes
 from clipmem.report.terminal import print_run
 from clipmem.study.execution import Execution

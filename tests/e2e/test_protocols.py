@@ -8,7 +8,7 @@ import pytest
 import clipmem
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.folder import RunFolder
-from clipmem.report.comparison import compare
+from clipmem.report.comparison import compare_finished
 from clipmem.report.run import read_finished
 from clipmem.study import stages
 from clipmem.testing.tiny import tiny_recipe
@@ -102,7 +102,7 @@ def test_f_only_is_finished_without_scores(twins):
     assert alone.memorization(alone.uids("candidate")) == []
     assert clipmem.load_run(twins / "f-only").summary["roles"] == {}
     with pytest.raises(InputError) as caught:
-        compare([four, alone])
+        compare_finished([four, alone])
     assert caught.value.got == "protocol 'f-only', without scores"
 
 

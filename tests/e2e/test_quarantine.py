@@ -161,8 +161,8 @@ def test_mended_data_are_other_data(studies, tmp_path):
 
 
 def test_pixels_of_several_sizes_leave_out_the_same_images(tmp_path):
-    from clipmem.base.images import Geometry
     from clipmem.base.progress import Quiet
+    from clipmem.data.decoding import Geometry
     from clipmem.data.sources import open_source
     from clipmem.study.decoding import decode_pairs
 

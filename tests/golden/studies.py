@@ -9,7 +9,7 @@ import clipmem
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.models import openclip
-from clipmem.report.comparison_page import write_compared
+from clipmem.report.comparison import write_compared
 from clipmem.study import pool
 from clipmem.study.localizing import localize_run
 from clipmem.testing.tiny import tiny_recipe, write_parquet

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from clipmem.measure.classification import classification_metrics
 from clipmem.measure.linear_probe import linear_probe, validation_part
 from clipmem.measure.over_seeds import class_mean
 from clipmem.measure.retrieval import chance
-from clipmem.measure.zero_shot import class_embeddings, zero_shot_ranks
+from clipmem.measure.zero_shot import class_embeddings, classification_metrics, zero_shot_ranks
 
 GOLDEN = Path(__file__).with_name("utility.json")
 CLASSES = 6

@@ -9,8 +9,7 @@ import torch
 
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import decode
-from clipmem.data.transfer import send
-from clipmem.data.views import draw_crops, render
+from clipmem.data.views import draw_crops, render, send
 from clipmem.models import openclip, passes
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.testing.tiny import encoded_image

@@ -14,8 +14,8 @@ from rich.console import Console
 from tests.report.documents import inspection
 
 from clipmem.base.tables import write_table
-from clipmem.data.id_lists import csv_cell, datacomp_array, write_ids
 from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, summarize
+from clipmem.data.user_tables import csv_cell, datacomp_array, write_ids
 from clipmem.report.terminal import print_screen
 
 ANY = st.one_of(

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipmem.functional import Claim, verdict
-from clipmem.report.pareto import Point, front
+from clipmem.report.frontier import Point, front
 
 number = st.floats(-10, 10, allow_nan=False)
 size = st.floats(0, 5, allow_nan=False)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from clipmem.base.random import generator
 from clipmem.base.tables import write_table
-from clipmem.data.regime import regime_of
+from clipmem.data.inspection import regime_of
 
 # f and g of a role: mean and sd of the alignment
 ALIGNED = {

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from clipmem.report import formats
-from clipmem.report.verdicts import higher_of, side_of
+from clipmem.report.formats import higher_of, side_of
 
 
 def test_numbers_that_do_not_exist_are_not_zero() -> None:

@@ -10,7 +10,7 @@ from tests.report.other_runs import build_finetuned, build_subsample
 from tests.report.outline import outline
 from tests.screens import screen_text
 
-from clipmem.report.comparison_page import compare_runs
+from clipmem.report.comparison import compare_runs
 from clipmem.report.page import write_report
 from clipmem.report.run import read_finished, read_run
 from clipmem.report.sections.utility import Retained, verdict

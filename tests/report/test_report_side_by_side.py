@@ -11,8 +11,7 @@ from tests.report.run_folder import Built
 
 from clipmem.base.errors import InputError
 from clipmem.report.page import write_report
-from clipmem.report.published import UNITMEM, layers_between
-from clipmem.report.sections.side_by_side import compared, side_by_side_figure, styles_of
+from clipmem.report.sections.side_by_side import UNITMEM, compared, layers_between, side_by_side_figure, styles_of
 
 Build = Callable[..., Built]
 

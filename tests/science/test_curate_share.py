@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from clipmem.base.images import Geometry
 from clipmem.base.random import generator
 from clipmem.base.sections import DataSection
 from clipmem.curation.evidence import evidence_of
-from clipmem.curation.planting import plant
-from clipmem.curation.share import share_of
+from clipmem.curation.share import plant, share_of
+from clipmem.data.decoding import Geometry
 from clipmem.models.signals import Signals
 from clipmem.study.score_inputs import read_pairs
 

@@ -18,7 +18,7 @@ from tests.compared import build, split_of
 
 from clipmem.base.random import generator
 from clipmem.functional import auroc, centered_mean, crossed_mean, half_difference, jackknife_models
-from clipmem.report.comparison import compare
+from clipmem.report.comparison import compare_finished
 from clipmem.report.run import read_finished
 from clipmem.scoring.protocols.subsample import balanced_draw
 
@@ -165,7 +165,7 @@ def test_coverage_of_comparisons(seeds, tmp_path):
         tables = [shifted_scores(rng, splits, range(seeds), values, share) for share in (0.0, EFFECT)]
         for run, table in zip(runs, tables, strict=True):
             run.tables["seed_scores"] = table
-        rows = {row["measure"]: row for row in compare(runs)["differences"]}
+        rows = {row["measure"]: row for row in compare_finished(runs)["differences"]}
         found, truths = [rows[name] for name in measures], ((own + mirror) / 2, own)
         held[k] = [row["low"] <= truth <= row["high"] for row, truth in zip(found, truths, strict=True)]
         widths[k] = [row["high"] - row["low"] for row in found]

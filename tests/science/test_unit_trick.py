@@ -7,8 +7,7 @@ import torch
 
 from clipmem.data.decoding import decode
 from clipmem.data.views import as_float, normalize_pixels
-from clipmem.measure.hooks import pool, token_mask
-from clipmem.measure.sweep import Points, ViewSettings
+from clipmem.measure.sweep import Points, ViewSettings, pool, token_mask
 from clipmem.measure.units import sweep_model
 from clipmem.models import openclip
 from clipmem.testing.tiny import encoded_image

@@ -12,15 +12,15 @@ import pytest
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.hashing import file_sha256, pair_uid
 from clipmem.base.sections import DataSection
-from clipmem.data import cleaning
-from clipmem.data.cleaning import check_output, write_cleaned
-from clipmem.data.export import export_pairs
+from clipmem.data import export
+from clipmem.data.export import check_output, export_pairs, write_cleaned
 from clipmem.data.sources import emoji, open_source
 from clipmem.study.score_inputs import read_pairs
 from clipmem.testing.tiny import encoded_image
 from tests.sources.formats import FORMATS, add_member, csv_file, some_pairs, write_csv, write_images
 
 NEW = 'a better caption, with "quotes" and commas'
+AS_PARQUET = {"coco", "karpathy", "flickr", "saved"}  # formats that are read, not written
 
 
 def opened(path, **keys):
@@ -40,13 +40,19 @@ def test_round_trip_of_every_format(name, tmp_path):
     uids = [pair_uid(data, captions) for _, data, captions in pairs]
     out = tmp_path / "clean"
     found = write_cleaned(opened(path), out, [uids[1], uids[4]], {uids[2]: NEW})
-    assert (found.format, found.same_format) == (format_name, True)
+    same = format_name not in AS_PARQUET
+    assert (found.format, found.same_format) == (format_name if same else "parquet", same)
     assert (found.read, found.kept, found.corrected, found.removed, found.unusable) == (6, 3, 1, 2, 0)
     assert state(tmp_path / "set") == before
     again = opened(found.path)
     table = again.pairs()
     expected = {uids[0], uids[3], uids[5], pair_uid(pairs[2][1], [NEW])}
     assert set(table["uid"]) == expected
+    if not same:
+        keys = dict(opened(path).pairs().select("uid", "key").iter_rows())
+        written = pl.read_parquet(found.path / "*.parquet")
+        assert set(written["uid"]) == expected
+        assert dict(written.select("uid", "key").iter_rows()).items() >= {uid: keys[uid] for uid in uids[3::2]}.items()
     assert again.problems == []
     images = dict(zip(table["uid"], again.read(table["image"].to_list()), strict=True))
     assert images[uids[5]] == pairs[5][1]  # the same bytes
@@ -118,15 +124,27 @@ def test_a_range_of_shards_and_one_shard(tmp_path):
     assert found.path == tmp_path / "one" / "00000.tar"
 
 
-def test_class_folders_lose_pairs_and_change_no_caption(tmp_path):
+def test_an_arrow_file_is_written_back(tmp_path):
+    pairs = some_pairs()
+    file = FORMATS["saved"][1](tmp_path / "set", pairs) / "data-00000-of-00001.arrow"
+    uids = [pair_uid(data, captions) for _, data, captions in pairs]
+    found = write_cleaned(opened(file), tmp_path / "clean", uids[:2])
+    assert (found.path, found.format, found.same_format) == (tmp_path / "clean" / file.name, "saved", True)
+    assert set(opened(found.path).pairs()["uid"]) == set(uids[2:])
+
+
+def test_class_folders_become_parquet_with_their_classes(tmp_path):
     for k in range(4):
         (tmp_path / "set" / f"kind_{k % 2}").mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / f"kind_{k % 2}" / f"{k}.png").write_bytes(encoded_image(k))
-    keys = {"source": "classfolder"}
-    uids = opened(tmp_path / "set", **keys).pairs()["uid"].to_list()
-    found = write_cleaned(opened(tmp_path / "set", **keys), tmp_path / "clean", [], {uids[0]: "another"})
-    assert (found.kept, found.corrected, found.removed) == (3, 0, 1)
-    assert set(opened(tmp_path / "clean", **keys).pairs()["uid"]) == set(uids[1:])
+    source = opened(tmp_path / "set", source="classfolder")
+    pairs = source.pairs()
+    first, *others = pairs["uid"].to_list()
+    found = write_cleaned(source, tmp_path / "clean", [], {first: "another"})
+    assert (found.kept, found.corrected, found.removed, found.same_format) == (3, 1, 0, False)
+    table = opened(tmp_path / "clean", label_column="label").pairs()
+    assert set(others) < set(table["uid"])
+    assert sorted(table["label"]) == sorted(pairs["label"])
 
 
 def test_captions_shared_by_images_of_one_name(tmp_path):
@@ -218,7 +236,7 @@ def test_paths_that_leave_the_folder(tmp_path):
     assert [file.name for file in (tmp_path / "clean").iterdir()] == ["here.csv"]
 
 
-@pytest.mark.parametrize("name", ["csv", "webdataset", "parquet-struct", "coco"])
+@pytest.mark.parametrize("name", ["csv", "webdataset", "parquet-struct", "coco", "imagefolder-txt"])
 def test_a_full_disk_leaves_nothing(name, tmp_path, disk):
     place, remount = disk
     assert remount("size=64k").returncode == 0
@@ -243,7 +261,7 @@ def test_a_killed_output_is_written_anew(tmp_path, monkeypatch):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(cleaning, "_check", kill)
+        patch.setattr(export, "_check", kill)
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a killed process cleans nothing up
         with pytest.raises(Killed):
             write_cleaned(source, tmp_path / "clean", uids[:1])
@@ -259,13 +277,13 @@ def test_a_killed_output_is_written_anew(tmp_path, monkeypatch):
 def test_an_output_that_lacks_a_pair_is_an_error(tmp_path, monkeypatch):
     source = opened(csv_file(tmp_path / "set", some_pairs()))
     uids = source.pairs()["uid"].to_list()
-    write = type(source).write_table
+    write = type(source).write_kept
 
-    def loses_one(self, cleaned, file, keep):
+    def loses_one(self, cleaned):
         cleaned.changes[self.pairs().filter(pl.col("uid") == uids[5])["key"][0]] = ""
-        write(self, cleaned, file, keep)
+        return write(self, cleaned)
 
-    monkeypatch.setattr(type(source), "write_table", loses_one)
+    monkeypatch.setattr(type(source), "write_kept", loses_one)
     with pytest.raises(RunError, match="1 pairs are missing"):
         write_cleaned(source, tmp_path / "clean", uids[:1])
     assert not (tmp_path / "clean").exists()

@@ -14,7 +14,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.hashing import pair_uid
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
-from clipmem.data.sources.row_files import ParquetRows
+from clipmem.data.sources.rows import ParquetRows
 from clipmem.testing.tiny import encoded_image
 from tests.sources.formats import some_pairs
 

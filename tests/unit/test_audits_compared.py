@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.report.audits import PAIRS, compare_audits
+from clipmem.report.comparison import PAIRS, compare_audits
 from clipmem.report.run import Run
 
 

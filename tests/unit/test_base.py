@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipmem.base.errors import ClipmemError, InputError, RunError, shorten
+from clipmem.base.errors import ClipmemError, InputError, RunError, did_you_mean, shorten
 from clipmem.base.paths import as_os_error, as_write_error, checked_path
 from clipmem.base.random import derive_seed, generator, uniform
 from clipmem.base.recipes import Recipe, as_settings, differences, dump_recipe, flatten, load_recipe, recipe_from
 from clipmem.base.registry import Registry
-from clipmem.base.section import Section
-from clipmem.base.suggest import did_you_mean
+from clipmem.base.sections import Section
 from clipmem.study.api import find_recipe
 
 

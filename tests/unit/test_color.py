@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from clipmem.data import color
+from clipmem.data import views
 
 SIDE = 24
 KEYS = np.random.default_rng(0).integers(0, 2**63, size=4000).astype(np.uint64)
@@ -30,7 +30,7 @@ AGREE = {
     "adjust_hue": ((-0.5, 0.5), reference.adjust_hue, 2e-6),
     "gaussian_blur": (
         (0.1, 2.0),
-        lambda image, sigma: reference.gaussian_blur(image, [color.kernel_size(SIDE)] * 2, [sigma, sigma]),
+        lambda image, sigma: reference.gaussian_blur(image, [views.kernel_size(SIDE)] * 2, [sigma, sigma]),
         2e-6,
     ),
 }
@@ -41,7 +41,7 @@ def test_each_operation_is_torchvisions_on_single_images(name):
     (low, high), single, bound = AGREE[name]
     values = images()
     amount = torch.linspace(low, high, len(values))
-    ours = getattr(color, name)(values, amount)
+    ours = getattr(views, name)(values, amount)
     theirs = torch.stack([single(image, float(by)) for image, by in zip(values, amount, strict=True)])
     assert (ours - theirs).abs().max() < bound
     assert (ours - values).abs().max() > 0.05
@@ -49,18 +49,18 @@ def test_each_operation_is_torchvisions_on_single_images(name):
 
 def test_gray_is_torchvisions():
     values = images()
-    ours = color.adjust_saturation(values, torch.zeros(len(values)))
+    ours = views.adjust_saturation(values, torch.zeros(len(values)))
     theirs = reference.rgb_to_grayscale(values, num_output_channels=3)
     assert (ours - theirs).abs().max() < 2e-6
 
 
 def test_a_batch_is_its_images_one_by_one_in_the_stated_order():
     values = images()
-    drawn = color.draw_colors(KEYS[:12], seed=6, strength=1.0, gray=0.4, blur=0.5)
+    drawn = views.draw_colors(KEYS[:12], seed=6, strength=1.0, gray=0.4, blur=0.5)
     assert 0 < drawn.jitter.sum() < 12
     assert 0 < drawn.gray.sum() < 12
     assert 0 < drawn.blur.sum() < 12
-    kernel = [color.kernel_size(SIDE)] * 2
+    kernel = [views.kernel_size(SIDE)] * 2
     expected = []
     for k, image in enumerate(values):
         if drawn.jitter[k]:
@@ -73,11 +73,11 @@ def test_a_batch_is_its_images_one_by_one_in_the_stated_order():
         if drawn.blur[k]:
             image = reference.gaussian_blur(image, kernel, [drawn.sigma[k]] * 2)
         expected.append(image)
-    assert (color.recolor(values, drawn) - torch.stack(expected)).abs().max() < 1e-5
+    assert (views.recolor(values, drawn) - torch.stack(expected)).abs().max() < 1e-5
 
 
 def test_the_draws_have_simclrs_ranges_and_rates():
-    drawn = color.draw_colors(KEYS, seed=1, strength=0.5, gray=0.2, blur=0.5)
+    drawn = views.draw_colors(KEYS, seed=1, strength=0.5, gray=0.2, blur=0.5)
     for values in (drawn.brightness, drawn.contrast, drawn.saturation):
         assert 0.6 <= values.min() < 0.61
         assert 1.39 < values.max() < 1.4
@@ -92,24 +92,24 @@ def test_the_draws_have_simclrs_ranges_and_rates():
     related = np.abs(np.corrcoef(columns) - np.eye(len(columns)))
     assert related.max() < 5 / len(KEYS) ** 0.5
     # a factor is never negative, however strong
-    assert color.draw_colors(KEYS, seed=1, strength=2.0, gray=0.0, blur=0.0).brightness.min() >= 0
+    assert views.draw_colors(KEYS, seed=1, strength=2.0, gray=0.0, blur=0.0).brightness.min() >= 0
 
 
 def test_a_pair_has_its_draw_in_any_batch():
     values = images()
     how = {"seed": 3, "strength": 0.5, "gray": 0.3, "blur": 0.5}
-    together = color.distort(values, KEYS[:12], **how)
+    together = views.distort(values, KEYS[:12], **how)
     order = np.array([7, 2, 11])
-    apart = color.distort(values[order], KEYS[order], **how)
+    apart = views.distort(values[order], KEYS[order], **how)
     assert (together[order] - apart).abs().max() < 1e-6
-    assert not torch.equal(together, color.distort(values, KEYS[:12], **{**how, "seed": 4}))
+    assert not torch.equal(together, views.distort(values, KEYS[:12], **{**how, "seed": 4}))
 
 
 def test_the_images_given_are_not_changed_and_zero_gives_them_back():
     values = images()
     kept = values.clone()
-    changed = color.distort(values, KEYS[:12], seed=0, strength=1.0, gray=0.5, blur=0.5)
+    changed = views.distort(values, KEYS[:12], seed=0, strength=1.0, gray=0.5, blur=0.5)
     assert torch.equal(values, kept)
     assert changed.min() >= 0
     assert changed.max() <= 1
-    assert color.distort(values, KEYS[:12], seed=0, strength=0.0, gray=0.0, blur=0.0) is values
+    assert views.distort(values, KEYS[:12], seed=0, strength=0.0, gray=0.0, blur=0.0) is values

@@ -13,14 +13,13 @@ from tests.compared import METRICS, SIZES, build
 
 from clipmem.base.errors import InputError
 from clipmem.functional import holm
-from clipmem.report.comparison import compare
-from clipmem.report.comparison_page import compare_runs, write_compared
+from clipmem.report.comparison import compare_finished, compare_runs, write_compared
+from clipmem.report.formats import side_of
+from clipmem.report.frontier import dominance, is_useful
 from clipmem.report.page import render
-from clipmem.report.pareto import dominance, is_useful
 from clipmem.report.run import read_finished
 from clipmem.report.sections.comparison import answer
 from clipmem.report.terminal import print_screen
-from clipmem.report.verdicts import side_of
 
 SEEDS = (0, 1, 2)
 T_975 = {2: 4.302652729911275}  # t quantile of two degrees of freedom
@@ -240,7 +239,7 @@ def test_the_mean_cancels_what_makes_f_better_than_g(tmp_path):
     shift = pl.Series([0.3, -0.2, 0.9]).gather(run.seed_scores["seed"])
     better = read_finished(build(tmp_path / "better"))
     better.tables["seed_scores"] = run.seed_scores.with_columns(f=pl.col("f") + shift)
-    document = compare([run, better])
+    document = compare_finished([run, better])
     assert difference(document, "clipmem", "better")["difference"] == pytest.approx(0, abs=1e-12)
     for name in ("candidates", "planted", "control"):
         assert difference(document, f"clipmem {name}", "better")["difference"] == pytest.approx(1 / 3)

@@ -17,14 +17,13 @@ from clipmem.base.errors import InputError
 from clipmem.curation.detectors import DETECTORS, Detector
 from clipmem.curation.detectors.base import lacks
 from clipmem.curation.evidence import Evidence, evidence_of
-from clipmem.curation.planting import Planted, plant
 from clipmem.curation.ranking import Curation, curate, ordered
-from clipmem.curation.share import posterior, share_of
+from clipmem.curation.share import Planted, plant, posterior, share_of
 from clipmem.functional import auroc
 from clipmem.models.signals import Signals, Trajectory
 from clipmem.stats.agreement import softmax_agreement
-from clipmem.stats.contrast import contrast
 from clipmem.stats.leave_one_out import leave_one_out_scores
+from clipmem.stats.similarity import contrast
 
 N, THINGS = 400, 20
 NAMES = ("dog", "cat", "sun", "moon", "tree", "car", "boat", "ship", "fish", "bird")

@@ -8,8 +8,8 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.sections import DataSection
 from clipmem.base.tables import read_table, write_table
-from clipmem.data.objects import object_lists, with_objects
 from clipmem.data.sources import open_source
+from clipmem.data.user_tables import object_lists, with_objects
 from clipmem.study.dejavu import couples, why_not
 from clipmem.testing.tiny import encoded_image, write_parquet
 

@@ -11,8 +11,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import decode
-from clipmem.data.edits import caption_edits
-from clipmem.data.views import as_float, draw_crops, normalize_pixels, pair_keys, render
+from clipmem.data.views import as_float, caption_edits, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models import openclip, passes
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.testing.tiny import encoded_image

@@ -8,8 +8,8 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.functional import crossed_mean
 from clipmem.measure import hypersphere, retrieval
-from clipmem.measure.identity import Identity
 from clipmem.measure.over_seeds import Statistics, changed, classification_entries
+from clipmem.measure.retrieval import Identity
 from clipmem.models.passes import Embeddings
 
 SEEDS, N, CLASSES = 3, 24, 4

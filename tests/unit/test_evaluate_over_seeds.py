@@ -8,8 +8,8 @@ from scipy import stats
 
 from clipmem.base.errors import InputError
 from clipmem.functional import crossed_mean
-from clipmem.measure.classification import classification_metrics
 from clipmem.measure.over_seeds import class_mean, classification_entries, mean_of_means, rate
+from clipmem.measure.zero_shot import classification_metrics
 
 raw = inspect.unwrap(class_mean)
 

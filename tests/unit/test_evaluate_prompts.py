@@ -6,7 +6,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.base.sections import DataSection, EmojiArtistsSection
 from clipmem.data.sources import class_prompts, open_source
-from clipmem.measure.prompts import (
+from clipmem.measure.zero_shot import (
     check_templates,
     make_prompts,
     read_classnames,

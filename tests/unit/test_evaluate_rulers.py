@@ -14,9 +14,8 @@ from clipmem.base.errors import InputError
 from clipmem.base.hashing import same_words
 from clipmem.measure import hypersphere, retrieval
 from clipmem.measure.hypersphere import alignment_distances, potentials
-from clipmem.measure.identity import Identity, concepts_of, dependent_groups, identity_of, links_of
 from clipmem.measure.over_seeds import Statistics
-from clipmem.measure.retrieval import chance, retrieve
+from clipmem.measure.retrieval import Identity, chance, concepts_of, dependent_groups, identity_of, links_of, retrieve
 from clipmem.models.passes import Embeddings
 
 WORDS = ("red heart", "Red  heart", "cat", "dog", "a dog", "sun")

@@ -8,13 +8,11 @@ from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.base.sections import EvaluateSection
 from clipmem.measure import hypersphere, retrieval
-from clipmem.measure.classification import classification_metrics
-from clipmem.measure.identity import Identity
 from clipmem.measure.linear_probe import linear_probe
 from clipmem.measure.over_seeds import Statistics
-from clipmem.measure.prompts import make_prompts
+from clipmem.measure.retrieval import Identity
 from clipmem.measure.utility import PROBES, Classes, TestPairs, Utility, class_numbers, only, why_not
-from clipmem.measure.zero_shot import class_embeddings, zero_shot_ranks
+from clipmem.measure.zero_shot import class_embeddings, classification_metrics, make_prompts, zero_shot_ranks
 from clipmem.models.passes import Embeddings
 
 N, C, D = 60, 6, 5

@@ -11,8 +11,7 @@ from sklearn.metrics import recall_score, top_k_accuracy_score
 from tests.reference import loops_utility as reference
 
 from clipmem.base.errors import InputError
-from clipmem.measure.classification import chance, class_ranks, classification_metrics
-from clipmem.measure.zero_shot import class_embeddings, zero_shot_ranks
+from clipmem.measure.zero_shot import chance, class_embeddings, class_ranks, classification_metrics, zero_shot_ranks
 
 raw_embeddings, raw_ranks = inspect.unwrap(class_embeddings), inspect.unwrap(zero_shot_ranks)
 

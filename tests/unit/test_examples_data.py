@@ -1,8 +1,8 @@
 r"""Small examples of what `clipmem.data` has inside; pytest runs them.
 
-`clipmem.data.color`:
+`clipmem.data.views`:
 
-    >>> from clipmem.data.color import *
+    >>> from clipmem.data.views import *
     >>> drawn = draw_colors(np.array([7], dtype=np.uint64), seed=1, strength=0.0, gray=0.0, blur=1.0)
     >>> drawn.jitter.item(), drawn.gray.item(), drawn.blur.item()
     (False, False, True)
@@ -35,9 +35,9 @@ r"""Small examples of what `clipmem.data` has inside; pytest runs them.
     >>> a == c != b
     True
 
-`clipmem.data.edits`:
+`clipmem.data.views`:
 
-    >>> from clipmem.data.edits import *
+    >>> from clipmem.data.views import *
     >>> caption_edits("red square", "00" * 16, count=3) == caption_edits("red square", "00" * 16, count=3)
     True
     >>> caption_edits("a", "00" * 16, count=3)
@@ -47,9 +47,9 @@ r"""Small examples of what `clipmem.data` has inside; pytest runs them.
     >>> text_views(["a cat", "the cat"], "00" * 16, count=5)
     ('a cat', ['the cat'])
 
-`clipmem.data.id_lists`:
+`clipmem.data.user_tables`:
 
-    >>> from clipmem.data.id_lists import *
+    >>> from clipmem.data.user_tables import *
     >>> csv_cell("=cmd()"), csv_cell("a=b"), csv_cell(" +1"), csv_cell("a\x00b")
     ("'=cmd()", 'a=b', "' +1", 'a\\x00b')
     >>> datacomp_array(["f" * 16 + "0" * 15 + "1", "0" * 32]).tolist()
@@ -61,9 +61,9 @@ r"""Small examples of what `clipmem.data` has inside; pytest runs them.
     >>> runs(12, 4, run=2), runs(3, 4, run=2)
     ([0, 1, 6, 7], [0, 1, 2])
 
-`clipmem.data.objects`:
+`clipmem.data.user_tables`:
 
-    >>> from clipmem.data.objects import *
+    >>> from clipmem.data.user_tables import *
     >>> split_objects("cat, sofa,cat"), split_objects(None)
     (['cat', 'sofa'], [])
     >>> text_of(float("nan")), text_of(None), text_of(1.5)
@@ -81,9 +81,9 @@ r"""Small examples of what `clipmem.data` has inside; pytest runs them.
     >>> left_out_sentence({"used": 988, "problems": 12, "reasons": {"truncated image": 7, "empty file": 5}})
     '12 problems, 988 pairs used: 7 truncated image, 5 empty file'
 
-`clipmem.data.sources.columns`:
+`clipmem.data.sources.records`:
 
-    >>> from clipmem.data.sources.columns import *
+    >>> from clipmem.data.sources.records import *
     >>> chosen(("filepath", "Title"), "captions", "caption_column")
     'Title'
 
@@ -110,9 +110,9 @@ r"""Small examples of what `clipmem.data` has inside; pytest runs them.
     >>> label_names(told, "kind")
     ['cat', 'dog']
 
-`clipmem.data.sources.text_tables`:
+`clipmem.data.sources.csv_table`:
 
-    >>> from clipmem.data.sources.text_tables import *
+    >>> from clipmem.data.sources.csv_table import *
     >>> header_columns("filepath\ttitle", DataSection())
     ('\t', ['filepath', 'title'])
 
@@ -139,9 +139,9 @@ r"""Small examples of what `clipmem.data` has inside; pytest runs them.
     >>> table["uid"].to_list(), table["planted"].sum()
     (['a', 'b', 'c', 'd', 'e', 'f'], 2)
 
-`clipmem.data.transfer`:
+`clipmem.data.views`:
 
-    >>> from clipmem.data.transfer import *
+    >>> from clipmem.data.views import *
     >>> send(torch.arange(3), "cpu").tolist()
     [0, 1, 2]
 """

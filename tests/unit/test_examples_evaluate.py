@@ -1,8 +1,8 @@
 r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
 
-`clipmem.measure.classification`:
+`clipmem.measure.zero_shot`:
 
-    >>> from clipmem.measure.classification import *
+    >>> from clipmem.measure.zero_shot import *
     >>> class_ranks(np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([0, 1])).tolist()
     [1.0, 1.5]
     >>> classification_metrics(np.array([1.0, 2.0, 1.0]), np.array([0, 0, 1]), 2)
@@ -24,9 +24,9 @@ r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
     >>> float(np.log(potentials(torch.tensor([[1.0, 0.0], [-3.0, 0.0]])).mean()))
     -8.0
 
-`clipmem.measure.identity`:
+`clipmem.measure.retrieval`:
 
-    >>> from clipmem.measure.identity import *
+    >>> from clipmem.measure.retrieval import *
     >>> identity_of(["a" * 32, "a" * 16 + "b" * 16], [["A  cat"], ["a cat", "dog"]])
     Identity(image=array([0, 0]), text=array([0, 0, 1]))
     >>> concepts_of(["Cat", "dog"], np.array([True, True]), ["cat", "Cat", "dog"])
@@ -53,9 +53,9 @@ r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
     >>> class_mean(np.array([[1.0, 1.0, 0.0]]), np.array([0, 0, 1]), np.array([7, 7, 7]))
     Interval(mean=0.5, low=None, high=None, over='pairs')
 
-`clipmem.measure.prompts`:
+`clipmem.measure.zero_shot`:
 
-    >>> from clipmem.measure.prompts import *
+    >>> from clipmem.measure.zero_shot import *
     >>> make_prompts(["hot-dog", "cat"], None, ["a {}"]).texts
     ['a cat', 'a hot dog']
 

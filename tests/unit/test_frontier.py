@@ -13,7 +13,7 @@ from tests.compared import build
 
 from clipmem.base.errors import InputError
 from clipmem.functional import holm, paired_test
-from clipmem.report.comparison_page import compare_runs, write_compared
+from clipmem.report.comparison import compare_runs, write_compared
 from clipmem.report.frontier import Curve, best_levels
 from clipmem.report.page import render
 from clipmem.report.terminal import print_screen

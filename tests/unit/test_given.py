@@ -17,7 +17,7 @@ from clipmem.base.errors import InputError, shorten
 from clipmem.base.hashing import file_sha256
 from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.base.sections import EmbedSection, TrainSection
-from clipmem.data.roles import read_roles
+from clipmem.data.user_tables import read_roles
 from clipmem.models import given, openclip, passes
 from clipmem.models.address import parse
 from clipmem.models.protocol import DualEncoder

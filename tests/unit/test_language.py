@@ -56,7 +56,7 @@ ALLOWED = {
         r".*",
         r"\"(?:a|an)? ?picture of (?:a )?\{\}|\{\} in a picture",
     ): "prompts and templates, as CLIP's: they decide numbers",
-    (r"src/clipmem/data/sources/columns\.py", r"\"picture\""): "a name of columns in the wild",
+    (r"src/clipmem/data/sources/records\.py", r"\"picture\""): "a name of columns in the wild",
     (r"src/clipmem/report/escape\.py", r"Control Pictures"): "the name of a Unicode block",
     (r"experiments/reproduce/icons\.py", r"color colour"): "words in the names of icons",
     (r"pyproject\.toml", r"colour"): "a word that codespell ignores, with the reason",

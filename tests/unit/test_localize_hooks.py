@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from clipmem.base.errors import InputError
-from clipmem.data.edits import caption_edits, text_views
-from clipmem.measure.hooks import Capture, find_sites, pool, token_mask
+from clipmem.data.views import caption_edits, text_views
+from clipmem.measure.sweep import Capture, find_sites, pool, token_mask
 from clipmem.models import openclip
 
 CAPTIONS = ["cat", "!", "a red square on a blue ! field", "two dogs"]

@@ -11,12 +11,9 @@ from scipy import stats
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.data.decoding import decode
-from clipmem.data.edits import text_views
-from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render
-from clipmem.measure.hooks import UNIT_KINDS, Capture
-from clipmem.measure.layers import layer_table, tower_sslmem
-from clipmem.measure.sweep import Points, ViewSettings, blocks
-from clipmem.measure.units import UNITS_SCHEMA, UnitTracker, sweep_model
+from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render, text_views
+from clipmem.measure.sweep import UNIT_KINDS, Capture, Points, ViewSettings, blocks
+from clipmem.measure.units import UNITS_SCHEMA, UnitTracker, layer_table, sweep_model, tower_sslmem
 from clipmem.models import openclip
 from clipmem.testing.tiny import encoded_image
 

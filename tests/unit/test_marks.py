@@ -9,8 +9,7 @@ import pytest
 from clipmem.base.errors import InputError
 from clipmem.base.marks import read_marks
 from clipmem.base.mitigations import RemoveSection
-from clipmem.curation.marks import apply_marks, learn
-from clipmem.curation.ranking import Curation
+from clipmem.curation.ranking import Curation, apply_marks, learn
 from clipmem.functional import auroc
 from clipmem.mitigate.parent import read_parent
 from clipmem.mitigate.remove import removal_list

@@ -14,15 +14,13 @@ from tests.unit.test_train import PIXELS, N, data_of, plan_of, section, uid
 
 from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
-from clipmem.base.images import Geometry
 from clipmem.base.mitigations import CaptionVariantsSection, ImageVariantsSection
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import DataSection
-from clipmem.data.color import distort
-from clipmem.data.decoding import decode
+from clipmem.data.decoding import Geometry, decode
 from clipmem.data.sources import open_source
-from clipmem.data.views import draw_crops, pair_keys, render
+from clipmem.data.views import distort, draw_crops, pair_keys, render
 from clipmem.mitigate import Preparation, Training, wordings
 from clipmem.mitigate.caption_variants import CaptionVariants, choose_variant, variants_of
 from clipmem.mitigate.image_variants import ImageVariants

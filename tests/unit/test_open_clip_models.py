@@ -20,8 +20,7 @@ from tests.unit.test_weights import evil_files
 import clipmem
 from clipmem.base.errors import ClipmemWarning, InputError, shorten
 from clipmem.base.hashing import file_sha256, json_sha256
-from clipmem.base.images import Geometry
-from clipmem.data.decoding import decode
+from clipmem.data.decoding import Geometry, decode
 from clipmem.data.views import as_float, normalize_pixels
 from clipmem.models import given, openclip
 from clipmem.models.protocol import geometry_of

@@ -6,14 +6,13 @@ import pytest
 
 from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
-from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection
 from clipmem.data.cache import build_cache, open_cache
-from clipmem.data.decoding import decode
+from clipmem.data.decoding import Geometry, decode
 from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, source_name, stop_at, summarize
-from clipmem.data.roles import read_roles
 from clipmem.data.sources import open_source
+from clipmem.data.user_tables import read_roles
 from clipmem.study.decoding import decode_pairs
 from clipmem.testing.tiny import encoded_image
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.reference.loops import near_captions
 
 from clipmem.base.sections import DataSection
-from clipmem.data.regime import regime_of
+from clipmem.data.inspection import regime_of
 from clipmem.data.sources import open_source
 from clipmem.report.templating import VERBATIM
 from clipmem.report.terminal import screen_lines

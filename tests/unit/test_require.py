@@ -1,11 +1,10 @@
-"""The checks of `clipmem.base.require`: what passes, and the four parts of what does not."""
+"""The checks of `clipmem.base.errors`: what passes, and the four parts of what does not."""
 
 import math
 
 import pytest
 
-from clipmem.base.errors import InputError
-from clipmem.base.require import require, require_columns, require_one_of, require_range
+from clipmem.base.errors import InputError, require, require_columns, require_one_of, require_range
 
 
 def refusal(check, *args, **kwargs):

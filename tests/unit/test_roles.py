@@ -11,9 +11,9 @@ from clipmem.base.errors import InputError
 from clipmem.base.hashing import pair_uid
 from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import DataSection, EmojiArtistsSection
-from clipmem.data.roles import read_wrong, roles_of
 from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES, assign_roles, split_table
+from clipmem.data.user_tables import read_wrong, roles_of
 from clipmem.scoring.protocols import protocol_of
 from clipmem.study.api import find_recipe
 from clipmem.study.opening import open_study

@@ -14,8 +14,8 @@ from tests.scoring import score
 from clipmem.base.sections import ScoreSection
 from clipmem.functional import AlignmentParts, roc_curve
 from clipmem.measure import retrieval as external_retrieval
-from clipmem.measure.identity import Identity
 from clipmem.measure.over_seeds import Statistics
+from clipmem.measure.retrieval import Identity
 from clipmem.measure.utility import only
 from clipmem.models.passes import Embeddings
 from clipmem.scoring import aligning, summary

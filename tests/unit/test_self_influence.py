@@ -11,8 +11,8 @@ from clipmem.base.errors import InputError
 from clipmem.models.openclip import contrastive_loss
 from clipmem.models.signals import Signals
 from clipmem.scoring.estimators import ESTIMATORS
-from clipmem.stats import self_influence as module
-from clipmem.stats.self_influence import self_influence
+from clipmem.stats import memorization as module
+from clipmem.stats.memorization import self_influence
 
 
 def vectors(seed: int, n: int = 9, d: int = 4) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.unit.test_models import PLAIN, build, variant
 
-from clipmem.measure.hooks import Capture
+from clipmem.measure.sweep import Capture
 from clipmem.models import openclip, shortcut
 from clipmem.models.openclip import OpenClipEncoder, _encode_trimmed
 

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 from clipmem.base import manifest
-from clipmem.base.atomic import atomic_file, atomic_write, make_folder
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import data_fingerprint, file_sha256, json_sha256, pair_uid
+from clipmem.base.paths import atomic_file, atomic_write, make_folder
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.tables import SCHEMAS, read_table, write_table
 

@@ -13,9 +13,8 @@ import torch
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.random import derive_seed
 from clipmem.base.sections import TrainSection
-from clipmem.data.color import distort
 from clipmem.data.decoding import decode
-from clipmem.data.views import as_float, draw_crops, normalize_pixels, pair_keys, render
+from clipmem.data.views import as_float, distort, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models import openclip
 from clipmem.models.numerics import computing, resolve_precision, threads
 from clipmem.models.openclip import OpenClipEncoder

@@ -14,7 +14,7 @@ import torch
 from clipmem.base.errors import InputError
 from clipmem.base.sections import TrainSection
 from clipmem.data.decoding import decode
-from clipmem.data.transfer import send
+from clipmem.data.views import send
 from clipmem.models import openclip
 from clipmem.models.numerics import check_compiler, multiplying, resolve_precision
 from clipmem.models.openclip import OpenClipEncoder

@@ -15,9 +15,8 @@ from tests.unit.test_weights import Evil
 
 from clipmem.base.errors import InputError
 from clipmem.base.hashing import file_sha256, pair_uid
-from clipmem.base.images import Geometry
 from clipmem.cli import main
-from clipmem.data.decoding import decode
+from clipmem.data.decoding import Geometry, decode
 from clipmem.data.views import as_float, normalize_pixels
 from clipmem.models import given
 from clipmem.models.protocol import DualEncoder, geometry_of

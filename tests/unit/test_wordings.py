@@ -16,9 +16,9 @@ from clipmem.base.sections import EmbedSection, EvaluateSection, TrainSection
 from clipmem.base.tables import read_table, write_parquet, write_table
 from clipmem.data.decoding import decode
 from clipmem.functional import alignment
-from clipmem.measure import wordings
-from clipmem.measure.identity import Identity
+from clipmem.measure import retrieval
 from clipmem.measure.over_seeds import Statistics
+from clipmem.measure.retrieval import Identity
 from clipmem.measure.utility import TestPairs, Utility
 from clipmem.models import openclip, passes
 from clipmem.models.passes import Embeddings
@@ -255,7 +255,7 @@ def recall_by_loop(one, count, k, words):
 def test_recall_over_wordings_is_the_loop(count, kinds):
     words = words_of(kinds=kinds)
     models = {side: [embeddings(seed + 7 * (side == "g")) for seed in (0, 1, 2)] for side in "fg"}
-    found = wordings.measure(models, identity(words), np.arange(N), count, 0.95)
+    found = retrieval.measure_wordings(models, identity(words), np.arange(N), count, 0.95)
     sizes = [sum(own >= wording for own in MORE) for wording in range(count)]
     for k in (1, 5, 10):
         name = f"retrieval_wordings_recall@{k}"
@@ -271,7 +271,7 @@ def test_recall_over_wordings_is_the_loop(count, kinds):
 
 def test_the_change_is_that_of_the_same_queries():
     models = {"base": [embeddings(9)], "f": [embeddings(0), embeddings(1)]}
-    found = wordings.measure(models, identity(words_of()), np.arange(N), 3, 0.95, against="base")
+    found = retrieval.measure_wordings(models, identity(words_of()), np.arange(N), 3, 0.95, against="base")
     entry = found["f"]["retrieval_wordings_recall@1"]
     difference = entry["mean"] - found["base"]["retrieval_wordings_recall@1"]["mean"]
     assert entry["change"]["mean"] == pytest.approx(difference, abs=1e-12)
@@ -282,8 +282,8 @@ def test_a_group_counts_once():
     models = {"f": [embeddings(seed) for seed in range(3)]}
     name = "retrieval_wordings_recall@1"
     different = identity(words_of(kinds=N))
-    alone = wordings.measure(models, different, np.arange(N), 4, 0.95)["f"][name]
-    paired = wordings.measure(models, different, np.arange(N) // 5, 4, 0.95)["f"][name]
+    alone = retrieval.measure_wordings(models, different, np.arange(N), 4, 0.95)["f"][name]
+    paired = retrieval.measure_wordings(models, different, np.arange(N) // 5, 4, 0.95)["f"][name]
     assert paired["mean"] == alone["mean"]
     assert paired["high"] - paired["low"] > alone["high"] - alone["low"]
 
@@ -292,7 +292,7 @@ def test_a_group_counts_once():
 def test_one_wording_is_retrieval_with_that_caption(image):
     one = embeddings(4, (0,) * 5)._replace(image=torch.from_numpy(image)[:, None], text=torch.randn(5, 3).double())
     one = one._replace(wordings=torch.empty(0, 3).double())
-    found = wordings.measure({"f": [one]}, identity(words_of((0,) * 5, 9)), np.arange(5), 3, 0.95)["f"]
+    found = retrieval.measure_wordings({"f": [one]}, identity(words_of((0,) * 5, 9)), np.arange(5), 3, 0.95)["f"]
     ranks = list(itertools.chain(*loops.retrieval_ranks(image.tolist(), one.text.tolist(), range(5))))
     assert found["retrieval_wordings_recall@1"]["mean"] == pytest.approx(loops.recall(ranks, 1), abs=1e-12)
 

@@ -6,7 +6,7 @@ from functools import cache
 import polars as pl
 
 from clipmem.report.curves import curves_of, title_of
-from clipmem.report.published import UNITMEM
+from clipmem.report.sections.side_by_side import UNITMEM
 from clipmem_reproduce.effects import ABOVE, Effect, Panel, Results, Series
 from clipmem_reproduce.finding import Context, Finding
 from clipmem_reproduce.measured import Measured

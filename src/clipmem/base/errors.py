@@ -1,4 +1,9 @@
-"""One-line errors with four parts: what, got, expected, hint."""
+"""One-line errors with four parts (what, got, expected, hint), checks that raise them, and suggestions for names."""
+
+import difflib
+import math
+from collections.abc import Iterable
+from numbers import Real
 
 
 class ClipmemError(Exception):
@@ -54,3 +59,85 @@ def shorten_text(text: str, limit: int = 80) -> str:
         return text
     half = (limit - 1) // 2
     return f"{text[:half]}…{text[-half:]}"
+
+
+_LONGEST = 200  # characters of a name to compare: the cost is quadratic
+_SHOWN = 40  # names in a list
+
+
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return up to two similar known names, most similar first, ignoring case.
+
+    Example:
+        >>> near_names("vit-b-32", ["ViT-B-32", "RN50"])
+        ['ViT-B-32']
+    """
+    if len(name) > _LONGEST:
+        return []
+    by_lower = {one.lower(): one for one in sorted(known) if len(one) <= _LONGEST}
+    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=2, cutoff=0.6)]
+
+
+def did_you_mean(name: str, known: Iterable[str], *, kind: str = "name", otherwise: str = "") -> str:
+    """Suggest the most similar known names; if none is similar, say `otherwise`, by default a list of all."""
+    names = sorted(known)
+    near = near_names(name, names)
+    if near:
+        return f"Did you mean {' or '.join(map(repr, near))}?"
+    if otherwise:
+        return otherwise
+    shown = [shorten_text(one) for one in names[:_SHOWN]]
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return f"Known {kind}s: {', '.join(shown)}{more}."
+
+
+Number = int | float  # the run-time type checks of the tests do not accept an int for a float
+
+
+def require(condition: object, what: str, got: str, expected: str, hint: str = "") -> None:
+    """Raise an `InputError` unless the condition holds.
+
+    Example:
+        >>> require(3 > 0, "[train] epochs", "3", "1 or more", "Set train.epochs.")
+    """
+    if not condition:
+        raise InputError(what, got=got, expected=expected, hint=hint)
+
+
+def require_one_of(what: str, value: object, choices: Iterable[str], hint: str = "") -> None:
+    """Raise an `InputError` unless a value is one of the choices; the default hint suggests similar ones.
+
+    Example:
+        >>> require_one_of("--device", "cpu", ("auto", "cpu", "cuda"))
+    """
+    known = list(choices)
+    hint = hint or did_you_mean(str(value), known, otherwise="Use one of these.")
+    require(value in known, what, shorten(value), ", ".join(known), hint)
+
+
+def require_range(
+    what: str, value: Number, low: Number | None = None, high: Number | None = None, hint: str = ""
+) -> None:
+    """Raise an `InputError` unless low <= value <= high; None is no bound. Only finite numbers are in range.
+
+    Example:
+        >>> require_range("confidence", 0.95, 0, 1)
+    """
+    number = isinstance(value, Real) and math.isfinite(value)
+    if not number or (low is not None and value < low) or (high is not None and value > high):
+        expected = (
+            f"{low} to {high}" if None not in (low, high) else f"{low} or more" if high is None else f"at most {high}"
+        )
+        raise InputError(what, got=shorten(value), expected=expected, hint=hint)
+
+
+def require_columns(what: str, columns: Iterable[str], needed: Iterable[str], hint: str = "") -> None:
+    """Raise an `InputError` unless a table has the needed columns.
+
+    Example:
+        >>> require_columns("scores.parquet", ["uid", "clipmem"], ["uid"])
+    """
+    there = list(columns)
+    missing = [name for name in needed if name not in there]
+    got, hint = f"the columns {', '.join(map(shorten_text, there[:40])) or 'none'}", hint or "Check the file."
+    require(not missing, what, got, f"also {', '.join(missing)}", hint)

@@ -1,18 +1,188 @@
-"""The run folder: files, finished stages and lock of a study."""
+"""The run folder: files, finished stages and lock of a study; and resumable work in a folder, piece by piece.
 
+A piece writes its outputs, then its marker. A piece is done if its marker exists and its outputs have the recorded
+sizes. One process at a time works on a folder.
+"""
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+from filelock import FileLock, Timeout
 
-from clipmem.base.atomic import atomic_write, is_free
 from clipmem.base.declared import declared
-from clipmem.base.job import Job, refuse_other
-from clipmem.base.paths import reading
+from clipmem.base.errors import InputError, RunError, require, shorten
+from clipmem.base.hashing import file_sha256
+from clipmem.base.paths import (
+    atomic_write,
+    checked_path,
+    explain_write_errors,
+    is_free,
+    make_folder,
+    reading,
+    write_json,
+)
 from clipmem.base.recipes import Recipe, flatten, load_recipe
-from clipmem.base.require import require
 from clipmem.base.tables import read_table, write_table
 
 SIDES = ("f", "g")
+
+
+_SHOWN = 6
+_HASH = re.compile("[0-9a-f]{64}")
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested plain data as `a.b` → value.
+
+    Example:
+        >>> flat({"a": {"b": 1}, "c": [{"d": 2}]})
+        {'a.b': 1, 'c.0.d': 2}
+    """
+    found: dict[str, Any] = {}
+    for key, one in value.items():
+        of_tables = isinstance(one, list) and any(isinstance(item, Mapping) for item in one)
+        inner = dict(enumerate(one)) if of_tables else one
+        if isinstance(inner, Mapping):
+            found |= flat({str(name): item for name, item in inner.items()}, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = one
+    return found
+
+
+def refuse_other(what: str, there: Mapping[str, Any], now: Mapping[str, Any], hint: str) -> None:
+    """Refuse to mix work with other settings, models or data."""
+    before, after = (flat(json.loads(json.dumps(one))) for one in (there, now))
+    keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
+    shown = "; ".join(f"{key} = {_shown(before.get(key))} there, {_shown(after.get(key))} now" for key in keys[:_SHOWN])
+    more = f" (and {len(keys) - _SHOWN} more)" if len(keys) > _SHOWN else ""
+    require(not keys, what, f"{shown}{more}", "the same on both sides", hint)
+
+
+def _shown(value: object) -> str:
+    return f"{value[:8]}…" if isinstance(value, str) and _HASH.fullmatch(value) else shorten(value, 48)
+
+
+class Job:
+    """A folder of finished pieces."""
+
+    def __init__(self, path: Path | str, markers: str = "markers") -> None:
+        self.path = checked_path(path, "run folder")
+        self._markers = markers
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    # ---- documents
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of the folder."""
+        path = self.path / name
+        what, hint = f"run folder {self.path}", "Run `clipmem run RECIPE.toml --out DIR` on it first."
+        require(path.is_file(), what, f"no {name} in it", "the folder of a finished run", hint)
+        try:
+            with reading(f"{path}", expected="a file written by clipmem"):
+                document = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, RecursionError) as error:
+            hint = "Delete the file and run the command again."
+            raise InputError(f"{path}", got=f"text that is not JSON ({error})", expected="JSON", hint=hint) from error
+        require(isinstance(document, dict), f"{path}", shorten(document), "a JSON object", "Delete the file.")
+        return document
+
+    def write_json(self, name: str, value: object) -> Path:
+        """Write a JSON file of the folder atomically."""
+        return write_json(self.path / name, value)
+
+    # ---- claim
+
+    def settings(self) -> dict[str, Any] | None:
+        """Return the settings that the folder was started with; None if it was not."""
+        return self.read_json("job.json") if (self.path / "job.json").is_file() else None
+
+    def resume(self, settings: Mapping[str, Any]) -> None:
+        """Start the folder with these settings, or resume it."""
+        there = self.settings()
+        if there is None:
+            self.write_json("job.json", settings)
+        else:
+            hint = "Choose another --out, or delete the folder."
+            refuse_other(f"{self.path} was started with other settings", there, settings, hint)
+
+    # ---- pieces
+
+    def marker(self, name: str) -> Path:
+        """Return the path of a piece's marker."""
+        return self.path / self._markers / f"{name}.json"
+
+    def facts(self, name: str) -> dict[str, Any] | None:
+        """Return the facts that a finished piece recorded; None if it is not finished or an output has another size."""
+        if not self.marker(name).is_file():
+            return None
+        facts = self.read_json(f"{self._markers}/{name}.json")
+        complete = all(
+            (self.path / file).is_file() and (self.path / file).stat().st_size == output["bytes"]
+            for file, output in facts["outputs"].items()
+        )
+        return facts if complete else None
+
+    def is_done(self, name: str) -> bool:
+        """Return whether a piece is finished."""
+        return self.facts(name) is not None
+
+    def outputs(self, name: str) -> tuple[list[Path], dict[str, Any]]:
+        """Return the outputs and the facts of a finished piece."""
+        facts = self.facts(name)
+        if facts is None:
+            raise RunError(f"{self.path / name} is missing. Run the same command again: it repeats that part.")
+        return [self.path / file for file in facts["outputs"]], facts
+
+    def finish(
+        self, name: str, outputs: Sequence[Path], seconds: float, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write a piece's marker: sizes and hashes of its outputs, seconds, facts."""
+        described = {
+            str(path.relative_to(self.path)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            for path in sorted(outputs)
+        }
+        known = {"seconds": round(seconds, 3), **(facts or {})}
+        self.write_json(f"{self._markers}/{name}.json", {"stage": name, **known, "outputs": described})
+
+    @contextlib.contextmanager
+    def locked(self) -> Generator[None]:
+        """Lock the folder for this process; the lock ends with the process."""
+        make_folder(self.path)
+        lock = FileLock(self.path / ".lock", timeout=0)
+        with explain_write_errors(self.path / ".lock"):
+            try:
+                lock.acquire()
+            except Timeout:
+                text = f"another clipmem process uses {self.path}. Wait for it to end, or choose another --out DIR."
+                raise RunError(text) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def remove(self) -> None:
+        """Delete the folder, `job.json` first, so that a kill leaves no claimed folder."""
+        (self.path / "job.json").unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def cut(total: int, size: int, word: str) -> Iterator[tuple[str, range]]:
+    """Split `total` rows into named blocks.
+
+    Example:
+        >>> list(cut(5, 2, "part"))
+        [('part-000000', range(0, 2)), ('part-000001', range(2, 4)), ('part-000002', range(4, 5))]
+    """
+    for k, start in enumerate(range(0, total, size)):
+        yield f"{word}-{k:06d}", range(start, min(start + size, total))
 
 
 class RunFolder(Job):

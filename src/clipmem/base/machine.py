@@ -8,8 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from clipmem.base.errors import InputError
-from clipmem.base.require import require_one_of
+from clipmem.base.errors import InputError, require_one_of
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from clipmem._version import __version__
-from clipmem.base.errors import shorten
+from clipmem.base.errors import require, shorten
 from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import file_sha256, json_sha256
 from clipmem.base.machine import cores
 from clipmem.base.recipes import Recipe, flatten
-from clipmem.base.require import require
 
 FORMAT = 1
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scipy", "polars", "pillow", "safetensors")

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from clipmem.base.atomic import explain_write_errors
-from clipmem.base.errors import shorten, shorten_text
-from clipmem.base.require import require, require_one_of
+from clipmem.base.errors import require, require_one_of, shorten, shorten_text
+from clipmem.base.paths import explain_write_errors
 
 MARKS = ("wrong", "memorized", "fine", "unsure")
 _NOTE = 2000  # characters

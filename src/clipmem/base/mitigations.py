@@ -8,7 +8,22 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from clipmem.base.section import Count, Fraction, NonNegative, OptionalViews, Section, Seed, Size, Views
+from clipmem.base.sections import (
+    Above0,
+    Below1,
+    Count,
+    Fraction,
+    Inside,
+    Listed,
+    NonNegative,
+    OptionalViews,
+    Range,
+    Section,
+    Seed,
+    Size,
+    Views,
+    key,
+)
 
 Place = Literal["post", "pre", "post-scaled"]
 _MORE_CAPTIONS = "Remove it: add paraphrases to the data, and set mitigate.captions.count (docs/mitigate.md)."
@@ -37,13 +52,11 @@ class NoiseSection(MitigationSection):
 
     needs = ("unit embeddings",)
 
-    std: NonNegative = Field(0.0, description="Standard deviation of the noise in each dimension; 0 = none.")
-    place: Place = Field(
-        "post", description="post: added to the unit vector; pre: before it is normalized; post-scaled: std / sqrt(d)."
+    std: NonNegative = key(0.0, "Standard deviation of the noise in each dimension; 0 = none.")
+    place: Place = key(
+        "post", "post: added to the unit vector; pre: before it is normalized; post-scaled: std / sqrt(d)."
     )
-    start: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.33, description="Fraction of the training before which there is no noise; 0 = noise from the first step."
-    )
+    start: Below1 = key(0.33, "Fraction of the training before which there is no noise; 0 = noise from the first step.")
 
 
 class TextNoiseSection(NoiseSection):
@@ -57,9 +70,7 @@ class CaptionsSection(MitigationSection):
 
     needs = ("text tower",)
 
-    count: OptionalViews = Field(
-        0, description="Captions per pair that training samples from, one each step; 0 = as train.captions."
-    )
+    count: OptionalViews = key(0, "Captions per pair that training samples from, one each step; 0 = as train.captions.")
 
 
 class CaptionVariantsSection(MitigationSection):
@@ -68,17 +79,17 @@ class CaptionVariantsSection(MitigationSection):
     needs = ("text tower",)
     removed: ClassVar = {"provider": _MORE_CAPTIONS}
 
-    kinds: Annotated[tuple[Literal["dropout", "reorder", "synonyms", "templates"], ...], Field(strict=False)] = Field(
-        (), description="Any of dropout, reorder, synonyms (extra `wordnet`), templates, used in turn; [] = none."
+    kinds: Listed[Literal["dropout", "reorder", "synonyms", "templates"]] = key(
+        (), "Any of dropout, reorder, synonyms (extra `wordnet`), templates, used in turn; [] = none."
     )
-    count: Views = Field(4, description="Maximum number of variants per caption.")
-    probability: Fraction = Field(0.5, description="Probability that a presentation shows a variant.")
-    dropout: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="Fraction of words that dropout removes.")
-    templates: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
+    count: Views = key(4, "Maximum number of variants per caption.")
+    probability: Fraction = key(0.5, "Probability that a presentation shows a variant.")
+    dropout: Inside = key(0.2, "Fraction of words that dropout removes.")
+    templates: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = key(
         ("a picture of {}", "an image of {}", "this shows {}", "{} in a picture"),
-        description="Sentences for templates; {} is replaced with the caption.",
+        "Sentences for templates; {} is replaced with the caption.",
     )
-    seed: Seed = Field(0, description="Seed of the variants.")
+    seed: Seed = key(0, "Seed of the variants.")
 
     @property
     def active(self) -> bool:
@@ -103,15 +114,13 @@ class ImageVariantsSection(MitigationSection):
         "provider": _MORE_IMAGES, "generated": _MORE_IMAGES, "seed": "Remove it: only generated images used it.",
     }  # fmt: skip
 
-    probability: Fraction = Field(0.0, description="Probability that a presentation shows a variant; 0 = never.")
-    source: Literal["given", "augment"] = Field(
-        "given", description="given: the data's other images of a pair; augment: stronger crops and color jitter."
+    probability: Fraction = key(0.0, "Probability that a presentation shows a variant; 0 = never.")
+    source: Literal["given", "augment"] = key(
+        "given", "given: the data's other images of a pair; augment: stronger crops and color jitter."
     )
-    count: OptionalViews = Field(0, description="given: images used per pair; 0 = all.")
-    crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
-        (0.3, 1.0), description="augment: area fraction of the crop."
-    )
-    color: Annotated[float, Field(ge=0, le=2)] = Field(0.5, description="augment: strength of the color jitter.")
+    count: OptionalViews = key(0, "given: images used per pair; 0 = all.")
+    crop_scale: Range[Fraction] = key((0.3, 1.0), "augment: area fraction of the crop.")
+    color: Annotated[float, Field(ge=0, le=2)] = key(0.5, "augment: strength of the color jitter.")
 
     @model_validator(mode="after")
     def _usable(self) -> "ImageVariantsSection":
@@ -126,42 +135,36 @@ class TextMaskingSection(MitigationSection):
 
     needs = ("text tower", "changing text")
 
-    probability: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Probability that a caption token is dropped; 0 = none."
-    )
+    probability: Below1 = key(0.0, "Probability that a caption token is dropped; 0 = none.")
 
 
 class WeightDecaySection(MitigationSection):
     """`[mitigate.weight_decay]`: a control: more weight decay than `train.weight_decay`."""
 
-    factor: NonNegative = Field(1.0, description="Factor on train.weight_decay; 1 = unchanged.")
+    factor: NonNegative = key(1.0, "Factor on train.weight_decay; 1 = unchanged.")
 
 
 class EarlyStoppingSection(MitigationSection):
     """`[mitigate.early_stopping]`: a control: the same training, ended early."""
 
-    share: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="Fraction of the steps to run, with the full training's schedule; 1 = all."
-    )
+    share: Above0 = key(1.0, "Fraction of the steps to run, with the full training's schedule; 1 = all.")
 
 
 class RemoveSection(MitigationSection):
     """`[mitigate.remove]`: pairs removed before training."""
 
-    count: Size = Field(0, description="Number of f's training pairs to remove, worst first; 0 = none.")
-    by: Literal["clipmem", "similarity", "random", "g-alignment", "planted", "file", "marks"] = Field(
+    count: Size = key(0, "Number of f's training pairs to remove, worst first; 0 = none.")
+    by: Literal["clipmem", "similarity", "random", "g-alignment", "planted", "file", "marks"] = key(
         "clipmem",
-        description="Worst first: highest CLIPMem; lowest similarity under f; random order; lowest alignment under g; "
+        "Worst first: highest CLIPMem; lowest similarity under f; random order; lowest alignment under g; "
         "planted: known wrong ones; file: highest column; marks: marked wrong in the explorer.",
     )
-    role: Literal["trained", "candidate"] = Field(
-        "trained", description="Remove from all of f's pairs, or from candidates only."
+    role: Literal["trained", "candidate"] = key("trained", "Remove from all of f's pairs, or from candidates only.")
+    scores: str = key(
+        "", "Run folder or scores.parquet of the parent; a table such as suspects.parquet, or marks.jsonl."
     )
-    scores: str = Field(
-        "", description="Run folder or scores.parquet of the parent; a table such as suspects.parquet, or marks.jsonl."
-    )
-    column: str = Field("score", description="by = 'file': column of the scores, for example a detector's.")
-    seed: Seed = Field(0, description="Seed of by = 'random', and of the order of known wrong pairs.")
+    column: str = key("score", "by = 'file': column of the scores, for example a detector's.")
+    seed: Seed = key(0, "Seed of by = 'random', and of the order of known wrong pairs.")
 
     @property
     def scored(self) -> bool:
@@ -180,11 +183,9 @@ class RemoveSection(MitigationSection):
 class RegroupSection(MitigationSection):
     """`[mitigate.regroup]`: separate batches for the most memorized pairs (after MultiMem)."""
 
-    share: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Fraction of an epoch's batches that hold only the most memorized pairs; 0 = none."
-    )
-    every: Count = Field(1, description="Regroup every N epochs.")
-    scores: str = Field("", description="Run folder or scores.parquet of the parent, whose CLIPMem ranks the pairs.")
+    share: Below1 = key(0.0, "Fraction of an epoch's batches that hold only the most memorized pairs; 0 = none.")
+    every: Count = key(1, "Regroup every N epochs.")
+    scores: str = key("", "Run folder or scores.parquet of the parent, whose CLIPMem ranks the pairs.")
 
     @model_validator(mode="after")
     def _usable(self) -> "RegroupSection":
@@ -198,17 +199,13 @@ class ReweightSection(MitigationSection):
 
     needs = ("pair weights",)
 
-    share: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Fraction of pairs whose weight is below 1, falling to 0 for the most suspect; 0 = none."
-    )
+    share: Below1 = key(0.0, "Fraction of pairs whose weight is below 1, falling to 0 for the most suspect; 0 = none.")
 
 
 class AverageSection(MitigationSection):
     """`[mitigate.average]`: the model is the exponential moving average of its weights over the steps."""
 
-    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Weight d of the average before a step: d average + (1 - d) weights; 0 = no averaging."
-    )
+    decay: Below1 = key(0.0, "Weight d of the average before a step: d average + (1 - d) weights; 0 = no averaging.")
 
 
 class InterpolateSection(MitigationSection):
@@ -216,8 +213,8 @@ class InterpolateSection(MitigationSection):
 
     needs = ("pretrained model",)
 
-    alpha: Fraction = Field(1.0, description="Weight of the fine-tuned model: 1 = unchanged, 0 = the pretrained model.")
-    run: str = Field("", description="Finished run folder whose models are interpolated; empty = train them.")
+    alpha: Fraction = key(1.0, "Weight of the fine-tuned model: 1 = unchanged, 0 = the pretrained model.")
+    run: str = key("", "Finished run folder whose models are interpolated; empty = train them.")
 
     @model_validator(mode="after")
     def _usable(self) -> "InterpolateSection":
@@ -229,19 +226,19 @@ class InterpolateSection(MitigationSection):
 class MitigateSection(Section):
     """`[mitigate.*]`."""
 
-    text_noise: TextNoiseSection = TextNoiseSection()  # pyright: ignore[reportCallIssue]
-    image_noise: NoiseSection = NoiseSection()  # pyright: ignore[reportCallIssue]
-    captions: CaptionsSection = CaptionsSection()  # pyright: ignore[reportCallIssue]
-    caption_variants: CaptionVariantsSection = CaptionVariantsSection()  # pyright: ignore[reportCallIssue]
-    image_variants: ImageVariantsSection = ImageVariantsSection()  # pyright: ignore[reportCallIssue]
-    text_masking: TextMaskingSection = TextMaskingSection()  # pyright: ignore[reportCallIssue]
-    weight_decay: WeightDecaySection = WeightDecaySection()  # pyright: ignore[reportCallIssue]
-    early_stopping: EarlyStoppingSection = EarlyStoppingSection()  # pyright: ignore[reportCallIssue]
-    remove: RemoveSection = RemoveSection()  # pyright: ignore[reportCallIssue]
-    regroup: RegroupSection = RegroupSection()  # pyright: ignore[reportCallIssue]
-    reweight: ReweightSection = ReweightSection()  # pyright: ignore[reportCallIssue]
-    average: AverageSection = AverageSection()  # pyright: ignore[reportCallIssue]
-    interpolate: InterpolateSection = InterpolateSection()  # pyright: ignore[reportCallIssue]
+    text_noise: TextNoiseSection = TextNoiseSection()
+    image_noise: NoiseSection = NoiseSection()
+    captions: CaptionsSection = CaptionsSection()
+    caption_variants: CaptionVariantsSection = CaptionVariantsSection()
+    image_variants: ImageVariantsSection = ImageVariantsSection()
+    text_masking: TextMaskingSection = TextMaskingSection()
+    weight_decay: WeightDecaySection = WeightDecaySection()
+    early_stopping: EarlyStoppingSection = EarlyStoppingSection()
+    remove: RemoveSection = RemoveSection()
+    regroup: RegroupSection = RegroupSection()
+    reweight: ReweightSection = ReweightSection()
+    average: AverageSection = AverageSection()
+    interpolate: InterpolateSection = InterpolateSection()
 
     def active(self) -> Iterator[str]:
         """Yield the names of the active mitigations."""

@@ -13,11 +13,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 
 from clipmem.base.declared import declared, key_of, known, load, plugins
-from clipmem.base.errors import InputError, shorten, shorten_text
-from clipmem.base.explain import explain
+from clipmem.base.errors import InputError, require, shorten, shorten_text
 from clipmem.base.mitigations import MitigateSection
-from clipmem.base.require import require
-from clipmem.base.section import Section as _Section
 from clipmem.base.sections import (
     DataSection,
     DejavuSection,
@@ -32,7 +29,9 @@ from clipmem.base.sections import (
     SplitSection,
     SubsampleSection,
     TrainSection,
+    explain,
 )
+from clipmem.base.sections import Section as _Section
 
 _EXAMPLE = "For example: settings={'train.lr': 1e-4}."
 Overrides = Sequence[str] | Mapping[str, Any]  # settings: ["section.key=value"], or {"section.key": value}
@@ -49,20 +48,20 @@ class Recipe(_Section):
     protocol: Annotated[str, AfterValidator(partial(known, "protocols"))] = Field(
         "four-way", description="How f and g are obtained."
     )
-    data: DataSection = DataSection()  # pyright: ignore[reportCallIssue]
-    split: SplitSection = SplitSection()  # pyright: ignore[reportCallIssue]
-    model: ModelSection = ModelSection()  # pyright: ignore[reportCallIssue]
-    train: TrainSection = TrainSection()  # pyright: ignore[reportCallIssue]
-    subsample: SubsampleSection = SubsampleSection()  # pyright: ignore[reportCallIssue]
-    halves: HalvesSection = HalvesSection()  # pyright: ignore[reportCallIssue]
-    leave_one_out: LeaveOneOutSection = LeaveOneOutSection()  # pyright: ignore[reportCallIssue]
-    given: GivenSection = GivenSection()  # pyright: ignore[reportCallIssue]
-    embed: EmbedSection = EmbedSection()  # pyright: ignore[reportCallIssue]
-    score: ScoreSection = ScoreSection()  # pyright: ignore[reportCallIssue]
-    dejavu: DejavuSection = DejavuSection()  # pyright: ignore[reportCallIssue]
-    localize: LocalizeSection = LocalizeSection()  # pyright: ignore[reportCallIssue]
-    evaluate: EvaluateSection = EvaluateSection()  # pyright: ignore[reportCallIssue]
-    mitigate: MitigateSection = MitigateSection()  # pyright: ignore[reportCallIssue]
+    data: DataSection = DataSection()
+    split: SplitSection = SplitSection()
+    model: ModelSection = ModelSection()
+    train: TrainSection = TrainSection()
+    subsample: SubsampleSection = SubsampleSection()
+    halves: HalvesSection = HalvesSection()
+    leave_one_out: LeaveOneOutSection = LeaveOneOutSection()
+    given: GivenSection = GivenSection()
+    embed: EmbedSection = EmbedSection()
+    score: ScoreSection = ScoreSection()
+    dejavu: DejavuSection = DejavuSection()
+    localize: LocalizeSection = LocalizeSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    mitigate: MitigateSection = MitigateSection()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as plain data: the class of a recipe with plugin tables is created at run time."""

@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from clipmem.base.declared import load, plugins
-from clipmem.base.errors import InputError, shorten
-from clipmem.base.suggest import did_you_mean
+from clipmem.base.errors import InputError, did_you_mean, shorten
 
 T = TypeVar("T")
 Registered = TypeVar("Registered")

@@ -1,30 +1,136 @@
-"""The built-in sections of a recipe, except mitigations."""
+"""The built-in sections of a recipe except mitigations, their base class, number types, and errors in four parts.
+
+Sections are frozen and strict, without unknown keys. Every number has an upper bound far above any use, so that a slip
+such as `epochs = 1e26` is refused at once.
+"""
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from clipmem.base.declared import known
-from clipmem.base.errors import shorten
+from clipmem.base.errors import InputError, did_you_mean, near_names, require, shorten, shorten_text
 from clipmem.base.paths import checked_path
-from clipmem.base.require import require
-from clipmem.base.section import (
-    MOST_PAIRS,
-    Count,
-    Fraction,
-    NonNegative,
-    OptionalViews,
-    PairCount,
-    Positive,
-    Section,
-    Seed,
-    Size,
-    Views,
-)
+
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+NonNegative = Annotated[float, Field(ge=0, le=1e6)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+Above0 = Annotated[float, Field(gt=0, le=1)]
+Inside = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Size = Annotated[int, Field(ge=0, le=1_000_000)]
+# the largest published data set has 5.85 billion pairs
+MOST_PAIRS = 10_000_000_000
+PairCount = Annotated[int, Field(ge=1, le=MOST_PAIRS)]
+# each is one more forward pass, or one more stored text, per pair
+Views = Annotated[int, Field(ge=1, le=1000)]
+OptionalViews = Annotated[int, Field(ge=0, le=1000)]
+# tables store seeds as int64
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+# TOML has lists, recipes are immutable
+T = TypeVar("T")
+Listed = Annotated[tuple[T, ...], Field(strict=False)]
+Range = Annotated[tuple[T, T], Field(strict=False)]
+
+
+def key(default: Any, meaning: str) -> Any:
+    """Return a key of a section with its default and its meaning, which `clipmem init` prints."""
+    return Field(default, description=meaning)
+
+
+class Section(BaseModel):
+    """A table of a recipe.
+
+    Attributes:
+        removed: A hint for each key or value of an earlier version that is gone.
+    """
+
+    removed: ClassVar[Mapping[str, str]] = {}
+
+    # strict: `epochs = "40"` and `epochs = 40.5` are errors
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        """Refuse integers beyond TOML's 64 bits and the character NUL."""
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(one, int) and not -(2**63) <= one < 2**63:
+                raise PydanticCustomError("int_too_large", "more than 64 bits")
+            if isinstance(one, str) and "\0" in one:
+                raise PydanticCustomError("nul", "the character NUL")
+        return value
+
+
+def _table_at(root: type[BaseModel], location: Sequence[str | int]) -> tuple[int, type[BaseModel]]:
+    """Follow a location in a recipe through its tables; return the number of tables and the last one."""
+    table = root
+    for depth, name in enumerate(location):
+        field = table.model_fields.get(str(name))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return depth, table
+        table = inner
+    return len(location), table
+
+
+# pydantic's error type → expected value
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_too_large": "a whole number of at most 64 bits",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "nul": "text without the character NUL",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "model_type": "a table of keys",
+    "dict_type": "a table of keys",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "string_too_short": "text of {min_length} or more characters",
+    "too_short": "a list of {min_length} or more values",
+    "too_long": "a list of at most {max_length} values",
+    "missing": "a list of more values",
+    "literal_error": "{expected}",
+}
+
+
+def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> InputError:
+    """Convert the first validation error, with the number of further ones."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"]]
+    depth, table = _table_at(root, location[:-1])
+    section = f"[{'.'.join(location[:depth])}] " if depth else ""
+    key = ".".join(shorten_text(part) for part in location[depth:])
+    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    what, context = f"{origin}: {section}{key}{more}", problem.get("ctx", {})
+    removed = table.removed if issubclass(table, Section) else {}
+    if problem["type"] == "extra_forbidden":
+        hint = removed.get(location[-1]) or did_you_mean(location[-1], table.model_fields, kind="key")
+        return InputError(what, got="an unknown key", expected=f"a key of {section.strip() or 'the recipe'}", hint=hint)
+    if problem["type"] == "value_error":  # raised by the recipe's own validators
+        where = f"[{'.'.join(location)}] " if location else ""
+        own = context.get("error")
+        if isinstance(own, InputError):
+            return InputError(f"{origin}: {where}{own.what}{more}", got=own.got, expected=own.expected, hint=own.hint)
+        return InputError(f"{origin}: {where}{problem['msg'].removeprefix('Value error, ')}{more}.")
+    value, hint = problem["input"], "`clipmem init` prints every key with its meaning."
+    if problem["type"] == "literal_error" and isinstance(value, str):
+        near = near_names(value, re.findall("'([^']*)'", str(context["expected"])))
+        hint = removed.get(value) or (f"Did you mean {' or '.join(map(repr, near))}?" if near else hint)
+    expected = _EXPECTED.get(problem["type"], "another value").format_map(context)
+    return InputError(what, got=shorten(value), expected=expected, hint=hint)
+
 
 _Template = Annotated[str, Field(min_length=1)]
 SHIPPED = ("emoji", "emoji-artists")
@@ -41,43 +147,40 @@ def shipped(path: str) -> str:
 class EmojiArtistsSection(Section):
     """`[data.emoji_artists]`: which drawings are pairs, and their captions."""
 
-    artists: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        (),
-        description="Artists whose drawings are pairs; those of the others are their image variants; empty = all six.",
+    artists: Listed[str] = key(
+        (), "Artists whose drawings are pairs; those of the others are their image variants; empty = all six."
     )
-    order: Literal["name first", "own"] = Field(
-        "name first", description="Order of an emoji's captions: the name first, or an order of its own per drawing."
+    order: Literal["name first", "own"] = key(
+        "name first", "Order of an emoji's captions: the name first, or an order of its own per drawing."
     )
-    label: Literal["group", "emoji"] = Field("group", description="Class: the Unicode group, or the emoji.")
+    label: Literal["group", "emoji"] = key("group", "Class: the Unicode group, or the emoji.")
 
 
 class FlawsSection(Section):
     """`[data.flaws]`: known flaws, planted in pairs chosen by their image."""
 
-    vague: Fraction = Field(0.0, description="Share of pairs whose caption becomes the name of their class.")
-    distorted: Fraction = Field(
-        0.0, description="Share of pairs whose image is turned upside down or on its side, or cropped to a corner."
+    vague: Fraction = key(0.0, "Share of pairs whose caption becomes the name of their class.")
+    distorted: Fraction = key(
+        0.0, "Share of pairs whose image is turned upside down or on its side, or cropped to a corner."
     )
 
 
 class DataSection(Section):
     """`[data]`: where the pairs come from."""
 
-    source: str = Field(
-        "auto", description="Data source; auto = detected from `path`, or the shipped emoji without one."
-    )
-    path: str = Field("", description="File, folder or shards; empty for the shipped data.")
-    image_root: str = Field("", description="Folder that image paths are relative to; empty = found near `path`.")
-    split: str = Field("", description="Use this split only, if the source has splits; empty = all.")
-    download: bool = Field(False, description="hub: download the data set if it is not on this machine.")
-    image_column: str = Field("image", description="tables: bytes, a struct of bytes and path, or a path.")
-    caption_column: str = Field("captions", description="tables: a string or a list of strings.")
-    group_column: str = Field("", description="tables: pairs with the same value get the same role.")
-    label_column: str = Field("", description="tables: class label, shown in reports.")
-    object_column: str = Field("", description="tables: objects in the image, a list or comma-separated text.")
-    role_column: str = Field("", description="tables: role of the pair, instead of a draw; an empty role = unused.")
-    flaws: FlawsSection = FlawsSection()  # pyright: ignore[reportCallIssue]
-    emoji_artists: EmojiArtistsSection = EmojiArtistsSection()  # pyright: ignore[reportCallIssue]
+    source: str = key("auto", "Data source; auto = detected from `path`, or the shipped emoji without one.")
+    path: str = key("", "File, folder or shards; empty for the shipped data.")
+    image_root: str = key("", "Folder that image paths are relative to; empty = found near `path`.")
+    split: str = key("", "Use this split only, if the source has splits; empty = all.")
+    download: bool = key(False, "hub: download the data set if it is not on this machine.")
+    image_column: str = key("image", "tables: bytes, a struct of bytes and path, or a path.")
+    caption_column: str = key("captions", "tables: a string or a list of strings.")
+    group_column: str = key("", "tables: pairs with the same value get the same role.")
+    label_column: str = key("", "tables: class label, shown in reports.")
+    object_column: str = key("", "tables: objects in the image, a list or comma-separated text.")
+    role_column: str = key("", "tables: role of the pair, instead of a draw; an empty role = unused.")
+    flaws: FlawsSection = FlawsSection()
+    emoji_artists: EmojiArtistsSection = EmojiArtistsSection()
 
     def check_paths(self, what: str = "[data] path") -> None:
         """Refuse paths that no file system has, and a missing one, before a source is imported (most of a second)."""
@@ -95,35 +198,32 @@ class DataSection(Section):
 class SplitSection(Section):
     """`[split]`: who trains on what (four-way protocol)."""
 
-    shared: PairCount = Field(1300, description="Pairs that f and g both train on.")
-    candidate: PairCount = Field(200, description="Pairs that only f trains on: the ones to measure.")
-    independent: PairCount = Field(200, description="Pairs that only g trains on, as many as candidates.")
-    external: Annotated[int, Field(ge=2, le=MOST_PAIRS)] = Field(
-        200, description="Pairs that no model trains on: bank and control."
+    shared: PairCount = key(1300, "Pairs that f and g both train on.")
+    candidate: PairCount = key(200, "Pairs that only f trains on: the ones to measure.")
+    independent: PairCount = key(200, "Pairs that only g trains on, as many as candidates.")
+    external: Annotated[int, Field(ge=2, le=MOST_PAIRS)] = key(200, "Pairs that no model trains on: bank and control.")
+    planted: Annotated[int, Field(ge=0, le=MOST_PAIRS)] = key(
+        0, "Candidates whose captions are swapped: known wrong captions."
     )
-    planted: Annotated[int, Field(ge=0, le=MOST_PAIRS)] = Field(
-        0, description="Candidates whose captions are swapped: known wrong captions."
+    planted_share: Fraction = key(
+        0.0, "Share of each of planted_roles whose captions are swapped instead, each within its role."
     )
-    planted_share: Fraction = Field(
-        0.0, description="Share of each of planted_roles whose captions are swapped instead, each within its role."
+    planted_roles: Listed[Literal["shared", "candidate", "independent"]] = key(
+        ("shared", "candidate", "independent"), "Roles of planted_share."
     )
-    planted_roles: Annotated[tuple[Literal["shared", "candidate", "independent"], ...], Field(strict=False)] = Field(
-        ("shared", "candidate", "independent"), description="Roles of planted_share."
-    )
-    wrong: str = Field("", description="File of uids whose captions are known to be wrong: .txt, .csv or .parquet.")
-    near_duplicates: bool = Field(True, description="Keep near-duplicate images in the same role.")
-    seed: Seed = Field(0, description="Seed of the split.")
+    wrong: str = key("", "File of uids whose captions are known to be wrong: .txt, .csv or .parquet.")
+    near_duplicates: bool = key(True, "Keep near-duplicate images in the same role.")
+    seed: Seed = key(0, "Seed of the split.")
 
 
 class ModelSection(Section):
     """`[model]`: what f and g start from: random weights of an architecture, or a pretrained model."""
 
-    name: str = Field(
-        "clipmem-tiny",
-        description="Architecture: open_clip's name, a shipped name, or a JSON config; empty = that of pretrained.",
+    name: str = key(
+        "clipmem-tiny", "Architecture: open_clip's name, a shipped name, or a JSON config; empty = that of pretrained."
     )
-    pretrained: str = Field(
-        "", description="Model to fine-tune: a folder or another address (docs/models.md); empty = train from scratch."
+    pretrained: str = key(
+        "", "Model to fine-tune: a folder or another address (docs/models.md); empty = train from scratch."
     )
 
     @model_validator(mode="before")
@@ -144,73 +244,63 @@ class ModelSection(Section):
 class LoraSection(Section):
     """`[train.lora]`: the adapters of `train.adapter = "lora"` (Hu et al. 2022), as in peft's LoraConfig."""
 
-    rank: Annotated[int, Field(ge=1, le=4096)] = Field(8, description="Rank r of the update (alpha / r) B A.")
-    alpha: Positive = Field(16.0, description="Scale of the update.")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Dropout before A; not for open_clip's attention."
-    )
-    targets: Annotated[tuple[_Template, ...], Field(strict=False)] = Field(
-        (), description="Ends of the names of layers to adapt, such as attn; empty = attention and MLP of every block."
+    rank: Annotated[int, Field(ge=1, le=4096)] = key(8, "Rank r of the update (alpha / r) B A.")
+    alpha: Positive = key(16.0, "Scale of the update.")
+    dropout: Below1 = key(0.0, "Dropout before A; not for open_clip's attention.")
+    targets: Listed[_Template] = key(
+        (), "Ends of the names of layers to adapt, such as attn; empty = attention and MLP of every block."
     )
 
 
 class TrainSection(Section):
     """`[train]`: training of f and g, which differ in data only."""
 
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000, strict=False)] = Field(
-        (0, 1), description="One f and one g per seed; at most 1,000."
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000, strict=False)] = key(
+        (0, 1), "One f and one g per seed; at most 1,000."
     )
-    objective: Annotated[str, AfterValidator(partial(known, "objectives"))] = Field(
-        "clip", description="Loss; supervised needs labels, simclr uses two views of each image and no captions."
+    objective: Annotated[str, AfterValidator(partial(known, "objectives"))] = key(
+        "clip", "Loss; supervised needs labels, simclr uses two views of each image and no captions."
     )
-    simclr_temperature: Positive = Field(0.1, description="simclr: temperature of NT-Xent.")
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        40, description="Passes over the training pairs, at most 100,000; the published studies use 100."
+    simclr_temperature: Positive = key(0.1, "simclr: temperature of NT-Xent.")
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = key(
+        40, "Passes over the training pairs, at most 100,000; the published studies use 100."
     )
-    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
-        128, description="Pairs per batch, at most 1,000,000."
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = key(128, "Pairs per batch, at most 1,000,000.")
+    lr: Positive = key(1e-3, "Peak learning rate.")
+    beta1: Fraction = key(0.9, "AdamW's first beta.")
+    beta2: Fraction = key(0.98, "AdamW's second beta.")
+    eps: Positive = key(1e-6, "AdamW's epsilon.")
+    weight_decay: NonNegative = key(0.2, "Weight decay of matrices; gains, biases and scale have none.")
+    warmup: Fraction = key(0.1, "Fraction of the steps with linear warmup.")
+    grad_clip: NonNegative = key(1.0, "Maximum gradient norm; 0 = no clipping.")
+    captions: Views = key(1, "Captions used per pair, at most 1,000; each step samples one of them.")
+    crop_scale: Range[Fraction] = key(
+        (0.9, 1.0), "Area fraction of the random crop (RandomResizedCrop); (1, 1) = none."
     )
-    lr: Positive = Field(1e-3, description="Peak learning rate.")
-    beta1: Fraction = Field(0.9, description="AdamW's first beta.")
-    beta2: Fraction = Field(0.98, description="AdamW's second beta.")
-    eps: Positive = Field(1e-6, description="AdamW's epsilon.")
-    weight_decay: NonNegative = Field(0.2, description="Weight decay of matrices; gains, biases and scale have none.")
-    warmup: Fraction = Field(0.1, description="Fraction of the steps with linear warmup.")
-    grad_clip: NonNegative = Field(1.0, description="Maximum gradient norm; 0 = no clipping.")
-    captions: Views = Field(1, description="Captions used per pair, at most 1,000; each step samples one of them.")
-    crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
-        (0.9, 1.0), description="Area fraction of the random crop (RandomResizedCrop); (1, 1) = none."
+    crop_ratio: Range[Positive] = key((0.75, 1.3333333333333333), "Aspect ratio of the random crop.")
+    flip: Fraction = key(0.0, "Probability of a horizontal flip.")
+    color: Annotated[float, Field(ge=0, le=2)] = key(
+        0.0, "Strength of SimCLR's color jitter (SimCLR: 1, small images 0.5); 0 = none."
     )
-    crop_ratio: Annotated[tuple[Positive, Positive], Field(strict=False)] = Field(
-        (0.75, 1.3333333333333333), description="Aspect ratio of the random crop."
-    )
-    flip: Fraction = Field(0.0, description="Probability of a horizontal flip.")
-    color: Annotated[float, Field(ge=0, le=2)] = Field(
-        0.0, description="Strength of SimCLR's color jitter (SimCLR: 1, small images 0.5); 0 = none."
-    )
-    grayscale: Fraction = Field(0.0, description="Probability of conversion to gray (SimCLR: 0.2).")
-    blur: Fraction = Field(0.0, description="Probability of Gaussian blur (SimCLR: 0.5, small images 0).")
-    freeze: Annotated[tuple[_Template, ...], Field(strict=False)] = Field(
+    grayscale: Fraction = key(0.0, "Probability of conversion to gray (SimCLR: 0.2).")
+    blur: Fraction = key(0.0, "Probability of Gaussian blur (SimCLR: 0.5, small images 0).")
+    freeze: Listed[_Template] = key(
         (),
-        description="Parts that are not trained: image, text, image.blocks.0-5, embeddings, logit_scale, or names of "
+        "Parts that are not trained: image, text, image.blocks.0-5, embeddings, logit_scale, or names of "
         "parameters (`clipmem inspect`). A frozen image tower sees the unchanged image.",
     )
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="Factor of the learning rate per block, counted from the output; 1 = none."
+    layer_decay: Above0 = key(1.0, "Factor of the learning rate per block, counted from the output; 1 = none.")
+    adapter: Literal["none", "lora"] = key(
+        "none", "lora: train low-rank adapters of a pretrained model, see [train.lora] (extra `hf`)."
     )
-    adapter: Literal["none", "lora"] = Field(
-        "none", description="lora: train low-rank adapters of a pretrained model, see [train.lora] (extra `hf`)."
+    lora: LoraSection = LoraSection()
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = key(
+        "auto", "bf16 = autocast; auto = bf16 if the device supports it; tf32: GPUs only."
     )
-    lora: LoraSection = LoraSection()  # pyright: ignore[reportCallIssue]
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
-        "auto", description="bf16 = autocast; auto = bf16 if the device supports it; tf32: GPUs only."
+    compile: Literal["off", "on"] = key(
+        "off", "on: torch.compile of open_clip's model instead of clipmem's; needs a C++ compiler."
     )
-    compile: Literal["off", "on"] = Field(
-        "off", description="on: torch.compile of open_clip's model instead of clipmem's; needs a C++ compiler."
-    )
-    record: bool = Field(
-        False, description="Write each pair's similarity and margin in every epoch to trajectory.npz of each model."
-    )
+    record: bool = key(False, "Write each pair's similarity and margin in every epoch to trajectory.npz of each model.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "TrainSection":
@@ -232,10 +322,10 @@ def _check_ranges(section: "TrainSection | LocalizeSection") -> None:
 class SubsampleSection(Section):
     """`[subsample]`: the models of the subsample protocol."""
 
-    models: Annotated[int, Field(ge=4, le=10_000)] = Field(16, description="Number of models to train, at most 10,000.")
-    fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+    models: Annotated[int, Field(ge=4, le=10_000)] = key(16, "Number of models to train, at most 10,000.")
+    fraction: Inside = key(
         0.7,
-        description="Fraction of the models that train on each non-external pair; each model trains on the same "
+        "Fraction of the models that train on each non-external pair; each model trains on the same "
         "fraction of these pairs.",
     )
 
@@ -243,75 +333,60 @@ class SubsampleSection(Section):
 class HalvesSection(Section):
     """`[halves]`: the half-models of the halves protocol, and the estimator of single scores."""
 
-    pairs: Annotated[int, Field(ge=0, le=1_000)] = Field(
+    pairs: Annotated[int, Field(ge=0, le=1_000)] = key(
         2,
-        description="Number of pairs of half-models; both of a pair together train on each non-external pair once. "
+        "Number of pairs of half-models; both of a pair together train on each non-external pair once. "
         "0 = none: estimates only.",
     )
-    proxy: str = Field(
-        "",
-        description="Smaller architecture of the half-models, such as clipmem-tiny-32 for clipmem-tiny; empty = f's.",
+    proxy: str = key(
+        "", "Smaller architecture of the half-models, such as clipmem-tiny-32 for clipmem-tiny; empty = f's."
     )
-    model: str = Field(
-        "", description="Address of an existing f, which is not trained (docs/models.md); empty = train f."
-    )
-    trajectory: str = Field("", description="What its training recorded: a file of AlignmentRecorder.")
-    estimator: str = Field("distilled", description="Estimator of single scores: raw = the difference of the halves.")
+    model: str = key("", "Address of an existing f, which is not trained (docs/models.md); empty = train f.")
+    trajectory: str = key("", "What its training recorded: a file of AlignmentRecorder.")
+    estimator: str = key("distilled", "Estimator of single scores: raw = the difference of the halves.")
 
 
 class LeaveOneOutSection(Section):
     """`[leave_one_out]`: the pairs to leave out, one per model and seed."""
 
-    pairs: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        30, description="Number of candidates, up to a third planted if others suffice; each costs a training per seed."
+    pairs: Annotated[int, Field(ge=1, le=10_000)] = key(
+        30, "Number of candidates, up to a third planted if others suffice; each costs a training per seed."
     )
-    uids: Annotated[tuple[str, ...], Field(max_length=10_000, strict=False)] = Field(
-        (), description="Leave out exactly these pairs instead."
+    uids: Annotated[tuple[str, ...], Field(max_length=10_000, strict=False)] = key(
+        (), "Leave out exactly these pairs instead."
     )
 
 
 class GivenSection(Section):
     """`[given]`: one or more pairs of existing models; nothing is trained."""
 
-    target: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        (), description="Models that trained on the candidates: folders or other addresses (docs/models.md)."
-    )
-    reference: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        (), description="Models that did not, one for each target, in the same order."
-    )
-    roles: str = Field(
-        "", description="Parquet or CSV: uid, role[, planted, captions_from]; empty = draw split.external pairs."
-    )
+    target: Listed[str] = key((), "Models that trained on the candidates: folders or other addresses (docs/models.md).")
+    reference: Listed[str] = key((), "Models that did not, one for each target, in the same order.")
+    roles: str = key("", "Parquet or CSV: uid, role[, planted, captions_from]; empty = draw split.external pairs.")
 
 
 class EmbedSection(Section):
     """`[embed]`: the embeddings of each pair."""
 
-    views: OptionalViews = Field(0, description="Random views per image, at most 1,000; 0 = the unchanged image.")
-    caption_edits: OptionalViews = Field(
-        0, description="Random edits of the caption of single-caption pairs, for sslmem-text; at most 1,000."
+    views: OptionalViews = key(0, "Random views per image, at most 1,000; 0 = the unchanged image.")
+    caption_edits: OptionalViews = key(
+        0, "Random edits of the caption of single-caption pairs, for sslmem-text; at most 1,000."
     )
-    batch_size: Count = Field(256, description="Images or captions per forward pass.")
-    precision: Literal["train", "fp32", "bf16"] = Field(
-        "train", description="bf16 = autocast; train = as trained, fp32 for given models."
+    batch_size: Count = key(256, "Images or captions per forward pass.")
+    precision: Literal["train", "fp32", "bf16"] = key(
+        "train", "bf16 = autocast; train = as trained, fp32 for given models."
     )
 
 
 class LocalizeSection(Section):
     """`[localize]`: the pairs and views of `clipmem localize`; only runs with the same ones are compared."""
 
-    views: Views = Field(10, description="Image views, and maximum number of text views, per pair; at most 1,000.")
-    pairs: Count = Field(1000, description="Maximum number of pairs per role, sampled at random.")
-    crop: Literal["train", "own"] = Field(
-        "train", description="train = crops as in [train]; own = as in the three keys below."
-    )
-    crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
-        (0.9, 1.0), description="Area fraction of the crop, with crop = 'own'."
-    )
-    crop_ratio: Annotated[tuple[Positive, Positive], Field(strict=False)] = Field(
-        (0.75, 1.3333333333333333), description="Aspect ratio of the crop, with crop = 'own'."
-    )
-    flip: Fraction = Field(0.0, description="Probability of a horizontal flip, with crop = 'own'.")
+    views: Views = key(10, "Image views, and maximum number of text views, per pair; at most 1,000.")
+    pairs: Count = key(1000, "Maximum number of pairs per role, sampled at random.")
+    crop: Literal["train", "own"] = key("train", "train = crops as in [train]; own = as in the three keys below.")
+    crop_scale: Range[Fraction] = key((0.9, 1.0), "Area fraction of the crop, with crop = 'own'.")
+    crop_ratio: Range[Positive] = key((0.75, 1.3333333333333333), "Aspect ratio of the crop, with crop = 'own'.")
+    flip: Fraction = key(0.0, "Probability of a horizontal flip, with crop = 'own'.")
 
     @model_validator(mode="after")
     def _one_crop(self) -> "LocalizeSection":
@@ -327,59 +402,54 @@ class LocalizeSection(Section):
 class ScoreSection(Section):
     """`[score]`: scores and intervals."""
 
-    alignment: Annotated[str, AfterValidator(partial(known, "alignments"))] = Field(
-        "clip", description="Alignment score to compare; confidence needs train.objective = 'supervised'."
+    alignment: Annotated[str, AfterValidator(partial(known, "alignments"))] = key(
+        "clip", "Alignment score to compare; confidence needs train.objective = 'supervised'."
     )
-    weight: NonNegative = Field(1.0, description="Weight w of the similarity to the bank in the alignment score.")
-    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="Level of all intervals.")
-    draws: Annotated[int, Field(ge=100, le=1_000_000)] = Field(2000, description="Bootstrap draws, at most 1,000,000.")
+    weight: NonNegative = key(1.0, "Weight w of the similarity to the bank in the alignment score.")
+    confidence: Inside = key(0.95, "Level of all intervals.")
+    draws: Annotated[int, Field(ge=100, le=1_000_000)] = key(2000, "Bootstrap draws, at most 1,000,000.")
 
 
 class DejavuSection(Section):
     """`[dejavu]`: Déjà Vu memorization, measured if pairs have objects."""
 
-    objects: str = Field("", description="Parquet with uid and objects that replace the data's; empty = the data's.")
-    neighbors: Count = Field(10, description="k: public images whose objects are the prediction.")
-    top: Size = Field(0, description="Predict the N most frequent objects of the neighbors; 0 = all.")
-    ranking: Literal["gap", "correct", "distance"] = Field(
-        "gap", description="Rank pairs by correct objects under f minus g, under f, or by distance to the neighbors."
+    objects: str = key("", "Parquet with uid and objects that replace the data's; empty = the data's.")
+    neighbors: Count = key(10, "k: public images whose objects are the prediction.")
+    top: Size = key(0, "Predict the N most frequent objects of the neighbors; 0 = all.")
+    ranking: Literal["gap", "correct", "distance"] = key(
+        "gap", "Rank pairs by correct objects under f minus g, under f, or by distance to the neighbors."
     )
-    fractions: Annotated[
-        tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, max_length=100, strict=False)
-    ] = Field((0.001, 0.01, 0.1), description="Top fractions of the pairs whose gaps are shown.")
+    fractions: Annotated[tuple[Above0, ...], Field(min_length=1, max_length=100, strict=False)] = key(
+        (0.001, 0.01, 0.1), "Top fractions of the pairs whose gaps are shown."
+    )
 
 
 class EvaluateSection(Section):
     """`[evaluate]`: memorization over wordings; retrieval; zero-shot and linear probes."""
 
-    wordings: Views = Field(
+    wordings: Views = key(
         1,
-        description="Captions per pair on which memorization and utility are also measured, at most 1,000; 1 = only "
+        "Captions per pair on which memorization and utility are also measured, at most 1,000; 1 = only "
         "those in train.captions.",
     )
-    validation: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0,
-        description="Share of the external pairs that choose settings, such as the length, and measure no utility.",
+    validation: Below1 = key(
+        0.0, "Share of the external pairs that choose settings, such as the length, and measure no utility."
     )
-    labels: Literal["label", "sublabel", "none"] = Field(
-        "label", description="Classes: the label, the finer sublabel (emoji have both), or none."
+    labels: Literal["label", "sublabel", "none"] = key(
+        "label", "Classes: the label, the finer sublabel (emoji have both), or none."
     )
-    classnames: str = Field(
-        "", description="JSON or CSV: label -> class names; empty = the shipped names, else the label."
+    classnames: str = key("", "JSON or CSV: label -> class names; empty = the shipped names, else the label.")
+    templates: Listed[_Template] = key(
+        (), "Prompts with {} for the class name: 'a photo of a {}.'; empty = the data source's."
     )
-    templates: Annotated[tuple[_Template, ...], Field(strict=False)] = Field(
-        (), description="Prompts with {} for the class name: 'a photo of a {}.'; empty = the data source's."
+    retained: str = key(
+        "", "Data on which the pretrained model is compared with f and g: a path, or emoji; empty = none."
     )
-    retained: str = Field(
-        "", description="Data on which the pretrained model is compared with f and g: a path, or emoji; empty = none."
-    )
-    probe_c: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=100, strict=False)] = Field(
+    probe_c: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=100, strict=False)] = key(
         (0.001, 0.01, 0.1, 1.0),
-        description="C (inverse regularization strength) of the linear probe; the best on validation is used.",
+        "C (inverse regularization strength) of the linear probe; the best on validation is used.",
     )
-    probe_validation: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2, description="Fraction of the probe's training pairs used to choose C."
-    )
+    probe_validation: Inside = key(0.2, "Fraction of the probe's training pairs used to choose C.")
 
     @model_validator(mode="after")
     def _usable(self) -> "EvaluateSection":

@@ -7,9 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from clipmem.base.atomic import atomic_file
-from clipmem.base.errors import InputError, shorten
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, require, shorten
+from clipmem.base.paths import atomic_file
 
 _UID = {"uid": pl.String}
 SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, Token, validators
 
 from clipmem import study
-from clipmem.base.atomic import check_new_table
 from clipmem.base.machine import check_device
-from clipmem.base.paths import check_readable
+from clipmem.base.paths import check_new_table, check_readable
 from clipmem.base.sections import DataSection, shipped
 from clipmem.models import address
 

@@ -39,7 +39,7 @@ def compare(
             each configuration over it, at equal values and each at its own best.
     """
     settings = {"measure": measure, "confidence": confidence, "along": along, "utility": utility}
-    document = report.comparison_page.write_compared([baseline, *others], out, **settings)
+    document = report.comparison.write_compared([baseline, *others], out, **settings)
     if "audits" in document:
-        return Screen("audits", document, f"Written: {out / report.comparison_page.DOCUMENT}")
-    return Screen("comparison", document, f"Page: {out / report.comparison_page.PAGE}")
+        return Screen("audits", document, f"Written: {out / report.comparison.DOCUMENT}")
+    return Screen("comparison", document, f"Page: {out / report.comparison.PAGE}")

@@ -4,8 +4,8 @@ import shlex
 from pathlib import Path
 
 from clipmem import study
+from clipmem.base.errors import require
 from clipmem.base.progress import Reporter
-from clipmem.base.require import require
 from clipmem.cli.arguments import Budget, Device, Flag, ModelName, RunOrData
 from clipmem.cli.shell import Screen, command
 
@@ -35,7 +35,7 @@ def curate(
         data: A file, folder or shards, as in data.path of a recipe; emoji for the shipped pairs; or a run folder.
         model: A model that also looks at the pairs (docs/models.md), or its embeddings by `clipmem export embeddings`.
         out: Output folder; by default curate in the run folder, or curated.
-        write: Also write the data without suspects into this new folder, in the format they came in.
+        write: Also write the data without suspects into this new folder: in the format they came in, or as Parquet.
         correct: With --write: give suspects the suggested caption, where there is one, instead of removing them.
         captions: Maximum number of captions per pair; by default all.
         budget: Also train a model on the data, for this many times the epochs that `clipmem init` suggests, and use its

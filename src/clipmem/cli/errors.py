@@ -10,8 +10,7 @@ from typing import get_args
 
 from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, ValidationError
 
-from clipmem.base.errors import InputError, shorten, shorten_text
-from clipmem.base.suggest import did_you_mean
+from clipmem.base.errors import InputError, did_you_mean, shorten, shorten_text
 
 TRACEBACK = "CLIPMEM_TRACEBACK"
 

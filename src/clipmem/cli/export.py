@@ -6,7 +6,7 @@ from typing import Literal
 from cyclopts import App
 
 from clipmem import report, study
-from clipmem.base.atomic import check_place
+from clipmem.base.paths import check_place
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import Count, DataPath, Device, Flag, ModelName, Number0, Settings, check_data
 from clipmem.cli.shell import command

@@ -3,9 +3,8 @@
 from typing import Literal
 
 from clipmem import study
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, require
 from clipmem.base.progress import Reporter
-from clipmem.base.require import require
 from clipmem.cli.arguments import Flag, ModelName, Settings, check_data
 from clipmem.cli.shell import Screen, command, show
 from clipmem.models import address

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clipmem import study
-from clipmem.base.atomic import check_place
+from clipmem.base.paths import check_place
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import Device, Flag, Settings
 from clipmem.cli.shell import Screen, command

@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from clipmem import study
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.cli.arguments import Count, Flag
 from clipmem.cli.shell import Screen, command, option_of, progress
 from clipmem.report import explorer

@@ -23,9 +23,9 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int
 
 from clipmem._version import __version__
-from clipmem.base.atomic import atomic_file, explain_write_errors
+from clipmem.base.folder import Job
 from clipmem.base.hashing import json_sha256
-from clipmem.base.job import Job
+from clipmem.base.paths import atomic_file, explain_write_errors
 from clipmem.base.random import generator
 from clipmem.base.tables import open_array
 from clipmem.models.signals import Signals

@@ -8,10 +8,9 @@ from typing import IO
 import numpy as np
 from jaxtyping import UInt8
 
-from clipmem.base.atomic import atomic_file
 from clipmem.base.errors import InputError
-from clipmem.base.images import Interpolation, ResizeMode
-from clipmem.data.decoding import DecodeError, decode
+from clipmem.base.paths import atomic_file
+from clipmem.data.decoding import DecodeError, Interpolation, ResizeMode, decode
 
 _BLOCK = 512
 

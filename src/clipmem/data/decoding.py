@@ -13,14 +13,13 @@ import struct
 import warnings
 import zlib
 from collections.abc import Generator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.base.images import Geometry, Interpolation, ResizeMode
 
 FORMATS = ("WEBP", "PNG", "JPEG", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
@@ -50,6 +49,33 @@ _BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error,
     OverflowError, MemoryError, AttributeError, NotImplementedError, ZeroDivisionError, RuntimeError,
 )  # fmt: skip
+
+
+ResizeMode = Literal["shortest", "squash", "longest"]
+Interpolation = Literal["bicubic", "bilinear"]
+
+
+class Geometry(NamedTuple):
+    """Resizing to a square, with open_clip's names.
+
+    Attributes:
+        size: Side of the square, in pixels.
+        resize_mode: `shortest` scales the shorter side to `size` and crops the center; `squash` scales both sides to
+            `size`; `longest` scales the longer side to `size` and pads with black.
+        interpolation: Resampling filter.
+    """
+
+    size: int
+    resize_mode: ResizeMode = "shortest"
+    interpolation: Interpolation = "bicubic"
+
+    @property
+    def name(self) -> str:
+        """A short name for files, without the defaults."""
+        parts = [str(self.size)]
+        parts += [self.resize_mode] if self.resize_mode != "shortest" else []
+        parts += [self.interpolation] if self.interpolation != "bicubic" else []
+        return "-".join(parts)
 
 
 class DecodeError(InputError):

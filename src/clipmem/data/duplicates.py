@@ -19,9 +19,8 @@ from jaxtyping import Bool, Float64, Int64, UInt8, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from clipmem.base.errors import shorten
+from clipmem.base.errors import require, require_range, shorten
 from clipmem.base.hashing import numbered
-from clipmem.base.require import require, require_range
 
 DISTANCE = 6  # of 64 hash bits
 CORRELATION = 0.98
@@ -95,7 +94,8 @@ def near_pairs(hashes: UInt64[np.ndarray, " n"], *, distance: int = DISTANCE) ->
             i, j = order[first], order[second]
             different = hashes[i] ^ hashes[j]
             # pairs that share an earlier band were yielded there
-            keep = _popcount(different) <= distance
+            words = np.ascontiguousarray(different).view(np.uint16).reshape(-1, 4)
+            keep = _BITS[words].sum(axis=1, dtype=np.int64) <= distance
             for earlier in masks[:band]:
                 keep &= (different & earlier) != 0
             if keep.any():
@@ -124,10 +124,6 @@ def _pairs_within_runs(
 
 # as fast as `numpy.bitwise_count`, which needs numpy 2
 _BITS = np.array([number.bit_count() for number in range(1 << 16)], dtype=np.uint8)
-
-
-def _popcount(x: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    return _BITS[np.ascontiguousarray(x).view(np.uint16).reshape(-1, 4)].sum(axis=1, dtype=np.int64)
 
 
 def duplicate_groups(

@@ -11,8 +11,7 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Float32, Float64, Int, UInt8
 
-from clipmem.base.errors import InputError
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, require
 from clipmem.data.duplicates import cell_sums
 from clipmem.stats.leave_one_out import Computed
 

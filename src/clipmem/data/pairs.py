@@ -8,8 +8,7 @@ import polars as pl
 from jaxtyping import Int64, UInt8
 
 from clipmem.base.errors import InputError
-from clipmem.base.images import Geometry
-from clipmem.data.decoding import DecodeError, decode
+from clipmem.data.decoding import DecodeError, Geometry, decode
 from clipmem.data.quarantine import Problem
 from clipmem.data.sources.base import Source
 

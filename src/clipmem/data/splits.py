@@ -16,12 +16,11 @@ import polars as pl
 from jaxtyping import Int64
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.hashing import numbered, same_words
 from clipmem.base.random import derive_seed, generator
-from clipmem.base.require import require
+from clipmem.data.user_tables import ROLES
 
-ROLES = ("shared", "candidate", "independent", "external")
 LARGE = 0.1  # groups above this fraction of a role are avoided there: one subject would fill it
 _DRAWS = 200  # a derangement takes e = 2.7 draws on average
 _NODES = 10_000  # branches of the exact search before it gives up

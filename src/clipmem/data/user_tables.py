@@ -1,14 +1,36 @@
-"""Tables by uid given by the user."""
+"""Tables by uid that users give (roles, objects, wrong pairs), and lists of uids that they get.
 
+A roles file may be the splits of another run. Objects are those of Déjà Vu memorization. Lists are text, Parquet, CSV
+or DataComp's `.npy`: a sorted array of dtype `u8,u8`, the format of its resharder, with a uid of 32 hexadecimal digits
+as two 64-bit numbers. CSV is for spreadsheets: cells that look like formulas are escaped.
+
+When not to trust it: clipmem cannot verify the roles. An external pair that a model trained on biases every score.
+"""
+
+import csv
+import io
+import math
+import re
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import polars as pl
+from jaxtyping import Shaped
 
-from clipmem.base.errors import InputError, shorten
-from clipmem.base.require import require, require_columns
-from clipmem.base.suggest import did_you_mean
+from clipmem.base.errors import InputError, did_you_mean, require, require_columns, require_one_of, shorten
+from clipmem.base.paths import as_read_error, atomic_write
+
+ROLES = ("shared", "candidate", "independent", "external")
+COLUMNS = ("uid", "objects")
+_TRUTH = {"true": True, "1": True, "false": False, "0": False, "": False}
+ENDINGS = (".txt", ".parquet", ".npy", ".csv")
+DATACOMP = np.dtype("u8,u8")
+_UID = re.compile(r"[0-9a-f]{32}")
+# start of a formula in spreadsheets, some of which skip tabs and carriage returns
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def read_table(path: Path, what: str, columns: Sequence[str], *, optional: Sequence[str] = ()) -> pl.DataFrame:
@@ -42,3 +64,160 @@ def known_uids(table: pl.DataFrame, known: Iterable[str], what: str) -> list[str
     [(uid, times)] = Counter(uids).most_common(1) or [("", 0)]
     require(times < 2, what, f"uid {shorten(uid)} in {times} rows", "one row per pair", "Merge its rows.")
     return [str(uid) for uid in uids]
+
+
+def text_of(value: object) -> str:
+    """Return a value as text; none and NaN are empty."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
+
+
+def split_objects(value: object) -> list[str]:
+    """Return the unique objects of a record, given as a list or as comma-separated text."""
+    items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    return list(dict.fromkeys(text for item in items if (text := text_of(item).strip())))
+
+
+def object_lists(column: pl.Series) -> list[list[str]]:
+    """Read a column of objects (see `split_objects`); null is no object, and numbers are refused."""
+    empty = column.null_count() == len(column) or column.dtype == pl.List(pl.Null)
+    right, what = empty or column.dtype in (pl.String, pl.List(pl.String)), f"column {column.name!r}"
+    expected = "lists of strings, or comma-separated strings"
+    require(right, what, f"{column.dtype}", expected, "Convert the objects to strings.")
+    return [split_objects(value) for value in column.to_list()]
+
+
+def with_objects(pairs: pl.DataFrame, path: str) -> pl.DataFrame:
+    """Replace the objects of the source by those of a user's file, if given."""
+    if not path:
+        return pairs
+    table = read_table(Path(path), "[dejavu] objects", COLUMNS)
+    uids = known_uids(table, pairs["uid"].to_list(), "[dejavu] objects")
+    objects = dict(zip(uids, object_lists(table["objects"]), strict=True))
+    got = f"no object in the {len(objects):,} rows of {path}"
+    hint = "Fill its column 'objects', or unset dejavu.objects."
+    require(any(objects.values()), "[dejavu] objects", got, "at least one object", hint)
+    column = pl.Series("objects", [objects.get(uid, []) for uid in pairs["uid"]], dtype=pl.List(pl.String))
+    return pairs.with_columns(column)
+
+
+def read_roles(path: Path, uids: frozenset[str], *, others: Literal["refuse", "leave out"] = "refuse") -> pl.DataFrame:
+    """Read roles from a Parquet or CSV file; pairs without a row are not used.
+
+    Columns: uid and role; optionally `planted` (whether its caption is known to be wrong) and `captions_from` (the uid
+    of the pair whose captions it has).
+
+    Args:
+        path: The file.
+        uids: The pairs of the data.
+        others: Treatment of rows whose uid, or `captions_from`, is not in `uids` (pairs whose images do not decode are
+            left out after the file is checked).
+
+    Returns:
+        Columns uid, role, planted, captions_from, sorted by uid.
+    """
+    what, known = f"[given] roles, {path}", list(uids)
+    table = read_table(path, "[given] roles", ("uid", "role"), optional=("planted", "captions_from"))
+    if others == "leave out":
+        table = table.filter(pl.col("uid").is_in(known))
+    known_uids(table, uids, what)
+    for row, role in enumerate(table["role"], start=1):
+        require_one_of(f"{what}, row {row}", role, ROLES)
+    planted = [_truth(value, f"{what}, row {row}") for row, value in enumerate(_optional(table, "planted"), start=1)]
+    rows = zip(table["uid"], _optional(table, "captions_from"), strict=True)
+    source = [own if given in (None, "") else given for own, given in rows]
+    made = table.select("uid", "role").with_columns(planted=pl.Series(planted), captions_from=pl.Series(source))
+    if others == "leave out":
+        made = made.filter(pl.col("captions_from").is_in(known))
+    unknown_uids = made.filter(~pl.col("captions_from").is_in(known))["captions_from"]
+    got = f"captions_from {', '.join(map(shorten, unknown_uids.head(1)))}"
+    hint = "Set it to the pair whose captions it has, or leave it empty."
+    require(unknown_uids.is_empty(), what, got, "uids of the data", hint)
+    counts = {role: int((made["role"] == role).sum()) for role in ROLES}
+    got = ", ".join(f"{role} {count}" for role, count in counts.items())
+    expected = "at least 2 external pairs, which no model trained on, and 1 candidate"
+    hint = "Add external pairs: they are the bank of every score."
+    require(counts["external"] >= 2 and counts["candidate"], what, got, expected, hint)
+    return made.sort("uid")
+
+
+def roles_of(pairs: pl.DataFrame) -> list[str | None]:
+    """Return the roles that the data give in `data.role_column`; None for unused pairs."""
+    roles: list[str] = pairs["role"].to_list()
+    for uid, role in zip(pairs["uid"], roles, strict=True):
+        require_one_of(f"[data] role_column, pair {shorten(uid)}", role, ("", *ROLES))
+    return [role or None for role in roles]
+
+
+def read_wrong(path: str, uids: frozenset[str], *, others: Literal["refuse", "leave out"] = "refuse") -> frozenset[str]:
+    """Read the pairs known to be wrong: a uid per line of .txt, or the column `uid`; `others` as in `read_roles`."""
+    file, what = Path(path), "[split] wrong"
+    try:
+        if file.suffix.lower() == ".txt":
+            lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            table = pl.DataFrame({"uid": lines}, schema={"uid": pl.String})
+        else:
+            table = read_table(file, what, ("uid",))
+    except (OSError, UnicodeDecodeError) as error:
+        raise as_read_error(error, f"{what}, {file}", expected="a text file with a uid per line") from error
+    known = uids if others == "refuse" else uids.union(table["uid"].cast(pl.String))
+    return uids.intersection(known_uids(table, known, f"{what}, {file}"))
+
+
+def _optional(table: pl.DataFrame, name: str) -> list[object]:
+    return table[name].to_list() if name in table.columns else [None] * table.height
+
+
+def _truth(value: object, what: str) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    truth = _TRUTH.get(str(value).casefold())
+    require(truth is not None, what, f"planted {shorten(value)}", "true or false", "Fix that row.")
+    return bool(truth)
+
+
+def csv_cell(text: str) -> str:
+    """Escape a text for spreadsheets: an apostrophe before formulas, and escaped control characters."""
+    shown = "".join(c if (c >= " " and c != "\x7f") or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    return f"'{shown}" if text.startswith(_FORMULA) or shown.lstrip().startswith(_FORMULA) else shown
+
+
+def datacomp_array(uids: Sequence[str]) -> Shaped[np.ndarray, " n"]:
+    """Return the unique uids as DataComp's sorted array of two 64-bit numbers each."""
+    for uid in uids:
+        if not _UID.fullmatch(uid):
+            got, hint = "another format", "Write .txt or .parquet instead."
+            raise InputError(f"uid {shorten(uid)}", got=got, expected="32 hexadecimal digits", hint=hint)
+    return np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in sorted(set(uids))], dtype=DATACOMP)
+
+
+def write_ids(path: Path, table: pl.DataFrame) -> Path:
+    """Write a list of uids in the format of the file extension."""
+    got, hint = f"the file extension {path.suffix!r}", "Choose the format by the file extension."
+    require(path.suffix in ENDINGS, f"--out {path}", got, ", ".join(ENDINGS), hint)
+    uids: list[str] = table["uid"].to_list()
+    stream = io.BytesIO()
+    if path.suffix == ".txt":
+        stream.write("".join(f"{uid}\n" for uid in uids).encode())
+    elif path.suffix == ".npy":
+        np.save(stream, datacomp_array(uids), allow_pickle=False)
+    elif path.suffix == ".parquet":
+        table.write_parquet(stream, compression="zstd", statistics=False)
+    else:
+        stream.write(_csv(table).encode())
+    atomic_write(path, stream.getvalue())
+    return path
+
+
+def _csv(table: pl.DataFrame) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(table.columns)
+    for row in table.iter_rows():
+        writer.writerow([_cell(value) for value in row])
+    return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, list):
+        value = " | ".join(map(str, value))
+    return csv_cell(value) if isinstance(value, str) else value

@@ -21,8 +21,7 @@ from clipmem.base.random import derive_seed
 from clipmem.base.sections import DejavuSection
 from clipmem.measure.over_seeds import Statistics
 from clipmem.models.passes import Embeddings
-from clipmem.stats.dejavu import DejaVu, dejavu, dejavu_intervals, predict_objects
-from clipmem.stats.nearest import nearest
+from clipmem.stats.dejavu import DejaVu, dejavu, dejavu_intervals, nearest, predict_objects
 from clipmem.stats.ranking import auroc, spearman
 from clipmem.stats.similarity import normalize
 

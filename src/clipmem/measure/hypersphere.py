@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from clipmem.base.require import require
-from clipmem.measure.base import Measure
-from clipmem.measure.identity import Identity
+from clipmem.base.errors import require
+from clipmem.measure import Measure
 from clipmem.measure.over_seeds import changed, entry
+from clipmem.measure.retrieval import Identity
 from clipmem.models.passes import Embeddings
 from clipmem.stats.intervals import crossed_interval, crossed_mean
 from clipmem.stats.similarity import normalize, pair_means

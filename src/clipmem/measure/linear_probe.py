@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 
+from clipmem.base.errors import require
 from clipmem.base.random import generator
-from clipmem.base.require import require
-from clipmem.measure.base import Measure
-from clipmem.measure.classification import class_ranks
+from clipmem.measure import Measure
+from clipmem.measure.zero_shot import class_ranks
 from clipmem.stats.checks import check_same_length
 from clipmem.stats.similarity import normalize
 

@@ -10,20 +10,19 @@ import numpy as np
 import polars as pl
 
 from clipmem._version import __version__
+from clipmem.base.errors import require, require_one_of
 from clipmem.base.folder import SIDES, RunFolder
 from clipmem.base.hashing import json_sha256
 from clipmem.base.random import derive_seed, generator
-from clipmem.base.require import require, require_one_of
 from clipmem.base.tables import write_parquet
-from clipmem.measure import layers, towers
-from clipmem.measure.hooks import TOWERS
-from clipmem.measure.sweep import Distances, Points, ViewSettings, members
-from clipmem.measure.units import CLASSMEM, UNITMEM, sweep_model
+from clipmem.measure import towers
+from clipmem.measure.sweep import TOWERS, Distances, Points, ViewSettings, members
+from clipmem.measure.units import CLASSMEM, LAYERMEM, UNITMEM, layer_table, sweep_model, tower_sslmem
 from clipmem.models import passes
 from clipmem.models.protocol import DualEncoder
 from clipmem.stats.intervals import seed_interval
 
-MEASURES = (UNITMEM, CLASSMEM, layers.LAYERMEM, towers.SHARE)
+MEASURES = (UNITMEM, CLASSMEM, LAYERMEM, towers.SHARE)
 SETTINGS_FILE = "localize/settings.json"
 TOWERS_SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("uid", "role"), pl.String),
@@ -78,8 +77,8 @@ def localize(
             frames.append(frame)
     units = pl.concat(frames)
     how = {"unit_role": settings.unit_role, "confidence": settings.confidence}
-    layer_rows = layers.layer_table(sample, distances, units, **how)
-    sslmem = {tower: layers.tower_sslmem(distances, sample.uids, tower) for tower in settings.towers}
+    layer_rows = layer_table(sample, distances, units, **how)
+    sslmem = {tower: tower_sslmem(distances, sample.uids, tower) for tower in settings.towers}
     files = [_write(folder, "units", units), _write(folder, "layers", layer_rows)]
     if settings.untrained_text:
         for name in ("towers.parquet", "towers.json"):  # of an older version, which swapped any towers

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int
 
-from clipmem.measure.classification import TOP, classification_metrics
+from clipmem.measure.zero_shot import TOP, classification_metrics
 from clipmem.stats.checks import as_finite, check_not_empty, check_same_length
 from clipmem.stats.intervals import Interval, crossed_interval, crossed_mean
 from clipmem.stats.ranking import beta_bounds

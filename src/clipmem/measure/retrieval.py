@@ -1,25 +1,30 @@
 """Retrieval: does a caption find a right image among all images, and an image a right caption among all captions.
 
 The items are the distinct images and the distinct captions. Right is every image of a pair with the same caption, and
-every caption of a pair with the same image (`identity.links_of`): the query says nothing that tells them apart.
+every caption of a pair with the same image (`links_of`): the query says nothing that tells them apart. Over several
+wordings, one caption of each pair is used at a time, so that a result does not hang on one of them.
 
 When not to trust it: recall depends on how many pairs there are to search; among 200 it is far higher than among the
-5,000 of COCO. Only compare numbers from the same pairs, and put chance beside them. Paraphrases and near-duplicates
-still count as wrong.
+5,000 of COCO. Only compare numbers from the same pairs, and put chance beside them. Images are the same if their bytes
+are: re-encoded copies, near-duplicates and paraphrases of a caption still count as wrong. The captions of a pair differ
+in length and kind, and are not a sample of wordings.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from clipmem.base.errors import require, require_range
+from clipmem.base.hashing import image_part, same_words
 from clipmem.base.random import generator
-from clipmem.base.require import require, require_range
-from clipmem.measure.base import Measure
-from clipmem.measure.identity import Identity, dependent_groups, links_of
+from clipmem.measure import Measure
 from clipmem.measure.over_seeds import Statistics, entry, hits_of, mean_of_means
 from clipmem.models.passes import Embeddings
 from clipmem.stats.intervals import Interval
@@ -33,6 +38,74 @@ _CELLS = 1 << 24  # similarities held at a time: 128 MB
 
 # Equal embeddings may differ in the last bits of their products, which depend on where in a block they stand.
 _TIE = 1e-12
+
+
+class Identity(NamedTuple):
+    """Class numbers, 0 or larger: the same for the same image, and for the same caption, in the order of embeddings."""
+
+    image: Int[np.ndarray, " n"]
+    text: Int[np.ndarray, " m"]
+
+
+def identity_of(uids: Sequence[str], captions: Sequence[Sequence[str]]) -> Identity:
+    """Number the images of pairs by their bytes (part of the uid), and their captions by `same_words`, pair by pair."""
+    return Identity(
+        _numbers([image_part(uid) for uid in uids]),
+        _numbers([same_words(caption) for own in captions for caption in own]),
+    )
+
+
+def _numbers(names: Sequence[str]) -> Int[np.ndarray, " n"]:
+    place = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    return np.array([place[name] for name in names], dtype=np.int64)
+
+
+class Links(NamedTuple):
+    """Which image classes (rows) and caption classes (columns) belong together, and the class of each item."""
+
+    table: csr_array
+    image: Int[np.ndarray, " n"]
+    text: Int[np.ndarray, " m"]
+
+
+def links_of(same: Identity, text_pair: Int[np.ndarray, " m"]) -> Links:
+    """Link an image and a caption if some pair has the same image and, among its captions, the same caption.
+
+    So the right images of a caption are those of all pairs with this caption, and the right captions of an image are
+    those of all pairs with this image.
+    """
+    got = f"{len(same.image)} images and {len(same.text)} captions, with {len(text_pair)} pair indices"
+    known = len(same.text) == len(text_pair) and text_pair.max(initial=-1) < len(same.image)
+    require(known, "identity", got, "a class for each image and caption", "Number them in the order of embeddings.")
+    image, text = (np.unique(one, return_inverse=True)[1] for one in same)
+    shape = (int(image.max(initial=-1)) + 1, int(text.max(initial=-1)) + 1)
+    linked = coo_array((np.ones(len(text), dtype=np.bool_), (image[text_pair], text)), shape=shape)
+    return Links(linked.tocsr(), image, text)
+
+
+def concepts_of(
+    first: Sequence[str], tested: Bool[np.ndarray, " n"], data: Sequence[str]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the concept of each tested pair, "" for none, and the name of each concept.
+
+    A concept is a first caption, up to `same_words`, that at least two pairs of the data have.
+    """
+    times = Counter(same_words(caption) for caption in data)
+    keys = [same_words(caption) if test else "" for caption, test in zip(first, tested, strict=True)]
+    keys = [key if times[key] > 1 else "" for key in keys]
+    names = {key: [caption.strip()] for key, caption in zip(reversed(keys), reversed(first), strict=True) if key}
+    return keys, names
+
+
+def dependent_groups(
+    groups: Int[np.ndarray, " n"], same: Identity, text_pair: Int[np.ndarray, " m"]
+) -> Int[np.ndarray, " n"]:
+    """Join groups of near-duplicates that have an image or a first caption in common: their queries are the same."""
+    n, first = len(groups), np.unique(text_pair, return_index=True)[1]
+    codes = [np.unique(one, return_inverse=True)[1] for one in (groups, same.image, same.text[first])]
+    nodes = np.concatenate([code + n * (k + 1) for k, code in enumerate(codes)])
+    edges = coo_array((np.ones(3 * n), (np.tile(np.arange(n), 3), nodes)), shape=(4 * n, 4 * n))
+    return connected_components(edges, directed=False)[1][:n].astype(np.int64)
 
 
 class Queries(NamedTuple):
@@ -274,3 +347,76 @@ def _median_interval(ranks: np.ndarray, groups: np.ndarray, statistics: Statisti
         medians += (row[order][lower] + row[order][upper]) / 2 / len(ranks)
     low, high = np.quantile(medians, [(1 - statistics.confidence) / 2, (1 + statistics.confidence) / 2])
     return Interval(mean, float(low), float(high))
+
+
+WORDINGS = Measure(
+    "retrieval_wordings", "Share of queries that find a right item among the first k, over all wordings."
+)
+
+
+def measure_wordings(
+    models: Mapping[str, Sequence[Embeddings]],
+    same: Identity,
+    groups: Int[np.ndarray, " n"],
+    count: int,
+    confidence: float,
+    *,
+    against: str = "",
+) -> dict[str, dict[str, Any]]:
+    """Measure recall with each of the first `count` wordings alone, and average over wordings and both directions.
+
+    With n_j pairs that have wording j, and ranks among these pairs, with that caption alone (see `retrieve`):
+
+        recall@k = mean over j of ½ (share of the n_j captions with a right image of rank <= k
+                                     + share of the n_j images with a right caption of rank <= k)
+
+    Args:
+        models: The embeddings of n test pairs under the models of each side.
+        same: The identity of the pairs' images and of all their wordings, pair by pair.
+        groups: The group (of near-duplicates) of each test pair, shape (n,).
+        count: Largest number of wordings; wordings that fewer than two pairs have are left out.
+        confidence: Level of the intervals, over groups of pairs and seeds (see `mean_of_means`).
+        against: The side whose one model the others' `change` is from.
+
+    Returns:
+        Side -> `retrieval_wordings_recall@k` -> mean, interval and values by seed, each in [0, 1]; and `chance` ->
+        metric -> what random orders reach. Empty if fewer than two pairs have a caption.
+    """
+    text_pair = next(iter(models.values()))[0].all_wordings().text_pair.numpy()
+    counts, of_pair = np.bincount(text_pair, minlength=len(groups)), dependent_groups(groups, same, text_pair)
+    starts, used = np.cumsum(counts) - counts, list[np.ndarray]()
+    ranks: dict[str, list[Float64[np.ndarray, "seed q"]]] = {side: [] for side in models}
+    by_chance: dict[tuple[int, int], dict[str, float]] = {}
+    for wording in range(count):
+        rows = np.flatnonzero(counts > wording)
+        if len(rows) < 2:
+            break
+        own = Identity(same.image[rows], same.text[starts[rows] + wording])
+        used += [of_pair[rows]] * 2
+        for side, several in models.items():
+            ways = list(zip(*(_ways(one, wording, own) for one in several), strict=True))
+            ranks[side] += [np.stack([found.rank for found in way]) for way in ways]
+            by_chance |= {(wording, k): chance(way[0].right, way[0].items) for k, way in enumerate(ways)}
+    if not used:
+        return {}
+    found: dict[str, dict[str, Any]] = {"chance": {}}
+    for name in (f"recall@{k}" for k in KS):
+        found["chance"][f"{WORDINGS.name}_{name}"] = float(np.mean([one[name] for one in by_chance.values()]))
+    hits = {side: {k: [hits_of(one, k) for one in own] for k in KS} for side, own in ranks.items()}
+    for side, own in hits.items():
+        found[side] = {}
+        for k, parts in own.items():
+            by_seed = np.mean([part.mean(axis=1) for part in parts], axis=0).tolist()
+            one = entry(mean_of_means(parts, used, confidence, share=True), by_seed)
+            if against not in ("", side):
+                change = [new - old for new, old in zip(parts, hits[against][k], strict=True)]
+                one["change"] = mean_of_means(change, used, confidence)._asdict()
+            found[side][f"{WORDINGS.name}_recall@{k}"] = one
+    return found
+
+
+def _ways(one: Embeddings, wording: int, same: Identity) -> tuple[Queries, Queries]:
+    """Return the results of each caption, then of each image."""
+    alone = one.wording(wording)[1]
+    found = retrieve(alone.image[:, 0], alone.text, alone.text_pair, same)
+    return found.image, found.text

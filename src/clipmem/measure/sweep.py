@@ -1,21 +1,193 @@
-"""One pass of a model over pairs and views, with the activations for units and the distances for layers."""
+"""One pass of a model over pairs and views, with the activations for units and the distances for layers.
+
+Activations of the layers of both towers are averaged per sample and read by forward hooks. A *site* is a point in a
+layer where activations are read. Its kind is one of:
+
+- `mlp`: the hidden activations of the layer's MLP, after the nonlinearity (transformers);
+- `attn`: the output of the attention, per channel, before it is added to the residual stream (transformers);
+- `conv1`, `conv2`: the channels after the first and the second nonlinearity of a bottleneck (ResNets);
+- `block`: the output of the whole layer.
+
+Images are averaged over tokens (including the class token) or over space, captions over the tokens up to end-of-text,
+so that padding, and thus the batch, does not matter. For all kinds but `block`, the positive part is taken first, per
+token: UnitMem needs nonnegative activations.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int, UInt8
-from torch import Tensor
+from jaxtyping import Bool, Float, Float64, Int, UInt8
+from torch import Tensor, nn
 
+from clipmem.base.errors import InputError, require
 from clipmem.base.random import derive_seed
-from clipmem.base.require import require
 from clipmem.base.sections import LocalizeSection, TrainSection
-from clipmem.data.edits import text_views
-from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render
-from clipmem.measure.hooks import Activations, Capture, Site
+from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render, text_views
 from clipmem.models.protocol import DualEncoder
+from clipmem.stats.unitmem import nonnegative
+
+TOWERS = ("image", "text")
+UNIT_KINDS = ("mlp", "attn", "conv1", "conv2")
+BLOCK = "block"
+
+_TRANSFORMERS = {
+    "image": ("visual.transformer.resblocks", "visual.trunk.blocks", "vision_model.encoder.layers"),
+    "text": ("transformer.resblocks", "text.transformer.resblocks", "text_model.encoder.layers"),
+}
+_STAGES = tuple(f"visual.layer{k}" for k in range(1, 5))
+# the module after the MLP's nonlinearity, and the attention, as the libraries name them
+_NONLINEARITY = ("mlp.gelu", "mlp.act", "mlp.activation_fn")
+_ATTENTION = ("attn", "self_attn")
+
+
+class Site(NamedTuple):
+    """A point where activations are read: a layer of a tower, counted from 1 at the input, and the hooked module."""
+
+    tower: str
+    layer: int
+    kind: str
+    path: str
+    layout: Literal["ntu", "tnu", "nuhw"]
+
+
+Pooled = dict[Site, Float[Tensor, "n unit"]]
+
+
+def find_sites(model: nn.Module, *, towers: Sequence[str] = TOWERS) -> list[Site]:
+    """Return the sites of a model by tower, in the order of the forward pass."""
+    modules = dict(model.named_modules())
+    sites: list[Site] = []
+    for tower in towers:
+        found = _transformer_sites(modules, tower) or (_resnet_sites(modules) if tower == "image" else [])
+        if not found:
+            known = (*_TRANSFORMERS[tower], *(_STAGES[:1] if tower == "image" else ()))
+            got = "no layers that can be hooked"
+            expected = f"one of {', '.join(known)}"
+            hint = "Localize in a ViT, ResNet or text transformer of open_clip, or in transformers' CLIPModel."
+            raise InputError(f"{tower} tower of {type(model).__name__}", got=got, expected=expected, hint=hint)
+        sites += found
+    return sites
+
+
+def _transformer_sites(modules: dict[str, nn.Module], tower: str) -> list[Site]:
+    for path in _TRANSFORMERS[tower]:
+        blocks = modules.get(path)
+        if not isinstance(blocks, nn.ModuleList | nn.Sequential) or len(blocks) == 0:
+            continue
+        # older open_clip models have the token axis first
+        first = getattr(modules[path.rpartition(".")[0]], "batch_first", True)
+        layout: Literal["ntu", "tnu"] = "ntu" if first else "tnu"
+        sites: list[Site] = []
+        for index in range(len(blocks)):
+            for kind, names in (("mlp", _NONLINEARITY), ("attn", _ATTENTION)):
+                full = [f"{path}.{index}.{name}" for name in names if f"{path}.{index}.{name}" in modules]
+                sites += [Site(tower, index + 1, kind, full[0], layout)] if full else []
+            sites.append(Site(tower, index + 1, BLOCK, f"{path}.{index}", layout))
+        return sites
+    return []
+
+
+def _resnet_sites(modules: dict[str, nn.Module]) -> list[Site]:
+    if _STAGES[0] not in modules:
+        return []
+    sites: list[Site] = []
+    layer = 0
+    for stage in _STAGES:
+        for name, _ in modules[stage].named_children() if stage in modules else ():
+            layer += 1
+            path = f"{stage}.{name}"
+            for kind, act in (("conv1", "act1"), ("conv2", "act2")):
+                if f"{path}.{act}" in modules:
+                    sites.append(Site("image", layer, kind, f"{path}.{act}", "nuhw"))
+            sites.append(Site("image", layer, BLOCK, path, "nuhw"))
+    return sites
+
+
+def token_mask(tokens: Int[Tensor, "n length"]) -> Bool[Tensor, "n length"]:
+    """Mark the tokens up to and including end-of-text, the last that is not padding (0)."""
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    last = torch.where(tokens != 0, position, 0).amax(dim=1)
+    return position <= last.unsqueeze(1)
+
+
+class Activations(NamedTuple):
+    """A tower's output (not normalized) and averaged activations by site, from one forward pass."""
+
+    embedding: Float[Tensor, "n d"]
+    plain: Pooled
+    units: Pooled
+
+
+class Capture:
+    """A context manager that reads the activations of an encoder while it embeds."""
+
+    def __init__(self, encoder: DualEncoder, *, towers: Sequence[str] = TOWERS) -> None:
+        self._encoder = encoder
+        self.sites = find_sites(encoder.module, towers=towers)
+        self._mask: Bool[Tensor, "n length"] | None = None
+        self._plain: Pooled = {}
+        self._units: Pooled = {}
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> "Capture":
+        modules = dict(self._encoder.module.named_modules())
+        for site in self.sites:
+            handle = modules[site.path].register_forward_hook(self._reader(site))
+            self._hooks.callback(handle.remove)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hooks.close()
+
+    def image(self, pixels: Float[Tensor, "n 3 size size"]) -> Activations:
+        """Embed normalized images and read the image tower."""
+        return self._read("image", lambda: self._encoder.encode_image(pixels))
+
+    def text(self, tokens: Int[Tensor, "n length"]) -> Activations:
+        """Embed captions and read the text tower."""
+        self._mask = token_mask(tokens)
+        return self._read("text", lambda: self._encoder.encode_text(tokens))
+
+    def _read(self, tower: str, forward: Callable[[], Tensor]) -> Activations:
+        self._plain, self._units = {}, {}
+        embedding = forward()
+        missing = [site.path for site in self.sites if site.tower == tower and site not in self._plain]
+        if missing:
+            got = f"{len(missing)} layers that the forward pass did not call, the first is {missing[0]}"
+            hint = "Load the model without fused or compiled layers."
+            raise InputError(f"{tower} tower", got=got, expected="a model that calls every layer", hint=hint)
+        return Activations(embedding.float(), self._plain, self._units)
+
+    def _reader(self, site: Site) -> Callable[[nn.Module, Any, Any], None]:
+        def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            # attention modules return (output, weights)
+            values: Tensor = (output[0] if isinstance(output, tuple) else output).detach()
+            mask = self._mask if site.tower == "text" else None
+            self._plain[site] = pool(values, site.layout, mask)
+            if site.kind in UNIT_KINDS:
+                self._units[site] = pool(nonnegative(values), site.layout, mask)
+
+        return read
+
+
+def pool(
+    values: Float[Tensor, "*axes"], layout: str, mask: Bool[Tensor, "n length"] | None = None
+) -> Float[Tensor, "n unit"]:
+    """Average activations over (masked) tokens or space, float32."""
+    values = values.float()
+    if layout == "nuhw":
+        return values.mean(dim=(2, 3))
+    if layout == "tnu":
+        values = values.transpose(0, 1)
+    if mask is None:
+        return values.mean(dim=1)
+    # a tower may pad to its context, or append a token
+    weight = mask.to(values.dtype)[:, : values.shape[1]]
+    return torch.einsum("ntu,nt->nu", values[:, : weight.shape[1]], weight) / weight.sum(dim=1, keepdim=True)
 
 
 @dataclass(frozen=True)

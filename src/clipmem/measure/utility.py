@@ -13,15 +13,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clipmem.base.errors import require, require_one_of
 from clipmem.base.random import derive_seed
-from clipmem.base.require import require, require_one_of
 from clipmem.base.sections import EvaluateSection
-from clipmem.measure import hypersphere, linear_probe, retrieval, wordings, zero_shot
-from clipmem.measure.classification import chance
-from clipmem.measure.identity import Identity
+from clipmem.measure import hypersphere, linear_probe, retrieval, zero_shot
 from clipmem.measure.linear_probe import Probe
 from clipmem.measure.over_seeds import Statistics, classification_entries
-from clipmem.measure.prompts import Prompts
+from clipmem.measure.retrieval import Identity
+from clipmem.measure.zero_shot import Prompts, chance
 from clipmem.models.passes import Embeddings, chosen
 
 FORMAT = 1
@@ -141,7 +140,7 @@ class Utility:
         self.models.setdefault(side, []).append(found)
 
     def retrieval(self) -> dict[str, Any]:
-        """Summarize retrieval among the test pairs (see `retrieval.measure` and `wordings.measure`)."""
+        """Summarize retrieval among the test pairs (see `retrieval.measure` and `measure_wordings`)."""
         found = retrieval.measure(
             {side: {k: one.test for k, one in enumerate(models)} for side, models in self.models.items()},
             self.pairs.same,
@@ -159,7 +158,7 @@ class Utility:
         models = {side: [one.test for one in own] for side, own in self.models.items()}
         groups, level = self.pairs.groups[self.pairs.test], self.statistics.confidence
         same = self.pairs.wordings or self.pairs.same
-        return wordings.measure(models, same, groups, self.settings.wordings, level, against=self.against)
+        return retrieval.measure_wordings(models, same, groups, self.settings.wordings, level, against=self.against)
 
     def document(self, found: dict[str, Any] | None) -> dict[str, Any]:
         """Return the content of `evaluate/utility.json`; `found` is what `retrieval` returned; None if skipped."""

@@ -13,10 +13,10 @@ import polars as pl
 
 from clipmem.base.declared import own_settings
 from clipmem.base.folder import RunFolder
-from clipmem.base.images import Geometry
 from clipmem.base.mitigations import MitigationSection
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
+from clipmem.data.decoding import Geometry
 from clipmem.mitigate.parent import Parent
 from clipmem.train.hooks import Hook, Hooks
 from clipmem.train.paired import TrainingSet

@@ -13,8 +13,8 @@ import polars as pl
 from jaxtyping import UInt64
 from torch.utils.data import Dataset
 
+from clipmem.base.errors import require
 from clipmem.base.recipes import Recipe
-from clipmem.base.require import require
 from clipmem.mitigate.base import MITIGATIONS, Mitigation
 from clipmem.train.loop import draw_captions
 

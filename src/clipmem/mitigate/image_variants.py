@@ -15,15 +15,14 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from clipmem.base.errors import require
 from clipmem.base.mitigations import ImageVariantsSection
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import Recipe
-from clipmem.base.require import require
 from clipmem.base.sections import TrainSection
 from clipmem.data.cache import build_cache, open_cache
-from clipmem.data.color import distort
 from clipmem.data.decoding import DecodeError
-from clipmem.data.views import Crops, draw_crops, render
+from clipmem.data.views import Crops, distort, draw_crops, render
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
 from clipmem.mitigate.caption_variants import choose_variant
 from clipmem.train.hooks import Moment

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from clipmem.base import manifest
-from clipmem.base.folder import RunFolder
+from clipmem.base.errors import require
+from clipmem.base.folder import RunFolder, refuse_other
 from clipmem.base.hashing import file_sha256, json_sha256
-from clipmem.base.job import refuse_other
 from clipmem.base.mitigations import InterpolateSection
 from clipmem.base.recipes import Recipe, flatten
-from clipmem.base.require import require
 from clipmem.mitigate.base import MITIGATIONS, Mitigation
 from clipmem.mitigate.parent import Parent
 from clipmem.models.start import Start
@@ -88,7 +87,7 @@ class Interpolation(Mitigation):
         if not path:
             return None
         folder, what = RunFolder(path), f"[mitigate.interpolate] run = {path!r}"
-        plain = recipe.mitigate.model_copy(update={"interpolate": InterpolateSection()})  # pyright: ignore[reportCallIssue]
+        plain = recipe.mitigate.model_copy(update={"interpolate": InterpolateSection()})
         recipes = folder.recipe(), recipe.model_copy(update={"mitigate": plain})
         there, now = ({key: v for key, v in flatten(one).items() if key.startswith(_SAME)} for one in recipes)
         hint = "Use the recipe of that run, with other [mitigate.interpolate], [embed], [score] or [evaluate] only."

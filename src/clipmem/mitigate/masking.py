@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Int, UInt64
 from torch import Tensor
 
+from clipmem.base.errors import require
 from clipmem.base.random import derive_seed, uniform
-from clipmem.base.require import require
 from clipmem.mitigate.base import MITIGATIONS, Mitigation
 from clipmem.train.hooks import Moment
 

@@ -21,8 +21,8 @@ from jaxtyping import Float, Float64, UInt64
 from scipy.special import ndtri
 from torch import Tensor, nn
 
+from clipmem.base.errors import Number, require, require_one_of, require_range
 from clipmem.base.random import derive_seed, uniform
-from clipmem.base.require import Number, require, require_one_of, require_range
 from clipmem.mitigate.base import MITIGATIONS, Mitigation
 from clipmem.train.hooks import Kind, Moment
 

@@ -7,11 +7,10 @@ from typing import Any, Literal
 import polars as pl
 
 from clipmem.base import manifest
-from clipmem.base.errors import shorten
+from clipmem.base.errors import require, shorten
 from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import file_sha256
 from clipmem.base.marks import marks_file, read_marks
-from clipmem.base.require import require
 from clipmem.data.user_tables import read_table
 
 By = Literal["clipmem", "similarity", "g-alignment", "file", "marks"]

@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64
 
+from clipmem.base.errors import require
 from clipmem.base.mitigations import RegroupSection
 from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe
-from clipmem.base.require import require
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
 from clipmem.mitigate.parent import Parent, read_parent
 from clipmem.train.hooks import Batches

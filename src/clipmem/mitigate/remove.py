@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from clipmem.base.errors import require
 from clipmem.base.mitigations import RemoveSection
 from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe
-from clipmem.base.require import require
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Training
 from clipmem.mitigate.parent import By, Parent, read_parent
 

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from clipmem.base.errors import require
 from clipmem.base.mitigations import CaptionVariantsSection
 from clipmem.base.random import generator
 from clipmem.base.registry import Registry
-from clipmem.base.require import require
 
 _SEPARATORS = (",", ";", "|")
 

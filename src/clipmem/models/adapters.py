@@ -19,11 +19,9 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from clipmem.base.atomic import atomic_write, make_folder
-from clipmem.base.errors import InputError, shorten
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, did_you_mean, require, shorten
+from clipmem.base.paths import atomic_write, make_folder
 from clipmem.base.sections import LoraSection
-from clipmem.base.suggest import did_you_mean
 from clipmem.models import extras, parts
 from clipmem.models.protocol import DualEncoder, TrainableEncoder
 from clipmem.models.weights import read_checkpoint

@@ -14,8 +14,7 @@ import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from clipmem.base.errors import InputError, shorten
-from clipmem.base.suggest import did_you_mean, near_names
+from clipmem.base.errors import InputError, did_you_mean, near_names, shorten
 from clipmem.models import names
 
 TRANSFORMERS, LOCAL, HUB, AVERAGED = "transformers:", "local-dir:", "hf-hub:", "#ema"

@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipmem.base.atomic import is_free
+from clipmem.base.errors import require
+from clipmem.base.folder import Job, cut, refuse_other
 from clipmem.base.hashing import data_fingerprint, json_sha256
-from clipmem.base.images import Geometry
-from clipmem.base.job import Job, cut, refuse_other
+from clipmem.base.paths import is_free
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.require import require
 from clipmem.base.sections import EmbedSection, TrainSection
+from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import BLOCK, Pairs
 from clipmem.data.quarantine import Problem, read_quarantine, write_quarantine
 from clipmem.models import given, passes
@@ -37,7 +37,7 @@ NO_DIRECTION = "zero or non-finite embedding"
 QUARANTINE = "quarantine.parquet"
 CHUNK = 1024  # pairs whose embeddings are in memory at a time
 _BLOCKS = 8  # of decoded images in a part
-_CROPS = TrainSection()  # pyright: ignore[reportCallIssue]  default crops of a study
+_CROPS = TrainSection()  # default crops of a study
 
 
 @dataclass(eq=False)

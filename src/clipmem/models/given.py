@@ -6,10 +6,9 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clipmem.base.errors import ClipmemWarning, InputError, shorten
+from clipmem.base.errors import ClipmemWarning, InputError, require, shorten
 from clipmem.base.hashing import file_sha256, json_sha256
 from clipmem.base.paths import reading
-from clipmem.base.require import require
 from clipmem.models import adapters, address, hub, names, openclip, tokenizers, transformers
 from clipmem.models.address import Address
 from clipmem.models.protocol import DualEncoder

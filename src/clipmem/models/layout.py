@@ -22,10 +22,9 @@ import polars as pl
 import torch
 from jaxtyping import Int
 
-from clipmem.base.atomic import atomic_file, write_json
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.hashing import file_sha256, pair_uid
-from clipmem.base.require import require
+from clipmem.base.paths import atomic_file, write_json
 from clipmem.base.tables import open_array, write_parquet
 from clipmem.models.means import Means, unit_means
 from clipmem.models.passes import load, save

@@ -9,9 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import InputError, did_you_mean, near_names, shorten
 from clipmem.base.paths import checked_path, reading
-from clipmem.base.suggest import did_you_mean, near_names
 
 SHIPPED = ("clipmem-tiny", "clipmem-tiny-32", "clipmem-micro")
 # smaller architectures of the same images, for half-models

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 
 # up to about this many tokens, plain matrix products are faster than the blocked attention kernel on CPUs: at 65 tokens
 # its backward pass took a third of a tiny model's step; longer sequences were not measured

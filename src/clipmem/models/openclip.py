@@ -26,10 +26,9 @@ from open_clip.transformer import text_global_pool
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from clipmem.base.atomic import atomic_write, make_folder
-from clipmem.base.errors import InputError, shorten
-from clipmem.base.images import Geometry, Interpolation, ResizeMode
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, require, shorten
+from clipmem.base.paths import atomic_write, make_folder
+from clipmem.data.decoding import Geometry, Interpolation, ResizeMode
 from clipmem.models import hub, tokenizers
 from clipmem.models.names import model_config, settings_of
 from clipmem.models.protocol import three

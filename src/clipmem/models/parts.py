@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from clipmem.base.errors import InputError
-from clipmem.base.suggest import did_you_mean
+from clipmem.base.errors import InputError, did_you_mean
 
 TOWERS = ("image", "text")
 # the first numbered list of layers in a name: open_clip's and timm's towers, transformers', ResNets' stages

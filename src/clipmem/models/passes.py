@@ -16,15 +16,12 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from clipmem.base.atomic import atomic_file
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, require
+from clipmem.base.paths import atomic_file
 from clipmem.base.random import derive_seed
-from clipmem.base.require import require
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.base.tables import open_array
-from clipmem.data.edits import edits_of_single
-from clipmem.data.transfer import send
-from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render
+from clipmem.data.views import Crops, as_float, draw_crops, edits_of_single, normalize_pixels, pair_keys, render, send
 from clipmem.models.protocol import DualEncoder
 
 _TEXTS = ("text", "text_edits", "wordings")  # each with the pair of every row in NAME_pair; all but the first optional

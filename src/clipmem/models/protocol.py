@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clipmem.base.images import Geometry, Interpolation, ResizeMode
+from clipmem.data.decoding import Geometry, Interpolation, ResizeMode
 
 
 @runtime_checkable

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, UInt8
 from torch import Tensor
 
-from clipmem.base.errors import InputError
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, require
 from clipmem.data.features import caption_features, image_features
 from clipmem.stats.leave_one_out import Rows
 

@@ -21,9 +21,9 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from clipmem.base.atomic import atomic_write, make_folder
 from clipmem.base.errors import InputError, shorten
-from clipmem.base.images import Geometry, Interpolation, ResizeMode
+from clipmem.base.paths import atomic_write, make_folder
+from clipmem.data.decoding import Geometry, Interpolation, ResizeMode
 from clipmem.models import extras, hub, openclip, tokenizers
 from clipmem.models.protocol import three
 from clipmem.models.weights import BROKEN, reason

@@ -16,8 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clipmem.base.errors import InputError, shorten
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, require, shorten
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # weight files in open_clip's order of preference

@@ -3,9 +3,9 @@
 
 from typing import TYPE_CHECKING
 
-from clipmem.base.lazy import modules_of
+from clipmem.base import lazy
 
 if TYPE_CHECKING:  # what is used as an attribute of this package
-    from clipmem.report import comparison_page, explorer, formats, progress, terminal
+    from clipmem.report import comparison, explorer, formats, progress, terminal
 
-__getattr__ = modules_of(__name__)
+__getattr__ = lazy(__name__)

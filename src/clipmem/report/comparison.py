@@ -1,4 +1,4 @@
-"""Compare runs with a baseline, seed by seed, and find the Pareto front of memorization and utility.
+"""Compare runs with a baseline, seed by seed, and find the Pareto front of memorization and utility; compare audits.
 
 With m_k the measure of a run and b_k that of the baseline under seed k, the difference is the mean of m_k - b_k with
 its t interval over seeds (`functional.paired_test`): a seed has the same initial weights and order of pairs in both
@@ -8,18 +8,43 @@ Memorization is the half-difference (`Run.halved`), on the captions that were sc
 it, over all wordings; verdicts rest on the latter and on one utility (`primary_utility`). Intervals are not corrected
 for multiplicity; `p_holm` is, over all differences in memorization and utility, and over runs for `dominates`.
 Intervals of cost cover only the variation on this machine at that time: other work slows down every method.
+
+When not to trust differences of audits: intervals treat the models of two runs as independent. With the same random
+members in both, as `clipmem compare` requires, their errors are partly shared, and the intervals are too wide.
 """
 
 from collections.abc import Mapping, Sequence
+from math import hypot
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 
-from clipmem.base.require import require, require_one_of
+from clipmem.base.errors import require, require_one_of
+from clipmem.base.paths import is_free, write_json
+from clipmem.base.tables import write_parquet
 from clipmem.report.fairness import check_fair, common, differing, notes
-from clipmem.report.frontier import check_along, configurations, frontier, setting_between, setting_of
-from clipmem.report.pareto import Point, adjust, difference, dominance, front, is_useful, mean_over_seeds
-from clipmem.report.run import LOWER_IS_BETTER, Run, common_utilities, primary_utility
+from clipmem.report.figures import standalone
+from clipmem.report.frontier import (
+    Point,
+    adjust,
+    check_along,
+    configurations,
+    difference,
+    dominance,
+    front,
+    frontier,
+    is_useful,
+    mean_over_seeds,
+    setting_between,
+    setting_of,
+)
+from clipmem.report.page import write_page
+from clipmem.report.run import LOWER_IS_BETTER, Run, common_utilities, primary_utility, read_finished
+from clipmem.report.sections.comparison import Comparison as Section
+from clipmem.report.sections.comparison import pareto_figure
+from clipmem.report.templating import notebook_html
 from clipmem.stats.comparisons import paired_test
 
 MEASURES = ("clipmem", "clipmem_norm")
@@ -27,7 +52,7 @@ WORDINGS = "clipmem_wordings"
 _MACHINE = ("processor", "cores", "device", "precision", "threads", "workers", "processes")
 
 
-def compare(
+def compare_finished(
     runs: Sequence[Run],
     *,
     measure: str = "clipmem",
@@ -67,7 +92,7 @@ def compare(
     rows = [row for run in others for row in _differences(baseline, run, measure, confidence)]
     adjust(rows)
     along = along or setting_between(runs)
-    machines = {_machine(run) for run in runs}
+    machines = {tuple(f"{name} {run.manifest.get(name)}" for name in _MACHINE) for run in runs}
     metrics = common_utilities(runs)
     unworded = [run.name for run in runs if WORDINGS not in _halved(run, measure)]
     shown = WORDINGS if measure == "clipmem" and not unworded else measure
@@ -107,11 +132,6 @@ def _along(
             about = {"run": run.name, "value": setting_of(run, along), "measure": name}
             rows.append(about | mean_over_seeds(values, confidence))
     return {"curve": {"setting": along, "rows": rows}}
-
-
-def _machine(run: Run) -> tuple[str, ...]:
-    """Return what a run was computed on; times are comparable only if it is the same."""
-    return tuple(f"{name} {run.manifest.get(name)}" for name in _MACHINE)
 
 
 class _Mean(NamedTuple):
@@ -261,3 +281,155 @@ def _missing(runs: Sequence[Run], machines: set[tuple[str, ...]]) -> list[dict[s
     found += [{"kind": "not_trained", "runs": ready}] if ready else []
     found += [{"kind": "other_machine"}] if len(machines) > 1 else []
     return found + ([{"kind": "one_seed"}] if len(runs[0].seeds) == 1 else [])
+
+
+PAIRS = "audit/pairs"
+RATE = 1  # of `auditing.RATES`: 1% false positives
+
+
+def compare_audits(runs: Sequence[Run]) -> dict[str, Any]:
+    """Compare the audits of runs with that of the first.
+
+    Measures: of each attack AUC and true positive rate at 1% false positives, with their intervals over target models;
+    and the advantage (risk - false alarm) of the 1% most exposed pairs, chosen in half of a run's models and measured
+    in the other half: share of the run's advantage x its sum / number of these pairs, without interval.
+
+    Raises:
+        InputError: The runs have other pairs, or another level of confidence.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        hint = "Compare audits of the same data, split and score.confidence."
+        other = set(run.table(PAIRS)["uid"]) ^ set(first.table(PAIRS)["uid"])
+        require(not other, f"audit of {run.name}", f"{len(other):,} other pairs", f"those of {first.name}", hint)
+        levels = [one.audit["confidence"] for one in (run, first)]
+        require(levels[0] == levels[1], f"audit of {run.name}", f"confidence {levels[0]}", f"{levels[1]}", hint)
+    base = _measures(first)
+    rows = [
+        {"run": run.name, "measure": name, "baseline": base[name], "value": value, **_difference(value, base[name])}
+        for run in runs[1:]
+        for name, value in _measures(run).items()
+        if name in base
+    ]
+    described = [{"run": run.name, "models": run.audit["models"], "pairs": run.audit["pairs"]} for run in runs]
+    return {
+        "format": 1,
+        "baseline": first.name,
+        "runs": described,
+        "confidence": first.audit["confidence"],
+        "audits": rows,
+    }
+
+
+def _measures(run: Run) -> dict[str, Mapping[str, float | None]]:
+    found: dict[str, Mapping[str, float | None]] = {}
+    for name, attack in run.audit["attacks"].items():
+        found |= {f"auc {name}": attack["auc"], f"tpr {name}": attack["tpr"][RATE]}
+    risk = run.audit["risk"]
+    if risk["share"] is not None:
+        pairs = run.table(PAIRS)
+        advantage = float((pairs["risk"] - pairs["false_alarm"]).sum())
+        found["exposed"] = {"mean": risk["share"] * advantage / risk["pairs"], "low": None, "high": None}
+    return found
+
+
+def _difference(value: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the difference of two means; the squares of half-widths of independent intervals add up."""
+    difference = value["mean"] - base["mean"]
+    if None in (value["low"], base["low"]):
+        return {"difference": difference, "low": None, "high": None}
+    low = hypot(value["mean"] - value["low"], base["high"] - base["mean"])
+    high = hypot(value["high"] - value["mean"], base["mean"] - base["low"])
+    return {"difference": difference, "low": difference - low, "high": difference + high}
+
+
+DOCUMENT, TABLE, PAGE = "compare.json", "compare.parquet", "index.html"
+_TEXT = ("run", "measure", "kind")
+_NUMBERS = ("baseline", "mean", "difference", "ratio", "low", "high", "p", "p_holm", "wilcoxon_p", "effect")
+_SCHEMA: dict[str, type[pl.DataType]] = {
+    **dict.fromkeys(_TEXT, pl.String),
+    **dict.fromkeys(("n", "seeds"), pl.Int64),
+    **dict.fromkeys(_NUMBERS, pl.Float64),
+}
+
+
+def compare_runs(
+    folders: Sequence[Path],
+    *,
+    measure: str = "clipmem",
+    confidence: float | None = None,
+    along: str = "",
+    utility: str = "",
+) -> dict[str, Any]:
+    """Compare finished runs with the first of them.
+
+    See `compare_finished`, and `compare_audits` if all have an audit, which runs with models paired by seed never
+    have.
+    """
+    resolved = [folder.resolve() for folder in folders]
+    twice = [str(folder) for k, folder in enumerate(folders) if folder.resolve() in resolved[:k]]
+    require(not twice, "clipmem compare", f"{twice} twice", "each run once", "Omit one of them.")
+    audited = [run for run in map(Run, folders) if run.audit]
+    if len(audited) == len(folders) > 1:
+        return compare_audits(audited)
+    runs = [read_finished(folder) for folder in folders]
+    return compare_finished(runs, measure=measure, confidence=confidence, along=along, utility=utility)
+
+
+def write_compared(folders: Sequence[Path], out: Path, **settings: Any) -> dict[str, Any]:
+    """Compare runs with the `settings` of `compare_runs`, write document, table and page to `out`."""
+    foreign = not is_free(out) and not (out / DOCUMENT).is_file()
+    expected, hint = "a new folder, or that of an earlier comparison", "Choose another --out DIR."
+    require(not foreign, f"--out {out}", "a folder with other files", expected, hint)
+    document = compare_runs(folders, **settings)
+    write_json(out / DOCUMENT, document)
+    if "audits" in document:
+        return document
+    rows = [*document["differences"], *({**row, "kind": "cost"} for row in document["cost"])]
+    write_parquet(
+        out / TABLE, pl.DataFrame([{name: row.get(name) for name in _SCHEMA} for row in rows], schema=_SCHEMA)
+    )
+    write_page(out / PAGE, "comparison", document)
+    return document
+
+
+class Comparison:
+    """Finished runs compared with a baseline, over paired seeds; what `clipmem.compare` returns.
+
+    Attributes:
+        document: What `clipmem compare` writes as compare.json.
+    """
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.document = document
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """One row per run and measure: mean, baseline, difference with its interval, p-values."""
+        return pl.DataFrame(self.document["differences"])
+
+    def __repr__(self) -> str:
+        return f"Comparison of {', '.join(run['run'] for run in self.document['runs'])}"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {**row, "run": answer["run"], "name": name}
+            for answer in Section().data(self.document)["answers"]
+            for name, row in answer["parts"]
+        ]
+        figure = standalone(pareto_figure(self.document, "narrow")) if self.document["pareto"] else ""
+        return notebook_html("comparison", document=self.document, rows=rows) + figure
+
+
+def compare(baseline: Any, *others: Any, **settings: Any) -> Comparison:
+    """Compare finished runs with a baseline: memorization, utility and cost over paired seeds.
+
+    Args:
+        baseline: A run, or its folder.
+        others: Runs to compare with it.
+        settings: `measure`, `confidence`, `along`, `utility`, as in `clipmem compare`.
+
+    Raises:
+        InputError: A run is not finished, or the runs differ in data, split, seeds or alignment.
+    """
+    return Comparison(compare_runs([Path(getattr(run, "path", run)) for run in (baseline, *others)], **settings))

@@ -14,7 +14,7 @@ import polars as pl
 from jaxtyping import Float64
 
 from clipmem.base.declared import declared
-from clipmem.report.pareto import adjust
+from clipmem.report.frontier import adjust
 from clipmem.stats.comparisons import paired_test
 
 CURVES_SCHEMA: dict[str, type[pl.DataType]] = {

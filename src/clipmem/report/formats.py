@@ -1,9 +1,9 @@
-"""Format numbers, the same on pages and in the terminal."""
+"""Format numbers, the same on pages and in the terminal, and tell the side of a value that an interval is on."""
 
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 MISSING = "n/a"
 _NOISE = 1e-7  # of float32
@@ -112,3 +112,21 @@ FORMATS = (
     *(plain, signed, interval, percent, percent_interval, p_value, level),
     *(duration, in_bytes, amount, ranges, setting, count),
 )
+
+
+Side = Literal["above", "below", "inconclusive"]
+
+
+def side_of(entry: Mapping[str, Any], of: Number = 0) -> Side:
+    """Return the side of `of` that an entry's interval is on; inconclusive if it contains it or there is none."""
+    low, high = entry.get("low"), entry.get("high")
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return "inconclusive"
+    return "above" if low > of else "below" if high < of else "inconclusive"
+
+
+def higher_of(a: Mapping[str, Any], b: Mapping[str, Any]) -> Side:
+    """Compare two entries: `a` is above or below `b` if their intervals do not overlap."""
+    if None in (a["low"], a["high"], b["low"], b["high"]):
+        return "inconclusive"
+    return "above" if a["low"] > b["high"] else "below" if a["high"] < b["low"] else "inconclusive"

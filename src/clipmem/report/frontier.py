@@ -10,19 +10,17 @@ removed the most memorized pairs, that lowers all curves alike.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from clipmem.base.errors import shorten
+from clipmem.base.errors import did_you_mean, require, shorten
 from clipmem.base.recipes import flatten
-from clipmem.base.require import require
-from clipmem.base.suggest import did_you_mean
 from clipmem.report.fairness import IRRELEVANT, differing
-from clipmem.report.pareto import Point, adjust, difference, dominance, front, is_useful, mean_over_seeds
 from clipmem.report.run import Run
+from clipmem.stats.comparisons import Claim, holm, paired_test, verdict
 
 # a parent's scores belong to a configuration at each length
 _PARENTS = ("mitigate.remove.scores", "mitigate.regroup.scores")
@@ -187,3 +185,66 @@ def _described(curves: Sequence[Curve], along: str, utility: str, confidence: fl
         }
         for curve in curves
     ]
+
+
+class Point(NamedTuple):
+    """A run's memorization and utility."""
+
+    run: str
+    memorization: float
+    utility: float
+
+
+def front(points: Sequence[Point]) -> list[str]:
+    """Return the runs on the Pareto front of the means, in order of memorization."""
+
+    def beaten(one: Point) -> bool:
+        rivals = (other for other in points if other[1:] != one[1:])
+        return any(other.memorization <= one.memorization and other.utility >= one.utility for other in rivals)
+
+    kept = [one for one in points if not beaten(one)]
+    return [one.run for one in sorted(kept, key=lambda one: (one.memorization, -one.utility))]
+
+
+def is_useful(utility: float, baseline: float, chance: float | None) -> bool:
+    """Return whether a mean utility is above chance and keeps half of the baseline's distance from it.
+
+    u > c and u - c >= (b - c) / 2. A model that learned little memorizes little, and must not pass for a mitigation.
+    The rule is about means, as the front is; a metric whose chance is unknown (None) has no rule.
+    """
+    return chance is None or (utility > chance and utility - chance >= (baseline - chance) / 2)
+
+
+def difference(values: Sequence[float], base: Sequence[float], confidence: float) -> dict[str, Any]:
+    """Return both means, the mean difference over paired seeds with its t interval, and its tests."""
+    own, other = (np.asarray(side, dtype=np.float64) for side in (values, base))
+    found = paired_test(own, other, confidence)
+    tests = {name: getattr(found, name) for name in ("difference", "low", "high", "p", "wilcoxon_p", "effect")}
+    return {"mean": float(own.mean()), "baseline": float(other.mean()), **tests}
+
+
+def mean_over_seeds(values: Sequence[float], confidence: float) -> dict[str, float | None]:
+    """Return the mean of values by seed with its t interval, which is that of paired differences from 0."""
+    found = paired_test(np.asarray(values, dtype=np.float64), np.zeros(len(values)), confidence)
+    return {"mean": found.difference, "low": found.low, "high": found.high}
+
+
+def dominance(memorization: Mapping[str, Any], utility: Mapping[str, Any]) -> dict[str, Any]:
+    """Decide from two differences whether a run dominates its baseline: memorization lower *and* utility higher.
+
+    `dominates` is `yes` if both intervals exclude 0 on that side, `no` if one excludes 0 on the other side, otherwise
+    `inconclusive`. `p` is the larger of the two p-values (an intersection-union test), where a difference of the
+    opposite sign counts as 1; None if a difference has no interval.
+    """
+    sides = ((memorization, Claim("below"), -1), (utility, Claim("above"), 1))
+    answers = [verdict(row["low"], row["high"], claim) for row, claim, _ in sides]
+    order = ("no", "inconclusive", "yes")
+    known = [row["p"] if sign * row["difference"] > 0 else 1.0 for row, _, sign in sides if row["p"] is not None]
+    return {"dominates": min(answers, key=order.index), "p": max(known) if len(known) == 2 else None}
+
+
+def adjust(rows: Sequence[dict[str, Any]]) -> None:
+    """Add `p_holm`, the Holm-adjusted `p`, to each row of a family of tests; None where `p` is None."""
+    adjusted = holm(np.array([np.nan if row["p"] is None else row["p"] for row in rows], dtype=np.float64))
+    for row, p in zip(rows, adjusted.tolist(), strict=True):
+        row["p_holm"] = None if np.isnan(p) else p

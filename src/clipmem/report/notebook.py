@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from markupsafe import Markup
 
-from clipmem.base.require import require, require_columns
+from clipmem.base.errors import require, require_columns
 from clipmem.report.figures import CANDIDATE, INK, ROLE_COLORS, STYLES, Line, Panel, Style, draw
 from clipmem.report.gallery import image_uri, ranked_candidates
 from clipmem.report.run import Run

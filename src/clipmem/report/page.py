@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from clipmem.base.atomic import atomic_write
+from clipmem.base.paths import atomic_write
 from clipmem.report.figures import SIZES
 from clipmem.report.run import read_run
 from clipmem.report.sections import Section, sections_of

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from clipmem.base import manifest
 from clipmem.base.declared import declared
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import InputError, require, require_one_of, shorten
 from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import is_image_of
 from clipmem.base.paths import reading
 from clipmem.base.recipes import Recipe
-from clipmem.base.require import require, require_one_of
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.report.summary import FILE, FORMAT, Summary, summary_from

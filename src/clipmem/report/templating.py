@@ -15,8 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from clipmem.report.escape import CAPTION_LIMIT, visible
-from clipmem.report.formats import FORMATS
-from clipmem.report.verdicts import side_of
+from clipmem.report.formats import FORMATS, side_of
 
 # marks in a rendered screen: a heading, an unwrapped line, the end of a cell; `visible` text has none of them
 HEADING, VERBATIM, CELL = "\x1d", "\x1e", "\x1f"

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import torch
 
+from clipmem.base.errors import require
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.require import require
 from clipmem.data.pairs import Pairs
 from clipmem.data.quarantine import Problem
 from clipmem.models.embeddings import CHUNK, NO_DIRECTION, Embeddings, SinglePart

@@ -15,8 +15,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from clipmem.base.errors import RunError
-from clipmem.base.require import require
+from clipmem.base.errors import RunError, require
 from clipmem.stats.alignment import AlignmentParts, alignment
 from clipmem.stats.centering import trimmed_means
 from clipmem.stats.intervals import seed_interval

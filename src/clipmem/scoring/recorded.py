@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import reading
-from clipmem.base.require import require
 from clipmem.models.signals import Trajectory
 from clipmem.train.recorder import TRAJECTORY_FILE
 

@@ -11,11 +11,10 @@ from clipmem.base.random import derive_seed, generator
 from clipmem.base.sections import ScoreSection
 from clipmem.scoring.design import ScoreTables
 from clipmem.stats.centering import centered_mean, control_shift, noise_floor
-from clipmem.stats.comparisons import compare_groups, holm, paired_test
+from clipmem.stats.comparisons import Claim, compare_groups, holm, paired_test, verdict
 from clipmem.stats.intervals import crossed_mean, half_difference, seed_noise
 from clipmem.stats.ranking import auroc, precision_at_n, roc_curve, spearman, top_overlap
 from clipmem.stats.resampling import in_out_means
-from clipmem.stats.verdict import Claim, verdict
 
 ROLES = ("shared", "candidate", "independent", "external")
 TOPS = {"top1_overlap": 0.01, "top10_overlap": 0.1}

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int
 from torch import Tensor
 
-from clipmem.base.require import require, require_range
+from clipmem.base.errors import require, require_range
 from clipmem.stats.checks import as_finite, check_same_length
 from clipmem.stats.leave_one_out import Rows
 from clipmem.stats.similarity import check_width, normalize

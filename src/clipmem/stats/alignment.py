@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.stats.tensor_checks import check_index, check_means
 
 _ENLARGE = "Enlarge the bank: a pair is never in its own bank."

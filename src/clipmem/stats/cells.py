@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int
 
+from clipmem.base.errors import require_range
 from clipmem.base.random import derive_seed
-from clipmem.base.require import require_range
 
 PROBES = 16  # a row is compared with the nearest cells that have as many rows as so many cells of mean size
 WIDEST = 4  # times that number: of more rows, evenly spaced ones are compared

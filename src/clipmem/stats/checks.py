@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from clipmem.base.errors import InputError
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, require
 
 
 def as_finite(name: str, values: Any) -> Float64[np.ndarray, "..."]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 from scipy import special, stats
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.stats.checks import as_finite, check_confidence, check_not_empty, check_same_length
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 from scipy.linalg import cholesky, solve_triangular
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.stats.checks import as_finite, check_same_length
 
 RIDGE = 0.3  # share of the mean eigenvalue

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
+from clipmem.base.errors import require
 from clipmem.base.random import generator
-from clipmem.base.require import require
 from clipmem.stats.checks import as_finite, check_confidence, check_draws
 from clipmem.stats.ranking import roc_curve
 

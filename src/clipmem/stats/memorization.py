@@ -1,4 +1,4 @@
-"""CLIPMem: how much better a pair is aligned by models that trained on it than by models that did not.
+"""CLIPMem, how much better a pair is aligned by models that trained on it than by others; and scores beside it.
 
 CLIPMem(I, T) = mean over seeds of A(f; I, T) - mean over seeds of A(g; I, T) (design, section 2), where f saw the pair,
 g did not, and nothing else differs.
@@ -9,12 +9,13 @@ studies.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.stats.checks import check_same_length
-from clipmem.stats.tensor_checks import check_rows
+from clipmem.stats.similarity import check_width, normalize
+from clipmem.stats.tensor_checks import check_index, check_rows
 
 
 def _check_alignments(name: str, values: Float[Tensor, "seed n"]) -> None:
@@ -81,3 +82,87 @@ def range_normalize(values: Float[Tensor, " n"], candidates: Bool[Tensor, " n"])
     got = f"the same score {float(chosen[0]):.6g} for all {len(chosen)}"
     require(normalizer > 0, "candidates", got, "scores that differ", "Use the raw scores.")
     return values / normalizer, normalizer
+
+
+def class_probability(logits: Float[Tensor, "n class"], label: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Return the softmax probability of the true class, for the memorization of classifiers (Feldman 2020).
+
+    p_i = exp(z_i,y) / Σ_c exp(z_i,c). Higher is more confident.
+
+    mem(x, y) = Pr over models that saw (x, y) [h(x) = y] - Pr over models that did not [h(x) = y] (Feldman 2020,
+    equation 1; Feldman & Zhang 2020). The softmax probability of the true class replaces the event: it is smoother and
+    needs fewer models. `in_out_means` subtracts.
+
+    Do not compare its size with CLIPMem: it is a difference of probabilities. It depends on class labels alone, so it
+    does not detect wrong captions (on the shipped data the interval of the AUROC contains 0.5; docs/validation.md,
+    "Planted wrong captions"). If a head is trained on a frozen encoder, the head must not have seen the pair either.
+
+    Args:
+        logits: Class scores, finite, shape (n, class).
+        label: True class of each row, in [0, class), shape (n,).
+
+    Returns:
+        Probability in [0, 1], float64, shape (n,).
+
+    Raises:
+        InputError: Lengths differ, a label is out of range, or a logit is not finite.
+
+    Example:
+        >>> class_probability(torch.tensor([[0.0, 0.0], [1e9, 0.0]]), torch.tensor([1, 0])).tolist()
+        [0.5, 1.0]
+    """
+    check_same_length("logits", len(logits), "label", len(label))
+    check_index("label", label, 0, logits.shape[1], "Number the classes as the model's outputs.")
+    wrong = ~torch.isfinite(logits).all(dim=1)
+    check_rows("logits", wrong, "not finite", "finite numbers", "Look at the model and the input behind that row.")
+    return torch.log_softmax(logits.double(), dim=1).gather(1, label.long().unsqueeze(1)).squeeze(1).exp()
+
+
+_BLOCK = 1024
+
+
+def self_influence(image: Float[Tensor, "n d"], text: Float[Tensor, "m e"], scale: float) -> Float64[Tensor, " n"]:
+    """Compute TracIn's self-influence: the squared norm of the gradient of each pair's loss by a bilinear last layer.
+
+    When not to trust it: it is one gradient at the end of the training. A pair that the model fits has a small one,
+    whether it generalizes to the pair or memorized it.
+
+    With u, v at length 1, logits s u_i·M v_j at M = I and pair i's share of the contrastive loss over all pairs,
+
+        L_i = -½ log softmax_j(s u_i·M v_j)_i - ½ log softmax_j(s u_j·M v_i)_i,
+        ∂L_i/∂M = s/2 [u_i (v̄_i - v_i)' + (ū_i - u_i) v_i'],
+
+    where v̄_i = Σ_j softmax_j(s u_i·v_j) v_j and ū_i = Σ_j softmax_j(s u_j·v_i) u_j, so that
+
+        ‖∂L_i/∂M‖² = s²/4 [‖v̄_i - v_i‖² + ‖ū_i - u_i‖² + 2 ((v̄_i - v_i)·v_i) ((ū_i - u_i)·u_i)].
+
+    This is TracIn (Pruthi et al. 2020) of a pair on itself, with one checkpoint and without the learning rate. M is the
+    product of both towers' last projections, in coordinates of the unit embeddings.
+
+    Args:
+        image: Image embeddings, any length, shape (n, d).
+        text: Text embeddings of the same model, shape (n, d).
+        scale: s, the model's exponentiated logit scale, positive.
+
+    Returns:
+        Influences, 0 or more; 0 for a pair that is told apart with certainty.
+
+    Raises:
+        InputError: Widths or lengths differ, a row is zero or not finite, or the scale is not positive.
+
+    Example:
+        >>> self_influence(torch.eye(2), torch.eye(2)[[1, 0]], 100.0).round().tolist()
+        [15000.0, 15000.0]
+    """
+    require(0 < scale < float("inf"), "logit scale", f"{scale}", "a positive number", "Use the model's own.")
+    check_width("text embeddings", text.shape[1], image.shape[1])
+    check_same_length("image embeddings", len(image), "text embeddings", len(text))
+    u, v = normalize(image.double(), name="image embeddings"), normalize(text.double(), name="text embeddings")
+    squares, products = torch.zeros(len(u), dtype=u.dtype, device=u.device), torch.ones_like(u[:, 0])
+    for a, b in ((u, v), (v, u)):
+        for start in range(0, len(u), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            apart = torch.softmax(scale * a[rows] @ b.T, dim=1) @ b - b[rows]
+            squares[rows] += (apart * apart).sum(dim=1)
+            products[rows] *= (apart * b[rows]).sum(dim=1)
+    return (scale**2 / 4 * (squares + 2 * products)).clamp(min=0)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 from scipy import special, stats
 
-from clipmem.base.require import require, require_range
+from clipmem.base.errors import require, require_range
 from clipmem.stats.checks import as_finite, check_confidence, check_not_empty, check_same_length
 from clipmem.stats.intervals import Interval
 

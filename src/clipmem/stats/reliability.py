@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float64, Int
 from scipy.stats import rankdata
 
+from clipmem.base.errors import require
 from clipmem.base.random import generator
-from clipmem.base.require import require
 from clipmem.stats.checks import as_finite, check_same_length
 
 DRAWS = 400

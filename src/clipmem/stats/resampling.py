@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 from scipy import stats
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.stats.checks import as_finite, check_confidence
 from clipmem.stats.intervals import moderated, variance_prior
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.stats.checks import check_same_length
 from clipmem.stats.similarity import caption_counts, check_width, normalize
 

@@ -4,8 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clipmem.base.errors import InputError
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, require
 
 _LONGEST = 1.01  # a mean of unit vectors has length <= 1; the margin is for half precision
 

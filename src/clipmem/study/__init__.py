@@ -8,7 +8,7 @@ study.auditing.audit_run("runs/mine")  # imports clipmem.study.auditing here
 
 from typing import TYPE_CHECKING
 
-from clipmem.base.lazy import modules_of
+from clipmem.base import lazy
 
 if TYPE_CHECKING:  # what is used as an attribute of this package
     from clipmem.study import (
@@ -29,4 +29,4 @@ if TYPE_CHECKING:  # what is used as an attribute of this package
         validating,
     )
 
-__getattr__ = modules_of(__name__)
+__getattr__ = lazy(__name__)

@@ -222,10 +222,10 @@ def evaluate(
         folder = _folder(run)
         if interpolate:
             require(data is None, "--interpolate", "a run and --data", "a run alone", "Omit --data.")
-            page, write = Path(out or folder / "interpolate" / "compared"), report.comparison_page.write_compared
+            page, write = Path(out or folder / "interpolate" / "compared"), report.comparison.write_compared
             runs = [folder, *study.stages.interpolate_run(folder, interpolate, reporter=reporter)]
             document = write(runs, page, along="mitigate.interpolate.alpha")
-            return study.evaluating.Evaluated(document, page / report.comparison_page.PAGE)
+            return study.evaluating.Evaluated(document, page / report.comparison.PAGE)
         section = None if data is None else study.opening.evaluation_section(data)
         return study.evaluating.evaluate_run(folder, data=section, name=name, reporter=reporter, **prompts)
     section = study.opening.evaluation_section(data or {})

@@ -127,7 +127,7 @@ def evaluate_given(
     found = [given.find(address) for address in addresses]
     if len(set(addresses)) < len(addresses):
         raise InputError("--model", got="a duplicate", expected="each model once", hint="Name each model once.")
-    settings = settings_with(EvaluateSection(), **changes)  # pyright: ignore[reportCallIssue]
+    settings = settings_with(EvaluateSection(), **changes)
     recipe = Recipe(data=data, evaluate=settings)  # pyright: ignore[reportCallIssue]
     resources = replace(execution.resolve(recipe, 1), precision="fp32")  # as in `given` studies
     plain = [TestedModel(one.name, 0, partial(given.load, one)) for one in found]

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
+from clipmem.base.errors import require
 from clipmem.base.machine import cores
 from clipmem.base.recipes import Recipe
-from clipmem.base.require import require
 from clipmem.models.numerics import check_compiler, resolve_precision
 
 

@@ -8,13 +8,13 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 
+from clipmem.base.errors import require
 from clipmem.base.folder import RunFolder
-from clipmem.base.images import Geometry
 from clipmem.base.recipes import Recipe
-from clipmem.base.require import require
 from clipmem.data.cache import open_cache
+from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import Pairs
-from clipmem.data.roles import read_wrong
+from clipmem.data.user_tables import read_wrong
 from clipmem.mitigate.base import captions_in_training
 from clipmem.mitigate.base import check as check_mitigations
 from clipmem.models import passes

@@ -51,7 +51,7 @@ def cost_of_study(facts: dict[str, Any], sample: ImageSample, recipe: Recipe, pr
     """Estimate decoding, cache, training and memory of the four-way study that `clipmem init --data` writes."""
     tag = address.parse(recipe.model.pretrained) if recipe.model.pretrained else None
     # the weights of a tag need not be on this machine
-    named = recipe.model if tag is None or tag.kind != "tag" else ModelSection(name=tag.name)  # pyright: ignore[reportCallIssue]
+    named = recipe.model if tag is None or tag.kind != "tag" else ModelSection(name=tag.name)
     start = Start(named, recipe.train)
     side, resources = start.geometry.size, execution.resolve(recipe, 1)
     pairs = round(facts["images"]["of"] * (1 - facts["problems"]["undecodable"] / facts["problems"]["decoded"]))

@@ -107,7 +107,7 @@ def start(
 
 def sizes_of(usable: int) -> dict[str, int]:
     """Return the sizes of the four roles for a number of usable pairs, in the default proportions."""
-    shipped = SplitSection()  # pyright: ignore[reportCallIssue]
+    shipped = SplitSection()
     total = shipped.shared + shipped.candidate + shipped.independent + shipped.external
     used = int(_USED * usable)
     one = min(used * shipped.candidate // total, _MOST["candidate"])

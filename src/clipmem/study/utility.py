@@ -15,11 +15,11 @@ from clipmem.base.progress import Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe
 from clipmem.data.sources import class_prompts
-from clipmem.measure.identity import concepts_of, identity_of
 from clipmem.measure.linear_probe import validation_part
 from clipmem.measure.over_seeds import Statistics
-from clipmem.measure.prompts import TEMPLATES, Prompts, make_prompts, read_classnames
+from clipmem.measure.retrieval import concepts_of, identity_of
 from clipmem.measure.utility import PROBES, ZERO_SHOT, Classes, TestPairs, Utility, class_numbers, why_not
+from clipmem.measure.zero_shot import TEMPLATES, Prompts, make_prompts, read_classnames
 from clipmem.models.numerics import threads
 from clipmem.scoring.protocols import protocol_of
 from clipmem.study.plan import PlannedStudy

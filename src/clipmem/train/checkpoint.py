@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from clipmem.base.atomic import atomic_write, explain_write_errors, make_folder
+from clipmem.base.paths import atomic_write, explain_write_errors, make_folder
 from clipmem.train.hooks import NO_HOOKS, Hooks, Weights
 
 CHECKPOINT_FILE, LOG_FILE = "checkpoint.safetensors", "checkpoint.log.jsonl"

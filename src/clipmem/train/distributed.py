@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 
 # a process may wait for another's whole data stage; the launcher ends all processes when one dies
 _TIMEOUT = timedelta(days=30)

@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from clipmem.data.transfer import send
-from clipmem.data.views import as_float, normalize_pixels
+from clipmem.data.views import as_float, normalize_pixels, send
 from clipmem.train.hooks import Kind
 from clipmem.train.objectives.base import Towers
 

@@ -16,14 +16,11 @@ from jaxtyping import Float, Int, UInt8, UInt64
 from torch import Tensor, nn
 
 from clipmem import _version
-from clipmem.base.errors import RunError
+from clipmem.base.errors import RunError, require
 from clipmem.base.hashing import json_sha256
 from clipmem.base.random import derive_seed, uniform
-from clipmem.base.require import require
 from clipmem.base.sections import TrainSection
-from clipmem.data.color import distort
-from clipmem.data.transfer import send
-from clipmem.data.views import Crops, draw_crops, normalize_pixels, pair_keys, render
+from clipmem.data.views import Crops, distort, draw_crops, normalize_pixels, pair_keys, render, send
 from clipmem.models.numerics import check_compiler, multiplying
 from clipmem.models.parts import rate_factors
 from clipmem.models.protocol import TrainableEncoder

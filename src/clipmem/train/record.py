@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
-from clipmem.base.atomic import atomic_write, write_json
 from clipmem.base.hashing import json_sha256
+from clipmem.base.paths import atomic_write, write_json
 from clipmem.base.sections import TrainSection
 from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.objectives import Objective, Towers

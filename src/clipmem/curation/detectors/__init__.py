@@ -1,25 +1,11 @@
 """Detectors of wrong captions, one file each; importing this package registers them."""
 
-from clipmem.curation.detectors import (
-    clipmem,
-    duplicates,
-    embedded_neighbors,
-    hygiene,
-    image_neighbors,
-    left_out,
-    left_out_image,
-    lemon,
-    loss,
-    low_alignment,
-    margin,
-    s_cliploss,
-    similarity,
-    vague,
-    word_neighbors,
-)
-from clipmem.curation.detectors.base import DETECTORS, Detector, Need
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["DETECTORS", "Detector", "Need"]
-__all__ += ["clipmem", "duplicates", "embedded_neighbors", "hygiene", "image_neighbors"]
-__all__ += ["left_out", "left_out_image", "lemon", "loss", "low_alignment", "margin", "s_cliploss", "similarity"]
-__all__ += ["vague", "word_neighbors"]
+from clipmem.curation.detectors.base import DETECTORS, Detector
+
+__all__ = ["DETECTORS", "Detector"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -12,6 +12,7 @@ from clipmem.base.registry import Registry
 from clipmem.models.signals import Signals
 
 Need = Literal["embeddings", "alignment", "images", "trajectory", "half-models", "scores"]
+Scores = Float64[np.ndarray, " n"]
 Kind = Literal["exchanged", "vague", "duplicate", "hygiene"]
 
 
@@ -37,10 +38,10 @@ class Detector(ABC):
     published: ClassVar[bool] = False
 
     @abstractmethod
-    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
+    def score(self, signals: Signals) -> Scores:
         """Score every pair, higher = more suspect, NaN = unknown; `needs` are there. Equal scores share a rank."""
 
-    def certain(self, signals: Signals, score: Float64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"] | None:  # noqa: ARG002
+    def certain(self, signals: Signals, score: Scores) -> Bool[np.ndarray, " n"] | None:  # noqa: ARG002
         """Return the pairs that are suspects by this detector's rule, whatever the odds; None: it has no rule."""
         return None
 

@@ -1,12 +1,6 @@
 """`clipmem`: CLIPMem, or its estimate, of a finished study."""
 
-from typing import ClassVar
-
-import numpy as np
-from jaxtyping import Float64
-
-from clipmem.curation.detectors.base import DETECTORS, Detector, Need
-from clipmem.models.signals import Signals
+from clipmem.curation.detectors.base import DETECTORS, Detector, Scores, Signals
 
 
 @DETECTORS.register("clipmem")
@@ -14,9 +8,8 @@ class Memorized(Detector):
     """CLIPMem of a finished study: what only seeing the pair taught the model."""
 
     summary = "CLIPMem, or its estimate, of a finished study"
-    needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
+    needs = frozenset({"scores"})
     columns = ("clipmem",)
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
-        """Return NaN for pairs that the study did not score."""
+    def score(self, signals: Signals) -> Scores:  # NaN for pairs that the study did not score.
         return signals.scores["clipmem"]

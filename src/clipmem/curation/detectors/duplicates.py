@@ -1,12 +1,8 @@
 """`duplicates`: near-duplicate images whose captions share no word."""
 
-from typing import ClassVar
-
 import numpy as np
-from jaxtyping import Float64
 
-from clipmem.curation.detectors.base import DETECTORS, Detector, Kind
-from clipmem.models.signals import Signals
+from clipmem.curation.detectors.base import DETECTORS, Detector, Scores, Signals
 
 
 @DETECTORS.register("duplicates")
@@ -18,10 +14,9 @@ class Duplicates(Detector):
 
     summary = "Near-duplicate images whose captions share no word; captions and groups alone"
     weight = 0.5
-    kind: ClassVar[Kind] = "duplicate"
+    kind = "duplicate"
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
-        """Return 0 for pairs without a near-duplicate."""
+    def score(self, signals: Signals) -> Scores:
         found = np.zeros(len(signals.group))
         order = np.argsort(signals.group, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(signals.group[order])) + 1):

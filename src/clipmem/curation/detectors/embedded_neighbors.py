@@ -1,15 +1,11 @@
 """`embedded-neighbors`: neighbor agreement of words and images under the model, in both directions."""
 
-from typing import ClassVar
-
 import numpy as np
 import torch
-from jaxtyping import Float64
 from scipy.stats import rankdata
 
-from clipmem.curation.detectors.base import DETECTORS, Detector, Need, embeddings_of
+from clipmem.curation.detectors.base import DETECTORS, Detector, Scores, Signals, embeddings_of
 from clipmem.curation.evidence import EXACT, agreement_near, evidence_of
-from clipmem.models.signals import Signals
 from clipmem.stats.agreement import softmax_agreement
 
 
@@ -18,11 +14,10 @@ class EmbeddedNeighbors(Detector):
     """Mean rank of low softmax agreement from image embeddings to words, and from words to image embeddings."""
 
     summary = "Words of pairs with similar image embeddings disagree with the pair's own, and the reverse"
-    needs: ClassVar[frozenset[Need]] = frozenset({"embeddings"})
+    needs = frozenset({"embeddings"})
     weight = 1.0
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
-        """Score every pair."""
+    def score(self, signals: Signals) -> Scores:
         n, evidence = len(signals.uids), evidence_of(signals)
         if n > EXACT:
             assert signals.image is not None  # noqa: S101  of `needs`

@@ -3,13 +3,11 @@
 import re
 import unicodedata
 from collections import Counter
-from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool
 
-from clipmem.curation.detectors.base import DETECTORS, Detector, Kind
-from clipmem.models.signals import Signals
+from clipmem.curation.detectors.base import DETECTORS, Detector, Scores, Signals
 
 _FILE = re.compile(
     r"\b(?:img|dsc[nf]?|image|photo|screenshot|untitled)[\s_-]*\d{2,}\b|\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?)\b", re.I
@@ -29,10 +27,9 @@ class Hygiene(Detector):
 
     summary = "Empty captions, file names, addresses, boilerplate, another script than the rest; captions alone"
     weight = 1.5
-    kind: ClassVar[Kind] = "hygiene"
+    kind = "hygiene"
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
-        """Score every pair by its first caption."""
+    def score(self, signals: Signals) -> Scores:
         texts = [own[0].strip() for own in signals.captions]
         scripts = [_script(text) for text in texts]
         counts = Counter(one for one in scripts if one)
@@ -49,7 +46,7 @@ class Hygiene(Detector):
         ]
         return np.array(found, dtype=np.float64) + (length > long)
 
-    def certain(self, signals: Signals, score: Float64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:  # noqa: ARG002
+    def certain(self, signals: Signals, score: Scores) -> Bool[np.ndarray, " n"]:  # noqa: ARG002
         """Return the pairs with more findings than usual."""
         return score > np.median(score)
 

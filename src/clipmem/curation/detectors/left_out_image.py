@@ -1,13 +1,7 @@
 """`left-out-image`: ridge regression on all other pairs does not predict the image from the caption; no model."""
 
-from typing import ClassVar
-
-import numpy as np
-from jaxtyping import Float64
-
-from clipmem.curation.detectors.base import DETECTORS, Detector, Need
+from clipmem.curation.detectors.base import DETECTORS, Detector, Scores, Signals
 from clipmem.curation.evidence import evidence_of
-from clipmem.models.signals import Signals
 
 
 @DETECTORS.register("left-out-image")
@@ -15,8 +9,7 @@ class LeftOutImage(Detector):
     """-cos(P_i, x_i): P predicts the image from the caption by kernel ridge regression (RBF) without i."""
 
     summary = "Ridge regression on all other pairs does not predict the image from the caption; no model"
-    needs: ClassVar[frozenset[Need]] = frozenset({"images"})
+    needs = frozenset({"images"})
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
-        """Score every pair."""
+    def score(self, signals: Signals) -> Scores:
         return -evidence_of(signals).own.by_ridge_image

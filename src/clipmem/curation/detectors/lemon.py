@@ -1,12 +1,6 @@
 """`lemon`: LEMoN with its authors' settings for data without labeled errors."""
 
-from typing import ClassVar
-
-import numpy as np
-from jaxtyping import Float64
-
-from clipmem.curation.detectors.base import DETECTORS, Detector, Need, embeddings_of
-from clipmem.models.signals import Signals
+from clipmem.curation.detectors.base import DETECTORS, Detector, Scores, Signals, embeddings_of
 from clipmem.stats.agreement import lemon
 
 
@@ -19,9 +13,8 @@ class Lemon(Detector):
     """
 
     summary = "LEMoN (Zhang et al., ICML 2025): similarity and neighbors under the model, with its settings for CC3M"
-    needs: ClassVar[frozenset[Need]] = frozenset({"embeddings"})
+    needs = frozenset({"embeddings"})
     published = True
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
-        """Score every pair."""
+    def score(self, signals: Signals) -> Scores:
         return lemon(*embeddings_of(signals)).cpu().numpy()

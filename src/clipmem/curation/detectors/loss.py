@@ -1,12 +1,8 @@
 """`loss`: the mean loss of a pair over a training."""
 
-from typing import ClassVar
-
 import numpy as np
-from jaxtyping import Float64
 
-from clipmem.curation.detectors.base import DETECTORS, Detector, Need
-from clipmem.models.signals import Signals
+from clipmem.curation.detectors.base import DETECTORS, Detector, Scores, Signals
 
 _TAU = 0.07
 
@@ -19,11 +15,10 @@ class MeanLoss(Detector):
     """
 
     summary = "Mean loss over a training, against the hardest other pair of each batch"
-    needs: ClassVar[frozenset[Need]] = frozenset({"trajectory"})
+    needs = frozenset({"trajectory"})
     published = True
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
-        """Return NaN for pairs without a recorded margin."""
+    def score(self, signals: Signals) -> Scores:  # NaN for pairs without a recorded margin.
         assert signals.trajectory is not None  # noqa: S101  of `needs`
         margin = signals.trajectory.margin.astype(np.float64)
         known = ~np.isnan(margin)

@@ -1,12 +1,8 @@
 """`similarity`: the distance of image and caption under the model (CLIPScore)."""
 
-from typing import ClassVar
-
 import numpy as np
-from jaxtyping import Float64
 
-from clipmem.curation.detectors.base import DETECTORS, Detector, Need
-from clipmem.models.signals import Signals
+from clipmem.curation.detectors.base import DETECTORS, Detector, Scores, Signals
 from clipmem.stats.similarity import normalize
 
 _BLOCK = 65_536
@@ -17,12 +13,11 @@ class Similarity(Detector):
     """1 - the cosine of image and caption, in [0, 2] (CLIPScore, Hessel et al., EMNLP 2021)."""
 
     summary = "1 - cosine of image and caption under the model (CLIPScore)"
-    needs: ClassVar[frozenset[Need]] = frozenset({"embeddings"})
+    needs = frozenset({"embeddings"})
     weight = 1.0
     published = True
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
-        """Score every pair."""
+    def score(self, signals: Signals) -> Scores:
         assert signals.image is not None and signals.text is not None  # noqa: PT018, S101  of `needs`
         found = np.empty(len(signals.image))
         for start in range(0, len(found), _BLOCK):

@@ -1,14 +1,11 @@
 """`vague`: captions that many pairs share though their images have little in common."""
 
-from typing import ClassVar
-
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from clipmem.base.hashing import numbered, same_words
-from clipmem.curation.detectors.base import DETECTORS, Detector, Kind, Need
+from clipmem.curation.detectors.base import DETECTORS, Detector, Scores, Signals
 from clipmem.curation.evidence import evidence_of
-from clipmem.models.signals import Signals
 
 USUAL = 0.98  # share of the captions that are used no more often than usual
 # a suspect by rule: chosen between the categories' names and the names of the shipped drawings
@@ -25,17 +22,15 @@ class Vague(Detector):
     """
 
     summary = "Captions shared by more pairs than usual, whose images differ; no model"
-    needs: ClassVar[frozenset[Need]] = frozenset({"images"})
+    needs = frozenset({"images"})
     weight = 3.0
-    kind: ClassVar[Kind] = "vague"
+    kind = "vague"
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
-        """Score every pair."""
+    def score(self, signals: Signals) -> Scores:
         times, cosine, usual = _shared(signals)
         return np.log(np.maximum(times / usual, 1)) * np.clip(1 - cosine, 0, 1)
 
-    def certain(self, signals: Signals, score: Float64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        """Return the pairs whose caption is used far more often than usual, for images that have nothing in common."""
+    def certain(self, signals: Signals, score: Scores) -> Bool[np.ndarray, " n"]:
         times, cosine, usual = _shared(signals)
         return (times >= max(PAIRS, SHARE * len(score), TIMES * usual)) & (cosine < ALIKE)
 

@@ -1,29 +1,17 @@
 """Data sources, one file per format."""
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 from clipmem import _version
-from clipmem.base.errors import shorten
+from clipmem.base.errors import require, shorten
 from clipmem.base.hashing import json_sha256
 from clipmem.base.recipes import recipe_from
-from clipmem.base.require import require
 from clipmem.base.sections import SHIPPED, DataSection, shipped
-from clipmem.data.sources import (
-    classfolder,
-    coco,
-    csv_table,
-    emoji,
-    emoji_artists,
-    flickr,
-    hub,
-    imagefolder,
-    karpathy,
-    parquet,
-    saved,
-    webdataset,
-)
+from clipmem.data.sources import emoji
 from clipmem.data.sources.base import SOURCES, Source, open_named, reading_data
 from clipmem.data.sources.detect import Detection, detect
 from clipmem.data.sources.flawed import planted
@@ -34,25 +22,15 @@ __all__ = [
     "Detection",
     "Source",
     "class_prompts",
-    "classfolder",
-    "coco",
-    "csv_table",
     "detect",
-    "emoji",
-    "emoji_artists",
     "files_state",
-    "flickr",
-    "hub",
-    "imagefolder",
-    "karpathy",
     "open_data",
     "open_source",
-    "parquet",
-    "reading_data",
-    "resolved",
-    "saved",
-    "webdataset",
-]  # fmt: skip
+]
+__all__ += ["reading_data", "resolved"]
+
+for _module in iter_modules(__path__):  # each format registers itself
+    import_module(f"{__name__}.{_module.name}")
 
 Data = str | Path | DataSection | Mapping[str, Any] | Source  # what names a set of pairs
 

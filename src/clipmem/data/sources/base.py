@@ -1,33 +1,118 @@
-"""Base class and registry of data sources.
+"""Base class and registry of data sources, and what they share: tables in memory, and the output of cleaned data.
 
 A new format is one class in one file, registered in `SOURCES` or under the entry-point group `clipmem.sources`.
 """
 
 import os
+import shutil
+import tempfile
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import polars as pl
 
 from clipmem.base.declared import own_settings
-from clipmem.base.errors import InputError
-from clipmem.base.paths import reading
+from clipmem.base.errors import InputError, did_you_mean, require, shorten
+from clipmem.base.paths import explain_write_errors, make_folder, reading
 from clipmem.base.registry import Registry
-from clipmem.base.require import require
-from clipmem.base.section import Section
-from clipmem.base.sections import DataSection
-from clipmem.base.suggest import did_you_mean
+from clipmem.base.sections import DataSection, Section
 from clipmem.data.quarantine import Ledger, Problem, source_name
-from clipmem.data.sources.cleaned import Cleaned
-from clipmem.data.sources.columns import Columns
-from clipmem.data.sources.in_memory import TableFile
 from clipmem.data.sources.path_probe import PathProbe
-from clipmem.data.sources.records import Record, collect
+from clipmem.data.sources.records import Columns, Record, collect
 
 LAST = 100
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A new folder for a copy of some data without suspect records.
+
+    Attributes:
+        folder: Where to write, new and empty.
+        changes: Change of a record by its place (see `Part.place`): its new caption, or "" to leave it out. Records
+            that are not listed stay as they are, unusable ones too.
+    """
+
+    folder: Path
+    changes: Mapping[str, str]
+
+    def removes(self, place: str) -> bool:
+        """Return whether a record is left out."""
+        return self.changes.get(place) == ""
+
+    def copy(self, file: Path, name: str) -> None:
+        """Copy a file, unless that name is already written; one that cannot be read belongs to an unusable record."""
+        target = self.folder / name
+        try:
+            original = file.open("rb") if file.is_file() and not target.exists() else None
+        except (OSError, ValueError):
+            return
+        if original is not None:
+            # not flushed to disk one by one: the whole folder gets its name last
+            make_folder(target.parent)
+            with original, explain_write_errors(target), target.open("wb") as new:
+                shutil.copyfileobj(original, new, 1 << 20)
+
+    def copy_image(self, root: Path, path: str) -> None:
+        """Copy the image that a table names by a path relative to `root`; absolute paths stay valid without a copy."""
+        if not path or "\0" in path or PurePosixPath(path).is_absolute():
+            return
+        if ".." in PurePosixPath(path).parts:
+            hint = "Write absolute paths into the table, or convert it: clipmem export pairs --to parquet."
+            raise InputError(
+                f"image {shorten(path)}",
+                got="a path that leaves the folder of the images",
+                expected="paths inside it, or absolute ones",
+                hint=hint,
+            )
+        self.copy(root / path, path)
+
+
+def is_table(data: Any) -> bool:
+    """Return whether data are a polars or pandas DataFrame, or a `datasets.Dataset`."""
+    return any(hasattr(data, name) for name in ("write_parquet", "to_parquet"))
+
+
+class TableFile:
+    """The temporary Parquet file of a table; removed with this object.
+
+    Args:
+        table: A polars or pandas DataFrame, or a `datasets.Dataset`. Image paths in it may be relative to the working
+            directory.
+    """
+
+    def __init__(self, table: Any) -> None:
+        folder = tempfile.mkdtemp(prefix="clipmem-pairs-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.path = Path(folder) / "pairs.parquet"
+        if hasattr(table, "cast_column"):  # a `datasets.Dataset`: its images as they are stored
+            for name, feature in table.features.items():
+                if type(feature).__name__ == "Image":
+                    table = table.cast_column(name, type(feature)(decode=False))
+            table.to_parquet(self.path)
+            return
+        frame = table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
+        frame.with_columns(_absolute(frame[name]) for name in frame.columns if _has_paths(frame[name])).write_parquet(
+            self.path
+        )
+
+
+def _has_paths(column: pl.Series) -> bool:
+    """Return whether a column of texts begins with the path of a file."""
+    if column.dtype != pl.String or column.is_empty() or column[0] is None:
+        return False
+    text = column[0]
+    return len(text) < 1024 and "\0" not in text and Path(text).is_file()
+
+
+def _absolute(column: pl.Series) -> pl.Series:
+    paths = [None if text is None else str(Path(text).absolute()) for text in column]
+    return pl.Series(column.name, paths, dtype=pl.String)
 
 
 class Source(ABC):
@@ -42,7 +127,6 @@ class Source(ABC):
         Settings: Its table in `[data]`, if it has one.
         uses: Keys of `[data]` that it uses, in addition to `source` and `path`.
         rank: Order of detection, lowest (most specific) first.
-        correctable: Whether `write_kept` can change captions.
         ledger: Counts and problems of the records; complete once `pairs` has returned.
         title: Name of the data in messages and documents: the path as the user gave it.
         table: The temporary file of a table in memory, or None.
@@ -53,7 +137,6 @@ class Source(ABC):
     Settings: ClassVar[type[Section] | None] = None
     uses: ClassVar[frozenset[str]] = frozenset()
     rank: ClassVar[int] = LAST
-    correctable: ClassVar[bool] = True
 
     def __init__(self, section: DataSection) -> None:
         self.section = section
@@ -132,13 +215,38 @@ class Source(ABC):
         Images keep their bytes, and unusable records stay.
 
         Returns:
-            The path to open, relative to the new folder; None if this source is not written, the default.
+            The path to open, relative to the new folder; None, the default, if this format is not written: the
+            pairs then become Parquet (see `write_cleaned`).
         """
         return None
 
     def credits(self) -> list[str]:
         """Return the required attributions."""
         return []
+
+
+class Wrapped(Source):
+    """A source on top of another one, with its records and images."""
+
+    def __init__(self, source: Source, section: DataSection) -> None:
+        self.source, self.section = source, section
+        self.settings, self.ledger, self.title, self.table = source.settings, source.ledger, source.title, source.table
+
+    @property
+    def columns(self) -> Columns | None:
+        return self.source.columns
+
+    def records(self) -> Iterator[Record]:
+        return self.source.records()
+
+    def read(self, references: Sequence[str]) -> list[bytes]:
+        return self.source.read(references)
+
+    def storage_order(self, references: Sequence[str]) -> list[int]:
+        return self.source.storage_order(references)
+
+    def credits(self) -> list[str]:
+        return self.source.credits()
 
 
 SOURCES: Registry[Source] = Registry("data source", Source, group="sources")  # pyright: ignore[reportAbstractUsage]

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, Source, require_data
-from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.files import read_files
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe
 from clipmem.data.sources.records import Part, Record, examine_file
@@ -19,7 +18,6 @@ class ClassFolderSource(Source):
     """A folder of classes, each a folder of images."""
 
     summary = "Images in one folder per class, for evaluation."
-    correctable = False
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
@@ -34,6 +32,7 @@ class ClassFolderSource(Source):
         """Yield one record per image."""
         seen: dict[bytes, str] = {}
         for label, probe in self._classes.items():
+            name_of_class = label.replace("-", " ").replace("_", " ").strip() or label
             files = list(probe.all_files())
             names = [name for name in files if name.lower().endswith(IMAGE_ENDINGS)]
             for reference in (f"{label}/{name}" for name in names):
@@ -43,24 +42,11 @@ class ClassFolderSource(Source):
                 what = f"{self.section.path}, {reference}"
                 got = f"the same image in the classes {other!r} and {label!r}"
                 require(other == label, what, got, "every image in one class", "Remove one of them.")
-                yield Record(reference, reference, reference, image, [Part(reference, [_name(label)])], label=label)
+                yield Record(reference, reference, reference, image, [Part(reference, [name_of_class])], label=label)
             probe.count_others(self.ledger, files, set(names))
         for file in sorted(self._root.iterdir()):
             if file.name[0] != "." and file.name.lower().endswith(IMAGE_ENDINGS) and file.is_file():
                 self.ledger.note(file.name, file.name, LOOSE)
 
-    def write_kept(self, cleaned: Cleaned) -> str:
-        """Copy the files that stay."""
-        loose = (file.name for file in sorted(self._root.iterdir()) if file.is_file() and file.name[0] != ".")
-        for name in (*loose, *(f"{label}/{name}" for label, one in self._classes.items() for name in one.all_files())):
-            if not cleaned.removes(name):
-                cleaned.copy(self._root / name, name)
-        return ""
-
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the bytes of these files."""
         return read_files(self._root, references)
-
-
-def _name(label: str) -> str:
-    return label.replace("-", " ").replace("_", " ").strip() or label

@@ -1,13 +1,9 @@
 """COCO captions: a JSON file with `images` and `annotations`, next to a folder of images."""
 
 import json
-import posixpath
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
-from clipmem.base.atomic import atomic_write
 from clipmem.data.sources.base import SOURCES
-from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.files import TableSource, row_record
 from clipmem.data.sources.path_probe import PathProbe
 from clipmem.data.sources.records import Part, Record
@@ -28,7 +24,6 @@ class CocoSource(TableSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a JSON object with images and annotations, the first of which has a caption."""
         document = probe.document
         if all(f'"{key}"' in probe.large_json for key in ("images", "file_name", "image_id", "caption")):
             return _FOUND
@@ -39,7 +34,6 @@ class CocoSource(TableSource):
         return _FOUND if isinstance(first, dict) and "caption" in first else ""
 
     def rows(self) -> Iterator[Record]:
-        """Yield one record per annotation, then the images without annotations."""
         images, annotations = self.document("images", "annotations")
         names: dict[str, object] = {}
         for image in images:
@@ -60,28 +54,6 @@ class CocoSource(TableSource):
         for image, name in without.items():
             self.ledger.read += 1
             yield row_record(self.file.name, name, Part(f"image {image}", []))
-
-    def write_table(self, cleaned: Cleaned, file: Path, keep: Callable[[str], object]) -> None:
-        """Write the document with the images and annotations that stay."""
-        document = json.loads(self.file.read_bytes())
-        images, annotations = document["images"], document["annotations"]
-        paths = {_id(image.get("id")): normalized(image.get("file_name")) for image in reversed(images)}
-        for annotation in annotations:
-            caption = cleaned.changes.get(paths.get(_id(annotation.get("image_id")), ""))
-            if caption:
-                annotation["caption"] = caption
-        document["images"] = [one for one in images if not cleaned.removes(normalized(one.get("file_name")))]
-        document["annotations"] = [
-            one for one in annotations if not cleaned.removes(paths.get(_id(one.get("image_id")), ""))
-        ]
-        for image in document["images"]:
-            keep(normalized(image.get("file_name")))
-        atomic_write(file, json.dumps(document).encode())
-
-
-def normalized(path: object) -> str:
-    """Return a path of an image as the key of its record; "" if there is none."""
-    return posixpath.normpath(path) if isinstance(path, str) and path.strip() else ""
 
 
 def _id(value: object) -> str:

@@ -1,15 +1,42 @@
-"""CSV, TSV and JSON lines with image paths, such as open_clip's `--train-data` with filepath and title."""
+"""CSV, TSV and JSON lines with image paths, such as open_clip's `--train-data` with filepath and title.
 
-from collections.abc import Callable, Iterator
+Their rows, and those of Parquet without images, are also the metadata of image folders.
+"""
+
+import codecs
+import contextlib
+import csv
+import io
+import json
+import posixpath
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from clipmem.data.sources.base import SOURCES
-from clipmem.data.sources.cleaned import Cleaned
-from clipmem.data.sources.columns import KEYS, Columns, find_columns, recognized
-from clipmem.data.sources.files import TableSource
-from clipmem.data.sources.path_probe import PathProbe
-from clipmem.data.sources.records import Record
-from clipmem.data.sources.text_tables import SEPARATORS, header_columns, table_rows, write_rows
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipmem.base.errors import InputError, require, shorten
+from clipmem.base.paths import atomic_file
+from clipmem.base.sections import DataSection
+from clipmem.data.quarantine import Ledger
+from clipmem.data.sources.base import SOURCES, Cleaned
+from clipmem.data.sources.files import TableSource, row_record
+from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json, text_encoding
+from clipmem.data.sources.records import (
+    KEYS,
+    Columns,
+    Part,
+    Record,
+    about,
+    find_columns,
+    listed_captions,
+    recognized,
+    replaced,
+)
+from clipmem.data.sources.rows import ParquetRows, edited, values_of
 
 
 @SOURCES.register("csv")
@@ -24,7 +51,6 @@ class CsvSource(TableSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a text file whose first line has an image and a caption column."""
         found = header_columns(probe.lines[0], probe.section) if probe.is_file and probe.lines else None
         if found is None:
             return ""
@@ -34,7 +60,6 @@ class CsvSource(TableSource):
 
     @property
     def columns(self) -> Columns | None:
-        """The columns of the header."""
         names = self._names(PathProbe(str(self.file), self.section))
         return find_columns(names, self.section, what=str(self.file)) if names else None
 
@@ -43,12 +68,17 @@ class CsvSource(TableSource):
         return found[1] if found else []
 
     def rows(self) -> Iterator[Record]:
-        """Yield one record per line."""
         return table_rows(self.file, self.file.name, self.section, self.ledger, form=self.form)
 
-    def write_table(self, cleaned: Cleaned, file: Path, keep: Callable[[str], object]) -> None:
-        """Write the lines that stay, as they are."""
-        write_rows(self.file, file, self.section, cleaned, keep, form=self.form)
+    def write_kept(self, cleaned: Cleaned) -> str:
+        """Write the lines that stay, as they are, and copy the images that they name by relative paths."""
+        root = self.base / self._images
+
+        def keep(path: str) -> None:
+            cleaned.copy_image(root, path)
+
+        write_rows(self.file, cleaned.folder / self.file.name, self.section, cleaned, keep, form=self.form)
+        return self.file.name
 
 
 @SOURCES.register("jsonl")
@@ -61,7 +91,6 @@ class JsonLinesSource(CsvSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a text file whose first line is a JSON object with an image and a caption."""
         image, caption = recognized(_first_object(probe), probe.section)
         return f"JSON lines with {image!r} and {caption!r}" if image and caption else ""
 
@@ -72,3 +101,265 @@ class JsonLinesSource(CsvSource):
 def _first_object(probe: PathProbe) -> dict[str, object]:
     row = probe.first_row if probe.is_file else None
     return row if isinstance(row, dict) and "annotations" not in row and "images" not in row else {}
+
+
+SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+BROKEN_LINE = "line that is not JSON"
+OPEN_QUOTE = "unclosed quote"
+FEW_CELLS = "fewer cells than columns"
+MANY_CELLS = "more cells than columns"
+_NAN = {"nan", "NaN"}
+_MOST_LINES = 1000  # per row
+
+
+class Line(NamedTuple):
+    """A row of a text file as it stands there, with its record if it is usable, and how to write another caption."""
+
+    text: str
+    row: Record | None = None
+    corrected: Callable[[str], str] = str
+
+
+def line_end(text: str) -> str:
+    """Return the line break at the end of a row."""
+    return text[len(text.rstrip("\r\n")) :]
+
+
+@contextlib.contextmanager
+def open_text(path: Path) -> Generator[Iterator[str]]:
+    """Open a text file by lines; invalid bytes become lone surrogates, which captions must not have."""
+    with path.open("rb") as stream:
+        encoding = text_encoding(stream.read(2))
+    with path.open(encoding=encoding, errors="surrogateescape", newline="") as stream:
+        yield stream
+
+
+def split_line(line: str, separator: str) -> list[str]:
+    """Split one line of a CSV file."""
+    return next(csv.reader([line], delimiter=separator), [])
+
+
+def csv_lines(
+    stream: Iterator[str], separator: str, is_row: Callable[[str], bool], *, first: int = 1
+) -> Iterator[tuple[int, str, list[str] | None]]:
+    """Yield the rows of a CSV file, except blank lines: number of the first line, text, and cells.
+
+    A quoted cell may span several lines. If it would swallow a line that is a row itself (`is_row`), or does not end,
+    the cells are None and the following lines are read on their own.
+    """
+    ahead: deque[str] = deque()
+    number = first
+    while line := ahead.popleft() if ahead else next(stream, ""):
+        cells, is_open = _cells(line, separator)
+        more: list[str] = []
+        while is_open and len(more) < _MOST_LINES and (following := ahead.popleft() if ahead else next(stream, "")):
+            more.append(following)
+            if is_row(following):
+                break
+            if following.count('"') % 2:
+                cells = _strict_cells(line + "".join(more), separator)
+                break
+        if is_open and cells is None:
+            ahead.extendleft(reversed(more))
+            more = []
+        if line.strip("\r\n"):
+            yield number, line + "".join(more), cells
+        number += 1 + len(more)
+
+
+def _cells(line: str, separator: str) -> tuple[list[str] | None, bool]:
+    """Split a line; (None, True) if a quote is open at its end."""
+    needs_more = False
+
+    def lines() -> Iterator[str]:
+        nonlocal needs_more
+        yield line
+        needs_more = True
+
+    try:
+        cells = next(csv.reader(lines(), delimiter=separator), [])
+    except csv.Error:
+        return None, False
+    return (None, True) if needs_more else (cells, False)
+
+
+def _strict_cells(text: str, separator: str) -> list[str] | None:
+    try:
+        return next(csv.reader([text], delimiter=separator, strict=True))
+    except csv.Error:
+        return None
+
+
+def header_columns(line: str, section: DataSection) -> tuple[str, list[str]] | None:
+    """Return separator and names of a CSV header with an image and a caption column, or None."""
+    for separator in SEPARATORS:
+        names = [name.strip() for name in split_line(line, separator)]
+        if all(recognized(names, section)):
+            return separator, names
+    return None
+
+
+def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *, form: str = "") -> Iterator[Record]:
+    """Yield the rows of a table."""
+    try:
+        match form or path.suffix.lower():
+            case ".parquet":
+                yield from _parquet_rows(path, source, section, ledger)
+            case kind:
+                yield from (line.row for line in _lines(kind)(path, source, section, ledger) if line.row)
+    except (OSError, UnicodeError, pa.ArrowException) as error:
+        raise InputError(f"{path}", got=f"not readable ({shorten(str(error))})", hint="Check the file.") from error
+
+
+def _lines(form: str) -> Callable[[Path, str, DataSection, Ledger], Iterator[Line]]:
+    return _jsonl_lines if form == ".jsonl" else csv_rows
+
+
+def write_rows(
+    original: Path,
+    file: Path,
+    section: DataSection,
+    cleaned: Cleaned,
+    keep: Callable[[str], object],
+    *,
+    form: str = "",
+    folder: str = "",
+) -> None:
+    """Write the rows of a table that stay to `file`, text in its encoding and as it is.
+
+    Args:
+        original: The table.
+        file: The new table.
+        section: The `[data]` section, which may name columns.
+        cleaned: Which rows change.
+        keep: Called with the normalized path of each image that stays, relative to `folder`.
+        form: The file extension of its format, if the name has another.
+        folder: The table's folder, relative to that of the data.
+    """
+    form = form or original.suffix.lower()
+    if form == ".parquet":
+        rows = ParquetRows(original)
+        columns = find_columns(rows.schema.names, section, what=f"{original}")
+        with atomic_file(file) as stream, rows.writer(stream) as writer:
+            for _, batch in rows.batches(rows.schema.names):
+                places = [_place(path, folder) for path in values_of(batch.column(columns.image))]
+                writer.write_batch(edited(batch, columns.captions, [cleaned.changes.get(place) for place in places]))
+                for place in places:
+                    if place and not cleaned.removes(place):
+                        keep(place)
+        return
+    with original.open("rb") as opened:
+        head = opened.read(3)
+    encoding = text_encoding(head)
+    marked = encoding == "utf-16" or head == codecs.BOM_UTF8
+    encoder = codecs.getincrementalencoder(encoding if marked else "utf-8")("surrogateescape")
+    with atomic_file(file) as stream:
+        for line in _lines(form)(original, original.name, section, Ledger()):
+            place = _place(line.row.reference, folder) if line.row else ""
+            if place and cleaned.removes(place):
+                continue
+            caption = cleaned.changes.get(place) if place else None
+            stream.write(encoder.encode(line.corrected(caption) if caption else line.text))
+            if place:
+                keep(place)
+
+
+def _place(path: object, folder: str) -> str:
+    return posixpath.normpath(posixpath.join(folder, path)) if isinstance(path, str) and path.strip() else ""
+
+
+def csv_row(cells: list[str], separator: str, end: str) -> str:
+    """Return a row of a CSV file, quoted where it must be."""
+    stream = io.StringIO()
+    csv.writer(stream, delimiter=separator, lineterminator=end).writerow(cells)
+    return stream.getvalue()
+
+
+def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Line]:
+    """Yield the header and the rows of a CSV file; a caption in the last column may have unquoted separators."""
+    with open_text(path) as stream, long_fields():
+        begin, first = next(((k, line) for k, line in enumerate(stream, 1) if line.strip("\r\n")), (1, ""))
+        header = first.rstrip("\r\n")
+        by_tab = "\t" if "\t" in header else ","
+        separator, names = header_columns(header, section) or ("", split_line(header, by_tab))
+        columns = find_columns(names, section, what=f"{path}")
+        require(separator, f"{path}", f"the header {shorten(header)}", "an image and a caption column")
+        image, last = names.index(columns.image), len(names) - 1
+        caption_place = names.index(columns.captions)
+        yield Line(first)
+
+        def is_row(line: str) -> bool:
+            cells = split_line(line, separator)
+            return len(cells) > last and cells[image].strip().lower().endswith(IMAGE_ENDINGS)
+
+        for number, text, cells in csv_lines(stream, separator, is_row, first=begin + 1):
+            key, reason = f"line {number}", ""
+            ledger.read += 1
+            if cells is None:
+                reason = OPEN_QUOTE
+            elif len(cells) <= last:
+                reason = FEW_CELLS
+            elif columns.captions == names[-1]:
+                cells[last:] = [separator.join(cells[last:])]
+            elif any(cells[last + 1 :]):
+                reason = MANY_CELLS
+            if cells is None or reason:
+                ledger.leave_out(source, key, reason)
+                yield Line(text)
+                continue
+
+            def corrected(caption: str, cells: list[str] = cells, text: str = text) -> str:
+                new = [*cells[:caption_place], caption, *cells[caption_place + 1 :]]
+                return csv_row(new, separator, line_end(text))
+
+            row = dict(zip(names, cells, strict=False))
+            known = {name: cell for name, cell in row.items() if cell not in _NAN}
+            caption = row[columns.captions]
+            captions = [float("nan") if caption in _NAN else caption]
+            record = row_record(source, row[columns.image], Part(key, captions), **about(known, section))
+            yield Line(text, record, corrected)
+
+
+def _jsonl_lines(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Line]:
+    with open_text(path) as stream:
+        columns = None
+        for number, line in enumerate(stream, 1):
+            if not line.strip("\r\n"):
+                continue
+            ledger.read += 1
+            row = parse_json(line)
+            if not isinstance(row, dict):
+                ledger.leave_out(source, f"line {number}", BROKEN_LINE)
+                yield Line(line)
+                continue
+            columns = columns or find_columns(row, section, what=f"{path}, line {number}")
+            name = columns.captions
+
+            def corrected(caption: str, row: dict[str, object] = row, line: str = line, name: str = name) -> str:
+                return json.dumps({**row, name: replaced(row.get(name), caption)}) + line_end(line)
+
+            part = Part(f"line {number}", listed_captions(row.get(columns.captions)))
+            yield Line(line, row_record(source, row.get(columns.image), part, **about(row, section)), corrected)
+
+
+def _parquet_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Record]:
+    with pq.ParquetFile(path) as file:
+        columns = find_columns(file.schema_arrow.names, section, what=f"{path}")
+        number = 0
+        for batch in file.iter_batches(1000, columns=columns.used):
+            ledger.read += batch.num_rows
+            rows = zip(*(values_of(batch.column(name)) for name in columns.used), strict=True)
+            for row in (dict(zip(columns.used, values, strict=True)) for values in rows):
+                part = Part(f"row {number}", listed_captions(row[columns.captions]))
+                yield row_record(source, row[columns.image], part, **about(row, section))
+                number += 1
+
+
+@contextlib.contextmanager
+def long_fields() -> Generator[None]:
+    """Allow CSV fields of any length; captions that are too long are reported later."""
+    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)

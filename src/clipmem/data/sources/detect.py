@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from clipmem.base.errors import InputError
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, near_names, require
 from clipmem.base.sections import DataSection
-from clipmem.base.suggest import near_names
 from clipmem.data.sources.base import SOURCES
-from clipmem.data.sources.columns import CAPTIONS, IMAGES, named_columns, no_such_column
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PACKED, PathProbe
+from clipmem.data.sources.records import CAPTIONS, IMAGES, named_columns, no_such_column
 
 _WITH_COLUMNS = (".jsonl", ".csv", ".tsv", ".parquet")
 _TABLES = (*_WITH_COLUMNS, ".json", ".txt", ".token")

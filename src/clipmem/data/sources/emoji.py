@@ -8,8 +8,8 @@ from importlib.resources import as_file, files
 
 import polars as pl
 
+from clipmem.base.errors import require
 from clipmem.base.hashing import ImageHash
-from clipmem.base.require import require
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, Source
 from clipmem.data.sources.records import Part, Record
@@ -83,11 +83,9 @@ class EmojiSource(Source):
             )
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the WebP bytes of the images with these ids."""
         return [self._bytes[reference] for reference in references]
 
     def credits(self) -> list[str]:
-        """Return the artists' attributions and licenses."""
         return [
             *self.pairs()["credit"].unique().sort(),
             "Captions: Unicode CLDR (Unicode-3.0), emojibase, emojilib, gemoji, emoji-datasource (MIT), WordNet 3.0.",

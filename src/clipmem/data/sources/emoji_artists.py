@@ -6,11 +6,10 @@ drawings, such as flags, may not (`split.near_duplicates`).
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from clipmem.base.errors import did_you_mean, require
 from clipmem.base.hashing import ImageHash
 from clipmem.base.random import generator
-from clipmem.base.require import require
 from clipmem.base.sections import DataSection, EmojiArtistsSection
-from clipmem.base.suggest import did_you_mean
 from clipmem.data.sources.base import SOURCES
 from clipmem.data.sources.emoji import SOURCE, VENDORS, EmojiSource, emoji_table, objects_of
 from clipmem.data.sources.records import Part, Record

@@ -3,14 +3,13 @@
 import os
 import posixpath
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import Source, image_gone, require_data
-from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, parse_json
 from clipmem.data.sources.records import NO_IMAGE, NO_PATH, Part, Record, examine_file, read_file
 
@@ -65,11 +64,9 @@ class FileSource(Source):
         return posixpath.normpath(os.path.relpath(found, self.base).replace(os.sep, "/"))
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the bytes of these files."""
         return read_files(self.base, references)
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
-        """Return the positions sorted by path."""
         return sorted(range(len(references)), key=references.__getitem__)
 
 
@@ -82,16 +79,6 @@ class TableSource(FileSource):
         super().__init__(section)
         self.file = Path(section.path)
         require_data(self.file.is_file(), section, self.content)
-
-    def write_kept(self, cleaned: Cleaned) -> str:
-        """Write the table, and copy the images of its rows that it names by relative paths."""
-        root = self.base / self._images
-        self.write_table(cleaned, cleaned.folder / self.file.name, lambda path: cleaned.copy_image(root, path))
-        return self.file.name
-
-    @abstractmethod
-    def write_table(self, cleaned: Cleaned, file: Path, keep: Callable[[str], object]) -> None:
-        """Write the table to `file`, and call `keep` with the normalized path of each image that stays."""
 
     def document(self, *lists: str) -> list[list[dict[str, object]]]:
         """Parse the JSON file and return its lists of objects by name."""
@@ -161,7 +148,11 @@ def _folders_around(base: Path) -> Iterator[Path]:
     level, left = [base, base.absolute().parent], _FOLDERS
     yield level[1]
     for _ in range(2):
-        level = [inside for folder in level for inside in _folders_in(folder)][:left]
+        level = [
+            inside
+            for folder in level
+            for inside in sorted(folder / name for name in _names_in(folder)[0] if name[0] != ".")
+        ][:left]
         yield from level
         left -= len(level)
 
@@ -172,10 +163,6 @@ def _names_in(folder: Path) -> list[list[str]]:
         return [*next(os.walk(folder), ("", [], []))[1:]]
     except ValueError:  # a NUL in the path
         return [[], []]
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    return sorted(folder / name for name in _names_in(folder)[0] if name[0] != ".")
 
 
 def _images_in(folder: Path) -> list[str]:

@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from clipmem.base.errors import require
 from clipmem.base.hashing import ImageHash
-from clipmem.base.require import require
 from clipmem.base.sections import DataSection, FlawsSection
 from clipmem.data.decoding import DecodeError, decode, read_header
-from clipmem.data.sources.base import Source
-from clipmem.data.sources.columns import Columns
+from clipmem.data.sources.base import Source, Wrapped
 from clipmem.data.sources.records import Part, Record, caption_problem
 
 VAGUE, DISTORTED = " (vague)", " (distorted)"
@@ -55,7 +54,7 @@ def distort(data: bytes, kind: int) -> bytes:
     return stream.getvalue()
 
 
-class FlawedSource(Source):
+class FlawedSource(Wrapped):
     """A source with planted flaws.
 
     A pair whose number (see `drawn`) is below `vague` has the name of its class as its only caption; one whose number
@@ -64,19 +63,13 @@ class FlawedSource(Source):
     """
 
     def __init__(self, source: Source, section: DataSection) -> None:
-        self._source, self.section, self._flaws = source, section, section.flaws
-        self.settings, self.ledger, self.title = source.settings, source.ledger, source.title
-        self.table = source.table
+        super().__init__(source, section)
+        self._flaws = section.flaws
         self._distorted: dict[str, int] = {}
-
-    @property
-    def columns(self) -> Columns | None:
-        """The columns of the source."""
-        return self._source.columns
 
     def records(self) -> Iterator[Record]:
         """Yield the source's records, some with a flaw."""
-        for record in self._source.records():
+        for record in self.source.records():
             yield record if isinstance(record.image, str) else self._flawed(record, drawn(record.image))
 
     def _flawed(self, record: Record, number: Drawn) -> Record:
@@ -87,26 +80,17 @@ class FlawedSource(Source):
             return replace(record, key=record.key + VAGUE, parts=parts)
         if flaws.vague <= number.place < flaws.vague + flaws.distorted:
             with contextlib.suppress(DecodeError):  # unusable images are reported when they are decoded
-                image = ImageHash(distort(self._source.read([record.reference])[0], number.distortion))
+                image = ImageHash(distort(self.source.read([record.reference])[0], number.distortion))
                 self._distorted[record.reference] = number.distortion
                 return replace(record, key=record.key + DISTORTED, image=image)
         return record
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the encoded images, distorted where that was planted."""
         if not self._distorted and self._flaws.distorted:
             self.pairs()
-        found = self._source.read(references)
+        found = self.source.read(references)
         kinds = [self._distorted.get(one) for one in references]
         return [data if kind is None else distort(data, kind) for data, kind in zip(found, kinds, strict=True)]
-
-    def storage_order(self, references: Sequence[str]) -> list[int]:
-        """Return the source's order."""
-        return self._source.storage_order(references)
-
-    def credits(self) -> list[str]:
-        """Return the source's attributions."""
-        return self._source.credits()
 
 
 def _captioned(part: Part, captions: Sequence[object]) -> Part:

@@ -1,29 +1,14 @@
 r"""Text files of Flickr8k and Flickr30k: `NAME#0<TAB>CAPTION`, `NAME| 0| CAPTION` and `NAME,CAPTION`."""
 
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
-from clipmem.base.errors import shorten
-from clipmem.base.require import require
-from clipmem.data.quarantine import Ledger
+from clipmem.base.errors import require, shorten
 from clipmem.data.sources.base import SOURCES
-from clipmem.data.sources.cleaned import Cleaned
-from clipmem.data.sources.columns import CAPTIONS, IMAGES
+from clipmem.data.sources.csv_table import OPEN_QUOTE, csv_lines, long_fields, open_text, split_line
 from clipmem.data.sources.files import TableSource, row_record
 from clipmem.data.sources.path_probe import PathProbe
-from clipmem.data.sources.records import Part, Record
-from clipmem.data.sources.text_tables import (
-    OPEN_QUOTE,
-    Line,
-    csv_lines,
-    csv_row,
-    line_end,
-    long_fields,
-    open_text,
-    split_line,
-    write_lines,
-)
+from clipmem.data.sources.records import CAPTIONS, IMAGES, Part, Record
 
 BROKEN_LINE = "line without an image and a caption"
 _NAME = r"[^\t,|#:]+\.(?:jpe?g|png|webp|gif|bmp|tiff?)"
@@ -49,20 +34,11 @@ class FlickrSource(TableSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a text file in one of the dialects, with or without a header."""
         dialect = dialect_of(probe.lines) if probe.is_file else ""
         begins = dialect and (_DIALECTS[dialect].fullmatch(probe.lines[0]) or _is_header(probe.lines[0]))
         return f"lines of {dialect}" if begins else ""
 
     def rows(self) -> Iterator[Record]:
-        """Yield one record per line."""
-        return (line.row for line in self._lines(self.ledger) if line.row)
-
-    def write_table(self, cleaned: Cleaned, file: Path, keep: Callable[[str], object]) -> None:
-        """Write the lines that stay, as they are."""
-        write_lines(self._lines(Ledger()), self.file, file, cleaned, keep)
-
-    def _lines(self, ledger: Ledger) -> Iterator[Line]:
         dialect = dialect_of(PathProbe(str(self.file)).lines) or "NAME,CAPTION"
         pattern, source, quoted = _DIALECTS[dialect], self.file.name, dialect in _QUOTED
 
@@ -75,26 +51,18 @@ class FlickrSource(TableSource):
                 text = line.rstrip("\r\n")
                 match = pattern.fullmatch(text)
                 if not text or (number == 1 and not match and self._header(text, dialect)):
-                    yield Line(line)
                     continue
-                ledger.read += 1
-                caption = match["caption"] if match else ""
+                self.ledger.read += 1
                 if match is None:
-                    ledger.leave_out(source, f"line {number}", BROKEN_LINE)
-                    yield Line(line)
-                elif quoted and caption.startswith('"') and cells is None:
-                    ledger.leave_out(source, f"line {number}", OPEN_QUOTE)
-                    yield Line(line)
-                else:
-                    if quoted and caption.startswith('"'):
-                        caption = ",".join(split_line(caption, ","))
-                    before = text[: match.start("caption")]
-
-                    def corrected(new: str, line: str = line, before: str = before) -> str:
-                        return before + (csv_row([new], ",", "") if quoted else new) + line_end(line)
-
-                    record = row_record(source, match["path"], Part(f"line {number}", [caption]))
-                    yield Line(line, record, corrected)
+                    self.ledger.leave_out(source, f"line {number}", BROKEN_LINE)
+                    continue
+                caption = match["caption"]
+                if quoted and caption.startswith('"'):
+                    if cells is None:
+                        self.ledger.leave_out(source, f"line {number}", OPEN_QUOTE)
+                        continue
+                    caption = ",".join(split_line(caption, ","))
+                yield row_record(source, match["path"], Part(f"line {number}", [caption]))
 
     def _header(self, line: str, dialect: str) -> bool:
         expected = f"{dialect}, or a header with common names such as image,caption"

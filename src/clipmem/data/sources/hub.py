@@ -9,26 +9,23 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clipmem.base.errors import InputError, shorten
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.sections import DataSection
-from clipmem.data.sources.base import SOURCES, Source, open_named, require_split
-from clipmem.data.sources.columns import KEYS
+from clipmem.data.quarantine import source_name
+from clipmem.data.sources.base import SOURCES, Source, Wrapped, open_named, require_split
 from clipmem.data.sources.detect import detect
 from clipmem.data.sources.path_probe import PathProbe
-from clipmem.data.sources.records import Record
-from clipmem.data.sources.row_files import ArrowRows
-from clipmem.data.sources.rows import RowSource
+from clipmem.data.sources.records import KEYS
+from clipmem.data.sources.rows import ArrowRows, RowSource
 
 PREFIXES = ("hf-hub:", "hf://datasets/")
 _NAME = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?")
 
 
 @SOURCES.register("hub")
-class HubSource(Source):
+class HubSource(Wrapped):
     """A data set by its name; with several configurations, `hf-hub:OWNER/NAME:CONFIGURATION`."""
 
     summary = "A data set of the Hugging Face hub on this machine, by name."
@@ -36,26 +33,12 @@ class HubSource(Source):
     rank = 0
 
     def __init__(self, section: DataSection) -> None:
-        super().__init__(section)
-        self._source = _open(section)
-        self.ledger = self._source.ledger
+        super().__init__(_open(section), section)
+        self.title = source_name(section)
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect the prefix hf-hub:."""
         return "a name on the Hugging Face hub" if probe.text.startswith(PREFIXES) else ""
-
-    def records(self) -> Iterator[Record]:
-        """Yield the records of the underlying source."""
-        return self._source.records()
-
-    def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the encoded images."""
-        return self._source.read(references)
-
-    def storage_order(self, references: Sequence[str]) -> list[int]:
-        """Return the order of the underlying source."""
-        return self._source.storage_order(references)
 
 
 def _open(section: DataSection) -> Source:

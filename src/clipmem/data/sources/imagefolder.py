@@ -5,15 +5,23 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from clipmem.base.atomic import atomic_write
+from clipmem.base.paths import atomic_write
 from clipmem.base.sections import DataSection
-from clipmem.data.sources.base import SOURCES, require_data, require_split
-from clipmem.data.sources.cleaned import Cleaned, replaced
-from clipmem.data.sources.columns import KEYS, KeysSeen, about, chosen
+from clipmem.data.sources.base import SOURCES, Cleaned, require_data, require_split
+from clipmem.data.sources.csv_table import table_rows, write_rows
 from clipmem.data.sources.files import FileSource, row_record
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json, text_encoding
-from clipmem.data.sources.records import Part, Record, listed_captions, read_file
-from clipmem.data.sources.text_tables import table_rows, write_rows
+from clipmem.data.sources.records import (
+    KEYS,
+    KeysSeen,
+    Part,
+    Record,
+    about,
+    chosen,
+    listed_captions,
+    read_file,
+    replaced,
+)
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 NOT_LISTED = "image missing from the metadata"
@@ -45,7 +53,6 @@ class ImageFolderSource(FileSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a folder with a metadata file, or with a text or JSON file per image."""
         if probe.is_file and probe.path.name in METADATA:
             return f"the file {probe.path.name} of an imagefolder"
         if not probe.is_dir:
@@ -96,7 +103,6 @@ class ImageFolderSource(FileSource):
         return ""
 
     def rows(self) -> Iterator[Record]:
-        """Yield the rows of the metadata files, or one row per image."""
         probe = PathProbe(str(self._folder / self.section.split))
         files, tables, images, texts = self._files(probe)
         if tables:

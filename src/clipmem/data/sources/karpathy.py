@@ -3,15 +3,10 @@
 `data.split = "train"` includes `restval`, as in published models on these splits.
 """
 
-import json
 import posixpath
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
-from clipmem.base.atomic import atomic_write
 from clipmem.data.sources.base import SOURCES, require_split
-from clipmem.data.sources.cleaned import Cleaned, replaced
-from clipmem.data.sources.coco import normalized
 from clipmem.data.sources.files import TableSource, row_record
 from clipmem.data.sources.path_probe import PathProbe
 from clipmem.data.sources.records import Part, Record, listed_captions
@@ -28,7 +23,6 @@ class KarpathySource(TableSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a JSON object with images, the first of which has sentences."""
         if '"sentences"' in probe.large_json and '"images"' in probe.large_json:
             return "JSON of images with sentences"
         images = probe.document.get("images") if isinstance(probe.document, dict) else None
@@ -36,7 +30,6 @@ class KarpathySource(TableSource):
         return "JSON of images with sentences" if isinstance(first, dict) and "sentences" in first else ""
 
     def rows(self) -> Iterator[Record]:
-        """Yield one record per image of the split."""
         [images] = self.document("images")
         split = self.section.split
         require_split(split, {_split(image) for image in images} | {"train"})
@@ -47,17 +40,6 @@ class KarpathySource(TableSource):
             self.ledger.read += 1
             part = Part(f"image {image.get('imgid', number)}", listed_captions(image.get("sentences")))
             yield row_record(self.file.name, _path(image), part)
-
-    def write_table(self, cleaned: Cleaned, file: Path, keep: Callable[[str], object]) -> None:
-        """Write the document with the images that stay, those of other splits too."""
-        document = json.loads(self.file.read_bytes())
-        document["images"] = [one for one in document["images"] if not cleaned.removes(normalized(_path(one)))]
-        for image in document["images"]:
-            path = normalized(_path(image))
-            if path in cleaned.changes:
-                image["sentences"] = replaced(image["sentences"], cleaned.changes[path])
-            keep(path)
-        atomic_write(file, json.dumps(document).encode())
 
 
 def _path(image: dict[str, object]) -> object:

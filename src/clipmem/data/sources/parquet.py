@@ -8,11 +8,9 @@ import pyarrow.parquet as pq
 
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, require_data, require_split
-from clipmem.data.sources.columns import KEYS, recognized
 from clipmem.data.sources.path_probe import PathProbe
-from clipmem.data.sources.records import Record
-from clipmem.data.sources.row_files import ParquetRows
-from clipmem.data.sources.rows import RowSource, is_image_type
+from clipmem.data.sources.records import KEYS, Record, recognized
+from clipmem.data.sources.rows import ParquetRows, RowSource, is_image_type
 
 
 @SOURCES.register("parquet")
@@ -42,7 +40,6 @@ class ParquetSource(RowSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a Parquet file with an image and a caption column, or a folder of them."""
         if probe.is_dir:
             named = probe.with_suffix(".parquet")
             columns = _image_columns(probe.path / named[0], probe.section) if named else ()

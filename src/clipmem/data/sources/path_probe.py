@@ -42,7 +42,7 @@ class PathProbe:
 
     def __init__(self, text: str, section: DataSection | None = None) -> None:
         self.text, self.path = text, Path(text)
-        self.section = section or DataSection.model_validate({})
+        self.section = section or DataSection()
         self.is_file, self.is_dir = self.path.is_file(), self.path.is_dir()
         self.unreadable: list[tuple[str, str]] = []
 

@@ -1,23 +1,16 @@
 """Folders saved by Hugging Face `datasets` (`save_to_disk`) and Arrow files, read without that library."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from clipmem.base.atomic import atomic_write
-from clipmem.base.hashing import json_sha256
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.base.sections import DataSection
-from clipmem.data.sources.base import SOURCES, require_split
-from clipmem.data.sources.cleaned import Cleaned
-from clipmem.data.sources.columns import KEYS
+from clipmem.data.sources.base import SOURCES, Cleaned, require_split
 from clipmem.data.sources.path_probe import PathProbe, parse_json
-from clipmem.data.sources.records import read_file
-from clipmem.data.sources.row_files import ArrowRows
-from clipmem.data.sources.rows import RowSource
+from clipmem.data.sources.records import KEYS, read_file
+from clipmem.data.sources.rows import ArrowRows, RowSource
 
 _AGAIN = "Save the data set again."
-_COUNTS = {"splits", "dataset_size", "download_size", "size_in_bytes", "download_checksums"}  # of dataset_info.json
 
 
 @SOURCES.register("saved")
@@ -35,7 +28,6 @@ class SavedSource(RowSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a folder with dataset_dict.json or state.json, or an Arrow file."""
         if probe.is_dir:
             named = next((name for name in ("dataset_dict.json", "state.json") if (probe.path / name).is_file()), "")
             return f"a folder with {named}, saved by datasets" if named else ""
@@ -43,17 +35,9 @@ class SavedSource(RowSource):
         streams = probe.head.startswith(b"\xff\xff\xff\xff") and probe.path.suffix == ".arrow"
         return "an Arrow file" if probe.head.startswith(b"ARROW1") or streams else ""
 
-    def write_kept(self, cleaned: Cleaned) -> str:
-        """Write the Arrow files, and their descriptions without counts of rows and fingerprints that are now wrong."""
-        found, folder = super().write_kept(cleaned), Path(self.section.path)
-        for file in sorted(folder.rglob("*.json")) if folder.is_dir() else []:
-            gone = _COUNTS if file.name == "dataset_info.json" else set[str]()
-            described = {k: v for k, v in _described(file.parent, file.name).items() if k not in gone}
-            if "_fingerprint" in described:
-                changed = [described["_fingerprint"], sorted(cleaned.changes.items())]
-                described["_fingerprint"] = json_sha256(changed)[:16]
-            atomic_write(cleaned.folder / file.relative_to(folder), json.dumps(described, indent=2).encode())
-        return found
+    def write_kept(self, cleaned: Cleaned) -> str | None:
+        """Write an Arrow file; a saved folder also has descriptions, which only `datasets` writes."""
+        return super().write_kept(cleaned) if Path(self.section.path).is_file() else None
 
 
 def arrow_files(folder: Path, split: str) -> list[Path]:

@@ -17,14 +17,11 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from clipmem.base.atomic import atomic_file, write_json
-from clipmem.base.errors import InputError
-from clipmem.base.require import require
+from clipmem.base.errors import InputError, require
+from clipmem.base.paths import atomic_file, write_json
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import MAX_BYTES
-from clipmem.data.sources.base import SOURCES, Source, image_gone, require_data
-from clipmem.data.sources.cleaned import Cleaned
-from clipmem.data.sources.columns import KEYS, KeysSeen, about, named_columns
+from clipmem.data.sources.base import SOURCES, Cleaned, Source, image_gone, require_data
 from clipmem.data.sources.imagefolder import (
     BROKEN_JSON,
     MOST_TEXT,
@@ -35,13 +32,17 @@ from clipmem.data.sources.imagefolder import (
 )
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PACKED, PathProbe, parse_json
 from clipmem.data.sources.records import (
+    KEYS,
     MANY_BYTES,
     NO_CAPTION,
     NO_IMAGE,
+    KeysSeen,
     Part,
     Record,
+    about,
     examine,
     listed_captions,
+    named_columns,
     read_file,
 )
 from clipmem.data.sources.tar import Member, TarError, copy_members, is_tar, members
@@ -135,7 +136,6 @@ class WebdatasetSource(Source):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """Detect a tar, a range or list of tars, or a folder of tars."""
         if probe.is_file:
             return "a tar" if is_tar(probe.head) else ""
         if probe.is_dir:
@@ -304,7 +304,6 @@ class WebdatasetSource(Source):
             self.ledger.note(shard, f"{found:,} of {expected:,}", FEWER)
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the bytes of these members; each tar is opened once."""
         found: dict[int, bytes] = {}
         opened, stream = "", None
         with contextlib.ExitStack() as stack:
@@ -320,7 +319,6 @@ class WebdatasetSource(Source):
         return [found[position] for position in range(len(references))]
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
-        """Return the positions sorted by shard and offset."""
         rank = {name: number for number, name in enumerate(self._shards)}
         places = [_place(reference) for reference in references]
         return sorted(range(len(places)), key=lambda k: (rank.get(places[k][0], -1), places[k][1]))

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from clipmem.base.atomic import atomic_write, check_place, make_folder
-from clipmem.base.errors import shorten
-from clipmem.base.paths import reading
+from clipmem.base.errors import require, shorten
+from clipmem.base.paths import atomic_write, check_place, make_folder, reading
 from clipmem.base.progress import Reporter
-from clipmem.base.require import require
 from clipmem.data.user_tables import read_table
 from clipmem.report.explorer.columns import MISSING, Columns
 from clipmem.report.explorer.neighbors import SPACES

@@ -18,10 +18,9 @@ import polars as pl
 from jaxtyping import Float32, Float64, Int, Int64
 from threadpoolctl import threadpool_limits
 
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import InputError, require, require_one_of, shorten
 from clipmem.base.folder import SIDES
 from clipmem.base.random import generator
-from clipmem.base.require import require, require_one_of
 from clipmem.base.tables import open_array
 from clipmem.report.explorer.subject import Subject
 

@@ -21,11 +21,9 @@ from urllib.parse import parse_qsl, unquote
 import jinja2
 import polars as pl
 
-from clipmem.base.errors import ClipmemError, InputError, shorten
+from clipmem.base.errors import ClipmemError, InputError, require, require_range, shorten
 from clipmem.base.marks import append_marks, marks_file, read_marks
-from clipmem.base.require import require, require_range
-from clipmem.report.explorer.columns import Columns
-from clipmem.report.explorer.details import Details
+from clipmem.report.explorer.columns import Columns, Details
 from clipmem.report.explorer.neighbors import embedded
 from clipmem.report.explorer.subject import Subject
 from clipmem.report.explorer.thumbnails import Thumbnails

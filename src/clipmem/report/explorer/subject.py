@@ -12,10 +12,9 @@ import numpy as np
 import polars as pl
 import polars.selectors as cs
 
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import InputError, require, require_columns, shorten
 from clipmem.base.folder import SIDES
 from clipmem.base.hashing import json_sha256
-from clipmem.base.require import require, require_columns
 from clipmem.base.sections import DataSection, shipped
 from clipmem.base.tables import SCHEMAS
 from clipmem.data.cache import open_cache

@@ -1,6 +1,6 @@
 """Sections of reports: a class turns a subject into numbers, and a template turns these into text.
 
-A new section is one file. In this package it is listed below; in another package an entry point of the group
+A new section is one file of this package; in another package an entry point of the group
 `clipmem.sections` names its class. The template may be in the class:
 
     class CaptionLength(Section):
@@ -14,6 +14,7 @@ A new section is one file. In this package it is listed below; in another packag
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, ClassVar
 
 from clipmem.base.registry import Registry
@@ -23,13 +24,6 @@ from clipmem.report.summary import FILE
 Document = Mapping[str, Any]  # JSON
 Shown = dict[str, Any]  # what templates show
 Figures = Mapping[str, Callable[[str], str]]  # by name: draws `wide` or `narrow`, returns SVG
-
-# modules that register a section when imported
-_MODULES = (
-    *("audit", "budget", "commands", "comparison", "curve", "dejavu", "distributions", "estimated"),
-    *("in_and_out", "inspected", "learned", "localized", "model", "planted", "side_by_side", "study", "training"),
-    "utility",
-)
 
 
 class Section:
@@ -95,8 +89,8 @@ SECTIONS: Registry[Section] = Registry("section", Section)
 
 def all_sections() -> Registry[Section]:
     """Return all sections, after importing the package's own."""
-    for name in _MODULES:
-        import_module(f"{__name__}.{name}")
+    for module in iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
     return SECTIONS
 
 

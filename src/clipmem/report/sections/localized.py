@@ -6,11 +6,10 @@ from typing import Any
 import polars as pl
 
 from clipmem.report.figures import CONTROL, INK, OTHER, SHARED, SOFT, STYLES, Line, Panel, Style, small_multiples
-from clipmem.report.formats import plain, signed
+from clipmem.report.formats import higher_of, plain, signed
 from clipmem.report.gallery import TOWERS, UNITS_TABLE, image_uri, top_units
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
-from clipmem.report.verdicts import higher_of
 
 KINDS = ("block", "attn", "mlp", "embedding")
 KIND_NAMES = {"attn": "attention", "mlp": "MLP", "block": "block", "embedding": "embedding"}

@@ -7,11 +7,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipmem.report.figures import CANDIDATE, INK, SOFT, Sketch
-from clipmem.report.formats import interval, plain
+from clipmem.report.formats import higher_of, interval, plain
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Figures, Section, Shown
 from clipmem.report.summary import Planted as PlantedPairs
-from clipmem.report.verdicts import higher_of
 
 Numbers = NDArray[np.float64]
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from clipmem.base.declared import own_settings
 from clipmem.base.registry import Registry
-from clipmem.base.section import Section
-from clipmem.base.sections import EmbedSection
+from clipmem.base.sections import EmbedSection, Section
 from clipmem.models.means import Means
 from clipmem.scoring.bank import BankSums
 from clipmem.stats.alignment import AlignmentParts, BankMeans

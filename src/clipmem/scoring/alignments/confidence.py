@@ -9,7 +9,7 @@ from torch import Tensor
 from clipmem.base.errors import InputError
 from clipmem.models.means import Means
 from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment
-from clipmem.stats.confidence import class_probability
+from clipmem.stats.memorization import class_probability
 
 _WHAT = "score.alignment = 'confidence'"
 

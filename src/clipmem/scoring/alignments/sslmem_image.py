@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.base.sections import EmbedSection
 from clipmem.models.means import Means
 from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment

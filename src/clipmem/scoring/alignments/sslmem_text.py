@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipmem.base.require import require
+from clipmem.base.errors import require
 from clipmem.base.sections import EmbedSection
-from clipmem.data.edits import edits_of_single
+from clipmem.data.views import edits_of_single
 from clipmem.models.means import Means
 from clipmem.models.passes import Embeddings
 from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment

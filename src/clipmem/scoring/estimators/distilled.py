@@ -20,9 +20,9 @@ from clipmem.base.random import derive_seed
 from clipmem.models.signals import Signals
 from clipmem.scoring.estimators.base import ESTIMATORS, Estimated, Estimator, Need
 from clipmem.stats.agreement import lemon, neighbor_votes, softmax_agreement
-from clipmem.stats.contrast import contrast
 from clipmem.stats.leave_one_out import leave_one_out, leave_one_out_scores
 from clipmem.stats.reliability import noise_of, own_weight
+from clipmem.stats.similarity import contrast
 
 FOLDS = 5
 _THIRD = 1 / 3  # of the training, where alignments of easy and hard pairs differ most

@@ -4,7 +4,7 @@ from clipmem.base.errors import InputError
 from clipmem.models.signals import Signals
 from clipmem.scoring.estimators.base import ESTIMATORS, Estimated, Estimator
 from clipmem.scoring.estimators.similarity import embeddings_of
-from clipmem.stats.self_influence import self_influence
+from clipmem.stats.memorization import self_influence
 
 
 @ESTIMATORS.register("tracin")

@@ -10,9 +10,9 @@ from clipmem.base.declared import own_settings
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
-from clipmem.base.section import Section
-from clipmem.data.roles import read_wrong, roles_of
+from clipmem.base.sections import Section
 from clipmem.data.splits import ROLES, check_given_sizes, split_table
+from clipmem.data.user_tables import read_wrong, roles_of
 from clipmem.scoring.design import Design
 from clipmem.train.paired import check_alike
 

@@ -13,9 +13,9 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from clipmem.base.require import require
-from clipmem.data.roles import read_roles
+from clipmem.base.errors import require
 from clipmem.data.splits import assign_roles
+from clipmem.data.user_tables import read_roles
 from clipmem.scoring.design import Design
 from clipmem.scoring.protocols.base import PROTOCOLS, Records
 from clipmem.scoring.protocols.four_way import FourWay, twins

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from clipmem.base.errors import require
 from clipmem.base.random import generator
-from clipmem.base.require import require
 from clipmem.models import openclip
 from clipmem.scoring.design import Design
 from clipmem.scoring.estimators import ESTIMATORS

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from clipmem.base.errors import require
 from clipmem.base.random import generator
-from clipmem.base.require import require
 from clipmem.scoring.design import Design
 from clipmem.scoring.protocols.base import PROTOCOLS, Protocol
 from clipmem.train.paired import training_set

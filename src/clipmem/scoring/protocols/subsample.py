@@ -14,9 +14,8 @@ When not to trust it: with few models. With R = 8 and p = 0.7, only two models h
 import numpy as np
 import polars as pl
 
-from clipmem.base.errors import RunError
+from clipmem.base.errors import RunError, require
 from clipmem.base.random import generator
-from clipmem.base.require import require
 from clipmem.scoring.design import Design
 from clipmem.scoring.protocols.base import PROTOCOLS, Protocol, Records
 from clipmem.train.paired import TrainingSet

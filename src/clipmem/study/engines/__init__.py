@@ -10,8 +10,7 @@ import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from clipmem.base.require import require
-from clipmem.base.suggest import did_you_mean
+from clipmem.base.errors import did_you_mean, require
 from clipmem.study import child
 
 if TYPE_CHECKING:

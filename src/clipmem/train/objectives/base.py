@@ -15,11 +15,9 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, require
 from clipmem.base.registry import Registry
-from clipmem.base.require import require
-from clipmem.base.section import Section
-from clipmem.base.sections import TrainSection
+from clipmem.base.sections import Section, TrainSection
 from clipmem.models.numerics import computing
 from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.distributed import ALONE, World

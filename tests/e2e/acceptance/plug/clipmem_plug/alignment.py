@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from clipmem.base.section import Positive, Section
+from clipmem.base.sections import Positive, Section
 from clipmem.scoring.alignments.base import Alignment
 
 

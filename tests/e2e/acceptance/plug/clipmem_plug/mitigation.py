@@ -4,7 +4,7 @@ import polars as pl
 from pydantic import Field
 
 from clipmem.base.mitigations import MitigationSection
-from clipmem.base.section import Size
+from clipmem.base.sections import Size
 from clipmem.mitigate.base import Mitigation
 
 

@@ -5,7 +5,7 @@ import polars as pl
 from pydantic import Field
 
 from clipmem.base.random import generator
-from clipmem.base.section import Section, Seed
+from clipmem.base.sections import Section, Seed
 from clipmem.scoring.design import Design
 from clipmem.scoring.protocols.base import Protocol
 from clipmem.train.paired import TrainingSet

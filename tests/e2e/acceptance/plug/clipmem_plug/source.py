@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from clipmem.base.section import Section
+from clipmem.base.sections import Section
 from clipmem.data.sources.base import Source, require_data
 from clipmem.data.sources.files import read_files
 from clipmem.data.sources.records import Part, Record, examine_file
