@@ -347,6 +347,7 @@ def score(
         InputError: A model, the data or a setting is invalid, or `out` was made with other settings.
 
     Example:
+        >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> image, text, other = (rng.normal(size=(5, 8)) for _ in range(3))
         >>> table = score((image, text), (other, text), bank=[0, 1])
