@@ -136,8 +136,9 @@ def test_a_model_that_vanishes_before_it_embeds(tmp_path):
     weights = out / "models" / "g" / "seed-0" / "open_clip_model.safetensors"
     with pytest.raises(InputError) as caught:
         clipmem.run(tiny_recipe(*STUDY), out, reporter=Saboteur("embed", weights.unlink))
-    assert str(caught.value) == (
-        f"model folder {weights.parent}: got no open_clip_model.safetensors. Run the study again."
-    )
+    error = caught.value
+    assert (error.what, error.got) == (f"model folder {weights.parent}", "no open_clip_model.safetensors")
+    assert error.expected
+    assert error.hint
     clipmem.run(tiny_recipe(*STUDY), out)
     assert contents(out) == contents(clipmem.run(tiny_recipe(*STUDY), tmp_path / "undisturbed").path)
