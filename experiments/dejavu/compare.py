@@ -22,12 +22,13 @@ def main() -> None:
     folder = RunFolder(sys.argv[1])
     recipe = folder.recipe()
     seeds = couples([(side, seed) for side in ("f", "g") for seed in recipe.train.seeds])
+    column = PlannedStudy(folder.path).pairs["objects"].to_list()
+    objects = [list(column[row] or []) for row in PlannedStudy(folder.path).rows]
     print("k, top: AUC gap of candidates | not planted | independent | shared | Spearman with CLIPMem | planted, AUROC")
     for neighbors, top in SETTINGS:
         section = recipe.dejavu.model_copy(update={"neighbors": neighbors, "top": top})
-        found = measure_run(PlannedStudy(folder.path, recipe.model_copy(update={"dejavu": section})), seeds).document[
-            "two_model"
-        ]
+        study = PlannedStudy(folder.path, recipe.model_copy(update={"dejavu": section}))
+        found = measure_run(study, seeds, objects).document["two_model"]
         roles = found["roles"]
         names = [name for name in ("candidate", "candidate, not planted", "independent", "shared") if name in roles]
         cells = [shown(roles[name]["auc_gap"]) for name in names]

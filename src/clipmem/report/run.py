@@ -211,12 +211,7 @@ class Run:
         return self._source or open_source(self.recipe.data.model_copy(update={"download": False}))
 
     def images(self, uids: list[str]) -> dict[str, bytes]:
-        """Return the encoded images of pairs, from the recipe's source.
-
-        Raises:
-            InputError: No such pair, or its image is not the one that was scored, by the hash in the uid. A folder
-                that somebody else wrote could name any file.
-        """
+        """Return the encoded images of pairs; refuse one without the hash in its uid: a folder could name any file."""
         got, several = shorten(uids) if len(uids) else "none", not isinstance(uids, str) and len(uids)
         require(several, "uids", got, "a list of one or more uids", "Use uids from run.scores.")
         reference = dict(zip(self.pairs["uid"], self.pairs["image"], strict=True))

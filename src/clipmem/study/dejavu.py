@@ -1,5 +1,6 @@
 """Déjà Vu in a study: its part of the stage `evaluate`."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,32 +25,33 @@ def evaluate(study: PlannedStudy) -> list[Path]:
     if not any(objects):
         return []
     settings, folder = study.recipe.dejavu, study.folder
-    head: dict[str, Any] = {
-        "format": 1,
-        "neighbors": settings.neighbors,
-        "top": settings.top,
-        "ranking": settings.ranking,
-    }
+    head = {"format": 1, **settings.model_dump(include={"neighbors", "top", "ranking"})}
     models = [(model.side, model.seed) for model in study.models]
     reason = why_not(study.recipe, models, study.role, objects)
     if reason:
         return [folder.write_json(DOCUMENT, {**head, "skipped": reason})]
-    recipe, seeds = study.recipe, couples(models)
+    seeds = couples(models)
+    measured = measure_run(study, seeds, objects)
+    write_table(folder.table_path(TABLE), TABLE, measured.pairs)
+    document: dict[str, Any] = {**head, "seeds": seeds, **measured.document}
+    return [folder.write_json(DOCUMENT, document), folder.table_path(TABLE)]
+
+
+def measure_run(study: PlannedStudy, seeds: Sequence[tuple[int, int]], objects: list[list[str]]) -> dejavu.Measured:
+    """Measure a scored study with the objects of its rows."""
+    recipe, folder = study.recipe, study.folder
     scores = dict(study.scores.select("uid", "clipmem").iter_rows())
     clipmem = np.array([scores.get(uid) for uid in study.pair_uids], dtype=np.float64)  # None becomes NaN
     planted = study.splits["planted"].to_numpy()
-    measured = dejavu.measure(
+    return dejavu.measure(
         [
             (partial(passes.load, folder.embedding_dir("f", f)), partial(passes.load, folder.embedding_dir("g", g)))
             for f, g in seeds
         ],
         dejavu.Labeled(study.pair_uids, study.role, study.group, objects, planted, clipmem),
-        settings,
+        recipe.dejavu,
         dejavu.Statistics(recipe.score.confidence, recipe.score.draws, derive_seed(recipe.split.seed, "dejavu")),
     )
-    write_table(folder.table_path(TABLE), TABLE, measured.pairs)
-    document: dict[str, Any] = {**head, "seeds": seeds, **measured.document}
-    return [folder.write_json(DOCUMENT, document), folder.table_path(TABLE)]
 
 
 def why_not(recipe: Recipe, tasks: list[tuple[str, int]], role: np.ndarray, objects: list[list[str]]) -> str:
