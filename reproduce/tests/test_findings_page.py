@@ -153,7 +153,7 @@ def test_effects_follow_from_the_kept_measurements_by_hand(document, runs):
 
 @pytest.mark.slow
 def test_a_recorded_run_gives_the_same_numbers_again(tmp_path):
-    """One seed of the base study from its recipe; another processor rounds otherwise."""
+    """One seed of the base study from its recipe: the same bits on that processor, else one like the other seeds."""
     import clipmem
     from clipmem_reproduce.measured import Measured
 
@@ -161,8 +161,12 @@ def test_a_recorded_run_gives_the_same_numbers_again(tmp_path):
     path = clipmem.run(place / "base.toml", tmp_path / "run", settings=["train.seeds=[0]"]).path
     again = Measured(path).memorization(Measured(path).uids("candidate"))
     runs = pl.read_parquet(place / "runs.parquet")
-    row = runs.filter((pl.col("settings") == "") & (pl.col("measure") == "clipmem candidate") & (pl.col("seed") == 0))
-    assert alike(again, row["value"].to_list())
+    runs = runs.filter((pl.col("settings") == "") & (pl.col("measure") == "clipmem candidate")).sort("seed")
+    recorded, here = json.loads((place / "machine.json").read_text()), clipmem.load_run(path).manifest
+    if all(recorded[key] == here[key] for key in ("processor", "device", "precision")):
+        assert alike(again, runs["value"].to_list()[:1])
+    # other processors round otherwise: in bf16 a seed is then a training of its own
+    assert abs(again[0] - runs["value"].mean()) < 4 * runs["value"].std()
 
 
 def test_captions_of_icons_are_their_names_without_styles():
