@@ -23,7 +23,7 @@ from clipmem.base.random import generator
 from clipmem.curation.detectors import DETECTORS
 from clipmem.curation.detectors.base import lacks
 from clipmem.curation.evidence import Evidence, evidence_of
-from clipmem.curation.share import PLANTINGS, plant, posterior, share_of
+from clipmem.curation.share import PLANTINGS, Share, plant, posterior, share_of
 from clipmem.models.signals import Signals
 
 SMALLEST = 100
@@ -35,24 +35,12 @@ _IMAGES, _COMPARE, _PLANT = 1200.0, 1000.0, 600.0
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
-class Expected(BaseModel):
-    """`curation.share.Share`, its confidence, and its first three as numbers of pairs."""
-
-    share: float
-    low: float
-    high: float
-    found: bool
-    clear: bool
-    separation: float
-    assumed: float
-    confidence: float
-    pairs: tuple[int, int, int]
-
-
 class Ranking(BaseModel):
     """What a ranking's document must have to be shown again; a folder that somebody sent may have anything."""
 
-    expected: Expected
+    share: Share
+    confidence: float
+    pairs: tuple[int, int, int]
     by_rule: int
     problems: int
 
@@ -84,8 +72,10 @@ class Curation(NamedTuple):
     document: dict[str, Any]
 
     def check(self) -> None:
-        """Raise a ValueError if this, read from files, is no ranking."""
-        Ranking.model_validate(self.document)
+        """Raise a ValueError, KeyError or TypeError if this, read from files, is no ranking."""
+        expected = self.document["expected"]
+        share = {name: expected[name] for name in Share._fields}
+        Ranking.model_validate({**self.document, **expected, "share": share})
         if any(self.table.schema.get(name) != kind for name, kind in COLUMNS.items()):
             raise ValueError("a column has another type")
         if any(self.table[name].has_nulls() for name in _WHOLE):

@@ -19,6 +19,7 @@ from clipmem.base.recipes import Recipe, load_recipe
 from clipmem.mitigate.base import ready_model
 from clipmem.models.numerics import threads
 from clipmem.models.start import Start, freeze
+from clipmem.report.formats import in_bytes
 from clipmem.scoring.protocols import Protocol
 from clipmem.study.execution import Execution
 from clipmem.train.objectives import Towers, create_objective
@@ -88,7 +89,7 @@ def _check_space(
         ("disk space of the study", stored, free, f"the free space at {out}"),
         ("memory of the study", working, memory() or math.inf, "the memory of this machine"),
     ):
-        got, expected = f"{needed / 1e9:,.1f} GB or more", f"at most {available / 1e9:,.1f} GB, {name}"
+        got, expected = f"{in_bytes(needed)} or more", f"at most {in_bytes(available)}, {name}"
         hint = f"Reduce the number of models, embed.views or the sizes in [split], or {_CONSENT}."
         require(needed <= available, what, got, expected, hint)
 
