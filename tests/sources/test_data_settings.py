@@ -5,8 +5,7 @@ import pytest
 
 from clipmem.base.errors import InputError
 from clipmem.base.sections import DataSection
-from clipmem.data.sources import SOURCES
-from clipmem.study.pairs import data_section
+from clipmem.data.sources import SOURCES, data_section
 from tests.sources import formats
 from tests.sources.test_accounting import IMAGES, opened, refused
 from tests.sources.test_tar import shard
@@ -62,9 +61,9 @@ def test_a_root_for_images_that_are_in_the_table(tmp_path):
 
 def test_path_and_source_of_a_command_line_are_obeyed_or_refused():
     assert data_section("a.tar", settings=["data.source='parquet'"]).source == "parquet"
-    assert data_section("a.tar", source="webdataset").source == "webdataset"
+    assert data_section("a.tar", {"source": "webdataset"}).source == "webdataset"
     assert data_section("a.tar").source == data_section("a.tar", settings=["data.source='auto'"]).source == "auto"
     for key, options in (("path", {}), ("source", {"source": "csv"})):
         with pytest.raises(InputError) as error:
-            data_section("a.tar", settings=[f"data.{key}='jsonl'"], **options)
+            data_section("a.tar", options, [f"data.{key}='jsonl'"])
         assert error.value.what == f"--set data.{key}"

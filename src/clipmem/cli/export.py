@@ -45,7 +45,8 @@ def pairs(
     """
     if not (source or set_):
         check_data(path)
-    return study.pairs.export(path, out, to, source=source, settings=set_, shard=shard, reporter=reporter)
+    opened = study.opening.open_data(path, {"source": source}, settings=set_)
+    return study.pairs.export(opened, out, to, shard=shard, reporter=reporter)
 
 
 @export.command

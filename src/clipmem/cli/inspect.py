@@ -49,8 +49,7 @@ def inspect(
     require(not names, "--names", f"data {path}", "a model", "Omit --names, or name a model.")
     document = study.pairs.inspect(
         path,
-        source=source,
-        settings=set_,
+        lambda: study.opening.open_data(path, {"source": source}, settings=set_),
         full=full,
         cost=time,
         architecture=architecture or study.pairs.MODEL,

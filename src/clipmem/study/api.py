@@ -175,7 +175,7 @@ def load_pairs(data: Any, **keys: Any) -> "study.opening.Source":
         >>> load_pairs("emoji").pairs().height
         1914
     """
-    return study.opening.open_pairs(data, keys)
+    return study.opening.open_data(data, keys)
 
 
 def _folder(run: "str | Path | study.run.FinishedRun") -> Path:

@@ -225,8 +225,8 @@ def recipe_of(source: Source, budget: float) -> Recipe:
     Raises:
         InputError: There are too few usable pairs.
     """
-    data, settings = source.section, ["train.record=true", "halves.pairs=0", "halves.estimator=closed-form"]
-    found = starting.start(data.path, protocol="halves", source=data.source, settings=settings).recipe
+    settings = ["train.record=true", "halves.pairs=0", "halves.estimator=closed-form"]
+    found = starting.start(source, protocol="halves", settings=settings).recipe
     split = found.split
     total = split.shared + split.candidate + split.independent + split.external
     external = min(split.external, max(BANK, total // 20))

@@ -1,23 +1,21 @@
 """Open what a recipe names, once and before torch is imported: models, files, data and the run folder."""
 
 import contextlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from clipmem.base.errors import InputError, require
 from clipmem.base.folder import RunFolder
 from clipmem.base.machine import check_device
 from clipmem.base.paths import atomic_write, check_place, check_readable
-from clipmem.base.recipes import Recipe, recipe_from
+from clipmem.base.recipes import Recipe
 from clipmem.base.sections import DataSection, shipped
-from clipmem.data.sources import SOURCES, Data, open_data, open_source
-from clipmem.data.sources.base import Source, TableFile, is_table
+from clipmem.data.sources import SOURCES, Data, data_section, open_data, open_source
+from clipmem.data.sources.base import Source
 from clipmem.data.sources.detect import detect
 from clipmem.models import address, names
 
 _TABLES = ("parquet", "csv", "jsonl", "imagefolder", "saved", "hub")
-__all__ = ["Data", "RunFolder", "Source", "evaluation_section", "open_data", "open_pairs", "open_study", "section_of"]
+__all__ = ["Data", "RunFolder", "Source", "evaluation_section", "open_data", "open_study", "section_of"]
 
 
 def open_study(recipe: Recipe, out: Path, *, device: str) -> tuple[RunFolder, Source]:
@@ -52,25 +50,6 @@ def open_study(recipe: Recipe, out: Path, *, device: str) -> tuple[RunFolder, So
     return folder, source
 
 
-def open_pairs(data: Any, keys: Mapping[str, Any]) -> Source:
-    """Open data by a path or a table in memory, with keys of `[data]` (see `clipmem.load_pairs`)."""
-    if is_table(data):
-        file = TableFile(data)
-        source = open_source(_section({**keys, "path": str(file.path)}))
-        source.title, source.table = f"a table of {len(data):,} rows", file
-        return source
-    if not keys or not isinstance(data, str | Path):
-        return open_data(data)
-    named = {"source": name} if (name := shipped(str(data))) else {"path": str(data)}
-    source = open_source(_section({**named, **keys}))
-    source.title = str(data)
-    return source
-
-
-def _section(keys: Mapping[str, Any]) -> DataSection:
-    return recipe_from({"data": keys}, origin="data").data
-
-
 def section_of(data: Data, out: Path) -> DataSection:
     """Return the `[data]` section of pairs for a recipe; a table in memory is written next to the run folder `out`."""
     source = open_data(data)
@@ -99,9 +78,9 @@ def evaluation_section(data: Data) -> DataSection:
     if source:
         label = keys.get("label_column", "label")
         of_table = {"label_column": label, "caption_column": label} if source == "parquet" else {}
-        return _section({**of_table, **keys})
+        return data_section({**of_table, **keys})
     label = keys.get("label_column", "label")
-    tried = _section({**keys, "label_column": label, "source": "auto"})
+    tried = data_section({**keys, "label_column": label, "source": "auto"})
     tried.check_paths()
     detected = list[DataSection]()
     for section in (

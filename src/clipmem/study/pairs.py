@@ -1,6 +1,7 @@
 """What commands do with pairs: look at them, write them in another format, list them by score. Imports no torch."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,12 @@ from clipmem import study
 from clipmem.base.errors import InputError, did_you_mean, require, shorten
 from clipmem.base.folder import RunFolder
 from clipmem.base.progress import Reporter
-from clipmem.base.recipes import Overrides, as_settings, load_recipe
-from clipmem.base.sections import SHIPPED, DataSection, shipped
+from clipmem.base.recipes import load_recipe
 from clipmem.base.tables import write_table
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.inspection import inspect_source
 from clipmem.data.quarantine import left_out_sentence, quarantine_table, records_sentence, summarize
-from clipmem.data.sources import detect, open_source, reading_data
+from clipmem.data.sources import Source, reading_data
 from clipmem.data.user_tables import write_ids
 from clipmem.models import address
 from clipmem.models.names import model_config
@@ -27,37 +27,10 @@ FORMAT = 1
 MODEL = "clipmem-tiny"
 
 
-def data_section(path: str, *, source: str = "", settings: Overrides = ()) -> DataSection:
-    """Return the `[data]` section of a path, a source, and settings such as `data.image_column=png`."""
-    for setting in as_settings(settings):
-        hint = "See the keys of [data] with `clipmem init -`."
-        require(setting.startswith("data."), f"--set {setting}", "a setting of another section", "data.KEY=VALUE", hint)
-    section = load_recipe("", settings, origin="--set").data
-    for key, own, given in (("path", section.path, path), ("source", section.source, source or section.source)):
-        got, hint = f"{own!r} in addition to {given!r}", f"Remove --set data.{key}."
-        require(own in {"", "auto", given}, f"--set data.{key}", got, "one of them", hint)
-    source = source or section.source
-    if source in {"", "auto", path} and shipped(path):
-        path, source = "", path
-    return section.model_copy(update={"path": path, "source": source or "auto"})
-
-
-def find_data(path: str, *, source: str = "", settings: Overrides = ()) -> tuple[DataSection, str]:
-    """Return the `[data]` section with the detected source, and the reason for it."""
-    section = data_section(path, source=source, settings=settings)
-    if section.source != "auto":
-        return section, "as specified" if section.source not in SHIPPED else "shipped with clipmem"
-    section.check_paths()
-    with reading_data(section):
-        found = detect(path, section)
-    return section.model_copy(update={"source": found.format, "path": found.path}), found.reason
-
-
 def inspect(
     path: str,
+    open_pairs: Callable[[], Source],
     *,
-    source: str = "",
-    settings: Overrides = (),
     full: bool = False,
     cost: bool = False,
     architecture: str = MODEL,
@@ -66,15 +39,14 @@ def inspect(
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Inspect the data at a path, with the cost of a study if requested or with a preset; return plain data."""
-    # checked before the data are read
+    # checked before the data are opened
     recipe = find_recipe(preset) if preset else load_recipe("", [f"model.name={architecture}"])
     if not preset:
         model_config(architecture)
     if against:
         address.parse(against)
-    section, reason = find_data(path, source=source, settings=settings)
-    opened = open_source(section)
-    started = time.monotonic()
+    opened = open_pairs()
+    section, started = opened.section, time.monotonic()
     with reading_data(section):
         facts, sample = inspect_source(opened, full=full, reporter=reporter)
     seconds = time.monotonic() - started
@@ -83,7 +55,7 @@ def inspect(
         "path": path,
         "source": section.source,
         "opened": section.path,
-        "why": reason,
+        "why": opened.reason,
         "usable": facts["problems"]["decoded"] > facts["problems"]["undecodable"],
         **facts,
         "seconds": round(seconds, 3),
@@ -95,18 +67,8 @@ def inspect(
     return document
 
 
-def export(
-    path: str,
-    out: Path,
-    to: str,
-    *,
-    source: str = "",
-    settings: Overrides = (),
-    shard: int = SHARD,
-    reporter: Reporter | None = None,
-) -> str:
+def export(opened: Source, out: Path, to: str, *, shard: int = SHARD, reporter: Reporter | None = None) -> str:
     """Write the usable pairs of a data set in another format."""
-    opened = open_source(data_section(path, source=source, settings=settings))
     written = export_pairs(opened, out, to, shard=shard, reporter=reporter)
     sentence = f"wrote {written:,} pairs to {out}"
     if not opened.problems:

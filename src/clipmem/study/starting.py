@@ -7,13 +7,12 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import Overrides, Recipe, as_settings, dump_recipe, load_recipe, recipe_from
 from clipmem.base.sections import SplitSection
 from clipmem.data.inspection import ImageSample, sample_images
-from clipmem.data.sources import open_source
+from clipmem.data.sources import Data, open_data
 from clipmem.data.splits import ROLES, assign_roles
 from clipmem.data.user_tables import roles_of
 from clipmem.report.escape import visible
 from clipmem.report.formats import count
 from clipmem.study.api import find_recipe
-from clipmem.study.pairs import find_data
 
 FEWEST = 50  # pairs: enough for a test with four or five pairs in each measured role
 _USED = 0.95
@@ -41,7 +40,7 @@ class Start:
 
 
 def start(
-    path: str | None = None,
+    data: Data | None = None,
     *,
     protocol: str = "four-way",
     source: str = "",
@@ -50,18 +49,17 @@ def start(
 ) -> Start:
     """Inspect data and return a recipe for them: the shipped recipe `preset`, or the default one.
 
-    Without a path, the recipe is not adapted; the default one uses the shipped emoji.
+    Without data, the recipe is not adapted; the default one uses the shipped emoji.
     """
     settings = as_settings(settings)
-    if path is None:
+    if data is None:
         if preset:
             return Start(find_recipe(preset, settings), [])
         chosen = [f"protocol={protocol}", *([f"data.source={source}"] if source else []), *settings]
         return Start(load_recipe("", chosen, origin="--set"), _NO_DATA)
-    own = [setting for setting in settings if setting.startswith("data.")]
-    section, reason = find_data(path, source=source, settings=own)
-    opened = open_source(section)
-    pairs = opened.pairs()
+    of_data = [setting for setting in settings if setting.startswith("data.")]
+    opened = open_data(data, {"source": source}, settings=of_data)
+    section, pairs = opened.section, opened.pairs()
     order = opened.storage_order(pairs["image"].to_list())
     sample = sample_images(opened, pairs, order, full=False)
     if section.role_column:
@@ -82,7 +80,7 @@ def start(
         f"train.batch_size={batch}",
         f"train.epochs={epochs}",
     ]
-    chosen += [one for one in settings if one not in own]
+    chosen += [setting for setting in settings if setting not in of_data]
     recipe = find_recipe(preset, chosen) if preset else load_recipe("", chosen, origin="--set")
     data = section.model_copy(update=named).model_dump()
     recipe = recipe_from(recipe.model_dump() | {"data": data})  # with the source's own table
@@ -94,7 +92,7 @@ def start(
     return Start(
         recipe,
         [
-            f"data      {section.source} ({reason})",
+            f"data      {section.source} ({opened.reason})",
             f"pairs     {opened.ledger.pairs:,}, {count(opened.ledger.left_out, 'record')} left out; "
             f"{sample.tried:,} images were decoded",
             f"captions  {per_pair} per pair; train.captions = 1 uses the first one",

@@ -9,30 +9,31 @@ from typing import Any
 from clipmem import _version
 from clipmem.base.errors import require, shorten
 from clipmem.base.hashing import json_sha256
-from clipmem.base.recipes import recipe_from
+from clipmem.base.recipes import Overrides, as_settings, recipe_from
 from clipmem.base.sections import SHIPPED, DataSection, shipped
 from clipmem.data.sources import emoji
-from clipmem.data.sources.base import SOURCES, Source, open_named, reading_data
-from clipmem.data.sources.detect import Detection, detect
+from clipmem.data.sources.base import SOURCES, Source, TableFile, is_table, open_named, reading_data
+from clipmem.data.sources.detect import detect
 from clipmem.data.sources.flawed import planted
 
 __all__ = [
     "SOURCES",
     "Data",
-    "Detection",
     "Source",
     "class_prompts",
+    "data_section",
     "detect",
     "files_state",
     "open_data",
     "open_source",
 ]
-__all__ += ["reading_data", "resolved"]
+__all__ += ["reading_data"]
 
 for _module in iter_modules(__path__):  # each format registers itself
     import_module(f"{__name__}.{_module.name}")
 
 Data = str | Path | DataSection | Mapping[str, Any] | Source  # what names a set of pairs
+NO_KEYS: Mapping[str, Any] = {}
 
 
 def named(section: DataSection) -> str:
@@ -63,43 +64,63 @@ def class_prompts(section: DataSection, labels: str) -> tuple[Mapping[str, Seque
     return SOURCES[name].class_prompts(labels, section) if name else None
 
 
-def resolved(section: DataSection) -> DataSection:
-    """Return a `[data]` section with the source detected."""
-    name = named(section)
-    if name:
-        return section.model_copy(update={"source": name})
-    found = detect(section.path, section)
-    return section.model_copy(update={"source": found.format, "path": found.path})
-
-
 def open_source(section: DataSection, what: str = "[data] path") -> Source:
-    """Open the source of a `[data]` section, with the flaws to plant in it.
+    """Open the source of a `[data]` section, detected if it names none, with the flaws to plant in it.
 
     Raises:
         InputError: There are no such data, or their format is unknown.
     """
     section.check_paths(what)
     with reading_data(section, what):
-        return planted(open_named(resolved(section)), section)
+        name, path, reason = named(section), section.path, "shipped with clipmem"
+        if not name:
+            name, path, reason = detect(path, section)
+        elif name not in SHIPPED:
+            reason = "as specified"
+        source = planted(open_named(section.model_copy(update={"source": name, "path": path})), section)
+    source.reason = reason
+    return source
 
 
-def open_data(data: Data) -> Source:
-    """Open the source of a path, the name of shipped data, keys of `[data]` or a section; return a source as it is.
+def open_data(data: Any, keys: Mapping[str, Any] = NO_KEYS, *, settings: Overrides = ()) -> Source:
+    """Open pairs: the one way from what a user names to a source.
+
+    Args:
+        data: A path, the name of shipped data, keys of `[data]`, a section, or a table in memory (see `TableFile`); a
+            source stays as it is.
+        keys: Keys of `[data]` in addition.
+        settings: The same as `data.KEY=VALUE`.
 
     Raises:
-        InputError: There are no such data, or their format is unknown.
+        InputError: There are no such data, their format is unknown, or a setting is of another section.
     """
     if isinstance(data, Source):
         return data
-    section = data
-    if isinstance(data, str | Path):
-        section = {"source": name} if (name := shipped(str(data))) else {"path": str(data)}
-    if not isinstance(section, DataSection):
-        keys = isinstance(section, Mapping)
-        expected, hint = "a path, a shipped source, keys of [data] or a source", 'For example {"path": "pairs.csv"}.'
-        require(keys, "data", shorten(section), expected, hint)
-        section = recipe_from({"data": section}, origin="data").data
-    source = open_source(section)
+    if is_table(data):
+        table = TableFile(data)
+        source = open_source(data_section({"path": str(table.path)}, keys, settings))
+        source.title, source.table = f"a table of {len(data):,} rows", table
+        return source
+    source = open_source(data if isinstance(data, DataSection) else data_section(data, keys, settings))
     if isinstance(data, str | Path):
         source.title = str(data)
     return source
+
+
+def data_section(data: Any, keys: Mapping[str, Any] = NO_KEYS, settings: Overrides = ()) -> DataSection:
+    """Return the `[data]` section of a path, the name of shipped data, or keys, with further keys and settings."""
+    if isinstance(data, str | Path):
+        ships = keys.get("source", "") in {"", "auto", str(data)} and shipped(str(data))
+        data = {"source": str(data)} if ships else {"path": str(data)}
+    expected, hint = "a path, a shipped source, keys of [data] or a source", 'For example {"path": "pairs.csv"}.'
+    require(isinstance(data, Mapping), "data", shorten(data), expected, hint)
+    for setting in as_settings(settings):
+        hint = "See the keys of [data] with `clipmem init -`."
+        require(setting.startswith("data."), f"--set {setting}", "a setting of another section", "data.KEY=VALUE", hint)
+    document = {**data, **{key: value for key, value in keys.items() if value}}
+    section = recipe_from({"data": document}, settings, origin="--set" if settings else "data").data
+    for key, value in (("path", section.path), ("source", section.source)):
+        got = f"{value!r} in addition to {document.get(key)!r}"
+        agrees, hint = document.get(key, value) in {value, "", "auto"}, f"Remove --set data.{key}."
+        require(agrees, f"--set data.{key}", got, "one of them", hint)
+    return section

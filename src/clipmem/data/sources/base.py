@@ -130,6 +130,7 @@ class Source(ABC):
         ledger: Counts and problems of the records; complete once `pairs` has returned.
         title: Name of the data in messages and documents: the path as the user gave it.
         table: The temporary file of a table in memory, or None.
+        reason: Why the data are of this format, as `detect` says.
     """
 
     name: ClassVar[str] = ""
@@ -144,6 +145,7 @@ class Source(ABC):
         self.ledger = Ledger()
         self.title = source_name(section)
         self.table: TableFile | None = None
+        self.reason = ""
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:  # noqa: ARG003
