@@ -122,7 +122,9 @@ def test_model_is_left_in_evaluation_mode_and_unchanged(micro):
 def test_progress_counts_every_pair_once(micro):
     done = []
     embedded(micro, batch_size=3, progress=done.append)
-    assert done == [3, 3, 1]
+    assert sum(done) == 7
+    assert all(0 <= count <= 3 for count in done)
+    assert 0 < sum(done[:3]) < 7  # captions are passes, too
 
 
 # ---- on disk

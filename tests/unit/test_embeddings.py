@@ -24,9 +24,9 @@ class Stop(BaseException):
 
 
 class Stopper:
-    """Counts pairs, and stops after some."""
+    """Counts passes of pairs, and stops after some."""
 
-    def __init__(self, after=N + 1):
+    def __init__(self, after=3 * N):
         self.after, self.total, self.done = after, 0, 0
 
     def begin(self, stage, total=None, unit=""):
@@ -67,13 +67,13 @@ def files(folder):
 def test_stopped_anywhere_it_resumes_part_by_part_and_ends_with_the_same_bytes(world, tmp_path):
     run(world, tmp_path / "whole", "small", "large", part=4)
     expected = files(tmp_path / "whole")
-    for after in (1, 4, 6, 10):
+    for after in (1, 8, 12, 20):  # of the passes of pairs, two models each
         place = tmp_path / str(after)
         with pytest.raises(Stop):
             run(world, place, "small", "large", part=4, reporter=Stopper(after))
         again = Stopper()
         run(world, place, "small", "large", part=4, reporter=again)
-        assert again.total == again.done == N - after // 4 * 4 if after % 4 else N - (after // 4 - 1) * 4
+        assert again.total == again.done == 2 * (N - (after - 1) // 8 * 4)
         assert files(place) == expected
     done = Stopper()
     run(world, tmp_path / "whole", "small", "large", part=4, reporter=done)

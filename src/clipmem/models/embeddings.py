@@ -285,11 +285,11 @@ def embed(
         name: [k for k, job in enumerate(jobs) if (job.facts(name) or {}).get("key") != keys[k, name]]
         for name, _ in pieces
     }
+    lacking_in = {name: list(dict.fromkeys(models[k] for k in numbers)) for name, numbers in waiting.items()}
     started = time.monotonic()
-    reporter.begin("embed", sum(len(rows) for name, rows in pieces if waiting[name]), "pairs")
+    reporter.begin("embed", sum(len(rows) * len(lacking_in[name]) for name, rows in pieces), "pairs")
     for number, (name, rows) in enumerate(pieces):
-        lacking = list(dict.fromkeys(models[k] for k in waiting[name]))
-        if not lacking:
+        if not (lacking := lacking_in[name]):
             continue
         decoded, embedded = _embed_rows(lacking, pairs, rows, block, single=single, reporter=reporter)
         for k in waiting[name]:
@@ -319,11 +319,11 @@ def _embed_rows(
     blocks, embedded = list[Pairs](), {model: list[Means]() for model in models}
     for decoded in pairs.blocks(rows, block, sorted({model.geometry for model in models})):
         for model in models if len(decoded) else ():
-            vectors = model.embed(decoded)
+            vectors = model.embed(decoded, progress=reporter.advance)
             means = unit_means(vectors.image, vectors.text, vectors.text_pair)
             embedded[model].append(means._replace(single=vectors) if single else means)
         blocks.append(replace(decoded, pixels={}))
-        reporter.advance(len(decoded) + len(decoded.problems))
+        reporter.advance(len(decoded.problems) * len(models))
     problems = [problem for decoded in blocks for problem in decoded.problems]
     usable = replace(pairs, table=pl.concat([decoded.table for decoded in blocks]), problems=problems)
     return usable, {model: stack(means) for model, means in embedded.items()}

@@ -130,19 +130,28 @@ def embed(
             )
             for view in range(settings.views)
         ]
+    first, end = part.rows(len(rows), settings.batch_size)
+    own = {name: slice(*_text_rows(part, len(listed), settings.batch_size)) for name, (listed, _) in texts.items()}
+    total = (end - first) * len(views) + sum(rows.stop - rows.start for rows in own.values())
+    passed = 0  # of the images and captions
+
+    def advance(count: int) -> None:
+        nonlocal passed
+        before, passed = passed, passed + count
+        progress((end - first) * passed // total - (end - first) * before // total)
+
     with torch.inference_mode():
         image: list[Tensor] = []
-        for start in range(*part.rows(len(rows), settings.batch_size), settings.batch_size):
+        for start in range(first, end, settings.batch_size):
             block = np.arange(start, min(start + settings.batch_size, len(rows)))
             batch = send(torch.from_numpy(pixels[rows[block]]), device)
             image.append(torch.stack([_image_pass(encoder, batch, view, block) for view in views], dim=1))
-            progress(len(block))
+            advance(len(block) * len(views))
         found = {"image": torch.cat(image)}
         for name, (listed, owner) in texts.items():
-            passed = _text_passes(encoder, listed, settings.batch_size, device, part)
-            found[name] = passed if len(passed) or name == "text" else found["text"][:0]
-            own = slice(*_text_rows(part, len(listed), settings.batch_size))
-            found[f"{name}_pair"] = torch.tensor(owner[own], dtype=torch.long)
+            vectors = _text_passes(encoder, listed[own[name]], settings.batch_size, device, advance)
+            found[name] = vectors if len(vectors) or name == "text" else found["text"][:0]
+            found[f"{name}_pair"] = torch.tensor(owner[own[name]], dtype=torch.long)
     return Embeddings(**found)
 
 
@@ -157,21 +166,25 @@ def embed_texts(
     """Embed texts without images, such as class prompts; float32, not normalized."""
     encoder.module.to(device).eval()
     with torch.inference_mode():
-        return _text_passes(encoder, texts, batch_size, device, WHOLE)
+        return _text_passes(encoder, texts, batch_size, device)
 
 
 def _text_passes(
-    encoder: DualEncoder, texts: Sequence[str], batch_size: int, device: str, part: Part
+    encoder: DualEncoder,
+    texts: Sequence[str],
+    batch_size: int,
+    device: str,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> Float[Tensor, "m d"]:
-    """Embed this part's texts, batched by length, and return them in the given order."""
+    """Embed texts, batched by length, and return them in the given order."""
     found: list[Tensor] = []
-    first, end = _text_rows(part, len(texts), batch_size)
-    for window in range(first, end, batch_size * _WINDOW):
-        rows = sorted(range(window, min(window + batch_size * _WINDOW, end)), key=lambda row: len(texts[row]))
+    for window in range(0, len(texts), batch_size * _WINDOW):
+        rows = sorted(range(window, min(window + batch_size * _WINDOW, len(texts))), key=lambda row: len(texts[row]))
         passed: list[Tensor] = []
         for start in range(0, len(rows), batch_size):
             tokens = send(encoder.tokenize([texts[row] for row in rows[start : start + batch_size]]), device)
             passed.append(encoder.encode_text(tokens).float().cpu())
+            advance(len(tokens))
         found.append(torch.cat(passed)[torch.from_numpy(np.argsort(rows))])
     return torch.cat(found) if found else torch.empty(0, 0)
 
