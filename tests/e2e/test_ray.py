@@ -75,6 +75,7 @@ def test_ray_gives_the_bytes_of_the_local_engine(local, tmp_path):
     assert RunFolder(out).read_json("manifest.json")["command"].endswith("--engine ray")
 
 
+@pytest.mark.slow
 def test_ray_gives_the_bytes_of_half_models(tmp_path):
     halves = ("protocol=halves", "halves.pairs=2", "train.record=true", "train.epochs=1")
     pool = ("split.shared=100", "split.candidate=60", "split.independent=60", "split.planted=0")
@@ -87,7 +88,10 @@ def test_ray_gives_the_bytes_of_half_models(tmp_path):
     assert len(list(out.glob("models/half-*/seed-*/record.json"))) == 4
 
 
-@pytest.mark.parametrize(("task", "marker"), [("train f seed 0", "train-f-seed-0"), ("embed g seed 0", "embed")])
+@pytest.mark.parametrize(
+    ("task", "marker"),
+    [("train f seed 0", "train-f-seed-0"), pytest.param("embed g seed 0", "embed", marks=pytest.mark.slow)],
+)
 def test_a_killed_ray_worker_costs_a_retry(local, tmp_path, task, marker):
     recipe, expected = local
     out = tmp_path / "run"

@@ -1,6 +1,6 @@
 """Run every hostile input and print the table of `docs/hostile.md`: python -m tests.hostile [--write] [--seed N].
 
-All of them take some minutes; CI takes every fourth (--every 4). Exit code 0 when no input did what none may do (see
+All of them take some minutes; CI takes every eighth (--every 8). Exit code 0 when no input did what none may do (see
 `case`), else 1, with each fault named.
 """
 

@@ -23,7 +23,7 @@ def test_there_are_enough_of_them_and_they_are_the_same_again():
 
 @pytest.mark.slow
 def test_a_sample_of_every_group_ends_well(tmp_path):
-    # all of them: python -m tests.hostile; CI runs every fourth
+    # all of them: python -m tests.hostile; CI runs every eighth
     rng = random.Random(0)
     quick = [group for group in CASES if group not in {"checkpoints", "run folders and scores"}]
     chosen = {group: [rng.choice(CASES[group])] for group in quick}
