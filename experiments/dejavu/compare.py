@@ -1,4 +1,4 @@
-"""Déjà Vu of a finished study for several numbers of neighbors and of predicted objects.
+"""Déjà Vu of a finished study for several numbers of neighbors.
 
     python experiments/dejavu/compare.py clipmem-demo
 
@@ -7,11 +7,10 @@ Reads the embeddings of the run folder and prints one line per setting.
 
 import sys
 
-from clipmem.base.folder import RunFolder
-from clipmem.study.dejavu import couples, measure_run
 from clipmem.study.plan import PlannedStudy
+from clipmem.study.utility import measure_dejavu
 
-SETTINGS = ((1, 0), (5, 0), (10, 0), (20, 0), (50, 0), (10, 5), (10, 10), (10, 20), (50, 10))
+ROLES = ("candidate", "candidate, not planted", "independent", "shared")
 
 
 def shown(entry: dict[str, float], value: str = "mean", form: str = "+.3f") -> str:
@@ -19,22 +18,16 @@ def shown(entry: dict[str, float], value: str = "mean", form: str = "+.3f") -> s
 
 
 def main() -> None:
-    folder = RunFolder(sys.argv[1])
-    recipe = folder.recipe()
-    seeds = couples([(side, seed) for side in ("f", "g") for seed in recipe.train.seeds])
-    column = PlannedStudy(folder.path).pairs["objects"].to_list()
-    objects = [list(column[row] or []) for row in PlannedStudy(folder.path).rows]
-    print("k, top: AUC gap of candidates | not planted | independent | shared | Spearman with CLIPMem | planted, AUROC")
-    for neighbors, top in SETTINGS:
-        section = recipe.dejavu.model_copy(update={"neighbors": neighbors, "top": top})
-        study = PlannedStudy(folder.path, recipe.model_copy(update={"dejavu": section}))
-        found = measure_run(study, seeds, objects).document["two_model"]
-        roles = found["roles"]
-        names = [name for name in ("candidate", "candidate, not planted", "independent", "shared") if name in roles]
-        cells = [shown(roles[name]["auc_gap"]) for name in names]
-        cells.append(shown(found["clipmem"], "spearman"))
-        cells += [shown(found["planted"], "auroc", ".3f")] if found["planted"] else []
-        print(f"{neighbors}, {top or 'all'}: {' | '.join(cells)}", flush=True)
+    recipe = PlannedStudy(sys.argv[1]).recipe
+    print("k: AUC gap of candidates | not planted | independent | shared | Spearman with CLIPMem | planted, AUROC")
+    for neighbors in (1, 5, 10, 20, 50):
+        section = recipe.dejavu.model_copy(update={"neighbors": neighbors})
+        study = PlannedStudy(sys.argv[1], recipe.model_copy(update={"dejavu": section}))
+        measured = measure_dejavu(study)[0]["two_model"]
+        cells = [shown(measured["roles"][role]["auc_gap"]) for role in ROLES if role in measured["roles"]]
+        cells.append(shown(measured["clipmem"], "spearman"))
+        cells += [shown(measured["planted"], "auroc", ".3f")] if measured["planted"] else []
+        print(f"{neighbors}: {' | '.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":

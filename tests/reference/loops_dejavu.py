@@ -4,7 +4,6 @@ As `tests.reference.loops`: plain loops; no code in common with `clipmem.functio
 `clipmem.evaluate`.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from math import fsum, sqrt
 
@@ -19,20 +18,12 @@ def _mean_unit(rows: Sequence[Row]) -> list[float]:
     return [fsum(column) / len(units) for column in zip(*units, strict=True)]
 
 
-def predicted_objects(neighbors: Sequence[int], objects: Sequence[set[str]], top: int | None = None) -> set[str]:
-    """Objects of the neighbors: all, or the most frequent; equal ones by the nearer neighbor, then by name."""
-    count = Counter(name for row in neighbors for name in objects[row])
-    first = {name: min(rank for rank, row in enumerate(neighbors) if name in objects[row]) for name in count}
-    return set(sorted(count, key=lambda name: (-count[name], first[name], name))[:top])
-
-
 def dejavu_study(
     target: tuple[Sequence[Sequence[Row]], Sequence[Sequence[Row]]],
     reference: tuple[Sequence[Sequence[Row]], Sequence[Sequence[Row]]],
     true: Sequence[set[str]],
     public: Sequence[set[str]],
     k: int,
-    top: int | None = None,
 ) -> tuple[float, float, float]:
     """Population precision, population recall and AUC gap of f and g, from their embeddings on.
 
@@ -42,7 +33,6 @@ def dejavu_study(
         true: Objects in the image of each pair.
         public: Objects in each public image.
         k: Neighbors.
-        top: How many objects are predicted; None: all.
 
     Returns:
         The three gaps.
@@ -51,7 +41,7 @@ def dejavu_study(
     for captions, images in (target, reference):
         means = [_mean_unit(views) for views in images]
         near = [nearest(_mean_unit(own), means, k) for own in captions]
-        guesses.append([predicted_objects(rows, public, top) for rows in near])
+        guesses.append([set().union(*(public[row] for row in rows)) for rows in near])
     return dejavu_gaps(true, guesses[0], guesses[1])
 
 

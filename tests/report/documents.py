@@ -111,8 +111,6 @@ DEJAVU_ROLES = {"candidate": dejavu_entry(0.25), "independent": dejavu_entry(-0.
 DEJAVU = {
     "format": 1,
     "neighbors": 10,
-    "top": 0,
-    "ranking": "gap",
     "seeds": [[0, 0]],
     "public": 20,
     "objects": {"names": 30, "candidate_mean": 4.0, "in_public": 0.7},

@@ -10,7 +10,7 @@ from clipmem.base.sections import DataSection
 from clipmem.base.tables import read_table, write_table
 from clipmem.data.sources import open_source
 from clipmem.data.user_tables import object_lists, with_objects
-from clipmem.study.dejavu import couples, why_not
+from clipmem.measure.dejavu import Labeled, couples, why_not
 from clipmem.testing.tiny import encoded_image, write_parquet
 
 PAIRS = pl.DataFrame({"uid": ["a" * 32, "b" * 32], "objects": [["cat"], []]})
@@ -129,6 +129,16 @@ def test_the_section_is_written_and_read():
     )
 
 
+@pytest.mark.parametrize(("key", "value", "instead"), [("top", 5, "lower dejavu.neighbors"), ("ranking", "gap", "")])
+def test_keys_of_before_are_refused_with_what_replaces_them(key, value, instead):
+    with pytest.raises(InputError) as caught:
+        load_recipe("", [f"dejavu.{key}={value}"])
+    error = caught.value
+    assert (error.what, error.got, error.expected) == (f"recipe: [dejavu] {key}", "an unknown key", "a key of [dejavu]")
+    assert error.hint.startswith("Remove it: ")
+    assert instead in error.hint
+
+
 BOTH = [("f", 0), ("g", 0)]
 ROLE = np.array(["candidate", "external", "external"])
 
@@ -160,7 +170,9 @@ ROLE = np.array(["candidate", "external", "external"])
     ],
 )
 def test_where_it_is_not_defined_it_says_why(settings, tasks, objects, reason):
-    assert why_not(load_recipe("", settings), tasks, ROLE, objects) == reason
+    n = len(objects)
+    labeled = Labeled(["a"] * n, ROLE, np.arange(n), objects, np.zeros(n, dtype=bool), np.zeros(n))
+    assert why_not(load_recipe("", settings), tasks, labeled) == reason
 
 
 def test_seeds_are_paired():

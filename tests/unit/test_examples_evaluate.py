@@ -13,7 +13,7 @@ r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
 `clipmem.measure.dejavu`:
 
     >>> from clipmem.measure.dejavu import *
-    >>> object_matrix([["cat"], ["sofa", "cat"]])[0].tolist()
+    >>> object_matrix([["cat"], ["sofa", "cat"]]).tolist()
     [[True, False], [True, True]]
 
 `clipmem.measure.hypersphere`:

@@ -62,9 +62,7 @@ CASES = [
     (lambda: LogHistogram(1).order_statistic(0), "rank", "0"),
     (lambda: nearest(one, two, 3), "k", "3"),
     (lambda: predict_objects(torch.tensor([[2]]), yes), "neighbors", "2 in row 0"),
-    (lambda: predict_objects(torch.tensor([[1]]), yes, top=0), "top", "0"),
     (lambda: dejavu(~yes, yes, yes), "true objects", "no object in 2 pairs"),
-    (lambda: dejavu(yes, yes, yes, ranking="distance"), "distance", "none"),
     (lambda: dejavu(yes, yes, yes, fractions=(0.0,)), "fractions", "0.0"),
     (lambda: raw(in_out_means)(np.ones((2, 1)), np.ones((1, 1), dtype=bool)), "member", "shape (1, 1)"),
     (lambda: in_out_means(np.ones((0, 1)), np.ones((0, 1), dtype=bool)), "values", "no model"),
@@ -115,13 +113,3 @@ def test_only_the_unit_that_owns_a_pair_rises():
     assert changed.tolist() == [False, False, True, False, False]
     assert float(after.value[2]) > float(before.value[2])
     assert int(after.argmax[2]) == 7
-
-
-def test_equally_frequent_objects_are_ordered_by_their_first_neighbor():
-    # Both are in two of the four; object 1 is in the nearest one, object 0 in the farthest one.
-    objects = torch.tensor([[False, True], [True, True], [False, False], [True, False]])
-    assert predict_objects(torch.tensor([[0, 1, 2, 3]]), objects, top=1).tolist() == [[False, True]]
-    # The last appearance must not decide.
-    objects = torch.tensor([[False, True], [True, False], [True, False], [False, True]])
-    assert predict_objects(torch.tensor([[0, 1, 2, 3]]), objects, top=1).tolist() == [[False, True]]
-    assert predict_objects(torch.tensor([[1, 0, 3, 2]]), objects, top=1).tolist() == [[True, False]]

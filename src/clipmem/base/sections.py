@@ -413,14 +413,15 @@ class ScoreSection(Section):
 class DejavuSection(Section):
     """`[dejavu]`: Déjà Vu memorization, measured if pairs have objects."""
 
+    removed: ClassVar = {
+        "top": "Remove it: all objects of the neighbors are predicted. For fewer, lower dejavu.neighbors.",
+        "ranking": "Remove it: pairs are ranked by correct objects under f minus g (docs/dejavu.md).",
+    }
+
     objects: str = key("", "Parquet with uid and objects that replace the data's; empty = the data's.")
     neighbors: Count = key(10, "k: public images whose objects are the prediction.")
-    top: Size = key(0, "Predict the N most frequent objects of the neighbors; 0 = all.")
-    ranking: Literal["gap", "correct", "distance"] = key(
-        "gap", "Rank pairs by correct objects under f minus g, under f, or by distance to the neighbors."
-    )
     fractions: Annotated[tuple[Above0, ...], Field(min_length=1, max_length=100, strict=False)] = key(
-        (0.001, 0.01, 0.1), "Top fractions of the pairs whose gaps are shown."
+        (0.001, 0.01, 0.1), "Top fractions of the pairs, by correct objects under f minus g, whose gaps are shown."
     )
 
 

@@ -18,16 +18,17 @@ from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from clipmem.base.random import derive_seed
+from clipmem.base.recipes import Recipe
 from clipmem.base.sections import DejavuSection
 from clipmem.measure.over_seeds import Statistics
 from clipmem.models.passes import Embeddings
 from clipmem.stats.dejavu import DejaVu, dejavu, dejavu_intervals, nearest, predict_objects
 from clipmem.stats.ranking import auroc, spearman
-from clipmem.stats.similarity import normalize
+from clipmem.stats.similarity import pair_means
+from clipmem.train.objectives import OBJECTIVES
 
 MEASURED = ("candidate", "independent", "shared")
 NOT_PLANTED = "candidate, not planted"
-_CELLS = 4_000_000  # predicted objects counted at a time
 
 
 @dataclass(frozen=True)
@@ -53,186 +54,135 @@ class Measured(NamedTuple):
     pairs: pl.DataFrame
 
 
-class _Guess(NamedTuple):
-    """Predicted objects of the pairs of a role, and the distance from each caption to the nearest public image."""
+def why_not(recipe: Recipe, models: Sequence[tuple[str, int]], labeled: Labeled) -> str:
+    """Return why Déjà Vu cannot be measured under models of some sides and seeds; "" if it can."""
+    if {side for side, _ in models} != {"f", "g"}:
+        return (
+            f"not defined for protocol {recipe.protocol!r}: it compares an f that saw all candidates with a g that saw "
+            "none"
+        )
+    if not OBJECTIVES[recipe.train.objective].uses_text:
+        return f"objective {recipe.train.objective!r} trains no text tower, which embeds the queries"
+    neighbors, public = recipe.dejavu.neighbors, int(labeled.where("external").sum())
+    if neighbors > public:
+        return (
+            f"dejavu.neighbors = {neighbors} is more than the {public} public images (external pairs); set it to "
+            f"{public} or less"
+        )
+    with_objects = np.array([len(objects) > 0 for objects in labeled.objects])
+    without = [role for role in ("candidate", "external") if not with_objects[labeled.where(role)].any()]
+    return f"no {without[0]} pair has an object" if without else ""
 
-    objects: Bool[Tensor, "n object"]
-    distance: Float64[np.ndarray, " n"]
 
-    def of(self, kept: Bool[np.ndarray, " n"]) -> "_Guess":
-        """Return the predictions for some of the pairs."""
-        return _Guess(self.objects[torch.from_numpy(kept)], self.distance[kept])
+def couples(models: Sequence[tuple[str, int]]) -> list[tuple[int, int]]:
+    """Pair the seeds of f and g: equal seeds, or else in order."""
+    f, g = (sorted(seed for side, seed in models if side == name) for name in ("f", "g"))
+    return [(seed, seed) for seed in f if seed in g] or list(zip(f, g, strict=False))
 
 
-def object_matrix(objects: Sequence[Sequence[str]]) -> tuple[Bool[Tensor, "n object"], list[str]]:
-    """Return which object is in which image, and the names of the columns in alphabetical order."""
-    names = sorted({name for own in objects for name in own})
-    column = {name: place for place, name in enumerate(names)}
+def object_matrix(objects: Sequence[Sequence[str]]) -> Bool[Tensor, "n object"]:
+    """Return which object is in which image, with the names of the objects in alphabetical order."""
+    names = {name: column for column, name in enumerate(sorted({name for image in objects for name in image}))}
     matrix = torch.zeros(len(objects), len(names), dtype=torch.bool)
-    for row, own in enumerate(objects):
-        matrix[row, [column[name] for name in own]] = True
-    return matrix, names
-
-
-def _captions(model: Embeddings) -> Float64[Tensor, "n d"]:
-    """Return the sum of each pair's unit caption embeddings."""
-    unit = normalize(model.text.double(), name="caption embeddings")
-    total = torch.zeros(len(model.image), unit.shape[1], dtype=torch.float64)
-    return total.index_add_(0, model.text_pair.long(), unit)
-
-
-def _images(model: Embeddings, public: Bool[np.ndarray, " n"]) -> Float64[Tensor, "p d"]:
-    return normalize(model.image[torch.from_numpy(public)].double(), name="image embeddings").sum(dim=1)
-
-
-def _predict(
-    rows: Int[Tensor, "q k"], objects: Bool[Tensor, "p object"], settings: DejavuSection
-) -> Bool[Tensor, "q object"]:
-    step = max(1, _CELLS // max(1, objects.shape[1]))
-    return torch.cat([predict_objects(part, objects, top=settings.top or None) for part in rows.split(step)])
-
-
-def _by_model(
-    model: Embeddings, labeled: Labeled, public: Bool[Tensor, "p object"], settings: DejavuSection
-) -> dict[str, _Guess]:
-    captions, images = _captions(model), _images(model, labeled.role == "external")
-    found: dict[str, _Guess] = {}
-    for role in MEASURED:
-        where = torch.from_numpy(labeled.role == role)
-        near = nearest(captions[where], images, settings.neighbors)
-        found[role] = _Guess(_predict(near.rows, public, settings), 1 - near.similarity[:, 0].numpy())
-    return found
+    for row, image in enumerate(objects):
+        matrix[row, [names[name] for name in image]] = True
+    return matrix
 
 
 def measure(
-    models: Sequence[tuple[Callable[[], Embeddings], Callable[[], Embeddings]]],
+    models: Sequence[Sequence[Callable[[], Embeddings]]],
     labeled: Labeled,
     settings: DejavuSection,
     statistics: Statistics,
 ) -> Measured:
-    """Measure Déjà Vu memorization over the seeds of a study."""
-    every, names = object_matrix(labeled.objects)
-    public = every[torch.from_numpy(labeled.role == "external")]
-    by_f: list[dict[str, _Guess]] = []
-    by_g: list[dict[str, _Guess]] = []
-    for load_f, load_g in models:
-        by_f.append(_by_model(load_f(), labeled, public, settings))
-        by_g.append(_by_model(load_g(), labeled, public, settings))
-    by_role: dict[str, list[DejaVu]] = {}
-    for name in (*MEASURED, NOT_PLANTED):
+    """Measure Déjà Vu memorization over the seeds of a study; `models` load the embeddings of f, then g, of each."""
+    objects, public = object_matrix(labeled.objects), torch.from_numpy(labeled.where("external"))
+    candidate = labeled.where("candidate")
+
+    def predict(load: Callable[[], Embeddings]) -> Bool[Tensor, "n object"]:
+        model = load()
+        image, text = pair_means(model.image.double(), model.text.double(), model.text_pair)
+        return predict_objects(nearest(text, image[public], settings.neighbors).rows, objects[public])
+
+    def compare(target: Tensor, reference: Tensor, where: Bool[np.ndarray, " n"]) -> DejaVu:
+        rows = torch.from_numpy(where)
+        return dejavu(objects[rows], target[rows], reference[rows], fractions=settings.fractions)
+
+    def gaps(results: Sequence[DejaVu], where: Bool[np.ndarray, " n"], name: str) -> dict[str, Any]:
+        how = statistics._replace(seed=derive_seed(statistics.seed, name))
+        return _as_json(dejavu_intervals(results, labeled.group[where], **how._asdict()))
+
+    predictions = [(predict(load_f), predict(load_g)) for load_f, load_g in models]
+    results: dict[str, list[DejaVu]] = {}
+    roles: dict[str, dict[str, Any]] = {}
+    for name in (*MEASURED, NOT_PLANTED) if labeled.planted[candidate].any() else MEASURED:
         where = labeled.where(name)
-        own = every[torch.from_numpy(where)]
-        planted = labeled.planted[labeled.role == "candidate"]
-        if (name == NOT_PLANTED and not planted.any()) or (name != "candidate" and not bool(own.any())):
+        if name != "candidate" and not objects[torch.from_numpy(where)].any():
             continue  # `dejavu` raises if no candidate has an object
-        role = "candidate" if name == NOT_PLANTED else name
-        kept = where[labeled.role == role]
-        guesses = [of_f[role].of(kept) for of_f in by_f]
-        others = [of_g[role].of(kept).objects for of_g in by_g]
-        by_role[name] = [_compare(own, f, g, settings) for f, g in zip(guesses, others, strict=True)]
+        results[name] = [compare(f, g, where) for f, g in predictions]
+        n = len(results[name][0].kept)
+        roles[name] = {"n": n, "without_objects": int(where.sum()) - n}
+        for rate in ("precision", "recall"):
+            f, g = np.mean([getattr(result, rate) for result in results[name]], axis=(0, 2)).tolist()
+            roles[name][rate] = {"f": f, "reference": g}
+        roles[name] |= gaps(results[name], where, name)
+    floor = None
+    if len(models) > 1:  # each g against the next
+        others = [*predictions[1:], predictions[0]]
+        couples = [compare(g, other, candidate) for (_, g), (_, other) in zip(predictions, others, strict=True)]
+        floor = {"top": gaps(couples, candidate, "floor")["top"]}
+    true = objects[torch.from_numpy(candidate)]
     document = {
-        "public": len(public),
-        "objects": _about_objects(every, public, labeled, names),
-        "two_model": _test(by_role, labeled, statistics),
-        "floor": _floor(every, by_g, labeled, settings, statistics),
+        "public": int(public.sum()),
+        "objects": {
+            "names": objects.shape[1],
+            "candidate_mean": float(true.sum(dim=1).double().mean()),
+            # the largest possible recall
+            "in_public": float((true & objects[public].any(dim=0)).sum() / max(1, int(true.sum()))),
+        },
+        "two_model": {"roles": roles, **_agreement(results["candidate"], labeled, statistics.confidence)},
+        "floor": floor,
     }
-    return Measured(document, _rows(labeled, every, by_role))
+    return Measured(document, _by_pair(results, labeled, objects))
 
 
-def _compare(
-    own: Bool[Tensor, "n object"], target: _Guess, reference: Bool[Tensor, "n object"], settings: DejavuSection
-) -> DejaVu:
-    options: dict[str, Any] = {"fractions": settings.fractions, "ranking": settings.ranking}
-    return dejavu(own, target.objects, reference, distance=target.distance, **options)
+def _as_json(value: Any) -> Any:
+    """Convert named tuples to mappings, and tuples to lists."""
+    if hasattr(value, "_asdict"):
+        return {name: _as_json(entry) for name, entry in value._asdict().items()}
+    return [_as_json(entry) for entry in value] if isinstance(value, tuple) else value
 
 
-def _about_objects(
-    every: Bool[Tensor, "n object"], public: Bool[Tensor, "p object"], labeled: Labeled, names: Sequence[str]
-) -> dict[str, Any]:
-    own = every[torch.from_numpy(labeled.role == "candidate")]
-    return {
-        "names": len(names),
-        "candidate_mean": float(own.sum(dim=1).double().mean()),
-        # the largest possible recall
-        "in_public": float((own & public.any(dim=0)).sum() / max(1, int(own.sum()))),
-    }
-
-
-def _test(found: Mapping[str, Sequence[DejaVu]], labeled: Labeled, statistics: Statistics) -> dict[str, Any]:
-    roles: dict[str, Any] = {}
-    for role, seeds in found.items():
-        where = labeled.where(role)
-        rates = np.stack([np.stack([one.precision, one.recall]) for one in seeds]).mean(axis=(0, 3))
-        roles[role] = {
-            "n": len(seeds[0].kept),
-            "without_objects": int(where.sum()) - len(seeds[0].kept),
-            "precision": {"f": float(rates[0, 0]), "reference": float(rates[0, 1])},
-            "recall": {"f": float(rates[1, 0]), "reference": float(rates[1, 1])},
-            **_gaps(seeds, labeled.group[where], statistics, role),
-        }
-    return {"roles": roles, **_agreement(found["candidate"], labeled, statistics)}
-
-
-def _gaps(seeds: Sequence[DejaVu], groups: np.ndarray, statistics: Statistics, name: str) -> dict[str, Any]:
-    own = statistics._replace(seed=derive_seed(statistics.seed, name))
-    intervals = dejavu_intervals(seeds, groups, **own._asdict())
-    kinds = ("precision", "recall", "f_score")
-    top = [
-        {"fraction": one.fraction, "pairs": one.pairs, **{kind: getattr(one, kind)._asdict() for kind in kinds}}
-        for one in intervals.top
-    ]
-    gaps = {gap: getattr(intervals, gap)._asdict() for gap in ("precision_gap", "recall_gap", "auc_gap")}
-    return {**gaps, "top": top}
-
-
-def _agreement(seeds: Sequence[DejaVu], labeled: Labeled, statistics: Statistics) -> dict[str, Any]:
-    kept = np.flatnonzero(labeled.role == "candidate")[seeds[0].kept]
-    extra = np.mean([one.extra for one in seeds], axis=0)
-    scored = np.isfinite(labeled.clipmem[kept])
-    ranks = None
+def _agreement(results: Sequence[DejaVu], labeled: Labeled, confidence: float) -> dict[str, Any]:
+    """Compare the extra objects of the candidates with their CLIPMem, and with which of them are planted."""
+    rows, extra = np.flatnonzero(labeled.where("candidate"))[results[0].kept], _mean(results, "extra")
+    clipmem, planted = labeled.clipmem[rows], labeled.planted[rows]
+    scored, ranks, detection = np.isfinite(clipmem), None, None
     if scored.any():
-        ranks = spearman(extra[scored], labeled.clipmem[kept][scored], statistics.confidence)._asdict()
-    wrong = labeled.planted[kept]
-    planted = None
-    if wrong.any() and not wrong.all():
-        found = auroc(extra, wrong, statistics.confidence)
-        planted = {"n": int(wrong.sum()), "auroc": found.mean, "low": found.low, "high": found.high}
-    return {"extra_mean": float(extra.mean()), "clipmem": ranks, "planted": planted}
+        ranks = spearman(extra[scored], clipmem[scored], confidence)._asdict()
+    if planted.any() and not planted.all():
+        area = auroc(extra, planted, confidence)
+        detection = {"n": int(planted.sum()), "auroc": area.mean, "low": area.low, "high": area.high}
+    return {"extra_mean": float(extra.mean()), "clipmem": ranks, "planted": detection}
 
 
-def _floor(
-    every: Bool[Tensor, "n object"],
-    by_g: Sequence[Mapping[str, _Guess]],
-    labeled: Labeled,
-    settings: DejavuSection,
-    statistics: Statistics,
-) -> dict[str, Any] | None:
-    """Return top gaps of g against g of the next seed on the candidates; None with one seed."""
-    if len(by_g) == 1:
-        return None
-    where = labeled.role == "candidate"
-    own = every[torch.from_numpy(where)]
-    guesses = [one["candidate"] for one in by_g]
-    # each model is once on each side
-    others = [*guesses[1:], guesses[0]]
-    couples = [_compare(own, one, other.objects, settings) for one, other in zip(guesses, others, strict=True)]
-    return {"top": _gaps(couples, labeled.group[where], statistics, "floor")["top"]}
+def _mean(results: Sequence[DejaVu], field: str) -> Any:
+    """Average a field over seeds."""
+    return np.mean([getattr(result, field) for result in results], axis=0)
 
 
-def _rows(labeled: Labeled, every: Bool[Tensor, "n object"], by_role: Mapping[str, Sequence[DejaVu]]) -> pl.DataFrame:
+def _by_pair(
+    results: Mapping[str, Sequence[DejaVu]], labeled: Labeled, objects: Bool[Tensor, "n object"]
+) -> pl.DataFrame:
     """Return one row per measured pair, sorted by uid, with means over seeds; null for pairs without objects."""
-    count = every.sum(dim=1).numpy()
-    tables: list[pl.DataFrame] = []
-    for role in (name for name in by_role if name != NOT_PLANTED):
-        seeds = by_role[role]
-        rows = np.flatnonzero(labeled.role == role)
-        values = {"extra": np.mean([seed.extra for seed in seeds], axis=0)}
-        for kind in ("precision", "recall"):
-            values[f"{kind}_f"], values[f"{kind}_g"] = np.mean([getattr(seed, kind) for seed in seeds], axis=0)
-        columns = {name: np.full(len(rows), np.nan) for name in values}
-        for name, of_seeds in values.items():
-            columns[name][seeds[0].kept] = of_seeds
-        uids = [labeled.uids[row] for row in rows.tolist()]
-        table = pl.DataFrame({"uid": uids, "role": [role] * len(rows), "objects": count[rows]})
-        tables.append(table.with_columns(pl.Series(name, own).fill_nan(None) for name, own in columns.items()))
-    return pl.concat(tables).sort("uid")
+    names = ("extra", "precision_f", "precision_g", "recall_f", "recall_g")
+    columns = {name: np.full(len(labeled.uids), np.nan) for name in names}
+    measured = [role for role in MEASURED if role in results]
+    for role in measured:
+        rows = np.flatnonzero(labeled.where(role))[results[role][0].kept]
+        means = [_mean(results[role], field) for field in ("extra", "precision", "recall")]
+        for name, values in zip(names, np.vstack(means), strict=True):
+            columns[name][rows] = values
+    about = {"uid": labeled.uids, "role": labeled.role, "objects": objects.sum(dim=1).numpy()}
+    table = pl.DataFrame(about).with_columns(pl.Series(name, column) for name, column in columns.items())
+    return table.filter(pl.col("role").is_in(measured)).with_columns(pl.col(names).fill_nan(None)).sort("uid")

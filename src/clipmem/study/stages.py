@@ -37,7 +37,7 @@ from clipmem.scoring.design import ScoreTables, combine
 from clipmem.scoring.learned import learned
 from clipmem.scoring.protocols import Protocol, protocol_of
 from clipmem.scoring.summary import Scored, over_wordings, summarize
-from clipmem.study import api, decoding, dejavu, estimating, evaluating, execution, forecast, pool, utility
+from clipmem.study import api, decoding, estimating, evaluating, execution, forecast, pool, utility
 from clipmem.study.child import BOARDS
 from clipmem.study.models import StudyModels, TrainedModels, open_models
 from clipmem.study.plan import CACHE, PlannedStudy, check_needs
@@ -265,7 +265,7 @@ class Study:
 
     def _evaluate(self) -> list[Path]:
         study, reporter = self._study, self.reporter
-        measured = *utility.evaluate(study, reporter), *dejavu.evaluate(study)
+        measured = *utility.evaluate(study, reporter), *utility.evaluate_dejavu(study)
         return [*measured, *evaluating.evaluate_retained(study, reporter)]
 
     def _evaluate_only(self) -> list[Path]:
@@ -300,7 +300,7 @@ def _measured(run: Run) -> dict[str, Any]:
         "estimate": run.document(estimating.DOCUMENT),
         "utility": utility.without_seeds(run.document("evaluate/utility.json")),
         "retained": utility.without_seeds(run.document("evaluate/retained.json")),
-        "dejavu": run.document(dejavu.DOCUMENT),
+        "dejavu": run.document("evaluate/dejavu.json"),
     }
     return {name: entry for name, entry in entries.items() if entry}
 

@@ -1,8 +1,9 @@
-"""Utility in a study: its part of the stage `evaluate`, on the external pairs."""
+"""Utility and Déjà Vu memorization in a study: their parts of the stage `evaluate`."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from clipmem.base.folder import RunFolder
 from clipmem.base.progress import Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe
+from clipmem.base.tables import write_table
 from clipmem.data.sources import class_prompts
+from clipmem.measure import dejavu
 from clipmem.measure.linear_probe import validation_part
 from clipmem.measure.over_seeds import Statistics
 from clipmem.measure.retrieval import concepts_of, identity_of
@@ -27,6 +30,7 @@ from clipmem.train.objectives import OBJECTIVES
 from clipmem.train.paired import TrainingSet
 
 DOCUMENT, RETRIEVAL = "evaluate/utility.json", "evaluate/retrieval.json"
+DEJAVU = "evaluate/dejavu"
 _EVALUATED = 8  # maximum number of models per side, unless they are twins
 
 
@@ -184,6 +188,38 @@ def untrained_text(recipe: Recipe) -> str:
 def label_column(recipe: Recipe) -> str:
     """Return the column of labels."""
     return "label" if recipe.evaluate.labels == "none" else recipe.evaluate.labels
+
+
+def evaluate_dejavu(study: PlannedStudy) -> list[Path]:
+    """Measure Déjà Vu memorization of a scored study; return the files written, none if no pair has objects."""
+    document, pairs = measure_dejavu(study)
+    files = [study.folder.write_json(f"{DEJAVU}.json", document)] if document else []
+    if pairs is not None:
+        files.append(study.folder.table_path(DEJAVU))
+        write_table(files[-1], DEJAVU, pairs)
+    return files
+
+
+def measure_dejavu(study: PlannedStudy) -> tuple[dict[str, Any], pl.DataFrame | None]:
+    """Measure Déjà Vu memorization, without writing files; return the document and the values of each pair, if any."""
+    recipe, lists = study.recipe, study.pairs["objects"].to_list()
+    objects = [list(lists[row] or []) for row in study.rows]
+    if not any(objects):
+        return {}, None
+    scores = dict(study.scores.select("uid", "clipmem").iter_rows())
+    clipmem = np.array([scores.get(uid) for uid in study.pair_uids], dtype=np.float64)  # None becomes NaN
+    planted = study.splits["planted"].to_numpy()
+    labeled = dejavu.Labeled(study.pair_uids, study.role, study.group, objects, planted, clipmem)
+    models = [(model.side, model.seed) for model in study.models]
+    document: dict[str, Any] = {"format": 1, "neighbors": recipe.dejavu.neighbors}
+    reason = dejavu.why_not(recipe, models, labeled)
+    if reason:
+        return {**document, "skipped": reason}, None
+    seeds = dejavu.couples(models)
+    loaders = [[partial(study.embeddings, study.model(*key)) for key in (("f", f), ("g", g))] for f, g in seeds]
+    statistics = Statistics(recipe.score.confidence, recipe.score.draws, derive_seed(recipe.split.seed, "dejavu"))
+    measured = dejavu.measure(loaders, labeled, recipe.dejavu, statistics)
+    return {**document, "seeds": seeds, **measured.document}, measured.pairs
 
 
 def without_seeds(document: Mapping[str, Any]) -> dict[str, Any]:
