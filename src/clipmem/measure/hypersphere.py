@@ -14,10 +14,10 @@ from torch import Tensor
 
 from clipmem.base.errors import require
 from clipmem.measure import Measure
-from clipmem.measure.over_seeds import changed, entry
+from clipmem.measure.over_seeds import describe, entry
 from clipmem.measure.retrieval import Identity
 from clipmem.models.passes import Embeddings
-from clipmem.stats.intervals import crossed_interval, crossed_mean
+from clipmem.stats.intervals import crossed_interval
 from clipmem.stats.similarity import normalize, pair_means
 
 ALIGNMENT = Measure("alignment_loss", "Squared distance of image and caption.", 0.0, 4.0, higher_is_better=False)
@@ -66,28 +66,27 @@ def measure(
     An image or caption that several pairs have counts once for uniformity: two copies are in one point under every
     model. Without two distinct ones there is no uniformity. Intervals are over groups of pairs, and over seeds.
     """
-    found: dict[str, dict[str, Any]] = {side: {} for side in models}
+    metrics: dict[str, dict[str, Any]] = {side: {} for side in models}
     distances = {
-        side: np.stack([alignment_distances(one.image[:, :1], one.text, one.text_pair) for one in own])
-        for side, own in models.items()
+        side: np.stack([alignment_distances(model.image[:, :1], model.text, model.text_pair) for model in several])
+        for side, several in models.items()
     }
     for side, values in distances.items():
-        base = None if against in ("", side) else distances[against]
-        one = entry(crossed_mean(values, groups, confidence=confidence), values.mean(axis=1).tolist())
-        found[side][ALIGNMENT.name] = one | changed(values, base, groups, confidence)
+        base = None if against in ("", side) else [distances[against]]
+        metrics[side][ALIGNMENT.name] = describe([values], [groups], confidence, base)
     text_pair = next(iter(models.values()))[0].text_pair.numpy()
     for name, classes, of in (("image", same.image, groups), ("text", same.text, groups[text_pair])):
         rows = np.unique(classes, return_index=True)[1]
         if len(rows) < 2:
             continue
         spread = {
-            side: np.stack([potentials((one.image[:, 0] if name == "image" else one.text)[rows]) for one in own])
-            for side, own in models.items()
+            side: np.stack([potentials((m.image[:, 0] if name == "image" else m.text)[rows]) for m in several])
+            for side, several in models.items()
         }
         for side, values in spread.items():
             base = None if against in ("", side) else spread[against]
-            found[side][f"{name}_{UNIFORMITY.name}"] = _uniformity(values, base, of[rows], confidence)
-    return found
+            metrics[side][f"{name}_{UNIFORMITY.name}"] = _uniformity(values, base, of[rows], confidence)
+    return metrics
 
 
 def _uniformity(

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int
 
 from clipmem.measure.zero_shot import TOP, classification_metrics
 from clipmem.stats.checks import as_finite, check_not_empty, check_same_length
-from clipmem.stats.intervals import Interval, crossed_interval, crossed_mean
+from clipmem.stats.intervals import Interval, crossed_interval
 from clipmem.stats.ranking import beta_bounds
 
 
@@ -28,14 +28,24 @@ def entry(interval: Interval, by_seed: Sequence[float]) -> dict[str, Any]:
     return {**interval._asdict(), "by_seed": [float(value) for value in by_seed]}
 
 
-def changed(
-    values: Float64[np.ndarray, "seed n"],
-    base: Float64[np.ndarray, "1 n"] | None,
-    groups: Int[np.ndarray, " n"],
+def describe(
+    values: Sequence[Float64[np.ndarray, "seed _"]],
+    groups: Sequence[Int[np.ndarray, " _"]],
     confidence: float,
+    base: Sequence[Float64[np.ndarray, "1 _"]] | None = None,
+    *,
+    share: bool = False,
 ) -> dict[str, Any]:
-    """Describe the `change` of a mean from a base model, x_ki - x_0i by pair, as in `crossed_mean`; {} without one."""
-    return {} if base is None else {"change": crossed_mean(values - base, groups, confidence=confidence)._asdict()}
+    """Describe a metric that is a mean over sets of values of the mean in each, under several models (`mean_of_means`).
+
+    With the values of a `base` model, `change` is the mean of x_ki - x_0i. The interval of a `share` is cut to [0, 1].
+    """
+    by_seed = np.mean([part.mean(axis=1) for part in values], axis=0)
+    described = entry(mean_of_means(values, groups, confidence, share=share), by_seed.tolist())
+    if base is not None:
+        differences = [part - before for part, before in zip(values, base, strict=True)]
+        described["change"] = mean_of_means(differences, groups, confidence)._asdict()
+    return described
 
 
 def classification_entries(
@@ -48,32 +58,25 @@ def classification_entries(
 ) -> dict[str, dict[str, Any]]:
     """Make the metrics of a classifier under several models, each with its interval, and its change from `base`."""
     by_seed = [classification_metrics(row, labels, classes) for row in ranks]
-    found: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, dict[str, Any]] = {}
     for k in TOP:
-        name = f"acc{k}"
-        if name in by_seed[0]:
-            hits, before = hits_of(ranks, k), None if base is None else hits_of(base, k)
-            found[name] = entry(rate(hits, groups, confidence), [one[name] for one in by_seed])
-            found[name] |= changed(hits, before, groups, confidence)
+        if k <= classes:
+            before = None if base is None else [hits_of(base, k)]
+            metrics[f"acc{k}"] = describe([hits_of(ranks, k)], [groups], confidence, before, share=True)
     name, hits = "mean_per_class_recall", hits_of(ranks, 1)
     interval = class_mean(hits, labels, groups, confidence=confidence)
     sizes = np.unique(labels, return_counts=True)[1]
     trials = min(len(np.unique(groups)), int(len(sizes) ** 2 / (1 / sizes).sum()))  # of equal weight: C² / Σ 1 / n_c
-    found[name] = entry(_within(interval, trials, confidence), [one[name] for one in by_seed])
+    metrics[name] = entry(_within(interval, trials, confidence), [one[name] for one in by_seed])
     if base is not None:
         change = class_mean(hits - hits_of(base, 1), labels, groups, confidence=confidence)
-        found[name]["change"] = change._asdict()
-    return found
+        metrics[name]["change"] = change._asdict()
+    return metrics
 
 
 def hits_of(ranks: Float64[np.ndarray, "*seed n"], k: int) -> Float64[np.ndarray, "*seed n"]:
     """Return 1 for ranks of at most k, else 0."""
     return (ranks <= k).astype(np.float64)
-
-
-def rate(hits: Float64[np.ndarray, "seed n"], groups: Int[np.ndarray, " n"], confidence: float) -> Interval:
-    """Average hits, 0 or 1 each, over seeds and pairs; the interval of `crossed_mean`, cut to [0, 1]."""
-    return _within(crossed_mean(hits, groups, confidence=confidence), len(np.unique(groups)), confidence)
 
 
 def mean_of_means(

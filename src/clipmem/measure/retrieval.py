@@ -25,14 +25,16 @@ from clipmem.base.errors import require, require_range
 from clipmem.base.hashing import image_part, same_words
 from clipmem.base.random import generator
 from clipmem.measure import Measure
-from clipmem.measure.over_seeds import Statistics, entry, hits_of, mean_of_means
+from clipmem.measure.over_seeds import Statistics, describe, entry, hits_of
 from clipmem.models.passes import Embeddings
 from clipmem.stats.intervals import Interval
 from clipmem.stats.similarity import caption_counts, normalize
 
 RECALL = Measure("retrieval", "Share of queries that find a right item among the first k; mean average precision.")
 MEDIAN_RANK = Measure("retrieval", "Median rank of a query's best right item.", 1.0, None, higher_is_better=False)
+WAYS = ("image_retrieval", "text_retrieval")  # what is searched
 KS = (1, 5, 10)
+RECALLS = tuple(f"recall@{k}" for k in KS)
 _ROUNDING = 1e-12
 _CELLS = 1 << 24  # similarities held at a time: 128 MB
 
@@ -116,6 +118,10 @@ class Queries(NamedTuple):
     right: Int[np.ndarray, " q"]
     items: int
 
+    def values(self, ks: Sequence[int] = KS) -> dict[str, Float64[np.ndarray, "*model q"]]:
+        """Return the value of each query whose mean is a metric."""
+        return {**{f"recall@{k}": hits_of(self.rank, k) for k in ks}, "mAP": self.precision}
+
 
 class Retrieval(NamedTuple):
     """Metrics, and the results of each caption (which searches images) and of each image (which searches captions)."""
@@ -168,15 +174,10 @@ def retrieve(
     of_captions = _search(text, image, links.table.T.tocsr()[links.text], links.image, block)
     of_images = _search(image, text, links.table[links.image], links.text, block)
     metrics: dict[str, float] = {}
-    for name, found in (("image_retrieval", of_captions), ("text_retrieval", of_images)):
-        metrics |= {f"{name}_{metric}": float(values.mean()) for metric, values in _values(found, ks).items()}
-        metrics[f"{name}_median_rank"] = float(np.median(found.rank))
+    for way, queries in zip(WAYS, (of_captions, of_images), strict=True):
+        metrics |= {f"{way}_{metric}": float(values.mean()) for metric, values in queries.values(ks).items()}
+        metrics[f"{way}_median_rank"] = float(np.median(queries.rank))
     return Retrieval(metrics, of_captions, of_images)
-
-
-def _values(found: Queries, ks: Sequence[int] = KS) -> dict[str, Float64[np.ndarray, "*model q"]]:
-    """Return the value of each query whose mean is a metric."""
-    return {**{f"recall@{k}": hits_of(found.rank, k) for k in ks}, "mAP": found.precision}
 
 
 def _search(
@@ -236,7 +237,7 @@ def _below(ascending: Float64[np.ndarray, "q i"], values: Float64[np.ndarray, "q
 
 
 def measure(
-    embeddings: Mapping[str, Mapping[int, Embeddings]],
+    models: Mapping[str, Sequence[Embeddings]],
     same: Identity,
     groups: Int[np.ndarray, " n"],
     statistics: Statistics,
@@ -248,63 +249,73 @@ def measure(
     `retrieval_recall@k` and `retrieval_mAP` are the means of both directions. Intervals are over groups of pairs;
     pairs with the same image or first caption are one group, since they make the same query (`dependent_groups`).
     """
-    found = {
-        side: [retrieve(one.image[:, 0], one.text, one.text_pair, same) for one in by_seed.values()]
-        for side, by_seed in embeddings.items()
-    }
-    text_pair = next(iter(next(iter(embeddings.values())).values())).text_pair.numpy()
+    text_pair = next(iter(models.values()))[0].text_pair.numpy()
     of_image = dependent_groups(groups, same, text_pair)
-    ways = {"image_retrieval": of_image[text_pair], "text_retrieval": of_image}
-    first = next(iter(found.values()))[0]
-    by_way = [chance(first.image.right, first.image.items), chance(first.text.right, first.text.items)]
-    summary: dict[str, Any] = {
-        "n": len(of_image),
-        "captions": len(text_pair),
-        "chance": {f"{way}_{name}": one for way, own in zip(ways, by_way, strict=True) for name, one in own.items()}
-        | {f"retrieval_{name}": (one + by_way[1][name]) / 2 for name, one in by_way[0].items() if "median" not in name},
-    }
-    ranks = {
-        side: [_stacked([one.image for one in own]), _stacked([one.text for one in own])] for side, own in found.items()
-    }
-    for side, own in ranks.items():
-        base = ranks[against] if against not in ("", side) else None
-        summary[side] = _entries(own, base, ways, statistics)
+    queries, owners = _searches(models, same), [of_image[text_pair], of_image]
+    summary: dict[str, Any] = {"n": len(of_image), "captions": len(text_pair), "chance": {}} | {s: {} for s in models}
+    for prefix, parts in ((WAYS[0], slice(0, 1)), (WAYS[1], slice(1, 2)), ("retrieval", slice(0, 2))):
+        searched = {side: ways[parts] for side, ways in queries.items()}
+        metrics = _describe(prefix, searched, owners[parts], statistics.confidence, against=against)
+        for side, entries in metrics.items():
+            summary[side] |= entries
+    for k, way in enumerate(WAYS):
+        name = f"{way}_median_rank"
+        for side, ways in queries.items():
+            median = _median_interval(ways[k].rank, owners[k], statistics)
+            summary[side][name] = entry(median, np.median(ways[k].rank, axis=1).tolist())
+            if against not in ("", side):
+                change = Interval(median.mean - float(np.median(queries[against][k].rank)), None, None)
+                summary[side][name]["change"] = change._asdict()
+        first = next(iter(queries.values()))[k]
+        summary["chance"][name] = chance(first.right, first.items)["median_rank"]
     return summary
 
 
-def _stacked(found: Sequence[Queries]) -> Queries:
-    """Stack the results of models: arrays of shape (model, query)."""
-    rank, precision = np.stack([one.rank for one in found]), np.stack([one.precision for one in found])
-    return Queries(rank, precision, found[0].right, found[0].items)
+def _searches(models: Mapping[str, Sequence[Embeddings]], same: Identity) -> dict[str, list[Queries]]:
+    """Search under each model; return of each side the results of captions, then of images, stacked over models."""
+    queries: dict[str, list[Queries]] = {}
+    for side, several in models.items():
+        results = [retrieve(model.image[:, 0], model.text, model.text_pair, same) for model in several]
+        ways = ([result.image for result in results], [result.text for result in results])
+        queries[side] = [
+            Queries(
+                np.stack([one.rank for one in way]),
+                np.stack([one.precision for one in way]),
+                way[0].right,
+                way[0].items,
+            )
+            for way in ways
+        ]
+    return queries
 
 
-def _entries(
-    found: Sequence[Queries],
-    base: Sequence[Queries] | None,
-    ways: Mapping[str, Int[np.ndarray, " q"]],
-    statistics: Statistics,
-) -> dict[str, Any]:
-    """Describe each direction's metrics, and the means of both."""
-    metrics: dict[str, Any] = {}
-    values = [_values(one) for one in found]
-    before = [_values(one) for one in base] if base else None
-    for names, which in (*((name, [k]) for k, name in enumerate(ways)), ("retrieval", [0, 1])):
-        groups = [[*ways.values()][k] for k in which]
-        for name in values[0]:
-            own = [values[k][name] for k in which]
-            by_seed = np.mean([one.mean(axis=1) for one in own], axis=0).tolist()
-            one = entry(mean_of_means(own, groups, statistics.confidence, share=True), by_seed)
-            if before:
-                change = [new - before[k][name] for new, k in zip(own, which, strict=True)]
-                one["change"] = mean_of_means(change, groups, statistics.confidence)._asdict()
-            metrics[f"{names}_{name}"] = one
-    for k, (way, groups) in enumerate(ways.items()):
-        median = _median_interval(found[k].rank, groups, statistics)
-        metrics[f"{way}_median_rank"] = entry(median, np.median(found[k].rank, axis=1).tolist())
-        if base:
-            change = Interval(median.mean - float(np.median(base[k].rank)), None, None)
-            metrics[f"{way}_median_rank"]["change"] = change._asdict()
-    return metrics
+def _describe(
+    prefix: str,
+    queries: Mapping[str, Sequence[Queries]],
+    groups: Sequence[Int[np.ndarray, " _"]],
+    confidence: float,
+    *,
+    against: str,
+    names: Sequence[str] = (*RECALLS, "mAP"),
+) -> dict[str, dict[str, Any]]:
+    """Describe the metrics of each side that are means over several sets of queries, and what random orders reach."""
+    by_chance = [chance(part.right, part.items) for part in next(iter(queries.values()))]
+    expected = {f"{prefix}_{name}": float(np.mean([metrics[name] for metrics in by_chance])) for name in names}
+    described: dict[str, dict[str, Any]] = {"chance": expected}
+    values = {side: [part.values() for part in parts] for side, parts in queries.items()}
+    for side, parts in values.items():
+        base = values[against] if against not in ("", side) else None
+        described[side] = {
+            f"{prefix}_{name}": describe(
+                [part[name] for part in parts],
+                groups,
+                confidence,
+                None if base is None else [part[name] for part in base],
+                share=True,
+            )
+            for name in names
+        }
+    return described
 
 
 def chance(right: Int[np.ndarray, " q"], items: int) -> dict[str, float]:
@@ -384,39 +395,14 @@ def measure_wordings(
     """
     text_pair = next(iter(models.values()))[0].all_wordings().text_pair.numpy()
     counts, of_pair = np.bincount(text_pair, minlength=len(groups)), dependent_groups(groups, same, text_pair)
-    starts, used = np.cumsum(counts) - counts, list[np.ndarray]()
-    ranks: dict[str, list[Float64[np.ndarray, "seed q"]]] = {side: [] for side in models}
-    by_chance: dict[tuple[int, int], dict[str, float]] = {}
+    starts, owners = np.cumsum(counts) - counts, list[np.ndarray]()
+    queries: dict[str, list[Queries]] = {side: [] for side in models}
     for wording in range(count):
         rows = np.flatnonzero(counts > wording)
         if len(rows) < 2:
             break
-        own = Identity(same.image[rows], same.text[starts[rows] + wording])
-        used += [of_pair[rows]] * 2
-        for side, several in models.items():
-            ways = list(zip(*(_ways(one, wording, own) for one in several), strict=True))
-            ranks[side] += [np.stack([found.rank for found in way]) for way in ways]
-            by_chance |= {(wording, k): chance(way[0].right, way[0].items) for k, way in enumerate(ways)}
-    if not used:
-        return {}
-    found: dict[str, dict[str, Any]] = {"chance": {}}
-    for name in (f"recall@{k}" for k in KS):
-        found["chance"][f"{WORDINGS.name}_{name}"] = float(np.mean([one[name] for one in by_chance.values()]))
-    hits = {side: {k: [hits_of(one, k) for one in own] for k in KS} for side, own in ranks.items()}
-    for side, own in hits.items():
-        found[side] = {}
-        for k, parts in own.items():
-            by_seed = np.mean([part.mean(axis=1) for part in parts], axis=0).tolist()
-            one = entry(mean_of_means(parts, used, confidence, share=True), by_seed)
-            if against not in ("", side):
-                change = [new - old for new, old in zip(parts, hits[against][k], strict=True)]
-                one["change"] = mean_of_means(change, used, confidence)._asdict()
-            found[side][f"{WORDINGS.name}_recall@{k}"] = one
-    return found
-
-
-def _ways(one: Embeddings, wording: int, same: Identity) -> tuple[Queries, Queries]:
-    """Return the results of each caption, then of each image."""
-    alone = one.wording(wording)[1]
-    found = retrieve(alone.image[:, 0], alone.text, alone.text_pair, same)
-    return found.image, found.text
+        alone = {side: [model.wording(wording)[1] for model in several] for side, several in models.items()}
+        searched = _searches(alone, Identity(same.image[rows], same.text[starts[rows] + wording]))
+        queries = {side: [*parts, *searched[side]] for side, parts in queries.items()}
+        owners += [of_pair[rows]] * 2
+    return _describe(WORDINGS.name, queries, owners, confidence, against=against, names=RECALLS) if owners else {}

@@ -142,7 +142,7 @@ class Utility:
     def retrieval(self) -> dict[str, Any]:
         """Summarize retrieval among the test pairs (see `retrieval.measure` and `measure_wordings`)."""
         found = retrieval.measure(
-            {side: {k: one.test for k, one in enumerate(models)} for side, models in self.models.items()},
+            {side: [one.test for one in models] for side, models in self.models.items()},
             self.pairs.same,
             self.pairs.groups[self.pairs.test],
             self.statistics._replace(seed=derive_seed(self.statistics.seed, "retrieval")),
