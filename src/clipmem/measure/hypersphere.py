@@ -13,15 +13,12 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from clipmem.base.errors import require
-from clipmem.measure import Measure
 from clipmem.measure.over_seeds import describe, entry
 from clipmem.measure.retrieval import Identity
 from clipmem.models.passes import Embeddings
 from clipmem.stats.intervals import crossed_interval
 from clipmem.stats.similarity import normalize, pair_means
 
-ALIGNMENT = Measure("alignment_loss", "Squared distance of image and caption.", 0.0, 4.0, higher_is_better=False)
-UNIFORMITY = Measure("uniformity_loss", "How unevenly embeddings are spread.", -8.0, 0.0, higher_is_better=False)
 _CELLS = 1 << 24  # similarities held at a time: 128 MB
 
 
@@ -73,7 +70,7 @@ def measure(
     }
     for side, values in distances.items():
         base = None if against in ("", side) else [distances[against]]
-        metrics[side][ALIGNMENT.name] = describe([values], [groups], confidence, base)
+        metrics[side]["alignment_loss"] = describe([values], [groups], confidence, base)
     text_pair = next(iter(models.values()))[0].text_pair.numpy()
     for name, classes, of in (("image", same.image, groups), ("text", same.text, groups[text_pair])):
         rows = np.unique(classes, return_index=True)[1]
@@ -85,7 +82,7 @@ def measure(
         }
         for side, values in spread.items():
             base = None if against in ("", side) else spread[against]
-            metrics[side][f"{name}_{UNIFORMITY.name}"] = _uniformity(values, base, of[rows], confidence)
+            metrics[side][f"{name}_uniformity_loss"] = _uniformity(values, base, of[rows], confidence)
     return metrics
 
 

@@ -19,12 +19,9 @@ from jaxtyping import Bool, Float, Float64, Int
 
 from clipmem.base.errors import require
 from clipmem.base.random import generator
-from clipmem.measure import Measure
 from clipmem.measure.zero_shot import class_ranks
 from clipmem.stats.checks import check_same_length
 from clipmem.stats.similarity import normalize
-
-MEASURE = Measure("linear_probe", "A linear classifier on the frozen image embeddings.")
 
 _ITERATIONS = 1000
 _TOLERANCE, _CHOOSING = 1e-4, 1e-3  # of the final fit, and of those that choose C, which take a third of the time
@@ -41,12 +38,19 @@ class Probe(NamedTuple):
     converged: bool
 
 
-class Fitted(NamedTuple):
-    """A fitted classifier: its score function, the labels of its classes, and whether the fit converged."""
+class Classifier(NamedTuple):
+    """A fitted classifier, with scores W x + b (up to a constant per image), and whether the fit converged."""
 
-    scores: Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, "n c"]]
     classes: Int[np.ndarray, " c"]
+    weights: Float[np.ndarray, "c d"]
+    bias: Float[np.ndarray, " c"]
     converged: bool
+
+    def ranks(self, features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """Rank the class of each image by its score; a class that was not fitted comes after all others."""
+        column = np.minimum(np.searchsorted(self.classes, labels), len(self.classes) - 1)
+        column = np.where(self.classes[column] == labels, column, -1)
+        return class_ranks(features @ self.weights.T + self.bias, column)
 
 
 def fit(
@@ -56,19 +60,19 @@ def fit(
     warm: Any = None,
     *,
     tolerance: float = _TOLERANCE,
-) -> Fitted:
-    """Fit an L2 logistic regression, whose scores have one column per class in the order of labels.
+) -> Classifier:
+    """Fit an L2 logistic regression, whose classes are in the order of labels.
 
     It minimizes C Σ_i -log softmax(W x_i + b)_{y_i} + ½ ||W||² over W and b, b unpenalized; for two classes the binary
-    form, C Σ_i log(1 + exp(-y_i (w·x_i + b))) + ½ ||w||². Scores are W x + b, up to a constant per image. The estimator
-    `warm` starts from its last fit; the fit stops when the gradient of the mean loss is below `tolerance`.
+    form, C Σ_i log(1 + exp(-y_i (w·x_i + b))) + ½ ||w||². The estimator `warm` starts from its last fit; the fit stops
+    when the gradient of the mean loss is below `tolerance`.
     """
     from sklearn.exceptions import ConvergenceWarning  # slow to import
     from threadpoolctl import threadpool_limits  # after the libraries that it limits
 
     classes = np.unique(labels)
     if len(classes) == 1:  # refused by scikit-learn
-        return Fitted(_same_score, classes, True)
+        return Classifier(classes, np.zeros((1, features.shape[1])), np.zeros(1), True)
     model = (_estimator() if warm is None else warm).set_params(C=c, tol=tolerance)
     small = features.size * len(classes) < _WORTH_THREADS
     with warnings.catch_warnings(record=True) as caught, threadpool_limits(1 if small else None, user_api="blas"):
@@ -76,17 +80,11 @@ def fit(
         # many classes for the number of images are no sign of a regression problem
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         model.fit(features, labels)
-    coefficients, intercept = model.coef_.copy(), model.intercept_.copy()
-
-    def scores(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n c"]:
-        values = x @ coefficients.T + intercept
-        return np.hstack([-values, values]) if len(classes) == 2 else values
-
-    return Fitted(scores, classes, not any(issubclass(one.category, ConvergenceWarning) for one in caught))
-
-
-def _same_score(x: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, "n 1"]:
-    return np.zeros((len(x), 1))
+    # a warm estimator changes its arrays in place; of two classes it has the scores of the second
+    weights, bias = model.coef_.copy(), model.intercept_.copy()
+    if len(classes) == 2:
+        weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
+    return Classifier(classes, weights, bias, not any(issubclass(w.category, ConvergenceWarning) for w in caught))
 
 
 def _estimator() -> Any:
@@ -140,17 +138,11 @@ def linear_probe(
     )
     held = validation_part(groups, share, seed=seed)
     start = _estimator()
-    validation, chosen, converged = _choose(start, train[~held], labels[~held], train[held], labels[held], grid)
+    validation, best, converged = _choose(start, train[~held], labels[~held], train[held], labels[held], grid)
     scaling = _scaling(train)
     same = np.array_equal(np.unique(labels[~held]), np.unique(labels))
-    final = fit(scaling(train), labels, grid[chosen], warm=start if same else None)
-    ranks = class_ranks(final.scores(scaling(test)), _columns(final.classes, test_labels))
-    return Probe(ranks, grid[chosen], validation, converged and final.converged)
-
-
-def _columns(classes: Int[np.ndarray, " c"], labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    place = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
-    return np.where(classes[place] == labels, place, -1)
+    final = fit(scaling(train), labels, grid[best], warm=start if same else None)
+    return Probe(final.ranks(scaling(test), test_labels), grid[best], validation, converged and final.converged)
 
 
 def _choose(
@@ -166,12 +158,11 @@ def _choose(
     best: Any = None
     converged = True
     for c in grid:
-        found = fit(x, labels, c, warm=model, tolerance=_CHOOSING)
-        ranks = class_ranks(found.scores(held), _columns(found.classes, truth))
-        accuracies.append(float((ranks <= 1).mean()))
-        if accuracies[-1] > max(accuracies[:-1], default=-1.0) and len(found.classes) > 1:
+        classifier = fit(x, labels, c, warm=model, tolerance=_CHOOSING)
+        accuracies.append(float((classifier.ranks(held, truth) <= 1).mean()))
+        if accuracies[-1] > max(accuracies[:-1], default=-1.0) and len(classifier.classes) > 1:
             best = model.coef_.copy(), model.intercept_.copy()
-        converged = converged and found.converged
+        converged = converged and classifier.converged
     if best:
         model.coef_, model.intercept_ = best
     return accuracies, int(np.argmax(accuracies)), converged

@@ -17,12 +17,11 @@ from clipmem.base.random import derive_seed, generator
 from clipmem.base.tables import write_parquet
 from clipmem.measure import towers
 from clipmem.measure.sweep import TOWERS, Distances, Points, ViewSettings, members
-from clipmem.measure.units import CLASSMEM, LAYERMEM, UNITMEM, layer_table, sweep_model, tower_sslmem
+from clipmem.measure.units import layer_table, sweep_model, tower_sslmem
 from clipmem.models import passes
 from clipmem.models.protocol import DualEncoder
 from clipmem.stats.intervals import seed_interval
 
-MEASURES = (UNITMEM, CLASSMEM, LAYERMEM, towers.SHARE)
 SETTINGS_FILE = "localize/settings.json"
 TOWERS_SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("uid", "role"), pl.String),
@@ -89,13 +88,12 @@ def localize(
 
 
 def describe(points: Points, settings: LocalizeSettings) -> dict[str, Any]:
-    """Return the content of `settings.json`: points, views and measures."""
+    """Return the content of `settings.json`: points and views."""
     document = {
         "format": 1,
         "clipmem": __version__,
         **asdict(settings),
         "towers": settings.towers,
-        "measures": [measure._asdict() for measure in MEASURES],
         "points": len(sample_points(points, settings).uids),
         "points_sha256": json_sha256(list(sample_points(points, settings).uids)),
     }

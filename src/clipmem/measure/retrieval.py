@@ -24,14 +24,11 @@ from torch import Tensor
 from clipmem.base.errors import require, require_range
 from clipmem.base.hashing import image_part, same_words
 from clipmem.base.random import generator
-from clipmem.measure import Measure
 from clipmem.measure.over_seeds import Statistics, describe, entry, hits_of
 from clipmem.models.passes import Embeddings
 from clipmem.stats.intervals import Interval
 from clipmem.stats.similarity import caption_counts, normalize
 
-RECALL = Measure("retrieval", "Share of queries that find a right item among the first k; mean average precision.")
-MEDIAN_RANK = Measure("retrieval", "Median rank of a query's best right item.", 1.0, None, higher_is_better=False)
 WAYS = ("image_retrieval", "text_retrieval")  # what is searched
 KS = (1, 5, 10)
 RECALLS = tuple(f"recall@{k}" for k in KS)
@@ -360,11 +357,6 @@ def _median_interval(ranks: np.ndarray, groups: np.ndarray, statistics: Statisti
     return Interval(mean, float(low), float(high))
 
 
-WORDINGS = Measure(
-    "retrieval_wordings", "Share of queries that find a right item among the first k, over all wordings."
-)
-
-
 def measure_wordings(
     models: Mapping[str, Sequence[Embeddings]],
     same: Identity,
@@ -405,4 +397,6 @@ def measure_wordings(
         searched = _searches(alone, Identity(same.image[rows], same.text[starts[rows] + wording]))
         queries = {side: [*parts, *searched[side]] for side, parts in queries.items()}
         owners += [of_pair[rows]] * 2
-    return _describe(WORDINGS.name, queries, owners, confidence, against=against, names=RECALLS) if owners else {}
+    return (
+        _describe("retrieval_wordings", queries, owners, confidence, against=against, names=RECALLS) if owners else {}
+    )

@@ -36,15 +36,11 @@ from torch import Tensor
 
 from clipmem.base.errors import require
 from clipmem.base.random import generator
-from clipmem.measure import LocalMeasure
 from clipmem.models.passes import Embeddings
 from clipmem.stats.alignment import alignment, alignment_parts
 from clipmem.stats.intervals import crossed_mean
 from clipmem.stats.similarity import pair_means
 
-SHARE = LocalMeasure(
-    "image_share, text_share", "share of a tower", -6.0, 6.0, "the tower carries more of the pair's CLIPMem"
-)
 LEVELS = (0.1, 0.2, 0.4, 0.8)
 R2_LEAST, BIAS_MOST = 0.5, 0.25
 

@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Bool, Float64, Int
 
 from clipmem.base.errors import require_range
-from clipmem.measure import LocalMeasure
 from clipmem.measure.sweep import TOWERS, UNIT_KINDS, Block, Distances, Points, Site, ViewSettings, blocks
 from clipmem.models.protocol import DualEncoder
 from clipmem.stats.comparisons import holm, welch
@@ -37,9 +36,6 @@ UNITS_SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("unitmem", "unitmem_median", "classmem", "mu_max", "mu_rest", "median_error"), pl.Float64),
     **dict.fromkeys(("uid", "label"), pl.String),
 }
-
-UNITMEM = LocalMeasure("unitmem", "UnitMem", 0.0, 1.0, "one pair alone drives the unit")
-CLASSMEM = LocalMeasure("classmem", "ClassMem", 0.0, 1.0, "one class alone drives the unit")
 
 
 class UnitTracker:
@@ -152,9 +148,6 @@ LAYERS_SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("reference_unitmem_mean", "reference_unitmem_low", "reference_unitmem_high"), pl.Float64),
     **dict.fromkeys(("control_difference", "control_p", "control_p_holm"), pl.Float64),
 }
-LAYERMEM = LocalMeasure(
-    "layermem", "LayerMem", -2.0, 2.0, "the model that saw the input moves it less under augmentation"
-)
 
 _Scores = dict[Site | str, Float64[np.ndarray, "seed n"]]
 # groups of the columns, and the names of mean, low and high

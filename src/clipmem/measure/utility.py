@@ -16,18 +16,18 @@ from torch import Tensor
 from clipmem.base.errors import require, require_one_of
 from clipmem.base.random import derive_seed
 from clipmem.base.sections import EvaluateSection
-from clipmem.measure import hypersphere, linear_probe, retrieval, zero_shot
-from clipmem.measure.linear_probe import Probe
+from clipmem.measure import hypersphere, retrieval
+from clipmem.measure.linear_probe import Probe, linear_probe
 from clipmem.measure.over_seeds import Statistics, classification_entries
 from clipmem.measure.retrieval import Identity
-from clipmem.measure.zero_shot import Prompts, chance
+from clipmem.measure.zero_shot import Prompts, chance, class_embeddings, zero_shot_ranks
 from clipmem.models.passes import Embeddings, chosen
 
 FORMAT = 1
 FEATURES = "unit length, then mean 0 and standard deviation 1 of each coordinate over the fitted pairs"
 # prefix of the metrics → the classes
-ZERO_SHOT = {zero_shot.MEASURE.name: "label", f"{zero_shot.MEASURE.name}_concept": "concept"}
-PROBES = {linear_probe.MEASURE.name: "label", f"{linear_probe.MEASURE.name}_sublabel": "sublabel"}
+ZERO_SHOT = {"zero_shot": "label", "zero_shot_concept": "concept"}
+PROBES = {"linear_probe": "label", "linear_probe_sublabel": "sublabel"}
 
 
 class Classes(NamedTuple):
@@ -38,13 +38,22 @@ class Classes(NamedTuple):
     prompts: Prompts | None = None
 
 
+class Task(NamedTuple):
+    """A classification: its classes, the pairs it is tested on, its prompts, or else the pairs to train a probe on."""
+
+    classes: Classes
+    test: Bool[np.ndarray, " n"]
+    prompts: Prompts | None = None
+    train: Bool[np.ndarray, " n"] | None = None
+
+
 @dataclass(frozen=True)
 class TestPairs:
     """Test pairs of models and training pairs of probes, in the order of the embeddings.
 
     `classes` are those of the labels (`label`), the finer labels (`sublabel`, absent if the data have none) and the
     concepts (`concept`); `same` is the identity of the test pairs' images and captions, `wordings` that with all their
-    wordings, if they have more.
+    wordings, if they have more. `why` has the tasks that are not measured, with the reason.
     """
 
     __test__ = False  # not a test for pytest
@@ -57,36 +66,34 @@ class TestPairs:
     why: dict[str, str]
     wordings: Identity | None = None
 
-    def tasks(self, of: Mapping[str, str]) -> dict[str, Classes]:
-        """Return the classes of each of these tasks that is measured."""
-        return {task: self.classes[kind] for task, kind in of.items() if kind in self.classes and task not in self.why}
-
-    def tested(self, classes: Classes) -> Bool[np.ndarray, " n"]:
-        """Return the test pairs with a class."""
-        return self.test & (classes.labels >= 0)
-
-    def probed(self, classes: Classes) -> Bool[np.ndarray, " n"]:
-        """Return the test pairs of a probe."""
-        return self.tested(classes) & ~self.train
-
-    def trained(self, classes: Classes) -> Bool[np.ndarray, " n"]:
-        """Return the training pairs of a probe."""
-        return self.train & (classes.labels >= 0)
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The classifications that are measured: those by prompts, then the probes."""
+        tasks: dict[str, Task] = {}
+        for name, kind in {**ZERO_SHOT, **PROBES}.items():
+            if kind in self.classes and name not in self.why:
+                classes = self.classes[kind]
+                tested, trained = (pairs & (classes.labels >= 0) for pairs in (self.test, self.train))
+                if name in PROBES:
+                    tasks[name] = Task(classes, tested & ~trained, train=trained)
+                elif classes.prompts:
+                    tasks[name] = Task(classes, tested, classes.prompts)
+        return tasks
 
     @property
     def texts(self) -> list[str]:
         """The prompts that each model embeds."""
-        return [text for own in self.tasks(ZERO_SHOT).values() if own.prompts for text in own.prompts.texts]
+        return [text for task in self.tasks.values() if task.prompts for text in task.prompts.texts]
 
 
 @dataclass
 class Measured:
-    """Measurements of one model; it holds no embeddings of training pairs."""
+    """Measurements of one model: ranks of the true class by task, and probes; no embeddings of training pairs."""
 
     seed: int
     presentations: int | None
     test: Embeddings
-    zero_shot: dict[str, Float[np.ndarray, " n"]] = field(default_factory=dict[str, Any])
+    ranks: dict[str, Float[np.ndarray, " n"]] = field(default_factory=dict[str, Any])
     probes: dict[str, Probe] = field(default_factory=dict[str, Probe])
 
 
@@ -110,146 +117,114 @@ class Utility:
         presentations: int | None = None,
     ) -> None:
         """Measure one model; `prompts` are the embeddings of `pairs.texts`, None if there is none."""
-        pairs = self.pairs
-        got = f"{0 if prompts is None else len(prompts)} embeddings"
+        pairs, count = self.pairs, 0 if prompts is None else len(prompts)
         expected = f"those of the {len(pairs.texts)} prompts"
-        right = len(pairs.texts) == (0 if prompts is None else len(prompts))
-        require(right, "prompts", got, expected, "Embed `pairs.texts`.")
-        found = Measured(seed, presentations, only(embeddings, pairs.test))
-        image, start = embeddings.image[:, 0], 0
-        for task, own in pairs.tasks(ZERO_SHOT).items():
-            if prompts is None or own.prompts is None:
-                continue
-            end = start + len(own.prompts.texts)
-            of_prompt = torch.tensor(own.prompts.prompt_class)
-            classes, rows = zero_shot.class_embeddings(prompts[start:end], of_prompt, len(own.names)), pairs.tested(own)
-            found.zero_shot[task] = zero_shot.zero_shot_ranks(image[torch.from_numpy(rows)], classes, own.labels[rows])
-            start = end
-        for task, own in pairs.tasks(PROBES).items():
-            train, test = pairs.trained(own), pairs.probed(own)
-            found.probes[task] = linear_probe.linear_probe(
-                image[torch.from_numpy(train)].numpy(),
-                own.labels[train],
-                pairs.groups[train],
-                image[torch.from_numpy(test)].numpy(),
-                own.labels[test],
-                grid=self.settings.probe_c,
-                share=self.settings.probe_validation,
-                seed=derive_seed(self.statistics.seed, "probe"),
-            )
-        self.models.setdefault(side, []).append(found)
+        require(count == len(pairs.texts), "prompts", f"{count} embeddings", expected, "Embed `pairs.texts`.")
+        model, start = Measured(seed, presentations, only(embeddings, pairs.test)), 0
+        for name, task in pairs.tasks.items():
+            labels = task.classes.labels
+            image, test = embeddings.image[:, 0], embeddings.image[torch.from_numpy(task.test), 0]
+            if task.prompts and prompts is not None:
+                of_class = torch.tensor(task.prompts.prompt_class)
+                classes = class_embeddings(prompts[start : start + len(of_class)], of_class, len(task.classes.names))
+                model.ranks[name] = zero_shot_ranks(test, classes, labels[task.test])
+                start += len(of_class)
+            elif task.train is not None:
+                model.probes[name] = linear_probe(
+                    image[torch.from_numpy(task.train)].numpy(),
+                    labels[task.train],
+                    pairs.groups[task.train],
+                    test.numpy(),
+                    labels[task.test],
+                    grid=self.settings.probe_c,
+                    share=self.settings.probe_validation,
+                    seed=derive_seed(self.statistics.seed, "probe"),
+                )
+                model.ranks[name] = model.probes[name].ranks
+        self.models.setdefault(side, []).append(model)
+
+    @property
+    def _tested(self) -> dict[str, list[Embeddings]]:
+        """The embeddings of the test pairs under the models of each side."""
+        return {side: [model.test for model in models] for side, models in self.models.items()}
 
     def retrieval(self) -> dict[str, Any]:
         """Summarize retrieval among the test pairs (see `retrieval.measure` and `measure_wordings`)."""
-        found = retrieval.measure(
-            {side: [one.test for one in models] for side, models in self.models.items()},
-            self.pairs.same,
-            self.pairs.groups[self.pairs.test],
-            self.statistics._replace(seed=derive_seed(self.statistics.seed, "retrieval")),
-            against=self.against,
-        )
-        for name, more in self._over_wordings().items():
-            found[name] |= more
-        return found
+        pairs, groups = self.pairs, self.pairs.groups[self.pairs.test]
+        statistics = self.statistics._replace(seed=derive_seed(self.statistics.seed, "retrieval"))
+        summary = retrieval.measure(self._tested, pairs.same, groups, statistics, against=self.against)
+        if self.settings.wordings > 1:
+            same, how = pairs.wordings or pairs.same, (self.settings.wordings, statistics.confidence)
+            over = retrieval.measure_wordings(self._tested, same, groups, *how, against=self.against)
+            for name, metrics in over.items():
+                summary[name] |= metrics
+        return summary
 
-    def _over_wordings(self) -> dict[str, Any]:
-        if self.settings.wordings < 2:
-            return {}
-        models = {side: [one.test for one in own] for side, own in self.models.items()}
-        groups, level = self.pairs.groups[self.pairs.test], self.statistics.confidence
-        same = self.pairs.wordings or self.pairs.same
-        return retrieval.measure_wordings(models, same, groups, self.settings.wordings, level, against=self.against)
-
-    def document(self, found: dict[str, Any] | None) -> dict[str, Any]:
-        """Return the content of `evaluate/utility.json`; `found` is what `retrieval` returned; None if skipped."""
-        pairs = self.pairs
-        zero_shots, probes = pairs.tasks(ZERO_SHOT), pairs.tasks(PROBES)
+    def document(self, retrieval: dict[str, Any] | None) -> dict[str, Any]:
+        """Return the content of `evaluate/utility.json`, with what `retrieval` returned; None if skipped."""
+        pairs, confidence, tasks = self.pairs, self.statistics.confidence, self.pairs.tasks
         metrics: dict[str, dict[str, Any]] = {side: {} for side in self.models}
-        for side, models in self.models.items():
-            for task, own in zero_shots.items():
-                base = None if self.against in ("", side) else self.models[self.against][0].zero_shot[task]
-                ranks = [one.zero_shot[task] for one in models]
-                metrics[side] |= self._classification(task, ranks, own, pairs.tested(own), base)
-            for task, own in probes.items():
-                ranks = [one.probes[task].ranks for one in models]
-                metrics[side] |= self._classification(task, ranks, own, pairs.probed(own))
-        by_chance = {
-            f"{task}_{name}": value
-            for task, own in {**zero_shots, **probes}.items()
-            for name, value in chance(len(own.names)).items()
-        }
-        if found:
-            geometry = hypersphere.measure(
-                {side: [one.test for one in models] for side, models in self.models.items()},
-                pairs.same,
-                pairs.groups[pairs.test],
-                self.statistics.confidence,
-                against=self.against,
-            )
-            metrics = {side: {**own, **found[side], **geometry[side]} for side, own in metrics.items()}
-            by_chance |= found["chance"]
-        label, concept, finer = (pairs.classes.get(kind) for kind in ("label", "concept", "sublabel"))
-        prompts = next((own.prompts for own in (label, concept) if own and own.prompts), None)
+        by_chance: dict[str, float] = {}
+        for name, task in tasks.items():
+            count, labels, groups = len(task.classes.names), task.classes.labels[task.test], pairs.groups[task.test]
+            by_chance |= {f"{name}_{metric}": value for metric, value in chance(count).items()}
+            ranks = {side: np.stack([model.ranks[name] for model in models]) for side, models in self.models.items()}
+            for side, values in ranks.items():
+                base = None if self.against in ("", side) else ranks[self.against]
+                entries = classification_entries(values, labels, groups, count, confidence, base)
+                metrics[side] |= {f"{name}_{metric}": entry for metric, entry in entries.items()}
+        if retrieval:
+            groups = pairs.groups[pairs.test]
+            geometry = hypersphere.measure(self._tested, pairs.same, groups, confidence, against=self.against)
+            metrics = {side: {**entries, **retrieval[side], **geometry[side]} for side, entries in metrics.items()}
+            by_chance |= retrieval["chance"]
+        none = Classes([], np.full(len(pairs.test), -1))
+        label, concept, finer = (pairs.classes.get(kind, none) for kind in ("label", "concept", "sublabel"))
+        tested, trained = pairs.test & (label.labels >= 0), pairs.train & (label.labels >= 0)
+        prompts = label.prompts or concept.prompts
         return {
             "format": FORMAT,
-            "confidence": self.statistics.confidence,
+            "confidence": confidence,
             "draws": self.statistics.draws,
-            "seeds": {side: [one.seed for one in models] for side, models in self.models.items()},
-            "presentations": {side: [one.presentations for one in models] for side, models in self.models.items()},
+            "seeds": {side: [model.seed for model in models] for side, models in self.models.items()},
+            "presentations": {side: [model.presentations for model in models] for side, models in self.models.items()},
             "n": {
                 "test": int(pairs.test.sum()),
-                "labeled": int(pairs.tested(label).sum()) if label else 0,
-                "captions": found["captions"] if found else None,
-                "probe_train": int(pairs.trained(label).sum()) if label else 0,
-                "probe_test": int(pairs.probed(label).sum()) if label else 0,
-                "classes": len(label.names) if label else 0,
-                "classes_in_test": len(np.unique(label.labels[pairs.tested(label)])) if label else 0,
-                "concepts": len(concept.names) if concept else 0,
-                "with_concept": int(pairs.tested(concept).sum()) if concept else 0,
-                "sublabels": len(finer.names) if finer else 0,
+                "labeled": int(tested.sum()),
+                "captions": retrieval["captions"] if retrieval else None,
+                "probe_train": int(trained.sum()),
+                "probe_test": int((tested & ~trained).sum()),
+                "classes": len(label.names),
+                "classes_in_test": len(np.unique(label.labels[tested])),
+                "concepts": len(concept.names),
+                "with_concept": int((pairs.test & (concept.labels >= 0)).sum()),
+                "sublabels": len(finer.names),
             },
             "metrics": metrics,
             "chance": by_chance,
             "skipped": pairs.why,
-            "classes": label.names if label else [],
+            "classes": label.names,
             "templates": prompts.templates if prompts else [],
             "prompts": len(pairs.texts),
-            **{key: self._probe(task, probes) for key, task in zip(("probe", "probe_sublabel"), PROBES, strict=True)},
+            "probe": self._probe("linear_probe"),
+            "probe_sublabel": self._probe("linear_probe_sublabel"),
         }
 
-    def _classification(
-        self,
-        task: str,
-        ranks: Sequence[Any],
-        classes: Classes,
-        where: Bool[np.ndarray, " n"],
-        base: Float[np.ndarray, " n"] | None = None,
-    ) -> dict[str, Any]:
-        found = classification_entries(
-            np.stack(ranks),
-            classes.labels[where],
-            self.pairs.groups[where],
-            len(classes.names),
-            self.statistics.confidence,
-            None if base is None else base[None],
-        )
-        return {f"{task}_{name}": value for name, value in found.items()}
-
-    def _probe(self, task: str, measured: Mapping[str, Classes]) -> dict[str, Any] | None:
-        if task not in measured:
+    def _probe(self, name: str) -> dict[str, Any] | None:
+        """Describe the fits of a probe; None if it is not measured."""
+        task = self.pairs.tasks.get(name)
+        if task is None or task.train is None:
             return None
-        own = measured[task]
-        train, test = own.labels[self.pairs.trained(own)], own.labels[self.pairs.probed(own)]
-        commonest = int(np.bincount(train).argmax())
-        probes = {side: [one.probes[task] for one in models] for side, models in self.models.items()}
+        train, test = task.classes.labels[task.train], task.classes.labels[task.test]
+        probes = {side: [model.probes[name] for model in models] for side, models in self.models.items()}
         return {
             "features": FEATURES,
             "grid": [*self.settings.probe_c],
             "validation": self.settings.probe_validation,
-            "c": {side: [probe.c for probe in own] for side, own in probes.items()},
-            "converged": all(probe.converged for own in probes.values() for probe in own),
+            "c": {side: [probe.c for probe in fits] for side, fits in probes.items()},
+            "converged": all(probe.converged for fits in probes.values() for probe in fits),
             "test_of_unseen_classes": int((~np.isin(test, train)).sum()),
-            "commonest_class_acc1": float((test == commonest).mean()),
+            "commonest_class_acc1": float((test == np.bincount(train).argmax()).mean()),
         }
 
 

@@ -20,12 +20,10 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from clipmem.base.errors import InputError, did_you_mean, require, require_range, shorten
+from clipmem.base.paths import reading
 from clipmem.data.user_tables import read_table
-from clipmem.measure import Measure
 from clipmem.stats.checks import check_not_empty, check_same_length
 from clipmem.stats.similarity import normalize
-
-MEASURE = Measure("zero_shot", "Zero-shot classification by the names of the classes.")
 
 
 def class_embeddings(
@@ -165,43 +163,40 @@ def check_templates(templates: Sequence[Any], where: str) -> list[str]:
 def read_templates(path: Path) -> list[str]:
     """Read templates from a JSON list, or from the lines of any other file."""
     where = f"templates {path}"
-    text = _read(path, where, "one template per line, or a JSON list")
-    found: Any = _json(text, where) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
-    require(isinstance(found, list), where, shorten(found), "a list of texts", f"As in [{_EXAMPLE!r}].")
-    return check_templates(found, where)
+    templates = _read(path, where, "one template per line, or a JSON list")
+    if path.suffix != ".json":
+        templates = [line for line in templates.splitlines() if line.strip()]
+    require(isinstance(templates, list), where, shorten(templates), "a list of texts", f"As in [{_EXAMPLE!r}].")
+    return check_templates(templates, where)
 
 
 def read_classnames(path: Path) -> dict[str, list[str]]:
     """Read class names by label, from JSON or CSV."""
     where = f"{_NAMES} {path}"
     if path.suffix.lower() == ".csv":
-        found: Any = {}
+        names: Any = {}
         for label, name in read_table(path, _NAMES, ("label", "name")).fill_null("").iter_rows():
-            found.setdefault(label, []).append(name)
+            names.setdefault(label, []).append(name)
     else:
-        found = _json(_read(path, where, "a JSON object, or CSV with the columns label and name"), where)
-    usable = isinstance(found, dict) and bool(found)
+        names = _read(path, where, "a JSON object, or CSV with the columns label and name", is_json=True)
+    usable = isinstance(names, dict) and bool(names)
     hint = 'As in {"n01440764": "tench"}.'
-    require(usable, where, shorten(found), "an object: label -> name, or names", hint)
-    names = {label: [own] if isinstance(own, str) else own for label, own in found.items()}
-    for label, own in names.items():
-        named = isinstance(own, list) and own and all(isinstance(name, str) and name.strip() for name in own)
-        got = f"{shorten(own)} for label {shorten(label)}"
+    require(usable, where, shorten(names), "an object: label -> name, or names", hint)
+    lists = {label: [name] if isinstance(name, str) else name for label, name in names.items()}
+    for label, several in lists.items():
+        named = (
+            isinstance(several, list) and several and all(isinstance(name, str) and name.strip() for name in several)
+        )
+        got = f"{shorten(several)} for label {shorten(label)}"
         require(named, where, got, "a name, or a list of names", "Name every class.")
-    return names
+    return lists
 
 
-def _read(path: Path, where: str, expected: str) -> str:
+def _read(path: Path, where: str, expected: str, *, is_json: bool = False) -> Any:
+    """Read a text, or a JSON document if it must be one or has that extension."""
+    with reading(where, expected=expected):
+        text = path.read_text(encoding="utf-8")
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        got = f"an unreadable file ({shorten(str(error))})" if path.is_file() else "no such file"
-        hint = "Check the path: relative paths start at the working directory."
-        raise InputError(where, got=got, expected=expected, hint=hint) from error
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
+        return json.loads(text) if is_json or path.suffix == ".json" else text
     except ValueError as error:
         raise InputError(where, got=f"text that is not JSON ({error})", hint="Correct the file.") from error
