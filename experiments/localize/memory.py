@@ -22,8 +22,10 @@ from torch import nn
 from clipmem.base.machine import peak_memory
 from clipmem.base.sections import DataSection
 from clipmem.data.cache import build_cache, open_cache
+from clipmem.data.decoding import Geometry
+from clipmem.data.pairs import Pairs
 from clipmem.data.sources import open_source
-from clipmem.measure.sweep import Points, ViewSettings
+from clipmem.measure.sweep import ViewSettings
 from clipmem.measure.units import sweep_model
 from clipmem.models import openclip
 
@@ -42,27 +44,19 @@ def peak() -> float:
     return (peak_memory(since_reset=True) or 0) / MIB  # not of the process that started this one
 
 
-def emoji_points(cache: Path, pairs: int, size: int) -> Points:
+def emoji_pairs(cache: Path, pairs: int, size: int) -> Pairs:
     """Return the first pairs of the shipped data, decoded at the model's size."""
     source = open_source(DataSection())  # pyright: ignore[reportCallIssue]
     table = source.pairs().head(pairs)
     build_cache(cache, table["image"].to_list(), source.read, size=size)
-    return Points(
-        uids=table["uid"].to_list(),
-        roles=["candidate"] * table.height,
-        groups=table["group"].to_list(),
-        labels=table["label"].to_list(),
-        pixels=open_cache(cache),
-        rows=table.with_row_index()["index"].cast(int).to_numpy(),
-        captions=table["captions"].to_list(),
-    )
+    return Pairs("emoji", table.with_row_index("row"), pixels={Geometry(size): open_cache(cache)})
 
 
 def measure(name: str, pairs: int, views: int) -> dict[str, object]:
     """Localize units over the pairs and return time and memory."""
     with tempfile.TemporaryDirectory() as folder:
         size = openclip.model_config(name)["vision_cfg"]["image_size"]
-        points = emoji_points(Path(folder) / "pixels.npy", pairs, size)
+        decoded = emoji_pairs(Path(folder) / "pixels.npy", pairs, size)
         encoder = openclip.create(name, seed=0)
         images = 0
 
@@ -79,8 +73,8 @@ def measure(name: str, pairs: int, views: int) -> dict[str, object]:
             print(f"{done['pairs']} of {2 * pairs} pairs, {peak() - loaded:.0f} MiB", file=sys.stderr, flush=True)
 
         started = time.monotonic()
-        settings = ViewSettings(image_views=views, text_views=views)
-        units, _ = sweep_model(encoder, points, settings, chosen=None, progress=progress)
+        settings = ViewSettings(views=views)
+        units, _ = sweep_model(encoder, decoded, settings, chosen=None, progress=progress)
         seconds = time.monotonic() - started
     return {
         "model": name,

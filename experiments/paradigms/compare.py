@@ -15,6 +15,7 @@ import html
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,7 @@ from clipmem.base.random import derive_seed
 from clipmem.data.cache import open_cache
 from clipmem.data.views import as_float, normalize_pixels
 from clipmem.functional import paired_test
-from clipmem.measure.localize import sample_points
-from clipmem.measure.sweep import members
+from clipmem.measure.localize import sample_pairs
 from clipmem.measure.units import sweep_model
 from clipmem.models import openclip
 from clipmem.report.curves import compare_curves, curves_of, title_of
@@ -36,7 +36,7 @@ from clipmem.report.figures import standalone
 from clipmem.report.formats import interval, p_value, signed
 from clipmem.report.sections.side_by_side import compared, side_by_side_figure
 from clipmem.report.templating import environment
-from clipmem.study.localizing import points_of, settings_of
+from clipmem.study.localizing import localized_pairs, settings_of
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.objectives import class_head
 
@@ -83,9 +83,9 @@ def collect(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 def curve_of_untrained(study: RunFolder, encoder: openclip.OpenClipEncoder, seed: int) -> pl.DataFrame:
     """Return UnitMem of a tower at its initial weights, over the same images and views."""
     settings = settings_of(study.recipe())
-    points = sample_points(points_of(PlannedStudy(study.path)), settings)
-    points = points.take(np.flatnonzero(members(points, "candidate")))
-    units, _ = sweep_model(encoder, points, settings.views, chosen=None, side="f", seed=seed, towers=["image"])
+    sample = sample_pairs(localized_pairs(PlannedStudy(study.path)), settings)
+    candidates = replace(sample, table=sample.table.filter(role="candidate"))
+    units, _ = sweep_model(encoder, candidates, settings.views, chosen=None, side="f", seed=seed, towers=["image"])
     return curves_of(units, run="untrained", objective="none")
 
 

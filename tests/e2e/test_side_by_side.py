@@ -69,7 +69,7 @@ def test_all_three_are_localized_over_the_same_pairs_and_views(runs):
     for name in ("views", "points_sha256", "unit_role"):
         assert found[0][name] == found[1][name] == found[2][name]
     views = found[2]["views"]  # not those that SimCLR was trained with
-    assert (views["crop_scale"], views["flip"], views["image_views"]) == ([0.9, 1.0], 0.0, 2)
+    assert (views["crop_scale"], views["flip"], views["views"]) == ([0.9, 1.0], 0.0, 2)
 
 
 def test_side_by_side_writes_the_curves_and_the_answer_into_the_page(copied):
@@ -147,7 +147,7 @@ def test_runs_that_do_not_compare_are_refused(copied):
     localize_run(other, pairs=6)
     refused(copied, "different pairs of UnitMem", r"\w{16}")
     localize_run(other, views=3)
-    refused(copied, "different views", r"\{'image_views': 3, 'text_views': 3\}")
+    refused(copied, "different views", r"\{'views': 3\}")
     (other / "stages" / "localize.json").unlink()
     refused(copied, "run folder ROOT/supervised", "a run that is not localized")
     shutil.copytree(copied / "clip", copied / "more" / "clip")

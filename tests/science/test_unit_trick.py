@@ -5,15 +5,17 @@ import polars as pl
 import pytest
 import torch
 
-from clipmem.data.decoding import decode
+from clipmem.data.decoding import Geometry, decode
+from clipmem.data.pairs import Pairs
 from clipmem.data.views import as_float, normalize_pixels
-from clipmem.measure.sweep import Points, ViewSettings, pool, token_mask
+from clipmem.measure.sweep import ViewSettings, pool, token_mask
 from clipmem.measure.units import sweep_model
 from clipmem.models import openclip
 from clipmem.testing.tiny import encoded_image
 
 N, PAIR = 40, 17
-VIEWS = ViewSettings(image_views=4, text_views=4, batch_size=20)
+VIEWS = ViewSettings(views=4, batch_size=20)
+SQUARE = Geometry(32)
 WORDS = (
     *("red", "green", "blue", "old", "new", "big", "small", "cat", "dog", "house"),
     *("tree", "car", "boat", "ship", "bird", "fish", "hand", "foot", "sun", "moon"),
@@ -22,15 +24,14 @@ WORDS = (
 
 def points():
     rng = np.random.default_rng(0)
-    return Points(
-        uids=[f"{(k + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}" for k in range(N)],
-        roles=["candidate"] * N,
-        groups=[str(k) for k in range(N)],
-        labels=[""] * N,
-        pixels=np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(N)]),
-        rows=np.arange(N),
-        captions=[[" ".join(rng.choice(WORDS, size=5, replace=False))] for _ in range(N)],
-    )
+    columns = {
+        "uid": [f"{(k + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}" for k in range(N)],
+        "label": [""] * N,
+        "row": np.arange(N),
+        "captions": [[" ".join(rng.choice(WORDS, size=5, replace=False))] for _ in range(N)],
+    }
+    pixels = np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(N)])
+    return Pairs("test", pl.DataFrame(columns), pixels={SQUARE: pixels})
 
 
 def fine_tune(encoder, pts, tower, unit):
@@ -43,7 +44,7 @@ def fine_tune(encoder, pts, tower, unit):
         tokens = encoder.tokenize([own[0] for own in pts.captions])
         mask = token_mask(tokens)
     handle = block.mlp.gelu.register_forward_hook(lambda module, inputs, output: seen.update(out=output))
-    pixels = normalize_pixels(as_float(torch.from_numpy(pts.pixels)), encoder.mean, encoder.std)
+    pixels = normalize_pixels(as_float(torch.from_numpy(pts.pixels[SQUARE])), encoder.mean, encoder.std)
     length = float(weight[unit].detach().norm())
     for _ in range(80):
         encoder.encode_image(pixels) if tower == "image" else encoder.encode_text(tokens)

@@ -8,7 +8,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.functional import crossed_mean
 from clipmem.measure import hypersphere, retrieval
-from clipmem.measure.over_seeds import Statistics, changed, classification_entries
+from clipmem.measure.over_seeds import Statistics, classification_entries, describe
 from clipmem.measure.retrieval import Identity
 from clipmem.models.passes import Embeddings
 
@@ -36,7 +36,7 @@ def test_a_model_compared_with_itself_has_not_changed():
     found = classification_entries(BASE, LABELS, GROUPS, CLASSES, 0.9, BASE)
     for entry in found.values():
         assert [entry["change"][key] for key in ("mean", "low", "high")] == [0, 0, 0]
-    assert changed(BASE, None, GROUPS, 0.9) == {}
+    assert "change" not in describe([BASE], [GROUPS], 0.9)
 
 
 def embeddings(seed):
@@ -47,7 +47,7 @@ def embeddings(seed):
 
 
 def test_the_change_of_retrieval_is_taken_query_by_query():
-    models = {"base": {0: embeddings(9)}, "f": {k: embeddings(k) for k in range(SEEDS)}}
+    models = {"base": [embeddings(9)], "f": [embeddings(k) for k in range(SEEDS)]}
     owner, statistics = models["base"][0].text_pair.numpy(), Statistics(0.9, 200, 0)
     same = Identity(np.arange(N), np.arange(len(owner)))
     found = retrieval.measure(models, same, GROUPS, statistics, against="base")
@@ -57,7 +57,7 @@ def test_the_change_of_retrieval_is_taken_query_by_query():
         assert {key: value for key, value in entry.items() if key != "change"} == plain["f"][name]
         assert entry["change"]["mean"] == pytest.approx(plain["f"][name]["mean"] - plain["base"][name]["mean"])
         assert (entry["change"]["low"] is None) == name.endswith("median_rank")
-    ranks = [retrieval.retrieve(one.image[:, 0], one.text, one.text_pair) for one in models["f"].values()]
+    ranks = [retrieval.retrieve(one.image[:, 0], one.text, one.text_pair) for one in models["f"]]
     base = retrieval.retrieve(models["base"][0].image[:, 0], models["base"][0].text, models["base"][0].text_pair)
     hits = np.array([(one.image.rank <= 5) - 1.0 * (base.image.rank <= 5) for one in ranks])
     expected = crossed_mean(hits, GROUPS[owner], confidence=0.9)._asdict()

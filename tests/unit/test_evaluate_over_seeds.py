@@ -8,7 +8,7 @@ from scipy import stats
 
 from clipmem.base.errors import InputError
 from clipmem.functional import crossed_mean
-from clipmem.measure.over_seeds import class_mean, classification_entries, mean_of_means, rate
+from clipmem.measure.over_seeds import class_mean, classification_entries, mean_of_means
 from clipmem.measure.zero_shot import classification_metrics
 
 raw = inspect.unwrap(class_mean)
@@ -64,7 +64,8 @@ def test_the_order_of_pairs_is_of_no_account():
 def test_rates_stay_within_0_and_1():
     hits = np.ones((1, 20))
     hits[0, 0] = 0.0
-    found, whole = rate(hits, np.arange(20), 0.95), crossed_mean(hits, np.arange(20))
+    found = mean_of_means([hits], [np.arange(20)], 0.95, share=True)
+    whole = crossed_mean(hits, np.arange(20))
     assert (found.mean, found.low, found.high) == (whole.mean, whole.low, 1.0)
     assert whole.high > 1
 
@@ -76,7 +77,7 @@ def test_a_share_at_an_end_has_the_interval_of_as_many_trials_as_groups(hit, see
     labels[:30] = 0  # 35 pairs of one class, 5 of the other: as sure as 17 of equal weight
     ranks = np.where(hits == 1, 1.0, 2.0)
     found = [
-        rate(hits, groups, 0.95),
+        mean_of_means([hits], [groups], 0.95, share=True),
         mean_of_means([hits, hits], [groups, groups], 0.95, share=True),
         mean_of_means([hits, hits[:, :20]], [groups, groups[:20]], 0.9, share=True),
     ]

@@ -72,7 +72,7 @@ def test_every_number_is_that_of_its_model_alone():
     label, concept, finer = (tested.classes[kind] for kind in ("label", "concept", "sublabel"))
     assert found["seeds"] == {"f": [0, 1], "g": [0, 1]}
     assert found["presentations"] == {"f": [100, 101], "g": [100, 101]}
-    where, m = tested.tested(label), len(PROMPTS.texts)
+    where, m = tested.test & (label.labels >= 0), len(PROMPTS.texts)
     assert found["n"] == {
         "test": 20, "labeled": 19, "captions": 40, "probe_train": 29, "probe_test": 19, "classes": 6,
         "classes_in_test": len(set(label.labels[where])), "concepts": 12, "with_concept": 19, "sublabels": 12,
@@ -91,7 +91,7 @@ def test_every_number_is_that_of_its_model_alone():
                 ("linear_probe", "probe", label),
                 ("linear_probe_sublabel", "probe_sublabel", finer),
             ):
-                train = tested.trained(own)
+                train = tested.train & (own.labels >= 0)
                 probe = linear_probe(
                     image.numpy()[train],
                     own.labels[train],
@@ -105,7 +105,7 @@ def test_every_number_is_that_of_its_model_alone():
                     assert metrics[f"{task}_{name}"]["by_seed"][k] == value
             test = only(embeddings, tested.test)
             groups = tested.groups[tested.test]
-            alone = retrieval.measure({"x": {0: test}}, tested.same, groups, Statistics(0.9, 1, 0))["x"]
+            alone = retrieval.measure({"x": [test]}, tested.same, groups, Statistics(0.9, 1, 0))["x"]
             alone |= hypersphere.measure({"x": [test]}, tested.same, groups, 0.9)["x"]
             assert len(alone) == 14 + 3
             for name, value in alone.items():
@@ -116,14 +116,14 @@ def test_every_number_is_that_of_its_model_alone():
             assert entry["mean"] == pytest.approx(np.mean(entry["by_seed"]))
             assert entry["low"] <= entry["mean"] <= entry["high"]
     assert [found["chance"][f"{task}_acc1"] for task in ("zero_shot_concept", "linear_probe_sublabel")] == [1 / 12] * 2
-    commonest = np.bincount(label.labels[tested.trained(label)]).argmax()
+    commonest = np.bincount(label.labels[tested.train & (label.labels >= 0)]).argmax()
     assert found["probe"]["commonest_class_acc1"] == (label.labels[where] == commonest).mean()
 
 
 def test_the_second_view_and_the_other_pairs_tell_nothing():
     tested = pairs()
     utility, other = measured(tested), Utility(tested, EvaluateSection(), STATISTICS)
-    idle = torch.from_numpy(~tested.test & ~tested.trained(tested.classes["label"]))
+    idle = torch.from_numpy(~tested.test & ~(tested.train & (tested.classes["label"].labels >= 0)))
     for seed in (0, 1):
         for side in ("f", "g"):
             embeddings, prompts = model(seed + 10 * (side == "g"), tested)

@@ -38,8 +38,8 @@ r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
 
     >>> from clipmem.measure.linear_probe import *
     >>> fitted = fit(np.array([[-1.0], [1.0]]), np.array([3, 7]), 1.0)
-    >>> fitted.scores(np.array([[2.0]])).argmax(axis=1).tolist()
-    [1]
+    >>> fitted.ranks(np.array([[2.0]]), np.array([7])).tolist()
+    [1.0]
     >>> part = validation_part(np.array([4, 4, 5, 5]), 0.5, seed=0)
     >>> part.tolist() in ([True, True, False, False], [False, False, True, True])
     True

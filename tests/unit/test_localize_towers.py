@@ -1,20 +1,21 @@
 """The tower swap: loops, exact sums, planted towers (text or image alone), and when it must call itself unreliable."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests.unit.test_localize_units import points
+from tests.unit.test_localize_units import SQUARE, points
 
 from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.views import as_float, normalize_pixels
 from clipmem.measure import towers
-from clipmem.measure.localize import TOWERS_SCHEMA, LocalizeSettings, localize, sample_points, work
-from clipmem.measure.sweep import Points, ViewSettings
+from clipmem.measure.localize import TOWERS_SCHEMA, LocalizeSettings, localize, sample_pairs, work
+from clipmem.measure.sweep import ViewSettings
 from clipmem.models import openclip, passes
 from clipmem.models.passes import Embeddings
 
@@ -92,15 +93,20 @@ SMALL_ROLES = [role for role, size in SMALL.items() for _ in range(size)]
 
 
 def small_means(encoder, pts):
-    made = passes.embed(encoder, pts.pixels, pts.rows, pts.captions, pts.uids, EmbedSection(), TrainSection())
-    return towers.means_of(made)
+    return towers.means_of(embed(encoder, pts))
+
+
+def embed(encoder, pts):
+    pixels, uids = pts.pixels[SQUARE], pts.uids.to_list()
+    return passes.embed(encoder, pixels, np.arange(len(pts)), pts.captions, uids, EmbedSection(), TrainSection())
 
 
 def small_points():
     pts = points(len(SMALL_ROLES))
     rng = np.random.default_rng(1)
     captions = [[" ".join(rng.choice(WORDS, size=4, replace=False))] for _ in SMALL_ROLES]
-    return Points(pts.uids, SMALL_ROLES, pts.groups, pts.labels, pts.pixels, pts.rows, captions)
+    columns = {"role": pl.Series(SMALL_ROLES), "captions": pl.Series(captions)}
+    return replace(pts, table=pts.table.with_columns(**columns))
 
 
 def fit(encoder, pts, rows, tower, steps, seed=0):
@@ -114,7 +120,7 @@ def fit(encoder, pts, rows, tower, steps, seed=0):
     ]
     optimizer = torch.optim.Adam(trained, lr=3e-3)
     tokens = encoder.tokenize([pts.captions[row][0] for row in rows])
-    pixels = normalize_pixels(as_float(torch.from_numpy(pts.pixels[rows])), encoder.mean, encoder.std)
+    pixels = normalize_pixels(as_float(torch.from_numpy(pts.pixels[SQUARE][rows])), encoder.mean, encoder.std)
     for _ in range(steps):
         image, text = (
             torch.nn.functional.normalize(e, dim=1) for e in (encoder.encode_image(pixels), encoder.encode_text(tokens))
@@ -314,15 +320,13 @@ def test_an_embedding_of_length_0_falls_by_0_and_moves_no_other():
 def test_localize_writes_its_tables(tmp_path):
     pts = points(40)
     roles = ["shared"] * 16 + ["candidate"] * 8 + ["independent"] * 8 + ["external"] * 8
-    pts = Points(pts.uids, roles, pts.groups, pts.labels, pts.pixels, pts.rows, pts.captions)
+    pts = replace(pts, table=pts.table.with_columns(role=pl.Series(roles)))
     folder = RunFolder(tmp_path)
     keys = [(side, seed) for side in "fg" for seed in (0, 3)]
     models = {(side, seed): openclip.create("clipmem-micro", seed=10 * (side == "g") + seed) for side, seed in keys}
     for (side, seed), encoder in models.items():
-        own = passes.embed(encoder, pts.pixels, pts.rows, pts.captions, pts.uids, EmbedSection(), TrainSection())
-        assert isinstance(own, Embeddings)
-        passes.save(own, folder.embedding_dir(side, seed))
-    settings = LocalizeSettings(views=ViewSettings(image_views=2, text_views=2), pairs_per_role=6)
+        passes.save(embed(encoder, pts), folder.embedding_dir(side, seed))
+    settings = LocalizeSettings(views=ViewSettings(views=2), pairs_per_role=6)
     done = []
     load = lambda side, seed: models[side, seed]  # noqa: E731
     files = localize(folder, pts, [0, 3], load, settings, progress=done.append)
@@ -336,10 +340,10 @@ def test_localize_writes_its_tables(tmp_path):
     assert set(units["uid"].drop_nulls()) <= candidates
     assert layers.filter(pl.col("role") == "candidate")["n"].max() == 6
     assert shares.schema == TOWERS_SCHEMA
-    assert shares["uid"].to_list() == pts.uids
+    assert shares["uid"].to_list() == pts.uids.to_list()
     np.testing.assert_allclose(shares["image_share"] + shares["text_share"], shares["clipmem"], atol=1e-12)
     assert (shares["text_low"] < shares["text_share"]).all()
-    sampled = set(sample_points(pts, settings).uids)
+    sampled = set(sample_pairs(pts, settings).uids)
     assert {uid for uid, value in shares.select("uid", "image_sslmem").rows() if value is not None} == sampled
     before = [file.read_bytes() for file in files]
     assert [file.read_bytes() for file in localize(folder, pts, [0, 3], load, settings)] == before

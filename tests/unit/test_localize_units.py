@@ -1,6 +1,7 @@
 """Units and layers: loop references over single inputs, and what must not matter: batches, order, number of pairs."""
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -10,28 +11,33 @@ from scipy import stats
 
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
-from clipmem.data.decoding import decode
+from clipmem.data.decoding import Geometry, decode
+from clipmem.data.pairs import Pairs
 from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render, text_views
-from clipmem.measure.sweep import UNIT_KINDS, Capture, Points, ViewSettings, blocks
+from clipmem.measure.sweep import UNIT_KINDS, Capture, Site, ViewSettings, blocks
 from clipmem.measure.units import UNITS_SCHEMA, UnitTracker, layer_table, sweep_model, tower_sslmem
 from clipmem.models import openclip
 from clipmem.testing.tiny import encoded_image
 
 N = 9
-VIEWS = ViewSettings(image_views=3, text_views=3, crop_scale=(0.3, 0.9), flip=0.5, batch_size=4)
+VIEWS = ViewSettings(views=3, crop_scale=(0.3, 0.9), flip=0.5, batch_size=4)
+SQUARE = Geometry(32)
 
 
 def points(n=N):
     uids = [f"{(k + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}" for k in range(n)]
-    return Points(
-        uids=uids,
-        roles=["candidate" if k % 3 else "external" for k in range(n)],
-        groups=[f"g{k // 2}" for k in range(n)],
-        labels=["", *["xyz"[k % 3] for k in range(1, n)]],
-        pixels=np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(n)]),
-        rows=np.arange(n),
-        captions=[["a", *([] if k % 2 else [f"thing {k}", "more"])] if k % 4 < 2 else [f"a big {k}"] for k in range(n)],
-    )
+    columns = {
+        "uid": uids,
+        "role": ["candidate" if k % 3 else "external" for k in range(n)],
+        "group": [f"g{k // 2}" for k in range(n)],
+        "label": ["", *["xyz"[k % 3] for k in range(1, n)]],
+        "row": np.arange(n),
+        "captions": [
+            ["a", *([] if k % 2 else [f"thing {k}", "more"])] if k % 4 < 2 else [f"a big {k}"] for k in range(n)
+        ],
+    }
+    pixels = np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(n)])
+    return Pairs("test", pl.DataFrame(columns), pixels={SQUARE: pixels})
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +54,7 @@ def single(encoder, pts, k, tower):
         if tower == "text":
             clean, views = text_views(pts.captions[k], pts.uids[k], count=3)
             return [capture.text(encoder.tokenize([text])) for text in [clean, *views]]
-        batch = torch.from_numpy(pts.pixels[[k]])
+        batch = torch.from_numpy(pts.pixels[SQUARE][[k]])
         images = [as_float(batch)]
         for view in range(3):
             crop = draw_crops(
@@ -67,7 +73,7 @@ def direction(seen, site):
 def reference(encoder, pts, tower):
     """(layer, kind) → mean activation over views [pair, unit]; (layer, kind) or 'embedding' → L [pair]."""
     mu, distance = {}, {}
-    for k in range(len(pts.uids)):
+    for k in range(len(pts)):
         clean, *views = single(encoder, pts, k, tower)
         for site in clean.units:
             rows = [seen.units[site][0].double().numpy() for seen in (views or [clean])]
@@ -90,13 +96,14 @@ def ratio(values, rest):
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_units_and_distances_equal_loops(models, tower):
     pts = points()
-    chosen = np.array([role == "candidate" for role in pts.roles])
+    chosen = (pts.table["role"] == "candidate").to_numpy()
+    labels = pts.table["label"].to_list()
     table, distances = sweep_model(models["f"], pts, VIEWS, chosen=chosen, side="f", seed=5, towers=[tower])
     mu, expected = reference(models["f"], pts, tower)
     assert table.schema == UNITS_SCHEMA
     assert set(table["side"]) == {"f"}
     assert set(table["seed"]) == {5}
-    owners = np.flatnonzero(chosen)
+    owners = np.flatnonzero(chosen).tolist()
     for (layer, kind), values in mu.items():
         rows = table.filter((pl.col("layer") == layer) & (pl.col("kind") == kind)).sort("unit")
         assert rows.height == values.shape[1]
@@ -110,16 +117,18 @@ def test_units_and_distances_equal_loops(models, tower):
             assert (row["mu_max"], row["mu_rest"]) == pytest.approx((high, low), abs=1e-5)
             assert row["unitmem_median"] == pytest.approx(ratio(column, "median")[0], abs=2e-4)
             assert column[[pts.uids[i] for i in owners].index(row["uid"])] == pytest.approx(high, abs=1e-6)
-            classes = {pts.labels[i] for i in owners} - {""}
-            present = {c: np.mean([values[i, row["unit"]] for i in owners if pts.labels[i] == c]) for c in classes}
+            classes = {labels[i] for i in owners} - {""}
+            present = {c: np.mean([values[i, row["unit"]] for i in owners if labels[i] == c]) for c in classes}
             assert row["classmem"] == pytest.approx(ratio(list(present.values()), "mean")[0], abs=1e-4)
             # two classes may tie (the same caption in both): any of the largest will do
             assert present[row["label"]] == pytest.approx(max(present.values()), abs=1e-6)
-    for place, values in distances.items():
-        name = "embedding" if isinstance(place, str) else (place.layer, place.kind)
+    for site, values in distances.items():
+        name = "embedding" if site.kind == "embedding" else (site.layer, site.kind)
         np.testing.assert_allclose(values, expected[name], atol=1e-5)
+    assert sum(site.kind == "embedding" for site in distances) == 1
     if tower == "text":  # the caption "a" has no edit
-        assert np.isnan(distances["text"]).tolist() == [own == ["a"] for own in pts.captions]
+        for values in distances.values():
+            assert np.isnan(values).tolist() == [own == ["a"] for own in pts.captions]
 
 
 def test_nothing_depends_on_the_batch_or_on_the_other_pairs(models):
@@ -130,14 +139,14 @@ def test_nothing_depends_on_the_batch_or_on_the_other_pairs(models):
     other = sweep_model(models["f"], pts, ViewSettings(**{**vars(VIEWS), "batch_size": 64}), chosen=None)
     for name in ("unitmem", "unitmem_median", "classmem", "mu_max", "mu_rest"):
         np.testing.assert_allclose(whole[0][name].to_numpy(), other[0][name].to_numpy(), atol=2e-4)
-    few = sweep_model(models["f"], pts.take([7, 2, 5]), VIEWS, chosen=None)
+    few = sweep_model(models["f"], replace(pts, table=pts.table[[7, 2, 5]]), VIEWS, chosen=None)
     for place, values in few[1].items():
         np.testing.assert_allclose(values, whole[1][place][[7, 2, 5]], atol=1e-5)
 
 
 def test_no_views_take_the_clean_input(models):
     pts = points()
-    settings = ViewSettings(image_views=0, text_views=0, batch_size=4)
+    settings = ViewSettings(views=0, batch_size=4)
     table, distances = sweep_model(models["f"], pts, settings, chosen=None)
     assert table["unitmem"].null_count() < table.height
     assert all(np.isnan(values).all() for values in distances.values())
@@ -145,7 +154,7 @@ def test_no_views_take_the_clean_input(models):
 
 def test_one_class_or_none_has_no_classmem(models):
     pts = points(4)
-    same = Points(pts.uids, pts.roles, pts.groups, ["x", "x", "", "x"], pts.pixels, pts.rows, pts.captions)
+    same = replace(pts, table=pts.table.with_columns(label=pl.Series(["x", "x", "", "x"])))
     table, _ = sweep_model(models["f"], same, VIEWS, chosen=None, towers=["image"])
     assert table["classmem"].null_count() == table.height
     assert table["label"].null_count() == table.height
@@ -183,14 +192,8 @@ def test_memory_does_not_grow_with_the_pairs(models):
     assert many - few < 0.1 * activations
 
 
-def test_wrong_points():
+def test_one_pair_has_no_unitmem():
     pts = points(3)
-    with pytest.raises(InputError, match=r"^points: labels: got 2 entries, expected 3, one per pair\. Take"):
-        Points(pts.uids, pts.roles, pts.groups, pts.labels[:2], pts.pixels, pts.rows, pts.captions)
-    with pytest.raises(InputError, match=r"^points: captions: got 1 pairs without a caption, the first is "):
-        Points(pts.uids, pts.roles, pts.groups, pts.labels, pts.pixels, pts.rows, [["a"], [], ["b"]])
-    with pytest.raises(InputError, match=r"^points: got no pair"):
-        pts.take([])
     with pytest.raises(InputError, match=r"^pairs for UnitMem: got 1, expected 2 or more"):
         UnitTracker(pts, np.array([True, False, False]))
 
@@ -199,7 +202,8 @@ def test_wrong_points():
 
 
 def test_layer_table_equals_loops(models):
-    pts, chosen = points(), np.array([role == "candidate" for role in points().roles])
+    pts, chosen = points(), (points().table["role"] == "candidate").to_numpy()
+    roles = pts.table["role"].to_numpy()
     frames, distances = [], {"f": {}, "g": {}}
     for side, encoder in models.items():
         frame, distances[side][0] = sweep_model(encoder, pts, VIEWS, chosen=chosen, side=side, seed=0)
@@ -209,7 +213,7 @@ def test_layer_table_equals_loops(models):
     loops = {(s, t): reference(models[s], pts, t)[1] for s in "fg" for t in ("image", "text")}
     assert table.height == 2 * ((2 * 3 + 1) + (1 * 3 + 1))
     for row in table.iter_rows(named=True):
-        own = [i for i, role in enumerate(pts.roles) if role == row["role"]]
+        own = [i for i, role in enumerate(roles) if role == row["role"]]
         place = "embedding" if row["kind"] == "embedding" else (row["layer"], row["kind"])
         score = [loops["g", row["tower"]][place][i] - loops["f", row["tower"]][place][i] for i in own]
         score = [value for value in score if np.isfinite(value)]
@@ -234,7 +238,7 @@ def test_layer_table_equals_loops(models):
             continue
         place = "embedding" if row["kind"] == "embedding" else (row["layer"], row["kind"])
         f, g = (np.array(loops[side, row["tower"]][place]) for side in "fg")
-        two = {role: (g - f)[np.array(pts.roles) == role] for role in ("candidate", "external")}
+        two = {role: (g - f)[roles == role] for role in ("candidate", "external")}
         a, b = (values[np.isfinite(values)] for values in two.values())
         assert row["control_difference"] == pytest.approx(a.mean() - b.mean(), abs=1e-5)
         assert row["control_p"] == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue, abs=1e-3)
@@ -250,13 +254,13 @@ def test_layer_table_equals_loops(models):
             step = row["layermem"] - by_layer[role, tower, kind, layer - 1]["layermem"]
             assert row["delta"] == pytest.approx(step)
     assert table.equals(layer_table(pts, distances, units, unit_role="candidate"))
-    sslmem = tower_sslmem(distances, pts.uids, "text")
+    sslmem = tower_sslmem(distances, pts.uids.to_list(), "text")
     assert [sslmem[uid] is None for uid in pts.uids] == [own == ["a"] for own in pts.captions]
 
 
 def test_a_role_without_any_view_has_null_layermem():
     pts = points(2)
-    distances = {"image": np.array([np.nan, 0.5])}
+    distances = {Site("image", 1, "embedding", "", "ntu"): np.array([np.nan, 0.5])}
     both = {"f": {0: distances}, "g": {0: distances}}
     table = layer_table(pts, both, pl.DataFrame(schema=UNITS_SCHEMA), unit_role="candidate")
     assert table.select("role", "n", "layermem").rows() == [("external", 0, None), ("candidate", 1, 0.0)]

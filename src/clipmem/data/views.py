@@ -67,6 +67,15 @@ def draw_crops(
     return Crops(top, left, height, width, drawn[:, -1] < flip)
 
 
+def draw_views(
+    uids: Sequence[str], count: int, *, size: int, scale: tuple[float, float], ratio: tuple[float, float], flip: float
+) -> list[Crops]:
+    """Sample the crops of the views of pairs, which depend on (pair, view) only, so that f and g see the same."""
+    keys = pair_keys(uids)
+    seeds = [derive_seed(0, "embed view", view) for view in range(count)]
+    return [draw_crops(keys, seed=seed, size=size, scale=scale, ratio=ratio, flip=flip) for seed in seeds]
+
+
 def render(pixels: UInt8[Tensor, "n size size 3"], crops: Crops, *, size: int) -> Float[Tensor, "n 3 out out"]:
     """Crop a batch and resize the crops to `size`, bilinearly; values in [0, 1].
 

@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from clipmem._version import __version__
@@ -15,9 +14,10 @@ from clipmem.base.folder import SIDES, RunFolder
 from clipmem.base.hashing import json_sha256
 from clipmem.base.random import derive_seed, generator
 from clipmem.base.tables import write_parquet
+from clipmem.data.pairs import Pairs
 from clipmem.measure import towers
-from clipmem.measure.sweep import TOWERS, Distances, Points, ViewSettings, members
-from clipmem.measure.units import layer_table, sweep_model, tower_sslmem
+from clipmem.measure.sweep import TOWERS, ViewSettings
+from clipmem.measure.units import Distances, layer_table, sweep_model, tower_sslmem
 from clipmem.models import passes
 from clipmem.models.protocol import DualEncoder
 from clipmem.stats.intervals import seed_interval
@@ -52,7 +52,7 @@ class LocalizeSettings:
 
 def localize(
     folder: RunFolder,
-    points: Points,
+    pairs: Pairs,
     seeds: Sequence[int],
     load_encoder: Callable[[str, int], DualEncoder],
     settings: LocalizeSettings,
@@ -60,11 +60,14 @@ def localize(
     device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> list[Path]:
-    """Localize the memorization of a finished four-way run and write the tables."""
-    require_one_of("unit_role", settings.unit_role, sorted(set(points.roles)), "Choose a role of the run.")
-    means = _means(folder, points, seeds)
-    sample = sample_points(points, settings)
-    chosen = members(sample, settings.unit_role)
+    """Localize the memorization of a finished four-way run and write the tables.
+
+    The table of the pairs, in the order of the embeddings, has `role`, `group`, `label` and the row in `pixels`, `row`.
+    """
+    require_one_of("unit_role", settings.unit_role, sorted(set(pairs.table["role"])), "Choose a role of the run.")
+    means = _means(folder, pairs, seeds)
+    sample = sample_pairs(pairs, settings)
+    chosen = (sample.table["role"] == settings.unit_role).to_numpy()
     distances: dict[str, dict[int, Distances]] = {side: {} for side in SIDES}
     frames: list[pl.DataFrame] = []
     how: dict[str, Any] = {"towers": settings.towers, "device": device, "progress": progress, "chosen": chosen}
@@ -75,84 +78,84 @@ def localize(
             )
             frames.append(frame)
     units = pl.concat(frames)
-    how = {"unit_role": settings.unit_role, "confidence": settings.confidence}
-    layer_rows = layer_table(sample, distances, units, **how)
-    sslmem = {tower: tower_sslmem(distances, sample.uids, tower) for tower in settings.towers}
-    files = [_write(folder, "units", units), _write(folder, "layers", layer_rows)]
+    layers = layer_table(sample, distances, units, unit_role=settings.unit_role, confidence=settings.confidence)
+    files = [_write(folder, "units", units), _write(folder, "layers", layers)]
     if settings.untrained_text:
         for name in ("towers.parquet", "towers.json"):  # of an older version, which swapped any towers
             (folder.path / "localize" / name).unlink(missing_ok=True)
     else:
-        files += _write_towers(folder, points, means, sslmem, settings)
-    return [*files, folder.write_json(SETTINGS_FILE, describe(points, settings))]
+        sslmem = {tower: tower_sslmem(distances, sample.uids.to_list(), tower) for tower in TOWERS}
+        files += _write_towers(folder, pairs, means, sslmem, settings)
+    return [*files, folder.write_json(SETTINGS_FILE, describe(pairs, settings))]
 
 
-def describe(points: Points, settings: LocalizeSettings) -> dict[str, Any]:
-    """Return the content of `settings.json`: points and views."""
+def describe(pairs: Pairs, settings: LocalizeSettings) -> dict[str, Any]:
+    """Return the content of `settings.json`: pairs and views."""
+    sample = sample_pairs(pairs, settings)
     document = {
         "format": 1,
         "clipmem": __version__,
         **asdict(settings),
         "towers": settings.towers,
-        "points": len(sample_points(points, settings).uids),
-        "points_sha256": json_sha256(list(sample_points(points, settings).uids)),
+        "points": len(sample),
+        "points_sha256": json_sha256(sample.uids.to_list()),
     }
     return json.loads(json.dumps(document))
 
 
-def work(points: Points, seeds: Sequence[int], settings: LocalizeSettings) -> int:
+def work(pairs: Pairs, seeds: Sequence[int], settings: LocalizeSettings) -> int:
     """Return the total number of pairs that `localize` reports to `progress`."""
-    return len(sample_points(points, settings).uids) * len(seeds) * len(SIDES) * len(settings.towers)
+    return len(sample_pairs(pairs, settings)) * len(seeds) * len(SIDES) * len(settings.towers)
 
 
-def sample_points(points: Points, settings: LocalizeSettings) -> Points:
+def sample_pairs(pairs: Pairs, settings: LocalizeSettings) -> Pairs:
     """Sample at most `pairs_per_role` pairs of each role, keeping their order."""
-    kept: list[int] = []
-    for role in dict.fromkeys(points.roles):
-        own = np.flatnonzero(members(points, role))
+    rows, roles = list[int](), pairs.table["role"]
+    for role in roles.unique(maintain_order=True):
         stream = generator(settings.seed, "localize sample", role)
-        kept += stream.permutation(own)[: settings.pairs_per_role].tolist()
-    return points.take(sorted(kept))
+        rows += stream.permutation((roles == role).arg_true().to_numpy())[: settings.pairs_per_role].tolist()
+    return replace(pairs, table=pairs.table[sorted(rows)])
 
 
-def _means(folder: RunFolder, points: Points, seeds: Sequence[int]) -> dict[str, dict[int, towers.Means]]:
-    found: dict[str, dict[int, towers.Means]] = {side: {} for side in SIDES}
-    for side, by_seed in found.items():
+def _means(folder: RunFolder, pairs: Pairs, seeds: Sequence[int]) -> dict[str, dict[int, towers.Means]]:
+    means: dict[str, dict[int, towers.Means]] = {side: {} for side in SIDES}
+    for side, by_seed in means.items():
         for seed in seeds:
-            one = by_seed[seed] = towers.means_of(passes.load(folder.embedding_dir(side, seed)))
-            n, expected = len(one.image), f"{len(points.uids)}, one per row of the split table"
+            by_seed[seed] = towers.means_of(passes.load(folder.embedding_dir(side, seed)))
+            n, expected = len(by_seed[seed].image), f"{len(pairs)}, one per row of the split table"
             what = f"embeddings of {side}, seed {seed}"
-            require(n == len(points.uids), what, f"{n} pairs", expected, "Run the study again.")
-    return found
+            require(n == len(pairs), what, f"{n} pairs", expected, "Run the study again.")
+    return means
 
 
 def _write_towers(
     folder: RunFolder,
-    points: Points,
+    pairs: Pairs,
     means: Mapping[str, Mapping[int, towers.Means]],
     sslmem: Mapping[str, Mapping[str, float | None]],
     settings: LocalizeSettings,
 ) -> list[Path]:
-    found = towers.split(means["f"], means["g"], points.roles, weight=settings.weight)
+    uids, roles, groups = (pairs.table[name].to_list() for name in ("uid", "role", "group"))
+    shares = towers.split(means["f"], means["g"], roles, weight=settings.weight)
     width = next(iter(means["f"].values())).image.shape[1]
-    judged = towers.reliability(found, points.roles, width)
+    judged = towers.reliability(shares, roles, width)
     columns: dict[str, Any] = {
-        "uid": list(points.uids),
-        "role": list(points.roles),
-        "clipmem": found.clipmem.mean(axis=0),
-        "reliable": [judged.reliable] * len(points.uids),
+        "uid": uids,
+        "role": roles,
+        "clipmem": shares.clipmem.mean(axis=0),
+        "reliable": [judged.reliable] * len(pairs),
     }
-    for tower, values in (("image", found.image), ("text", found.text)):
+    for tower, values in (("image", shares.image), ("text", shares.text)):
         interval = seed_interval(values, settings.confidence)
         columns[f"{tower}_share"] = values.mean(axis=0)
         columns[f"{tower}_low"], columns[f"{tower}_high"] = interval.low, interval.high
-        columns[f"{tower}_sslmem"] = [sslmem[tower].get(uid) for uid in points.uids]
+        columns[f"{tower}_sslmem"] = [sslmem[tower].get(uid) for uid in uids]
     table = pl.DataFrame({name: pl.Series(name, columns[name], dtype) for name, dtype in TOWERS_SCHEMA.items()})
     table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
     how: dict[str, Any] = {"confidence": settings.confidence}
-    document = towers.summarize(found, judged, points.roles, points.groups, **how)
+    document = towers.summarize(shares, judged, roles, groups, **how)
     how |= {"seed": derive_seed(settings.seed, "localize noise"), "weight": settings.weight}
-    document["noise"] = towers.noise_table(means["f"], means["g"], points.roles, points.groups, **how)
+    document["noise"] = towers.noise_table(means["f"], means["g"], roles, groups, **how)
     return [_write(folder, "towers", table), folder.write_json("localize/towers.json", document)]
 
 

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Bool, Float64, Int
 
 from clipmem.base.errors import require_range
-from clipmem.measure.sweep import TOWERS, UNIT_KINDS, Block, Distances, Points, Site, ViewSettings, blocks
+from clipmem.data.pairs import Pairs
+from clipmem.measure.sweep import EMBEDDING, TOWERS, UNIT_KINDS, Block, Site, ViewSettings, blocks
 from clipmem.models.protocol import DualEncoder
 from clipmem.stats.comparisons import holm, welch
 from clipmem.stats.intervals import crossed_mean
@@ -41,39 +42,33 @@ UNITS_SCHEMA: dict[str, type[pl.DataType]] = {
 class UnitTracker:
     """Collects the blocks of a tower and returns the table of its units."""
 
-    def __init__(self, points: Points, chosen: Bool[np.ndarray, " n"], *, hold_bytes: int = HOLD_BYTES) -> None:
+    def __init__(self, pairs: Pairs, chosen: Bool[np.ndarray, " n"], *, hold_bytes: int = HOLD_BYTES) -> None:
         require_range("pairs for UnitMem", int(chosen.sum()), 2, hint="Choose another role.")
-        self._points, self._chosen, self._hold_bytes = points, torch.from_numpy(chosen), hold_bytes
-        self._place = np.cumsum(chosen) - 1
-        self._owner: list[int] = np.flatnonzero(chosen).tolist()
-        self._classes = sorted({points.labels[i] for i in self._owner if points.labels[i]})
+        self._chosen, self._hold_bytes, self._points = chosen, hold_bytes, 0
+        table = pairs.table.filter(chosen)
+        self._uids, labels = table["uid"].to_list(), table["label"].to_list()
+        self._classes = sorted(set(labels) - {""})
         number = {label: index for index, label in enumerate(self._classes)}
-        self._label = torch.tensor([number.get(label, -1) for label in points.labels], dtype=torch.long)
+        self._labels = torch.tensor([number.get(label, -1) for label in labels])
         self._units: dict[Site, UnitMemState] = {}
         self._class_means: dict[Site, ClassMemState] = {}
 
     def add(self, block: Block) -> None:
-        """Add a block; pairs that are not chosen are skipped."""
+        """Add the next block; pairs that are not chosen are skipped."""
         if not self._units:
-            self._begin(block)
-        index = torch.arange(block.first, block.first + block.pairs)
-        index = index[self._chosen[index]]
-        if len(index) == 0:
-            return
-        labeled = index[self._label[index] >= 0]
+            total = sum(values.shape[1] for values in block.units.values())
+            for site, values in block.units.items():
+                count = values.shape[1]
+                self._units[site] = UnitMemState(count, hold_bytes=self._hold_bytes * count // total)
+                if len(self._classes) > 1:
+                    self._class_means[site] = ClassMemState(len(self._classes), count)
+        rows = torch.from_numpy(np.flatnonzero(self._chosen[block.rows]))
+        labels = self._labels[self._points : self._points + len(rows)]
         for site, values in block.units.items():
-            # rows count the chosen pairs only, which are consecutive within a block
-            self._units[site].update(values[index - block.first], first_row=int(self._place[index[0]]))
-            if len(self._classes) > 1:
-                self._class_means[site].update(values[labeled - block.first], self._label[labeled])
-
-    def _begin(self, block: Block) -> None:
-        total = sum(values.shape[1] for values in block.units.values())
-        for site, values in block.units.items():
-            units = values.shape[1]
-            self._units[site] = UnitMemState(units, hold_bytes=self._hold_bytes * units // total)
-            if len(self._classes) > 1:
-                self._class_means[site] = ClassMemState(len(self._classes), units)
+            self._units[site].update(values[rows], first_row=self._points)
+            if site in self._class_means:
+                self._class_means[site].update(values[rows[labels >= 0]], labels[labels >= 0])
+        self._points += len(rows)
 
     def finish(self, side: str, seed: int) -> pl.DataFrame:
         """Return the table of the tower's units, and free the states."""
@@ -97,7 +92,7 @@ class UnitTracker:
             "mu_max": mean.mu_max.tolist(),
             "mu_rest": mean.mu_rest.tolist(),
             "median_error": median.relative_error,
-            "uid": [self._points.uids[self._owner[row]] if row >= 0 else None for row in mean.argmax.tolist()],
+            "uid": [self._uids[row] if row >= 0 else None for row in mean.argmax.tolist()],
             "label": [self._classes[k] if k >= 0 else None for k in classes.argmax.tolist()] if classes else None,
         }
         # a dead unit has no pair, and no value to average
@@ -108,9 +103,13 @@ class UnitTracker:
         )
 
 
+# L(m; x) of every pair at each site; NaN for a pair without views
+Distances = dict[Site, Float64[np.ndarray, " n"]]
+
+
 def sweep_model(
     encoder: DualEncoder,
-    points: Points,
+    pairs: Pairs,
     settings: ViewSettings,
     *,
     chosen: Bool[np.ndarray, " n"] | None,
@@ -120,23 +119,22 @@ def sweep_model(
     device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> tuple[pl.DataFrame, Distances]:
-    """Return the units and distances of a model, from one pass over the points and their views."""
-    n = len(points.uids)
-    distances: Distances = {}
+    """Return the units and distances of a model, from one pass over pairs and their views.
+
+    The table of the pairs has their `label` and their row in `pixels`, `row`; units are over the pairs `chosen`.
+    """
+    distances: dict[Site, list[np.ndarray]] = {}
     frames: list[pl.DataFrame] = []
     for tower in towers:
-        tracker = UnitTracker(points, np.ones(n, dtype=bool) if chosen is None else chosen)
-        for block in blocks(encoder, points, settings, tower=tower, device=device, progress=progress):
+        tracker = UnitTracker(pairs, np.ones(len(pairs), dtype=np.bool_) if chosen is None else chosen)
+        for block in blocks(encoder, pairs, settings, tower=tower, device=device, progress=progress):
             tracker.add(block)
-            for place, values in block.distances.items():
-                distances.setdefault(place, np.full(n, np.nan))[block.first : block.first + block.pairs] = (
-                    values.numpy()
-                )
+            for site, values in block.distances.items():
+                distances.setdefault(site, []).append(values.numpy())
         frames.append(tracker.finish(side, seed))
-    return pl.concat(frames), distances
+    return pl.concat(frames), {site: np.concatenate(parts) for site, parts in distances.items()}
 
 
-EMBEDDING = "embedding"
 LAYERS_SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("role", "tower"), pl.String),
     "layer": pl.Int64,
@@ -149,15 +147,9 @@ LAYERS_SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("control_difference", "control_p", "control_p_holm"), pl.Float64),
 }
 
-_Scores = dict[Site | str, Float64[np.ndarray, "seed n"]]
-# groups of the columns, and the names of mean, low and high
-_Average = Callable[
-    [Float64[np.ndarray, "seed n"], Int[np.ndarray, " n"], tuple[str, str, str]], dict[str, float | None]
-]
-
 
 def layer_table(
-    points: Points,
+    pairs: Pairs,
     distances: Mapping[str, Mapping[int, Distances]],
     units: pl.DataFrame,
     *,
@@ -165,86 +157,71 @@ def layer_table(
     confidence: float = 0.95,
 ) -> pl.DataFrame:
     """Average LayerMem over the pairs of each role and UnitMem over the units of each layer, with intervals."""
-
-    def average(
-        values: Float64[np.ndarray, "seed n"], groups: Int[np.ndarray, " n"], names: tuple[str, str, str]
-    ) -> dict[str, float | None]:
-        there = np.isfinite(values).all(axis=0)
-        if not there.any():
-            return dict.fromkeys(names)
-        found = crossed_mean(values[:, there], groups[there], confidence=confidence)
-        return dict(zip(names, found[:3], strict=True))
-
-    groups, roles = np.unique(np.array(points.groups), return_inverse=True)[1], np.array(points.roles)
+    roles = pairs.table["role"].to_numpy()
+    groups = np.unique(pairs.table["group"].to_numpy(), return_inverse=True)[1]
     scores = _scores(distances)
     rows: list[dict[str, object]] = []
-    for role in dict.fromkeys(points.roles):
-        own = roles == role
-        for place, values in scores.items():
-            row: dict[str, object] = {"role": role, **_place(place, scores)}
-            row["n"] = int(np.isfinite(values[:, own]).all(axis=0).sum())
-            row |= average(values[:, own], groups[own], ("layermem", "low", "high"))
-            before = _layer_before(place, scores)
+    for role in dict.fromkeys(roles.tolist()):
+        members = roles == role
+        for site, values in scores.items():
+            row: dict[str, object] = {"role": role, "tower": site.tower, "layer": site.layer, "kind": site.kind}
+            row["n"] = int(np.isfinite(values[:, members]).all(axis=0).sum())
+            row |= _average(values[:, members], groups[members], ("layermem", "low", "high"), confidence)
+            key = (site.tower, site.layer - 1, site.kind)
+            before = next((values for other, values in scores.items() if other[:3] == key), None)
             if before is not None:
-                step = values[:, own] - scores[before][:, own]
-                row |= average(step, groups[own], ("delta", "delta_low", "delta_high"))
+                step = (values - before)[:, members]
+                row |= _average(step, groups[members], ("delta", "delta_low", "delta_high"), confidence)
             if role == "candidate":
                 row |= _against_control(values.mean(axis=0), roles)
-            if role == unit_role and isinstance(place, Site) and place.kind in UNIT_KINDS:
-                row |= _unit_columns(place, units, average)
+            if role == unit_role and site.kind in UNIT_KINDS:
+                row |= _unit_columns(site, units, confidence)
             rows.append(row)
     table = pl.DataFrame([{name: row.get(name) for name in LAYERS_SCHEMA} for row in rows], schema=LAYERS_SCHEMA)
     adjusted = holm(table["control_p"].fill_null(np.nan).to_numpy())
     return table.with_columns(pl.Series("control_p_holm", adjusted, pl.Float64).fill_nan(None))
 
 
-def _scores(distances: Mapping[str, Mapping[int, Distances]]) -> _Scores:
-    """Subtract: L(g) - L(f) of every pair, for each seed, at each place; by tower, the embedding after the layers."""
+def _average(
+    values: Float64[np.ndarray, "seed n"], groups: Int[np.ndarray, " n"], names: Sequence[str], confidence: float
+) -> dict[str, float | None]:
+    """Average over seeds and the columns without NaN; return mean, low and high under these names."""
+    finite = np.isfinite(values).all(axis=0)
+    if not finite.any():
+        return dict.fromkeys(names)
+    interval = crossed_mean(values[:, finite], groups[finite], confidence=confidence)
+    return dict(zip(names, interval[:3], strict=True))
+
+
+def _scores(distances: Mapping[str, Mapping[int, Distances]]) -> dict[Site, Float64[np.ndarray, "seed n"]]:
+    """Subtract: L(g) - L(f) of every pair, for each seed, at each site; by tower, the embedding after the layers."""
     f, g = distances["f"], distances["g"]
-    places = sorted(next(iter(f.values())), key=lambda place: (TOWERS.index(_tower(place)), isinstance(place, str)))
-    return {place: np.stack([g[seed][place] - f[seed][place] for seed in sorted(f)]) for place in places}
-
-
-def _tower(place: Site | str) -> str:
-    return place if isinstance(place, str) else place.tower
-
-
-def _place(place: Site | str, scores: _Scores) -> dict[str, object]:
-    if isinstance(place, Site):
-        return {"tower": place.tower, "layer": place.layer, "kind": place.kind}
-    layers = [site.layer for site in scores if isinstance(site, Site) and site.tower == place]
-    return {"tower": place, "layer": max(layers, default=0) + 1, "kind": EMBEDDING}
-
-
-def _layer_before(place: Site | str, scores: _Scores) -> Site | None:
-    if isinstance(place, str):
-        return None
-    key = (place.tower, place.layer - 1, place.kind)
-    return next((site for site in scores if isinstance(site, Site) and site[:3] == key), None)
+    sites = sorted(next(iter(f.values())), key=lambda site: (TOWERS.index(site.tower), site.kind == EMBEDDING))
+    return {site: np.stack([g[seed][site] - f[seed][site] for seed in sorted(f)]) for site in sites}
 
 
 def _against_control(values: Float64[np.ndarray, " n"], roles: np.ndarray) -> dict[str, object]:
-    """Test the candidates against the external pairs at a place, seeds averaged: the control has the same models."""
-    there = np.isfinite(values)
-    a, b = values[there & (roles == "candidate")], values[there & (roles == "external")]
+    """Test the candidates against the external pairs at a site, seeds averaged: the control has the same models."""
+    finite = np.isfinite(values)
+    a, b = values[finite & (roles == "candidate")], values[finite & (roles == "external")]
     if not (len(a) and len(b)):
         return {}
-    found = welch(a, b)
-    return {"control_difference": found.difference, "control_p": found.p}
+    test = welch(a, b)
+    return {"control_difference": test.difference, "control_p": test.p}
 
 
-def _unit_columns(site: Site, units: pl.DataFrame, average: _Average) -> dict[str, object]:
+def _unit_columns(site: Site, units: pl.DataFrame, confidence: float) -> dict[str, object]:
+    """Average UnitMem over the units of a site, under f and under g."""
     columns: dict[str, object] = {}
-    own = (pl.col("tower") == site.tower) & (pl.col("layer") == site.layer) & (pl.col("kind") == site.kind)
+    of_site = units.filter(tower=site.tower, layer=site.layer, kind=site.kind)
     for side, prefix in (("f", "unitmem"), ("g", "reference_unitmem")):
-        table = units.filter(own & (pl.col("side") == side)).sort("seed", "unit")
+        table = of_site.filter(side=side).sort("seed", "unit")
         if table.is_empty():
             continue
-        values = table["unitmem"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        values = values.reshape(table["seed"].n_unique(), -1)
+        values = table["unitmem"].fill_null(np.nan).to_numpy().reshape(table["seed"].n_unique(), -1)
         columns["n_units"] = values.shape[1]
-        names = (f"{prefix}_mean", f"{prefix}_low", f"{prefix}_high")
-        columns |= average(values, np.arange(values.shape[1]), names)
+        names = [f"{prefix}_{end}" for end in ("mean", "low", "high")]
+        columns |= _average(values, np.arange(values.shape[1]), names, confidence)
     return columns
 
 
@@ -252,5 +229,6 @@ def tower_sslmem(
     distances: Mapping[str, Mapping[int, Distances]], uids: Sequence[str], tower: str
 ) -> dict[str, float | None]:
     """Return each pair's SSLMem of a tower, mean over seeds; None where the pair has no view."""
-    values = _scores(distances)[tower].mean(axis=0)
+    scores = _scores(distances)
+    values = next(scores[site] for site in scores if site.tower == tower and site.kind == EMBEDDING).mean(axis=0)
     return {uid: float(value) if np.isfinite(value) else None for uid, value in zip(uids, values, strict=True)}

@@ -18,10 +18,9 @@ from torch import Tensor
 
 from clipmem.base.errors import InputError, require
 from clipmem.base.paths import atomic_file
-from clipmem.base.random import derive_seed
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.base.tables import open_array
-from clipmem.data.views import Crops, as_float, draw_crops, edits_of_single, normalize_pixels, pair_keys, render, send
+from clipmem.data.views import Crops, as_float, draw_views, edits_of_single, normalize_pixels, render, send
 from clipmem.models.protocol import DualEncoder
 
 _TEXTS = ("text", "text_edits", "wordings")  # each with the pair of every row in NAME_pair; all but the first optional
@@ -111,25 +110,13 @@ def embed(
     caption also has up to K edits of it, which depend on (pair, edit) only.
     """
     encoder.module.to(device).eval()
-    keys = pair_keys(uids)
     texts = {"text": _listed(captions)}
     if settings.caption_edits:
         texts["text_edits"] = edits_of_single(captions, uids, count=settings.caption_edits)
     if wordings is not None:
         texts["wordings"] = _listed(wordings)
-    views: list[Crops | None] = [None]
-    if settings.views:
-        views = [
-            draw_crops(
-                keys,
-                seed=derive_seed(0, "embed view", view),
-                size=pixels.shape[1],
-                scale=crops.crop_scale,
-                ratio=crops.crop_ratio,
-                flip=crops.flip,
-            )
-            for view in range(settings.views)
-        ]
+    size, scale, ratio = pixels.shape[1], crops.crop_scale, crops.crop_ratio
+    views = draw_views(uids, settings.views, size=size, scale=scale, ratio=ratio, flip=crops.flip) or [None]
     first, end = part.rows(len(rows), settings.batch_size)
     own = {name: slice(*_text_rows(part, len(listed), settings.batch_size)) for name, (listed, _) in texts.items()}
     total = (end - first) * len(views) + sum(rows.stop - rows.start for rows in own.values())
@@ -145,7 +132,8 @@ def embed(
         for start in range(first, end, settings.batch_size):
             block = np.arange(start, min(start + settings.batch_size, len(rows)))
             batch = send(torch.from_numpy(pixels[rows[block]]), device)
-            image.append(torch.stack([_image_pass(encoder, batch, view, block) for view in views], dim=1))
+            seen = [encoder.encode_image(view_pixels(encoder, batch, view, block)).float().cpu() for view in views]
+            image.append(torch.stack(seen, dim=1))
             advance(len(block) * len(views))
         found = {"image": torch.cat(image)}
         for name, (listed, owner) in texts.items():
@@ -193,14 +181,15 @@ def _text_rows(part: Part, total: int, batch_size: int) -> tuple[int, int]:
     return part.rows(total, batch_size * _WINDOW)
 
 
-def _image_pass(
-    encoder: DualEncoder, batch: UInt8[Tensor, "n size size 3"], view: Crops | None, block: np.ndarray
-) -> Float[Tensor, "n d"]:
+def view_pixels(
+    encoder: DualEncoder, batch: UInt8[Tensor, "n size size 3"], view: Crops | None, block: Int[np.ndarray, " n"]
+) -> Float[Tensor, "n 3 out out"]:
+    """Return a view of the pairs `block`, or their unchanged images, as the model's normalized input."""
     if view is None:
         values = as_float(batch)
     else:
         values = render(batch, Crops(*(drawn[block] for drawn in view)), size=encoder.image_size)
-    return encoder.encode_image(normalize_pixels(values, encoder.mean, encoder.std, in_place=True)).float().cpu()
+    return normalize_pixels(values, encoder.mean, encoder.std, in_place=True)
 
 
 def save(embeddings: Embeddings, folder: Path) -> list[Path]:

@@ -14,8 +14,9 @@ from clipmem.base.hashing import json_sha256
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe
 from clipmem.base.tables import write_parquet
+from clipmem.data.pairs import Pairs
 from clipmem.measure.localize import SETTINGS_FILE, LocalizeSettings, describe, localize, work
-from clipmem.measure.sweep import Points, ViewSettings
+from clipmem.measure.sweep import ViewSettings
 from clipmem.models.numerics import threads
 from clipmem.report.curves import compare_curves, curves_of, title_of
 from clipmem.report.fairness import differing, differing_entries
@@ -62,9 +63,10 @@ def localize_run(
 def settings_of(recipe: Recipe, *, views: int | None = None, pairs: int | None = None) -> LocalizeSettings:
     """Return the localization settings of a recipe, optionally with other views or pairs."""
     section = recipe.localize.model_copy(update={} if views is None else {"views": views})
+    crops = section if section.crop == "own" else recipe.train
     objective = recipe.train.objective
     return LocalizeSettings(
-        views=ViewSettings.from_recipe(section, recipe.train),
+        views=ViewSettings(section.views, crops.crop_scale, crops.crop_ratio, crops.flip),
         pairs_per_role=section.pairs if pairs is None else pairs,
         weight=recipe.score.weight,
         confidence=recipe.score.confidence,
@@ -77,19 +79,19 @@ def settings_of(recipe: Recipe, *, views: int | None = None, pairs: int | None =
 
 def _measure(folder: RunFolder, recipe: Recipe, settings: LocalizeSettings, reporter: Reporter) -> list[Path]:
     started, study = time.monotonic(), PlannedStudy(folder.path)
-    points = points_of(study)
+    pairs_of_study = localized_pairs(study)
     known = folder.is_done("localize") and (folder.path / SETTINGS_FILE).is_file()
-    if known and folder.read_json(SETTINGS_FILE) == describe(points, settings):
+    if known and folder.read_json(SETTINGS_FILE) == describe(pairs_of_study, settings):
         reporter.end("localize", folder.seconds()["localize"], skipped=True)
         return []
     for name in (TABLE, DOCUMENT):  # outdated
         (folder.path / name).unlink(missing_ok=True)
     resources = study.execution
-    reporter.begin("localize", work(points, recipe.train.seeds, settings), "pairs")
+    reporter.begin("localize", work(pairs_of_study, recipe.train.seeds, settings), "pairs")
     with threads(resources.threads * resources.workers):
         files = localize(
             folder,
-            points,
+            pairs_of_study,
             recipe.train.seeds,
             study.opened.load,
             settings,
@@ -101,19 +103,13 @@ def _measure(folder: RunFolder, recipe: Recipe, settings: LocalizeSettings, repo
     return files
 
 
-def points_of(study: PlannedStudy) -> Points:
+def localized_pairs(study: PlannedStudy) -> Pairs:
     """Return all pairs of a study, in the order of its split table."""
-    label = study.pairs["label"].to_list()
-    return Points(
-        uids=study.pair_uids,
-        roles=study.role.tolist(),
-        groups=study.splits["group"].to_list(),
-        labels=[label[row] for row in study.rows],
-        pixels=study.pixels(),
-        rows=study.rows,
-        # captions that a model did not train on are views of those it did
-        captions=study.all_captions(),
-    )
+    label = study.pairs["label"].gather(study.rows).fill_null("")
+    # captions that a model did not train on are views of those it did
+    captions = pl.Series("captions", study.all_captions())
+    table = study.splits.with_columns(label, captions, pl.Series("row", study.rows))
+    return Pairs("study", table, pixels={one: study.pixels(one) for one in study.opened.geometries})
 
 
 def write_side_by_side(folder: RunFolder, others: Sequence[Path | str]) -> list[Path]:
