@@ -20,12 +20,11 @@ import torch
 from torch import nn
 
 from clipmem.base.machine import peak_memory
-from clipmem.base.sections import DataSection
+from clipmem.base.sections import DataSection, LocalizeSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import Pairs
 from clipmem.data.sources import open_source
-from clipmem.measure.sweep import ViewSettings
 from clipmem.measure.units import sweep_model
 from clipmem.models import openclip
 
@@ -73,7 +72,7 @@ def measure(name: str, pairs: int, views: int) -> dict[str, object]:
             print(f"{done['pairs']} of {2 * pairs} pairs, {peak() - loaded:.0f} MiB", file=sys.stderr, flush=True)
 
         started = time.monotonic()
-        settings = ViewSettings(views=views)
+        settings = LocalizeSection(views=views)
         units, _ = sweep_model(encoder, decoded, settings, chosen=None, progress=progress)
         seconds = time.monotonic() - started
     return {

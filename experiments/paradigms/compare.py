@@ -28,7 +28,7 @@ from clipmem.base.random import derive_seed
 from clipmem.data.cache import open_cache
 from clipmem.data.views import as_float, normalize_pixels
 from clipmem.functional import paired_test
-from clipmem.measure.localize import sample_pairs
+from clipmem.measure.localize import sample_pairs, views_of
 from clipmem.measure.units import sweep_model
 from clipmem.models import openclip
 from clipmem.report.curves import compare_curves, curves_of, title_of
@@ -36,7 +36,7 @@ from clipmem.report.figures import standalone
 from clipmem.report.formats import interval, p_value, signed
 from clipmem.report.sections.side_by_side import compared, side_by_side_figure
 from clipmem.report.templating import environment
-from clipmem.study.localizing import localized_pairs, settings_of
+from clipmem.study.localizing import localized_pairs
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.objectives import class_head
 
@@ -82,10 +82,10 @@ def collect(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def curve_of_untrained(study: RunFolder, encoder: openclip.OpenClipEncoder, seed: int) -> pl.DataFrame:
     """Return UnitMem of a tower at its initial weights, over the same images and views."""
-    settings = settings_of(study.recipe())
-    sample = sample_pairs(localized_pairs(PlannedStudy(study.path)), settings)
+    recipe = study.recipe()
+    sample = sample_pairs(localized_pairs(PlannedStudy(study.path)), recipe)
     candidates = replace(sample, table=sample.table.filter(role="candidate"))
-    units, _ = sweep_model(encoder, candidates, settings.views, chosen=None, side="f", seed=seed, towers=["image"])
+    units, _ = sweep_model(encoder, candidates, views_of(recipe), chosen=None, side="f", seed=seed, towers=["image"])
     return curves_of(units, run="untrained", objective="none")
 
 

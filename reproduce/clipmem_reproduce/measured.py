@@ -105,7 +105,7 @@ class Measured:
             for side in ("f", "g")
         )
         roles = self.run.splits["role"]
-        shares = towers.split(f, g, roles.to_list(), weight=self.run.recipe.score.weight)
+        shares = towers.swap(f, g, roles.to_list(), weight=self.run.recipe.score.weight)
         candidates = (roles == "candidate").to_numpy()
         return {name: getattr(shares, name)[:, candidates].mean(axis=1).tolist() for name in ("text", "image")}
 

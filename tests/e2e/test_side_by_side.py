@@ -66,7 +66,7 @@ def test_a_text_tower_that_was_not_trained_is_left_out_with_its_reason(runs):
 
 def test_all_three_are_localized_over_the_same_pairs_and_views(runs):
     found = [json.loads((runs / name / "localize" / "settings.json").read_text()) for name in STUDIES]
-    for name in ("views", "points_sha256", "unit_role"):
+    for name in ("views", "points_sha256"):
         assert found[0][name] == found[1][name] == found[2][name]
     views = found[2]["views"]  # not those that SimCLR was trained with
     assert (views["crop_scale"], views["flip"], views["views"]) == ([0.9, 1.0], 0.0, 2)

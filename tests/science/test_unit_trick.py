@@ -5,16 +5,17 @@ import polars as pl
 import pytest
 import torch
 
+from clipmem.base.sections import LocalizeSection
 from clipmem.data.decoding import Geometry, decode
 from clipmem.data.pairs import Pairs
 from clipmem.data.views import as_float, normalize_pixels
-from clipmem.measure.sweep import ViewSettings, pool, token_mask
+from clipmem.measure.sweep import pool, token_mask
 from clipmem.measure.units import sweep_model
 from clipmem.models import openclip
 from clipmem.testing.tiny import encoded_image
 
 N, PAIR = 40, 17
-VIEWS = ViewSettings(views=4, batch_size=20)
+VIEWS = LocalizeSection(views=4)
 SQUARE = Geometry(32)
 WORDS = (
     *("red", "green", "blue", "old", "new", "big", "small", "cat", "dog", "house"),

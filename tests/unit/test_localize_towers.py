@@ -14,10 +14,10 @@ from clipmem.base.folder import RunFolder
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.views import as_float, normalize_pixels
 from clipmem.measure import towers
-from clipmem.measure.localize import TOWERS_SCHEMA, LocalizeSettings, localize, sample_pairs, work
-from clipmem.measure.sweep import ViewSettings
+from clipmem.measure.localize import TOWERS_SCHEMA, localize, sample_pairs, work
 from clipmem.models import openclip, passes
 from clipmem.models.passes import Embeddings
+from clipmem.testing.tiny import tiny_recipe
 
 D = 12
 SIZES = {"shared": 80, "candidate": 30, "independent": 30, "external": 40}
@@ -52,7 +52,7 @@ def world(memorizes, *, turn=True, noise=0.02, seed=0):
 
 
 def split(made, weight=1.0):
-    return towers.split({0: made["f"]}, {0: made["g"]}, ROLES, weight=weight)
+    return towers.swap({0: made["f"]}, {0: made["g"]}, ROLES, weight=weight)
 
 
 def mean(values, role):
@@ -142,7 +142,7 @@ def test_one_tower_of_a_real_model_trained_on(tower):
     for encoder in (f, g):
         fit(encoder, pts, np.flatnonzero(names == "shared"), "both", 60)
     fit(f, pts, np.flatnonzero(names != "external"), tower, 60)
-    found = towers.split({0: small_means(f, pts)}, {0: small_means(g, pts)}, SMALL_ROLES, weight=1.0)
+    found = towers.swap({0: small_means(f, pts)}, {0: small_means(g, pts)}, SMALL_ROLES, weight=1.0)
     own, other = (found.image, found.text) if tower == "image" else (found.text, found.image)
     whole = found.clipmem[:, names == "candidate"].mean()
     print(tower, whole, own[:, names == "candidate"].mean() / whole, towers.reliability(found, SMALL_ROLES, 32))  # noqa: T201
@@ -182,10 +182,10 @@ def by_loops(image, text, external, weight):
 def test_swap_equals_loops():
     made = world(["text"])
     shared, external = NAMES == "shared", NAMES == "external"
-    found = towers.swap(made["f"], made["g"], shared=shared, external=external, weight=0.5)
+    found = split(made, weight=0.5)
     f, g = ([part.numpy() for part in made[side]] for side in "fg")
-    np.testing.assert_allclose(found.ff, by_loops(f[0], f[1], external, 0.5), atol=1e-12)
-    np.testing.assert_allclose(found.gg, by_loops(g[0], g[1], external, 0.5), atol=1e-12)
+    np.testing.assert_allclose(found.ff[0], by_loops(f[0], f[1], external, 0.5), atol=1e-12)
+    np.testing.assert_allclose(found.gg[0], by_loops(g[0], g[1], external, 0.5), atol=1e-12)
 
     def turned(tower, rows):
         u, _, vt = np.linalg.svd(g[tower][rows].T @ f[tower][rows])
@@ -196,11 +196,11 @@ def test_swap_equals_loops():
     for rows, inside in ((shared, ~shared), (shared & ~even, even), (even, shared & ~even)):
         fg = by_loops(f[0], turned(1, rows), external, 0.5)
         gf = by_loops(turned(0, rows), f[1], external, 0.5)
-        np.testing.assert_allclose(found.fg.numpy()[inside], fg[inside], atol=1e-12)
-        np.testing.assert_allclose(found.gf.numpy()[inside], gf[inside], atol=1e-12)
+        np.testing.assert_allclose(found.fg[0, inside], fg[inside], atol=1e-12)
+        np.testing.assert_allclose(found.gf[0, inside], gf[inside], atol=1e-12)
     target = f[1][external]
     error = ((turned(1, shared)[external] - target) ** 2).sum() / ((target - target.mean(axis=0)) ** 2).sum()
-    assert found.text_fit.external == pytest.approx(1 - error)
+    assert found.text_fit[0].external == pytest.approx(1 - error)
 
 
 def test_shares_sum_to_the_score_and_follow_the_order():
@@ -248,7 +248,7 @@ def test_too_few_shared_pairs_are_unreliable():
 
 def test_pairs_that_nobody_saw_must_not_be_split():
     found = split(world(["text"]))
-    skewed = found._replace(text=found.text - 0.5 * (NAMES == "external"))
+    skewed = found._replace(gf=found.gf - 0.5 * (NAMES == "external"))
     judged = towers.reliability(skewed, ROLES, D)
     assert judged.external_bias > 0.25
     assert (judged.failures[0]["check"], judged.failures[0]["of"]) == ("bias", "external")
@@ -256,11 +256,11 @@ def test_pairs_that_nobody_saw_must_not_be_split():
 
 def test_no_map_without_shared_pairs():
     made = world(["text"])
-    nobody = np.zeros(N, dtype=bool)
+    roles = ["candidate" if role == "shared" else role for role in ROLES]
     with pytest.raises(
         InputError, match=r"^tower swap: got 0 shared and 40 external pairs, expected two or more of both"
     ):
-        towers.swap(made["f"], made["g"], shared=nobody, external=NAMES == "external", weight=1.0)
+        towers.swap({0: made["f"]}, {0: made["g"]}, roles, weight=1.0)
 
 
 # ---- summary and noise
@@ -326,14 +326,14 @@ def test_localize_writes_its_tables(tmp_path):
     models = {(side, seed): openclip.create("clipmem-micro", seed=10 * (side == "g") + seed) for side, seed in keys}
     for (side, seed), encoder in models.items():
         passes.save(embed(encoder, pts), folder.embedding_dir(side, seed))
-    settings = LocalizeSettings(views=ViewSettings(views=2), pairs_per_role=6)
+    recipe = tiny_recipe("train.seeds=[0,3]", "localize.views=2", "localize.pairs=6")
     done = []
     load = lambda side, seed: models[side, seed]  # noqa: E731
-    files = localize(folder, pts, [0, 3], load, settings, progress=done.append)
+    files = localize(folder, pts, recipe, load, progress=done.append)
     assert [file.name for file in files] == [
         *("units.parquet", "layers.parquet", "towers.parquet", "towers.json", "settings.json")
     ]
-    assert sum(done) == work(pts, [0, 3], settings) == 24 * 2 * 2 * 2
+    assert sum(done) == work(pts, recipe) == 24 * 2 * 2 * 2
     units, layers, shares = (pl.read_parquet(file) for file in files[:3])
     assert set(units.select("side", "seed").unique().rows()) == {("f", 0), ("f", 3), ("g", 0), ("g", 3)}
     candidates = {uid for uid, role in zip(pts.uids, roles, strict=True) if role == "candidate"}
@@ -343,10 +343,10 @@ def test_localize_writes_its_tables(tmp_path):
     assert shares["uid"].to_list() == pts.uids.to_list()
     np.testing.assert_allclose(shares["image_share"] + shares["text_share"], shares["clipmem"], atol=1e-12)
     assert (shares["text_low"] < shares["text_share"]).all()
-    sampled = set(sample_pairs(pts, settings).uids)
+    sampled = set(sample_pairs(pts, recipe).uids)
     assert {uid for uid, value in shares.select("uid", "image_sslmem").rows() if value is not None} == sampled
     before = [file.read_bytes() for file in files]
-    assert [file.read_bytes() for file in localize(folder, pts, [0, 3], load, settings)] == before
+    assert [file.read_bytes() for file in localize(folder, pts, recipe, load)] == before
     document = json.loads(files[3].read_text())
     assert document["reliable"] is False
     assert document["failures"][0]["limit"] == 32
@@ -355,10 +355,8 @@ def test_localize_writes_its_tables(tmp_path):
 
 def test_localize_refuses_what_does_not_fit(tmp_path):
     pts = points(6)
-    with pytest.raises(InputError, match=r"^unit_role: got 'shared', expected candidate, external"):
-        localize(RunFolder(tmp_path), pts, [0], lambda side, seed: None, LocalizeSettings(unit_role="shared"))
     few = Embeddings(torch.ones(4, 1, 3), torch.ones(4, 3), torch.arange(4))
     for side in "fg":
         passes.save(few, RunFolder(tmp_path).embedding_dir(side, 0))
     with pytest.raises(InputError, match=r"^embeddings of f, seed 0: got 4 pairs, expected 6, one per row of the"):
-        localize(RunFolder(tmp_path), pts, [0], lambda side, seed: None, LocalizeSettings())
+        localize(RunFolder(tmp_path), pts, tiny_recipe("train.seeds=[0]"), lambda side, seed: None)

@@ -11,16 +11,17 @@ from scipy import stats
 
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
+from clipmem.base.sections import LocalizeSection
 from clipmem.data.decoding import Geometry, decode
 from clipmem.data.pairs import Pairs
 from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render, text_views
-from clipmem.measure.sweep import UNIT_KINDS, Capture, Site, ViewSettings, blocks
+from clipmem.measure.sweep import UNIT_KINDS, Capture, Site, blocks
 from clipmem.measure.units import UNITS_SCHEMA, UnitTracker, layer_table, sweep_model, tower_sslmem
 from clipmem.models import openclip
 from clipmem.testing.tiny import encoded_image
 
 N = 9
-VIEWS = ViewSettings(views=3, crop_scale=(0.3, 0.9), flip=0.5, batch_size=4)
+VIEWS = LocalizeSection(views=3, crop="own", crop_scale=(0.3, 0.9), flip=0.5)
 SQUARE = Geometry(32)
 
 
@@ -98,7 +99,9 @@ def test_units_and_distances_equal_loops(models, tower):
     pts = points()
     chosen = (pts.table["role"] == "candidate").to_numpy()
     labels = pts.table["label"].to_list()
-    table, distances = sweep_model(models["f"], pts, VIEWS, chosen=chosen, side="f", seed=5, towers=[tower])
+    table, distances = sweep_model(
+        models["f"], pts, VIEWS, chosen=chosen, side="f", seed=5, towers=[tower], batch_size=4
+    )
     mu, expected = reference(models["f"], pts, tower)
     assert table.schema == UNITS_SCHEMA
     assert set(table["side"]) == {"f"}
@@ -136,7 +139,7 @@ def test_nothing_depends_on_the_batch_or_on_the_other_pairs(models):
     whole = sweep_model(models["f"], pts, VIEWS, chosen=None)
     again = sweep_model(models["f"], pts, VIEWS, chosen=None)
     assert whole[0].equals(again[0])
-    other = sweep_model(models["f"], pts, ViewSettings(**{**vars(VIEWS), "batch_size": 64}), chosen=None)
+    other = sweep_model(models["f"], pts, VIEWS, chosen=None, batch_size=4)
     for name in ("unitmem", "unitmem_median", "classmem", "mu_max", "mu_rest"):
         np.testing.assert_allclose(whole[0][name].to_numpy(), other[0][name].to_numpy(), atol=2e-4)
     few = sweep_model(models["f"], replace(pts, table=pts.table[[7, 2, 5]]), VIEWS, chosen=None)
@@ -146,7 +149,7 @@ def test_nothing_depends_on_the_batch_or_on_the_other_pairs(models):
 
 def test_no_views_take_the_clean_input(models):
     pts = points()
-    settings = ViewSettings(views=0, batch_size=4)
+    settings = VIEWS.model_copy(update={"views": 0})
     table, distances = sweep_model(models["f"], pts, settings, chosen=None)
     assert table["unitmem"].null_count() < table.height
     assert all(np.isnan(values).all() for values in distances.values())
@@ -177,7 +180,7 @@ def largest_live_bytes(encoder, n):
     gc.collect()
     own = {id(t) for t in (*encoder.module.parameters(), *encoder.module.buffers())}
     tracker, peak = UnitTracker(pts, np.ones(n, dtype=bool), hold_bytes=0), 0
-    for block in blocks(encoder, pts, VIEWS, tower="image"):
+    for block in blocks(encoder, pts, VIEWS, tower="image", batch_size=4):
         tracker.add(block)
         # a list of them would keep them alive until the next block
         live = (t for t in gc.get_objects() if issubclass(type(t), torch.Tensor) and id(t) not in own)
@@ -209,7 +212,7 @@ def test_layer_table_equals_loops(models):
         frame, distances[side][0] = sweep_model(encoder, pts, VIEWS, chosen=chosen, side=side, seed=0)
         frames.append(frame)
     units = pl.concat(frames)
-    table = layer_table(pts, distances, units, unit_role="candidate")
+    table = layer_table(pts, distances, units)
     loops = {(s, t): reference(models[s], pts, t)[1] for s in "fg" for t in ("image", "text")}
     assert table.height == 2 * ((2 * 3 + 1) + (1 * 3 + 1))
     for row in table.iter_rows(named=True):
@@ -253,7 +256,7 @@ def test_layer_table_equals_loops(models):
         else:
             step = row["layermem"] - by_layer[role, tower, kind, layer - 1]["layermem"]
             assert row["delta"] == pytest.approx(step)
-    assert table.equals(layer_table(pts, distances, units, unit_role="candidate"))
+    assert table.equals(layer_table(pts, distances, units))
     sslmem = tower_sslmem(distances, pts.uids.to_list(), "text")
     assert [sslmem[uid] is None for uid in pts.uids] == [own == ["a"] for own in pts.captions]
 
@@ -262,5 +265,5 @@ def test_a_role_without_any_view_has_null_layermem():
     pts = points(2)
     distances = {Site("image", 1, "embedding", "", "ntu"): np.array([np.nan, 0.5])}
     both = {"f": {0: distances}, "g": {0: distances}}
-    table = layer_table(pts, both, pl.DataFrame(schema=UNITS_SCHEMA), unit_role="candidate")
+    table = layer_table(pts, both, pl.DataFrame(schema=UNITS_SCHEMA))
     assert table.select("role", "n", "layermem").rows() == [("external", 0, None), ("candidate", 1, 0.0)]

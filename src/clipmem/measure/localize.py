@@ -2,25 +2,28 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from clipmem._version import __version__
-from clipmem.base.errors import require, require_one_of
+from clipmem.base.errors import require
 from clipmem.base.folder import SIDES, RunFolder
 from clipmem.base.hashing import json_sha256
 from clipmem.base.random import derive_seed, generator
+from clipmem.base.recipes import Recipe
+from clipmem.base.sections import LocalizeSection
 from clipmem.base.tables import write_parquet
 from clipmem.data.pairs import Pairs
 from clipmem.measure import towers
-from clipmem.measure.sweep import TOWERS, ViewSettings
+from clipmem.measure.sweep import TOWERS
 from clipmem.measure.units import Distances, layer_table, sweep_model, tower_sslmem
 from clipmem.models import passes
 from clipmem.models.protocol import DualEncoder
 from clipmem.stats.intervals import seed_interval
+from clipmem.train.objectives import OBJECTIVES
 
 SETTINGS_FILE = "localize/settings.json"
 TOWERS_SCHEMA: dict[str, type[pl.DataType]] = {
@@ -32,88 +35,91 @@ TOWERS_SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-@dataclass(frozen=True)
-class LocalizeSettings:
-    """Settings of a localization: views, the role for units, and the maximum number of pairs per role (sampled)."""
+def untrained_text(recipe: Recipe) -> str:
+    """Return why the text tower is not localized; "" if it is."""
+    objective = recipe.train.objective
+    if OBJECTIVES[objective].uses_text:
+        return ""
+    return f"objective {objective!r} trains no text tower: f and g have the same initial one"
 
-    views: ViewSettings = field(default_factory=ViewSettings)
-    unit_role: str = "candidate"
-    pairs_per_role: int = 1000
-    weight: float = 1.0
-    confidence: float = 0.95
-    seed: int = 0
-    untrained_text: str = ""
 
-    @property
-    def towers(self) -> tuple[str, ...]:
-        """The towers to localize."""
-        return TOWERS[:1] if self.untrained_text else TOWERS
+def views_of(recipe: Recipe) -> LocalizeSection:
+    """Return the views of `[localize]`, with its own crops or those of training."""
+    section, crops = recipe.localize, recipe.train.model_dump(include={"crop_scale", "crop_ratio", "flip"})
+    return section if section.crop == "own" else section.model_copy(update=crops)
 
 
 def localize(
     folder: RunFolder,
     pairs: Pairs,
-    seeds: Sequence[int],
+    recipe: Recipe,
     load_encoder: Callable[[str, int], DualEncoder],
-    settings: LocalizeSettings,
     *,
     device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> list[Path]:
-    """Localize the memorization of a finished four-way run and write the tables.
+    """Localize the memorization of a finished four-way run and write the tables; units are over the candidates.
 
     The table of the pairs, in the order of the embeddings, has `role`, `group`, `label` and the row in `pixels`, `row`.
     """
-    require_one_of("unit_role", settings.unit_role, sorted(set(pairs.table["role"])), "Choose a role of the run.")
+    seeds, confidence = recipe.train.seeds, recipe.score.confidence
     means = _means(folder, pairs, seeds)
-    sample = sample_pairs(pairs, settings)
-    chosen = (sample.table["role"] == settings.unit_role).to_numpy()
+    sample = sample_pairs(pairs, recipe)
+    how: dict[str, Any] = {"towers": _towers(recipe), "device": device, "progress": progress}
+    how["chosen"] = (sample.table["role"] == "candidate").to_numpy()
     distances: dict[str, dict[int, Distances]] = {side: {} for side in SIDES}
     frames: list[pl.DataFrame] = []
-    how: dict[str, Any] = {"towers": settings.towers, "device": device, "progress": progress, "chosen": chosen}
     for seed in seeds:
         for side in SIDES:
-            frame, distances[side][seed] = sweep_model(
-                load_encoder(side, seed), sample, settings.views, side=side, seed=seed, **how
-            )
-            frames.append(frame)
+            model = sweep_model(load_encoder(side, seed), sample, views_of(recipe), side=side, seed=seed, **how)
+            frames.append(model[0])
+            distances[side][seed] = model[1]
     units = pl.concat(frames)
-    layers = layer_table(sample, distances, units, unit_role=settings.unit_role, confidence=settings.confidence)
+    layers = layer_table(sample, distances, units, confidence=confidence)
     files = [_write(folder, "units", units), _write(folder, "layers", layers)]
-    if settings.untrained_text:
+    if untrained_text(recipe):
         for name in ("towers.parquet", "towers.json"):  # of an older version, which swapped any towers
             (folder.path / "localize" / name).unlink(missing_ok=True)
     else:
         sslmem = {tower: tower_sslmem(distances, sample.uids.to_list(), tower) for tower in TOWERS}
-        files += _write_towers(folder, pairs, means, sslmem, settings)
-    return [*files, folder.write_json(SETTINGS_FILE, describe(pairs, settings))]
+        files += _write_towers(folder, pairs, means, sslmem, recipe)
+    return [*files, folder.write_json(SETTINGS_FILE, describe(pairs, recipe))]
 
 
-def describe(pairs: Pairs, settings: LocalizeSettings) -> dict[str, Any]:
-    """Return the content of `settings.json`: pairs and views."""
-    sample = sample_pairs(pairs, settings)
+def _towers(recipe: Recipe) -> tuple[str, ...]:
+    return TOWERS[:1] if untrained_text(recipe) else TOWERS
+
+
+def describe(pairs: Pairs, recipe: Recipe) -> dict[str, Any]:
+    """Return the content of `settings.json`: pairs, views, and what else determines the tables."""
+    sample = sample_pairs(pairs, recipe)
     document = {
         "format": 1,
         "clipmem": __version__,
-        **asdict(settings),
-        "towers": settings.towers,
+        "views": views_of(recipe).model_dump(include={"views", "crop_scale", "crop_ratio", "flip"}),
+        "pairs_per_role": recipe.localize.pairs,
+        "weight": recipe.score.weight,
+        "confidence": recipe.score.confidence,
+        "seed": recipe.split.seed,
+        "untrained_text": untrained_text(recipe),
+        "towers": _towers(recipe),
         "points": len(sample),
         "points_sha256": json_sha256(sample.uids.to_list()),
     }
     return json.loads(json.dumps(document))
 
 
-def work(pairs: Pairs, seeds: Sequence[int], settings: LocalizeSettings) -> int:
+def work(pairs: Pairs, recipe: Recipe) -> int:
     """Return the total number of pairs that `localize` reports to `progress`."""
-    return len(sample_pairs(pairs, settings)) * len(seeds) * len(SIDES) * len(settings.towers)
+    return len(sample_pairs(pairs, recipe)) * len(recipe.train.seeds) * len(SIDES) * len(_towers(recipe))
 
 
-def sample_pairs(pairs: Pairs, settings: LocalizeSettings) -> Pairs:
-    """Sample at most `pairs_per_role` pairs of each role, keeping their order."""
+def sample_pairs(pairs: Pairs, recipe: Recipe) -> Pairs:
+    """Sample at most `localize.pairs` pairs of each role, keeping their order."""
     rows, roles = list[int](), pairs.table["role"]
     for role in roles.unique(maintain_order=True):
-        stream = generator(settings.seed, "localize sample", role)
-        rows += stream.permutation((roles == role).arg_true().to_numpy())[: settings.pairs_per_role].tolist()
+        stream = generator(recipe.split.seed, "localize sample", role)
+        rows += stream.permutation((roles == role).arg_true().to_numpy())[: recipe.localize.pairs].tolist()
     return replace(pairs, table=pairs.table[sorted(rows)])
 
 
@@ -133,10 +139,10 @@ def _write_towers(
     pairs: Pairs,
     means: Mapping[str, Mapping[int, towers.Means]],
     sslmem: Mapping[str, Mapping[str, float | None]],
-    settings: LocalizeSettings,
+    recipe: Recipe,
 ) -> list[Path]:
     uids, roles, groups = (pairs.table[name].to_list() for name in ("uid", "role", "group"))
-    shares = towers.split(means["f"], means["g"], roles, weight=settings.weight)
+    shares = towers.swap(means["f"], means["g"], roles, weight=recipe.score.weight)
     width = next(iter(means["f"].values())).image.shape[1]
     judged = towers.reliability(shares, roles, width)
     columns: dict[str, Any] = {
@@ -146,15 +152,15 @@ def _write_towers(
         "reliable": [judged.reliable] * len(pairs),
     }
     for tower, values in (("image", shares.image), ("text", shares.text)):
-        interval = seed_interval(values, settings.confidence)
+        interval = seed_interval(values, recipe.score.confidence)
         columns[f"{tower}_share"] = values.mean(axis=0)
         columns[f"{tower}_low"], columns[f"{tower}_high"] = interval.low, interval.high
         columns[f"{tower}_sslmem"] = [sslmem[tower].get(uid) for uid in uids]
     table = pl.DataFrame({name: pl.Series(name, columns[name], dtype) for name, dtype in TOWERS_SCHEMA.items()})
     table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
-    how: dict[str, Any] = {"confidence": settings.confidence}
+    how: dict[str, Any] = {"confidence": recipe.score.confidence}
     document = towers.summarize(shares, judged, roles, groups, **how)
-    how |= {"seed": derive_seed(settings.seed, "localize noise"), "weight": settings.weight}
+    how |= {"seed": derive_seed(recipe.split.seed, "localize noise"), "weight": recipe.score.weight}
     document["noise"] = towers.noise_table(means["f"], means["g"], roles, groups, **how)
     return [_write(folder, "towers", table), folder.write_json("localize/towers.json", document)]
 

@@ -16,7 +16,6 @@ token: UnitMem needs nonnegative activations.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from clipmem.base.errors import InputError, require
+from clipmem.base.sections import LocalizeSection
 from clipmem.data.pairs import Pairs
 from clipmem.data.views import Crops, draw_views, text_views
 from clipmem.models.passes import view_pixels
@@ -35,6 +35,7 @@ TOWERS = ("image", "text")
 UNIT_KINDS = ("mlp", "attn", "conv1", "conv2")
 BLOCK = "block"
 EMBEDDING = "embedding"
+BATCH = 64
 
 _TRANSFORMERS = {
     "image": ("visual.transformer.resblocks", "visual.trunk.blocks", "vision_model.encoder.layers"),
@@ -197,17 +198,6 @@ def pool(
     return torch.einsum("ntu,nt->nu", values[:, : weight.shape[1]], weight) / weight.sum(dim=1, keepdim=True)
 
 
-@dataclass(frozen=True)
-class ViewSettings:
-    """Settings of the views of a pair: `views` crops of its image, and at most as many views of its first caption."""
-
-    views: int = 10
-    crop_scale: tuple[float, float] = (0.9, 1.0)
-    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
-    flip: float = 0.0
-    batch_size: int = 64
-
-
 class Block(NamedTuple):
     """Averages over consecutive pairs in one tower, by site.
 
@@ -225,37 +215,38 @@ class Block(NamedTuple):
 def blocks(
     encoder: DualEncoder,
     pairs: Pairs,
-    settings: ViewSettings,
+    section: LocalizeSection,
     *,
     tower: str,
+    batch_size: int = BATCH,
     device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Block]:
     """Pass pairs and their views through a tower; yield the averages of each block, in order.
 
-    The table of the pairs has their row in `pixels`, `row`.
+    The crops are those of the section; the table of the pairs has their row in `pixels`, `row`.
     """
     encoder.module.to(device).eval()
     pixels, rows, uids = pairs.pixels[geometry_of(encoder)], pairs.table["row"].to_numpy(), pairs.uids.to_list()
     with Capture(encoder, towers=[tower]) as capture:
         views = draw_views(
             uids,
-            settings.views if tower == "image" else 0,
+            section.views if tower == "image" else 0,
             size=pixels.shape[1],
-            scale=settings.crop_scale,
-            ratio=settings.crop_ratio,
-            flip=settings.flip,
+            scale=section.crop_scale,
+            ratio=section.crop_ratio,
+            flip=section.flip,
         )
-        for start in range(0, len(pairs), settings.batch_size):
-            block = slice(start, min(start + settings.batch_size, len(pairs)))
+        for start in range(0, len(pairs), batch_size):
+            block = slice(start, min(start + batch_size, len(pairs)))
             with torch.inference_mode():
                 if tower == "image":
                     batch = torch.from_numpy(np.ascontiguousarray(pixels[rows[block]])).to(device)
                     passes = _image_passes(capture, encoder, batch, views, np.arange(block.start, block.stop))
                 else:
                     captions = zip(pairs.captions[block], uids[block], strict=True)
-                    texts = [text_views(*pair, count=settings.views) for pair in captions]
-                    passes = _text_passes(capture, encoder, texts, settings.batch_size, device)
+                    texts = [text_views(*pair, count=section.views) for pair in captions]
+                    passes = _text_passes(capture, encoder, texts, batch_size, device)
                 averages = _reduce(capture.embedding(tower), block, passes)
             yield averages
             progress(block.stop - block.start)

@@ -60,26 +60,39 @@ class Fit(NamedTuple):
 
 
 class Swap(NamedTuple):
-    """The four alignments of every pair, image tower first, shape (n,), and the fit of both maps."""
+    """The four alignments of every pair, image tower first, one row a seed, and the fit of both maps under each seed.
 
-    ff: Float[Tensor, " n"]
-    fg: Float[Tensor, " n"]
-    gf: Float[Tensor, " n"]
-    gg: Float[Tensor, " n"]
-    turned_gg: Float[Tensor, " n"]
-    image_fit: Fit
-    text_fit: Fit
+    `turned_gg` is that of both towers of g in f's space. The shares of the towers sum to `clipmem`.
 
+    Example:
+        >>> one, zero, fit = np.ones((1, 1)), np.zeros((1, 1)), [Fit(1.0, 1.0)]
+        >>> text_alone = Swap(ff=one, fg=zero, gf=one, gg=zero, turned_gg=zero, image_fit=fit, text_fit=fit)
+        >>> text_alone.image.item(), text_alone.text.item(), text_alone.clipmem.item()
+        (0.0, 1.0, 1.0)
+    """
 
-class Split(NamedTuple):
-    """Shares of the towers in the score of every pair, one row a seed, shape (seed, n); they sum to `clipmem`."""
-
-    clipmem: Float64[np.ndarray, "seed n"]
-    image: Float64[np.ndarray, "seed n"]
-    text: Float64[np.ndarray, "seed n"]
-    gap: Float64[np.ndarray, "seed n"]
+    ff: Float64[np.ndarray, "seed n"]
+    fg: Float64[np.ndarray, "seed n"]
+    gf: Float64[np.ndarray, "seed n"]
+    gg: Float64[np.ndarray, "seed n"]
+    turned_gg: Float64[np.ndarray, "seed n"]
     image_fit: list[Fit]
     text_fit: list[Fit]
+
+    @property
+    def clipmem(self) -> Float64[np.ndarray, "seed n"]:
+        """The score of every pair."""
+        return self.ff - self.gg
+
+    @property
+    def image(self) -> Float64[np.ndarray, "seed n"]:
+        """The share of the image tower."""
+        return (self.ff - self.gf + self.fg - self.gg) / 2
+
+    @property
+    def text(self) -> Float64[np.ndarray, "seed n"]:
+        """The share of the text tower."""
+        return (self.ff - self.fg + self.gf - self.gg) / 2
 
 
 class Reliability(NamedTuple):
@@ -123,100 +136,63 @@ def explained(mapped: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> flo
     return 1 - error / spread
 
 
-def aligned(means: Means, external: Bool[np.ndarray, " n"], weight: float) -> Float[Tensor, " n"]:
-    """Compute every pair's alignment with the external pairs as the bank; each of them is scored against the others."""
-    return _against(means, means, external, weight)
-
-
-def _against(means: Means, bank: Means, external: Bool[np.ndarray, " n"], weight: float) -> Float[Tensor, " n"]:
-    """Compute alignments against the external rows of `bank`; an external pair is left out of its own bank."""
-    held = torch.from_numpy(np.flatnonzero(external))
+def aligned(
+    means: Means, external: Bool[np.ndarray, " n"], weight: float, bank: Means | None = None
+) -> Float[Tensor, " n"]:
+    """Compute every pair's alignment against the external pairs of `bank`; each of them is left out of its own bank."""
+    held, bank = torch.from_numpy(np.flatnonzero(external)), bank or means
     member = torch.full((len(means.image),), -1, dtype=torch.long)
     member[held] = torch.arange(len(held))
     parts = alignment_parts(means.image, means.text, bank.image[held], bank.text[held], member=member)
     return alignment(parts, weight=weight)
 
 
-def swap(f: Means, g: Means, *, shared: np.ndarray, external: np.ndarray, weight: float) -> Swap:
-    """Compute the four alignments of the tower swap from the mean embeddings under f and g."""
+def swap(f: Mapping[int, Means], g: Mapping[int, Means], roles: Sequence[str], *, weight: float) -> Swap:
+    """Swap the towers of f and g of each seed: seed → mean embeddings, whose rows follow `roles`.
+
+    A shared pair is mapped by the half of the shared pairs that it is not in. The halves are every other pair, since
+    the order of the split table is that of content hashes.
+    """
+    names = np.array(roles)
+    shared, external = names == "shared", names == "external"
     got = f"{int(shared.sum())} shared and {int(external.sum())} external pairs"
     enough = shared.sum() >= 2 and external.sum() >= 2
     require(enough, "tower swap", got, "two or more of both: to fit the map, and to judge it", "Use a four-way run.")
-    turned = _turned(f, g, shared)
-    fg, gf = _mixed(f, turned, external, weight)
-    held = torch.from_numpy(external)
-    fits: dict[str, list[float]] = {"image": [], "text": []}
-    for half in _halves(shared):
-        rows = torch.from_numpy(half)
-        other = _turned(f, g, shared & ~half)
-        half_fg, half_gf = _mixed(f, other, external, weight)
-        fg[rows], gf[rows] = half_fg[rows], half_gf[rows]
-        fits["image"].append(explained(other.image[rows], f.image[rows]))
-        fits["text"].append(explained(other.text[rows], f.text[rows]))
-    return Swap(
-        ff=aligned(f, external, weight),
-        fg=fg,
-        gf=gf,
-        gg=aligned(g, external, weight),
-        turned_gg=aligned(turned, external, weight),
-        image_fit=Fit(sum(fits["image"]) / 2, explained(turned.image[held], f.image[held])),
-        text_fit=Fit(sum(fits["text"]) / 2, explained(turned.text[held], f.text[held])),
-    )
+    even, held = shared & (np.cumsum(shared) % 2 == 0), torch.from_numpy(external)
+    alignments: list[tuple[Tensor, ...]] = []
+    fits: dict[str, list[Fit]] = {"image": [], "text": []}
+    for seed in sorted(f):
+        target, turned = f[seed], _turned(f[seed], g[seed], shared)
+        fg, gf = _mixed(target, turned, external, weight)
+        r2: dict[str, list[float]] = {"image": [], "text": []}
+        for half in (even, shared & ~even):
+            rows, by_others = torch.from_numpy(half), _turned(target, g[seed], shared & ~half)
+            half_fg, half_gf = _mixed(target, by_others, external, weight)
+            fg[rows], gf[rows] = half_fg[rows], half_gf[rows]
+            for tower, values in r2.items():
+                values.append(explained(getattr(by_others, tower)[rows], getattr(target, tower)[rows]))
+        for tower, values in r2.items():
+            outside = explained(getattr(turned, tower)[held], getattr(target, tower)[held])
+            fits[tower].append(Fit(sum(values) / 2, outside))
+        ff, gg, turned_gg = (aligned(means, external, weight) for means in (target, g[seed], turned))
+        alignments.append((ff, fg, gf, gg, turned_gg))
+    ff, fg, gf, gg, turned_gg = (torch.stack(rows).numpy() for rows in zip(*alignments, strict=True))
+    return Swap(ff, fg, gf, gg, turned_gg, fits["image"], fits["text"])
 
 
 def _turned(f: Means, g: Means, fit: Bool[np.ndarray, " n"]) -> Means:
     """Turn all embeddings of g into f's space by the maps fitted on some pairs."""
     rows = torch.from_numpy(fit)
-    return Means(
-        g.image @ orthogonal_map(g.image[rows], f.image[rows]), g.text @ orthogonal_map(g.text[rows], f.text[rows])
-    )
+    return Means(*(y @ orthogonal_map(y[rows], x[rows]) for x, y in zip(f, g, strict=True)))
 
 
 def _mixed(f: Means, turned: Means, external: Bool[np.ndarray, " n"], weight: float) -> tuple[Tensor, Tensor]:
     """Align f's images with g's captions, and g's images with f's captions."""
-    return (
-        aligned(Means(f.image, turned.text), external, weight),
-        aligned(Means(turned.image, f.text), external, weight),
-    )
+    fg, gf = Means(f.image, turned.text), Means(turned.image, f.text)
+    return aligned(fg, external, weight), aligned(gf, external, weight)
 
 
-def _halves(shared: Bool[np.ndarray, " n"]) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Cut the shared pairs in two, every other one; the split table's order is that of content hashes."""
-    even = shared & (np.cumsum(shared) % 2 == 0)
-    return even, shared & ~even
-
-
-def shapley(found: Swap) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Split each pair's CLIPMem into (image share, text share) (see the module's text).
-
-    Example:
-        >>> one, fit = torch.ones(1), Fit(1.0, 1.0)
-        >>> text_alone = Swap(ff=one, fg=0 * one, gf=one, gg=0 * one, turned_gg=0 * one, image_fit=fit, text_fit=fit)
-        >>> [share.item() for share in shapley(text_alone)]
-        [0.0, 1.0]
-    """
-    image = (found.ff - found.gf + found.fg - found.gg) / 2
-    text = (found.ff - found.fg + found.gf - found.gg) / 2
-    return image, text
-
-
-def split(f: Mapping[int, Means], g: Mapping[int, Means], roles: Sequence[str], *, weight: float) -> Split:
-    """Swap the towers of f and g of each seed: seed → mean embeddings, whose rows follow `roles`."""
-    names = np.array(roles)
-    shared, external = names == "shared", names == "external"
-    swaps = [swap(f[seed], g[seed], shared=shared, external=external, weight=weight) for seed in sorted(f)]
-    shares = [shapley(found) for found in swaps]
-    return Split(
-        np.stack([(found.ff - found.gg).numpy() for found in swaps]),
-        np.stack([image.numpy() for image, _ in shares]),
-        np.stack([text.numpy() for _, text in shares]),
-        np.stack([(found.gg - found.turned_gg).numpy() for found in swaps]),
-        [found.image_fit for found in swaps],
-        [found.text_fit for found in swaps],
-    )
-
-
-def reliability(found: Split, roles: Sequence[str], width: int) -> Reliability:
+def reliability(found: Swap, roles: Sequence[str], width: int) -> Reliability:
     """Judge whether the swap can be read.
 
     It can when (1) half of the shared pairs are at least as many as the dimensions, else the map is not determined;
@@ -232,7 +208,8 @@ def reliability(found: Split, roles: Sequence[str], width: int) -> Reliability:
         role: abs(float((found.image - found.text)[:, names == role].mean())) / measured if measured > 0 else np.inf
         for role in ("shared", "external")
     }
-    gap = abs(float(found.gap[:, names == "candidate"].mean())) / measured if measured > 0 else np.inf
+    gaps = (found.gg - found.turned_gg)[:, names == "candidate"]
+    gap = abs(float(gaps.mean())) / measured if measured > 0 else np.inf
     half = int((names == "shared").sum()) // 2
     checks = [
         ("pairs", "shared", half, width, half < width),
@@ -266,12 +243,12 @@ def noise_fall(
         moved = direction + torch.from_numpy(stream.standard_normal(clean.shape)) * (std / clean.shape[1] ** 0.5)
         reached = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
         moved = moved / torch.where(reached > 0, reached, 1.0) * length
-        total += _against(means._replace(**{tower: moved}), means, external, weight)
+        total += aligned(means._replace(**{tower: moved}), external, weight, bank=means)
     return aligned(means, external, weight) - total / draws
 
 
 def summarize(
-    found: Split,
+    found: Swap,
     judged: Reliability,
     roles: Sequence[str],
     groups: Sequence[str],

@@ -11,7 +11,8 @@ few seeds that offset is larger than what a pair adds: read the candidates' row 
 (shared) or neither saw (external), never alone. Layers are not independent: an upper one sees what the lower ones did.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,8 +20,9 @@ import torch
 from jaxtyping import Bool, Float64, Int
 
 from clipmem.base.errors import require_range
+from clipmem.base.sections import LocalizeSection
 from clipmem.data.pairs import Pairs
-from clipmem.measure.sweep import EMBEDDING, TOWERS, UNIT_KINDS, Block, Site, ViewSettings, blocks
+from clipmem.measure.sweep import EMBEDDING, TOWERS, UNIT_KINDS, Block, Site, blocks
 from clipmem.models.protocol import DualEncoder
 from clipmem.stats.comparisons import holm, welch
 from clipmem.stats.intervals import crossed_mean
@@ -110,24 +112,24 @@ Distances = dict[Site, Float64[np.ndarray, " n"]]
 def sweep_model(
     encoder: DualEncoder,
     pairs: Pairs,
-    settings: ViewSettings,
+    section: LocalizeSection,
     *,
     chosen: Bool[np.ndarray, " n"] | None,
     side: str = "f",
     seed: int = 0,
     towers: Sequence[str] = TOWERS,
-    device: str = "cpu",
-    progress: Callable[[int], object] = lambda _: None,
+    **how: Any,
 ) -> tuple[pl.DataFrame, Distances]:
     """Return the units and distances of a model, from one pass over pairs and their views.
 
-    The table of the pairs has their `label` and their row in `pixels`, `row`; units are over the pairs `chosen`.
+    The table of the pairs has their `label` and their row in `pixels`, `row`; units are over the pairs `chosen`. The
+    last arguments are those of `blocks`.
     """
     distances: dict[Site, list[np.ndarray]] = {}
     frames: list[pl.DataFrame] = []
     for tower in towers:
         tracker = UnitTracker(pairs, np.ones(len(pairs), dtype=np.bool_) if chosen is None else chosen)
-        for block in blocks(encoder, pairs, settings, tower=tower, device=device, progress=progress):
+        for block in blocks(encoder, pairs, section, tower=tower, **how):
             tracker.add(block)
             for site, values in block.distances.items():
                 distances.setdefault(site, []).append(values.numpy())
@@ -153,10 +155,9 @@ def layer_table(
     distances: Mapping[str, Mapping[int, Distances]],
     units: pl.DataFrame,
     *,
-    unit_role: str,
     confidence: float = 0.95,
 ) -> pl.DataFrame:
-    """Average LayerMem over the pairs of each role and UnitMem over the units of each layer, with intervals."""
+    """Average LayerMem over the pairs of each role, and UnitMem (of the candidates) over units, with intervals."""
     roles = pairs.table["role"].to_numpy()
     groups = np.unique(pairs.table["group"].to_numpy(), return_inverse=True)[1]
     scores = _scores(distances)
@@ -174,8 +175,7 @@ def layer_table(
                 row |= _average(step, groups[members], ("delta", "delta_low", "delta_high"), confidence)
             if role == "candidate":
                 row |= _against_control(values.mean(axis=0), roles)
-            if role == unit_role and site.kind in UNIT_KINDS:
-                row |= _unit_columns(site, units, confidence)
+                row |= _unit_columns(site, units, confidence) if site.kind in UNIT_KINDS else {}
             rows.append(row)
     table = pl.DataFrame([{name: row.get(name) for name in LAYERS_SCHEMA} for row in rows], schema=LAYERS_SCHEMA)
     adjusted = holm(table["control_p"].fill_null(np.nan).to_numpy())

@@ -15,8 +15,7 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe
 from clipmem.base.tables import write_parquet
 from clipmem.data.pairs import Pairs
-from clipmem.measure.localize import SETTINGS_FILE, LocalizeSettings, describe, localize, work
-from clipmem.measure.sweep import ViewSettings
+from clipmem.measure.localize import SETTINGS_FILE, describe, localize, work
 from clipmem.models.numerics import threads
 from clipmem.report.curves import compare_curves, curves_of, title_of
 from clipmem.report.fairness import differing, differing_entries
@@ -24,7 +23,6 @@ from clipmem.report.gallery import UNITS_TABLE
 from clipmem.report.run import Run, read_finished
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.stages import renew_report
-from clipmem.train.objectives import OBJECTIVES
 
 TABLE, DOCUMENT = "localize/side_by_side.parquet", "localize/side_by_side.json"
 # settings that do not affect the curves
@@ -52,52 +50,29 @@ def localize_run(
     require(right, what, f"protocol {recipe.protocol!r}", expected, "Choose a run with protocol = 'four-way'.")
     _ = run.summary  # raises if the run is not finished
     with folder.locked():
-        settings = settings_of(recipe, views=views, pairs=pairs)
-        files = _measure(folder, recipe, settings, reporter)
+        changes = {name: value for name, value in (("views", views), ("pairs", pairs)) if value is not None}
+        section = recipe.localize.model_copy(update=changes)
+        files = _measure(folder, recipe.model_copy(update={"localize": section}), reporter)
         if compare_with:
             files += write_side_by_side(folder, compare_with)
         reporter.begin("report")
         return [*files, *renew_report(folder)]
 
 
-def settings_of(recipe: Recipe, *, views: int | None = None, pairs: int | None = None) -> LocalizeSettings:
-    """Return the localization settings of a recipe, optionally with other views or pairs."""
-    section = recipe.localize.model_copy(update={} if views is None else {"views": views})
-    crops = section if section.crop == "own" else recipe.train
-    objective = recipe.train.objective
-    return LocalizeSettings(
-        views=ViewSettings(section.views, crops.crop_scale, crops.crop_ratio, crops.flip),
-        pairs_per_role=section.pairs if pairs is None else pairs,
-        weight=recipe.score.weight,
-        confidence=recipe.score.confidence,
-        seed=recipe.split.seed,
-        untrained_text=""
-        if OBJECTIVES[objective].uses_text
-        else f"objective {objective!r} trains no text tower: f and g have the same initial one",
-    )
-
-
-def _measure(folder: RunFolder, recipe: Recipe, settings: LocalizeSettings, reporter: Reporter) -> list[Path]:
+def _measure(folder: RunFolder, recipe: Recipe, reporter: Reporter) -> list[Path]:
     started, study = time.monotonic(), PlannedStudy(folder.path)
-    pairs_of_study = localized_pairs(study)
+    pairs = localized_pairs(study)
     known = folder.is_done("localize") and (folder.path / SETTINGS_FILE).is_file()
-    if known and folder.read_json(SETTINGS_FILE) == describe(pairs_of_study, settings):
+    if known and folder.read_json(SETTINGS_FILE) == describe(pairs, recipe):
         reporter.end("localize", folder.seconds()["localize"], skipped=True)
         return []
     for name in (TABLE, DOCUMENT):  # outdated
         (folder.path / name).unlink(missing_ok=True)
     resources = study.execution
-    reporter.begin("localize", work(pairs_of_study, recipe.train.seeds, settings), "pairs")
+    reporter.begin("localize", work(pairs, recipe), "pairs")
     with threads(resources.threads * resources.workers):
-        files = localize(
-            folder,
-            pairs_of_study,
-            recipe.train.seeds,
-            study.opened.load,
-            settings,
-            device=resources.device,
-            progress=reporter.advance,
-        )
+        how: dict[str, Any] = {"device": resources.device, "progress": reporter.advance}
+        files = localize(folder, pairs, recipe, study.opened.load, **how)
     folder.finish("localize", files, time.monotonic() - started)
     reporter.end("localize", time.monotonic() - started)
     return files
@@ -166,7 +141,6 @@ def _required_equal(run: Run) -> Mapping[str, Any]:
         "architecture": recipe.model.name or recipe.model.pretrained,
         "seeds": run.seeds,
         "presentations of pairs per model": _record(run)["presentations"],
-        "role of UnitMem": settings["unit_role"],
         "pairs of UnitMem": settings["points_sha256"][:16],
         "views": settings["views"],
     }
