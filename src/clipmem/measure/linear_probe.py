@@ -137,32 +137,18 @@ def linear_probe(
         for one, name in ((train, "training"), (test, "test"))
     )
     held = validation_part(groups, share, seed=seed)
-    start = _estimator()
-    validation, best, converged = _choose(start, train[~held], labels[~held], train[held], labels[held], grid)
-    scaling = _scaling(train)
-    same = np.array_equal(np.unique(labels[~held]), np.unique(labels))
-    final = fit(scaling(train), labels, grid[best], warm=start if same else None)
-    return Probe(final.ranks(scaling(test), test_labels), grid[best], validation, converged and final.converged)
-
-
-def _choose(
-    model: Any, fitted: Any, labels: Any, validation: Any, truth: Any, grid: Sequence[float]
-) -> tuple[list[float], int, bool]:
-    """Return the validation acc1 for each C, the index of the best, and whether all fits converged.
-
-    Each fit starts from that with the next smaller C; `model` is left at the best.
-    """
-    scaling = _scaling(fitted)
-    x, held = scaling(fitted), scaling(validation)
-    accuracies: list[float] = []
-    best: Any = None
-    converged = True
-    for c in grid:
-        classifier = fit(x, labels, c, warm=model, tolerance=_CHOOSING)
-        accuracies.append(float((classifier.ranks(held, truth) <= 1).mean()))
-        if accuracies[-1] > max(accuracies[:-1], default=-1.0) and len(classifier.classes) > 1:
-            best = model.coef_.copy(), model.intercept_.copy()
+    scaling = _scaling(train[~held])
+    x, validation_x = scaling(train[~held]), scaling(train[held])
+    model, start, validation, converged = _estimator(), None, list[float](), True
+    for c in grid:  # each fit starts from that with the next smaller C
+        classifier = fit(x, labels[~held], c, warm=model, tolerance=_CHOOSING)
+        validation.append(float((classifier.ranks(validation_x, labels[held]) <= 1).mean()))
         converged = converged and classifier.converged
-    if best:
-        model.coef_, model.intercept_ = best
-    return accuracies, int(np.argmax(accuracies)), converged
+        if validation[-1] > max(validation[:-1], default=-1.0) and len(classifier.classes) > 1:
+            start = model.coef_.copy(), model.intercept_.copy()
+    best = int(np.argmax(validation))
+    if start:
+        model.coef_, model.intercept_ = start
+    scaling, same = _scaling(train), np.array_equal(np.unique(labels[~held]), np.unique(labels))
+    final = fit(scaling(train), labels, grid[best], warm=model if same else None)
+    return Probe(final.ranks(scaling(test), test_labels), grid[best], validation, converged and final.converged)

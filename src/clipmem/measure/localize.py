@@ -1,8 +1,9 @@
 """Localize a finished four-way run: write `localize/{units,layers,towers}.parquet` and `towers.json`."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +64,20 @@ def localize(
     The table of the pairs, in the order of the embeddings, has `role`, `group`, `label` and the row in `pixels`, `row`.
     """
     seeds, confidence = recipe.train.seeds, recipe.score.confidence
-    means = _means(folder, pairs, seeds)
+    means: dict[str, dict[int, towers.Means]] = {side: {} for side in SIDES}
+    for side, seed in product(SIDES, seeds):
+        means[side][seed] = towers.means_of(passes.load(folder.embedding_dir(side, seed)))
+        n, expected = len(means[side][seed].image), f"{len(pairs)}, one per row of the split table"
+        require(n == len(pairs), f"embeddings of {side}, seed {seed}", f"{n} pairs", expected, "Run the study again.")
     sample = sample_pairs(pairs, recipe)
     how: dict[str, Any] = {"towers": _towers(recipe), "device": device, "progress": progress}
     how["chosen"] = (sample.table["role"] == "candidate").to_numpy()
     distances: dict[str, dict[int, Distances]] = {side: {} for side in SIDES}
     frames: list[pl.DataFrame] = []
-    for seed in seeds:
-        for side in SIDES:
-            model = sweep_model(load_encoder(side, seed), sample, views_of(recipe), side=side, seed=seed, **how)
-            frames.append(model[0])
-            distances[side][seed] = model[1]
+    for seed, side in product(seeds, SIDES):
+        model = sweep_model(load_encoder(side, seed), sample, views_of(recipe), side=side, seed=seed, **how)
+        frames.append(model[0])
+        distances[side][seed] = model[1]
     units = pl.concat(frames)
     layers = layer_table(sample, distances, units, confidence=confidence)
     files = [_write(folder, "units", units), _write(folder, "layers", layers)]
@@ -121,17 +125,6 @@ def sample_pairs(pairs: Pairs, recipe: Recipe) -> Pairs:
         stream = generator(recipe.split.seed, "localize sample", role)
         rows += stream.permutation((roles == role).arg_true().to_numpy())[: recipe.localize.pairs].tolist()
     return replace(pairs, table=pairs.table[sorted(rows)])
-
-
-def _means(folder: RunFolder, pairs: Pairs, seeds: Sequence[int]) -> dict[str, dict[int, towers.Means]]:
-    means: dict[str, dict[int, towers.Means]] = {side: {} for side in SIDES}
-    for side, by_seed in means.items():
-        for seed in seeds:
-            by_seed[seed] = towers.means_of(passes.load(folder.embedding_dir(side, seed)))
-            n, expected = len(by_seed[seed].image), f"{len(pairs)}, one per row of the split table"
-            what = f"embeddings of {side}, seed {seed}"
-            require(n == len(pairs), what, f"{n} pairs", expected, "Run the study again.")
-    return means
 
 
 def _write_towers(

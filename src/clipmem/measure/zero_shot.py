@@ -150,24 +150,19 @@ def make_prompts(labels: Sequence[str], names: Mapping[str, Sequence[str]] | Non
     return Prompts(classes, [text for _, text in prompts], [k for k, _ in prompts], [*templates])
 
 
-def check_templates(templates: Sequence[Any], where: str) -> list[str]:
-    """Check that each template has a placeholder for the name, and return the templates."""
-    require(templates, where, "no template", "at least one", f"For example: {_EXAMPLE}")
-    for template in templates:
-        usable = isinstance(template, str) and any(hole in template for hole in _HOLES)
-        expected = "sentences with {} or {c} for the class name"
-        require(usable, where, shorten(template), expected, f"For example: {_EXAMPLE}")
-    return [*templates]
-
-
 def read_templates(path: Path) -> list[str]:
-    """Read templates from a JSON list, or from the lines of any other file."""
+    """Read templates from a JSON list, or from the lines of any other file; each has a placeholder for the name."""
     where = f"templates {path}"
     templates = _read(path, where, "one template per line, or a JSON list")
     if path.suffix != ".json":
         templates = [line for line in templates.splitlines() if line.strip()]
     require(isinstance(templates, list), where, shorten(templates), "a list of texts", f"As in [{_EXAMPLE!r}].")
-    return check_templates(templates, where)
+    require(templates, where, "no template", "at least one", f"For example: {_EXAMPLE}")
+    for template in templates:
+        usable = isinstance(template, str) and any(hole in template for hole in _HOLES)
+        expected = "sentences with {} or {c} for the class name"
+        require(usable, where, shorten(template), expected, f"For example: {_EXAMPLE}")
+    return templates
 
 
 def read_classnames(path: Path) -> dict[str, list[str]]:
