@@ -21,8 +21,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from clipmem.base.random import bootstrap_counts, generator
 from clipmem.base.sections import DataSection, EmbedSection, TrainSection
-from clipmem.curation.detectors import DETECTORS
-from clipmem.curation.detectors.base import lacks
 from clipmem.curation.ranking import curate
 from clipmem.data.decoding import Geometry
 from clipmem.models import given, passes
@@ -30,6 +28,7 @@ from clipmem.models.means import unit_means
 from clipmem.models.numerics import keep_memory, resolve_precision
 from clipmem.models.openclip import create
 from clipmem.models.signals import Signals
+from clipmem.scoring.pair_scores import PAIR_SCORES, usable
 from clipmem.scoring.recorded import read_trajectory
 from clipmem.study.score_inputs import read_pairs
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints
@@ -165,9 +164,8 @@ def _regime(name: str, section: DataSection, size: Size, folder: Path, device: s
     timed(OURS[2], ours(plain(data), combine="ranks"))
     signals = signals_of(data, folder, device, epochs=size.epochs)
     timed(OURS[0], ours(signals))
-    for one in DETECTORS:
-        if not lacks(DETECTORS[one], signals):
-            timed(one, lambda one=one: DETECTORS[one]().score(signals))
+    for name in usable("mismatched captions", signals):
+        timed(name, lambda name=name: PAIR_SCORES[name]().score(signals))
     results = list[Result]()
     for number, kind in enumerate(KINDS):
         wrong = data.kind >= 0 if number == 3 else data.kind == number
@@ -187,7 +185,7 @@ def _compared(
     draws: int,
 ) -> list[Result]:
     area = {key: float(roc_auc_score(wrong, x)) for key, x in scores.items()}
-    published = {key for key in scores if key not in OURS and DETECTORS[key].published}
+    published = {key for key in scores if key not in OURS and PAIR_SCORES[key].source}
     best = max(published, key=area.__getitem__)
     counts = bootstrap_counts(generator(0, "curate bootstrap"), draws, len(wrong))
     areas = {key: _areas(x, wrong, counts) for key, x in scores.items()}

@@ -48,8 +48,6 @@ from clipmem.base.paths import write_json
 from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe, load_recipe
 from clipmem.base.sections import DataSection
-from clipmem.curation.detectors import DETECTORS
-from clipmem.curation.detectors.base import lacks
 from clipmem.curation.ranking import curate
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.sources import open_source
@@ -59,6 +57,7 @@ from clipmem.mitigate.reweight import Reweight, neighbor_agreement
 from clipmem.models import openclip, passes
 from clipmem.models.means import Means, unit_means
 from clipmem.models.signals import Signals
+from clipmem.scoring.pair_scores import PAIR_SCORES, usable
 from clipmem.scoring.recorded import read_trajectory
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, sweep
 from clipmem.train.hooks import NO_HOOKS, Hooks
@@ -220,7 +219,7 @@ def lists_of(signals: Signals, count: int, prefix: str) -> tuple[dict[str, np.nd
     """Return the pairs that each detector and the whole list remove, and the seconds that finding them took."""
 
     started = time.process_time()
-    table = curate(signals, detectors=[name for name in DETECTORS if not lacks(DETECTORS[name], signals)]).table
+    table = curate(signals, detectors=usable("mismatched captions", signals)).table
     seconds = time.process_time() - started
     own = [name for name in table.columns if name.endswith("_score")]
     numbers = table.select(pl.col(own).cast(pl.Float64).fill_null(float("nan")))
@@ -286,7 +285,7 @@ class Cell:
             group=np.arange(n),
             scores={"clipmem": seen - unseen, "g_alignment": unseen},
         )
-        return {name: first(DETECTORS[name]().score(signals), self.count) for name in HALVES}, before
+        return {name: first(PAIR_SCORES[name]().score(signals), self.count) for name in HALVES}, before
 
     def run(self, methods: Sequence[str]) -> None:
         """Run what is missing."""

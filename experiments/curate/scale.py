@@ -2,11 +2,11 @@
 
 `python experiments/curate/scale.py near DATA [--captions COLUMN] [--most N]` curates the first N images of DATA twice,
 with a tenth of the captions exchanged: comparing every pair with all others, and with those in near cells, as is done
-above `clipmem.curation.evidence.EXACT` pairs. It prints AUROC and average precision of both lists, the share of the
+above `clipmem.scoring.evidence.EXACT` pairs. It prints AUROC and average precision of both lists, the share of the
 nearest images that near cells find, and seconds.
 
 `python experiments/curate/scale.py size N` curates N pairs of stored features, 512 numbers each: those of one of
-2,000 things, with noise. It prints seconds and memory. With `--closed-form` it scores them with that estimator of
+2,000 things, with noise. It prints seconds and memory. With `--closed-form` it scores them with that pair score of
 `clipmem score` instead.
 """
 
@@ -24,12 +24,12 @@ import polars as pl
 import torch
 
 from clipmem.base.sections import DataSection
-from clipmem.curation import evidence
 from clipmem.curation.ranking import curate
 from clipmem.data.decoding import Geometry
 from clipmem.functional import auroc
 from clipmem.models.signals import Signals
-from clipmem.scoring.estimators import ESTIMATORS
+from clipmem.scoring import evidence
+from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.study.score_inputs import read_pairs
 
 _GEOMETRY, WIDTH, THINGS, WRONG = Geometry(64, "squash", "bicubic"), 512, 2000, 0.1
@@ -96,10 +96,7 @@ def size(n: int, *, closed_form: bool = False) -> dict[str, Any]:
     watching = threading.Thread(target=watch)
     watching.start()
     started, used = time.monotonic(), time.process_time()
-    if closed_form:
-        score = ESTIMATORS["closed-form"]().estimate(signals).score
-    else:
-        score = curate(signals).table["score"].to_numpy()
+    score = PAIR_SCORES["closed-form"]().score(signals) if closed_form else curate(signals).table["score"].to_numpy()
     seconds, used = time.monotonic() - started, time.process_time() - used
     stop.set()
     watching.join()

@@ -19,7 +19,7 @@ from clipmem.study.validating import DOCUMENT
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "estimators.md"
-FRONTIER = HERE.parents[1] / "src" / "clipmem" / "scoring" / "estimators" / "frontier.json"
+FRONTIER = HERE.parents[1] / "src" / "clipmem" / "scoring" / "pair_scores" / "frontier.json"
 FIGURE = PAGE.parent / "images" / "estimators.svg"
 _BLOCK = re.compile(r"(<!-- validated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 REGIMES = ("emoji-artists", "icons")

@@ -16,11 +16,11 @@ from clipmem.base.errors import InputError, RunError
 from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import pair_uid
 from clipmem.base.sections import DataSection
-from clipmem.curation import evidence
 from clipmem.data.sources import open_source
 from clipmem.data.sources.emoji import emoji_table
 from clipmem.report.explorer.server import Explorer
 from clipmem.report.explorer.subject import open_subject
+from clipmem.scoring import evidence
 from clipmem.study import curating
 from clipmem.study.curating import Curating, curate_and_write
 from clipmem.testing.tiny import tiny_recipe, write_parquet

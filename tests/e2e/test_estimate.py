@@ -40,7 +40,7 @@ def test_half_models_and_every_estimator(estimated):
     found = run.summary["estimate"]
     assert (found["estimator"], found["half_models"], found["cost"]) == ("distilled", 4, pytest.approx(2, abs=0.1))
     table = read_table(run.path / "estimates.parquet", "estimates")
-    names = {"distilled", "raw", "closed-form", "closed-form-rbf", "lemon", "similarity", "trajectory"}
+    names = {"distilled", "raw", "closed-form", "closed-form-rbf", "lemon", "similarity", "margin"}
     assert names <= set(table["estimator"])
     assert set(found["agreement"]) == set(table["estimator"])
     assert table.group_by("estimator").len()["len"].to_list() == [240] * table["estimator"].n_unique()
@@ -71,7 +71,7 @@ def test_a_small_budget_trains_f_alone(recipe, tmp_path):
     found = clipmem.load_run(out).summary["estimate"]
     assert (found["estimator"], found["half_models"], found["cost"]) == ("closed-form-rbf", 0, 0)
     table = read_table(out / "estimates.parquet", "estimates")
-    assert {"closed-form", "closed-form-rbf", "similarity", "trajectory"} <= set(table["estimator"])
+    assert {"closed-form", "closed-form-rbf", "similarity", "margin"} <= set(table["estimator"])
     assert not {"raw", "distilled"} & set(table["estimator"])
     before = contents(out)
     for name in ("estimates.parquet", "stages/estimate.json"):

@@ -27,7 +27,7 @@ from tests.hostile.case import EITHER, TRAP, Case, group
 
 PAIRS = 240
 # more than these are compared in files: 30,000 would take minutes
-FEW = "import clipmem.curation.evidence as evidence\nevidence.EXACT = 100\n"
+FEW = "import clipmem.scoring.evidence as evidence\nevidence.EXACT = 100\n"
 
 
 class Bomb:
@@ -185,7 +185,7 @@ def _score(folder: Path = Path()) -> list[str]:
 @cache
 def _compared() -> Path:
     """Stop `curate` of many pairs before its list is written."""
-    from clipmem.curation import evidence
+    from clipmem.scoring import evidence
     from clipmem.study import curating
 
     folder = _new("compared")

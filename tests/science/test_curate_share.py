@@ -17,10 +17,10 @@ from sklearn.datasets import load_digits
 
 from clipmem.base.random import generator
 from clipmem.base.sections import DataSection
-from clipmem.curation.evidence import evidence_of
 from clipmem.curation.share import plant, share_of
 from clipmem.data.decoding import Geometry
 from clipmem.models.signals import Signals
+from clipmem.scoring.evidence import evidence_of
 from clipmem.study.score_inputs import read_pairs
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

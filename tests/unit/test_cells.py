@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.unit.test_curate import drawings, with_model
 
 from clipmem.base.errors import InputError
-from clipmem.curation import evidence
 from clipmem.curation.ranking import curate
 from clipmem.functional import auroc
+from clipmem.scoring import evidence
 from clipmem.stats.agreement import directions, directions_into
 from clipmem.stats.cells import Cells
 
@@ -83,8 +83,7 @@ def test_a_list_of_many_pairs_is_nearly_that_of_all(monkeypatch, model):
     signals = with_model(signals) if model else signals
     exact = curate(signals)
     evidence._KNOWN.clear()
-    monkeypatch.setattr("clipmem.curation.evidence.EXACT", 100)
-    monkeypatch.setattr("clipmem.curation.detectors.embedded_neighbors.EXACT", 100)
+    monkeypatch.setattr("clipmem.scoring.evidence.EXACT", 100)
     near = curate(signals)
     areas = [auroc(one.table["score"].to_numpy(), wrong).mean for one in (exact, near)]
     assert areas[1] == pytest.approx(areas[0], abs=0.02)
@@ -98,14 +97,13 @@ def test_a_list_of_many_pairs_is_nearly_that_of_all(monkeypatch, model):
 def calls(monkeypatch):
     """Compare near cells from 100 pairs on, and return the ridge regressions that ran."""
     found, real = [], evidence.leave_one_out
-    monkeypatch.setattr("clipmem.curation.evidence.EXACT", 100)
-    monkeypatch.setattr("clipmem.curation.detectors.embedded_neighbors.EXACT", 100)
+    monkeypatch.setattr("clipmem.scoring.evidence.EXACT", 100)
 
     def counted(features, targets, **settings):
         found.append(targets.shape)
         return real(features, targets, **settings)
 
-    monkeypatch.setattr("clipmem.curation.evidence.leave_one_out", counted)
+    monkeypatch.setattr("clipmem.scoring.evidence.leave_one_out", counted)
     return found
 
 

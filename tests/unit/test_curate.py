@@ -1,4 +1,4 @@
-"""Curation: detectors against loops, the share of wrong captions on known mixtures, planted truth, bad input."""
+"""Curation: pair scores against loops, the share of wrong captions on known mixtures, planted truth, bad input."""
 
 import math
 import tomllib
@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 
 import clipmem
 from clipmem.base.errors import InputError
-from clipmem.curation.detectors import DETECTORS, Detector
-from clipmem.curation.detectors.base import lacks
-from clipmem.curation.evidence import Evidence, evidence_of
 from clipmem.curation.ranking import Curation, curate, ordered
 from clipmem.curation.share import Planted, plant, posterior, share_of
 from clipmem.functional import auroc
 from clipmem.models.signals import Signals, Trajectory
+from clipmem.scoring.evidence import Evidence, evidence_of
+from clipmem.scoring.pair_scores import PAIR_SCORES, PairScore, usable
 from clipmem.stats.agreement import softmax_agreement
 from clipmem.stats.leave_one_out import leave_one_out_scores
 from clipmem.stats.similarity import contrast
@@ -132,7 +131,7 @@ def test_scores_of_a_trajectory_and_a_model_against_loops(data):
     margin[1, 0] = np.nan
     margin[:, 1] = np.nan
     signals = replace(signals, trajectory=Trajectory(margin, margin))
-    area, loss = DETECTORS["margin"]().score(signals), DETECTORS["loss"]().score(signals)
+    area, loss = PAIR_SCORES["margin"]().score(signals), PAIR_SCORES["loss"]().score(signals)
     for k in (0, 2, 5):
         known = [float(one) for one in margin[:, k] if not math.isnan(one)]
         assert area[k] == pytest.approx(-sum(known) / len(known))
@@ -140,8 +139,8 @@ def test_scores_of_a_trajectory_and_a_model_against_loops(data):
     assert np.isnan([area[1], loss[1]]).all()
     u, v = signals.image.numpy(), signals.text.numpy()
     cosine = u[4] @ v[4] / np.linalg.norm(u[4]) / np.linalg.norm(v[4])
-    assert DETECTORS["similarity"]().score(signals)[4] == pytest.approx(1 - cosine, abs=1e-6)
-    assert DETECTORS["low-alignment"]().score(signals) == pytest.approx(-signals.scores["g_alignment"])
+    assert PAIR_SCORES["similarity"]().score(signals)[4] == pytest.approx(1 - cosine, abs=1e-6)
+    assert PAIR_SCORES["low-alignment"]().score(signals) == pytest.approx(-signals.scores["g_alignment"])
 
 
 # ---- how many
@@ -295,7 +294,7 @@ def test_table_has_a_row_per_pair_and_says_why(data, found):
     assert table["probability"].is_between(0, 1).all()
     suspects = table.filter("is_suspect")
     assert suspects["kind"].unique().to_list() == ["exchanged"]
-    assert set(suspects["reason"]) | set(suspects["second_reason"]) <= set(DETECTORS)
+    assert set(suspects["reason"]) | set(suspects["second_reason"]) <= set(usable("mismatched captions", signals))
     assert (suspects["reason"] != suspects["second_reason"]).all()
     assert set(suspects["neighbors"].explode()) <= set(signals.uids)
     others = table.filter(~pl.col("is_suspect"))
@@ -369,7 +368,7 @@ def test_the_rule_for_vague_captions_against_a_loop(data):
         for k in rows:
             captions[k] = [text]
     signals = replace(signals, captions=captions)
-    score, rule = DETECTORS["vague"]().score(signals), DETECTORS["vague"]().certain(signals, np.zeros(N))
+    score, rule = PAIR_SCORES["vague"]().score(signals), PAIR_SCORES["vague"]().certain(signals, np.zeros(N))
     image, texts = evidence_of(signals).image.astype(np.float64), [one[0] for one in captions]
     times = {text: texts.count(text) for text in texts}
     usual = max(2.0, float(np.quantile(list(times.values()), 0.98)))
@@ -386,13 +385,13 @@ def test_the_rule_for_vague_captions_against_a_loop(data):
 def test_the_odd_one_of_near_duplicates_ranks_first(data):
     captions = [["a red dog"], ["a red dog"], ["the moon"], ["a key"]]
     signals = Signals(list("abcd"), captions, np.array([3, 3, 3, 1]))
-    assert DETECTORS["duplicates"]().score(signals).tolist() == [0.5, 0.5, 1.0, 0.0]
+    assert PAIR_SCORES["duplicates"]().score(signals).tolist() == [0.5, 0.5, 1.0, 0.0]
 
 
 def test_a_model_adds_its_detectors_and_every_one_can_be_asked_for(data):
     signals = with_model(data[0])
-    names = [name for name in DETECTORS if not lacks(DETECTORS[name], signals)]
-    assert len(names) == len(list(DETECTORS))
+    names = usable("mismatched captions", signals)
+    assert len(names) == sum("mismatched captions" in PAIR_SCORES[name].good_for for name in PAIR_SCORES)
     table = curate(signals, detectors=names, plantings=1).table
     for name in names:
         assert table[f"{name.replace('-', '_')}_score"].len() == N
@@ -440,7 +439,7 @@ def test_a_model_that_never_saw_the_pairs_is_evidence_and_one_that_trained_on_th
 
 
 def test_a_detector_of_another_package_joins_the_combination(data, found, monkeypatch):
-    class Odd(Detector):
+    class Odd(PairScore):
         """Every second pair."""
 
         name, weight = "odd", 5.0
@@ -448,16 +447,16 @@ def test_a_detector_of_another_package_joins_the_combination(data, found, monkey
         def score(self, signals):
             return np.arange(len(signals.uids)) % 2.0
 
-    monkeypatch.setitem(DETECTORS._items, "odd", Odd)
+    monkeypatch.setitem(PAIR_SCORES._items, "odd", Odd)
     again = curate(data[0], plantings=1)
     assert again.document["combination"]["odd"] == 5.0
     assert auroc(again.table["score"].to_numpy(), np.arange(N) % 2 == 1).mean > 0.9
 
 
-def test_every_detector_has_words():
+def test_every_score_for_mismatched_captions_has_words():
     words = tomllib.loads((Path(clipmem.__file__).parent / "report/templates/reasons.toml").read_text())
-    assert set(words) == set(DETECTORS)
-    assert all(DETECTORS[name].summary for name in DETECTORS)
+    assert set(words) == {name for name in PAIR_SCORES if "mismatched captions" in PAIR_SCORES[name].good_for}
+    assert all(PAIR_SCORES[name].summary for name in PAIR_SCORES)
 
 
 # ---- bad input
@@ -474,9 +473,9 @@ def parts(error):
         ({}, {"confidence": 1.0}, "confidence", "1.0"),
         ({}, {"plantings": 0}, "plantings", "0"),
         ({}, {"combine": "votes"}, "combine", "'votes'"),
-        ({}, {"detectors": ["margin"]}, "detector margin", "no trajectory"),
-        ({}, {"detectors": ["low-alignment"]}, "detector low-alignment", "no scores"),
-        ({}, {"detectors": ["marginn"]}, "detector 'marginn'", "an unknown name"),
+        ({}, {"detectors": ["margin"]}, "pair score margin", "no trajectory"),
+        ({}, {"detectors": ["low-alignment"]}, "pair score low-alignment", "no scores"),
+        ({}, {"detectors": ["marginn"]}, "pair score 'marginn'", "an unknown name"),
         ({"captions": [["one"]] * N}, {}, "captions", f"the same for all {N} pairs"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Tests of the estimator `distilled` on drawings, with half-models simulated from a known effect."""
+"""Tests of the pair score `distilled` on drawings, with half-models simulated from a known effect."""
 
 from dataclasses import replace
 
@@ -12,8 +12,8 @@ from clipmem.base.sections import DataSection
 from clipmem.data.decoding import decode
 from clipmem.data.sources import open_source
 from clipmem.models.signals import Halves, Signals, Trajectory
-from clipmem.scoring.estimators import ESTIMATORS
-from clipmem.scoring.estimators.distilled import features
+from clipmem.scoring.pair_scores import PAIR_SCORES
+from clipmem.scoring.pair_scores.halves import features
 from clipmem.stats.leave_one_out import leave_one_out_scores
 from clipmem.stats.reliability import agreement
 
@@ -63,7 +63,7 @@ def truth(known: Signals) -> np.ndarray:
 def test_it_agrees_more_than_the_raw_difference(known: Signals, truth: np.ndarray) -> None:
     """Through noise three times the effect; and it says how much."""
     signals = with_halves(known, truth, 2, noise=3.0)
-    raw, found = (ESTIMATORS[name]().estimate(signals) for name in ("raw", "distilled"))
+    raw, found = (PAIR_SCORES[name]().estimate(signals) for name in ("raw", "distilled"))
     assert spearmanr(found.score, truth)[0] > spearmanr(raw.score, truth)[0] + 0.1
     assert found.calibrated
     assert found.predicted is not None
@@ -82,7 +82,7 @@ def test_no_pair_enters_its_own_prediction(known: Signals, truth: np.ndarray) ->
     moved = signals.halves.alignment.copy()
     moved[:, :5] += 40 * signals.halves.member[:, :5]
     other = replace(signals, halves=replace(signals.halves, alignment=moved))
-    before, after = (ESTIMATORS["distilled"]().estimate(one).predicted for one in (signals, other))
+    before, after = (PAIR_SCORES["distilled"]().estimate(one).predicted for one in (signals, other))
     assert np.array_equal(before[:5], after[:5])  # pyright: ignore[reportOptionalSubscript]
     assert not np.array_equal(before[5:], after[5:])  # pyright: ignore[reportOptionalSubscript]
 
@@ -94,7 +94,7 @@ def test_the_fit_without_a_pair_of_half_models_knows_nothing_of_it(known: Signal
     moved = signals.halves.alignment.copy()
     moved[2:4] += np.random.default_rng(5).normal(size=(2, N))
     other = replace(signals, halves=replace(signals.halves, alignment=moved))
-    before, after = (ESTIMATORS["distilled"]().estimate(one).left_out for one in (signals, other))
+    before, after = (PAIR_SCORES["distilled"]().estimate(one).left_out for one in (signals, other))
     assert before is not None
     assert after is not None
     assert [np.array_equal(a, b) for a, b in zip(before, after, strict=True)] == [False, True, False]
@@ -102,12 +102,12 @@ def test_the_fit_without_a_pair_of_half_models_knows_nothing_of_it(known: Signal
 
 def test_the_own_difference_counts_where_it_is_reliable(known: Signals, truth: np.ndarray) -> None:
     """With little noise w is near 1 and the score near the truth; with one pair of half-models w is 0."""
-    sure = ESTIMATORS["distilled"]().estimate(with_halves(known, truth, 4, noise=0.2))
+    sure = PAIR_SCORES["distilled"]().estimate(with_halves(known, truth, 4, noise=0.2))
     assert sure.own > 0.9
     assert spearmanr(sure.score, truth)[0] > 0.97
     assert sure.stderr is not None
     assert np.mean(np.abs(sure.score - truth) < 2 * sure.stderr) == pytest.approx(0.95, abs=0.03)
-    one = ESTIMATORS["distilled"]().estimate(with_halves(known, truth, 1, noise=0.2))
+    one = PAIR_SCORES["distilled"]().estimate(with_halves(known, truth, 1, noise=0.2))
     assert (one.own, one.stderr) == (0.0, None)
 
 

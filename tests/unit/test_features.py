@@ -1,4 +1,4 @@
-"""Model-free features and the estimators on them: shapes, equations, planted wrong captions, bad input."""
+"""Model-free features and the closed forms on them: shapes, equations, planted wrong captions, bad input."""
 
 import math
 
@@ -14,7 +14,7 @@ from clipmem.data.features import caption_features, image_features
 from clipmem.data.sources import open_source
 from clipmem.functional import auroc
 from clipmem.models.signals import Signals
-from clipmem.scoring.estimators import ESTIMATORS
+from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.stats.agreement import lemon, softmax_agreement
 from clipmem.stats.leave_one_out import leave_one_out_scores
 
@@ -147,9 +147,13 @@ def test_captions_against_tfidf_by_hand():
         (lambda: caption_features([["!"], ["?"], ["..."]]), "captions", "no word in two pairs"),
         (lambda: image_features(np.zeros((9, 8, 8, 3), np.uint8).__getitem__, 9), "images", "9 images with the same"),
         (lambda: image_features(images(2).__getitem__, 2), "images", "2"),
-        (lambda: ESTIMATORS["closed-form"]().estimate(signals(image=None)), "closed form", "no embeddings"),
-        (lambda: ESTIMATORS["lemon"]().estimate(signals(image=None)), "embeddings", "none"),
-        (lambda: ESTIMATORS["closed-form"]().estimate(signals(image=torch.ones(9, 4))), "targets", "the same in all 9"),
+        (lambda: PAIR_SCORES["closed-form"]().estimate(signals(image=None)), "closed form", "no embeddings"),
+        (lambda: PAIR_SCORES["lemon"]().estimate(signals(image=None)), "embeddings", "none"),
+        (
+            lambda: PAIR_SCORES["closed-form"]().estimate(signals(image=torch.ones(9, 4))),
+            "targets",
+            "the same in all 9",
+        ),
     ],
 )
 def test_bad_input(call, what, got):
@@ -192,7 +196,7 @@ def described(drawings):
 )
 def test_estimates_without_a_model_find_exchanged_captions(drawings, name, least):
     known, wrong = drawings
-    estimated = ESTIMATORS[name]().estimate(known)
+    estimated = PAIR_SCORES[name]().estimate(known)
     assert not estimated.calibrated
     assert auroc(estimated.score, wrong).mean > least
 
@@ -204,7 +208,7 @@ def test_neighbors_find_exchanged_captions(drawings, described):
     assert auroc(-softmax_agreement(text, image).numpy(), wrong).mean > 0.81
 
 
-def test_estimators_read_the_embeddings_of_f(drawings, described):
+def test_pair_scores_read_the_embeddings_of_f(drawings, described):
     known, wrong = drawings
     rng = np.random.default_rng(0)
     x, text = described[0] @ rng.normal(size=(described[0].shape[1], 16)), rng.normal(size=(N, 16))
@@ -215,9 +219,9 @@ def test_estimators_read_the_embeddings_of_f(drawings, described):
         "closed-form-rbf": leave_one_out_scores(described[1], x, group=known.group, kernel="rbf"),
         "closed-form-image": leave_one_out_scores(described[0], text, group=known.group),
         "lemon": lemon(image, given.text, group=known.group).numpy(),
-        "similarity": 1 - (x * text).sum(axis=1),
+        "similarity": 1 - torch.nn.functional.cosine_similarity(image, given.text).numpy(),
     }
-    assert set(expected) <= set(ESTIMATORS)
+    assert set(expected) <= set(PAIR_SCORES)
     for name, scores in expected.items():
-        np.testing.assert_allclose(ESTIMATORS[name]().estimate(given).score, scores, atol=1e-9)
+        np.testing.assert_allclose(PAIR_SCORES[name]().estimate(given).score, scores, atol=1e-9)
     assert auroc(expected["closed-form"], wrong).mean > 0.75

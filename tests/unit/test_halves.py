@@ -73,9 +73,10 @@ def test_only_half_models_are_of_the_proxy() -> None:
     ("setting", "what"),
     [
         ("split.shared=100", "[split]"),
-        ("halves.estimator=distiled", "estimator"),
+        ("halves.estimator=distiled", "pair score"),
         ("halves.pairs=0", "[halves] estimator"),
-        ("halves.estimator=trajectory", "[halves] estimator"),
+        ("halves.estimator=margin", "[halves] estimator"),
+        ("halves.estimator=hygiene", "[halves] estimator"),
         ("halves.trajectory=a.npz", "[halves] trajectory"),
         ("halves.proxy=clipmem-micro", "[halves] proxy"),
         ("halves.proxy=nothing", "[model] name"),

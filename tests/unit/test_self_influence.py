@@ -10,7 +10,7 @@ from tests.reference import loops_neighbors as loops
 from clipmem.base.errors import InputError
 from clipmem.models.openclip import contrastive_loss
 from clipmem.models.signals import Signals
-from clipmem.scoring.estimators import ESTIMATORS
+from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.stats import memorization as module
 from clipmem.stats.memorization import self_influence
 
@@ -54,7 +54,7 @@ def test_order_length_and_sides_do_not_matter(seed: int, factor: float) -> None:
 def test_a_wrong_pair_comes_first() -> None:
     u, v = torch.eye(6).double(), torch.eye(6).double()[[0, 1, 2, 3, 5, 4]]
     signals = Signals([f"{k}" for k in range(6)], [["a"]] * 6, np.arange(6), image=u, text=v, logit_scale=20.0)
-    score = ESTIMATORS["tracin"]().estimate(signals).score
+    score = PAIR_SCORES["tracin"]().estimate(signals).score
     assert sorted(np.argsort(-score)[:2].tolist()) == [4, 5]
 
 
@@ -66,7 +66,7 @@ def test_a_wrong_pair_comes_first() -> None:
         (lambda: self_influence(torch.eye(3), torch.eye(3)[:, :2], 1.0), "text embeddings"),
         (lambda: self_influence(torch.eye(3), torch.eye(3)[:2], 1.0), "image embeddings and text embeddings"),
         (lambda: self_influence(torch.zeros(3, 3), torch.eye(3), 1.0), "image embeddings"),
-        (lambda: ESTIMATORS["tracin"]().estimate(Signals(["0"], [["a"]], np.arange(1))), "logit scale"),
+        (lambda: PAIR_SCORES["tracin"]().estimate(Signals(["0"], [["a"]], np.arange(1))), "logit scale"),
     ],
 )
 def test_bad_input(call, what: str) -> None:

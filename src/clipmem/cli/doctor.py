@@ -25,7 +25,7 @@ def doctor(*, speed: Flag = False, declared: Flag = False) -> Screen | None:
 
     Args:
         speed: Benchmark this machine instead: pairs per second of training, embedding and decoding.
-        declared: List all protocols, alignments, objectives, mitigations, estimators, detectors, data sources and
+        declared: List all protocols, alignments, objectives, mitigations, scores of pairs, data sources and
             report sections instead, including those of other packages.
     """
     # with --json, stdout is only the document

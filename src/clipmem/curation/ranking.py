@@ -1,4 +1,4 @@
-"""The ranked list of suspect captions: a fixed, label-free combination of detectors, calibrated on planted errors.
+"""The ranked list of suspect captions: a fixed, label-free combination of pair scores, calibrated on planted errors.
 
 What people marked by hand decides those pairs, and, with enough marks, reorders the others. When not to trust it:
 people mark what they were shown, usually the head of the list, so marks say nothing about pairs unlike those. The order
@@ -20,11 +20,11 @@ from clipmem.base.errors import InputError, require, require_range
 from clipmem.base.hashing import numbered, same_words
 from clipmem.base.progress import Quiet, Reporter, by_work
 from clipmem.base.random import generator
-from clipmem.curation.detectors import DETECTORS
-from clipmem.curation.detectors.base import lacks
-from clipmem.curation.evidence import Evidence, evidence_of
 from clipmem.curation.share import PLANTINGS, Share, plant, posterior, share_of
 from clipmem.models.signals import Signals
+from clipmem.scoring.evidence import Evidence, evidence_of
+from clipmem.scoring.pair_scores import PAIR_SCORES
+from clipmem.scoring.pair_scores.base import Kind, PairScore
 
 SMALLEST = 100
 ODDS, STACKED = "planted-odds", 2.0  # name of the classifier's log odds, and their weight
@@ -60,11 +60,11 @@ class Curation(NamedTuple):
 
     Attributes:
         table: One row per pair in the order of the signals: `uid`, `score` (higher = more suspect), `is_suspect`,
-            `probability` (that the caption is wrong, calibrated; 1 by a detector's rule), `kind` (exchanged, vague,
+            `probability` (that the caption is wrong, calibrated; 1 by a rule), `kind` (exchanged, vague,
             duplicate, hygiene; null), `reason` and `second_reason` (ids of templates), `neighbors` (uids that testify),
             `suggested_caption` (or null; none where planted captions are not told from right ones), and one column
-            `NAME_score` per detector.
-        document: Numbers for readers: detectors used, expected number of wrong captions with its interval, precision
+            `NAME_score` per pair score.
+        document: Numbers for readers: scores used, expected number of wrong captions with its interval, precision
             at several lengths of the list, seconds.
     """
 
@@ -82,6 +82,44 @@ class Curation(NamedTuple):
             raise ValueError("a value is missing")
 
 
+class Ranked(NamedTuple):
+    """A score of the pairs, and its part in the combination.
+
+    Attributes:
+        name: Its name.
+        kind: What is wrong with a pair that it ranks first.
+        weight: Weight of its ranks in the combination; 0 = not part of it.
+        score: Higher = more suspect, NaN = unknown, shape (n,).
+        rank: Ranks in (0, 1), ties shared; unknown ones are in the middle.
+        certain: The suspects by its rule.
+    """
+
+    name: str
+    kind: Kind
+    weight: float
+    score: Float64[np.ndarray, " n"]
+    rank: Float64[np.ndarray, " n"]
+    certain: Bool[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, item: PairScore, signals: Signals) -> "Ranked":
+        """Score pairs."""
+        score = item.score(signals)
+        rule = item.certain(signals, score) if item.weight else None
+        certain = np.zeros(len(score), dtype=np.bool_) if rule is None else rule
+        return cls(item.name, item.kind, item.weight, score, _ranks(score), certain)
+
+    @property
+    def priority(self) -> Float64[np.ndarray, " n"]:
+        """The ranks, those of suspects by rule above all others."""
+        return self.rank + self.certain
+
+    @property
+    def high(self) -> Bool[np.ndarray, " n"]:
+        """The pairs above the median."""
+        return self.score > np.nanmedian(self.score)
+
+
 def curate(
     signals: Signals,
     *,
@@ -93,13 +131,13 @@ def curate(
 ) -> Curation:
     """Rank pairs by how likely their captions are wrong, and say why, without labels.
 
-    The score is the weighted sum of the ranks of all detectors with a weight whose signals are there, divided by its
+    The score is the weighted sum of the ranks of all pair scores with a weight whose signals are there, divided by its
     largest value. Probabilities and the expected number of wrong captions come from captions planted on other images
     (`curate.planting`), without the model: a model that trained on a wrong caption no longer looks surprised by it.
 
     Args:
         signals: What is known of the pairs: images, a model's embeddings, or both.
-        detectors: Further detectors whose scores are wanted; they do not change the combination.
+        detectors: Names of further pair scores that are wanted; they do not change the combination.
         combine: `stacked` adds the ranks by a classifier of planted against observed pairs to the sum, with weight 2;
             `ranks` leaves them out.
         confidence: Of the interval of the expected number, between 0 and 1.
@@ -108,7 +146,7 @@ def curate(
 
     Raises:
         InputError: There are fewer than 100 pairs, captions or images are all the same, there are no images and no
-            model, or a wanted detector lacks a signal.
+            model, or a wanted score lacks a signal.
     """
     started, reporter = time.monotonic(), reporter or Quiet()
     n = len(signals.uids)
@@ -118,16 +156,17 @@ def curate(
     require(combine in ("ranks", "stacked"), "combine", repr(combine), "ranks or stacked", "Use stacked.")
     if signals.pixels is None and signals.image is None:
         raise InputError("curate", got="no images and no model", expected="one of them", hint="Give the images.")
-    missing = {name: lacks(DETECTORS[name], signals) for name in DETECTORS}
     for name in detectors:
-        _ = DETECTORS[name]
-        got, hint = f"no {', '.join(missing[name])}", "Give a run or a model that has it, or omit the detector."
-        require(not missing[name], f"detector {name}", got, "the signals that it needs", hint)
-    chosen = [name for name in DETECTORS if not missing[name] and (DETECTORS[name].weight or name in detectors)]
-    scores = dict[str, Float64[np.ndarray, "n"]]()
-    with_model = {name: n / 30 for name in chosen if "embeddings" in DETECTORS[name].needs}
-    work = {"images": _IMAGES if signals.pixels else 0.0, "compare": _COMPARE + n / 30, "plant": _PLANT, **with_model}
-    advance = by_work(reporter, "detect", n, "pairs", work)
+        missing = ", ".join(PAIR_SCORES[name].lacks(signals))
+        hint = "Give a run or a model that has it, or omit the score."
+        require(not missing, f"pair score {name}", f"no {missing}", "the signals that it needs", hint)
+    declared = {name: PAIR_SCORES[name] for name in PAIR_SCORES}
+    lacking = {name: item.lacks(signals) for name, item in declared.items() if "mismatched captions" in item.good_for}
+    usable = [name for name, needs in lacking.items() if not needs and declared[name].weight]
+    items = [declared[name]() for name in sorted({*usable, *detectors})]
+    embedded = [item.name for item in items if "embeddings" in item.needs]
+    work = {"images": _IMAGES if signals.pixels else 0.0, "compare": _COMPARE + n / 30, "plant": _PLANT}
+    advance = by_work(reporter, "detect", n, "pairs", {**work, **dict.fromkeys(embedded, n / 30)})
     if (decode := signals.pixels) is not None:
 
         def watched(rows: np.ndarray) -> np.ndarray:
@@ -135,58 +174,51 @@ def curate(
             return decode(rows)
 
         signals = replace(signals, pixels=watched)
-    evidence = evidence_of(signals, lambda share: advance("compare", share))
-    for name in chosen:
-        scores[name] = DETECTORS[name]().score(signals)
-        if name in with_model:
-            advance(name, 1.0)
-    texts = numbered(same_words(own[0]) for own in signals.captions)
+    evidence, ranked = evidence_of(signals, lambda share: advance("compare", share)), list[Ranked]()
+    for item in items:
+        ranked.append(Ranked.of(item, signals))
+        if item.name in embedded:
+            advance(item.name, 1.0)
+    texts = numbered(same_words(captions[0]) for captions in signals.captions)
     planted = plant(evidence, texts, signals.seed, plantings, lambda share: advance("plant", share))
-    weights = {name: DETECTORS[name].weight for name in chosen if DETECTORS[name].weight}
-    ranks = {name: _ranks(scores[name]) for name in weights}
-    summed = {**weights, ODDS: STACKED} if combine == "stacked" else weights
-    scores[ODDS] = planted.observed
-    every = ranks | {ODDS: _ranks(planted.observed)}
-    score = np.sum([weight * every[name] for name, weight in summed.items()], axis=0) / sum(summed.values())
-    special = {
-        name: scores[name] > np.nanmedian(scores[name]) for name in weights if DETECTORS[name].kind != "exchanged"
-    }
+    members, z = [score for score in ranked if score.weight], planted.observed
+    odds = Ranked(ODDS, "exchanged", STACKED, z, _ranks(z), np.zeros(n, dtype=np.bool_))
+    combined = [*members, odds] if combine == "stacked" else members
+    score = np.sum([part.weight * part.rank for part in combined], axis=0) / sum(part.weight for part in combined)
+    special = [part for part in members if part.kind != "exchanged"]
     share = share_of(planted, confidence)
-    other = np.any(list(special.values()), axis=0) if special else np.zeros(n, dtype=np.bool_)
-    probability = posterior(planted, share.assumed, score, ~other)
-    rules = {name: rule for name in weights if (rule := DETECTORS[name]().certain(signals, scores[name])) is not None}
-    ruled = np.logical_or.reduce([np.zeros(n, dtype=np.bool_), *rules.values()])
+    probability = posterior(planted, share.assumed, score, ~np.any([part.high for part in special], axis=0))
+    ruled = np.any([part.certain for part in members], axis=0)
     probability[ruled] = 1.0
-    ranks |= {name: ranks[name] + rule for name, rule in rules.items()}  # the detector that decided comes first
     suspect = probability >= SUSPECT
     rows = np.flatnonzero(suspect)
-    reasons, testimony = _reasons(weights, ranks), zip(evidence.near, suspect, strict=True)
+    reasons, evident = _reasons(members), zip(evidence.near, suspect, strict=True)
     table = pl.DataFrame(
         {
             "uid": list(signals.uids),
             "score": score,
             "is_suspect": suspect,
             "probability": probability,
-            "kind": _where(suspect, _kinds(special, weights, ranks, n)),
+            "kind": _where(suspect, _kinds(special)),
             "reason": _where(suspect, reasons[0]),
             "second_reason": _where(suspect, reasons[1]),
             "neighbors": pl.Series(
-                [[signals.uids[k] for k in near if k >= 0] if own else [] for near, own in testimony],
+                [[signals.uids[k] for k in near if k >= 0] if listed else [] for near, listed in evident],
                 dtype=pl.List(pl.String),
             ),
             "suggested_caption": _suggest(evidence, signals, texts, rows if share.clear else rows[:0], probability),
-            **{f"{name.replace('-', '_')}_score": values for name, values in scores.items()},
+            **{f"{part.name.replace('-', '_')}_score": part.score for part in (*ranked, odds)},
         },
         schema_overrides=dict.fromkeys(("kind", "reason", "second_reason", "suggested_caption"), pl.String),
     )
     reporter.end("detect", time.monotonic() - started)
     document = {
         "pairs": n,
-        "combination": summed,
-        "detectors": chosen,
+        "combination": {part.name: part.weight for part in combined},
+        "detectors": [part.name for part in ranked],
         "evidence": evidence.features,
-        "unavailable": {name: needs for name, needs in missing.items() if needs},
-        "expected": share._asdict() | {"confidence": confidence, "pairs": [round(n * one) for one in share[:3]]},
+        "unavailable": {name: needs for name, needs in lacking.items() if needs},
+        "expected": share._asdict() | {"confidence": confidence, "pairs": [round(n * value) for value in share[:3]]},
         **counted(table),
         "by_rule": int(ruled.sum()),
         "seconds": time.monotonic() - started,
@@ -196,33 +228,23 @@ def curate(
 
 def _ranks(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """Return ranks in (0, 1), ties shared; unknown ones are in the middle."""
-    found = np.full(len(x), 0.5)
-    known = ~np.isnan(x)
-    found[known] = (rankdata(x[known]) - 0.5) / max(1, known.sum())
-    return found
+    ranks, scored = np.full(len(x), 0.5), ~np.isnan(x)
+    ranks[scored] = (rankdata(x[scored]) - 0.5) / max(1, scored.sum())
+    return ranks
 
 
-def _reasons(weights: Mapping[str, float], ranks: Mapping[str, Float64[np.ndarray, " n"]]) -> list[list[str]]:
-    """Name the two detectors in the combination that rank each pair highest."""
-    names = np.array(list(weights))
-    order = np.argsort(-np.stack([ranks[name] for name in weights]), axis=0, kind="stable")[:2]
+def _reasons(members: Sequence[Ranked]) -> list[list[str]]:
+    """Name the two scores in the combination that rank each pair highest."""
+    names = np.array([part.name for part in members])
+    order = np.argsort(-np.stack([part.priority for part in members]), axis=0, kind="stable")[:2]
     return [names[row].tolist() for row in (order[0], order[-1])]
 
 
-def _kinds(
-    special: Mapping[str, Bool[np.ndarray, " n"]],
-    weights: Mapping[str, float],
-    ranks: Mapping[str, Float64[np.ndarray, " n"]],
-    n: int,
-) -> list[str]:
-    """Name what is wrong: the kind of the special detector that adds most to the score, else exchanged."""
-    found, most = ["exchanged"] * n, np.zeros(n)
-    for name, where in special.items():
-        adds = np.where(where, weights[name] * ranks[name], 0)
-        for row in np.flatnonzero(adds > most):
-            found[row] = DETECTORS[name].kind
-        most = np.maximum(most, adds)
-    return found
+def _kinds(special: Sequence[Ranked]) -> list[str]:
+    """Name what is wrong: the kind of the special score that adds most to the combination, else exchanged."""
+    adds = [np.where(part.high, part.weight * part.priority, 0) for part in special]
+    most = np.argmax([np.zeros_like(adds[0]), *adds], axis=0)
+    return np.array(["exchanged", *(part.kind for part in special)])[most].tolist()
 
 
 def _where(chosen: Bool[np.ndarray, " n"], values: Sequence[str]) -> list[str | None]:

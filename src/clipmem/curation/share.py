@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float64, Int
 from scipy.stats import norm, poisson, rankdata
 
 from clipmem.base.random import derive_seed, generator
-from clipmem.curation.evidence import Evidence, Fit, Progress, ignore
+from clipmem.scoring.evidence import Evidence, Fit, Progress, ignore
 
 TOP = 0.3  # share of the planted captions that the estimate looks at: those least like right ones
 RIGHT = 0.9  # of the pairs that look like these, a tenth are right ones (on drawings with 0 to 30% wrong captions)

@@ -1,4 +1,4 @@
-"""Signals: what passes over models left behind for every pair. Estimators and detectors read them, never a model."""
+"""Signals: what passes over models left behind for every pair. Scores of pairs read them, never a model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,7 +99,7 @@ class Signals:
 
     @cached_property
     def words(self) -> Rows:
-        """Features of the captions (`data.features.caption_features`), computed once for all estimators."""
+        """Features of the captions (`data.features.caption_features`), computed once for all scores."""
         return caption_features(self.captions)
 
     @cached_property

@@ -1,1 +1,1 @@
-"""Designs, alignment scores, estimators, and scores of models that exist already."""
+"""Designs, alignment scores, scores of pairs, and scores of models that exist already."""

@@ -1,7 +1,7 @@
 """What `clipmem run --budget` buys: the estimator and half-models that agreed best with the truth at that cost.
 
-Agreements are those of `score/estimators/frontier.json`, measured by `clipmem validate-estimators` on the data sets of
-docs/estimators.md and written by `experiments/estimators/record.py`; costs are counted for the recipe's own models.
+Agreements are those of `scoring/pair_scores/frontier.json`, measured by `clipmem validate-estimators` on the data sets
+of docs/estimators.md and written by `experiments/estimators/record.py`; costs are counted for the recipe's own models.
 
 When not to trust it: the agreements are of 4,000 drawings or icons, models of one size and one proxy of it. On other
 data their order carries over better than their size; two pairs of half-models measure it on the data themselves.
@@ -76,7 +76,7 @@ def plan(recipe: Recipe, budget: float) -> Plan:
         own, full = (start.operations() for start in starts)
         share = own / full
         require(share <= 1, f"[halves] proxy {proxy}", f"{share:.2f} times f's operations", "a smaller model than f")
-    known = json.loads((files("clipmem.scoring.estimators") / "frontier.json").read_text(encoding="utf-8"))
+    known = json.loads((files("clipmem.scoring.pair_scores") / "frontier.json").read_text(encoding="utf-8"))
     options: list[Option] = []
     for row in known:
         if proxy or not row["proxy"]:

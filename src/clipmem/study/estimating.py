@@ -1,6 +1,6 @@
-"""Scores of single pairs from f and a few half-models: signals, every estimator, and its expected agreement."""
+"""Estimates of CLIPMem from f and a few half-models: signals, every score that they allow, its expected agreement."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from clipmem.models.protocol import softmax_scale
 from clipmem.models.signals import Halves, Signals
 from clipmem.scoring.design import ScoreTables
-from clipmem.scoring.estimators import ESTIMATORS, Estimated, Estimator
+from clipmem.scoring.pair_scores import PAIR_SCORES, Estimated, usable
 from clipmem.stats.alignment import AlignmentParts, alignment
 from clipmem.stats.reliability import Agreement, agreement, noise_of
 from clipmem.study.plan import PlannedStudy
@@ -55,13 +55,13 @@ def signals_under_first(study: PlannedStudy, own: np.ndarray, aligned: np.ndarra
 def refine(
     study: PlannedStudy, parts: Sequence[AlignmentParts], made: ScoreTables, chosen: str
 ) -> tuple[ScoreTables, list[Path]]:
-    """Replace the scores of the pool by those of an estimator, and write those of all estimators with their agreement.
+    """Replace the scores of the pool by the chosen estimates, and write all estimates with their agreement.
 
     The scores of external pairs, the control, stay raw differences.
     """
     signals = signals_of(study, parts)
-    found, files = estimate(study, signals, chosen)
-    scores = made.scores.join(rows_of(signals, chosen, found), on="uid", how="left", maintain_order="left")
+    table, files = estimate(study, signals, chosen)
+    scores = made.scores.join(table.filter(estimator=chosen), on="uid", how="left", maintain_order="left")
     half = float(norm.ppf((1 + study.recipe.score.confidence) / 2))
     estimated = pl.col("score").is_not_null()
     columns = {
@@ -76,62 +76,53 @@ def refine(
     return made._replace(scores=scores.select(made.scores.columns)), files
 
 
-def estimate(study: PlannedStudy, signals: Signals, chosen: str) -> tuple[Estimated, list[Path]]:
-    """Apply every estimator that the signals allow; write their scores and expected agreements, return the chosen."""
+def estimate(study: PlannedStudy, signals: Signals, chosen: str) -> tuple[pl.DataFrame, list[Path]]:
+    """Write all estimates that the signals allow and their expected agreements; return the table, and the files."""
     level, halves = study.recipe.score.confidence, signals.halves
-    available = {name: ESTIMATORS[name]() for name in ESTIMATORS if lacks(ESTIMATORS[name], signals) == []}
     # sums of matrix products depend on the number of threads, which the environment may set otherwise
     with threadpool_limits(study.execution.threads * study.execution.workers, user_api="blas"):
-        found = {name: estimator.estimate(signals) for name, estimator in available.items()}
-    effect, agreements = halves.effect if halves else np.zeros((0, len(signals.uids))), dict[str, Any]()
+        estimated = estimates(signals)
+    effect = halves.effect if halves else np.zeros((0, len(signals.uids)))
     noise = noise_of(effect) if len(effect) > 1 else None
-    for name, one in found.items():
-        agreed = expected_agreement(signals, one, level)
-        agreements[name] = agreed and agreed._asdict()
-    tables = [rows_of(signals, name, one) for name, one in found.items()]
+    agreements = {name: expected_agreement(signals, scores, level) for name, scores in estimated.items()}
+    table = table_of(signals, estimated)
     document = {
         "format": 1,
         "estimator": chosen,
         "half_models": 2 * len(effect),
         "proxy": study.recipe.halves.proxy or None,
         "cost": cost_of(study),
-        "calibrated": found[chosen].calibrated,
+        "calibrated": estimated[chosen].calibrated,
         "reliability": noise and noise.reliability,
-        "agreement": agreements,
+        "agreement": {name: agreed and agreed._asdict() for name, agreed in agreements.items()},
         "confidence": level,
     }
-    files = [study.folder.write(TABLE, pl.concat(tables)), study.folder.write_json(DOCUMENT, document)]
-    return found[chosen], files
+    return table, [study.folder.write(TABLE, table), study.folder.write_json(DOCUMENT, document)]
 
 
-def expected_agreement(signals: Signals, found: Estimated, confidence: float = 0.95) -> Agreement | None:
-    """Estimate the agreement of an estimator's scores with the truth from the half-models alone; None if not known."""
+def expected_agreement(signals: Signals, estimated: Estimated, confidence: float = 0.95) -> Agreement | None:
+    """Estimate the agreement of estimates with the truth from the half-models alone; None if not known."""
     halves = signals.halves
     if halves is None or len(halves.effect) < 2:
         return None
-    predicted = found.score if found.predicted is None else found.predicted
-    how: dict[str, Any] = {"own": found.own, "left_out": found.left_out, "seed": signals.seed}
+    predicted = estimated.score if estimated.predicted is None else estimated.predicted
+    how: dict[str, Any] = {"own": estimated.own, "left_out": estimated.left_out, "seed": signals.seed}
     return agreement(halves.effect, predicted, signals.group, **how, confidence=confidence)
 
 
-def lacks(estimator: type[Estimator], signals: Signals) -> list[str]:
-    """Return the needs of an estimator that the signals do not meet."""
-    there = {
-        "embeddings": signals.image,
-        "logit scale": signals.logit_scale,
-        "alignment": signals.alignment,
-        "images": signals.pixels,
-        "trajectory": signals.trajectory,
-        "half-models": signals.halves,
-    }
-    return sorted(need for need in estimator.needs if there[need] is None)
+def estimates(signals: Signals) -> dict[str, Estimated]:
+    """Estimate CLIPMem of every pair by each score for it whose signals are there."""
+    return {name: PAIR_SCORES[name]().estimate(signals) for name in usable("memorization", signals)}
 
 
-def rows_of(signals: Signals, name: str, found: Estimated) -> pl.DataFrame:
-    """Return the rows of an estimator in the table `estimates`."""
-    error = np.full(len(found.score), np.nan) if found.stderr is None else found.stderr
-    columns = {"uid": signals.uids, "estimator": [name] * len(found.score), "score": found.score, "stderr": error}
-    return pl.DataFrame(columns).with_columns(pl.col("score", "stderr").fill_nan(None))
+def table_of(signals: Signals, estimated: Mapping[str, Estimated]) -> pl.DataFrame:
+    """Return the table `estimates`."""
+    tables = list[pl.DataFrame]()
+    for name, scores in estimated.items():
+        error = np.full(len(scores.score), np.nan) if scores.stderr is None else scores.stderr
+        columns = {"uid": signals.uids, "estimator": [name] * len(error), "score": scores.score, "stderr": error}
+        tables.append(pl.DataFrame(columns))
+    return pl.concat(tables).with_columns(pl.col("score", "stderr").fill_nan(None))
 
 
 def cost_of(study: PlannedStudy) -> float:

@@ -19,7 +19,6 @@ from clipmem.base.random import generator
 from clipmem.base.recipes import Overrides, Recipe, as_settings, load_recipe
 from clipmem.base.registry import Registry
 from clipmem.base.sections import ModelSection
-from clipmem.curation.detectors import DETECTORS
 from clipmem.data.inspection import ImageSample
 from clipmem.data.pairs import Pairs
 from clipmem.data.sources import SOURCES, open_source
@@ -33,7 +32,7 @@ from clipmem.models.numerics import threads
 from clipmem.models.start import Start, freeze, table_of_parts
 from clipmem.report.sections import all_sections
 from clipmem.scoring.alignments import ALIGNMENTS
-from clipmem.scoring.estimators import ESTIMATORS
+from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.protocols import PROTOCOLS
 from clipmem.study import api, execution, forecast, starting
 from clipmem.study.score_inputs import Settings
@@ -128,7 +127,7 @@ def parts_of(model: str, settings: Overrides = (), *, names: bool = False) -> di
 
 def registries() -> list[Registry[Any]]:
     """Return what can be declared by name, including what other packages declare."""
-    return [PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, ESTIMATORS, DETECTORS, SOURCES, all_sections()]
+    return [PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, PAIR_SCORES, SOURCES, all_sections()]
 
 
 def resources() -> tuple[execution.Execution, str]:

@@ -21,7 +21,6 @@ from clipmem.models.protocol import softmax_scale
 from clipmem.models.signals import Signals
 from clipmem.report.formats import count
 from clipmem.report.sections.commands import Scored
-from clipmem.scoring.estimators import ESTIMATORS
 from clipmem.scoring.protocols.halves import SMALLEST
 from clipmem.scoring.recorded import read_trajectory
 from clipmem.stats.ranking import spearman
@@ -43,7 +42,7 @@ def write_ranking(
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> Scored:
-    """Rank pairs by what one model, if any, pixels and words say of them; write the scores of every such estimator.
+    """Rank pairs by what one model, if any, pixels and words say of them; write every such score.
 
     `trajectory` is a file of `AlignmentRecorder`; the other arguments are those of `clipmem.score`.
 
@@ -58,9 +57,8 @@ def write_ranking(
     if trajectory is not None:
         signals = replace(signals, trajectory=read_trajectory(trajectory, signals.uids))
     reporter.begin("estimate")
-    usable_ones = [name for name in ESTIMATORS if not estimating.lacks(ESTIMATORS[name], signals)]
-    found = {name: ESTIMATORS[name]().estimate(signals) for name in usable_ones}
-    scores = pl.concat(estimating.rows_of(signals, name, one) for name, one in found.items())
+    estimated = estimating.estimates(signals)
+    scores = estimating.table_of(signals, estimated)
     about = {
         "format": 1,
         "model": model or None,
@@ -68,9 +66,9 @@ def write_ranking(
         "pairs": len(signals.uids),
         "problems": len(problems),
         "estimator": CHOSEN,
-        "estimators": usable_ones,
+        "estimators": list(estimated),
         "rank_correlations": {
-            name: spearman(found[CHOSEN].score, one.score) for name, one in found.items() if name != CHOSEN
+            name: spearman(estimated[CHOSEN].score, other.score) for name, other in estimated.items() if name != CHOSEN
         },
         "files": opened.content() if opened else None,
     }

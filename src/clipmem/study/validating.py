@@ -15,7 +15,7 @@ from clipmem.base.progress import Reporter
 from clipmem.base.random import generator
 from clipmem.base.recipes import Overrides, Recipe, as_settings
 from clipmem.models.signals import Signals
-from clipmem.scoring.estimators import ESTIMATORS
+from clipmem.scoring.pair_scores import PAIR_SCORES, usable
 from clipmem.stats.reliability import DRAWS, correlation, reliability
 from clipmem.study import api, estimating
 from clipmem.study.plan import PlannedStudy
@@ -110,7 +110,7 @@ def frontier(full: Source, proxy: Source | None) -> list[dict[str, Any]]:
             others = effect if setting.proxy else np.delete(effect, used, axis=0)
             started = time.monotonic()
             known = _only(source.signals, used)
-            made = ESTIMATORS[setting.estimator]().estimate(known)
+            made = PAIR_SCORES[setting.estimator]().estimate(known)
             seconds.append(time.monotonic() - started)
             values.append(_agreement(made.score, others, weights))
             among.append(float(_agreement(made.score, others, clean)[0]))
@@ -142,10 +142,8 @@ def frontier(full: Source, proxy: Source | None) -> list[dict[str, Any]]:
 
 
 def _settings(full: Source, proxy: Source | None) -> Iterator[tuple[Setting, Source]]:
-    for name in ESTIMATORS:
-        if estimating.lacks(ESTIMATORS[name], full.signals):
-            continue
-        if not ESTIMATORS[name].models:
+    for name in usable("memorization", full.signals):
+        if "half-models" not in PAIR_SCORES[name].needs:
             yield Setting(name, 0, False), full
             continue
         for source in (full, proxy):

@@ -18,11 +18,11 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import differences, dump_recipe, flatten, load_recipe
 from clipmem.base.sections import DataSection
 from clipmem.cli import main
-from clipmem.curation.detectors import DETECTORS
 from clipmem.data.sources import SOURCES
 from clipmem.mitigate import MITIGATIONS
 from clipmem.report.sections import SECTIONS
 from clipmem.scoring.alignments import ALIGNMENTS
+from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.protocols import PROTOCOLS
 from clipmem.study import pool
 from clipmem.testing.tiny import encoded_image
@@ -30,7 +30,7 @@ from clipmem.testing.tiny import encoded_image
 PLUG = Path(__file__).parent / "plug"
 PROJECT = tomllib.loads((PLUG / "pyproject.toml").read_text())["project"]
 POINTS = PROJECT["entry-points"]
-REGISTRIES = (PROTOCOLS, ALIGNMENTS, MITIGATIONS, SOURCES, SECTIONS, DETECTORS)
+REGISTRIES = (PROTOCOLS, ALIGNMENTS, MITIGATIONS, SOURCES, SECTIONS, PAIR_SCORES)
 SUMMARIES = (
     "Three models a seed, each without one third of the pairs",
     "plain similarity of image and captions, without a bank",

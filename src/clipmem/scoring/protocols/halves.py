@@ -2,7 +2,7 @@
 
 Of the two half-models a and b of a pair, which start from the same weights, exactly one trained on each pair i of the
 pool: D(i) = A(i) under that one - A(i) under the other, the effect of training on the pair in a random experiment. Its
-mean is that of CLIPMem. D of one pair is noisy; an estimator (`clipmem.scoring.estimators`) makes scores of single
+mean is that of CLIPMem. D of one pair is noisy; an estimator (`clipmem.scoring.pair_scores`) makes scores of single
 pairs from it and from what f knows of them. The external pairs are the bank, with a placebo membership as control.
 
 Near-duplicates (groups of the split table) are in the same half.
@@ -19,7 +19,7 @@ from clipmem.base.errors import require
 from clipmem.base.random import generator
 from clipmem.models import openclip
 from clipmem.scoring.design import Design
-from clipmem.scoring.estimators import ESTIMATORS
+from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.protocols.base import PROTOCOLS, Records
 from clipmem.scoring.protocols.subsample import Subsample, balanced_draw
 from clipmem.scoring.recorded import read_trajectory, recorded_uids
@@ -57,14 +57,15 @@ class Halves(Subsample):
 
     def check_pairs(self, pairs: pl.DataFrame) -> None:
         """Also check that there are enough pairs, and that the half-models see f's images and are not larger."""
-        section, chosen = self.recipe.halves, ESTIMATORS[self.estimator]
-        needed, there = chosen.models, 2 * section.pairs
-        got = f"{self.estimator!r}, with {there} half-models"
+        section, score, key = self.recipe.halves, PAIR_SCORES[self.estimator], "[halves] estimator"
+        got, hint = f"{self.estimator!r}, good for {', '.join(sorted(score.good_for))}", "Set it to distilled."
+        require("memorization" in score.good_for, key, got, "a score that estimates CLIPMem", hint)
+        got = f"{self.estimator!r}, without half-models"
         hint = "Set halves.pairs to 1 or more, or a larger --budget."
-        require(there >= needed, "[halves] estimator", got, f"{needed} half-models or more", hint)
+        require("half-models" not in score.needs or section.pairs, key, got, "2 half-models or more", hint)
         recorded = section.trajectory if section.model else self.recipe.train.record
         got, hint = f"{self.estimator!r}, without a record of f's training", "Set train.record or halves.trajectory."
-        require("trajectory" not in chosen.needs or recorded, "[halves] estimator", got, "a record", hint)
+        require("trajectory" not in score.needs or recorded, key, got, "a record", hint)
         what, hint = "[halves] trajectory", "Omit it, or name that model in halves.model."
         require(section.model or not section.trajectory, what, "no halves.model", "an existing f", hint)
         planted = self.recipe.split.planted or self.recipe.split.planted_share

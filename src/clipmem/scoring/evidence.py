@@ -29,7 +29,7 @@ from clipmem.base.paths import atomic_file, explain_write_errors
 from clipmem.base.random import generator
 from clipmem.base.tables import open_array
 from clipmem.models.signals import Signals
-from clipmem.stats.agreement import TEMPERATURE, directions, directions_into, softmax_means
+from clipmem.stats.agreement import TEMPERATURE, directions, directions_into, softmax_agreement, softmax_means
 from clipmem.stats.cells import Cells
 from clipmem.stats.leave_one_out import Rows, leave_one_out, leave_one_out_scores
 
@@ -119,6 +119,15 @@ class Evidence:
             rows = images[start : start + size]
             found = self._captions[rows] @ words.T + self.image[rows] @ predicted.T
             yield (found + self._ridge[rows] @ words.T).astype(np.float64) / 3
+
+    def agreement(self, query: Float[torch.Tensor, "n p"]) -> list[Float[np.ndarray, " n"]]:
+        """Return the softmax agreement of other vectors of the images with the captions, in both directions."""
+        if len(query) <= EXACT:
+            words = torch.from_numpy(self.caption).double()
+            return [softmax_agreement(a, b).numpy() for a, b in ((query, words), (words, query))]
+        [unit] = self.kept(_directions, query.numpy(), "embeddings")
+        means = ((self.kept(_near_means, a, b, 1, None)[0], b) for a, b in ((unit, self.caption), (self.caption, unit)))
+        return [np.concatenate([np.einsum("kd,kd->k", a[part], b[part]) for part in _blocks(len(a))]) for a, b in means]
 
     def alike(self, caption: Int[np.ndarray, " k"], others: Int[np.ndarray, " m"]) -> Float32[np.ndarray, "k m"]:
         """Return the cosine of the images that captions predict: high for captions of the same sort of thing."""
@@ -216,15 +225,6 @@ def _ridge(features: Rows, targets: Rows, fold: Int[np.ndarray, " n"]) -> _Unit:
     return _unit(found)
 
 
-def agreement_near(
-    query: Float[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], kept: Any
-) -> list[Float32[np.ndarray, " n"]]:
-    """Return softmax agreement in both directions, of unit values, from near cells."""
-    [unit] = kept(_directions, query, "embeddings")
-    both = ((kept(_near_means, a, b, 1, None)[0], b) for a, b in ((unit, value), (value, unit)))
-    return [np.concatenate([np.einsum("kd,kd->k", a[part], b[part]) for part in _blocks(len(a))]) for a, b in both]
-
-
 def _scratch(shape: tuple[int, ...]) -> Float32[np.ndarray, "n d"]:
     """Return a memory map of a file without a name, which vanishes with it."""
     with explain_write_errors(Path(tempfile.gettempdir(), "scratch")), tempfile.TemporaryFile() as file:
@@ -262,5 +262,5 @@ _KNOWN: WeakKeyDictionary[Signals, Evidence] = WeakKeyDictionary()
 
 
 def evidence_of(signals: Signals, progress: Progress = ignore) -> Evidence:
-    """Return the evidence of a data set, computed once for all detectors; `progress` gets each share of its work."""
+    """Return the evidence of a data set, computed once for all pair scores; `progress` gets each share of its work."""
     return _KNOWN.get(signals) or _KNOWN.setdefault(signals, Evidence(signals, progress))

@@ -1,11 +1,11 @@
-"""The detector `wordy`: captions of many words."""
+"""The pair score `wordy`: captions of many words."""
 
 import numpy as np
 
-from clipmem.curation.detectors.base import Detector
+from clipmem.scoring.pair_scores.base import PairScore
 
 
-class Wordy(Detector):
+class Wordy(PairScore):
     """The number of words of the first caption."""
 
     summary = "Captions of many words."

@@ -1,14 +1,13 @@
-"""Distilled: what the half-models say of all pairs, as a function of what is known of each.
+"""Scores from half-models: their raw difference, and `distilled`, what they say of all pairs as a function of each.
 
 A member of a half-model is drawn at random, so that D, the alignment of a pair under the half-model that trained on it
 minus that under its complement, is an unbiased and very noisy measurement of the effect of training on the pair. A
 regression of D on features of the pair averages the noise of pairs that are alike.
 
-When not to trust it: it knows of a pair what its features say. Two pairs with equal features get equal scores.
+When not to trust `distilled`: it knows of a pair what its features say. Two pairs with equal features get equal scores.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,8 +16,8 @@ from scipy.stats import norm, rankdata
 
 from clipmem.base.hashing import same_words
 from clipmem.base.random import derive_seed
-from clipmem.models.signals import Signals
-from clipmem.scoring.estimators.base import ESTIMATORS, Estimated, Estimator, Need
+from clipmem.models.signals import Halves, Signals
+from clipmem.scoring.pair_scores.base import MEMORIZATION, PAIR_SCORES, Estimated, PairScore, Scores
 from clipmem.stats.agreement import lemon, neighbor_votes, softmax_agreement
 from clipmem.stats.leave_one_out import leave_one_out, leave_one_out_scores
 from clipmem.stats.reliability import noise_of, own_weight
@@ -28,8 +27,34 @@ FOLDS = 5
 _THIRD = 1 / 3  # of the training, where alignments of easy and hard pairs differ most
 
 
-@ESTIMATORS.register("distilled")
-class Distilled(Estimator):
+class FromHalves(PairScore):
+    """A score that half-models calibrate."""
+
+    good_for = MEMORIZATION
+
+    def score(self, signals: Signals) -> Scores:
+        return self.estimate(signals).score
+
+
+@PAIR_SCORES.register("raw")
+class RawDifference(FromHalves):
+    """Score = mean of D over the pairs of half-models; its standard error is over them, with two or more.
+
+    Unbiased, and with few models mostly noise.
+    """
+
+    summary = "Alignment with the pair minus without it, over half-models."
+    needs = frozenset({"half-models"})
+
+    def estimate(self, signals: Signals) -> Estimated:
+        halves = _halves_of(signals)
+        effect = halves.effect
+        error = effect.std(axis=0, ddof=1) / np.sqrt(len(effect)) if len(effect) > 1 else None
+        return Estimated(effect.mean(axis=0), error, not halves.proxy, own=1.0)
+
+
+@PAIR_SCORES.register("distilled")
+class Distilled(FromHalves):
     """Score = p + w (D - p): p the cross-fitted regression of D on the pair's features, w the weight of its own D.
 
     p is the mean of two regressions, ridge (penalty by leave-one-out) and gradient-boosted trees, on `features` as
@@ -39,13 +64,10 @@ class Distilled(Estimator):
     """
 
     summary = "Regression of the half-models' differences on what is known of each pair, cross-fitted"
-    needs: ClassVar[frozenset[Need]] = frozenset({"embeddings", "alignment", "images", "half-models"})
-    models = 2
+    needs = frozenset({"embeddings", "alignment", "pixels", "half-models"})
 
     def estimate(self, signals: Signals) -> Estimated:
-        """Estimate the score of every pair; the error is that of the truth given p and D."""
-        halves = signals.halves
-        assert halves is not None  # noqa: S101  of `needs`
+        halves = _halves_of(signals)
         x = np.stack([_normal(one) for one in features(signals).values()], axis=1)
         effect, mean = halves.effect, halves.effect.mean(axis=0)
         predicted = _cross_fitted(x, mean, signals.group, signals.seed)
@@ -58,6 +80,11 @@ class Distilled(Estimator):
         without = [np.delete(effect, k, axis=0).mean(axis=0) for k in range(len(effect))]
         left_out = np.stack([_cross_fitted(x, others, signals.group, signals.seed) for others in without])
         return Estimated(predicted + own * (mean - predicted), error, not halves.proxy, own, predicted, left_out)
+
+
+def _halves_of(signals: Signals) -> Halves:
+    assert signals.halves is not None  # noqa: S101  of `needs`
+    return signals.halves
 
 
 def features(signals: Signals) -> Mapping[str, Float64[np.ndarray, " n"]]:

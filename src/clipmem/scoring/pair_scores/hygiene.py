@@ -1,0 +1,123 @@
+"""Scores of captions that say little of their image: no captions, shared by many, or unlike a near-duplicate's."""
+
+import re
+import unicodedata
+from collections import Counter
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from clipmem.base.hashing import numbered, same_words
+from clipmem.models.signals import Signals
+from clipmem.scoring.evidence import evidence_of
+from clipmem.scoring.pair_scores.base import PAIR_SCORES, PairScore, Scores
+
+_FILE = re.compile(
+    r"\b(?:img|dsc[nf]?|image|photo|screenshot|untitled)[\s_-]*\d{2,}\b|\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?)\b", re.I
+)
+_ADDRESS = re.compile(r"https?://|www\.|<[a-z/][^>]*>|&[a-z]+;", re.I)
+_BOILERPLATE = re.compile(
+    r"click (?:here|to)|all rights reserved|copyright|stock (?:photo|image|illustration)|no caption|not available|"
+    r"lorem ipsum|image result|^(?:n/?a|none|null|nan|unknown|untitled|image|photo|pict[a-z]+|caption)$",
+    re.I,
+)
+LONG = 4.0  # times the 95% quantile of the numbers of words
+USUAL = 0.98  # share of the captions that are used no more often than usual
+# a suspect by rule: chosen between the categories' names and the names of the shipped drawings
+TIMES, PAIRS, SHARE, ALIKE = 3.0, 10, 0.005, 0.2
+
+
+@PAIR_SCORES.register("hygiene")
+class Hygiene(PairScore):
+    """The number of findings: no word, a file name, an address or markup, boilerplate, a rare script, far too long."""
+
+    summary = "Empty captions, file names, addresses, boilerplate, another script than the rest; captions alone"
+    weight = 1.5
+    kind = "hygiene"
+
+    def score(self, signals: Signals) -> Scores:
+        texts = [own[0].strip() for own in signals.captions]
+        scripts = [_script(text) for text in texts]
+        counts = Counter(one for one in scripts if one)
+        usual = {one for one, times in counts.items() if times >= 0.05 * len(texts)}
+        length = np.array([len(text.split()) for text in texts])
+        long = LONG * max(10.0, float(np.quantile(length, 0.95)))
+        found = [
+            (not any(map(str.isalpha, text)))
+            + bool(_FILE.search(text))
+            + bool(_ADDRESS.search(text))
+            + bool(_BOILERPLATE.search(text))
+            + bool(script and script not in usual)
+            for text, script in zip(texts, scripts, strict=True)
+        ]
+        return np.array(found, dtype=np.float64) + (length > long)
+
+    def certain(self, signals: Signals, score: Scores) -> Bool[np.ndarray, " n"]:  # noqa: ARG002
+        return score > np.median(score)  # more findings than usual
+
+
+def _script(text: str) -> str:
+    """Return the most frequent script of a text's letters, by their Unicode names; "" without letters."""
+    names = Counter(unicodedata.name(one, "").partition(" ")[0] for one in text if one.isalpha())
+    return names.most_common(1)[0][0] if names else ""
+
+
+@PAIR_SCORES.register("vague")
+class Vague(PairScore):
+    """log(m / m₀) (1 - c) where positive, else 0.
+
+    m is the number of pairs with the caption, m₀ its 98% quantile over the different captions (at least 2), and c the
+    mean cosine between their images, in which 0 is that of images drawn at random. A caption that at least 10 pairs,
+    0.5% of all and 3 m₀ share, with c below .2, is suspect whatever the odds.
+    """
+
+    summary = "Captions shared by more pairs than usual, whose images differ; no model"
+    needs = frozenset({"images"})
+    weight = 3.0
+    kind = "vague"
+
+    def score(self, signals: Signals) -> Scores:
+        times, cosine, usual = _shared(signals)
+        return np.log(np.maximum(times / usual, 1)) * np.clip(1 - cosine, 0, 1)
+
+    def certain(self, signals: Signals, score: Scores) -> Bool[np.ndarray, " n"]:
+        times, cosine, usual = _shared(signals)
+        return (times >= max(PAIRS, SHARE * len(score), TIMES * usual)) & (cosine < ALIKE)
+
+
+def _shared(signals: Signals) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], float]:
+    """Return m and c of each pair's caption, c only where m > m₀, and m₀."""
+    image = evidence_of(signals).image
+    caption = numbered("\n".join(map(same_words, own)) for own in signals.captions)
+    times = np.bincount(caption)
+    usual = max(2.0, float(np.quantile(times, USUAL)))
+    number = np.where(times > usual, np.cumsum(times > usual) - 1, -1)[caption]  # of the captions used more often
+    rows = np.flatnonzero(number >= 0)
+    m = times[times > usual]
+    sums = np.zeros((len(m), image.shape[1]))
+    np.add.at(sums, number[rows], image[rows])
+    cosine = np.zeros(len(caption))
+    cosine[rows] = (((sums * sums).sum(axis=1) - m) / (m * (m - 1)))[number[rows]]
+    return times[caption].astype(np.float64), cosine, usual
+
+
+@PAIR_SCORES.register("duplicates")
+class Duplicates(PairScore):
+    """Of the other pairs of its group of near-duplicates, the share whose captions have no word in common with its own.
+
+    Of two such pairs it cannot tell which caption is wrong; of three, the odd one out ranks first.
+    """
+
+    summary = "Near-duplicate images whose captions share no word; captions and groups alone"
+    weight = 0.5
+    kind = "duplicate"
+
+    def score(self, signals: Signals) -> Scores:
+        found = np.zeros(len(signals.group))
+        order = np.argsort(signals.group, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(signals.group[order])) + 1):
+            words = [{word for text in signals.captions[int(row)] for word in text.casefold().split()} for row in rows]
+            for place, row in enumerate(rows if len(rows) > 1 else ()):
+                apart = sum(words[place].isdisjoint(other) for other in words)
+                found[row] = apart / (len(rows) - 1)
+        return found

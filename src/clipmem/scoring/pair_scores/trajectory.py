@@ -1,0 +1,61 @@
+"""Scores from what a training recorded: how late it told a pair from the others of its batches.
+
+When not to trust them: margins also depend on how crowded the neighborhood of a pair is. On one data set the margin had
+no agreement with CLIPMem.
+"""
+
+import numpy as np
+
+from clipmem.base.errors import InputError
+from clipmem.models.signals import Signals, Trajectory
+from clipmem.scoring.pair_scores.base import BOTH, PAIR_SCORES, PairScore, Scores
+
+_TAU = 0.07
+
+
+def trajectory_of(signals: Signals) -> Trajectory:
+    """Return what the model's training recorded."""
+    if signals.trajectory is None:
+        hint = "Set train.record = true and train again."
+        raise InputError("trajectory", got="no record", expected="that of a training", hint=hint)
+    return signals.trajectory
+
+
+@PAIR_SCORES.register("margin")
+class AreaUnderMargin(PairScore):
+    """Minus the mean margin of a pair over the epochs in which it was shown, in [-2, 2]; NaN without any.
+
+    A pair that resembles others is told apart early, before the model has seen it often; one that it can only memorize
+    stays behind until late. The mean margin is the area under the curve of margins divided by the number of epochs (the
+    same order); the alignment at a third of the training is one noisy reading of it; and the number of times that a
+    pair is forgotten (Toneva et al. 2019) has too few values for a ranking in short trainings.
+    """
+
+    summary = "Minus the area under the margin over a training"
+    source = "Pleiss et al., NeurIPS 2020"
+    good_for = BOTH
+    needs = frozenset({"trajectory"})
+    weight = 1.0
+
+    def score(self, signals: Signals) -> Scores:
+        return -trajectory_of(signals).mean_margin
+
+
+@PAIR_SCORES.register("loss")
+class MeanLoss(PairScore):
+    """Mean over the epochs of log(1 + exp(-margin / τ)), τ = .07: the loss against the hardest other pair of a batch.
+
+    The recorder keeps margins, not losses; the whole contrastive loss is larger by the easier pairs of the batch. NaN
+    for pairs without a recorded margin.
+    """
+
+    summary = "Mean loss over a training, against the hardest other pair of each batch"
+    source = "small-loss selection, as in Han et al., NeurIPS 2018"
+    needs = frozenset({"trajectory"})
+
+    def score(self, signals: Signals) -> Scores:
+        margin = trajectory_of(signals).margin.astype(np.float64)
+        recorded = ~np.isnan(margin)
+        loss = np.where(recorded, np.logaddexp(0, np.where(recorded, -margin, 0) / _TAU), 0)
+        total, count = loss.sum(axis=0), recorded.sum(axis=0)
+        return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
