@@ -29,11 +29,11 @@ from clipmem.models.numerics import keep_memory, resolve_precision
 from clipmem.models.openclip import create
 from clipmem.models.signals import Signals
 from clipmem.scoring.pair_scores import PAIR_SCORES, usable
-from clipmem.scoring.recorded import read_trajectory
 from clipmem.study.score_inputs import read_pairs
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.paired import TrainingSet
+from clipmem.train.recorder import read_trajectory
 
 WRONG = 0.15
 KINDS = ("exchanged at random", "exchanged within the category", "vague: the category's name", "all three")

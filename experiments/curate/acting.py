@@ -42,7 +42,7 @@ import polars as pl
 import torch
 from threadpoolctl import threadpool_limits
 
-from clipmem.base.hashing import image_part
+from clipmem.base.hashing import image_part, numbered
 from clipmem.base.mitigations import ReweightSection
 from clipmem.base.paths import write_json
 from clipmem.base.random import generator
@@ -58,11 +58,11 @@ from clipmem.models import openclip, passes
 from clipmem.models.means import Means, unit_means
 from clipmem.models.signals import Signals
 from clipmem.scoring.pair_scores import PAIR_SCORES, usable
-from clipmem.scoring.recorded import read_trajectory
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, sweep
 from clipmem.train.hooks import NO_HOOKS, Hooks
 from clipmem.train.loop import Timing, TrainingData, train
 from clipmem.train.paired import TrainingSet
+from clipmem.train.recorder import read_trajectory
 
 ROOT = Path(__file__).parents[2]
 SCALES: dict[str, dict[str, Any]] = {
@@ -312,7 +312,9 @@ class Cell:
             started, train = time.process_time(), self.data.train
             rows, pixels = train["row"].to_numpy(), self.data.pixels
             texts = [[one] for one in self.captions]
-            agreement = neighbor_agreement(train["uid"].to_list(), texts, lambda k: pixels[rows[k]])
+            group = numbered(map(image_part, train["uid"]))
+            known = Signals(train["uid"].to_list(), texts, group, pixels=lambda k: pixels[rows[k]])
+            agreement = neighbor_agreement(known)
             hook = Reweight(ReweightSection(share=min(2 * self.count / n or CLEAN, 0.99)), self.seed, agreement)
             self.train("reweight", none, time.process_time() - started, Hooks((hook,)))
 

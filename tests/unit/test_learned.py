@@ -11,9 +11,8 @@ from clipmem.functional import crossed_mean
 from clipmem.models.passes import Embeddings
 from clipmem.scoring.aligning import parts_of
 from clipmem.scoring.design import Design, combine
-from clipmem.scoring.learned import learned
 from clipmem.scoring.protocols.four_way import twins
-from clipmem.scoring.summary import Scored, roles
+from clipmem.scoring.summary import Scored, learned, roles
 from clipmem.train.paired import TrainingSet
 
 ROLES = ["shared"] * 3 + ["candidate"] * 8 + ["independent"] * 3 + ["external"] * 4

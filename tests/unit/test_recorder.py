@@ -15,12 +15,11 @@ from tests.unit.test_train import N, data_of, plan_of, section, uid
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.models import openclip
-from clipmem.scoring.recorded import read_trajectory
 from clipmem.train import loop, recorder
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainingStopped
 from clipmem.train.hooks import Hook, Hooks
 from clipmem.train.loop import train
-from clipmem.train.recorder import TRAJECTORY_FILE, AlignmentRecorder
+from clipmem.train.recorder import TRAJECTORY_FILE, AlignmentRecorder, read_trajectory
 
 UIDS = [uid(k) for k in range(N)]
 

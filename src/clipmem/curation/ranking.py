@@ -247,8 +247,8 @@ def _kinds(special: Sequence[Ranked]) -> list[str]:
     return np.array(["exchanged", *(part.kind for part in special)])[most].tolist()
 
 
-def _where(chosen: Bool[np.ndarray, " n"], values: Sequence[str]) -> list[str | None]:
-    return [value if own else None for value, own in zip(values, chosen, strict=True)]
+def _where(suspect: Bool[np.ndarray, " n"], values: Sequence[str]) -> list[str | None]:
+    return [value if listed else None for value, listed in zip(values, suspect, strict=True)]
 
 
 def _suggest(
@@ -259,12 +259,12 @@ def _suggest(
     probability: Float64[np.ndarray, " n"],
 ) -> list[str | None]:
     """Suggest the caption that fits a suspect's image best, if it fits as well as the median of the other pairs."""
-    found: list[str | None] = [None] * len(texts)
-    right = np.flatnonzero(probability < SUSPECT)
+    suggested: list[str | None] = [None] * len(texts)
+    fine = np.flatnonzero(probability < SUSPECT)
     others = np.setdiff1d(np.arange(len(texts)), rows)  # not the captions of other suspects
-    if not len(rows) or not len(right) or not len(others):
-        return found
-    usual = float(np.median(np.mean(evidence.own[:3], axis=0)[right]))
+    if not len(rows) or not len(fine) or not len(others):
+        return suggested
+    usual = float(np.median(np.mean(evidence.own[:3], axis=0)[fine]))
     others = others[:: -(-len(others) // MOST)]
     start = 0
     for fits in evidence.all_fits(rows, others):
@@ -272,8 +272,8 @@ def _suggest(
         start += len(fits)
         fits[texts[part, None] == texts[others]] = -np.inf
         for row, j, fit in zip(part, others[fits.argmax(axis=1)], fits.max(axis=1), strict=True):
-            found[row] = signals.captions[j][0] if fit >= usual else None
-    return found
+            suggested[row] = signals.captions[j][0] if fit >= usual else None
+    return suggested
 
 
 def ordered(table: pl.DataFrame) -> pl.DataFrame:

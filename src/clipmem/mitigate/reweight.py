@@ -12,7 +12,6 @@ loses weight too. Comparing n pairs takes time proportional to n².
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,8 @@ from torch import Tensor
 from clipmem.base.hashing import image_part, numbered
 from clipmem.base.mitigations import ReweightSection
 from clipmem.data.decoding import decode
-from clipmem.data.features import caption_features, image_features
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
+from clipmem.models.signals import Signals
 from clipmem.stats.agreement import softmax_agreement
 from clipmem.train.hooks import Moment, Record
 
@@ -66,22 +65,10 @@ def pair_weights(
     return np.minimum(1, suspect / (share * len(suspect))).astype(np.float32)
 
 
-def neighbor_agreement(
-    uids: Sequence[str],
-    captions: Sequence[Sequence[str]],
-    pixels: Callable[[Int[np.ndarray, " k"]], UInt8[np.ndarray, "k size size 3"]],
-) -> Float64[np.ndarray, "n 2"]:
-    """Return how far the captions of images that look alike agree with a pair's own, and the reverse, in [-1, 1].
-
-    Args:
-        uids: The pairs; those of the same image do not testify for each other.
-        captions: Their captions.
-        pixels: Decodes the images of some rows.
-    """
-    group = numbered(map(image_part, uids))
-    seen = torch.from_numpy(image_features(pixels, len(uids)))
-    read = torch.from_numpy(caption_features(captions)[:])
-    both = (softmax_agreement(*two, group=group).numpy() for two in ((seen, read), (read, seen)))
+def neighbor_agreement(signals: Signals) -> Float64[np.ndarray, "n 2"]:
+    """Return how far the captions of images that look alike agree with a pair's own, and the reverse, in [-1, 1]."""
+    images, words = torch.from_numpy(signals.shapes_and_colors), torch.from_numpy(signals.words[:])
+    both = (softmax_agreement(*sides, group=signals.group).numpy() for sides in ((images, words), (words, images)))
     return np.stack(list(both), axis=1)
 
 
@@ -108,7 +95,8 @@ class Reweight(Mitigation):
             found = given.read([images[uids[row]] for row in rows])
             return np.stack([decode(data, _SIZE, resize_mode="squash") for data in found])
 
-        found = neighbor_agreement(uids, [captions[uid] for uid in uids], pixels)
+        group = numbered(map(image_part, uids))  # pairs of the same image do not testify for each other
+        found = neighbor_agreement(Signals(uids, [captions[uid] for uid in uids], group, pixels=pixels))
         table = pl.DataFrame({"uid": uids, "by_image": found[:, 0], "by_caption": found[:, 1]})
         return [given.folder.write(TABLE, table)]
 

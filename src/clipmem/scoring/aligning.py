@@ -43,7 +43,7 @@ class Aligned:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class Reader:
     """Reads the embeddings of the pairs that all models embed, and lists the others."""
 
     models: Sequence[Embeddings]
@@ -106,7 +106,7 @@ def align(
     Raises:
         InputError: No pair, or none of the bank, is usable; or the only one of the bank is scored itself.
     """
-    reporter, reader = reporter or Quiet(), _Reader(models, heads or [None] * len(models), size)
+    reporter, reader = reporter or Quiet(), Reader(models, heads or [None] * len(models), size)
     started, outside, problems = time.monotonic(), list[Problem](), list[Problem]()
     reporter.begin("score", len(pairs), "pairs")
     inside = pairs.uids.is_in(bank.uids.implode())

@@ -149,14 +149,12 @@ def _compare_all(
     raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " n"], progress: Progress
 ) -> _Compared:
     """Predict from all pairs of other folds, in memory."""
-    images, texts = raw.astype(np.float64), np.asarray(words[:], dtype=np.float64)
-    x, t = torch.from_numpy(images), torch.from_numpy(texts)
+    x, t = (torch.from_numpy(np.asarray(rows[:], dtype=np.float64)) for rows in (raw, words))
     image, caption = directions(x, "images"), directions(t, "captions")
     captions, near = _means(x, t, fold, progress)
-    both, ridge = ((images, texts), (texts, images)), list[_Unit]()
-    predicted = _means(t, x, fold, progress)[0]
-    for a, b in both:
-        ridge.append(_unit(leave_one_out(a, b, group=fold, kernel="rbf").prediction.astype(np.float32)))
+    predicted, ridge = _means(t, x, fold, progress)[0], list[_Unit]()
+    for features, targets in ((x.numpy(), t.numpy()), (t.numpy(), x.numpy())):
+        ridge.append(_ridge(features, targets, fold, np.empty(targets.shape, dtype=np.float32)))
         progress(1 / 4)
     parts = _unit(captions), _unit(predicted), *ridge
     return image.numpy().astype(np.float32), caption.numpy().astype(np.float32), near, parts
@@ -220,9 +218,10 @@ def _near_means(
     return *_unit(mean), near
 
 
-def _ridge(features: Rows, targets: Rows, fold: Int[np.ndarray, " n"]) -> _Unit:
-    leave_one_out(features, targets, group=fold, kernel="rbf", out=(found := _scratch(targets.shape)))
-    return _unit(found)
+def _ridge(features: Rows, targets: Rows, fold: Int[np.ndarray, " n"], out: np.ndarray | None = None) -> _Unit:
+    out = _scratch(targets.shape) if out is None else out
+    leave_one_out(features, targets, group=fold, kernel="rbf", out=out)
+    return _unit(out)
 
 
 def _scratch(shape: tuple[int, ...]) -> Float32[np.ndarray, "n d"]:

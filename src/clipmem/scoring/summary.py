@@ -1,6 +1,6 @@
 """What the score tables say, as numbers with intervals: roles, tests, noise, stability, planted pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -19,6 +19,7 @@ from clipmem.stats.resampling import in_out_means
 ROLES = ("shared", "candidate", "independent", "external")
 TOPS = {"top1_overlap": 0.01, "top10_overlap": 0.1}
 NEGLIGIBLE = 0.1  # a shift within this share of the mean CLIPMem is no matter
+_ENDS = ("mean", "low", "high", "over")
 _SHIFTED = {"yes": "negligible", "inconclusive": "inconclusive"}
 _COMPARED = (("candidate", "external"), ("candidate", "shared"), ("independent", "external"))
 
@@ -109,6 +110,44 @@ def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[s
             "median": float(np.median(values)),
         }
     return found
+
+
+def learned(scored: Scored, a_base: pl.Series, roles: Mapping[str, Any], *, confidence: float) -> dict[str, Any] | None:
+    """Say what fine-tuning taught about pairs: means of each role, and the rank correlation of learned and clipmem.
+
+    With m_0 the base model that f and g start from, a_base = A(m_0) and learned = mean of A(g) - A(m_0): what training
+    on the other pairs taught about a pair. clipmem = mean of A(f) - mean of A(g) is what only seeing it taught.
+
+    When not to trust it: A(g) is in both learned and clipmem, with opposite signs, so its noise makes their rank
+    correlation too low. In four-way studies g trained on the shared and the independent pairs, so their `learned`
+    includes seeing them: read that of candidates and external pairs. The base model may have seen any pair in
+    pre-training.
+
+    Args:
+        scored: The score tables.
+        a_base: The column of the table `scores`, shape (n,).
+        roles: The entry `roles` of the summary, with the means of clipmem.
+        confidence: Level of the intervals. That of learned is over pairs, and over seeds with three or more; where
+            models have no twins, over pairs alone, for these models.
+
+    Returns:
+        `roles` → role → `a_base`, `learned` and `clipmem`, each a mean with its interval, and `spearman`; None without
+        a base model, or if the alignment is not defined under it.
+    """
+    if a_base.null_count():
+        return None
+    base, found = a_base.to_numpy(), dict[str, Any]()
+    taught = scored.unseen_mean - base
+    by_seed = scored.g - base if scored.twins else taught[None]
+    for role, entry in roles.items():
+        where = scored.of(role)
+        intervals = {
+            name: crossed_mean(values[:, where], scored.group[where], confidence=confidence)._asdict()
+            for name, values in (("a_base", base[None]), ("learned", by_seed))
+        }
+        found[role] = {"n": entry["n"], **intervals, "clipmem": {key: entry[key] for key in _ENDS}}
+    where = scored.of("candidate")
+    return {"roles": found, "spearman": spearman(taught[where], scored.clipmem[where], confidence)._asdict()}
 
 
 def halved(scored: Scored, *, confidence: float) -> dict[str, Any] | None:

@@ -127,10 +127,7 @@ def agreement(
     """
     check_same_length("effects", effect.shape[1], "predictions", len(predicted))
     check_same_length("effects", effect.shape[1], "groups", len(groups))
-    codes = np.unique(groups, return_inverse=True)[1]
-    stream, count = generator(seed, "agreement"), int(codes.max()) + 1
-    times = stream.multinomial(count, np.full(count, 1 / count), size=draws)[:, codes].astype(np.float64)
-    weights = np.vstack([np.ones((1, len(codes))), times])
+    weights = group_weights(groups, generator(seed, "agreement"), draws)
     ranks, mean = [rankdata(one) for one in effect], effect.mean(axis=0)
     r = reliability(ranks, weights)
     if r[0] < _SMALLEST:
@@ -144,6 +141,16 @@ def agreement(
     found = np.clip(found, -1, 1)
     low, high = np.quantile(found[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
     return Agreement(float(found[0]), float(low), float(high))
+
+
+def group_weights(
+    groups: Int[np.ndarray, " n"], stream: np.random.Generator, draws: int = DRAWS
+) -> Float64[np.ndarray, "w n"]:
+    """Return how often each pair counts: once in the first row, then by bootstrap draws of the groups of pairs."""
+    codes = np.unique(groups, return_inverse=True)[1]
+    count = int(codes.max()) + 1
+    times = stream.multinomial(count, np.full(count, 1 / count), size=draws)[:, codes]
+    return np.vstack([np.ones((1, len(codes))), times]).astype(np.float64)
 
 
 def _gain(mean: np.ndarray, predicted: np.ndarray, noise: Noise, own: float, true: float) -> float:

@@ -28,14 +28,13 @@ from clipmem.scoring.aligning import align
 from clipmem.scoring.alignments import alignment_of
 from clipmem.scoring.design import Design
 from clipmem.scoring.protocols import Protocol, protocol_of
-from clipmem.scoring.recorded import read_trajectory
 from clipmem.stats.alignment import AlignmentParts
 from clipmem.study import execution
 from clipmem.study.models import BASE, StudyModels, TrainedModels, open_models
 from clipmem.train.loop import TrainingData
 from clipmem.train.objectives import OBJECTIVES, class_head
 from clipmem.train.paired import TrainingSet
-from clipmem.train.recorder import TRAJECTORY_FILE
+from clipmem.train.recorder import TRAJECTORY_FILE, read_trajectory
 
 # images in the study's first geometry, usually the only one
 CACHE = "cache/pixels.npy"

@@ -26,7 +26,7 @@ from clipmem.models.embeddings import Embeddings, Model, SinglePart
 from clipmem.models.layout import is_layout
 from clipmem.scoring.aligning import check_alone
 from clipmem.scoring.alignments import ALIGNMENTS
-from clipmem.scoring.pairs import draw, listed_uids
+from clipmem.scoring.bank import draw, listed_uids
 from clipmem.study import execution
 
 Embedder = Model | Embeddings

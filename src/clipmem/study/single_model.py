@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
-import torch
 
 from clipmem.base.errors import require
 from clipmem.base.hashing import image_part, numbered
@@ -16,17 +15,18 @@ from clipmem.base.tables import write_table
 from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import BLOCK, Pairs
 from clipmem.data.quarantine import Problem, write_quarantine
-from clipmem.models.embeddings import NO_DIRECTION, Model, embed
+from clipmem.models.embeddings import Model, embed
 from clipmem.models.protocol import softmax_scale
 from clipmem.models.signals import Signals
 from clipmem.report.formats import count
 from clipmem.report.sections.commands import Scored
+from clipmem.scoring.aligning import Reader
 from clipmem.scoring.protocols.halves import SMALLEST
-from clipmem.scoring.recorded import read_trajectory
 from clipmem.stats.ranking import spearman
 from clipmem.study import estimating
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Data, Embedder, Settings, read_pairs
+from clipmem.train.recorder import read_trajectory
 
 CHOSEN = "closed-form"
 _SMALL = Geometry(64, "squash", "bicubic")  # model-free features
@@ -110,7 +110,7 @@ def collect(
     """
     if isinstance(model, Model):
         [stored] = embed([model], pairs, [folder], settings.made_with(), reporter=reporter)
-        problems, table = list(stored.problems), pairs.table.filter(pairs.uids.is_in(stored.uids.implode()))
+        problems, table = list(stored.problems), pairs.table
     else:
         stored, problems, tables = model, list(pairs.problems), list[pl.DataFrame]()
         started = time.monotonic()
@@ -121,26 +121,20 @@ def collect(
             reporter.advance(len(decoded) + len(decoded.problems))
         reporter.end("embed", time.monotonic() - started)
         table = pl.concat(tables)
-    means = None
+    usable, means = replace(pairs, table=table), None
     if stored is not None:
-        rows = stored.rows(table["uid"])
-        missing = table.filter(pl.Series(rows < 0))
-        problems += [Problem(pairs.data, key, f"not among the embeddings in {stored.name}") for key in missing["key"]]
-        table = table.filter(pl.Series(rows >= 0))
-        means = stored.read(rows[rows >= 0])
-        ok = pl.Series(means.ok.numpy(), dtype=pl.Boolean)
-        problems += [Problem(pairs.data, key, NO_DIRECTION) for key in table["key"].filter(~ok)]
-        table, means = table.filter(ok), means.select(torch.nonzero(means.ok)[:, 0])
-    hint, got = "Give more pairs.", count(table.height, "usable pair")
-    require(table.height >= least, f"data {pairs.name}", got, f"{least} or more", hint)
-    usable = replace(pairs, table=table)
+        chunks = list(Reader([stored], [None], max(1, len(usable))).chunks(usable, problems))
+        rows, [means] = chunks[0] if chunks else ([], [None])
+        usable = replace(pairs, table=table[rows])
+    hint, got = "Give more pairs.", count(len(usable), "usable pair")
+    require(len(usable) >= least, f"data {pairs.name}", got, f"{least} or more", hint)
     signals = Signals(
-        uids=table["uid"].to_list(),
+        uids=usable.uids.to_list(),
         captions=usable.captions,
-        group=numbered(map(image_part, table["uid"])),
+        group=numbered(map(image_part, usable.uids)),
         image=means and means.image,
         text=means and means.text,
         logit_scale=softmax_scale(model.encoder) if isinstance(model, Model) else None,
         pixels=lambda chosen: usable.decoded(chosen, [_SMALL]).pixels[_SMALL],
     )
-    return signals, problems
+    return signals, list(dict.fromkeys(problems))

@@ -34,9 +34,8 @@ from clipmem.report.run import STAGES, Run
 from clipmem.report.summary import FILE, FORMAT, Summary
 from clipmem.scoring.alignments import alignment_of
 from clipmem.scoring.design import ScoreTables, combine
-from clipmem.scoring.learned import learned
 from clipmem.scoring.protocols import Protocol, protocol_of
-from clipmem.scoring.summary import Scored, over_wordings, summarize
+from clipmem.scoring.summary import Scored, learned, over_wordings, summarize
 from clipmem.study import api, decoding, estimating, evaluating, execution, forecast, pool, utility
 from clipmem.study.child import BOARDS
 from clipmem.study.models import StudyModels, TrainedModels, open_models

@@ -16,7 +16,8 @@ from clipmem.base.random import generator
 from clipmem.base.recipes import Overrides, Recipe, as_settings
 from clipmem.models.signals import Signals
 from clipmem.scoring.pair_scores import PAIR_SCORES, usable
-from clipmem.stats.reliability import DRAWS, correlation, reliability
+from clipmem.scoring.pair_scores.halves import halves_of
+from clipmem.stats.reliability import DRAWS, correlation, group_weights, reliability
 from clipmem.study import api, estimating
 from clipmem.study.plan import PlannedStudy
 
@@ -68,8 +69,8 @@ def validate(
     if proxy:
         wanted["proxy"] = [*common, f"halves.pairs={PROXY_PAIRS}", f"halves.proxy={proxy}"]
     sources: dict[str, Source] = {}
-    for name, own in wanted.items():
-        api.run(recipe, out / name, settings=own, reporter=reporter, **options)
+    for name, keys in wanted.items():
+        api.run(recipe, out / name, settings=keys, reporter=reporter, **options)
         sources[name] = _source(PlannedStudy(out / name))
     rows = frontier(sources["full"], sources.get("proxy"))
     signals = sources["full"].signals
@@ -79,7 +80,7 @@ def validate(
         "planted": int(sources["full"].planted.sum()),
         "proxy": proxy or None,
         "truth": truth,
-        "reliability": float(reliability(_ranks(_effect(signals)), np.ones((1, len(signals.uids))))[0]),
+        "reliability": float(reliability(_ranks(halves_of(signals).effect), np.ones((1, len(signals.uids))))[0]),
         "estimators": rows,
     }
     RunFolder(out).write_json(DOCUMENT, document)
@@ -95,33 +96,29 @@ def _source(study: PlannedStudy) -> Source:
 
 def frontier(full: Source, proxy: Source | None) -> list[dict[str, Any]]:
     """Apply every estimator to sets of half-models, and return agreement and cost of each, cheapest first."""
-    signals, effect = full.signals, _effect(full.signals)
-    stream = generator(signals.seed, "validate estimators")
-    codes = np.unique(signals.group, return_inverse=True)[1]
-    count = int(codes.max()) + 1
-    times = stream.multinomial(count, np.full(count, 1 / count), size=DRAWS)[:, codes]
-    weights = np.vstack([np.ones((1, len(codes))), times]).astype(np.float64)
+    effect, seed = halves_of(full.signals).effect, full.signals.seed
+    weights = group_weights(full.signals.group, generator(seed, "validate estimators"))
     clean = weights[:1] * ~full.planted
-    found: dict[Setting, dict[str, Any]] = {}
+    rows: dict[Setting, dict[str, Any]] = {}
     samples: dict[Setting, np.ndarray] = {}
     for setting, source in _settings(full, proxy):
         values, among, seconds, printed = list[np.ndarray](), list[float](), list[float](), list[dict[str, float]]()
         for used in _sets(setting, source):
             others = effect if setting.proxy else np.delete(effect, used, axis=0)
             started = time.monotonic()
-            known = _only(source.signals, used)
-            made = PAIR_SCORES[setting.estimator]().estimate(known)
+            signals = _only(source.signals, used)
+            estimated = PAIR_SCORES[setting.estimator]().estimate(signals)
             seconds.append(time.monotonic() - started)
-            values.append(_agreement(made.score, others, weights))
-            among.append(float(_agreement(made.score, others, clean)[0]))
-            expected = estimating.expected_agreement(known, made) if used else None
+            values.append(_agreement(estimated.score, others, weights))
+            among.append(float(_agreement(estimated.score, others, clean)[0]))
+            expected = estimating.expected_agreement(signals, estimated) if used else None
             if expected is not None:
                 printed.append({"printed": expected.value, "agreement": float(values[-1][0])})
         sampled = np.stack(values)
         # the same draws of groups for every estimator, so that differences are paired
-        picked = generator(signals.seed, "sets", setting.estimator, setting.pairs).integers(len(values), size=DRAWS)
+        picked = generator(seed, "sets", setting.estimator, setting.pairs).integers(len(values), size=DRAWS)
         samples[setting] = sampled[picked, np.arange(1, DRAWS + 1)]
-        found[setting] = {
+        rows[setting] = {
             **setting._asdict(),
             "cost": setting.pairs * source.cost,
             "seconds": float(np.mean(seconds)),
@@ -132,13 +129,10 @@ def frontier(full: Source, proxy: Source | None) -> list[dict[str, Any]]:
             "printed": printed,
         }
     baseline = Setting(*BASELINE)
-    for setting, one in found.items():
-        difference = samples[setting] - samples[baseline]
-        one["above_raw"] = {
-            "mean": one["agreement"] - found[baseline]["agreement"],
-            **_interval(difference),
-        }
-    return sorted(found.values(), key=lambda one: (one["cost"], one["agreement"]))
+    for setting, row in rows.items():
+        difference = row["agreement"] - rows[baseline]["agreement"]
+        row["above_raw"] = {"mean": difference, **_interval(samples[setting] - samples[baseline])}
+    return sorted(rows.values(), key=lambda row: (row["cost"], row["agreement"]))
 
 
 def _settings(full: Source, proxy: Source | None) -> Iterator[tuple[Setting, Source]]:
@@ -149,7 +143,7 @@ def _settings(full: Source, proxy: Source | None) -> Iterator[tuple[Setting, Sou
         for source in (full, proxy):
             if source is None:
                 continue
-            most = len(_effect(source.signals))
+            most = len(halves_of(source.signals).effect)
             for pairs in (1, 2, 4, 8):
                 if pairs <= (most if source is proxy else most - 4):
                     yield Setting(name, pairs, source is proxy), source
@@ -159,32 +153,26 @@ def _sets(setting: Setting, source: Source) -> list[list[int]]:
     """Return up to four disjoint sets of pairs of half-models."""
     if not setting.pairs:
         return [[]]
-    most = len(_effect(source.signals))
+    most = len(halves_of(source.signals).effect)
     starts = range(0, most - setting.pairs + 1, setting.pairs)
     return [list(range(start, start + setting.pairs)) for start in starts][:SETS]
 
 
 def _only(signals: Signals, used: Sequence[int]) -> Signals:
-    halves = signals.halves
-    if halves is None or not used:
+    if not used:
         return replace(signals, halves=None)
-    rows = [row for k in used for row in (2 * k, 2 * k + 1)]
+    halves, rows = halves_of(signals), [row for k in used for row in (2 * k, 2 * k + 1)]
     return replace(signals, halves=replace(halves, alignment=halves.alignment[rows], member=halves.member[rows]))
 
 
-def _effect(signals: Signals) -> np.ndarray:
-    assert signals.halves is not None  # noqa: S101  every halves study has them
-    return signals.halves.effect
-
-
 def _ranks(effect: np.ndarray) -> list[np.ndarray]:
-    return [rankdata(one) for one in effect]
+    return [rankdata(row) for row in effect]
 
 
 def _agreement(score: np.ndarray, effect: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Rank correlation with the mean effect, divided by the root of its reliability, under each row of weights."""
-    known = np.maximum(reliability(_ranks(effect), weights), 1e-9)
-    return correlation(rankdata(score), rankdata(effect.mean(axis=0)), weights) / np.sqrt(known)
+    truth = np.maximum(reliability(_ranks(effect), weights), 1e-9)
+    return correlation(rankdata(score), rankdata(effect.mean(axis=0)), weights) / np.sqrt(truth)
 
 
 def _interval(values: np.ndarray) -> dict[str, float]:

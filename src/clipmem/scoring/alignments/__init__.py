@@ -1,10 +1,10 @@
-"""Alignments (`score.alignment`), one file each; importing this package registers them."""
+"""Alignments (`score.alignment`), one file per family; importing this package registers them."""
 
 from clipmem.base.recipes import Recipe
-from clipmem.scoring.alignments import clip, cmc, confidence, sslmem_image, sslmem_text
+from clipmem.scoring.alignments import clip, confidence, sslmem
 from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment
 
-__all__ = ["ALIGNMENTS", "Alignment", "alignment_of", "clip", "cmc", "confidence", "sslmem_image", "sslmem_text"]
+__all__ = ["ALIGNMENTS", "Alignment", "alignment_of", "clip", "confidence", "sslmem"]
 
 
 def alignment_of(recipe: Recipe) -> Alignment:

@@ -28,7 +28,6 @@ class Confidence(Alignment):
     finds_wrong_captions = False
 
     def positive(self, pairs: Means) -> Float[Tensor, " n"]:
-        """Compute the mean probability over the views."""
         if pairs.head is None or pairs.single is None:
             expected, hint = "train.objective = 'supervised'", "Train such models, or choose another alignment."
             raise InputError(_WHAT, got="a model without a class head", expected=expected, hint=hint)

@@ -7,7 +7,7 @@ regression of D on features of the pair averages the noise of pairs that are ali
 When not to trust `distilled`: it knows of a pair what its features say. Two pairs with equal features get equal scores.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -25,6 +25,12 @@ from clipmem.stats.similarity import contrast
 
 FOLDS = 5
 _THIRD = 1 / 3  # of the training, where alignments of easy and hard pairs differ most
+
+
+def halves_of(signals: Signals) -> Halves:
+    """Return the half-models."""
+    assert signals.halves is not None  # noqa: S101  of `needs`
+    return signals.halves
 
 
 class FromHalves(PairScore):
@@ -47,7 +53,7 @@ class RawDifference(FromHalves):
     needs = frozenset({"half-models"})
 
     def estimate(self, signals: Signals) -> Estimated:
-        halves = _halves_of(signals)
+        halves = halves_of(signals)
         effect = halves.effect
         error = effect.std(axis=0, ddof=1) / np.sqrt(len(effect)) if len(effect) > 1 else None
         return Estimated(effect.mean(axis=0), error, not halves.proxy, own=1.0)
@@ -67,24 +73,19 @@ class Distilled(FromHalves):
     needs = frozenset({"embeddings", "alignment", "pixels", "half-models"})
 
     def estimate(self, signals: Signals) -> Estimated:
-        halves = _halves_of(signals)
-        x = np.stack([_normal(one) for one in features(signals).values()], axis=1)
+        halves = halves_of(signals)
+        x = np.stack([_normal(feature) for feature in features(signals).values()], axis=1)
         effect, mean = halves.effect, halves.effect.mean(axis=0)
         predicted = _cross_fitted(x, mean, signals.group, signals.seed)
         if len(effect) == 1:  # what is noise shows in the difference of two
             return Estimated(predicted, None, not halves.proxy, 0.0, predicted)
         noise = noise_of(effect).noise
-        own = own_weight(mean, predicted, noise)
+        weight = own_weight(mean, predicted, noise)
         missed = max(0.0, float((mean - predicted).var(ddof=1)) - noise)
-        error = np.full(len(mean), np.sqrt((1 - own) * missed))
+        error = np.full(len(mean), np.sqrt((1 - weight) * missed))
         without = [np.delete(effect, k, axis=0).mean(axis=0) for k in range(len(effect))]
-        left_out = np.stack([_cross_fitted(x, others, signals.group, signals.seed) for others in without])
-        return Estimated(predicted + own * (mean - predicted), error, not halves.proxy, own, predicted, left_out)
-
-
-def _halves_of(signals: Signals) -> Halves:
-    assert signals.halves is not None  # noqa: S101  of `needs`
-    return signals.halves
+        refitted = np.stack([_cross_fitted(x, others, signals.group, signals.seed) for others in without])
+        return Estimated(predicted + weight * (mean - predicted), error, not halves.proxy, weight, predicted, refitted)
 
 
 def features(signals: Signals) -> Mapping[str, Float64[np.ndarray, " n"]]:
@@ -93,26 +94,26 @@ def features(signals: Signals) -> Mapping[str, Float64[np.ndarray, " n"]]:
     u, v, group = signals.image.double(), signals.text.double(), signals.group
     words = torch.from_numpy(np.asarray(signals.words[:], dtype=np.float64))
     pixels = torch.from_numpy(signals.shapes_and_colors.astype(np.float64))
-    found: dict[str, np.ndarray] = {"alignment": signals.alignment}
-    found |= {name: x.numpy() for name, x in zip(("similarity", "margin", "s-CLIPLoss"), contrast(u, v), strict=True)}
-    found["lemon"] = lemon(u, v, min(30, len(u) - 1), group=group).numpy()
-    found["votes"] = neighbor_votes(u, words, group=group).numpy()
+    facts: dict[str, np.ndarray] = {"alignment": signals.alignment}
+    facts |= {name: x.numpy() for name, x in zip(("similarity", "margin", "s-CLIPLoss"), contrast(u, v), strict=True)}
+    facts["lemon"] = lemon(u, v, min(30, len(u) - 1), group=group).numpy()
+    facts["votes"] = neighbor_votes(u, words, group=group).numpy()
     sides = {"image": u, "text": v, "words": words, "pixels": pixels}
     for query, value in _DIRECTIONS:
         name = f"{query} to {value}"
-        found[f"agreement, {name}"] = softmax_agreement(sides[query], sides[value], group=group).numpy()
-        found[f"left out, {name}"] = leave_one_out_scores(sides[query].numpy(), sides[value].numpy(), group=group)
+        facts[f"agreement, {name}"] = softmax_agreement(sides[query], sides[value], group=group).numpy()
+        facts[f"left out, {name}"] = leave_one_out_scores(sides[query].numpy(), sides[value].numpy(), group=group)
     for name in ("words", "pixels"):
-        found[f"leverage, {name}"] = leave_one_out(sides[name].numpy(), u.numpy()).leverage
-    captions = [same_words(own[0]) for own in signals.captions]
+        facts[f"leverage, {name}"] = leave_one_out(sides[name].numpy(), u.numpy()).leverage
+    captions = [same_words(texts[0]) for texts in signals.captions]
     times = dict(zip(*np.unique(captions, return_counts=True), strict=True))
-    found["equal captions"] = np.array([times[one] for one in captions], dtype=np.float64)
-    found["words of the caption"] = np.array([len(one.split()) for one in captions], dtype=np.float64)
+    facts["equal captions"] = np.array([times[text] for text in captions], dtype=np.float64)
+    facts["words of the caption"] = np.array([len(text.split()) for text in captions], dtype=np.float64)
     if signals.trajectory is not None:
         margin, similarity = signals.trajectory.margin, signals.trajectory.similarity
-        found["mean margin"] = np.nan_to_num(signals.trajectory.mean_margin)
-        found["early similarity"] = np.nan_to_num(similarity[round(len(margin) * _THIRD)].astype(np.float64))
-    return found
+        facts["mean margin"] = np.nan_to_num(signals.trajectory.mean_margin)
+        facts["early similarity"] = np.nan_to_num(similarity[round(len(margin) * _THIRD)].astype(np.float64))
+    return facts
 
 
 _DIRECTIONS = (
@@ -131,19 +132,14 @@ def _cross_fitted(
 ) -> Float64[np.ndarray, " n"]:
     from sklearn.ensemble import HistGradientBoostingRegressor  # slow to import
     from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import GroupKFold
 
     predicted = np.empty(len(y))
-    for train, test in _folds(groups, seed):
+    split = GroupKFold(FOLDS, shuffle=True, random_state=derive_seed(seed, "folds") % 2**32)
+    for train, test in split.split(groups, groups=groups):
         ridge = RidgeCV(np.logspace(-1, 4, 12)).fit(x[train], y[train])
         trees = HistGradientBoostingRegressor(
             max_iter=150, learning_rate=0.05, max_leaf_nodes=15, l2_regularization=1.0, random_state=0
         ).fit(x[train], y[train])
         predicted[test] = (ridge.predict(x[test]) + trees.predict(x[test])) / 2
     return predicted
-
-
-def _folds(groups: Int[np.ndarray, " n"], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    from sklearn.model_selection import GroupKFold
-
-    split = GroupKFold(FOLDS, shuffle=True, random_state=derive_seed(seed, "folds") % 2**32)
-    yield from split.split(groups, groups=groups)

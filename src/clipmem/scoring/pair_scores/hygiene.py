@@ -36,13 +36,13 @@ class Hygiene(PairScore):
     kind = "hygiene"
 
     def score(self, signals: Signals) -> Scores:
-        texts = [own[0].strip() for own in signals.captions]
+        texts = [captions[0].strip() for captions in signals.captions]
         scripts = [_script(text) for text in texts]
-        counts = Counter(one for one in scripts if one)
-        usual = {one for one, times in counts.items() if times >= 0.05 * len(texts)}
+        counts = Counter(script for script in scripts if script)
+        usual = {script for script, times in counts.items() if times >= 0.05 * len(texts)}
         length = np.array([len(text.split()) for text in texts])
         long = LONG * max(10.0, float(np.quantile(length, 0.95)))
-        found = [
+        findings = [
             (not any(map(str.isalpha, text)))
             + bool(_FILE.search(text))
             + bool(_ADDRESS.search(text))
@@ -50,7 +50,7 @@ class Hygiene(PairScore):
             + bool(script and script not in usual)
             for text, script in zip(texts, scripts, strict=True)
         ]
-        return np.array(found, dtype=np.float64) + (length > long)
+        return np.array(findings, dtype=np.float64) + (length > long)
 
     def certain(self, signals: Signals, score: Scores) -> Bool[np.ndarray, " n"]:  # noqa: ARG002
         return score > np.median(score)  # more findings than usual
@@ -58,7 +58,7 @@ class Hygiene(PairScore):
 
 def _script(text: str) -> str:
     """Return the most frequent script of a text's letters, by their Unicode names; "" without letters."""
-    names = Counter(unicodedata.name(one, "").partition(" ")[0] for one in text if one.isalpha())
+    names = Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in text if letter.isalpha())
     return names.most_common(1)[0][0] if names else ""
 
 
@@ -88,7 +88,7 @@ class Vague(PairScore):
 def _shared(signals: Signals) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], float]:
     """Return m and c of each pair's caption, c only where m > m₀, and m₀."""
     image = evidence_of(signals).image
-    caption = numbered("\n".join(map(same_words, own)) for own in signals.captions)
+    caption = numbered("\n".join(map(same_words, texts)) for texts in signals.captions)
     times = np.bincount(caption)
     usual = max(2.0, float(np.quantile(times, USUAL)))
     number = np.where(times > usual, np.cumsum(times > usual) - 1, -1)[caption]  # of the captions used more often
@@ -113,11 +113,10 @@ class Duplicates(PairScore):
     kind = "duplicate"
 
     def score(self, signals: Signals) -> Scores:
-        found = np.zeros(len(signals.group))
+        scores = np.zeros(len(signals.group))
         order = np.argsort(signals.group, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(signals.group[order])) + 1):
             words = [{word for text in signals.captions[int(row)] for word in text.casefold().split()} for row in rows]
-            for place, row in enumerate(rows if len(rows) > 1 else ()):
-                apart = sum(words[place].isdisjoint(other) for other in words)
-                found[row] = apart / (len(rows) - 1)
-        return found
+            for k, row in enumerate(rows if len(rows) > 1 else ()):
+                scores[row] = sum(words[k].isdisjoint(other) for other in words) / (len(rows) - 1)
+        return scores

@@ -1,6 +1,9 @@
-"""The four-way protocol: f trains on shared + candidate, g on shared + independent; external is bank and control.
+"""Protocols with twins: f trains on shared + candidate, g on shared + independent; external is bank and control.
 
-When not to trust it: the order of single pairs is uncertain. One seed gives no errors, two seeds wide ones.
+`f-only` is f of `four-way`, the same to the last bit, without g and so without scores. It measures the utility of a
+mitigation, such as a removal chosen by an earlier four-way run, for half the time.
+
+When not to trust `four-way`: the order of single pairs is uncertain. One seed gives no errors, two seeds wide ones.
 """
 
 import numpy as np
@@ -26,11 +29,9 @@ class FourWay(Protocol):
 
     @property
     def count(self) -> int:
-        """Two models per seed."""
         return 2 * len(self.recipe.train.seeds)
 
     def design(self, splits: pl.DataFrame) -> Design:
-        """One f and one g per seed."""
         models = [training_set(splits, side, seed) for seed in self.recipe.train.seeds for side in OWN_ROLE]
         return twins(models, splits.height)
 
@@ -38,3 +39,19 @@ class FourWay(Protocol):
         """Check that f and g of a seed differ in their own pairs only."""
         for seed in design.seeds:
             check_paired({side: records[side, seed] for side in OWN_ROLE})
+
+
+@PROTOCOLS.register("f-only")
+class FOnly(Protocol):
+    """One f per seed, trained on shared + candidate; the external pairs measure its utility."""
+
+    summary = "One f per seed and no g: measures utility alone, at half the cost of four-way."
+    paired = True
+    scored = False
+
+    @property
+    def count(self) -> int:
+        return len(self.recipe.train.seeds)
+
+    def design(self, splits: pl.DataFrame) -> Design:
+        return twins([training_set(splits, "f", seed) for seed in self.recipe.train.seeds], splits.height)

@@ -32,7 +32,6 @@ class Given(FourWay):
 
     @property
     def count(self) -> int:
-        """Two models per position."""
         return 2 * len(self.recipe.given.target)
 
     def design(self, splits: pl.DataFrame) -> Design:
@@ -45,7 +44,6 @@ class Given(FourWay):
 
     @property
     def trained_pairs(self) -> int:
-        """0: the models exist already."""
         return 0
 
     def used_pairs(self, pairs: pl.DataFrame) -> int:

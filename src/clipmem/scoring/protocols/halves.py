@@ -22,8 +22,8 @@ from clipmem.scoring.design import Design
 from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.protocols.base import PROTOCOLS, Records
 from clipmem.scoring.protocols.subsample import Subsample, balanced_draw
-from clipmem.scoring.recorded import read_trajectory, recorded_uids
 from clipmem.train.paired import TrainingSet, check_alike
+from clipmem.train.recorder import read_trajectory, recorded_uids
 
 HALVES = ("half-a", "half-b")
 SMALLEST = 200
@@ -37,17 +37,14 @@ class Halves(Subsample):
 
     @property
     def estimator(self) -> str:
-        """`halves.estimator`."""
         return self.recipe.halves.estimator
 
     @property
     def compares(self) -> bool:
-        """Whether there are half-models."""
         return self.recipe.halves.pairs > 0
 
     @property
     def count(self) -> int:
-        """One for f, and two models a pair of halves."""
         return 1 + 2 * self.recipe.halves.pairs
 
     @property

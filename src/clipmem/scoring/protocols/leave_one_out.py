@@ -27,7 +27,6 @@ class LeaveOneOut(Protocol):
 
     @property
     def count(self) -> int:
-        """One model per seed, and one per seed and pair left out."""
         settings = self.recipe.leave_one_out
         return len(self.recipe.train.seeds) * (1 + (len(settings.uids) or settings.pairs))
 

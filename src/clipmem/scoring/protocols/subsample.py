@@ -32,7 +32,6 @@ class Subsample(Protocol):
 
     @property
     def count(self) -> int:
-        """`subsample.models`."""
         return self.recipe.subsample.models
 
     @property

@@ -1,4 +1,7 @@
-"""`sslmem-text`: -L of the text encoder, L = mean distance between a pair's first caption and its others."""
+"""SSLMem of one encoder: -L, L the mean distance between embeddings of one image, or of one pair's captions.
+
+`sslmem-image`: the first view of an image and its others; `sslmem-text`: a pair's first caption and its others.
+"""
 
 from collections.abc import Sequence
 
@@ -12,7 +15,41 @@ from clipmem.data.views import edits_of_single
 from clipmem.models.means import Means
 from clipmem.models.passes import Embeddings
 from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment
-from clipmem.stats.sslmem import text_view_distance
+from clipmem.stats.sslmem import text_view_distance, view_distance
+
+
+@ALIGNMENTS.register("sslmem-image")
+class SslmemImage(Alignment):
+    """-L of the image encoder; does not use the bank."""
+
+    summary = "SSLMem of the image encoder: stability of the embedding across views"
+    range = (-2.0, 2.0)
+    model_range = (0.0, 2.0)
+    sign = -1
+    needs = ("clean image", "image views")
+    equation = "L = mean_a || m(I) - m(I_a) ||; L(g) - L(f)"
+    source = "Wang et al., ICLR 2024 (SSLMem)"
+    finds_wrong_captions = False
+
+    def check(
+        self,
+        settings: EmbedSection,
+        captions: Sequence[Sequence[str]],  # noqa: ARG002
+        uids: Sequence[str],  # noqa: ARG002
+        *,
+        spare: int = 0,  # noqa: ARG002
+    ) -> None:
+        _check_views(max(1, settings.views))
+
+    def positive(self, pairs: Means) -> Float[Tensor, " n"]:
+        _check_views(pairs.single.image.shape[1] if pairs.single else 1)
+        views = pairs.single.image.double()  # pyright: ignore[reportOptionalMemberAccess]  checked above
+        return -view_distance(views[:, 0], views[:, 1:])
+
+
+def _check_views(views: int) -> None:
+    got, expected = f"{views} view of each image", "2 or more for score.alignment = 'sslmem-image'"
+    require(views > 1, "[embed] views", got, expected, "Set embed.views, for example to 6.")
 
 
 @ALIGNMENTS.register("sslmem-text")
@@ -34,13 +71,12 @@ class SslmemText(Alignment):
         """Refuse pairs with neither a second caption nor a caption edit."""
         edited = set(edits_of_single(captions, uids, count=settings.caption_edits)[1])
         bare = sum(len(own) < 2 and index not in edited for index, own in enumerate(captions))
-        _check(bare if bare > spare else 0)
+        _check_captions(bare if bare > spare else 0)
 
     def positive(self, pairs: Means) -> Float[Tensor, " n"]:
-        """Compute -L."""
         rows = pairs.single
         if rows is None:
-            _check(len(pairs.image))
+            _check_captions(len(pairs.image))
             return torch.zeros(0, dtype=torch.float64)
         text, pair = rows.text.double(), rows.text_pair
         counts = torch.bincount(pair, minlength=len(rows.image))
@@ -48,11 +84,11 @@ class SslmemText(Alignment):
         others = torch.ones(len(text), dtype=torch.bool)
         others[first] = False
         views, owner = _with_edits(rows, text[others], pair[others], counts)
-        _check(len(rows.image) - len(owner.unique()))
+        _check_captions(len(rows.image) - len(owner.unique()))
         return -text_view_distance(text[first], views, owner)
 
 
-def _check(bare: int) -> None:
+def _check_captions(bare: int) -> None:
     expected = "2 or more captions, or caption edits, for score.alignment = 'sslmem-text'"
     hint = "Set train.captions or embed.caption_edits, for example to 5 (one-letter captions have no edits)."
     require(not bare, "[train] captions", f"{bare} pairs with one caption and no edits", expected, hint)
