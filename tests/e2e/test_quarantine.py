@@ -81,7 +81,7 @@ def test_exactly_the_broken_ones_are_listed(studies):
     assert dict(zip(listed["key"], listed["reason"], strict=True)) == expected
     assert all(source.endswith("mixed.parquet") for source in listed["source"])
     assert pl.read_parquet(studies["good"].path / "quarantine.parquet").height == 0
-    assert studies["mixed"].summary["records"] == {
+    assert studies["mixed"].summary.records.document() == {
         "used": GOOD,
         "problems": 5,
         "reasons": dict.fromkeys(sorted(expected.values()), 1),

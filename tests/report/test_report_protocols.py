@@ -54,11 +54,11 @@ def test_a_protocol_has_its_own_words(sub_page: Outline, loo_page: Outline) -> N
 
 
 def test_a_protocol_of_another_package_brings_its_words() -> None:
-    own = words_of({"protocol": "thirds", "words": {"memorized": "Two of three models memorized"}})
+    own = words_of("thirds", {"memorized": "Two of three models memorized"})
     assert own["memorized"] == "Two of three models memorized"
-    assert own["ranked"] == words_of({})["ranked"]
-    assert measure_of({"alignment": "plain"})["score"] == "plain"
-    assert measure_of({"alignment": "plain", "measure": {"score": "Plain"}})["score"] == "Plain"
+    assert own["ranked"] == words_of("")["ranked"]
+    assert measure_of("plain")["score"] == "plain"
+    assert measure_of("plain", {"score": "Plain"})["score"] == "Plain"
 
 
 def test_retrieval_has_a_column_for_each_kind_of_model(sub_page: Outline, loo_page: Outline) -> None:
@@ -197,6 +197,6 @@ def test_a_score_of_another_alignment_is_called_by_its_name(
 
 def test_every_protocol_names_its_roles(subsample: Built, leave_one_out: Built) -> None:
     for built in (subsample, leave_one_out):
-        own = words_of(built.summary)
+        own = words_of(built.summary["protocol"])
         assert set(own["trained_by"]) == set(own["expected"]) == set(built.summary["roles"])
     assert len(gallery_uids(Run(subsample.folder))) == len(set(gallery_uids(Run(subsample.folder)))) == 48

@@ -8,6 +8,7 @@ import polars as pl
 from markupsafe import Markup
 
 from clipmem.base.errors import require, require_columns
+from clipmem.base.summary import NoiseFloor
 from clipmem.report.figures import CANDIDATE, INK, ROLE_COLORS, STYLES, Line, Panel, Style, draw
 from clipmem.report.gallery import image_uri, ranked_candidates
 from clipmem.report.run import Run
@@ -35,7 +36,7 @@ def pairs_html(
     table: pl.DataFrame,
     images: Mapping[str, bytes],
     captions: Mapping[str, Sequence[str]],
-    floor: Mapping[str, Any] | None = None,
+    floor: NoiseFloor | None = None,
 ) -> str:
     """Return the pairs of a table with `uid` and `clipmem` as small images with scores and captions; `floor` once."""
     require_columns("table", table.columns, _TABLE, "Use run.scores, run.top(), or a selection of them.")

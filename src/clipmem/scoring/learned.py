@@ -9,18 +9,16 @@ seeing them: read that of candidates and external pairs. The base model may have
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import polars as pl
 
+from clipmem.base.summary import Correlation, Interval, Learned, LearnedRole, Role
 from clipmem.scoring.summary import Scored
 from clipmem.stats.intervals import crossed_mean
 from clipmem.stats.ranking import spearman
 
-_ENDS = ("mean", "low", "high", "over")
 
-
-def learned(scored: Scored, a_base: pl.Series, roles: Mapping[str, Any], *, confidence: float) -> dict[str, Any] | None:
+def learned(scored: Scored, a_base: pl.Series, roles: Mapping[str, Role], *, confidence: float) -> Learned | None:
     """Return the means of each role, and the rank correlation of learned and clipmem over candidates.
 
     Args:
@@ -36,15 +34,17 @@ def learned(scored: Scored, a_base: pl.Series, roles: Mapping[str, Any], *, conf
     """
     if a_base.null_count():
         return None
-    base, found = a_base.to_numpy(), dict[str, Any]()
+    base, means = a_base.to_numpy(), dict[str, LearnedRole]()
     taught = scored.unseen_mean - base
     by_seed = scored.g - base if scored.twins else taught[None]
     for role, entry in roles.items():
         where = scored.of(role)
-        intervals = {
-            name: crossed_mean(values[:, where], scored.group[where], confidence=confidence)._asdict()
-            for name, values in (("a_base", base[None]), ("learned", by_seed))
-        }
-        found[role] = {"n": entry["n"], **intervals, "clipmem": {key: entry[key] for key in _ENDS}}
+        before, gain = (
+            Interval(**crossed_mean(values[:, where], scored.group[where], confidence=confidence)._asdict())
+            for values in (base[None], by_seed)
+        )
+        clipmem = Interval(mean=entry.mean, low=entry.low, high=entry.high, over=entry.over)
+        means[role] = LearnedRole(n=entry.n, a_base=before, learned=gain, clipmem=clipmem)
     where = scored.of("candidate")
-    return {"roles": found, "spearman": spearman(taught[where], scored.clipmem[where], confidence)._asdict()}
+    rank = spearman(taught[where], scored.clipmem[where], confidence)
+    return Learned(roles=means, spearman=Correlation(**rank._asdict()))

@@ -18,8 +18,8 @@ from pkgutil import iter_modules
 from typing import Any, ClassVar
 
 from clipmem.base.registry import Registry
+from clipmem.base.summary import FILE
 from clipmem.report.run import Run
-from clipmem.report.summary import FILE
 
 Document = Mapping[str, Any]  # JSON
 Shown = dict[str, Any]  # what templates show

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from clipmem.base.summary import Summary
 from clipmem.report.figures import DASHED, INK, LINE, ROLE_COLORS, SIZES, SOFT, Sketch
 from clipmem.report.formats import interval, level, side_of, signed
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Figures, Section, Shown
-from clipmem.report.summary import Summary
 
 GAPS = {"precision_gap": "population precision gap", "recall_gap": "population recall gap", "auc_gap": "AUC gap"}
 _FEW = 10

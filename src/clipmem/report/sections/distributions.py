@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from clipmem.base.summary import Role
 from clipmem.report.figures import DASHED, INK, ROLE_COLORS, SIZES, SOFT, Sketch
 from clipmem.report.formats import signed
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Figures, Section
-from clipmem.report.summary import Role
 
 Numbers = NDArray[np.float64]
 _MARKS = 250  # marks per role: a file with 65,000 of them opens slowly and shows no more

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from clipmem.base.summary import Learned as LearnedPairs
 from clipmem.report.figures import CANDIDATE, DASHED, INK, SOFT, Line, Panel, Style, small_multiples
 from clipmem.report.formats import plain, signed
 from clipmem.report.gallery import cards, corners, ranked_candidates
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Figures, Section, Shown
-from clipmem.report.summary import Learned as LearnedPairs
 
 CORNERS = "ABCD"
 _POINTS = 1000  # evenly spaced by rank: a figure of more points opens slowly and shows no more
@@ -62,6 +62,6 @@ def learned_figure(run: Run, found: LearnedPairs, size: str) -> str:
     candidate = found.roles["candidate"]
     means = [signed(candidate.learned.mean), signed(candidate.clipmem.mean)]
     title = f"{score} against learned, {ranked.height:,} candidates. Means: learned {means[0]}, {score} {means[1]}; "
-    title += f"rank correlation {plain(found.spearman['spearman'])}."
+    title += f"rank correlation {plain(found.spearman.spearman)}."
     legend = {name: styles[name] for name in points} if len(points) > 1 else None
     return small_multiples("learned", size, [panel], title, columns=1, height=420, legend=legend)

@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from clipmem.base.summary import Planted as PlantedPairs
 from clipmem.report.figures import CANDIDATE, INK, SOFT, Sketch
 from clipmem.report.formats import higher_of, interval, plain
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Figures, Section, Shown
-from clipmem.report.summary import Planted as PlantedPairs
 
 Numbers = NDArray[np.float64]
 

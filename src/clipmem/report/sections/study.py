@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from clipmem.base.summary import Records
 from clipmem.data.quarantine import left_out_sentence
 from clipmem.report.gallery import cards, pick, ranked_candidates, shown_credits
 from clipmem.report.run import Run
@@ -57,7 +58,6 @@ class Roles(Section):
             "tenth": stable.top10_overlap if stable and candidates >= 10 else None,
             "hundredth": stable.top1_overlap if stable and candidates >= 100 else None,
             "paired": summary.paired,
-            "has_paired": "paired" in summary,
         }
 
 
@@ -71,15 +71,14 @@ class Estimate(Section):
         return subject.summary.estimate is not None
 
     def data(self, subject: Run) -> Shown:
-        found = subject.summary.estimate
-        if found is None:
+        estimate = subject.summary.estimate
+        if estimate is None:
             return {}
-        known = {name: agreement for name, agreement in found.agreement.items() if agreement is not None}
-        ranked = sorted(known, key=lambda name: -abs(known[name]["value"]))
+        agreed = [(name, agreement) for name, agreement in estimate.agreement.items() if agreement is not None]
         return {
-            "found": found,
-            "rows": [(name, known[name]) for name in ranked],
-            "chosen": known.get(found.estimator),
+            "found": estimate,
+            "rows": sorted(agreed, key=lambda row: -abs(row[1].value)),
+            "chosen": estimate.agreement.get(estimate.estimator),
         }
 
 
@@ -103,10 +102,12 @@ class Retrieval(Section):
     nav, order = "Retrieval", 140
 
     def data(self, subject: Run) -> Shown:
-        found = subject.summary.retrieval
-        sides = [side for side in subject.words["columns"] if side in found]
+        retrieval = subject.summary.retrieval
+        metrics = (retrieval and retrieval.model_extra) or {}
+        sides = [side for side in subject.words["columns"] if side in metrics]
         ranks = [f"{way}_retrieval_median_rank" for way in ("image", "text")]
-        return {"found": found, "sides": sides, "has_rank": all(rank in found[s] for s in sides for rank in ranks)}
+        has_rank = all(rank in metrics[side] for side in sides for rank in ranks)
+        return {"found": retrieval, "sides": sides, "has_rank": has_rank}
 
 
 @SECTIONS.register("reproduce")
@@ -116,8 +117,7 @@ class Provenance(Section):
     nav, order, screen = "Reproduce", 800, "report"
 
     def data(self, subject: Run) -> Shown:
-        records = subject.summary.records
-        left_out = left_out_sentence(records) if records else ""
+        left_out = _left_out(subject.summary.records)
         return {"manifest": subject.manifest, "recipe_lines": subject.recipe_text.splitlines(), "left_out": left_out}
 
 
@@ -149,9 +149,13 @@ class Setup(Section):
             "steps": sorted({log.step.size for log in subject.logs}),
             "training": _set({k: v for k, v in recipe.get("train", {}).items() if k not in _SHOWN_ELSEWHERE}),
             "machine": [str(subject.manifest[name]) for name in _MACHINE if subject.manifest.get(name)],
-            "left_out": left_out_sentence(subject.summary.records) if subject.summary.records else "",
+            "left_out": _left_out(subject.summary.records),
             "seconds": subject.summary.seconds,
         }
+
+
+def _left_out(records: Records | None) -> str:
+    return left_out_sentence(records.document()) if records else ""
 
 
 def _set(section: Mapping[str, Any]) -> dict[str, Any]:
