@@ -73,7 +73,7 @@ def test_a_large_role_is_not_drawn_mark_by_mark(two_seeds: Built) -> None:
     run, lengths = read_run(two_seeds.folder), list[int]()
     for n in (1_000, 50_000):
         run.tables["scores"] = two_seeds.scores.sample(n, with_replacement=True, seed=1)
-        lengths.append(len(roles_figure(run, "wide")))
+        lengths.append(len(roles_figure(run).svg("roles", "wide")))
     few, many = lengths
     assert many < 1.5 * few
 
@@ -81,7 +81,7 @@ def test_a_large_role_is_not_drawn_mark_by_mark(two_seeds: Built) -> None:
 def test_both_models_are_drawn_and_told_apart_by_line_style() -> None:
     step = np.arange(50.0)
     logs = [TrainingLog(side, 0, step, step // 10, 3.0 - step / 20) for side in ("f", "g")]
-    svg = curves_figure(logs, "wide")
+    svg = curves_figure(logs).svg("curves", "wide")
     assert len(re.findall(r"stroke-dasharray", svg)) >= 2
     assert "f, the target" in svg
     assert "g, the reference" in svg

@@ -74,8 +74,8 @@ def test_figures_are_axes_with_the_numbers_of_the_tables(built: Built) -> None:
     assert mpl.colors.to_hex(bars[0].get_facecolor()) == light_colors()["--candidate"]
     mine = mpl.figure.Figure().add_subplot()
     assert plots.roles(mine) is mine
-    assert [tick.get_text() for tick in mine.get_xticklabels()] == run.roles
-    means = {line.get_ydata()[0] for line in mine.lines if len(line.get_ydata()) == 1}
+    assert [tick.get_text().split("\n")[0] for tick in mine.get_yticklabels()] == run.roles[::-1]
+    means = {line.get_xdata()[0] for line in mine.lines if line.get_marker() == "o"}
     assert means == {run.summary.roles[role].mean for role in run.roles}
     with pytest.raises(InputError):
         plots.top(0)

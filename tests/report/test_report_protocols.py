@@ -116,7 +116,7 @@ def test_stacked_values_stand_on_each_other_only_within_a_cell() -> None:
 def test_curves_of_any_model_have_a_legend(side: str) -> None:
     step = np.arange(50.0)
     logs = [TrainingLog(side, seed, step, step // 10, 3.0 - step / 20) for seed in range(2)]
-    assert MODELS[group_of(side)] in curves_figure(logs, "narrow")
+    assert MODELS[group_of(side)] in curves_figure(logs).svg("curves", "narrow")
 
 
 def test_many_models_are_one_row_and_a_small_figure(tmp_path: Path) -> None:

@@ -370,7 +370,7 @@ class Comparison:
             for answer in Section().data(self.document)["answers"]
             for name, row in answer["parts"]
         ]
-        figure = standalone(pareto_figure(self.document, "narrow")) if self.document["pareto"] else ""
+        figure = standalone(pareto_figure(self.document).svg("pareto", "narrow")) if self.document["pareto"] else ""
         return notebook_html("comparison", document=self.document, rows=rows) + figure
 
 

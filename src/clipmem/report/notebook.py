@@ -9,9 +9,10 @@ from markupsafe import Markup
 
 from clipmem.base.errors import require, require_columns
 from clipmem.base.summary import NoiseFloor
-from clipmem.report.figures import CANDIDATE, INK, ROLE_COLORS, STYLES, Line, Panel, Style, draw
+from clipmem.report.figures import CANDIDATE, INK, STYLES, Line, Panel, draw
 from clipmem.report.gallery import image_uri, ranked_candidates
 from clipmem.report.run import Run
+from clipmem.report.sections.distributions import roles_figure
 from clipmem.report.templating import notebook_html
 
 SHOWN = 6
@@ -70,24 +71,7 @@ class Plots:
 
     def roles(self, axes: Any = None) -> Any:
         """Draw the distribution of the score in each role, with its mean and interval."""
-        run = self._run
-        panel = Panel("", "", run.measure["score"], zero=True, ticks=run.roles)
-        finite = run.scores.filter(pl.col("clipmem").is_finite())
-        for k, role in enumerate(run.roles):
-            entry = run.summary.roles[role]
-            line = Line([k], [entry.mean], Style(ROLE_COLORS[role]), [entry.low], [entry.high])
-            panel.lines.append(line)
-        values = [finite.filter(pl.col("role") == role)["clipmem"].to_numpy() for role in run.roles]
-
-        def violins(axes: Any) -> None:
-            drawn = axes.violinplot([one if one.size else [np.nan] for one in values], range(len(values)), widths=0.7)
-            for body, role in zip(drawn["bodies"], run.roles, strict=True):
-                body.set(facecolor=ROLE_COLORS[role], alpha=0.25)
-            for part in ("cbars", "cmins", "cmaxes"):
-                drawn[part].set_visible(False)
-
-        panel.draw = violins
-        return draw(panel, axes)
+        return draw(roles_figure(self._run).panels[0], axes)
 
     def top(self, k: int = 10, axes: Any = None) -> Any:
         """Draw the scores of the `k` most memorized candidates with standard errors, on the noise floor."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from clipmem.base.summary import AUDIT_FILE
 from clipmem.base.summary import Audit as Attacks
-from clipmem.report.figures import DASHED, SOFT, STYLES, Panel, Style, small_multiples
+from clipmem.report.figures import DASHED, SOFT, STYLES, Figure, Panel, Style
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 from clipmem.report.sections.dejavu import gaps
@@ -45,7 +45,7 @@ class Audit(Section):
 
     def figures(self, subject: Run) -> Figures:
         audit = subject.audit
-        return {"roc": lambda size: roc_figure(audit, size)} if audit else {}
+        return {"roc": roc_figure(audit)} if audit else {}
 
 
 @SECTIONS.register("audited")
@@ -70,7 +70,7 @@ class Audits(Section):
         return {"rows": rows, "names": NAMES}
 
 
-def roc_figure(audit: Attacks, size: str) -> str:
+def roc_figure(audit: Attacks) -> Figure:
     """Draw the mean ROC curve of each attack on logarithmic axes, down to one false positive."""
     styles = {name: Style(style.color, style.dashes, "") for name, style in zip(audit.attacks, STYLES, strict=False)}
     least = 1 / audit.nonmembers
@@ -86,4 +86,4 @@ def roc_figure(audit: Attacks, size: str) -> str:
     parts = ", ".join(f"{NAMES[name]} {attack.tpr[1].mean:.3f}" for name, attack in audit.attacks.items())
     title = f"ROC curves of the attacks, both axes logarithmic. True positive rates at 1% false positives: {parts}."
     legend = {NAMES[name]: style for name, style in styles.items()}
-    return small_multiples("roc", size, panels, title, columns=1, height=380, legend=legend)
+    return Figure(title, panels, height=380, legend=legend)

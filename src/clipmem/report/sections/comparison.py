@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clipmem.report.figures import CANDIDATE, DASHED, INK, LINE, PAPER, SOFT, Panel, small_multiples
+from clipmem.report.figures import CANDIDATE, DASHED, INK, LINE, PAPER, SOFT, Figure, Panel
 from clipmem.report.run import UTILITIES
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 
@@ -36,7 +36,7 @@ class Comparison(Section):
         }
 
     def figures(self, subject: Document) -> Figures:
-        return {"pareto": lambda size: pareto_figure(subject, size)} if subject["pareto"] else {}
+        return {"pareto": pareto_figure(subject)} if subject["pareto"] else {}
 
 
 def _by_run(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
@@ -66,7 +66,7 @@ def answer(document: Document, run: str) -> dict[str, Any]:
     return {"run": run, "parts": parts, **about}
 
 
-def pareto_figure(document: Document, size: str) -> str:
+def pareto_figure(document: Document) -> Figure:
     """Draw utility against memorization, as differences from the baseline, in at most `MAX_PANELS` panels."""
     names = (_main(document) or list(document["pareto"]))[:MAX_PANELS]
     numbers = {run["run"]: str(k) for k, run in enumerate(document["runs"])}
@@ -80,7 +80,7 @@ def pareto_figure(document: Document, size: str) -> str:
     ]
     fronts = "; ".join(f"{name}: {', '.join(document['pareto'][name]['front'])}" for name in names)
     title = f"Utility against memorization, as differences from {document['baseline']}. Pareto front by {fronts}."
-    return small_multiples("pareto", size, panels, title, columns=len(names), height=300)
+    return Figure(title, panels, columns=len(names))
 
 
 def _points(axes: Any, points: Sequence[Mapping[str, Any]], numbers: Mapping[str, str]) -> None:

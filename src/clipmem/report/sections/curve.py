@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clipmem.report.figures import INK, STYLES, Line, Panel, Style, small_multiples
+from clipmem.report.figures import INK, STYLES, Figure, Line, Panel, Style
 from clipmem.report.formats import setting as shown
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 from clipmem.report.sections.comparison import MEMORIZATION, SHORT, label_of
@@ -23,7 +23,7 @@ class Curve(Section):
         return {"setting": subject["curve"]["setting"].rpartition(".")[2], "curves": _curves(subject)}
 
     def figures(self, subject: Document) -> Figures:
-        return {"curve": lambda size: curve_figure(subject, size)}
+        return {"curve": curve_figure(subject)}
 
 
 def _curves(document: Document) -> dict[str, list[Mapping[str, Any]]]:
@@ -36,7 +36,7 @@ def _curves(document: Document) -> dict[str, list[Mapping[str, Any]]]:
     return curves
 
 
-def curve_figure(document: Document, size: str) -> str:
+def curve_figure(document: Document) -> Figure:
     """Draw the mean of each measure over seeds, with its interval, against the setting."""
     setting = document["curve"]["setting"].rpartition(".")[2]
     panels: list[Panel] = []
@@ -44,7 +44,7 @@ def curve_figure(document: Document, size: str) -> str:
         x, y, low, high = ([row[key] for row in rows] for key in ("value", "mean", "low", "high"))
         panels.append(Panel(name, setting, "mean over seeds", [Line(x, y, STYLES[0], low, high)]))
     title = f"{', '.join(panel.title for panel in panels)} by {setting}."
-    return small_multiples("curve", size, panels, title, columns=min(3, len(panels)), height=260)
+    return Figure(title, panels, columns=min(3, len(panels)), height=260)
 
 
 @SECTIONS.register("frontier")
@@ -74,7 +74,7 @@ class Frontier(Section):
         }
 
     def figures(self, subject: Document) -> Figures:
-        return {"frontier": lambda size: frontier_figure(subject["frontier"], size)}
+        return {"frontier": frontier_figure(subject["frontier"])}
 
 
 def _labels(found: Mapping[str, Any]) -> list[str]:
@@ -85,7 +85,7 @@ def _labels(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def frontier_figure(found: Mapping[str, Any], size: str) -> str:
+def frontier_figure(found: Mapping[str, Any]) -> Figure:
     """Draw utility against memorization, and both against the setting: a line a configuration, the front ringed."""
     setting, utility = found["setting"].rpartition(".")[2], label_of(found["utility"])
     styles = {label: _style(k) for k, label in enumerate(_labels(found))}
@@ -101,7 +101,7 @@ def frontier_figure(found: Mapping[str, Any], size: str) -> str:
             y, low, high = ([one[key] for one in entries] for key in ("mean", "low", "high"))
             panel.lines.append(Line(x, y, style, low, high))
     title = f"{utility} against memorization, and both against {setting}, of {', '.join(styles)}."
-    return small_multiples("frontier", size, panels, title, columns=3, height=300, legend=styles)
+    return Figure(title, panels, columns=3, legend=styles)
 
 
 def _style(k: int) -> Style:

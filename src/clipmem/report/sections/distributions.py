@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipmem.base.summary import Role
-from clipmem.report.figures import DASHED, INK, ROLE_COLORS, SIZES, SOFT, Sketch
+from clipmem.report.figures import DASHED, INK, ROLE_COLORS, Figure, Panel
 from clipmem.report.formats import signed
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Figures, Section
@@ -23,7 +23,7 @@ class Distributions(Section):
     nav, order = "Distributions", 30
 
     def figures(self, subject: Run) -> Figures:
-        return {"roles": lambda size: roles_figure(subject, size)}
+        return {"roles": roles_figure(subject)}
 
 
 def density(values: Numbers, grid: Numbers) -> Numbers:
@@ -54,7 +54,7 @@ def _marks(values: Numbers) -> Numbers:
     return ordered[np.linspace(0, ordered.size - 1, _MARKS).round().astype(int)]
 
 
-def roles_figure(run: Run, size: str) -> str:
+def roles_figure(run: Run) -> Figure:
     """Draw the distribution of the score, one row per role on a common axis."""
     roles, entries, score = run.roles, run.summary.roles, run.measure["score"]
     finite = run.scores.filter(pl.col("clipmem").is_finite())
@@ -62,26 +62,26 @@ def roles_figure(run: Run, size: str) -> str:
     everything = np.concatenate([*values.values(), np.zeros(1)])
     margin = 0.04 * (float(np.ptp(everything)) or 1.0)
     grid = np.linspace(everything.min() - margin, everything.max() + margin, 321)
-    wide = size == "wide"
-    with Sketch(f"roles-{size}", SIZES[size], 96 * len(roles) + 64) as sketch:
-        bottom = 56 / sketch.height
-        box = (0.17, bottom, 0.815, 0.995 - bottom) if wide else (0.02, bottom, 0.96, 0.995 - bottom)
-        axes = sketch.figure.add_axes(box)
-        axes.set_xlim(float(grid[0]), float(grid[-1]))
-        axes.set_ylim(-0.34, len(roles) - 0.3)
+
+    def draw(axes: Any) -> None:
         axes.axvline(0, color=INK, linewidth=1, linestyle=DASHED)
+        axes.grid(visible=False)
+        axes.set_ylim(-0.34, len(roles) - 0.3)
         for row, role in enumerate(reversed(roles)):
             planted = finite.filter((pl.col("role") == role) & pl.col("planted"))["clipmem"].to_numpy()
-            _role_row(axes, row, role, values[role], grid, planted)
-            _role_labels(axes, row, role, entries[role], wide)
+            _draw_row(axes, row, role, values[role], grid, planted)
+            _draw_mean(axes, row, role, entries[role])
         axes.spines["left"].set_visible(False)
-        axes.set_yticks([])
-        axes.set_xlabel(f"{score}, not normalized")
-        means = ", ".join(f"{role} {signed(entries[role].mean)}" for role in roles)
-        return sketch.svg(f"Distribution of {score} in each role. Means: {means}.")
+        axes.set_yticks(range(len(roles)), [f"{role}\nn = {entries[role].n:,}" for role in reversed(roles)])
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+
+    means = ", ".join(f"{role} {signed(entries[role].mean)}" for role in roles)
+    panel = Panel("", f"{score}, not normalized", "", xlim=(float(grid[0]), float(grid[-1])), left=116, draw=draw)
+    title = f"Distribution of {score} in each role. Means: {means}."
+    return Figure(title, [panel], height=96 * len(roles) + 80)
 
 
-def _role_row(axes: Any, row: int, role: str, values: Numbers, grid: Numbers, planted: Numbers) -> None:
+def _draw_row(axes: Any, row: int, role: str, values: Numbers, grid: Numbers, planted: Numbers) -> None:
     color, shape = ROLE_COLORS[role], density(values, grid)
     if shape.max() > 0:
         top, seen = row + 0.5 * shape / shape.max(), shape > 1e-3 * shape.max()
@@ -90,21 +90,13 @@ def _role_row(axes: Any, row: int, role: str, values: Numbers, grid: Numbers, pl
     marks = _marks(values)
     axes.plot(marks, np.full(marks.size, row - 0.17), "|", color=color, markersize=9, markeredgewidth=0.8, alpha=0.55)
     if planted.size:
-        shown = _marks(planted)
-        axes.plot(shown, np.full(shown.size, row - 0.285), "^", color=INK, markersize=5, markeredgewidth=0)
+        marks = _marks(planted)
+        axes.plot(marks, np.full(marks.size, row - 0.285), "^", color=INK, markersize=5, markeredgewidth=0)
 
 
-def _role_labels(axes: Any, row: int, role: str, entry: Role, wide: bool) -> None:
-    mean, count = entry.mean, f"n = {entry.n:,}"
-    across = axes.get_yaxis_transform()
-    if wide:
-        axes.text(-0.205, row + 0.22, role, transform=across, weight="bold")
-        axes.text(-0.205, row + 0.02, count, transform=across, color=SOFT, size=12)
-    else:
-        axes.text(0, row + 0.56, role, transform=across, weight="bold", size=12)
-        axes.text(1, row + 0.56, count, transform=across, color=SOFT, size=11, ha="right")
-    if mean is None:
+def _draw_mean(axes: Any, row: int, role: str, entry: Role) -> None:
+    if entry.mean is None:
         return
     if entry.low is not None and entry.high is not None:
         axes.plot([entry.low, entry.high], [row, row], color=INK, linewidth=4, solid_capstyle="butt")
-    axes.plot([mean], [row], "o", color=INK, markersize=7, markerfacecolor=ROLE_COLORS[role], markeredgewidth=1.5)
+    axes.plot([entry.mean], [row], "o", color=INK, markersize=7, markerfacecolor=ROLE_COLORS[role], markeredgewidth=1.5)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.summary import Learned as LearnedPairs
-from clipmem.report.figures import CANDIDATE, DASHED, INK, SOFT, Line, Panel, Style, small_multiples
+from clipmem.report.figures import CANDIDATE, DASHED, INK, SOFT, Figure, Line, Panel, Style
 from clipmem.report.formats import plain, signed
 from clipmem.report.gallery import cards, corners, ranked_candidates
 from clipmem.report.run import Run
@@ -38,10 +38,10 @@ class Learned(Section):
 
     def figures(self, subject: Run) -> Figures:
         found = subject.summary.learned
-        return {"learned": lambda size: learned_figure(subject, found, size)} if found else {}
+        return {"learned": learned_figure(subject, found)} if found else {}
 
 
-def learned_figure(run: Run, found: LearnedPairs, size: str) -> str:
+def learned_figure(run: Run, found: LearnedPairs) -> Figure:
     """Draw the candidates by what was learned and memorized about them, with the corners' pairs named by letter."""
     ranked, score = ranked_candidates(run.scores), run.measure["score"]
     even = np.linspace(0, ranked.height - 1, min(ranked.height, _POINTS)).round().astype(int)
@@ -63,5 +63,5 @@ def learned_figure(run: Run, found: LearnedPairs, size: str) -> str:
     means = [signed(candidate.learned.mean), signed(candidate.clipmem.mean)]
     title = f"{score} against learned, {ranked.height:,} candidates. Means: learned {means[0]}, {score} {means[1]}; "
     title += f"rank correlation {plain(found.spearman.spearman)}."
-    legend = {name: styles[name] for name in points} if len(points) > 1 else None
-    return small_multiples("learned", size, [panel], title, columns=1, height=420, legend=legend)
+    legend = {name: styles[name] for name in points} if len(points) > 1 else {}
+    return Figure(title, [panel], height=420, legend=legend)

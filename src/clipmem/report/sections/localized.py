@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from clipmem.report.figures import CONTROL, INK, OTHER, SHARED, SOFT, STYLES, Line, Panel, Style, small_multiples
+from clipmem.report.figures import CONTROL, INK, OTHER, SHARED, SOFT, STYLES, Figure, Line, Panel, Style
 from clipmem.report.formats import higher_of, plain, signed
 from clipmem.report.gallery import TOWERS, UNITS_TABLE, image_uri, top_units
 from clipmem.report.run import Run
@@ -47,7 +47,7 @@ class Units(Section):
         return {"units": top_units(subject.table(UNITS_TABLE))}
 
     def figures(self, subject: Run) -> Figures:
-        return {"unitmem": lambda size: unitmem_figure(subject.table(LAYERS_TABLE), size)}
+        return {"unitmem": unitmem_figure(subject.table(LAYERS_TABLE))}
 
 
 def kinds_of(rows: pl.DataFrame) -> list[str]:
@@ -68,7 +68,7 @@ def last_layer(rows: pl.DataFrame) -> float:
     return max([1, *rows["layer"].to_list()]) + 0.4
 
 
-def unitmem_figure(layers: pl.DataFrame, size: str) -> str:
+def unitmem_figure(layers: pl.DataFrame) -> Figure:
     """Draw mean UnitMem by layer under f with its interval, and under g in gray."""
     rows = layers.filter(pl.col("unitmem_mean").is_finite())
     styles = {"mlp": STYLES[0], "block": STYLES[0], "attn": STYLES[1], "embedding": Style(INK, "-", "D")}
@@ -89,7 +89,7 @@ def unitmem_figure(layers: pl.DataFrame, size: str) -> str:
     last = rows.filter(pl.col("layer") == pl.col("layer").max().over("tower", "kind")).sort("tower", "kind")
     ends = ", ".join(f"{row['tower']} {row['kind']} {plain(row['unitmem_mean'])}" for row in last.to_dicts())
     title = f"Mean UnitMem by layer of both towers. In the last layer: {ends}."
-    return small_multiples("unitmem", size, panels, title, columns=2, height=290, legend=legend)
+    return Figure(title, panels, columns=2, height=290, legend=legend)
 
 
 @SECTIONS.register("layers")
@@ -110,7 +110,7 @@ class Layers(Section):
         return {"layers": subject.table(LAYERS_TABLE).to_dicts()}
 
     def figures(self, subject: Run) -> Figures:
-        return {"layermem": lambda size: layermem_figure(subject.table(LAYERS_TABLE), "candidate", size)}
+        return {"layermem": layermem_figure(subject.table(LAYERS_TABLE), "candidate")}
 
 
 def _main_kind(layers: pl.DataFrame) -> str:
@@ -144,7 +144,7 @@ def against_control(layers: pl.DataFrame) -> dict[str, Any] | None:
     return {"tests": tested.height, "differ": found.height, "below": _BELOW, "clearest": clearest}
 
 
-def layermem_figure(layers: pl.DataFrame, role: str, size: str) -> str:
+def layermem_figure(layers: pl.DataFrame, role: str) -> Figure:
     """Draw LayerMem by layer and its difference from the previous layer, for a role and the control."""
     styles = {"block": STYLES[0], "attn": STYLES[1], "mlp": Style(SHARED, (0, (1, 2)), "^")}
     styles["embedding"] = Style(INK, "-", "D")
@@ -171,7 +171,7 @@ def layermem_figure(layers: pl.DataFrame, role: str, size: str) -> str:
     last = own.filter(pl.col("kind") == main).filter(pl.col("layer") == pl.col("layer").max().over("tower"))
     means = ", ".join(f"{row['tower']} {signed(row['layermem'])}" for row in last.sort("tower").to_dicts())
     title = f"LayerMem and its difference by layer. In the last layer: {means}."
-    return small_multiples("layermem", size, panels, title, columns=2, height=250, legend=legend)
+    return Figure(title, panels, columns=2, height=250, legend=legend)
 
 
 def _embedding_axis(rows: pl.DataFrame) -> Callable[[Any], None] | None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clipmem.report.figures import OTHER, STYLES, Line, Panel, small_multiples
+from clipmem.report.figures import OTHER, STYLES, Figure, Line, Panel
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 
@@ -41,7 +41,7 @@ class SideBySide(Section):
         return {"side_by_side": subject.document(DOCUMENT)}
 
     def figures(self, subject: Run) -> Figures:
-        return {"side_by_side": lambda size: side_by_side_figure(subject.document(DOCUMENT), size)}
+        return {"side_by_side": side_by_side_figure(subject.document(DOCUMENT))}
 
 
 def kinds_of(document: Document) -> list[str]:
@@ -101,7 +101,7 @@ def styles_of(document: Document) -> dict[str, Any]:
     return given
 
 
-def side_by_side_figure(document: Document, size: str) -> str:
+def side_by_side_figure(document: Document) -> Figure:
     """Draw mean UnitMem under f by relative depth, one panel per kind of unit, and the published curves."""
     kinds, styles = kinds_of(document), styles_of(document)
     axes: dict[str, Any] = {"xlabel": "layer / layers", "xlim": (0, 1.04)}
@@ -122,7 +122,7 @@ def side_by_side_figure(document: Document, size: str) -> str:
     panels.append(published)
     verdicts = [f"{KINDS.get(one['kind'], one['kind'])}: {one['verdict']}" for one in compared(document)["answers"]]
     title = f"Mean UnitMem by relative depth. CLIP between the others: {'; '.join(verdicts) or 'no answer'}."
-    return small_multiples("side_by_side", size, panels, title, columns=len(panels), height=280, legend=styles)
+    return Figure(title, panels, columns=len(panels), height=280, legend=styles)
 
 
 def layers_between() -> list[int]:

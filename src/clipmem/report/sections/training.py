@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipmem.base.folder import SIDES
-from clipmem.report.figures import CANDIDATE, INDEPENDENT, INK, LINE, SIZES, Sketch
+from clipmem.report.figures import CANDIDATE, INDEPENDENT, INK, Figure, Panel, Style
 from clipmem.report.run import Run, TrainingLog
 from clipmem.report.sections import SECTIONS, Figures, Section, Shown
 
@@ -19,6 +19,8 @@ MODELS = {
     "r": "a model on its part of the pairs",
     "other": "another model",
 }
+_TARGET, _REFERENCE = Style(CANDIDATE, "-", ""), Style(INDEPENDENT, (0, (5, 2.5)), "")
+_STYLES = {"f": _TARGET, "r": _TARGET, "g": _REFERENCE, "without": _REFERENCE}
 _ROWS = 24  # with more models, the table has one row per kind, and only moving means are drawn
 _POINTS = 300
 
@@ -45,7 +47,7 @@ class Training(Section):
         return {"rows": [_group(MODELS[name], own) for name, own in groups.items()], "grouped": True}
 
     def figures(self, subject: Run) -> Figures:
-        return {"curves": lambda size: curves_figure(subject.logs, size)} if subject.logs else {}
+        return {"curves": curves_figure(subject.logs)} if subject.logs else {}
 
 
 def _ends(log: TrainingLog) -> dict[str, float]:
@@ -74,39 +76,28 @@ def smooth(values: Numbers, window: int) -> Numbers:
     return (total[high] - total[low]) / (high - low)
 
 
-def curves_figure(logs: Sequence[TrainingLog], size: str) -> str:
+def curves_figure(logs: Sequence[TrainingLog]) -> Figure:
     """Draw every model's training loss: the logged values faint, their moving mean strong."""
-    dashed = (0, (5, 2.5))
-    styles = {
-        "f": (CANDIDATE, "-"),
-        "r": (CANDIDATE, "-"),
-        "g": (INDEPENDENT, dashed),
-        "without": (INDEPENDENT, dashed),
-    }
-    wide, few = size == "wide", len(logs) <= _ROWS
-    with Sketch(f"curves-{size}", SIZES[size], 320 if wide else 280) as sketch:
-        axes = sketch.figure.add_axes((0.075, 0.155, 0.905, 0.82) if wide else (0.13, 0.18, 0.85, 0.8))
-        axes.grid(axis="y", color=LINE, linewidth=1)
-        axes.set_axisbelow(True)
-        # fewer points per model when there are many: a larger file would show no more
-        points = max(_POINTS // 5, min(_POINTS, _POINTS * _ROWS // len(logs)))
-        means = [smooth(log.loss, max(1, log.loss.size // 40)) for log in logs]
-        for log, mean in zip(logs, means, strict=True):
-            color, style = styles.get(group_of(log.side), (INK, (0, (1, 2))))
+    groups = [group_of(log.side) for log in logs]
+    styles = {group: _STYLES.get(group, Style(INK, (0, (1, 2)), "")) for group in MODELS if group in groups}
+    means = [smooth(log.loss, max(1, log.loss.size // 40)) for log in logs]
+    few = len(logs) <= _ROWS
+    # fewer points per model when there are many: a larger file would show no more
+    points = max(_POINTS // 5, min(_POINTS, _POINTS * _ROWS // len(logs)))
+
+    def draw(axes: Any) -> None:
+        for group, log, mean in zip(groups, logs, means, strict=True):
+            color, dashes, _ = styles[group]
             every = max(1, -(-log.loss.size // points))
             if few:
                 axes.plot(log.step[::every], log.loss[::every], color=color, linewidth=0.7, alpha=0.25)
-            axes.plot(log.step[::every], mean[::every], color=color, linewidth=1.8 if few else 1.0, linestyle=style)
+            axes.plot(log.step[::every], mean[::every], color=color, linewidth=1.8 if few else 1.0, linestyle=dashes)
         # only the first few steps exceed the moving means: the axis covers these
         finite = np.concatenate(means)
         finite = finite[np.isfinite(finite)]
         if finite.size:
             axes.set_ylim(0, 1.08 * max(float(finite.max()), 1e-9))
-        axes.set_xlabel("step")
-        axes.set_ylabel("training loss")
-        groups = [group for group in MODELS if any(group_of(log.side) == group for log in logs)]
-        drawn = [styles.get(group, (INK, "--")) for group in groups]
-        handles = [axes.plot([], [], color=color, linewidth=1.8, linestyle=style)[0] for color, style in drawn]
-        labels = [MODELS[group] for group in groups]
-        axes.legend(handles=handles, labels=labels, loc="upper right", fontsize=12, handlelength=2.6)
-        return sketch.svg(f"Training loss of {len(logs)} models over their steps.")
+
+    legend = {MODELS[group]: style for group, style in styles.items()}
+    title = f"Training loss of {len(logs)} models over their steps."
+    return Figure(title, [Panel("", "step", "training loss", draw=draw)], height=320, legend=legend)
