@@ -73,49 +73,12 @@ class Centered(Entry):
     roles: Mapping[str, Interval]
 
 
-class RoleTest(Entry):
-    """Role `a` compared with role `b`; the p-values are Holm-adjusted in `NAME_holm`."""
-
-    a: str
-    b: str
-    difference: Number
-    low: Number | None
-    high: Number | None
-    welch_p: Number | None
-    welch_p_holm: Number | None
-    mannwhitney_p: Number | None
-    mannwhitney_p_holm: Number | None
-
-
-class PairedTest(Entry):
-    """The candidates' mean under f minus that under g, over `seeds` seeds."""
-
-    role: str
-    seeds: int
-    difference: Number
-    low: Number | None
-    high: Number | None
-    p: Number | None
-    wilcoxon_p: Number | None
-    effect: Number | None
-
-
 class NoiseFloor(Entry):
     """How far from 0 the score of a held-out pair is by chance: `center` ± `half_width` at a level of confidence."""
 
     center: Number
     half_width: Number
     confidence: Number
-
-
-class SeedNoise(Entry):
-    """The difference between models of two seeds on the candidates."""
-
-    seed_pairs: int
-    mean: Number
-    low: Number | None
-    high: Number | None
-    mean_abs: Number
 
 
 class Correlation(Entry):
@@ -205,9 +168,7 @@ class Metric(Interval):
 
 
 class Retrieval(Entry):
-    """Retrieval among `n` held-out pairs: metrics by model, which are further fields, and what chance gives."""
-
-    __pydantic_extra__: dict[str, dict[str, Metric]]  # pyright: ignore[reportIncompatibleVariableOverride]  typed
+    """Retrieval among `n` held-out pairs: what chance gives, and metrics by model, which are further fields."""
 
     n: int
     chance: Mapping[str, Number | None]
@@ -245,10 +206,10 @@ class ScoreSummary(Entry):
     half_difference: Interval | None = None
     centered: Centered | None = None
     roles: Mapping[str, Role]
-    tests: list[RoleTest] = []
-    paired: PairedTest | None = None
+    tests: list[Entry] = []  # see `stats.comparisons.GroupComparison`, with roles a and b, and p_holm of each p
+    paired: Entry | None = None  # see `stats.comparisons.PairedTest`
     noise_floor: NoiseFloor | None = None
-    seed_noise: SeedNoise | None = None
+    seed_noise: Entry | None = None  # see `stats.intervals.SeedNoise`
     stability: Stability | None = None
     planted: Planted | None = None
 
@@ -265,7 +226,7 @@ class Summary(ScoreSummary):
     normalizer: Number = float("nan")
     captions: Mapping[str, int] | None = None
     wordings: Wordings | None = None
-    regime: Entry | None = None
+    regime: Entry | None = None  # see `data.inspection.regime_of`
     learned: Learned | None = None
     retrieval: Retrieval | None = None
     estimate: Estimate | None = None

@@ -25,19 +25,11 @@ from clipmem.base.recipes import Recipe
 from clipmem.base.summary import AUDIT_FILE, AUDIT_FORMAT, FILE, FORMAT, Audit, Kind, Summary, read_entry
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
-from clipmem.report.templating import Words, measure_of, words_of
+from clipmem.report.templating import Words, measure_of, names, words_of
 
 ROLES = ("candidate", "independent", "shared", "external")
 STAGES = ("decode", "plan", "train", "embed", "score", "evaluate", "report")
-# the utilities that reports and findings name, with their label
-UTILITIES = {
-    "retrieval_wordings_recall@5": "recall@5 over wordings",
-    "retrieval_recall@5": "recall@5",
-    "linear_probe_acc1": "linear probe",
-    "zero_shot_acc1": "zero-shot",
-    "image_retrieval_recall@5": "image recall@5",
-    "text_retrieval_recall@5": "text recall@5",
-}
+UTILITIES = names("utilities")  # those that reports and findings name
 # verdicts rest on the first of these that all runs have
 PRIMARY = ("retrieval_wordings_recall@5", "retrieval_recall@5", "linear_probe_acc1")
 LOWER_IS_BETTER = ("median_rank", "_loss")

@@ -79,8 +79,13 @@ def notebook_html(name: str, **context: Any) -> str:
 
 
 @cache
-def _words() -> Mapping[str, Any]:
+def _words() -> dict[str, Any]:
     return tomllib.loads(template_text("words.toml"))
+
+
+def names(kind: str) -> dict[str, Any]:
+    """Return names by key, such as those of `attacks`."""
+    return _words()[kind]
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -12,14 +12,12 @@ from clipmem.base.sections import ScoreSection
 from clipmem.base.summary import (
     Auroc,
     Centered,
+    Entry,
     Interval,
     NoiseFloor,
-    PairedTest,
     Planted,
     Role,
-    RoleTest,
     ScoreSummary,
-    SeedNoise,
     Stability,
     Wordings,
 )
@@ -183,7 +181,7 @@ def centered(
     )
 
 
-def tests(scored: Scored, *, confidence: float) -> list[RoleTest]:
+def tests(scored: Scored, *, confidence: float) -> list[Entry]:
     """Compare the roles of the four-way protocol, those that there are (see `compare`)."""
     couples = [couple for couple in _COMPARED if all(scored.of(role).any() for role in couple)]
     return compare(scored.clipmem, scored.role, couples, confidence=confidence)
@@ -191,23 +189,20 @@ def tests(scored: Scored, *, confidence: float) -> list[RoleTest]:
 
 def compare(
     scores: np.ndarray, role: np.ndarray, couples: Sequence[tuple[str, str]], *, confidence: float
-) -> list[RoleTest]:
+) -> list[Entry]:
     """Compare couples of roles by Welch's and Mann and Whitney's tests, with effect sizes."""
-    tested = [compare_groups(scores[role == a], scores[role == b], confidence) for a, b in couples]
-    welch, ranks = (_adjusted([getattr(one, name) for one in tested]) for name in ("welch_p", "mannwhitney_p"))
-    return [
-        RoleTest(a=a, b=b, **one._asdict(), welch_p_holm=welch[k], mannwhitney_p_holm=ranks[k])
-        for k, ((a, b), one) in enumerate(zip(couples, tested, strict=True))
+    rows: list[dict[str, Any]] = [
+        {"a": a, "b": b, **compare_groups(scores[role == a], scores[role == b], confidence)._asdict()}
+        for a, b in couples
     ]
+    for name in ("welch_p", "mannwhitney_p"):
+        adjusted = holm(np.array([np.nan if row[name] is None else row[name] for row in rows]))
+        for row, p in zip(rows, adjusted.tolist(), strict=True):
+            row[f"{name}_holm"] = None if np.isnan(p) else p
+    return [Entry.model_validate(row) for row in rows]
 
 
-def _adjusted(p: Sequence[float | None]) -> list[float | None]:
-    """Return Holm-adjusted p-values; None where `p` is."""
-    adjusted = holm(np.array([np.nan if one is None else one for one in p], dtype=np.float64))
-    return [None if np.isnan(one) else one for one in adjusted.tolist()]
-
-
-def paired(scored: Scored, *, confidence: float) -> PairedTest | None:
+def paired(scored: Scored, *, confidence: float) -> Entry | None:
     """Test the candidates' mean under f against that under g, one number a seed: None with one seed or without twins.
 
     f and g of a seed share their start and the order of what both saw, so the seed's part cancels in the difference.
@@ -216,7 +211,7 @@ def paired(scored: Scored, *, confidence: float) -> PairedTest | None:
     if len(scored.seeds) < 2 or not scored.twins:
         return None
     found = paired_test(scored.f[:, where].mean(axis=1), scored.g[:, where].mean(axis=1), confidence)
-    return PairedTest(role="candidate", seeds=len(scored.seeds), **found._asdict())
+    return Entry.model_validate({"role": "candidate", "seeds": len(scored.seeds), **found._asdict()})
 
 
 def floor(scored: Scored, *, confidence: float) -> NoiseFloor | None:
@@ -227,11 +222,11 @@ def floor(scored: Scored, *, confidence: float) -> NoiseFloor | None:
     return found and NoiseFloor(**found._asdict())
 
 
-def between_seeds(scored: Scored, *, confidence: float) -> SeedNoise | None:
+def between_seeds(scored: Scored, *, confidence: float) -> Entry | None:
     """Compare f with f of another seed on the candidates; None without twins or with one seed."""
     where = scored.of("candidate")
     noise = seed_noise(scored.f[:, where], scored.group[where], confidence=confidence) if scored.twins else None
-    return noise and SeedNoise(**noise._asdict())
+    return noise and Entry.model_validate(noise._asdict())
 
 
 def stability(scored: Scored, *, seed: int, confidence: float) -> Stability | None:

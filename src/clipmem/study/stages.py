@@ -17,7 +17,7 @@ from clipmem.base.hashing import data_fingerprint
 from clipmem.base.paths import checked_path
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe, recipe_from
-from clipmem.base.summary import FILE, FORMAT, Entry, Summary
+from clipmem.base.summary import FILE, FORMAT, Summary
 from clipmem.data import quarantine
 from clipmem.data.cache import open_cache
 from clipmem.data.decoding import Geometry
@@ -361,10 +361,10 @@ def renew_run(path: Path | str) -> Path:
         return renew_report(folder)[-1]
 
 
-def _regime(run: Run) -> Entry:
+def _regime(run: Run) -> dict[str, Any]:
     """Tell the regime of the pairs with a role; near images are those that the split keeps together."""
     pairs = run.splits.join(run.pairs.select("uid", "captions"), on="uid", maintain_order="left")
-    return Entry(**regime_of(pairs["captions"].list.first(), pairs["group"].to_list()))
+    return regime_of(pairs["captions"].list.first(), pairs["group"].to_list())
 
 
 # ---- between a fine-tuned run and its pretrained model

@@ -8,16 +8,9 @@ from clipmem.report.figures import DASHED, SOFT, STYLES, Figure, Panel, Style
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 from clipmem.report.sections.dejavu import gaps
+from clipmem.report.templating import names
 
-NAMES = {
-    "cosine": "similarity",
-    "lira": "LiRA",
-    "rmia": "RMIA",
-    "learned": "learned",
-    "augmented": "augmented",
-    "steadiness": "steadiness",
-    "gradient": "gradient norm",
-}
+NAMES = names("attacks")
 _TOP = 10  # pairs of highest risk
 
 
@@ -65,8 +58,8 @@ class Audits(Section):
     page, screen = "", "audits"
 
     def data(self, subject: Document) -> Shown:
-        names = [run["run"] for run in subject["runs"][1:]]
-        rows = [(name, [row for row in subject["audits"] if row["run"] == name]) for name in names]
+        runs = [run["run"] for run in subject["runs"][1:]]
+        rows = [(run, [row for row in subject["audits"] if row["run"] == run]) for run in runs]
         return {"rows": rows, "names": NAMES}
 
 

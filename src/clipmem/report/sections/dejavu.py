@@ -8,8 +8,9 @@ from clipmem.report.figures import DASHED, INK, LINE, ROLE_COLORS, SOFT, Figure,
 from clipmem.report.formats import interval, level, side_of, signed
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Figures, Section, Shown
+from clipmem.report.templating import names
 
-GAPS = {"precision_gap": "population precision gap", "recall_gap": "population recall gap", "auc_gap": "AUC gap"}
+GAPS = names("gaps")
 _FEW = 10
 
 
@@ -70,7 +71,8 @@ def gaps_figure(summary: Summary) -> Figure:
                 ticks.append((row, role))
                 row += 1
             name = name.removeprefix("population ")
-            axes.text(1, row - 0.36, name, transform=axes.get_yaxis_transform(), ha="right", color=SOFT, size=12)
+            label = name.removeprefix("population ")
+            axes.text(1, row - 0.36, label, transform=axes.get_yaxis_transform(), ha="right", color=SOFT, size=12)
             row += 0.5
         axes.set_ylim(-0.6, row - 0.1)
         axes.set_yticks([position for position, _ in ticks], [role for _, role in ticks])

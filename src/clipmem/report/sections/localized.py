@@ -10,9 +10,10 @@ from clipmem.report.formats import higher_of, plain, signed
 from clipmem.report.gallery import TOWERS, UNITS_TABLE, image_uri, top_units
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
+from clipmem.report.templating import names
 
 KINDS = ("block", "attn", "mlp", "embedding")
-KIND_NAMES = {"attn": "attention", "mlp": "MLP", "block": "block", "embedding": "embedding"}
+KIND_NAMES = names("layers")
 LAYERS_TABLE = "localize/layers"
 _CLEAREST = 4
 _BELOW = 0.05  # significance level of the adjusted p-values

@@ -10,15 +10,10 @@ from clipmem.base.folder import SIDES
 from clipmem.report.figures import CANDIDATE, INDEPENDENT, INK, Figure, Panel, Style
 from clipmem.report.run import Run, TrainingLog
 from clipmem.report.sections import SECTIONS, Figures, Section, Shown
+from clipmem.report.templating import names
 
 Numbers = NDArray[np.float64]
-MODELS = {
-    "f": "f, the target",
-    "g": "g, the reference",
-    "without": "retrained without one pair",
-    "r": "a model on its part of the pairs",
-    "other": "another model",
-}
+MODELS = names("models")
 _TARGET, _REFERENCE = Style(CANDIDATE, "-", ""), Style(INDEPENDENT, (0, (5, 2.5)), "")
 _STYLES = {"f": _TARGET, "r": _TARGET, "g": _REFERENCE, "without": _REFERENCE}
 _ROWS = 24  # with more models, the table has one row per kind, and only moving means are drawn

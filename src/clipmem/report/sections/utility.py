@@ -6,38 +6,9 @@ from clipmem.base.summary import Interval
 from clipmem.base.summary import Utility as Measured
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, Section, Shown
-from clipmem.report.templating import words_of
+from clipmem.report.templating import names, words_of
 
-RULERS = {
-    "retrieval": {
-        "retrieval_recall@5": "retrieval, first 5",
-        "retrieval_wordings_recall@5": "all wordings, first 5",
-        "image_retrieval_recall@5": "image found, first 5",
-        "text_retrieval_recall@5": "caption found, first 5",
-        "retrieval_mAP": "mean average precision",
-    },
-    "zero-shot": {
-        "zero_shot_acc1": "zero-shot accuracy",
-        "zero_shot_acc5": "zero-shot accuracy, first 5",
-        "zero_shot_mean_per_class_recall": "zero-shot recall by class",
-        "zero_shot_concept_acc1": "concept accuracy",
-        "zero_shot_concept_acc5": "concept, first 5",
-        "zero_shot_concept_mean_per_class_recall": "concept recall by class",
-    },
-    "linear probe": {
-        "linear_probe_acc1": "linear probe accuracy",
-        "linear_probe_acc5": "linear probe accuracy, first 5",
-        "linear_probe_mean_per_class_recall": "linear probe recall by class",
-        "linear_probe_sublabel_acc1": "subclass probe accuracy",
-        "linear_probe_sublabel_acc5": "subclass probe accuracy, first 5",
-        "linear_probe_sublabel_mean_per_class_recall": "subclass probe recall by class",
-    },
-    "distances, lower is better": {
-        "alignment_loss": "alignment",
-        "image_uniformity_loss": "uniformity, images",
-        "text_uniformity_loss": "uniformity, captions",
-    },
-}
+RULERS: Mapping[str, Mapping[str, str]] = names("metrics")
 ROWS = {key: name for own in RULERS.values() for key, name in own.items()}
 SHARES = {key: name for key, name in ROWS.items() if not key.endswith("_loss")}
 # left out in the terminal
@@ -73,8 +44,8 @@ class Evaluated(Section):
         # the end of a path identifies a model
         utility = Measured.model_validate(subject)
         short = {side: side if len(side) <= _COLUMN else f"…{side[1 - _COLUMN :]}" for side in utility.metrics}
-        names = words_of(subject["protocol"])["columns"] if "protocol" in subject else {}
-        return measured(utility, {side: names.get(side, name) for side, name in short.items()})
+        columns = words_of(subject["protocol"])["columns"] if "protocol" in subject else {}
+        return measured(utility, {side: columns.get(side, name) for side, name in short.items()})
 
 
 def measured(utility: Measured, columns: Mapping[str, str]) -> Shown:
@@ -95,7 +66,7 @@ def measured(utility: Measured, columns: Mapping[str, str]) -> Shown:
         "more_templates": len(utility.templates) - _TEMPLATES_SHOWN,
         "commonest": commonest,
         "few": utility.n["test"] < _FEW_PAIRS,
-        "not_above": [(columns[side], names) for side, names in low.items() if names],
+        "not_above": [(columns[side], metrics) for side, metrics in low.items() if metrics],
     }
 
 
