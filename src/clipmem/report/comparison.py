@@ -339,9 +339,7 @@ def write_compared(folders: Sequence[Path], out: Path, **settings: Any) -> dict[
     if "audits" in document:
         return document
     rows = [*document["differences"], *({**row, "kind": "cost"} for row in document["cost"])]
-    write_parquet(
-        out / TABLE, pl.DataFrame([{name: row.get(name) for name in _SCHEMA} for row in rows], schema=_SCHEMA)
-    )
+    write_parquet(out / TABLE, pl.DataFrame(rows, schema=_SCHEMA))
     write_page(out / PAGE, "comparison", document)
     return document
 

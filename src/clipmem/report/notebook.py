@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
 from markupsafe import Markup
 
@@ -16,7 +15,7 @@ from clipmem.report.sections.distributions import roles_figure
 from clipmem.report.templating import notebook_html
 
 SHOWN = 6
-TWINS = ((0, 0, "none"), (1, 2, "1 or 2"), (3, 5, "3 to 5"), (6, None, "6 or more"))
+TWINS = ((0, 0, "none"), (1, 2, "1 or 2"), (3, 5, "3 to 5"), (6, 2**31, "6 or more"))
 _TABLE = ("uid", "clipmem")
 
 
@@ -96,28 +95,20 @@ class Plots:
         Bars are ± 1.96 standard errors over pairs; groups of fewer than two pairs have none.
         """
         run = self._run
-        first = {uid: captions[0] if captions else "" for uid, captions in run.own_captions.items()}
-        names, counts = np.unique(list(first.values()), return_counts=True)
-        size = dict(zip(names.tolist(), counts.tolist(), strict=True))
-        scored = ranked_candidates(run.scores)
-        # with the caption that it was trained with; its own pair is no twin of a planted one
-        twins = np.array(
-            [
-                size[caption] - (first[uid] == caption)
-                for uid in scored["uid"]
-                for caption in [(run.trained_captions(uid) or [""])[0]]
-            ]
-        )
-        values = scored["clipmem"].to_numpy()
+        first = run.pairs.select("uid", caption=pl.col("captions").list.first().fill_null(""))
+        trained = run.splits.select("uid", "captions_from").join(first, left_on="captions_from", right_on="uid")
+        scored = ranked_candidates(run.scores).select("uid", "clipmem").join(trained.select("uid", "caption"), on="uid")
+        scored = scored.join(first.group_by("caption").len(), on="caption").join(first, on="uid", suffix="_own")
+        # its own pair is no twin of a planted one
+        twins = pl.col("len") - (pl.col("caption") == pl.col("caption_own")).cast(pl.Int64)
         panel = Panel("", "other pairs with the same caption", run.measure["score"], zero=True)
-        panel.ticks, line = [], Line([], [], STYLES[0], [], [], joined=False)
-        for least, most, name in TWINS:
-            own = values[(twins >= least) & (twins <= (np.inf if most is None else most))]
-            error = 1.96 * float(own.std(ddof=1)) / own.size**0.5 if own.size > 1 else None
-            mean = float(own.mean()) if own.size else float("nan")
-            panel.ticks = [*panel.ticks, f"{name}\n({own.size})"]
-            line.x, line.y = [*line.x, len(line.x)], [*line.y, mean]
-            line.low = [*line.low, None if error is None else mean - error]
-            line.high = [*line.high, None if error is None else mean + error]
-        panel.lines = [line]
+        groups = [scored.filter(twins.is_between(least, most))["clipmem"].to_numpy() for least, most, _ in TWINS]
+        panel.ticks = [f"{name}\n({values.size})" for (*_, name), values in zip(TWINS, groups, strict=True)]
+        means = [float(values.mean()) if values.size else float("nan") for values in groups]
+        errors = [1.96 * float(values.std(ddof=1)) / values.size**0.5 if values.size > 1 else None for values in groups]
+        low, high = (
+            [None if error is None else mean + sign * error for mean, error in zip(means, errors, strict=True)]
+            for sign in (-1, 1)
+        )
+        panel.lines = [Line(range(len(groups)), means, STYLES[0], low, high, joined=False)]
         return draw(panel, axes)

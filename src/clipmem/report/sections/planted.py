@@ -2,17 +2,14 @@
 
 from typing import Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from clipmem.base.summary import Planted as PlantedPairs
 from clipmem.report.figures import CANDIDATE, DASHED, INK, SOFT, Figure, Line, Panel, Style
 from clipmem.report.formats import higher_of, interval, plain
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Figures, Section, Shown
-
-Numbers = NDArray[np.float64]
+from clipmem.stats.ranking import roc_curve
 
 
 @SECTIONS.register("planted")
@@ -33,15 +30,6 @@ class Planted(Section):
         return {"roc": roc_figure(subject, planted)} if planted else {}
 
 
-def roc_points(score: Numbers, positive: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
-    """Return false- and true-positive rates from (0, 0) to (1, 1); higher scores mean positive."""
-    order = np.argsort(-score, kind="stable")
-    ranked, hits = score[order], positive[order]
-    last = np.append(ranked[1:] != ranked[:-1], True)
-    true, false = np.cumsum(hits)[last], np.cumsum(~hits)[last]
-    return [0.0, *(false / false[-1]).tolist()], [0.0, *(true / true[-1]).tolist()]
-
-
 def roc_figure(run: Run, planted: PlantedPairs) -> Figure:
     """Draw ROC curves of the score, and of low alignment without the pair, for planted pairs among the candidates."""
     words, measure, rival = run.words, run.measure, planted.reference_alignment_auroc
@@ -57,7 +45,8 @@ def roc_figure(run: Run, planted: PlantedPairs) -> Figure:
     own, alone, chance = legend.values()
     lines = [Line([0, 1], [0, 1], chance)]
     if is_planted.any() and not is_planted.all():
-        lines.append(Line(*roc_points(rows["low_alignment"].to_numpy(), is_planted), alone))
+        curve = roc_curve(rows["low_alignment"].to_numpy(), is_planted)
+        lines.append(Line(curve.fpr.tolist(), curve.tpr.tolist(), alone))
     lines.append(Line(planted.roc["fpr"], planted.roc["tpr"], own))
 
     def percent(axes: Any) -> None:
