@@ -62,8 +62,8 @@ def finding_figure(document: Mapping[str, Any]) -> Figure:
     legend = {name: style for name, style in styles.items() if name}
     title = f"{document['title']}. {document['claim']} Holds: {document['holds']}."
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
-    drawn = [_panel(panel, styles) for panel in panels]
-    return Figure(title, drawn, columns=columns, height=250, legend=legend)
+    figure = [_panel(panel, styles) for panel in panels]
+    return Figure(title, figure, columns=columns, height=250, legend=legend)
 
 
 def styles_of(panels: Sequence[Mapping[str, Any]]) -> dict[str, Style]:

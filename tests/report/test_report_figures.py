@@ -12,8 +12,8 @@ from tests.report.run_folder import Built
 from clipmem.base.random import generator
 from clipmem.report.figures import embed
 from clipmem.report.run import TrainingLog, read_run
-from clipmem.report.sections.distributions import density, roles_figure
-from clipmem.report.sections.training import curves_figure, smooth
+from clipmem.report.sections.scores import density, roles_figure
+from clipmem.report.sections.study import curves_figure, smooth
 
 
 def test_density_is_the_kernel_sum_up_to_the_grid() -> None:

@@ -11,7 +11,7 @@ from tests.screens import screen_text
 from clipmem.report.gallery import corners, gallery_uids, ranked_candidates, shown_credits
 from clipmem.report.page import write_report
 from clipmem.report.run import Run, read_run
-from clipmem.report.sections.learned import Learned, learned_figure
+from clipmem.report.sections.scores import Learned, learned_figure
 
 SIZES = {"shared": 6, "candidate": 150, "independent": 6, "external": 8}
 

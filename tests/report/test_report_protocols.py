@@ -16,9 +16,8 @@ from tests.report.run_folder import Built
 from clipmem.report.gallery import gallery_uids, ranked_candidates
 from clipmem.report.page import write_report
 from clipmem.report.run import Run, TrainingLog, read_run
-from clipmem.report.sections.in_and_out import model_counts, stacked
-from clipmem.report.sections.study import Meaning, Roles
-from clipmem.report.sections.training import MODELS, curves_figure, group_of
+from clipmem.report.sections.scores import model_counts, stacked
+from clipmem.report.sections.study import MODELS, Meaning, Roles, curves_figure, group_of
 from clipmem.report.templating import measure_of, words_of
 
 Build = Callable[..., Built]

@@ -186,7 +186,7 @@ class Utility(Entry):
     metrics: Mapping[str, Mapping[str, Metric]]
     templates: list[str]
     chance: Mapping[str, Number | None]
-    n: Mapping[str, int]
+    n: Mapping[str, int | None]
     commonest_class_acc1: Number | None = None
     probe: Probe | None = None
 

@@ -147,7 +147,7 @@ class Line:
 class Panel:
     """Lines and axes. `zero` draws a line at 0; panels with the same `share` have the same y axis.
 
-    `left` is the margin for the names on its y axis, in CSS pixels.
+    `margin` is the space for the names on its y axis, in CSS pixels.
     """
 
     title: str
@@ -159,7 +159,7 @@ class Panel:
     xlim: tuple[int | float, int | float] | None = None
     whole: bool = False  # x is whole numbers
     share: str = ""
-    left: int = 70
+    margin: int = 70
     draw: Callable[[Axes], None] | None = None  # draws anything else
 
 
@@ -192,12 +192,12 @@ class Figure:
         ncols = max(1, min(len(names), 4, width // (52 + 7 * max(map(len, names), default=0))))
         foot = 24 * math.ceil(len(names) / ncols) + 10 if names else 0
         with Sketch(f"{name}-{size}", width, self.height * rows + foot) as sketch:
-            drawn = [
+            every = [
                 _place(sketch, panel, divmod(k, columns), (rows, columns), foot) for k, panel in enumerate(self.panels)
             ]
-            for axes, panel in zip(drawn, self.panels, strict=True):
+            for axes, panel in zip(every, self.panels, strict=True):
                 _panel(axes, panel)
-            _share(drawn, self.panels)
+            _share(every, self.panels)
             if names:
                 sketch.figure.legend(
                     handles=[_line2d(style) for style in self.legend.values()],
@@ -239,14 +239,14 @@ def _line2d(style: Style) -> Any:
 
 
 def _place(sketch: Sketch, panel: Panel, cell: tuple[int, int], grid: tuple[int, int], foot: int) -> Axes:
-    right, top, bottom = 12, 30, 50
+    edge, top, bottom = 12, 30, 50
     width, high = sketch.width / grid[1], (sketch.height - foot) / grid[0]
     row, column = cell
     axes = sketch.figure.add_axes(
         (
-            (column * width + panel.left) / sketch.width,
+            (column * width + panel.margin) / sketch.width,
             (sketch.height - (row + 1) * high + bottom) / sketch.height,
-            (width - panel.left - right) / sketch.width,
+            (width - panel.margin - edge) / sketch.width,
             (high - top - bottom) / sketch.height,
         )
     )

@@ -11,7 +11,7 @@ from clipmem.base.summary import NoiseFloor
 from clipmem.report.figures import CANDIDATE, INK, STYLES, Line, Panel, draw
 from clipmem.report.gallery import image_uri, ranked_candidates
 from clipmem.report.run import Run
-from clipmem.report.sections.distributions import roles_figure
+from clipmem.report.sections.scores import roles_figure
 from clipmem.report.templating import notebook_html
 
 SHOWN = 6

@@ -258,10 +258,10 @@ class Run:
         """What each model cost to train, sides and seeds sorted; without what was not recorded for all of them."""
         models = sorted(self.markers)
         rates: list[float] = [self.markers[key].get("pairs_per_second") or 0.0 for key in models]
-        shown: list[int] = [self.records[key]["presentations"] for key in models]
+        pairs: list[int] = [self.records[key]["presentations"] for key in models]
         costs = {
             # the whole training at its rate, which is right for resumed trainings too
-            "training seconds a model": [n / rate if rate else 0.0 for n, rate in zip(shown, rates, strict=True)],
+            "training seconds a model": [n / rate if rate else 0.0 for n, rate in zip(pairs, rates, strict=True)],
             "pairs/s a model": rates,
             "peak memory, MiB": [(self.markers[key].get("peak_memory_bytes") or 0.0) / 2**20 for key in models],
         }

@@ -316,7 +316,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
     scored, protocol, seed = Scored(run.splits, tables), protocol_of(recipe), recipe.split.seed
     seconds = {stage: took for stage, took in run.stage_seconds.items() if stage != "report"}
     candidates = scored.clipmem[scored.of("candidate")]
-    shown = summarize(scored, recipe.score, seed=seed, estimated=bool(protocol.estimator))
+    summary = summarize(scored, recipe.score, seed=seed, estimated=bool(protocol.estimator))
     document = {
         "format": FORMAT,
         "protocol": recipe.protocol,
@@ -324,11 +324,11 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         "weight": recipe.score.weight,
         "confidence": recipe.score.confidence,
         "base": recipe.model.pretrained or None,
-        **dict(shown),
+        **dict(summary),
         "captions": {"scored": recipe.train.captions, "trained": captions_in_training(recipe)},
         "wordings": over_wordings(run.splits, tables, recipe.evaluate.wordings, recipe.score, seed=seed),
         "regime": _regime(run),
-        "learned": learned(scored, tables.scores["a_base"], shown.roles, confidence=recipe.score.confidence),
+        "learned": learned(scored, tables.scores["a_base"], summary.roles, confidence=recipe.score.confidence),
         "normalizer": float(candidates.max() - candidates.min()),
         "retrieval": run.document(utility.RETRIEVAL) or None,
         **_measured(run),
@@ -337,11 +337,11 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         "records": quarantine.summarize(decoding.quarantine_of(folder), run.pairs.height),
         "seconds": seconds,
     }
-    summary = Summary.model_validate(document)
-    _write_summary(folder, summary)
+    whole = Summary.model_validate(document)
+    _write_summary(folder, whole)
     page = write_report(folder.path, run.images(gallery_uids(run)), credits=source.credits())
     seconds["report"] = round(time.monotonic() - started, 3)
-    return [_write_summary(folder, summary.model_copy(update={"seconds": seconds})), page]
+    return [_write_summary(folder, whole.model_copy(update={"seconds": seconds})), page]
 
 
 def renew_report(folder: RunFolder) -> list[Path]:

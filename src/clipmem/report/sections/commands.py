@@ -23,13 +23,13 @@ class Inspected(Section):
 
     def data(self, subject: Document) -> Shown:
         counts = list(subject["captions"]["per_pair"].items())
-        shown = counts if len(counts) <= _COUNTS else counts[: _COUNTS - 1]
+        listed = counts if len(counts) <= _COUNTS else counts[: _COUNTS - 1]
         reasons = subject["problems"]["reasons"]
         return {
             "records": records_sentence(subject["records"]),
             "ignored": ignored_sentence(subject["records"]["ignored"]),
-            "per_pair": shown,
-            "more_captions": sum(n for _, n in counts[len(shown) :]),
+            "per_pair": listed,
+            "more_captions": sum(n for _, n in counts[len(listed) :]),
             "reasons": reasons[:_REASONS],
             "other_reasons": len(reasons[_REASONS:]),
             "other_records": sum(entry["count"] for entry in reasons[_REASONS:]),

@@ -77,8 +77,10 @@ def gaps_figure(summary: Summary) -> Figure:
         axes.set_ylim(-0.6, row - 0.1)
         axes.set_yticks([position for position, _ in ticks], [role for _, role in ticks])
 
-    own = entries["candidate"]
-    values = ", ".join(f"{GAPS[key]} {signed(own[key]['mean'])} {interval(own[key], sign=True)}" for key in GAPS)
+    candidate = entries["candidate"]
+    values = ", ".join(
+        f"{GAPS[key]} {signed(candidate[key]['mean'])} {interval(candidate[key], sign=True)}" for key in GAPS
+    )
     title = f"Déjà Vu gaps by role, {level(summary.confidence)} intervals. Candidates: {values}."
     height = 34 * len(GAPS) * len(roles) + 90
-    return Figure(title, [Panel("", "f minus g", "", left=112, draw=draw)], height=height)
+    return Figure(title, [Panel("", "f minus g", "", margin=112, draw=draw)], height=height)

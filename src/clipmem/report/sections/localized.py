@@ -69,23 +69,30 @@ def last_layer(rows: pl.DataFrame) -> float:
     return max([1, *rows["layer"].to_list()]) + 0.4
 
 
+_STYLES = {
+    "block": STYLES[0],
+    "attn": STYLES[1],
+    "mlp": Style(SHARED, (0, (1, 2)), "^"),
+    "embedding": Style(INK, "-", "D"),
+}
+
+
 def unitmem_figure(layers: pl.DataFrame) -> Figure:
     """Draw mean UnitMem by layer under f with its interval, and under g in gray."""
     rows = layers.filter(pl.col("unitmem_mean").is_finite())
-    styles = {"mlp": STYLES[0], "block": STYLES[0], "attn": STYLES[1], "embedding": Style(INK, "-", "D")}
     kinds = sorted(kinds_of(rows), key=lambda kind: kind != "mlp")
+    styles = {kind: STYLES[0] if kind == "mlp" else _STYLES.get(kind, OTHER) for kind in kinds}
     has_reference = "reference_unitmem_mean" in rows.columns
     panels: list[Panel] = []
     for tower in TOWERS:
         panel = Panel(f"{tower} tower", "layer", "mean UnitMem", whole=True, share="y", xlim=(0.6, last_layer(rows)))
-        for kind in kinds:
+        for kind, style in styles.items():
             own = rows.filter((pl.col("tower") == tower) & (pl.col("kind") == kind))
-            style = styles.get(kind, OTHER)
             panel.lines.append(layer_line(own, "unitmem_mean", ("unitmem_low", "unitmem_high"), style))
             if has_reference:
                 panel.lines.append(layer_line(own, "reference_unitmem_mean", None, style._replace(color=SOFT)))
         panels.append(panel)
-    legend = {f"{KIND_NAMES.get(kind, 'other')}, f": styles.get(kind, OTHER) for kind in kinds}
+    legend = {f"{KIND_NAMES.get(kind, 'other')}, f": style for kind, style in styles.items()}
     legend |= {"the same under g": Style(SOFT, "-", "")} if has_reference else {}
     last = rows.filter(pl.col("layer") == pl.col("layer").max().over("tower", "kind")).sort("tower", "kind")
     ends = ", ".join(f"{row['tower']} {row['kind']} {plain(row['unitmem_mean'])}" for row in last.to_dicts())
@@ -147,8 +154,6 @@ def against_control(layers: pl.DataFrame) -> dict[str, Any] | None:
 
 def layermem_figure(layers: pl.DataFrame, role: str) -> Figure:
     """Draw LayerMem by layer and its difference from the previous layer, for a role and the control."""
-    styles = {"block": STYLES[0], "attn": STYLES[1], "mlp": Style(SHARED, (0, (1, 2)), "^")}
-    styles["embedding"] = Style(INK, "-", "D")
     own = layers.filter(pl.col("role") == role)
     main, kinds = _main_kind(own), kinds_of(own)
     control = layers.filter((pl.col("role") == "external") & (pl.col("kind") == main))
@@ -165,9 +170,9 @@ def layermem_figure(layers: pl.DataFrame, role: str) -> Figure:
             for kind in kinds:
                 band = ends if kind in (main, "embedding") else None
                 rows = here.filter(pl.col("kind") == kind)
-                panel.lines.append(layer_line(rows, value, band, styles.get(kind, OTHER)))
+                panel.lines.append(layer_line(rows, value, band, _STYLES.get(kind, OTHER)))
             panels.append(panel)
-    legend = {KIND_NAMES.get(kind, "other"): styles.get(kind, OTHER) for kind in kinds}
+    legend = {KIND_NAMES.get(kind, "other"): _STYLES.get(kind, OTHER) for kind in kinds}
     legend |= {f"control, {KIND_NAMES.get(main, 'other')}": CONTROL} if has_control else {}
     last = own.filter(pl.col("kind") == main).filter(pl.col("layer") == pl.col("layer").max().over("tower"))
     means = ", ".join(f"{row['tower']} {signed(row['layermem'])}" for row in last.sort("tower").to_dicts())

@@ -65,7 +65,7 @@ def measured(utility: Measured, columns: Mapping[str, str]) -> Shown:
         "templates": utility.templates[:_TEMPLATES_SHOWN],
         "more_templates": len(utility.templates) - _TEMPLATES_SHOWN,
         "commonest": commonest,
-        "few": utility.n["test"] < _FEW_PAIRS,
+        "few": (utility.n["test"] or 0) < _FEW_PAIRS,
         "not_above": [(columns[side], metrics) for side, metrics in low.items() if metrics],
     }
 
