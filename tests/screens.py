@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clipmem.base.recipes import load_recipe
+from clipmem.base.summary import Rate
 from clipmem.data.export import Written
 from clipmem.report.comparison import compare_audits, compare_runs
 from clipmem.report.page import render
@@ -196,11 +197,10 @@ def audits(folder: Path) -> dict[str, Any]:
     """Compare the audits of two runs, of which the second leaks less."""
     first = Run(_audited(folder / "plain" / "study").folder)
     second = Run(_audited(folder / "noisy" / "study").folder)
-    weaker = {
-        name: {**one, "auc": {k: v - 0.1 for k, v in one["auc"].items() if v is not None and k != "over"}}
-        for name, one in second.audit["attacks"].items()
-    }
-    second.audit["attacks"] = weaker
+    assert second.audit is not None
+    for attack in second.audit.attacks.values():
+        auc = attack.auc
+        attack.auc = Rate(mean=auc.mean - 0.1, low=(auc.low or 0) - 0.1, high=(auc.high or 0) - 0.1)
     for run, name in ((first, "plain"), (second, "noisy")):
         vars(run)["name"] = name
     return compare_audits([first, second])

@@ -173,7 +173,7 @@ def main() -> None:
     print_tables(result)
     if "docs" in sys.argv[2:]:
         image = HERE.parents[1] / "docs" / "images" / "paradigms.svg"
-        image.write_text(standalone(side_by_side_figure(result, "wide")), encoding="utf-8")
+        image.write_text(standalone(side_by_side_figure(result).svg("side_by_side", "wide")), encoding="utf-8")
 
 
 def print_tables(result: dict[str, Any]) -> None:

@@ -386,7 +386,7 @@ def write_page() -> None:
     for regime, document in documents.items():
         for one in document["findings"]:
             if drawable(one["panels"]):
-                image = standalone(finding_figure(one, "wide"))
+                image = standalone(finding_figure(one).svg("finding", "wide"))
                 (IMAGES / f"finding-{regime}-{one['finding']}.svg").write_text(image, encoding="utf-8")
 
 

@@ -1,11 +1,11 @@
 """The page of a reproduction: verdicts, effects and figures, from `findings.json`."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from clipmem.report.figures import SOFT, STYLES, Line, Panel, Style, small_multiples
+from clipmem.report.figures import SOFT, STYLES, Figure, Line, Panel, Style
 from clipmem.report.sections import SECTIONS, Section
 
 KIND = "clipmem_reproduce:findings"  # of the page and the screen
@@ -27,9 +27,9 @@ class Findings(Section):
         """Return the findings, each with its primary effect and the number of other effects by verdict."""
         return {"tally": tally(subject), "findings": [_finding(finding) for finding in subject["findings"]]}
 
-    def figures(self, subject: Mapping[str, Any]) -> Mapping[str, Callable[[str], str]]:
+    def figures(self, subject: Mapping[str, Any]) -> Mapping[str, Figure]:
         findings = [finding for finding in subject["findings"] if drawable(finding["panels"])]
-        return {finding["finding"]: _drawer(finding) for finding in findings}
+        return {finding["finding"]: finding_figure(finding) for finding in findings}
 
 
 def tally(document: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
@@ -50,25 +50,20 @@ def _finding(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _drawer(document: Mapping[str, Any]) -> Callable[[str], str]:
-    return lambda size: finding_figure(document, size)
-
-
 def drawable(panels: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether there is anything to draw."""
     return any(line["x"] for panel in panels for line in panel["series"])
 
 
-def finding_figure(document: Mapping[str, Any], size: str) -> str:
+def finding_figure(document: Mapping[str, Any]) -> Figure:
     """Draw the measured curves with their intervals, and the published ones in panels with their own scale."""
     panels = document["panels"]
     styles = styles_of(panels)
     legend = {name: style for name, style in styles.items() if name}
     title = f"{document['title']}. {document['claim']} Holds: {document['holds']}."
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
-    name = f"finding-{document['finding']}"
     figure = [_panel(panel, styles) for panel in panels]
-    return small_multiples(name, size, figure, title, columns=columns, height=250, legend=legend)
+    return Figure(title, figure, columns=columns, height=250, legend=legend)
 
 
 def styles_of(panels: Sequence[Mapping[str, Any]]) -> dict[str, Style]:

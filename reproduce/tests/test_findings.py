@@ -75,7 +75,7 @@ def test_every_finding_turns_runs_into_effects_and_a_figure(made, where, name):
     assert json.loads(json.dumps(document))["holds"] == effects[0].holds
     panels = document["panels"]
     assert any(line["x"] for panel in panels for line in panel["series"])
-    assert finding_figure(document, "narrow").startswith("<svg")
+    assert finding_figure(document).svg("finding", "narrow").startswith("<svg")
     assert [panel["published"] for panel in panels] == sorted(panel["published"] for panel in panels)
 
 

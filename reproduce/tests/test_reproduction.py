@@ -454,16 +454,16 @@ def test_settings_that_change_nothing_name_the_base_study():
 
 def test_a_ring_marks_the_optimum_of_each_curve():
     one = document()["findings"][0]
-    ringed = finding_figure(one, "wide").count("<use ")
+    ringed = finding_figure(one).svg("finding", "wide").count("<use ")
     curves = sum(len(panel["series"]) for panel in one["panels"])
     for panel in one["panels"]:
         panel["optimum"] = ""
-    assert finding_figure(one, "wide").count("<use ") == ringed - curves
+    assert finding_figure(one).svg("finding", "wide").count("<use ") == ringed - curves
 
 
 def test_a_published_curve_of_its_own_has_a_style_of_its_own():
     one = document()["findings"][0]
-    same = finding_figure(one, "wide").count("var(--soft)")
+    same = finding_figure(one).svg("finding", "wide").count("var(--soft)")
     [there] = [panel for panel in one["panels"] if panel["published"]]
     there["series"] = [{**line, "name": "COCO"} for line in there["series"]]
-    assert finding_figure(one, "wide").count("var(--soft)") > same
+    assert finding_figure(one).svg("finding", "wide").count("var(--soft)") > same

@@ -20,7 +20,7 @@ from tests.reference import loops_dejavu as loops
 
 def test_the_files_and_the_summary(finished, capsys):
     document = json.loads((finished.path / "evaluate" / "dejavu.json").read_text())
-    assert finished.summary["dejavu"] == document
+    assert finished.summary.dejavu == document
     assert (document["neighbors"], document["public"], document["seeds"]) == (10, 20, [[0, 0], [1, 1]])
     assert set(document["two_model"]["roles"]) == {"candidate", "candidate, not planted", "independent", "shared"}
     assert document["two_model"]["planted"]["n"] == 4
@@ -53,7 +53,7 @@ def test_the_gaps_are_those_of_the_loops(finished):
                     (captions, [one.image[int(row)].double().tolist() for row in np.flatnonzero(role == "external")])
                 )
             gaps.append(loops.dejavu_study(*sides, [objects[row] for row in rows], public, 10))
-        entry = finished.summary["dejavu"]["two_model"]["roles"][name]
+        entry = finished.summary.dejavu["two_model"]["roles"][name]
         ours = [entry[gap]["mean"] for gap in ("precision_gap", "recall_gap", "auc_gap")]
         assert ours == pytest.approx(np.mean(gaps, axis=0).tolist(), abs=1e-12)
 
@@ -68,7 +68,7 @@ def test_a_folder_of_before_is_reported_without_it(finished, tmp_path):
     assert "object_column" not in recipe
     (old / "recipe.toml").write_text(recipe)
     assert "Déjà Vu" not in clip("view", old, "--report").stdout
-    assert "dejavu" not in clipmem.load_run(old).summary
+    assert clipmem.load_run(old).summary.dejavu is None
     assert 'id="dejavu"' not in (old / "report" / "index.html").read_text(encoding="utf-8")
     assert clipmem.load_run(old).pairs["objects"].to_list() == [[]] * 1914
 
@@ -76,7 +76,7 @@ def test_a_folder_of_before_is_reported_without_it(finished, tmp_path):
 def test_a_protocol_without_f_and_g_says_why(tmp_path):
     recipe = tiny_recipe("protocol=subsample", "subsample.models=4", "train.epochs=1")
     run = clipmem.run(recipe, tmp_path / "run")
-    skipped = run.summary["dejavu"]["skipped"]
+    skipped = run.summary.dejavu["skipped"]
     assert skipped.startswith("not defined for protocol 'subsample'")
     assert not (run.path / "evaluate" / "dejavu.parquet").exists()
     page = run.report.read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def test_objects_of_the_user(tmp_path):
     roles = ("split.shared=12", "split.candidate=8", "split.independent=8", "split.external=12", "split.planted=0")
     settings = ("data.source=parquet", f"data.path={data}", *roles, "train.seeds=[3]", "train.epochs=1")
     without = clipmem.run(tiny_recipe(*settings), tmp_path / "without")
-    assert "dejavu" not in without.summary  # no pair has an object: nothing to measure, nothing to say
+    assert without.summary.dejavu is None  # no pair has an object: nothing to measure, nothing to say
     assert not (without.path / "evaluate" / "dejavu.json").exists()
     uids = without.pairs["uid"].to_list()
     files = {name: str(tmp_path / f"{name}.parquet") for name in ("objects", "wrong")}
@@ -97,14 +97,14 @@ def test_objects_of_the_user(tmp_path):
     pl.DataFrame({"uid": uids, "objects": [f"{hostile},{i % 3}" for i in range(40)]}).write_parquet(files["objects"])
     own = (*settings, f"dejavu.objects={files['objects']}")
     run = clipmem.run(tiny_recipe(*own, "dejavu.neighbors=3"), tmp_path / "with")
-    found = run.summary["dejavu"]
+    found = run.summary.dejavu
     assert (found["objects"]["names"], found["floor"]) == (4, None)
     assert "needs two seeds" in run.report.read_text(encoding="utf-8")
     assert hostile not in run.report.read_text(encoding="utf-8")
     # nothing else changed
     assert run.scores.equals(without.scores)
     # k > public: said in the document, the study goes through
-    few = clipmem.run(tiny_recipe(*own, "dejavu.neighbors=13"), tmp_path / "few").summary["dejavu"]
+    few = clipmem.run(tiny_recipe(*own, "dejavu.neighbors=13"), tmp_path / "few").summary.dejavu
     assert few["skipped"].startswith("dejavu.neighbors = 13 is more than the 12 public images")
     # a wrong file is refused before anything is made
     pl.DataFrame({"uid": ["0" * 32], "objects": ["x"]}).write_parquet(files["wrong"])

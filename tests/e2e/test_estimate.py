@@ -37,17 +37,17 @@ def estimated(recipe, tmp_path_factory):
 def test_half_models_and_every_estimator(estimated):
     done, run = estimated
     assert max(map(len, done.stdout.splitlines())) <= 100
-    found = run.summary["estimate"]
-    assert (found["estimator"], found["half_models"], found["cost"]) == ("distilled", 4, pytest.approx(2, abs=0.1))
+    found = run.summary.estimate
+    assert (found.estimator, found.half_models, found.cost) == ("distilled", 4, pytest.approx(2, abs=0.1))
     table = read_table(run.path / "estimates.parquet", "estimates")
     names = {"distilled", "raw", "closed-form", "closed-form-rbf", "lemon", "similarity", "margin"}
     assert names <= set(table["estimator"])
-    assert set(found["agreement"]) == set(table["estimator"])
+    assert set(found.agreement) == set(table["estimator"])
     assert table.group_by("estimator").len()["len"].to_list() == [240] * table["estimator"].n_unique()
     own = run.scores.filter(role="candidate").join(table.filter(estimator="distilled"), on="uid")
     assert own["clipmem"].to_list() == own["score"].to_list()
     assert run.scores.filter(role="external").height == run.recipe.split.external
-    assert run.summary["noise_floor"] is None  # held-out pairs are not estimated
+    assert run.summary.noise_floor is None  # held-out pairs are not estimated
     assert run.top(2)["noise_floor"].null_count() == 2
 
 
@@ -68,8 +68,8 @@ def test_a_small_budget_trains_f_alone(recipe, tmp_path):
     assert done.returncode == 0, done.stderr
     assert max(len(line) for line in done.stdout.splitlines() if str(tmp_path) not in line) <= 100
     assert [file.name for file in (out / "models").iterdir()] == ["f"]
-    found = clipmem.load_run(out).summary["estimate"]
-    assert (found["estimator"], found["half_models"], found["cost"]) == ("closed-form-rbf", 0, 0)
+    found = clipmem.load_run(out).summary.estimate
+    assert (found.estimator, found.half_models, found.cost) == ("closed-form-rbf", 0, 0)
     table = read_table(out / "estimates.parquet", "estimates")
     assert {"closed-form", "closed-form-rbf", "similarity", "margin"} <= set(table["estimator"])
     assert not {"raw", "distilled"} & set(table["estimator"])
@@ -91,8 +91,8 @@ def test_an_existing_f_is_not_trained(estimated, recipe, tmp_path):
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in (out / "models").iterdir()) == ["half-a", "half-b"]
     run = clipmem.load_run(out)
-    assert (run.summary["estimate"]["half_models"], run.manifest["f"]["name"]) == (2, str(f))
-    assert run.summary["estimate"]["cost"] == pytest.approx(1, abs=0.1)
+    assert (run.summary.estimate.half_models, run.manifest["f"]["name"]) == (2, str(f))
+    assert run.summary.estimate.cost == pytest.approx(1, abs=0.1)
     tables = [read_table(one.path / "estimates.parquet", "estimates") for one in (before, run)]
     for name in ("similarity", "closed-form", "lemon", "trajectory"):
         first, second = (table.filter(estimator=name)["score"].to_list() for table in tables)

@@ -90,14 +90,14 @@ def test_zero_shot_is_that_of_the_saved_model(finished):
 
 
 def test_summary_terminal_and_page_show_it(finished):
-    utility = finished.summary["utility"]
-    assert utility["metrics"]["f"]["linear_probe_acc1"].keys() == {"mean", "low", "high", "over"}
+    utility = finished.summary.utility
+    assert set(utility.metrics["f"]["linear_probe_acc1"].document()) == {"mean", "low", "high", "over"}
     console = Console(width=100, record=True, file=io.StringIO())
     print_run("report", finished.path, console)
     text = console.export_text()
     assert "Utility on 20 external pairs" in text
     row = next(line for line in text.splitlines() if "linear probe accuracy" in line)
-    assert f"{100 * utility['metrics']['f']['linear_probe_acc1']['mean']:.1f} [" in row
+    assert f"{100 * utility.metrics['f']['linear_probe_acc1'].mean:.1f} [" in row
     assert row.split()[-1] == "11.1"
     assert 'id="utility"' in finished.report.read_text(encoding="utf-8")
 

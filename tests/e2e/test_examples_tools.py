@@ -64,7 +64,7 @@ def test_pandas(finished, tools):
     assert len(table) == finished.scores.height
     assert table["clipmem"].is_monotonic_decreasing
     assert table.groupby("role")["clipmem"].mean()["candidate"] == pytest.approx(
-        finished.summary["roles"]["candidate"]["mean"]
+        finished.summary.roles["candidate"].mean
     )
 
 

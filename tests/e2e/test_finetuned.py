@@ -70,11 +70,11 @@ def test_the_base_model_s_embeddings_are_those_of_the_start(finetuned, finished)
 
 def test_the_summary_and_the_report_know_the_base_model(finetuned):
     summary = finetuned.summary
-    assert summary["base"].endswith("models/f/seed-0")
-    candidate = summary["learned"]["roles"]["candidate"]
+    assert summary.base.endswith("models/f/seed-0")
+    candidate = summary.learned.roles["candidate"]
     own = finetuned.scores.filter(role="candidate")
     for name in ("a_base", "learned", "clipmem"):
-        assert candidate[name]["mean"] == pytest.approx(own[name].mean(), abs=1e-12)
+        assert getattr(candidate, name).mean == pytest.approx(own[name].mean(), abs=1e-12)
     page = finetuned.report.read_text(encoding="utf-8")
     assert "--against" in page
     assert 'id="retained"' in page
@@ -82,8 +82,8 @@ def test_the_summary_and_the_report_know_the_base_model(finetuned):
 
 
 def test_from_scratch_there_is_no_base_model(finished):
-    assert finished.summary["base"] is None
-    assert finished.summary["learned"] is None
+    assert finished.summary.base is None
+    assert finished.summary.learned is None
     assert finished.scores["learned"].null_count() == finished.scores.height
     assert not (finished.path / "embeddings" / "base").exists()
 
@@ -99,9 +99,9 @@ def test_what_was_retained(finetuned, photos):
         for side in "fg":
             entry = found["metrics"][side][name]
             assert entry["change"]["mean"] == pytest.approx(np.mean(entry["by_seed"]) - base["by_seed"][0])
-    metrics = finetuned.summary["retained"]["metrics"]
-    assert "by_seed" not in metrics["f"]["zero_shot_acc1"]
-    assert metrics["g"]["zero_shot_acc1"]["change"] == found["metrics"]["g"]["zero_shot_acc1"]["change"]
+    metrics = finetuned.summary.retained.metrics
+    assert not metrics["f"]["zero_shot_acc1"].model_extra  # no values by seed
+    assert metrics["g"]["zero_shot_acc1"].change.document() == found["metrics"]["g"]["zero_shot_acc1"]["change"]
     utility = read_finished(finetuned.path).utility
     assert utility["retained_zero_shot_acc1"] == found["metrics"]["f"]["zero_shot_acc1"]["by_seed"]
 
@@ -112,10 +112,10 @@ def test_pairs_that_a_model_trained_on_are_left_out(finished, pretrained, tmp_pa
     run = clipmem.run(recipe, tmp_path / "run")
     external = finished.splits.head(60).filter(role="external").height
     assert 1 < external < 20
-    found = run.summary["retained"]
-    assert (found["left_out"], found["n"]["test"]) == (60 - external, external)
-    assert found["skipped"]["zero_shot"]  # no column of labels
-    assert "image_retrieval_recall@5" in found["metrics"]["g"]
+    found = run.summary.retained
+    assert (found.left_out, found.n["test"]) == (60 - external, external)
+    assert found.skipped["zero_shot"]  # no column of labels
+    assert "image_retrieval_recall@5" in found.metrics["g"]
 
 
 def write_pairs(run, uids, file):
@@ -133,7 +133,7 @@ def write_pairs(run, uids, file):
 def test_a_score_without_retained_is_the_same(finetuned, pretrained, tmp_path):
     other = clipmem.run(tiny_recipe(pretrained, 'model.name=""'), tmp_path / "run")
     assert file_sha256(other.path / "scores.parquet") == file_sha256(finetuned.path / "scores.parquet")
-    assert "retained" not in other.summary
+    assert other.summary.retained is None
 
 
 @pytest.mark.slow
@@ -147,7 +147,7 @@ def test_other_protocols_have_a_base_model(pretrained, tmp_path, protocol, score
     assert run.scores.filter(pl.col("learned").is_finite() & pl.col("a_base").is_finite()).height == scored
     g = run.scores.select(pl.col("g_positive") - pl.col("g_image_bank") - pl.col("g_text_bank")).to_series()
     assert run.scores["learned"].to_numpy() == pytest.approx((g - run.scores["a_base"]).to_numpy(), abs=1e-12)
-    assert set(run.summary["learned"]["roles"]) == {"candidate", "external"}
+    assert set(run.summary.learned.roles) == {"candidate", "external"}
     assert 'id="learned"' in run.report.read_text(encoding="utf-8")
 
 
@@ -156,7 +156,7 @@ def test_an_alignment_that_needs_a_head_has_no_base_scores(pretrained, tmp_path)
     run = clipmem.run(tiny_recipe(pretrained, 'model.name=""', *settings), tmp_path / "run")
     assert run.scores["a_base"].null_count() == run.scores["learned"].null_count() == run.scores.height
     assert run.scores["clipmem"].null_count() == 0
-    assert run.summary["learned"] is None
+    assert run.summary.learned is None
     assert "--against" in run.report.read_text(encoding="utf-8")
 
 

@@ -43,9 +43,9 @@ def test_the_models_of_a_four_way_run_score_as_they_did_there(finished, tmp_path
         assert ours.select(pl.exclude(pl.Float64)).equals(theirs.select(pl.exclude(pl.Float64)))
         values = [one.select(pl.col(pl.Float64)).to_numpy() for one in (ours, theirs)]
         np.testing.assert_allclose(*values, rtol=0, atol=1e-6)
-    assert again.summary["retrieval"]["f"] == finished.summary["retrieval"]["f"]
-    assert again.summary["planted"] == finished.summary["planted"]
-    assert list(again.summary["seconds"]) == ["decode", "plan", "embed", "score", "evaluate", "report"]
+    assert again.summary.retrieval.f == finished.summary.retrieval.f
+    assert again.summary.planted == finished.summary.planted
+    assert list(again.summary.seconds) == ["decode", "plan", "embed", "score", "evaluate", "report"]
     assert not (again.path / "models").exists()
     assert state_hash(again.model("g", 1).module) == state_hash(finished.model("g", 1).module)
 
@@ -110,9 +110,9 @@ def test_models_of_two_sizes_read_their_own_images(world, mixed):
 def test_one_pair_of_models_has_no_error(world, mixed):
     for column in ("stderr", "low", "high"):
         assert mixed.scores[column].null_count() == 40
-    assert mixed.summary["noise_floor"] is None  # fewer than 19 held-out pairs
-    assert set(mixed.summary["roles"]) == {"candidate", "external"}
-    assert [(one["a"], one["b"]) for one in mixed.summary["tests"]] == [("candidate", "external")]
+    assert mixed.summary.noise_floor is None  # fewer than 19 held-out pairs
+    assert set(mixed.summary.roles) == {"candidate", "external"}
+    assert [(one.a, one.b) for one in mixed.summary.tests] == [("candidate", "external")]
     page = mixed.report.read_text(encoding="utf-8")
     for said in (
         "every other difference counts as memorization here",

@@ -82,7 +82,7 @@ def test_the_curve_goes_from_0_to_the_fine_tuned_run(compared, tuned):
     # f and g are one model
     assert (scores[0.0]["mean"], scores[0.0]["low"]) == (0.0, None)
     run = clipmem.load_run(tuned)
-    assert scores[1.0]["mean"] == pytest.approx(run.summary["half_difference"]["mean"])
+    assert scores[1.0]["mean"] == pytest.approx(run.summary.half_difference.mean)
     assert abs(scores[0.5]["mean"]) < abs(scores[1.0]["mean"])
     names = {row["measure"] for row in rows}
     assert {"zero_shot_acc1", "image_retrieval_recall@5", "clipmem"} <= names

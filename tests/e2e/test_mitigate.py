@@ -108,7 +108,7 @@ def test_a_child_leaves_out_the_worst_pairs_of_its_parent(child, parent):
     f, g = record(child, "f"), record(child, "g")
     check_paired({"f": f, "g": g})
     assert f["pairs"] == g["pairs"] == 80 - 12
-    assert child.summary["roles"]["candidate"]["n"] == 20 - candidates
+    assert child.summary.roles["candidate"].n == 20 - candidates
 
 
 def test_the_manifest_names_the_parent(child, parent):

@@ -50,8 +50,8 @@ def test_95_percent_of_other_held_out_pairs_are_within_the_floor_of_half_of_them
 
 
 def test_the_floor_is_that_of_all_held_out_pairs_and_far_above_their_standard_errors(run):
-    shown, control = run.summary["noise_floor"], held_out(run)
-    assert shown == pytest.approx(noise_floor(control)._asdict())
-    assert np.mean(np.abs(control.mean(axis=0) - shown["center"]) <= shown["half_width"]) >= 0.95
-    assert run.top(3)["noise_floor"].to_list() == [shown["half_width"]] * 3
-    assert f"noise floor ±{shown['half_width']:.3f}" in run.report.read_text(encoding="utf-8")
+    shown, control = run.summary.noise_floor, held_out(run)
+    assert shown.document() == pytest.approx(noise_floor(control)._asdict())
+    assert np.mean(np.abs(control.mean(axis=0) - shown.center) <= shown.half_width) >= 0.95
+    assert run.top(3)["noise_floor"].to_list() == [shown.half_width] * 3
+    assert f"noise floor ±{shown.half_width:.3f}" in run.report.read_text(encoding="utf-8")

@@ -115,7 +115,7 @@ def test_a_study_that_fails_ends_its_processes_and_the_next_has_new_ones(fresh, 
         assert not list((tmp_path / "bad").rglob("open_clip_model.safetensors"))
         assert not RunFolder(tmp_path / "bad").is_done("train")
         assert not pool._reusable
-        assert clipmem.run(tiny_recipe(*ONE), tmp_path / "good").summary["roles"]["candidate"]["n"] == 20
+        assert clipmem.run(tiny_recipe(*ONE), tmp_path / "good").summary.roles["candidate"].n == 20
 
 
 def dying_task(board, directory, folder, side, seed, **options):
@@ -217,4 +217,4 @@ def test_a_study_runs_where_parts_of_the_operating_system_are_missing(tmp_path):
         env={**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"},
     )
     assert done.returncode == 0, done.stderr
-    assert clipmem.load_run(tmp_path / "run").summary["roles"]["candidate"]["n"] == 20
+    assert clipmem.load_run(tmp_path / "run").summary.roles["candidate"].n == 20

@@ -37,7 +37,7 @@ def study(request, tmp_path_factory):
 
 
 def test_it_runs_and_reads_back(study):
-    assert set(study.summary["roles"]) == {"candidate", "external"}
+    assert set(study.summary.roles) == {"candidate", "external"}
     assert study.report.is_file()
     top = study.top(2)
     assert top["clipmem"].null_count() == 0
@@ -100,7 +100,7 @@ def test_f_only_is_finished_without_scores(twins):
     alone, four = read_finished(twins / "f-only"), read_finished(twins / "four-way")
     assert alone.utility == four.utility
     assert alone.memorization(alone.uids("candidate")) == []
-    assert clipmem.load_run(twins / "f-only").summary["roles"] == {}
+    assert clipmem.load_run(twins / "f-only").summary.roles == {}
     with pytest.raises(InputError) as caught:
         compare_finished([four, alone])
     assert caught.value.got == "protocol 'f-only', without scores"

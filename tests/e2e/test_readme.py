@@ -60,11 +60,11 @@ def test_the_python_example_of_own_data_runs_on_a_tiny_study(tmp_path, monkeypat
 def test_the_python_example_of_own_data_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run_own_data(OWN_DATA, capsys)
-    roles = clipmem.load_run("my-run").summary["roles"]
+    roles = clipmem.load_run("my-run").summary.roles
     # what a sound run shows, on the short setting
-    assert roles["candidate"]["low"] > 0 > roles["independent"]["high"]
-    assert abs(roles["shared"]["mean"]) < 0.1
-    assert abs(roles["external"]["mean"]) < 0.1
+    assert roles["candidate"].low > 0 > roles["independent"].high
+    assert abs(roles["shared"].mean) < 0.1
+    assert abs(roles["external"].mean) < 0.1
 
 
 def test_the_commands_exist():

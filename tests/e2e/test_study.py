@@ -87,7 +87,7 @@ def test_columns_add_up(finished):
     other = pl.col("g_positive") - pl.col("g_image_bank") - pl.col("g_text_bank")
     assert scores.select((whole - other - pl.col("clipmem")).abs().max()).item() < 1e-12
     assert (
-        scores.select((pl.col("clipmem_norm") * finished.summary["normalizer"] - pl.col("clipmem")).abs().max()).item()
+        scores.select((pl.col("clipmem_norm") * finished.summary.normalizer - pl.col("clipmem")).abs().max()).item()
         < 1e-12
     )
     assert scores.filter((pl.col("low") > pl.col("clipmem")) | (pl.col("high") < pl.col("clipmem"))).height == 0
@@ -132,7 +132,7 @@ def test_another_seed_or_split_gives_other_scores(finished, tmp_path):
     assert other.splits.equals(finished.splits)
     assert not other.scores["clipmem"].equals(finished.scores["clipmem"])
     assert other.scores["stderr"].null_count() == other.scores.height
-    assert other.summary["noise_floor"]["pairs"] == 20  # one seed has a floor too
+    assert other.summary.noise_floor.pairs == 20  # one seed has a floor too
 
 
 def test_finished_stages_are_not_repeated(finished):

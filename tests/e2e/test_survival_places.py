@@ -112,7 +112,7 @@ def test_a_shard_that_is_gone_when_a_study_goes_on(tmp_path):
         clipmem.run(recipe, out)
     assert "not readable as Parquet" in str(caught.value)
     gone.write_bytes(kept)
-    assert clipmem.run(recipe, out).summary["roles"]["candidate"]["n"] == 20
+    assert clipmem.run(recipe, out).summary.roles["candidate"].n == 20
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_images_that_vanish_before_they_are_decoded_or_trained_on(tmp_path):
     )
     run = clipmem.run(recipe, out)
     assert contents(out) == contents(clipmem.run(recipe, tmp_path / "undisturbed").path)
-    assert run.summary["roles"]["candidate"]["n"] == 20
+    assert run.summary.roles["candidate"].n == 20
 
 
 @pytest.mark.slow

@@ -52,8 +52,8 @@ def test_what_is_taken_on_the_first_caption_stays_as_it_is(studies):
         assert one.drop(added).equals(other.drop(added))
         assert all(one[column].null_count() == one.height for column in added)
     same = ("roles", "half_difference", "tests", "stability", "noise_floor", "captions")
-    assert {key: more.summary[key] for key in same} == {key: plain.summary[key] for key in same}
-    assert "wordings" not in plain.summary
+    assert all(getattr(more.summary, key) == getattr(plain.summary, key) for key in same)
+    assert plain.summary.wordings is None
 
 
 def test_scores_over_all_wordings(studies):
@@ -63,17 +63,17 @@ def test_scores_over_all_wordings(studies):
         assert more.seed_scores[f"{side}_wordings"].is_null().equals(more.seed_scores[side].is_null())
     captions = dict(more.pairs.select("uid", pl.col("captions").list.len()).iter_rows())
     source = dict(more.splits.select("uid", "captions_from").iter_rows())
-    found = more.summary["wordings"]
-    assert found["count"] == 3
-    for role, entry in found["roles"].items():
+    found = more.summary.wordings
+    assert found.count == 3
+    for role, entry in found.roles.items():
         rows = more.scores.filter(role=role)
-        assert entry["mean"] == pytest.approx(rows["clipmem_wordings"].mean(), abs=1e-9)
-        assert set(entry) == set(more.summary["roles"][role])
+        assert entry.mean == pytest.approx(rows["clipmem_wordings"].mean(), abs=1e-9)
+        assert set(entry.document()) == set(more.summary.roles[role].document())
     study = PlannedStudy(more.path)
     # a planted pair has the wordings of the pair that its caption is from
     assert [len(own) for own in study.wordings] == [min(captions[source[uid]], 3) - 1 for uid in study.pair_uids]
     assert study.splits["planted"].any()
-    metrics = more.summary["utility"]["metrics"]
+    metrics = more.summary.utility.metrics
     assert all("retrieval_wordings_recall@5" in own for own in metrics.values())
     assert "over all wordings" in " ".join(more.report.read_text(encoding="utf-8").lower().split())
 

@@ -48,7 +48,7 @@ def test_tables_are_whole_at_usual_widths(built, width):
     for screen, subject in (("audit", read_run(built.folder)), ("audited", MODEL_AUDIT)):
         lines = screen_lines(screen, subject, width)
         assert max(len(line) for line in lines if line.startswith(VERBATIM)) <= width + 1
-        for name, one in (subject.audit if screen == "audit" else subject)["attacks"].items():
+        for name, one in (AUDIT if screen == "audit" else MODEL_AUDIT)["attacks"].items():
             row = next(line for line in lines if line.lstrip(VERBATIM + " ").startswith(NAMES[name]))
             assert row.count("]") == 3, row
             assert f"{one['auc']['high']:.3f}" in row

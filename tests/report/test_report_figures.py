@@ -12,9 +12,8 @@ from tests.report.run_folder import Built
 from clipmem.base.random import generator
 from clipmem.report.figures import embed
 from clipmem.report.run import TrainingLog, read_run
-from clipmem.report.sections.distributions import density, roles_figure
-from clipmem.report.sections.planted import roc_points
-from clipmem.report.sections.training import curves_figure, smooth
+from clipmem.report.sections.scores import density, roles_figure
+from clipmem.report.sections.study import curves_figure, smooth
 
 
 def test_density_is_the_kernel_sum_up_to_the_grid() -> None:
@@ -33,20 +32,6 @@ def test_density_is_the_kernel_sum_up_to_the_grid() -> None:
 @pytest.mark.parametrize("values", [[], [0.3], [0.3, 0.3, 0.3]])
 def test_density_of_what_has_no_spread_is_zero(values: list[float]) -> None:
     assert not density(np.array(values), np.linspace(0, 1, 11)).any()
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2).filter(
-        lambda rows: len({b for _, b in rows}) == 2
-    )
-)
-def test_roc_has_the_area_of_the_pair_count(rows: list[tuple[int, bool]]) -> None:
-    score, positive = np.array([float(s) for s, _ in rows]), np.array([p for _, p in rows])
-    false, true = roc_points(score, positive)
-    area = sum((false[i + 1] - false[i]) * (true[i + 1] + true[i]) / 2 for i in range(len(false) - 1))
-    wins = [(a > b) + 0.5 * (a == b) for a in score[positive] for b in score[~positive]]
-    assert area == pytest.approx(sum(wins) / len(wins))
-    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=30), st.integers(1, 40))
@@ -73,7 +58,7 @@ def test_a_large_role_is_not_drawn_mark_by_mark(two_seeds: Built) -> None:
     run, lengths = read_run(two_seeds.folder), list[int]()
     for n in (1_000, 50_000):
         run.tables["scores"] = two_seeds.scores.sample(n, with_replacement=True, seed=1)
-        lengths.append(len(roles_figure(run, "wide")))
+        lengths.append(len(roles_figure(run).svg("roles", "wide")))
     few, many = lengths
     assert many < 1.5 * few
 
@@ -81,7 +66,7 @@ def test_a_large_role_is_not_drawn_mark_by_mark(two_seeds: Built) -> None:
 def test_both_models_are_drawn_and_told_apart_by_line_style() -> None:
     step = np.arange(50.0)
     logs = [TrainingLog(side, 0, step, step // 10, 3.0 - step / 20) for side in ("f", "g")]
-    svg = curves_figure(logs, "wide")
+    svg = curves_figure(logs).svg("curves", "wide")
     assert len(re.findall(r"stroke-dasharray", svg)) >= 2
     assert "f, the target" in svg
     assert "g, the reference" in svg

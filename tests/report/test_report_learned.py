@@ -11,7 +11,7 @@ from tests.screens import screen_text
 from clipmem.report.gallery import corners, gallery_uids, ranked_candidates, shown_credits
 from clipmem.report.page import write_report
 from clipmem.report.run import Run, read_run
-from clipmem.report.sections.learned import Learned, learned_figure
+from clipmem.report.sections.scores import Learned, learned_figure
 
 SIZES = {"shared": 6, "candidate": 150, "independent": 6, "external": 8}
 
@@ -93,13 +93,13 @@ def test_images_and_credits_of_the_corners_are_read(finetuned):
 
 def test_the_figure_in_both_sizes(finetuned):
     run = read_run(finetuned.folder)
-    wide, narrow = (learned_figure(run, run.summary.learned, size) for size in ("wide", "narrow"))
+    wide, narrow = (learned_figure(run, run.summary.learned).svg("learned", size) for size in ("wide", "narrow"))
     for svg in (wide, narrow):
         assert "150 candidates" in svg
         assert all(svg.count(f">{letter}<") == 3 for letter in "ABCD")
         assert "planted candidate" in svg
     assert wide != narrow
-    assert learned_figure(run, run.summary.learned, "wide") == wide
+    assert learned_figure(run, run.summary.learned).svg("learned", "wide") == wide
 
 
 @pytest.mark.parametrize(

@@ -95,11 +95,11 @@ def test_units_come_by_tower_and_value_with_the_pair_that_owns_them(
 def test_figures_name_their_last_values(localized: tuple[Built, dict[str, Any]]) -> None:
     layers = localized[1]["layers"]
     for size in ("wide", "narrow"):
-        svg = unitmem_figure(layers, size)
+        svg = unitmem_figure(layers).svg("unitmem", size)
         assert "In the last layer: image attn 0.580, image mlp 0.580, text attn 0.560, text mlp 0.560." in svg
         assert svg.count("the same under g") == 1
         assert len(re.findall("stroke-dasharray", svg)) >= 2
-        svg = layermem_figure(layers, "candidate", size)
+        svg = layermem_figure(layers, "candidate").svg("layermem", size)
         assert "In the last layer: image +0.100, text +0.090." in svg
         for name in ("block", "attention", "MLP", "embedding", "control, block", "difference", "emb."):
             assert f">{name}<" in svg, name
@@ -109,8 +109,8 @@ def test_figures_are_drawn_of_one_layer_and_of_nothing(localized: tuple[Built, d
     layers = localized[1]["layers"]
     for some in (layers.filter(pl.col("layer") == 1), layers.clear()):
         for size in ("wide", "narrow"):
-            assert unitmem_figure(some, size).startswith("<svg")
-            assert layermem_figure(some, "candidate", size).startswith("<svg")
+            assert unitmem_figure(some).svg("unitmem", size).startswith("<svg")
+            assert layermem_figure(some, "candidate").svg("layermem", size).startswith("<svg")
 
 
 def test_all_layers_are_tested_as_one_family(localized: tuple[Built, dict[str, Any]]) -> None:

@@ -44,14 +44,14 @@ def test_a_run_is_a_table_and_images(built: Built) -> None:
     run = read_run(built.folder)
     first = ranked_candidates(run.scores).head(4)
     captions = {uid: run.trained_captions(uid) for uid in first["uid"]}
-    text = run_html(run, pairs_html(first, built.images, captions, run.summary["noise_floor"]))
+    text = run_html(run, pairs_html(first, built.images, captions, run.summary.noise_floor))
     assert "noise floor ±0.162 (95% of held-out pairs)" in text
     tags = Tags(text).tags
     assert [dict(attrs)["src"][:10] for tag, attrs in tags if tag == "img"] == ["data:image"] * 4
     allowed = "div p b code table thead tbody tr th td figure img figcaption i br bdi"
     assert {tag for tag, _ in tags} <= set(allowed.split())
     for role in run.roles:
-        assert f"{run.summary['roles'][role]['mean']:+.3f}".replace("-", "\N{MINUS SIGN}") in text
+        assert f"{run.summary.roles[role].mean:+.3f}".replace("-", "\N{MINUS SIGN}") in text
 
 
 def test_captions_are_escaped(built: Built) -> None:
@@ -74,9 +74,9 @@ def test_figures_are_axes_with_the_numbers_of_the_tables(built: Built) -> None:
     assert mpl.colors.to_hex(bars[0].get_facecolor()) == light_colors()["--candidate"]
     mine = mpl.figure.Figure().add_subplot()
     assert plots.roles(mine) is mine
-    assert [tick.get_text() for tick in mine.get_xticklabels()] == run.roles
-    means = {line.get_ydata()[0] for line in mine.lines if len(line.get_ydata()) == 1}
-    assert means == {run.summary["roles"][role]["mean"] for role in run.roles}
+    assert [tick.get_text().split("\n")[0] for tick in mine.get_yticklabels()] == run.roles[::-1]
+    means = {line.get_xdata()[0] for line in mine.lines if line.get_marker() == "o"}
+    assert means == {run.summary.roles[role].mean for role in run.roles}
     with pytest.raises(InputError):
         plots.top(0)
 

@@ -16,9 +16,8 @@ from tests.report.run_folder import Built
 from clipmem.report.gallery import gallery_uids, ranked_candidates
 from clipmem.report.page import write_report
 from clipmem.report.run import Run, TrainingLog, read_run
-from clipmem.report.sections.in_and_out import model_counts, stacked
-from clipmem.report.sections.study import Meaning, Roles
-from clipmem.report.sections.training import MODELS, curves_figure, group_of
+from clipmem.report.sections.scores import model_counts, stacked
+from clipmem.report.sections.study import MODELS, Meaning, Roles, curves_figure, group_of
 from clipmem.report.templating import measure_of, words_of
 
 Build = Callable[..., Built]
@@ -54,11 +53,11 @@ def test_a_protocol_has_its_own_words(sub_page: Outline, loo_page: Outline) -> N
 
 
 def test_a_protocol_of_another_package_brings_its_words() -> None:
-    own = words_of({"protocol": "thirds", "words": {"memorized": "Two of three models memorized"}})
+    own = words_of("thirds", {"memorized": "Two of three models memorized"})
     assert own["memorized"] == "Two of three models memorized"
-    assert own["ranked"] == words_of({})["ranked"]
-    assert measure_of({"alignment": "plain"})["score"] == "plain"
-    assert measure_of({"alignment": "plain", "measure": {"score": "Plain"}})["score"] == "Plain"
+    assert own["ranked"] == words_of("")["ranked"]
+    assert measure_of("plain")["score"] == "plain"
+    assert measure_of("plain", {"score": "Plain"})["score"] == "Plain"
 
 
 def test_retrieval_has_a_column_for_each_kind_of_model(sub_page: Outline, loo_page: Outline) -> None:
@@ -116,7 +115,7 @@ def test_stacked_values_stand_on_each_other_only_within_a_cell() -> None:
 def test_curves_of_any_model_have_a_legend(side: str) -> None:
     step = np.arange(50.0)
     logs = [TrainingLog(side, seed, step, step // 10, 3.0 - step / 20) for seed in range(2)]
-    assert MODELS[group_of(side)] in curves_figure(logs, "narrow")
+    assert MODELS[group_of(side)] in curves_figure(logs).svg("curves", "narrow")
 
 
 def test_many_models_are_one_row_and_a_small_figure(tmp_path: Path) -> None:
@@ -197,6 +196,6 @@ def test_a_score_of_another_alignment_is_called_by_its_name(
 
 def test_every_protocol_names_its_roles(subsample: Built, leave_one_out: Built) -> None:
     for built in (subsample, leave_one_out):
-        own = words_of(built.summary)
+        own = words_of(built.summary["protocol"])
         assert set(own["trained_by"]) == set(own["expected"]) == set(built.summary["roles"])
     assert len(gallery_uids(Run(subsample.folder))) == len(set(gallery_uids(Run(subsample.folder)))) == 48

@@ -10,6 +10,7 @@ from tests.report.other_runs import build_finetuned, build_subsample
 from tests.report.outline import outline
 from tests.screens import screen_text
 
+from clipmem.base.summary import Interval
 from clipmem.report.comparison import compare_runs
 from clipmem.report.page import write_report
 from clipmem.report.run import read_finished, read_run
@@ -58,7 +59,7 @@ def test_without_it_there_is_no_section(two_seeds):
     ],
 )  # fmt: skip
 def test_verdicts(low, high, expected):
-    assert verdict({"mean": 0.0, "low": low, "high": high}) == expected
+    assert verdict(Interval(mean=0.0, low=low, high=high)) == expected
 
 
 def test_without_labels_retrieval_decides(tmp_path):

@@ -1,4 +1,4 @@
-"""`report.run.Run`: a run folder is read once, by name, and its summary by attribute or by key."""
+"""`report.run.Run`: a run folder is read once, by name, and its summary by attribute."""
 
 import json
 from collections.abc import Callable
@@ -16,15 +16,13 @@ from clipmem.report.explorer.thumbnails import Thumbnails
 from clipmem.report.run import Run
 
 
-def test_the_summary_is_the_file_by_attribute_or_by_key(two_seeds: Built) -> None:
+def test_the_summary_is_the_file_by_attribute(two_seeds: Built) -> None:
     summary = Run(two_seeds.folder).summary
-    assert summary == two_seeds.summary
-    assert summary.roles["candidate"].mean == summary["roles"]["candidate"]["mean"]
-    assert summary.noise_floor is not None
-    assert dict(summary.noise_floor) == two_seeds.summary["noise_floor"]
-    assert (summary.dejavu, "dejavu" in summary, summary.get("dejavu", 1)) == (None, False, 1)
-    with pytest.raises(KeyError):
-        _ = summary["dejavu"]
+    assert summary.document() == two_seeds.summary
+    assert summary.roles["candidate"].mean == two_seeds.summary["roles"]["candidate"]["mean"]
+    assert summary.regime is not None
+    assert summary.regime.document() == two_seeds.summary["regime"]  # fields that no section reads are kept
+    assert summary.dejavu is None
 
 
 @pytest.mark.parametrize(

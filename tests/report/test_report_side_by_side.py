@@ -66,14 +66,14 @@ def test_the_published_curves_are_whole_and_their_layers_are_counted_right() -> 
 def test_the_figure_is_drawn_with_and_without_intervals_in_both_sizes() -> None:
     found = document({"mlp": ["yes", "yes"], "attn": ["yes", "yes"]})
     for size in ("wide", "narrow"):
-        svg = side_by_side_figure(found, size)
+        svg = side_by_side_figure(found).svg("side", size)
         for name in ("MLP units", "attention outputs", "published, 12 layers", "CLIP", "supervised", "SimCLR"):
             assert f">{name}<" in svg, name
-    banded = side_by_side_figure(found, "wide")
+    banded = side_by_side_figure(found).svg("side", "wide")
     for row in found["curves"]:
         row["low"] = row["high"] = None
     # a band for three runs in two panels
-    assert banded.count("<path") - side_by_side_figure(found, "wide").count("<path") >= 3 * 2
+    assert banded.count("<path") - side_by_side_figure(found).svg("side", "wide").count("<path") >= 3 * 2
     assert len(set(styles_of(found).values())) == 3
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from tests.report.documents import NO_UTILITY, UTILITY, UTILITY_SIDE, value
 from tests.report.outline import outline
 
+from clipmem.base.summary import Utility
 from clipmem.report.page import write_report
 from clipmem.report.sections.utility import measured
 from clipmem.report.terminal import print_run, print_screen
@@ -58,7 +59,7 @@ def test_what_was_not_measured_has_a_reason_and_no_row(build):
     text = " ".join(printed(built).split())
     assert "no external pair has a ␛[31mlabel." in text
     assert "linear probe accuracy" not in text
-    assert [key for key, _ in measured(NO_UTILITY, COLUMNS)["rows"]] == [
+    assert [key for key, _ in measured(Utility.model_validate(NO_UTILITY), COLUMNS)["rows"]] == [
         "image_retrieval_recall@5",
         "text_retrieval_recall@5",
     ]
@@ -91,12 +92,12 @@ def test_the_models_of_a_run_have_the_names_of_its_protocol(changes, heads):
 
 
 def test_many_templates_are_not_all_shown():
-    found = measured({**UTILITY, "templates": [f"{k} {{}}" for k in range(80)]}, COLUMNS)
+    found = measured(Utility.model_validate({**UTILITY, "templates": [f"{k} {{}}" for k in range(80)]}), COLUMNS)
     assert (found["templates"], found["more_templates"]) == (["0 {}", "1 {}", "2 {}", "3 {}"], 76)
 
 
 def test_what_is_not_above_chance_is_named():
     low = ["caption found, first 5"]
-    assert measured(UTILITY, COLUMNS)["not_above"] == [("f", low), ("g", low)]
+    assert measured(Utility.model_validate(UTILITY), COLUMNS)["not_above"] == [("f", low), ("g", low)]
     good = {name: value(0.5, 0.4, 0.6) for name in UTILITY_SIDE}
-    assert measured({**UTILITY, "metrics": {"f": good, "g": good}}, COLUMNS)["not_above"] == []
+    assert measured(Utility.model_validate({**UTILITY, "metrics": {"f": good, "g": good}}), COLUMNS)["not_above"] == []

@@ -13,6 +13,7 @@ import pytest
 import torch
 from tests.scoring import score
 
+from clipmem.base.summary import Interval
 from clipmem.functional import crossed_mean
 from clipmem.models.passes import Embeddings
 from clipmem.scoring import summary
@@ -79,23 +80,23 @@ MEMORIZED = np.where(WRONG, 2.0, np.where(ROLE == "candidate", 0.2, 0.0))
 def test_planted_pairs_rank_first_when_f_memorized_them():
     scored = study(pull_f=MEMORIZED, pull_g=NONE, noise=0.01)
     found = summary.planted(scored, confidence=0.95)
-    assert (found["n"], found["rest"]) == (PLANTED, SIZES["candidate"] - PLANTED)
-    assert found["auroc"] > 0.99
-    assert found["precision_at_n"] > 0.95
-    assert found["mean_planted"] > 0.5 > 0.2 > found["mean_rest"] > 0
+    assert (found.n, found.rest) == (PLANTED, SIZES["candidate"] - PLANTED)
+    assert found.auroc > 0.99
+    assert found.precision_at_n > 0.95
+    assert found.mean_planted > 0.5 > 0.2 > found.mean_rest > 0
     roles = summary.roles(scored, seed=0, draws=500, confidence=0.95)
-    assert roles["candidate"]["low"] > 0.1
+    assert roles["candidate"].low > 0.1
     for role in ("shared", "independent", "external"):
-        assert abs(roles[role]["mean"]) < 0.01, role
+        assert abs(roles[role].mean) < 0.01, role
     [first, *_] = summary.tests(scored, confidence=0.95)
-    assert first["welch_p"] < 1e-6
+    assert first.welch_p < 1e-6
 
 
 def test_independent_pairs_are_the_mirror():
     mirrored = np.zeros(N)
     mirrored[ROLE == "independent"] = MEMORIZED[ROLE == "candidate"]
     roles = summary.roles(study(pull_f=MEMORIZED, pull_g=mirrored, noise=0.01), seed=0, draws=500, confidence=0.95)
-    assert roles["independent"]["high"] < 0 < roles["candidate"]["low"]
+    assert roles["independent"].high < 0 < roles["candidate"].low
 
 
 @pytest.mark.parametrize("root", range(5))
@@ -105,9 +106,9 @@ def test_nothing_is_found_when_f_and_g_learned_the_same(root):
     found = summary.planted(scored, confidence=0.95)
     rest = SIZES["candidate"] - PLANTED
     spread = math.sqrt((PLANTED + rest + 1) / (12 * PLANTED * rest))  # of the AUROC of unrelated scores
-    assert abs(found["auroc"] - 0.5) < 4 * spread
+    assert abs(found.auroc - 0.5) < 4 * spread
     [first, *_] = summary.tests(scored, confidence=0.95)
-    assert first["welch_p"] > 1e-4
+    assert first.welch_p > 1e-4
 
 
 def test_intervals_over_seeds_cover_zero_when_nothing_differs():
@@ -126,7 +127,7 @@ def test_intervals_over_seeds_cover_zero_when_nothing_differs():
 def test_low_alignment_of_the_reference_finds_wrong_captions_too():
     # g never saw the pairs, and a wrong caption does not fit: the plain alternative must work here
     found = summary.planted(study(pull_f=MEMORIZED, pull_g=NONE, noise=0.01), confidence=0.95)
-    assert found["reference_alignment_auroc"]["auroc"] > 0.95
+    assert found.reference_alignment_auroc.auroc > 0.95
 
 
 @pytest.mark.parametrize("noise", [0.004, 0.02])
@@ -142,9 +143,9 @@ def test_noise_floor_is_about_the_noise(noise):
     own = ROLE == "external"
     cosine = (image[own] * text[own]).sum(axis=-1)
     expected = math.sqrt(np.mean(4 * noise**2 * (1 - cosine**2)) / 3)
-    assert floor["pairs"] == own.sum()
-    assert floor["half_width"] == pytest.approx(1.96 * expected, rel=0.3)
-    assert abs(floor["center"]) < 4 * expected / math.sqrt(own.sum())
+    assert floor.pairs == own.sum()
+    assert floor.half_width == pytest.approx(1.96 * expected, rel=0.3)
+    assert abs(floor.center) < 4 * expected / math.sqrt(own.sum())
 
 
 @pytest.mark.parametrize("noise", [0.004, 0.02])
@@ -160,15 +161,15 @@ def test_seed_noise_is_about_the_noise(noise):
     own = ROLE == "candidate"
     cosine = (image[own] * text[own]).sum(axis=-1)
     expected = math.sqrt(np.mean(4 * noise**2 * (1 - cosine**2)))
-    assert found["seed_pairs"] == 3
-    assert found["sd"] == pytest.approx(expected, rel=0.15)
-    assert found["mean_abs"] == pytest.approx(expected * math.sqrt(2 / math.pi), rel=0.15)
-    assert abs(found["mean"]) < 4 * expected / math.sqrt(own.sum())
+    assert found.seed_pairs == 3
+    assert found.sd == pytest.approx(expected, rel=0.15)
+    assert found.mean_abs == pytest.approx(expected * math.sqrt(2 / math.pi), rel=0.15)
+    assert abs(found.mean) < 4 * expected / math.sqrt(own.sum())
 
 
 def test_stability_falls_with_noise():
     def spearman(noise):
-        return summary.stability(study(pull_f=MEMORIZED, pull_g=NONE, noise=noise), seed=0, confidence=0.95)["spearman"]
+        return summary.stability(study(pull_f=MEMORIZED, pull_g=NONE, noise=noise), seed=0, confidence=0.95).spearman
 
     values = [spearman(noise) for noise in (0.001, 0.02, 0.2)]
     assert values[0] > 0.95
@@ -190,12 +191,12 @@ def test_the_centered_mean_finds_what_f_memorized_when_f_is_a_worse_model(seeds)
     rng, held = np.random.default_rng(5), []
     for _ in range(300):
         values, role = shifted_study(rng, seeds=seeds)
-        groups, half = np.arange(len(role)), {"mean": 0.15}
+        groups, half = np.arange(len(role)), Interval(mean=0.15, low=None, high=None)
         found = summary.centered(values, role, groups, half, confidence=0.95)
         plain = crossed_mean(values[:, role == "candidate"], groups[role == "candidate"])
-        one = found["roles"]["candidate"]
-        held.append((one["low"] <= 0.15 <= one["high"], plain.low <= 0.15 <= plain.high, found["verdict"] == "worse"))
-        assert plain.mean < 0.1 < one["mean"]
+        one = found.roles["candidate"]
+        held.append((one.low <= 0.15 <= one.high, plain.low <= 0.15 <= plain.high, found.verdict == "worse"))
+        assert plain.mean < 0.1 < one.mean
     centered, plain, warned = np.mean(held, axis=0)
     sys.stdout.write(f"\n{seeds} seeds: centered {centered:.3f}, plain {plain:.3f}, warned {warned:.3f}\n")
     assert 0.92 <= centered <= 0.99

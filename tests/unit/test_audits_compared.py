@@ -6,20 +6,22 @@ import polars as pl
 import pytest
 
 from clipmem.base.errors import InputError
+from clipmem.base.summary import Attack, Audit, Rate, Risk
 from clipmem.report.comparison import PAIRS, compare_audits
 from clipmem.report.run import Run
 
 
 def audited(name: str, auc: float, share: float | None = 0.5, confidence: float = 0.95, n: int = 200) -> Run:
     """Return an audit whose risks are .5 and false alarms .1."""
-    entry = {"mean": auc, "low": auc - 0.03, "high": auc + 0.04}
-    attack = {"auc": entry, "tpr": [entry, {"mean": auc / 10, "low": None, "high": None}]}
+    entry = Rate(mean=auc, low=auc - 0.03, high=auc + 0.04)
+    attack = Attack(auc=entry, tpr=[entry, Rate(mean=auc / 10, low=None, high=None)])
     pairs = pl.DataFrame({"uid": [f"{k}" for k in range(n)], "risk": [0.5] * n, "false_alarm": [0.1] * n})
-    risk = {"share": share, "pairs": 2}
+    risk = Risk(attack="lira", share=share, pairs=2)
     run = Run(name)
     run.tables[PAIRS] = pairs
-    document = {"models": 8, "pairs": n, "confidence": confidence, "attacks": {"lira": attack}, "risk": risk}
-    vars(run)["audit"] = document
+    shape = {"format": 1, "models": 8, "pairs": n, "seen": [4, 4], "nonmembers": n // 2, "roc": {}}
+    about = {"confidence": confidence, "attacks": {"lira": attack}, "risk": risk}
+    vars(run)["audit"] = Audit.model_validate(shape | about)
     return run
 
 

@@ -123,24 +123,24 @@ def summarized(design, *, base=True):
 def test_the_summary_has_means_with_intervals_of_each_role(name, over):
     design = four_way(3) if name == "four-way" else subsample()
     tables, scored, means, found = summarized(design)
-    assert list(found["roles"]) == ["shared", "candidate", "independent", "external"]
-    for role, entry in found["roles"].items():
+    assert list(found.roles) == ["shared", "candidate", "independent", "external"]
+    for role, entry in found.roles.items():
         own = tables.scores.filter(role=role)
-        assert entry["n"] == own.height == ROLES.count(role)
+        assert entry.n == own.height == ROLES.count(role)
         for column in ("a_base", "learned", "clipmem"):
-            assert entry[column]["mean"] == pytest.approx(own[column].mean(), abs=1e-12)
-            assert entry[column]["low"] < entry[column]["mean"] < entry[column]["high"]
-        assert entry["clipmem"] == {key: means[role][key] for key in ("mean", "low", "high", "over")}
-        assert entry["a_base"]["over"] == "pairs"  # one model
-        assert entry["learned"]["over"] == over
+            assert getattr(entry, column).mean == pytest.approx(own[column].mean(), abs=1e-12)
+            assert getattr(entry, column).low < getattr(entry, column).mean < getattr(entry, column).high
+        assert entry.clipmem.document() == means[role].model_dump(include={"mean", "low", "high", "over"})
+        assert entry.a_base.over == "pairs"  # one model
+        assert entry.learned.over == over
     ranks = tables.scores.filter(role="candidate").select(pl.corr("learned", "clipmem", method="spearman"))
-    assert found["spearman"]["spearman"] == pytest.approx(ranks.item())
+    assert found.spearman.spearman == pytest.approx(ranks.item())
     if scored.twins:  # a seed at a time, with the base model the same in each
         where = scored.of("candidate")
         expected = crossed_mean(
             (scored.g - tables.scores["a_base"].to_numpy())[:, where], scored.group[where], confidence=0.9
         )
-        assert found["roles"]["candidate"]["learned"] == expected._asdict()
+        assert found.roles["candidate"].learned.document() == expected._asdict()
 
 
 def test_from_scratch_there_is_no_entry():

@@ -253,13 +253,13 @@ def test_subsample_summary_finds_what_is_planted(subsample):
         nothing = torch.zeros(40, dtype=torch.float64)
         parts.append(AlignmentParts(torch.from_numpy(positive), nothing, nothing.clone()))
     found = summary_of(subsample, table, scores(subsample, table, parts))
-    assert found["planted"]["auroc"] == 1.0
-    candidate, external = found["roles"]["candidate"], found["roles"]["external"]
-    assert candidate["low"] < candidate["mean"] < candidate["high"]
-    assert candidate["low"] > 0.4
-    assert external["low"] < 0 < external["high"]
-    assert found["stability"]["spearman"] > 0.2
-    assert found["tests"][0]["superiority"] == 1.0
+    assert found.planted.auroc == 1.0
+    candidate, external = found.roles["candidate"], found.roles["external"]
+    assert candidate.low < candidate.mean < candidate.high
+    assert candidate.low > 0.4
+    assert external.low < 0 < external.high
+    assert found.stability.spearman > 0.2
+    assert found.tests[0].superiority == 1.0
 
 
 def test_the_interval_of_a_mean_covers_models_and_pairs():
@@ -270,7 +270,7 @@ def test_the_interval_of_a_mean_covers_models_and_pairs():
         by_model, by_pair = rng.normal(scale=0.1, size=(12, 1)), rng.normal(scale=0.2, size=30)
         values = member * (0.5 + by_pair) + by_model + rng.normal(scale=0.1, size=(12, 30))
         made = two_way_interval(values, member, np.arange(30), seed=trial, draws=200, confidence=0.95)
-        hits += made["low"] <= 0.5 <= made["high"]
+        hits += made.low <= 0.5 <= made.high
     assert hits >= 51  # 60 * 0.95 = 57; P(< 51) is about 0.5 %
 
 
@@ -303,7 +303,7 @@ def test_halves_need_ten_pairs_that_both_score():
         values = np.random.default_rng(0).normal(size=(6, 20))
         found = halves(values, member, np.ones(20, dtype=bool), seed=0, confidence=0.95)
         assert (found is None) == (scored < 10)
-    assert found["unscored"] == 10
+    assert found.unscored == 10
 
 
 # ---- leave-one-out
@@ -381,8 +381,8 @@ def test_leave_one_out_scores_are_differences():
     )
     assert made.scores.select((whole - pl.col("clipmem")).abs().max()).item() < 1e-12
     found = summary_of(protocol, splits(), made)
-    assert found["roles"]["candidate"]["n"] == 4
-    assert found["planted"]["n"] == 1
+    assert found.roles["candidate"].n == 4
+    assert found.planted.n == 1
 
 
 # ---- both

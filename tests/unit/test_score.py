@@ -12,6 +12,7 @@ from tests.reference import loops as reference
 from tests.scoring import score
 
 from clipmem.base.sections import ScoreSection
+from clipmem.base.summary import Interval
 from clipmem.functional import AlignmentParts, roc_curve
 from clipmem.measure import retrieval as external_retrieval
 from clipmem.measure.over_seeds import Statistics
@@ -224,15 +225,14 @@ def test_roles():
     assert list(found) == list(summary.ROLES)
     for role, row in found.items():
         values = (f - g).mean(axis=0)[(splits["role"] == role).to_numpy()]
-        assert row["n"] == len(values) == ROLES.count(role)
-        assert row["mean"] == pytest.approx(values.mean())
-        assert row["sd"] == pytest.approx(np.std(values, ddof=1))
-        assert row["median"] == pytest.approx(np.median(values))
-        assert row["low"] < row["mean"] < row["high"]
-        assert row["over"] == "pairs"  # of two seeds
-    assert (
-        summary.roles(tables((0, 1, 2))[0], seed=0, draws=300, confidence=0.9)["candidate"]["over"] == "pairs and seeds"
-    )
+        assert row.n == len(values) == ROLES.count(role)
+        assert row.mean == pytest.approx(values.mean())
+        assert row.sd == pytest.approx(np.std(values, ddof=1))
+        assert row.median == pytest.approx(np.median(values))
+        assert row.low < row.mean < row.high
+        assert row.over == "pairs"  # of two seeds
+    means = summary.roles(tables((0, 1, 2))[0], seed=0, draws=300, confidence=0.9)
+    assert means["candidate"].over == "pairs and seeds"
 
 
 def test_half_difference():
@@ -240,9 +240,9 @@ def test_half_difference():
     role = splits["role"].to_numpy()
     found = summary.halved(one, confidence=0.9)
     own, others = ((f - g)[:, role == name].mean() for name in ("candidate", "independent"))
-    assert found["mean"] == pytest.approx((own - others) / 2)
-    assert found["low"] < found["mean"] < found["high"]
-    assert found["over"] == "pairs and seeds"
+    assert found.mean == pytest.approx((own - others) / 2)
+    assert found.low < found.mean < found.high
+    assert found.over == "pairs and seeds"
 
 
 def centered_of(one):
@@ -266,12 +266,12 @@ def test_centered_means_and_column_do_not_change_when_f_is_worse_throughout(wors
         for by in (0.0, worse)
     )
     a, b = (centered_of(Scored(splits, ScoreTables(one.scores, one.seed_scores))) for one in (plain, moved))
-    assert b["shift"] == pytest.approx(a["shift"] - worse)
+    assert b.shift == pytest.approx(a.shift - worse)
     for role in summary.ROLES:
-        assert b["roles"][role] == pytest.approx(a["roles"][role])
+        assert b.roles[role].document() == pytest.approx(a.roles[role].document())
     columns = [one.scores["clipmem_centered"].to_numpy() for one in (plain, moved)]
     assert columns[1] == pytest.approx(columns[0])
-    assert moved.scores["clipmem_centered"].to_numpy() == pytest.approx(moved.scores["clipmem"].to_numpy() - b["shift"])
+    assert moved.scores["clipmem_centered"].to_numpy() == pytest.approx(moved.scores["clipmem"].to_numpy() - b.shift)
     assert (plain.scores["clipmem"].rank() == plain.scores["clipmem_centered"].rank()).all()
 
 
@@ -291,54 +291,52 @@ def test_the_verdict_on_the_shift(shift, sd, said):
     rng, role = np.random.default_rng(0), np.repeat(summary.ROLES, 40)
     effect = 0.15 * ((role == "candidate") * 1.0 - (role == "independent"))
     values = effect + shift + sd * rng.standard_normal((3, 160))
-    half = {"mean": 0.15}
+    half = Interval(mean=0.15, low=None, high=None)
     found = summary.centered(values, role, np.arange(160), half, confidence=0.95)
-    assert (found["verdict"], found["margin"]) == (said, pytest.approx(0.015))
-    assert found["low"] <= found["shift"] <= found["high"]
+    assert (found.verdict, found.margin) == (said, pytest.approx(0.015))
+    assert found.low <= found.shift <= found.high
 
 
 def test_tests():
     one, splits, f, g = tables((0, 1))
     values = (f - g).mean(axis=0)
     found = summary.tests(one, confidence=0.9)
-    assert [(row["a"], row["b"]) for row in found] == [
+    assert [(row.a, row.b) for row in found] == [
         ("candidate", "external"),
         ("candidate", "shared"),
         ("independent", "external"),
     ]
     for row in found:
-        a, b = (values[(splits["role"] == row[side]).to_numpy()] for side in "ab")
+        a, b = (values[(splits["role"] == getattr(row, side)).to_numpy()] for side in "ab")
         welch = stats.ttest_ind(a, b, equal_var=False)
         interval = welch.confidence_interval(0.9)
         rank = stats.mannwhitneyu(a, b)
-        assert row["difference"] == pytest.approx(a.mean() - b.mean())
-        assert (row["welch_t"], row["welch_df"], row["welch_p"]) == pytest.approx(
-            (welch.statistic, welch.df, welch.pvalue)
-        )
-        assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
-        assert (row["mannwhitney_u"], row["mannwhitney_p"]) == pytest.approx((rank.statistic, rank.pvalue))
-        assert row["superiority"] == pytest.approx(reference.superiority(a.tolist(), b.tolist()))
+        assert row.difference == pytest.approx(a.mean() - b.mean())
+        assert (row.welch_t, row.welch_df, row.welch_p) == pytest.approx((welch.statistic, welch.df, welch.pvalue))
+        assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
+        assert (row.mannwhitney_u, row.mannwhitney_p) == pytest.approx((rank.statistic, rank.pvalue))
+        assert row.superiority == pytest.approx(reference.superiority(a.tolist(), b.tolist()))
         v = len(a) + len(b) - 2
         pooled = math.sqrt(((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / v)
         j = math.gamma(v / 2) / (math.sqrt(v / 2) * math.gamma((v - 1) / 2))
-        assert row["hedges_g"] == pytest.approx(j * (a.mean() - b.mean()) / pooled)
+        assert row.hedges_g == pytest.approx(j * (a.mean() - b.mean()) / pooled)
 
 
 def test_the_tests_are_adjusted_as_one_family_each():
     found = summary.tests(tables((0, 1))[0], confidence=0.9)
     for name in ("welch_p", "mannwhitney_p"):
-        raw = sorted(row[name] for row in found)
+        raw = sorted(getattr(row, name) for row in found)
         # Holm: the smallest of three counts thrice, the next twice, and none falls below the one before
         steps = np.maximum.accumulate([min(1.0, (3 - k) * p) for k, p in enumerate(raw)])
-        assert sorted(row[f"{name}_holm"] for row in found) == pytest.approx(steps)
-        assert all(row[f"{name}_holm"] >= row[name] for row in found)
+        assert sorted(getattr(row, f"{name}_holm") for row in found) == pytest.approx(steps)
+        assert all(getattr(row, f"{name}_holm") >= getattr(row, name) for row in found)
 
 
 def test_a_test_without_p_is_left_out_of_the_family():
     scores, role = np.array([1.0, 1.0, 0.0, 0.0, 0.5, 0.7]), np.array(["a", "a", "b", "b", "c", "c"])
     constant, other = summary.compare(scores, role, (("a", "b"), ("a", "c")), confidence=0.95)
-    assert constant["welch_p"] is constant["welch_p_holm"] is None
-    assert other["welch_p_holm"] == other["welch_p"]
+    assert constant.welch_p is constant.welch_p_holm is None
+    assert other.welch_p_holm == other.welch_p
 
 
 def test_paired():
@@ -348,11 +346,11 @@ def test_paired():
     a, b = f[:, where].mean(axis=1), g[:, where].mean(axis=1)
     test = stats.ttest_rel(a, b)
     interval = test.confidence_interval(0.9)
-    assert (found["role"], found["seeds"]) == ("candidate", 3)
-    assert found["difference"] == pytest.approx((a - b).mean())
-    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
-    assert (found["t"], found["p"]) == pytest.approx((test.statistic, test.pvalue))
-    assert found["wilcoxon_p"] == pytest.approx(stats.wilcoxon(a - b).pvalue)
+    assert (found.role, found.seeds) == ("candidate", 3)
+    assert found.difference == pytest.approx((a - b).mean())
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert (found.t, found.p) == pytest.approx((test.statistic, test.pvalue))
+    assert found.wilcoxon_p == pytest.approx(stats.wilcoxon(a - b).pvalue)
     assert summary.paired(tables((0,))[0], confidence=0.9) is None
 
 
@@ -364,11 +362,11 @@ def test_floor():
         center = np.sort(control, axis=1)[:, 1:-1].mean()
         distances = np.abs(control.mean(axis=0) - center)
         expected = {"center": pytest.approx(center), "half_width": pytest.approx(distances.max())}
-        assert found == {"pairs": 5, "confidence": 0.8, **expected}
+        assert found.document() == {"pairs": 5, "confidence": 0.8, **expected}
         assert summary.floor(one, confidence=0.9) is None  # needs nine pairs
     settings = ScoreSection(confidence=0.8, draws=100)
-    assert summary.summarize(one, settings, seed=0)["noise_floor"] == found
-    assert summary.summarize(one, settings, seed=0, estimated=True)["noise_floor"] is None
+    assert summary.summarize(one, settings, seed=0).noise_floor == found
+    assert summary.summarize(one, settings, seed=0, estimated=True).noise_floor is None
 
 
 def test_stability():
@@ -376,10 +374,10 @@ def test_stability():
     found = summary.stability(one, seed=0, confidence=0.9)
     own = (f - g)[:, (splits["role"] == "candidate").to_numpy()]
     couples = list(itertools.combinations(own, 2))
-    assert found["spearman"] == pytest.approx(np.mean([stats.spearmanr(a, b).statistic for a, b in couples]))
-    assert found["low"] < found["spearman"] < found["high"]
-    assert found["top1_overlap"] == pytest.approx(np.mean([a.argmax() == b.argmax() for a, b in couples]))
-    assert found["top10_overlap"] == pytest.approx(np.mean([a.argmax() == b.argmax() for a, b in couples]))
+    assert found.spearman == pytest.approx(np.mean([stats.spearmanr(a, b).statistic for a, b in couples]))
+    assert found.low < found.spearman < found.high
+    assert found.top1_overlap == pytest.approx(np.mean([a.argmax() == b.argmax() for a, b in couples]))
+    assert found.top10_overlap == pytest.approx(np.mean([a.argmax() == b.argmax() for a, b in couples]))
     assert summary.stability(tables((0,))[0], seed=0, confidence=0.9) is None
 
 
@@ -388,16 +386,16 @@ def test_planted():
     found = summary.planted(one, confidence=0.9)
     where = (splits["role"] == "candidate").to_numpy()
     wrong, values = splits["planted"].to_numpy()[where], (f - g).mean(axis=0)[where]
-    assert (found["n"], found["rest"]) == (3, 4)
-    assert found["auroc"] == pytest.approx(reference.auroc(values.tolist(), wrong.tolist()))
-    assert found["low"] < found["auroc"] <= found["high"]
-    assert found["mean_planted"] == pytest.approx(values[wrong].mean())
-    assert found["mean_rest"] == pytest.approx(values[~wrong].mean())
-    assert found["precision_at_n"] == pytest.approx(wrong[np.argsort(-values)[:3]].mean())
-    assert np.trapezoid(found["roc"]["tpr"], found["roc"]["fpr"]) == pytest.approx(found["auroc"])
+    assert (found.n, found.rest) == (3, 4)
+    assert found.auroc == pytest.approx(reference.auroc(values.tolist(), wrong.tolist()))
+    assert found.low < found.auroc <= found.high
+    assert found.mean_planted == pytest.approx(values[wrong].mean())
+    assert found.mean_rest == pytest.approx(values[~wrong].mean())
+    assert found.precision_at_n == pytest.approx(wrong[np.argsort(-values)[:3]].mean())
+    assert np.trapezoid(found.roc["tpr"], found.roc["fpr"]) == pytest.approx(found.auroc)
     alone = reference.auroc((-g[:, where].mean(axis=0)).tolist(), wrong.tolist())
-    assert found["reference_alignment_auroc"]["auroc"] == pytest.approx(alone)
-    assert set(found["reference_alignment_auroc"]) == {"auroc", "low", "high"}
+    assert found.reference_alignment_auroc.auroc == pytest.approx(alone)
+    assert set(found.reference_alignment_auroc.document()) == {"auroc", "low", "high"}
 
 
 @pytest.mark.parametrize("decimals", [1, 9])  # with and without ties
@@ -405,7 +403,7 @@ def test_the_roc_curve_of_the_summary_is_the_whole_curve_without_points_in_strai
     values, wrong = np.random.default_rng(0).normal(size=2000).round(decimals), np.arange(2000) < 5
     values[wrong] += 1
     fpr, tpr = roc_curve(values, wrong)
-    kept = summary.planted_in(values, wrong, values, np.ones(2000, dtype=bool), confidence=0.9)["roc"]
+    kept = summary.planted_in(values, wrong, values, np.ones(2000, dtype=bool), confidence=0.9).roc
     kept_fpr, kept_tpr = np.array(kept["fpr"]), np.array(kept["tpr"])
     assert np.interp(fpr + tpr, kept_fpr + kept_tpr, kept_tpr) == pytest.approx(tpr, abs=1e-12)
     assert len(kept_fpr) <= (2 * 5 + 2 if decimals == 9 else len(fpr))

@@ -197,16 +197,17 @@ def test_tables_have_both(tmp_path):
 def test_the_summary_over_wordings_is_that_of_the_scores():
     _, splits, made = tables()
     settings = tiny_recipe().score
-    found = over_wordings(splits, made, 5, settings, seed=0)["wordings"]
-    assert found["count"] == 5
+    found = over_wordings(splits, made, 5, settings, seed=0)
+    assert found is not None
+    assert found.count == 5
     for role in ("candidate", "independent", "external"):
         values = made.scores.filter(role=role)["clipmem_wordings"]
-        assert found["roles"][role]["mean"] == pytest.approx(values.mean(), abs=1e-12)
-    half = (found["roles"]["candidate"]["mean"] - found["roles"]["independent"]["mean"]) / 2
-    assert found["half_difference"]["mean"] == pytest.approx(half, abs=1e-12)
+        assert found.roles[role].mean == pytest.approx(values.mean(), abs=1e-12)
+    half = (found.roles["candidate"].mean - found.roles["independent"].mean) / 2
+    assert found.half_difference.mean == pytest.approx(half, abs=1e-12)
     first = roles(Scored(splits, made), seed=0, draws=200, confidence=settings.confidence)
-    assert first["candidate"]["mean"] != pytest.approx(found["roles"]["candidate"]["mean"], abs=1e-3)
-    assert over_wordings(splits, tables(over=False)[2], 5, settings, seed=0) == {}
+    assert first["candidate"].mean != pytest.approx(found.roles["candidate"].mean, abs=1e-3)
+    assert over_wordings(splits, tables(over=False)[2], 5, settings, seed=0) is None
 
 
 # ---- retrieval

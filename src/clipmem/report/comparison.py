@@ -16,6 +16,7 @@ members in both, as `clipmem compare` requires, their errors are partly shared, 
 from collections.abc import Mapping, Sequence
 from math import hypot
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +24,9 @@ import polars as pl
 
 from clipmem.base.errors import require, require_one_of
 from clipmem.base.paths import is_free, write_json
+from clipmem.base.summary import Audit, Rate
 from clipmem.base.tables import write_parquet
-from clipmem.report.fairness import check_fair, common, differing, notes
+from clipmem.report.fairness import check_fair, check_once, common, differing, notes
 from clipmem.report.figures import standalone
 from clipmem.report.frontier import (
     Point,
@@ -45,7 +47,6 @@ from clipmem.report.run import LOWER_IS_BETTER, Run, common_utilities, primary_u
 from clipmem.report.sections.comparison import Comparison as Section
 from clipmem.report.sections.comparison import pareto_figure
 from clipmem.report.templating import notebook_html
-from clipmem.stats.comparisons import paired_test
 
 MEASURES = ("clipmem", "clipmem_norm")
 WORDINGS = "clipmem_wordings"
@@ -94,7 +95,7 @@ def compare_finished(
     along = along or setting_between(runs)
     machines = {tuple(f"{name} {run.manifest.get(name)}" for name in _MACHINE) for run in runs}
     metrics = common_utilities(runs)
-    unworded = [run.name for run in runs if WORDINGS not in _halved(run, measure)]
+    unworded = [run.name for run in runs if WORDINGS not in _means(run, run, measure)]
     shown = WORDINGS if measure == "clipmem" and not unworded else measure
     return {
         "format": 3,
@@ -125,54 +126,43 @@ def _along(
     groups = configurations(runs, along)
     if len(groups) > 1:
         return {"frontier": frontier(groups, along, measure=shown, utility=utility, confidence=confidence)}
-    rows: list[dict[str, Any]] = []
-    for run in groups[0]:
-        own = _halved(run, measure) | {name: run.utility[name] for name in common_utilities(runs)}
-        for name, values in own.items():
-            about = {"run": run.name, "value": setting_of(run, along), "measure": name}
-            rows.append(about | mean_over_seeds(values, confidence))
+    names = {measure, WORDINGS, *common_utilities(runs)}
+    rows = [
+        {"run": run.name, "value": setting_of(run, along), "measure": name} | mean_over_seeds(mean.values, confidence)
+        for run in groups[0]
+        for name, mean in _means(run, run, measure).items()
+        if name in names
+    ]
     return {"curve": {"setting": along, "rows": rows}}
 
 
 class _Mean(NamedTuple):
-    """A mean over pairs by seed, and their number."""
+    """A measure by seed: of memorization over `n` pairs, or of utility."""
 
+    kind: str
+    n: int | None
     values: list[float]
-    n: int
 
 
 def _means(run: Run, other: Run, measure: str) -> dict[str, _Mean]:
-    """Return a run's means of memorization over the pairs in common with another; those that were measured."""
+    """Return a run's measures that were taken, of memorization over the pairs in common with another run."""
     own, mirror, external = (common(run, other, role) for role in ("candidate", "independent", "external"))
     scale = run.normalizer if measure == "clipmem_norm" else 1.0
     halved = (measure, WORDINGS) if measure == "clipmem" else (measure,)
-    found = {name: _Mean(run.halved(own, mirror, name), len(own) + len(mirror)) for name in halved}
+    means = {name: (len(own) + len(mirror), run.halved(own, mirror, name)) for name in halved}
     for name, uids in (("candidates", own), ("planted", own & run.planted), ("control", external)):
-        found[f"{measure} {name}"] = _Mean([value / scale for value in run.memorization(uids)], len(uids))
-    return {name: mean for name, mean in found.items() if mean.values}
-
-
-def _halved(run: Run, measure: str) -> dict[str, list[float]]:
-    """Return the half-differences of a run alone: `measure`, and that over all wordings if measured."""
-    return {name: one.values for name, one in _means(run, run, measure).items() if name in (measure, WORDINGS)}
+        means[f"{measure} {name}"] = len(uids), [value / scale for value in run.memorization(uids)]
+    memorization = {name: _Mean("memorization", n, values) for name, (n, values) in means.items() if values}
+    return memorization | {name: _Mean("utility", None, values) for name, values in run.utility.items()}
 
 
 def _differences(baseline: Run, run: Run, measure: str, confidence: float) -> list[dict[str, Any]]:
-    means, base_means = _means(run, baseline, measure), _means(baseline, run, measure)
-    rows = [
-        ("memorization", name, means[name].n, means[name].values, base.values)
-        for name, base in base_means.items()
-        if name in means
-    ]
-    rows += [
-        ("utility", name, None, run.utility[name], base)
-        for name, base in baseline.utility.items()
-        if name in run.utility
-    ]
+    means = _means(run, baseline, measure)
     return [
-        {"run": run.name, "measure": name, "kind": kind, "n": n, "seeds": len(values), "values": values}
-        | {"baseline_values": base, **difference(values, base, confidence)}
-        for kind, name, n, values, base in rows
+        {"run": run.name, "measure": name, "kind": base.kind, "n": mean.n, "seeds": len(mean.values)}
+        | {"values": mean.values, "baseline_values": base.values, **difference(mean.values, base.values, confidence)}
+        for name, base in _means(baseline, run, measure).items()
+        if (mean := means.get(name))
     ]
 
 
@@ -181,57 +171,31 @@ def _dominates(
 ) -> list[dict[str, Any]]:
     """Decide for each run whether it dominates the baseline (`dominance`), Holm-adjusted over runs."""
     by_name = {(row["run"], row["measure"]): row for row in rows}
-    found = [{"run": run.name, **dominance(by_name[run.name, measure], by_name[run.name, utility])} for run in runs]
-    adjust(found)
-    return found
+    answers = [{"run": run.name, **dominance(by_name[run.name, measure], by_name[run.name, utility])} for run in runs]
+    adjust(answers)
+    return answers
 
 
 def _cost(baseline: Run, run: Run, confidence: float) -> list[dict[str, Any]]:
     if not (baseline.was_trained and run.was_trained):
         return []
-    keys = sorted(baseline.markers)
     rows: list[dict[str, Any]] = []
-    for name, of in _COSTS.items():
-        here, there = ([of(one, key) for key in keys] for one in (baseline, run))
-        known = [(a, b) for a, b in zip(there, here, strict=True) if a and b]
-        if len(known) < len(keys):
+    costs, base_costs = run.costs, baseline.costs
+    for name, base in base_costs.items():
+        if name not in costs:
             continue
-        values, base = (np.array(side, dtype=np.float64) for side in zip(*known, strict=True))
-        found = paired_test(np.log(values), np.log(base), confidence)
-        ends = [None if end is None else float(np.exp(end)) for end in (found.low, found.high)]
-        means = float(values.mean()), float(base.mean())
-        rows.append({"measure": name, **_ratio(*means, float(np.exp(found.difference)), *ends)})
-    whole = _ratio(run.seconds, baseline.seconds, run.seconds / baseline.seconds)
-    rows.append({"measure": "seconds of all stages", **whole})
-    return [{"run": run.name, "models": len(keys), **row} for row in rows]
-
-
-def _ratio(
-    mean: float, baseline: float, ratio: float, low: float | None = None, high: float | None = None
-) -> dict[str, float | None]:
-    return {"mean": mean, "baseline": baseline, "ratio": ratio, "low": low, "high": high}
-
-
-def _rate(run: Run, key: tuple[str, int]) -> float | None:
-    return run.markers[key].get("pairs_per_second")
-
-
-def _seconds(run: Run, key: tuple[str, int]) -> float | None:
-    """Return the time of the whole training at its rate, which is right for resumed trainings too."""
-    rate = _rate(run, key)
-    return run.records[key]["presentations"] / rate if rate else None
-
-
-def _memory(run: Run, key: tuple[str, int]) -> float | None:
-    peak = run.markers[key].get("peak_memory_bytes")
-    return None if peak is None else peak / 2**20
-
-
-_COSTS = {"training seconds a model": _seconds, "pairs/s a model": _rate, "peak memory, MiB": _memory}
+        values = costs[name]
+        logs = difference(np.log(values), np.log(base), confidence)
+        ends = {end: None if logs[end] is None else float(np.exp(logs[end])) for end in ("low", "high")}
+        ratio = float(np.exp(logs["difference"]))
+        rows.append({"measure": name, "mean": fmean(values), "baseline": fmean(base), "ratio": ratio, **ends})
+    whole = {"mean": run.seconds, "baseline": baseline.seconds, "ratio": run.seconds / baseline.seconds}
+    rows.append({"measure": "seconds of all stages", **whole, "low": None, "high": None})
+    return [{"run": run.name, "models": len(baseline.markers), **row} for row in rows]
 
 
 def _describe(baseline: Run, run: Run, measure: str, utilities: Sequence[str]) -> dict[str, Any]:
-    candidates = run.uids("candidate")
+    halved = {name: mean.values for name, mean in _means(run, run, measure).items() if name in (measure, WORDINGS)}
     return {
         "run": run.name,
         "folder": str(run.path),
@@ -239,48 +203,49 @@ def _describe(baseline: Run, run: Run, measure: str, utilities: Sequence[str]) -
         "differs": differing(baseline, run),
         "presentations": run.presentations,
         "pairs": run.trained_pairs,
-        "candidates": len(candidates),
-        **_halved(run, measure),
+        "candidates": len(run.uids("candidate")),
+        **halved,
         "utility": {name: run.utility[name] for name in utilities},
     }
 
 
+_AT_BASELINE = {"difference": 0.0, "low": None, "high": None}
+
+
 def _front_of(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], measure: str, utility: str) -> dict[str, Any]:
     """Return each run's differences from the baseline, which is at (0, 0), and the front of the useful runs."""
-    means = {run.name: float(np.mean(run.utility[utility])) for run in runs}
-    chance = runs[0].chance.get(utility)
-    places: list[dict[str, Any]] = [{"run": runs[0].name, "memorization": _place(None), "utility": _place(None)}]
-    for run in runs[1:]:
-        by_name = {row["measure"]: row for row in rows if row["run"] == run.name}
-        places.append({"run": run.name, "memorization": _place(by_name[measure]), "utility": _place(by_name[utility])})
+    means, chance = {run.name: fmean(run.utility[utility]) for run in runs}, runs[0].chance.get(utility)
+    by_name = {(row["run"], row["measure"]): {name: row[name] for name in _AT_BASELINE} for row in rows}
+    points: list[dict[str, Any]] = [
+        {
+            "run": run.name,
+            "memorization": by_name.get((run.name, measure), _AT_BASELINE),
+            "utility": by_name.get((run.name, utility), _AT_BASELINE),
+        }
+        for run in runs
+    ]
     near = [name for name, mean in means.items() if not is_useful(mean, means[runs[0].name], chance)]
     best = front(
         [
-            Point(one["run"], one["memorization"]["difference"], one["utility"]["difference"])
-            for one in places
-            if one["run"] not in near
+            Point(point["run"], point["memorization"]["difference"], point["utility"]["difference"])
+            for point in points
+            if point["run"] not in near
         ]
     )
     return {
-        "points": [one | {"front": one["run"] in best} for one in places],
+        "points": [point | {"front": point["run"] in best} for point in points],
         "front": best,
         "chance": chance,
         "left_off": [{"run": name, "reason": "near_chance", "utility": means[name]} for name in near],
     }
 
 
-def _place(row: Mapping[str, Any] | None) -> dict[str, float | None]:
-    if row is None:
-        return {"difference": 0.0, "low": None, "high": None}
-    return {name: row[name] for name in ("difference", "low", "high")}
-
-
 def _missing(runs: Sequence[Run], machines: set[tuple[str, ...]]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [{"kind": "no_utility", "run": run.name} for run in runs if not run.utility]
+    missing: list[dict[str, Any]] = [{"kind": "no_utility", "run": run.name} for run in runs if not run.utility]
     ready = [run.name for run in runs if not run.was_trained]
-    found += [{"kind": "not_trained", "runs": ready}] if ready else []
-    found += [{"kind": "other_machine"}] if len(machines) > 1 else []
-    return found + ([{"kind": "one_seed"}] if len(runs[0].seeds) == 1 else [])
+    missing += [{"kind": "not_trained", "runs": ready}] if ready else []
+    missing += [{"kind": "other_machine"}] if len(machines) > 1 else []
+    return missing + ([{"kind": "one_seed"}] if len(runs[0].seeds) == 1 else [])
 
 
 PAIRS = "audit/pairs"
@@ -297,49 +262,48 @@ def compare_audits(runs: Sequence[Run]) -> dict[str, Any]:
     Raises:
         InputError: The runs have other pairs, or another level of confidence.
     """
-    first = runs[0]
-    for run in runs[1:]:
+    audits = [audit for run in runs if (audit := run.audit)]
+    first, baseline = runs[0], audits[0]
+    for run, audit in zip(runs, audits, strict=True):
         hint = "Compare audits of the same data, split and score.confidence."
         other = set(run.table(PAIRS)["uid"]) ^ set(first.table(PAIRS)["uid"])
         require(not other, f"audit of {run.name}", f"{len(other):,} other pairs", f"those of {first.name}", hint)
-        levels = [one.audit["confidence"] for one in (run, first)]
-        require(levels[0] == levels[1], f"audit of {run.name}", f"confidence {levels[0]}", f"{levels[1]}", hint)
-    base = _measures(first)
+        got, expected = f"confidence {audit.confidence}", f"{baseline.confidence}"
+        require(audit.confidence == baseline.confidence, f"audit of {run.name}", got, expected, hint)
+    measures = [_rates(audit, run.table(PAIRS)) for run, audit in zip(runs, audits, strict=True)]
     rows = [
-        {"run": run.name, "measure": name, "baseline": base[name], "value": value, **_difference(value, base[name])}
-        for run in runs[1:]
-        for name, value in _measures(run).items()
-        if name in base
+        {"run": run.name, "measure": name, "baseline": base.document(), "value": rate.document()}
+        | _difference(rate, base)
+        for run, rates in zip(runs[1:], measures[1:], strict=True)
+        for name, rate in rates.items()
+        if (base := measures[0].get(name))
     ]
-    described = [{"run": run.name, "models": run.audit["models"], "pairs": run.audit["pairs"]} for run in runs]
+    described = zip(runs, audits, strict=True)
     return {
         "format": 1,
         "baseline": first.name,
-        "runs": described,
-        "confidence": first.audit["confidence"],
+        "runs": [{"run": run.name, "models": audit.models, "pairs": audit.pairs} for run, audit in described],
+        "confidence": baseline.confidence,
         "audits": rows,
     }
 
 
-def _measures(run: Run) -> dict[str, Mapping[str, float | None]]:
-    found: dict[str, Mapping[str, float | None]] = {}
-    for name, attack in run.audit["attacks"].items():
-        found |= {f"auc {name}": attack["auc"], f"tpr {name}": attack["tpr"][RATE]}
-    risk = run.audit["risk"]
-    if risk["share"] is not None:
-        pairs = run.table(PAIRS)
+def _rates(audit: Audit, pairs: pl.DataFrame) -> dict[str, Rate]:
+    rates: dict[str, Rate] = {}
+    for name, attack in audit.attacks.items():
+        rates |= {f"auc {name}": attack.auc, f"tpr {name}": attack.tpr[RATE]}
+    if audit.risk.share is not None:
         advantage = float((pairs["risk"] - pairs["false_alarm"]).sum())
-        found["exposed"] = {"mean": risk["share"] * advantage / risk["pairs"], "low": None, "high": None}
-    return found
+        rates["exposed"] = Rate(mean=audit.risk.share * advantage / audit.risk.pairs, low=None, high=None)
+    return rates
 
 
-def _difference(value: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, float | None]:
+def _difference(rate: Rate, base: Rate) -> dict[str, float | None]:
     """Return the difference of two means; the squares of half-widths of independent intervals add up."""
-    difference = value["mean"] - base["mean"]
-    if None in (value["low"], base["low"]):
+    difference = rate.mean - base.mean
+    if rate.low is None or rate.high is None or base.low is None or base.high is None:
         return {"difference": difference, "low": None, "high": None}
-    low = hypot(value["mean"] - value["low"], base["high"] - base["mean"])
-    high = hypot(value["high"] - value["mean"], base["mean"] - base["low"])
+    low, high = hypot(rate.mean - rate.low, base.high - base.mean), hypot(rate.high - rate.mean, base.mean - base.low)
     return {"difference": difference, "low": difference - low, "high": difference + high}
 
 
@@ -353,27 +317,16 @@ _SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-def compare_runs(
-    folders: Sequence[Path],
-    *,
-    measure: str = "clipmem",
-    confidence: float | None = None,
-    along: str = "",
-    utility: str = "",
-) -> dict[str, Any]:
-    """Compare finished runs with the first of them.
+def compare_runs(folders: Sequence[Path], **settings: Any) -> dict[str, Any]:
+    """Compare finished runs with the first of them, with the `settings` of `compare_finished`.
 
-    See `compare_finished`, and `compare_audits` if all have an audit, which runs with models paired by seed never
-    have.
+    If all have an audit, which runs with models paired by seed never have, audits are compared (`compare_audits`).
     """
-    resolved = [folder.resolve() for folder in folders]
-    twice = [str(folder) for k, folder in enumerate(folders) if folder.resolve() in resolved[:k]]
-    require(not twice, "clipmem compare", f"{twice} twice", "each run once", "Omit one of them.")
+    check_once(folders, "clipmem compare")
     audited = [run for run in map(Run, folders) if run.audit]
     if len(audited) == len(folders) > 1:
         return compare_audits(audited)
-    runs = [read_finished(folder) for folder in folders]
-    return compare_finished(runs, measure=measure, confidence=confidence, along=along, utility=utility)
+    return compare_finished([read_finished(folder) for folder in folders], **settings)
 
 
 def write_compared(folders: Sequence[Path], out: Path, **settings: Any) -> dict[str, Any]:
@@ -386,9 +339,7 @@ def write_compared(folders: Sequence[Path], out: Path, **settings: Any) -> dict[
     if "audits" in document:
         return document
     rows = [*document["differences"], *({**row, "kind": "cost"} for row in document["cost"])]
-    write_parquet(
-        out / TABLE, pl.DataFrame([{name: row.get(name) for name in _SCHEMA} for row in rows], schema=_SCHEMA)
-    )
+    write_parquet(out / TABLE, pl.DataFrame(rows, schema=_SCHEMA))
     write_page(out / PAGE, "comparison", document)
     return document
 
@@ -417,7 +368,7 @@ class Comparison:
             for answer in Section().data(self.document)["answers"]
             for name, row in answer["parts"]
         ]
-        figure = standalone(pareto_figure(self.document, "narrow")) if self.document["pareto"] else ""
+        figure = standalone(pareto_figure(self.document).svg("pareto", "narrow")) if self.document["pareto"] else ""
         return notebook_html("comparison", document=self.document, rows=rows) + figure
 
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float64
 
 from clipmem.base.declared import declared
-from clipmem.report.frontier import adjust
-from clipmem.stats.comparisons import paired_test
+from clipmem.base.folder import SIDES
+from clipmem.report.frontier import adjust, difference, mean_over_seeds
 
 CURVES_SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("run", "objective", "side"), pl.String),
@@ -51,38 +50,38 @@ def curves_of(units: pl.DataFrame, *, run: str, objective: str) -> pl.DataFrame:
 def compare_curves(curves: pl.DataFrame, confidence: float = 0.95, value: str = "unitmem") -> dict[str, Any]:
     """Compare the curves of runs with the same seeds, kinds and layers; return the content of `side_by_side.json`."""
     runs = curves["run"].unique(maintain_order=True).to_list()
-    places = curves.select("kind", "layer", "layers").unique().sort("kind", "layer").rows(named=True)
-    parts = curves.partition_by("run", "side", "kind", "layer", as_dict=True)
-    means: list[dict[str, Any]] = []
-    trained: list[dict[str, Any]] = []
-    differences: list[dict[str, Any]] = []
+    layers = curves.select("kind", "layer", "layers").unique().sort("kind", "layer").rows(named=True)
+    by_seed = curves.sort("seed").partition_by("run", "side", "kind", "layer", as_dict=True)
 
-    def values_of(run: str, side: str, place: Mapping[str, Any]) -> Float64[np.ndarray, " seed"]:
-        return parts[run, side, place["kind"], place["layer"]].sort("seed")[value].to_numpy()
+    def values_of(run: str, side: str, layer: Mapping[str, Any]) -> list[float]:
+        return by_seed[run, side, layer["kind"], layer["layer"]][value].to_list()
 
-    def test(a: Float64[np.ndarray, " seed"], b: Float64[np.ndarray, " seed"]) -> dict[str, Any]:
-        found = paired_test(a, b, confidence)
-        return {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p, "seeds": len(a)}
+    def test(a: list[float], b: list[float]) -> dict[str, Any]:
+        tested = difference(a, b, confidence)
+        return {name: tested[name] for name in ("difference", "low", "high", "p")} | {"seeds": len(a)}
 
-    for run in runs:
-        f, g = ([values_of(run, side, place) for place in places] for side in ("f", "g"))
-        for side, own in (("f", f), ("g", g)):
-            for place, values in zip(places, own, strict=True):
-                # a t interval of a mean is that of paired differences from 0
-                found = test(values, np.zeros_like(values))
-                ends = {"mean": found["difference"], "low": found["low"], "high": found["high"]}
-                means.append({**place, "run": run, "side": side, **ends, "seeds": len(values)})
-        trained += [{**place, "run": run, **test(a, b)} for place, a, b in zip(places, f, g, strict=True)]
-    for a, b in combinations(runs, 2):
-        differences += [
-            {**place, "a": a, "b": b, **test(values_of(a, "f", place), values_of(b, "f", place))} for place in places
-        ]
+    means = [
+        {**layer, "run": run, "side": side, **mean_over_seeds(values, confidence), "seeds": len(values)}
+        for run in runs
+        for side in SIDES
+        for layer in layers
+        for values in [values_of(run, side, layer)]
+    ]
+    trained = [
+        {**layer, "run": run, **test(values_of(run, "f", layer), values_of(run, "g", layer))}
+        for run in runs
+        for layer in layers
+    ]
+    differences = [
+        {**layer, "a": a, "b": b, **test(values_of(a, "f", layer), values_of(b, "f", layer))}
+        for a, b in combinations(runs, 2)
+        for layer in layers
+    ]
     adjust(trained)
     adjust(differences)
     document = {"confidence": confidence, "value": value, "curves": means, "trained": trained}
-    document["differences"] = differences
-    document["between"] = between(differences, _by_objective(curves), 1 - confidence)
-    return document
+    answers = between(differences, _by_objective(curves), 1 - confidence)
+    return document | {"differences": differences, "between": answers}
 
 
 def between(differences: Sequence[dict[str, Any]], name: dict[str, str], level: float) -> list[dict[str, Any]]:

@@ -8,11 +8,12 @@ have.
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, require
 from clipmem.base.hashing import json_sha256
 from clipmem.base.recipes import flatten
 from clipmem.report.run import Run
@@ -27,8 +28,8 @@ def _evaluation(run: Run) -> dict[str, Any]:
     return {key: value for key, value in flatten(run.recipe).items() if key.startswith("evaluate.")}
 
 
-# what must be the same: name, value, hint
-_RULES: tuple[tuple[str, Callable[[Run], object], str], ...] = (
+Rule = tuple[str, Callable[[Run], object], str]  # what must be the same: name, value, hint
+_RULES: tuple[Rule, ...] = (
     ("data", lambda run: str(run.manifest["data_sha256"])[:16], "Run both recipes on the same data."),
     (
         "alignment",
@@ -51,10 +52,7 @@ _RULES: tuple[tuple[str, Callable[[Run], object], str], ...] = (
 
 def check_fair(baseline: Run, other: Run, *, measure: str = "clipmem") -> None:
     """Refuse a run that is not comparable with the baseline; `clipmem_norm` needs the same normalizer in both."""
-    for name, value, hint in _RULES:
-        there, here = differing_entries(value(other), value(baseline))
-        if there != here:
-            raise _refusal(baseline, other, name, there, here, hint)
+    check_same(baseline, other, _RULES)
     _check_split(baseline, other)
     if measure == "clipmem_norm" and other.normalizer != baseline.normalizer:
         there, here = f"{other.normalizer:.6g}", f"{baseline.normalizer:.6g}"
@@ -62,12 +60,27 @@ def check_fair(baseline: Run, other: Run, *, measure: str = "clipmem") -> None:
         raise _refusal(baseline, other, "normalizer of clipmem_norm", there, here, hint)
 
 
+def check_same(baseline: Run, other: Run, rules: Sequence[Rule]) -> None:
+    """Refuse a run that breaks one of the rules, naming both sides."""
+    for name, value, hint in rules:
+        there, here = _differing_entries(value(other), value(baseline))
+        if there != here:
+            raise _refusal(baseline, other, name, there, here, hint)
+
+
+def check_once(folders: Sequence[Path | str], what: str) -> None:
+    """Refuse a run that is named twice."""
+    places = [Path(folder).resolve() for folder in folders]
+    twice = [str(folder) for k, folder in enumerate(folders) if places[k] in places[:k]]
+    require(not twice, what, f"{twice} twice", "each run once", "Omit one of them.")
+
+
 def _refusal(baseline: Run, other: Run, name: str, there: object, here: object, hint: str) -> InputError:
     what = f"run folder {other.path}: different {name}"
     return InputError(what, got=str(there), expected=f"{here}, as in {baseline.path}", hint=hint)
 
 
-def differing_entries(there: object, here: object) -> tuple[object, object]:
+def _differing_entries(there: object, here: object) -> tuple[object, object]:
     """Reduce two mappings to the entries that differ; return anything else unchanged."""
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [key for key in {**here, **there} if here.get(key) != there.get(key)]

@@ -145,7 +145,10 @@ class Line:
 
 @dataclass
 class Panel:
-    """Lines and axes. `zero` draws a line at 0; panels with the same `share` have the same y axis."""
+    """Lines and axes. `zero` draws a line at 0; panels with the same `share` have the same y axis.
+
+    `margin` is the space for the names on its y axis, in CSS pixels.
+    """
 
     title: str
     xlabel: str
@@ -156,42 +159,57 @@ class Panel:
     xlim: tuple[int | float, int | float] | None = None
     whole: bool = False  # x is whole numbers
     share: str = ""
+    margin: int = 70
     draw: Callable[[Axes], None] | None = None  # draws anything else
 
 
-def small_multiples(
-    name: str,
-    size: str,
-    panels: Sequence[Panel],
-    title: str,
-    *,
-    columns: int,
-    height: int,
-    legend: Mapping[str, Style] | None = None,
-) -> str:
-    """Draw panels in a grid on a wide page and in one column on a phone, with one legend for all."""
-    columns = columns if size == "wide" else 1
-    rows = math.ceil(len(panels) / columns)
-    names = dict(legend or {})
-    ncols = min(len(names) or 1, 4 if size == "wide" else 2)
-    foot = 24 * math.ceil(len(names) / ncols) + 10 if names else 0
-    with Sketch(f"{name}-{size}", SIZES[size], height * rows + foot) as sketch:
-        drawn = [_place(sketch, k, columns, rows, foot) for k in range(len(panels))]
-        for axes, panel in zip(drawn, panels, strict=True):
-            _panel(axes, panel)
-        _share(drawn, panels)
-        if names:
-            sketch.figure.legend(
-                handles=[_line2d(style) for style in names.values()],
-                labels=[label.replace("$", r"\$") for label in names],
-                loc="lower center",
-                ncols=ncols,
-                fontsize=12,
-                handlelength=2.6,
-                columnspacing=1.2,
-                borderaxespad=0.1,
-            )
-        return sketch.svg(title)
+@dataclass
+class Figure:
+    """Panels in a grid on a wide page and in one column on a phone, with one legend for all.
+
+    Attributes:
+        title: Its accessible name: what it shows, in numbers.
+        panels: The panels, row by row.
+        columns: Panels a row of a wide page.
+        height: Height of a panel, in CSS pixels.
+        width: Width on a wide page, in CSS pixels.
+        legend: Names of styles.
+    """
+
+    title: str
+    panels: Sequence[Panel]
+    columns: int = 1
+    height: int = 300
+    width: int = SIZES["wide"]
+    legend: Mapping[str, Style] = field(default_factory=dict[str, Style])
+
+    def svg(self, name: str, size: str) -> str:
+        """Draw it `wide` or `narrow`; `name` starts the ids of its elements."""
+        wide = size == "wide"
+        columns, names = self.columns if wide else 1, list(self.legend)
+        rows = math.ceil(len(self.panels) / columns)
+        width = self.width if wide else SIZES[size]
+        ncols = max(1, min(len(names), 4, width // (52 + 7 * max(map(len, names), default=0))))
+        foot = 24 * math.ceil(len(names) / ncols) + 10 if names else 0
+        with Sketch(f"{name}-{size}", width, self.height * rows + foot) as sketch:
+            every = [
+                _place(sketch, panel, divmod(k, columns), (rows, columns), foot) for k, panel in enumerate(self.panels)
+            ]
+            for axes, panel in zip(every, self.panels, strict=True):
+                _panel(axes, panel)
+            _share(every, self.panels)
+            if names:
+                sketch.figure.legend(
+                    handles=[_line2d(style) for style in self.legend.values()],
+                    labels=[label.replace("$", r"\$") for label in names],
+                    loc="lower center",
+                    ncols=ncols,
+                    fontsize=12,
+                    handlelength=2.6,
+                    columnspacing=1.2,
+                    borderaxespad=0.1,
+                )
+            return sketch.svg(self.title)
 
 
 def draw(panel: Panel, axes: Axes = None) -> Axes:
@@ -220,15 +238,15 @@ def _line2d(style: Style) -> Any:
     return Line2D([], [], color=style.color, linestyle=style.dashes, marker=style.mark, markersize=5.5, linewidth=1.8)
 
 
-def _place(sketch: Sketch, k: int, columns: int, rows: int, foot: int) -> Axes:
-    left, right, top, bottom = 70, 12, 30, 50
-    width, high = sketch.width / columns, (sketch.height - foot) / rows
-    row, column = divmod(k, columns)
+def _place(sketch: Sketch, panel: Panel, cell: tuple[int, int], grid: tuple[int, int], foot: int) -> Axes:
+    edge, top, bottom = 12, 30, 50
+    width, high = sketch.width / grid[1], (sketch.height - foot) / grid[0]
+    row, column = cell
     axes = sketch.figure.add_axes(
         (
-            (column * width + left) / sketch.width,
+            (column * width + panel.margin) / sketch.width,
             (sketch.height - (row + 1) * high + bottom) / sketch.height,
-            (width - left - right) / sketch.width,
+            (width - panel.margin - edge) / sketch.width,
             (high - top - bottom) / sketch.height,
         )
     )

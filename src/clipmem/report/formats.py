@@ -3,18 +3,35 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
+
+from clipmem.base.summary import Number
 
 MISSING = "n/a"
 _NOISE = 1e-7  # of float32
-Number = float | int  # of a JSON file: 1.0 may have been written as 1
+
+
+@runtime_checkable
+class _Interval(Protocol):
+    @property
+    def low(self) -> Number | None: ...
+    @property
+    def high(self) -> Number | None: ...
+
+
+Interval = _Interval | Mapping[str, Any]  # typed, or of a JSON document
+
+
+def ends_of(entry: Interval) -> tuple[Number | None, Number | None]:
+    """Return the fields `low` and `high` of an entry."""
+    return (entry.get("low"), entry.get("high")) if isinstance(entry, Mapping) else (entry.low, entry.high)
 
 
 def _known(value: Number | None) -> TypeGuard[Number]:
     return value is not None and math.isfinite(value)
 
 
-def plain(value: Number | None, digits: int = 3, entry: Mapping[str, Any] | None = None) -> str:
+def plain(value: Number | None, digits: int = 3, entry: Interval | None = None) -> str:
     """Format a number with a fixed number of decimals; if two or more show only zeros, with two significant digits.
 
     Not beside an `entry` whose interval shows more than zeros: there a zero says enough.
@@ -23,21 +40,20 @@ def plain(value: Number | None, digits: int = 3, entry: Mapping[str, Any] | None
         return MISSING
     text = f"{value:.{digits}f}"
     if float(text) == 0:
-        ends = [(entry or {}).get(key) for key in ("low", "high")]
-        wide = any(_known(end) and float(f"{end:.{digits}f}") for end in ends)
+        wide = any(_known(end) and float(f"{end:.{digits}f}") for end in (ends_of(entry) if entry else ()))
         return f"{value:.2g}" if digits > 1 and abs(value) > _NOISE and not wide else text.removeprefix("-")
     return text
 
 
-def signed(value: Number | None, digits: int = 3, entry: Mapping[str, Any] | None = None) -> str:
+def signed(value: Number | None, digits: int = 3, entry: Interval | None = None) -> str:
     """Format a score with its sign, unless it rounds to zero."""
     text = plain(value, digits, entry)
     return text if text == MISSING or text.startswith("-") or float(text) == 0 else f"+{text}"
 
 
-def interval(entry: Mapping[str, Any], sign: bool = False, digits: int = 3) -> str:
-    """Format the interval of an entry, from its keys `low` and `high`."""
-    low, high = entry.get("low"), entry.get("high")
+def interval(entry: Interval, sign: bool = False, digits: int = 3) -> str:
+    """Format the interval of an entry, from its fields `low` and `high`."""
+    low, high = ends_of(entry)
     if not (_known(low) and _known(high)):
         return "no interval"
     write = signed if sign else plain
@@ -49,10 +65,10 @@ def percent(value: Number | None, digits: int = 1) -> str:
     return plain(None if value is None else 100 * value, digits)
 
 
-def percent_interval(entry: Mapping[str, Any]) -> str:
+def percent_interval(entry: Interval) -> str:
     """Format the interval of a share in [0, 1] in percent."""
-    scaled = {key: 100 * entry[key] if _known(entry.get(key)) else None for key in ("low", "high")}
-    return interval(scaled, digits=1)
+    low, high = (100 * end if _known(end) else None for end in ends_of(entry))
+    return interval({"low": low, "high": high}, digits=1)
 
 
 def p_value(value: Number | None) -> str:
@@ -117,16 +133,17 @@ FORMATS = (
 Side = Literal["above", "below", "inconclusive"]
 
 
-def side_of(entry: Mapping[str, Any], of: Number = 0) -> Side:
+def side_of(entry: Interval, of: Number = 0) -> Side:
     """Return the side of `of` that an entry's interval is on; inconclusive if it contains it or there is none."""
-    low, high = entry.get("low"), entry.get("high")
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+    low, high = ends_of(entry)
+    if not (_known(low) and _known(high)):
         return "inconclusive"
     return "above" if low > of else "below" if high < of else "inconclusive"
 
 
-def higher_of(a: Mapping[str, Any], b: Mapping[str, Any]) -> Side:
+def higher_of(a: Interval, b: Interval) -> Side:
     """Compare two entries: `a` is above or below `b` if their intervals do not overlap."""
-    if None in (a["low"], a["high"], b["low"], b["high"]):
+    (a_low, a_high), (b_low, b_high) = ends_of(a), ends_of(b)
+    if a_low is None or a_high is None or b_low is None or b_high is None:
         return "inconclusive"
-    return "above" if a["low"] > b["high"] else "below" if a["high"] < b["low"] else "inconclusive"
+    return "above" if a_low > b_high else "below" if a_high < b_low else "inconclusive"

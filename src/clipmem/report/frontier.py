@@ -26,6 +26,9 @@ from clipmem.stats.comparisons import Claim, holm, paired_test, verdict
 _PARENTS = ("mitigate.remove.scores", "mitigate.regroup.scores")
 
 
+Seeds = Sequence[float] | Float64[np.ndarray, " seed"]  # a value by seed
+
+
 class Curve(NamedTuple):
     """A configuration: its runs in order of the setting, with memorization and utility by run and seed."""
 
@@ -147,9 +150,7 @@ def _compared(
     """Compare two curves seed by seed, each at the given level of each seed."""
     seeds = range(len(levels))
     found = {
-        name: difference(
-            getattr(curve, name)[levels, seeds].tolist(), getattr(base, name)[base_levels, seeds].tolist(), confidence
-        )
+        name: difference(getattr(curve, name)[levels, seeds], getattr(base, name)[base_levels, seeds], confidence)
         for name in ("memorization", "utility")
     }
     values = {"values": [curve.values[k] for k in levels], "base_values": [base.values[k] for k in base_levels]}
@@ -175,8 +176,8 @@ def _described(curves: Sequence[Curve], along: str, utility: str, confidence: fl
                 {
                     "run": run.name,
                     "value": curve.values[k],
-                    "memorization": mean_over_seeds(curve.memorization[k].tolist(), confidence),
-                    "utility": mean_over_seeds(curve.utility[k].tolist(), confidence),
+                    "memorization": mean_over_seeds(curve.memorization[k], confidence),
+                    "utility": mean_over_seeds(curve.utility[k], confidence),
                     "near_chance": run.name not in useful,
                     "front": run.name in shown,
                 }
@@ -215,7 +216,7 @@ def is_useful(utility: float, baseline: float, chance: float | None) -> bool:
     return chance is None or (utility > chance and utility - chance >= (baseline - chance) / 2)
 
 
-def difference(values: Sequence[float], base: Sequence[float], confidence: float) -> dict[str, Any]:
+def difference(values: Seeds, base: Seeds, confidence: float) -> dict[str, Any]:
     """Return both means, the mean difference over paired seeds with its t interval, and its tests."""
     own, other = (np.asarray(side, dtype=np.float64) for side in (values, base))
     found = paired_test(own, other, confidence)
@@ -223,7 +224,7 @@ def difference(values: Sequence[float], base: Sequence[float], confidence: float
     return {"mean": float(own.mean()), "baseline": float(other.mean()), **tests}
 
 
-def mean_over_seeds(values: Sequence[float], confidence: float) -> dict[str, float | None]:
+def mean_over_seeds(values: Seeds, confidence: float) -> dict[str, float | None]:
     """Return the mean of values by seed with its t interval, which is that of paired differences from 0."""
     found = paired_test(np.asarray(values, dtype=np.float64), np.zeros(len(values)), confidence)
     return {"mean": found.difference, "low": found.low, "high": found.high}

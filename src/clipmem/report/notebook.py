@@ -3,18 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
 from markupsafe import Markup
 
 from clipmem.base.errors import require, require_columns
-from clipmem.report.figures import CANDIDATE, INK, ROLE_COLORS, STYLES, Line, Panel, Style, draw
+from clipmem.base.summary import NoiseFloor
+from clipmem.report.figures import CANDIDATE, INK, STYLES, Line, Panel, draw
 from clipmem.report.gallery import image_uri, ranked_candidates
 from clipmem.report.run import Run
+from clipmem.report.sections.scores import roles_figure
 from clipmem.report.templating import notebook_html
 
 SHOWN = 6
-TWINS = ((0, 0, "none"), (1, 2, "1 or 2"), (3, 5, "3 to 5"), (6, None, "6 or more"))
+TWINS = ((0, 0, "none"), (1, 2, "1 or 2"), (3, 5, "3 to 5"), (6, 2**31, "6 or more"))
 _TABLE = ("uid", "clipmem")
 
 
@@ -35,7 +36,7 @@ def pairs_html(
     table: pl.DataFrame,
     images: Mapping[str, bytes],
     captions: Mapping[str, Sequence[str]],
-    floor: Mapping[str, Any] | None = None,
+    floor: NoiseFloor | None = None,
 ) -> str:
     """Return the pairs of a table with `uid` and `clipmem` as small images with scores and captions; `floor` once."""
     require_columns("table", table.columns, _TABLE, "Use run.scores, run.top(), or a selection of them.")
@@ -69,24 +70,7 @@ class Plots:
 
     def roles(self, axes: Any = None) -> Any:
         """Draw the distribution of the score in each role, with its mean and interval."""
-        run = self._run
-        panel = Panel("", "", run.measure["score"], zero=True, ticks=run.roles)
-        finite = run.scores.filter(pl.col("clipmem").is_finite())
-        for k, role in enumerate(run.roles):
-            entry = run.summary.roles[role]
-            line = Line([k], [entry.mean], Style(ROLE_COLORS[role]), [entry.low], [entry.high])
-            panel.lines.append(line)
-        values = [finite.filter(pl.col("role") == role)["clipmem"].to_numpy() for role in run.roles]
-
-        def violins(axes: Any) -> None:
-            drawn = axes.violinplot([one if one.size else [np.nan] for one in values], range(len(values)), widths=0.7)
-            for body, role in zip(drawn["bodies"], run.roles, strict=True):
-                body.set(facecolor=ROLE_COLORS[role], alpha=0.25)
-            for part in ("cbars", "cmins", "cmaxes"):
-                drawn[part].set_visible(False)
-
-        panel.draw = violins
-        return draw(panel, axes)
+        return draw(roles_figure(self._run).panels[0], axes)
 
     def top(self, k: int = 10, axes: Any = None) -> Any:
         """Draw the scores of the `k` most memorized candidates with standard errors, on the noise floor."""
@@ -111,28 +95,20 @@ class Plots:
         Bars are ± 1.96 standard errors over pairs; groups of fewer than two pairs have none.
         """
         run = self._run
-        first = {uid: captions[0] if captions else "" for uid, captions in run.own_captions.items()}
-        names, counts = np.unique(list(first.values()), return_counts=True)
-        size = dict(zip(names.tolist(), counts.tolist(), strict=True))
-        scored = ranked_candidates(run.scores)
-        # with the caption that it was trained with; its own pair is no twin of a planted one
-        twins = np.array(
-            [
-                size[caption] - (first[uid] == caption)
-                for uid in scored["uid"]
-                for caption in [(run.trained_captions(uid) or [""])[0]]
-            ]
-        )
-        values = scored["clipmem"].to_numpy()
+        first = run.pairs.select("uid", caption=pl.col("captions").list.first().fill_null(""))
+        trained = run.splits.select("uid", "captions_from").join(first, left_on="captions_from", right_on="uid")
+        scored = ranked_candidates(run.scores).select("uid", "clipmem").join(trained.select("uid", "caption"), on="uid")
+        scored = scored.join(first.group_by("caption").len(), on="caption").join(first, on="uid", suffix="_own")
+        # its own pair is no twin of a planted one
+        twins = pl.col("len") - (pl.col("caption") == pl.col("caption_own")).cast(pl.Int64)
         panel = Panel("", "other pairs with the same caption", run.measure["score"], zero=True)
-        panel.ticks, line = [], Line([], [], STYLES[0], [], [], joined=False)
-        for least, most, name in TWINS:
-            own = values[(twins >= least) & (twins <= (np.inf if most is None else most))]
-            error = 1.96 * float(own.std(ddof=1)) / own.size**0.5 if own.size > 1 else None
-            mean = float(own.mean()) if own.size else float("nan")
-            panel.ticks = [*panel.ticks, f"{name}\n({own.size})"]
-            line.x, line.y = [*line.x, len(line.x)], [*line.y, mean]
-            line.low = [*line.low, None if error is None else mean - error]
-            line.high = [*line.high, None if error is None else mean + error]
-        panel.lines = [line]
+        groups = [scored.filter(twins.is_between(least, most))["clipmem"].to_numpy() for least, most, _ in TWINS]
+        panel.ticks = [f"{name}\n({values.size})" for (*_, name), values in zip(TWINS, groups, strict=True)]
+        means = [float(values.mean()) if values.size else float("nan") for values in groups]
+        errors = [1.96 * float(values.std(ddof=1)) / values.size**0.5 if values.size > 1 else None for values in groups]
+        low, high = (
+            [None if error is None else mean + sign * error for mean, error in zip(means, errors, strict=True)]
+            for sign in (-1, 1)
+        )
+        panel.lines = [Line(range(len(groups)), means, STYLES[0], low, high, joined=False)]
         return draw(panel, axes)

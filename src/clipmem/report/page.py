@@ -36,7 +36,10 @@ def render(kind: str, subject: Any) -> str:
     links: list[tuple[str, str]] = []
     for section in sections_of(subject, page=kind):
         data = section.data(subject)
-        figures = {name: [_safe(draw(size)) for size in SIZES] for name, draw in section.figures(subject).items()}
+        figures = {
+            name: [_safe(figure.svg(f"{section.name}-{name}", size)) for size in SIZES]
+            for name, figure in section.figures(subject).items()
+        }
         source = section.source()
         template = engine.from_string(source) if "\n" in source else engine.get_template(source)
         blocks.append(_safe(template.render(context | data | {"figures": figures, "section_id": section.name})))

@@ -22,23 +22,14 @@ from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import is_image_of
 from clipmem.base.paths import reading
 from clipmem.base.recipes import Recipe
+from clipmem.base.summary import AUDIT_FILE, AUDIT_FORMAT, FILE, FORMAT, Audit, Kind, Summary, read_entry
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
-from clipmem.report.summary import FILE, FORMAT, Summary, summary_from
-from clipmem.report.templating import Words, measure_of, words_of
+from clipmem.report.templating import Words, measure_of, names, words_of
 
 ROLES = ("candidate", "independent", "shared", "external")
 STAGES = ("decode", "plan", "train", "embed", "score", "evaluate", "report")
-AUDIT_FORMAT = 1
-# the utilities that reports and findings name, with their label
-UTILITIES = {
-    "retrieval_wordings_recall@5": "recall@5 over wordings",
-    "retrieval_recall@5": "recall@5",
-    "linear_probe_acc1": "linear probe",
-    "zero_shot_acc1": "zero-shot",
-    "image_retrieval_recall@5": "image recall@5",
-    "text_retrieval_recall@5": "text recall@5",
-}
+UTILITIES = names("utilities")  # those that reports and findings name
 # verdicts rest on the first of these that all runs have
 PRIMARY = ("retrieval_wordings_recall@5", "retrieval_recall@5", "linear_probe_acc1")
 LOWER_IS_BETTER = ("median_rank", "_loss")
@@ -113,9 +104,7 @@ class Run:
         Raises:
             InputError: The run is not finished, or another version of clipmem made it.
         """
-        document, what = self.folder.read_json(FILE), f"{self.path / FILE}"
-        manifest.check_format(document, what, FORMAT, made_by=self.manifest.get("clipmem"))
-        return summary_from(document, what)
+        return self._typed(Summary, FILE, FORMAT)
 
     def document(self, name: str) -> dict[str, Any]:
         """Return a JSON file of the folder; {} if there is none."""
@@ -124,23 +113,24 @@ class Run:
         return self._documents[name]
 
     @cached_property
-    def audit(self) -> dict[str, Any]:
-        """`audit/audit.json`; {} without an audit."""
-        document = self.document("audit/audit.json")
-        if document:
-            what = f"{self.path / 'audit' / 'audit.json'}"
-            manifest.check_format(document, what, AUDIT_FORMAT, made_by=self.manifest.get("clipmem"))
-        return document
+    def audit(self) -> Audit | None:
+        """`audit/audit.json`; None without an audit."""
+        return self._typed(Audit, AUDIT_FILE, AUDIT_FORMAT) if (self.path / AUDIT_FILE).is_file() else None
+
+    def _typed(self, kind: type[Kind], name: str, newest: int) -> Kind:
+        document, what = self.folder.read_json(name), f"{self.path / name}"
+        manifest.check_format(document, what, newest, made_by=self.manifest.get("clipmem"))
+        return read_entry(kind, document, what)
 
     @property
     def words(self) -> Words:
         """The wording of its protocol."""
-        return words_of(self.summary)
+        return words_of(self.summary.protocol, self.summary.words)
 
     @property
     def measure(self) -> Words:
         """The wording of its alignment."""
-        return measure_of(self.summary)
+        return measure_of(self.summary.alignment, self.summary.measure)
 
     @property
     def roles(self) -> list[str]:
@@ -262,6 +252,20 @@ class Run:
     def seeds(self) -> list[int]:
         """The seeds, sorted."""
         return sorted(self.recipe.train.seeds)
+
+    @property
+    def costs(self) -> dict[str, list[float]]:
+        """What each model cost to train, sides and seeds sorted; without what was not recorded for all of them."""
+        models = sorted(self.markers)
+        rates: list[float] = [self.markers[key].get("pairs_per_second") or 0.0 for key in models]
+        pairs: list[int] = [self.records[key]["presentations"] for key in models]
+        costs = {
+            # the whole training at its rate, which is right for resumed trainings too
+            "training seconds a model": [n / rate if rate else 0.0 for n, rate in zip(pairs, rates, strict=True)],
+            "pairs/s a model": rates,
+            "peak memory, MiB": [(self.markers[key].get("peak_memory_bytes") or 0.0) / 2**20 for key in models],
+        }
+        return {name: values for name, values in costs.items() if all(values)}
 
     @property
     def was_trained(self) -> bool:

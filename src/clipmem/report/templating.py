@@ -79,8 +79,13 @@ def notebook_html(name: str, **context: Any) -> str:
 
 
 @cache
-def _words() -> Mapping[str, Any]:
+def _words() -> dict[str, Any]:
     return tomllib.loads(template_text("words.toml"))
+
+
+def names(kind: str) -> dict[str, Any]:
+    """Return names by key, such as those of `attacks`."""
+    return _words()[kind]
 
 
 @cache
@@ -89,13 +94,13 @@ def reasons() -> Words:
     return tomllib.loads(template_text("reasons.toml"))
 
 
-def words_of(summary: Mapping[str, Any]) -> Words:
-    """Return the wording of the summary's protocol; what it does not define is taken from four-way."""
-    known, name = _words()["protocols"], summary.get("protocol", "")
-    return {**known["four-way"], **known.get(name, {}), **summary.get("words", {})}
+def words_of(protocol: str, changes: Words | None = None) -> Words:
+    """Return the words of a protocol, with `changes`; what it does not define is taken from four-way."""
+    protocols = _words()["protocols"]
+    return {**protocols["four-way"], **protocols.get(protocol, {}), **(changes or {})}
 
 
-def measure_of(summary: Mapping[str, Any]) -> Words:
-    """Return the wording of the summary's alignment ("clip" if it names none)."""
-    known, name = _words()["alignments"], summary.get("alignment", "clip")
-    return {**known["clip"], "score": name, **known.get(name, {}), **summary.get("measure", {})}
+def measure_of(alignment: str = "clip", changes: Words | None = None) -> Words:
+    """Return the words of an alignment, with `changes`; what it does not define is taken from clip."""
+    alignments = _words()["alignments"]
+    return {**alignments["clip"], "score": alignment, **alignments.get(alignment, {}), **(changes or {})}

@@ -2,13 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from clipmem.base.random import derive_seed, generator
 from clipmem.base.sections import ScoreSection
+from clipmem.base.summary import (
+    Auroc,
+    Centered,
+    Correlation,
+    Entry,
+    Interval,
+    Learned,
+    LearnedRole,
+    NoiseFloor,
+    Planted,
+    Role,
+    ScoreSummary,
+    Stability,
+    Wordings,
+)
 from clipmem.scoring.design import ScoreTables
 from clipmem.stats.centering import centered_mean, control_shift, noise_floor
 from clipmem.stats.comparisons import Claim, compare_groups, holm, paired_test, verdict
@@ -19,8 +34,7 @@ from clipmem.stats.resampling import in_out_means
 ROLES = ("shared", "candidate", "independent", "external")
 TOPS = {"top1_overlap": 0.01, "top10_overlap": 0.1}
 NEGLIGIBLE = 0.1  # a shift within this share of the mean CLIPMem is no matter
-_ENDS = ("mean", "low", "high", "over")
-_SHIFTED = {"yes": "negligible", "inconclusive": "inconclusive"}
+_SHIFTED: Mapping[str, Literal["negligible", "inconclusive"]] = {"yes": "negligible", "inconclusive": "inconclusive"}
 _COMPARED = (("candidate", "external"), ("candidate", "shared"), ("independent", "external"))
 
 
@@ -65,54 +79,55 @@ class Scored:
         return np.nanmean(self.g, axis=0)
 
 
-def summarize(scored: Scored, settings: ScoreSection, *, seed: int, estimated: bool = False) -> dict[str, Any]:
+def summarize(scored: Scored, settings: ScoreSection, *, seed: int, estimated: bool = False) -> ScoreSummary:
     """Say what the tables show: the part of `summary.json` that comes from scores alone.
 
     Where scores are `estimated`, those of held-out pairs are not: such scores have no noise floor.
     """
     level = settings.confidence
     half = halved(scored, confidence=level)
-    return {
-        "seeds": scored.seeds,
-        "half_difference": half,
-        "centered": centered(scored.differences, scored.role, scored.group, half, confidence=level)
+    return ScoreSummary(
+        seeds=scored.seeds,
+        half_difference=half,
+        centered=centered(scored.differences, scored.role, scored.group, half, confidence=level)
         if scored.twins
         else None,
-        "roles": roles(scored, seed=seed, draws=settings.draws, confidence=level),
-        "tests": tests(scored, confidence=level),
-        "paired": paired(scored, confidence=level),
-        "noise_floor": None if estimated else floor(scored, confidence=level),
-        "seed_noise": between_seeds(scored, confidence=level),
-        "stability": stability(scored, seed=seed, confidence=level),
-        "planted": planted(scored, confidence=level),
-    }
+        roles=roles(scored, seed=seed, draws=settings.draws, confidence=level),
+        tests=tests(scored, confidence=level),
+        paired=paired(scored, confidence=level),
+        noise_floor=None if estimated else floor(scored, confidence=level),
+        seed_noise=between_seeds(scored, confidence=level),
+        stability=stability(scored, seed=seed, confidence=level),
+        planted=planted(scored, confidence=level),
+    )
 
 
-def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[str, Any]:
+def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[str, Role]:
     """Mean, interval (over groups of pairs, and seeds or models), sd and median of the scores of each role."""
-    found: dict[str, Any] = {}
+    means: dict[str, Role] = {}
     for role in ROLES:
         where = scored.of(role)
         if not where.any():  # for given models the shared pairs may be unknown
             continue
         if scored.twins:
-            interval = crossed_mean(scored.differences[:, where], scored.group[where], confidence=confidence)._asdict()
+            mean = crossed_mean(scored.differences[:, where], scored.group[where], confidence=confidence)
+            interval = Interval(**mean._asdict())
         else:
             groups = np.unique(scored.group[where], return_inverse=True)[1]
             interval = two_way_interval(
                 scored.values[:, where], scored.seen[:, where], groups, seed=seed, draws=draws, confidence=confidence
             )
         values = scored.clipmem[where]
-        found[role] = {
-            "n": int(where.sum()),
-            **interval,
-            "sd": float(values.std(ddof=1)) if len(values) > 1 else None,
-            "median": float(np.median(values)),
-        }
-    return found
+        means[role] = Role(
+            n=int(where.sum()),
+            **dict(interval),
+            sd=float(values.std(ddof=1)) if len(values) > 1 else None,
+            median=float(np.median(values)),
+        )
+    return means
 
 
-def learned(scored: Scored, a_base: pl.Series, roles: Mapping[str, Any], *, confidence: float) -> dict[str, Any] | None:
+def learned(scored: Scored, a_base: pl.Series, roles: Mapping[str, Role], *, confidence: float) -> Learned | None:
     """Say what fine-tuning taught about pairs: means of each role, and the rank correlation of learned and clipmem.
 
     With m_0 the base model that f and g start from, a_base = A(m_0) and learned = mean of A(g) - A(m_0): what training
@@ -136,49 +151,47 @@ def learned(scored: Scored, a_base: pl.Series, roles: Mapping[str, Any], *, conf
     """
     if a_base.null_count():
         return None
-    base, found = a_base.to_numpy(), dict[str, Any]()
+    base, means = a_base.to_numpy(), dict[str, LearnedRole]()
     taught = scored.unseen_mean - base
     by_seed = scored.g - base if scored.twins else taught[None]
     for role, entry in roles.items():
         where = scored.of(role)
-        intervals = {
-            name: crossed_mean(values[:, where], scored.group[where], confidence=confidence)._asdict()
-            for name, values in (("a_base", base[None]), ("learned", by_seed))
-        }
-        found[role] = {"n": entry["n"], **intervals, "clipmem": {key: entry[key] for key in _ENDS}}
+        before, gain = (
+            Interval(**crossed_mean(values[:, where], scored.group[where], confidence=confidence)._asdict())
+            for values in (base[None], by_seed)
+        )
+        clipmem = Interval(mean=entry.mean, low=entry.low, high=entry.high, over=entry.over)
+        means[role] = LearnedRole(n=entry.n, a_base=before, learned=gain, clipmem=clipmem)
     where = scored.of("candidate")
-    return {"roles": found, "spearman": spearman(taught[where], scored.clipmem[where], confidence)._asdict()}
+    rank = spearman(taught[where], scored.clipmem[where], confidence)
+    return Learned(roles=means, spearman=Correlation(**rank._asdict()))
 
 
-def halved(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+def halved(scored: Scored, *, confidence: float) -> Interval | None:
     """Estimate the mean CLIPMem from candidate and independent pairs together; None without both, or without twins."""
     own, others = scored.of("candidate"), scored.of("independent")
     if not (scored.twins and own.any() and others.any()):
         return None
     values, group = scored.differences, scored.group
-    found = half_difference(values[:, own], values[:, others], group[own], group[others], confidence=confidence)
-    return found._asdict()
+    mean = half_difference(values[:, own], values[:, others], group[own], group[others], confidence=confidence)
+    return Interval(**mean._asdict())
 
 
 def over_wordings(
     splits: pl.DataFrame, tables: ScoreTables, count: int, settings: ScoreSection, *, seed: int
-) -> dict[str, Any]:
-    """Repeat the means over all `count` wordings: the entry `wordings`; {} if only the first captions were scored."""
+) -> Wordings | None:
+    """Repeat the means over all `count` wordings; None if only the first captions were scored."""
     if tables.scores["clipmem_wordings"].is_null().all():
-        return {}
+        return None
     scores = tables.scores.with_columns(clipmem="clipmem_wordings")
     scored = Scored(splits, ScoreTables(scores, tables.seed_scores.with_columns(f="f_wordings", g="g_wordings")))
-    level = settings.confidence
-    means = {
-        "roles": roles(scored, seed=seed, draws=settings.draws, confidence=level),
-        "half_difference": halved(scored, confidence=level),
-    }
-    return {"wordings": {"count": count, **means}}
+    means = roles(scored, seed=seed, draws=settings.draws, confidence=settings.confidence)
+    return Wordings(count=count, roles=means, half_difference=halved(scored, confidence=settings.confidence))
 
 
 def centered(
-    differences: np.ndarray, role: np.ndarray, group: np.ndarray, half: dict[str, Any] | None, *, confidence: float
-) -> dict[str, Any] | None:
+    differences: np.ndarray, role: np.ndarray, group: np.ndarray, half: Interval | None, *, confidence: float
+) -> Centered | None:
     """Say how much better f is than g throughout, by the external pairs, and center the roles' means on it.
 
     `verdict`: "worse" or "better" if the whole interval of the shift is farther from 0 than `margin`, "negligible" if
@@ -190,24 +203,28 @@ def centered(
         return None
     control = differences[:, external], group[external]
     shift = control_shift(*control, confidence=confidence)
-    roles = {
-        name: centered_mean(
-            differences[:, role == name], control[0], group[role == name], control[1], confidence=confidence
-        )._asdict()
-        for name in ROLES
-        if (role == name).any()
-    }
-    margin = NEGLIGIBLE * abs((half or roles.get("candidate") or {"mean": 0.0})["mean"])
+    roles: dict[str, Interval] = {}
+    for name in ROLES:
+        where = role == name
+        if where.any():
+            mean = centered_mean(differences[:, where], control[0], group[where], control[1], confidence=confidence)
+            roles[name] = Interval(**mean._asdict())
+    center = half or roles.get("candidate")
+    margin = NEGLIGIBLE * abs((center and center.mean) or 0.0)
     answer = verdict(shift.low, shift.high, Claim("zero", max(margin, float(np.finfo(float).tiny))))
-    return {
-        **{"shift" if name == "mean" else name: value for name, value in shift._asdict().items()},
-        "margin": margin,
-        "verdict": _SHIFTED.get(answer, "better" if shift.mean > 0 else "worse"),
-        "roles": roles,
-    }
+    return Centered(
+        shift=shift.mean,
+        low=shift.low,
+        high=shift.high,
+        over=shift.over,
+        stderr=shift.stderr,
+        margin=margin,
+        verdict=_SHIFTED.get(answer, "better" if shift.mean > 0 else "worse"),
+        roles=roles,
+    )
 
 
-def tests(scored: Scored, *, confidence: float) -> list[dict[str, Any]]:
+def tests(scored: Scored, *, confidence: float) -> list[Entry]:
     """Compare the roles of the four-way protocol, those that there are (see `compare`)."""
     couples = [couple for couple in _COMPARED if all(scored.of(role).any() for role in couple)]
     return compare(scored.clipmem, scored.role, couples, confidence=confidence)
@@ -215,7 +232,7 @@ def tests(scored: Scored, *, confidence: float) -> list[dict[str, Any]]:
 
 def compare(
     scores: np.ndarray, role: np.ndarray, couples: Sequence[tuple[str, str]], *, confidence: float
-) -> list[dict[str, Any]]:
+) -> list[Entry]:
     """Compare couples of roles by Welch's and Mann and Whitney's tests, with effect sizes."""
     rows: list[dict[str, Any]] = [
         {"a": a, "b": b, **compare_groups(scores[role == a], scores[role == b], confidence)._asdict()}
@@ -225,10 +242,10 @@ def compare(
         adjusted = holm(np.array([np.nan if row[name] is None else row[name] for row in rows]))
         for row, p in zip(rows, adjusted.tolist(), strict=True):
             row[f"{name}_holm"] = None if np.isnan(p) else p
-    return rows
+    return [Entry.model_validate(row) for row in rows]
 
 
-def paired(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+def paired(scored: Scored, *, confidence: float) -> Entry | None:
     """Test the candidates' mean under f against that under g, one number a seed: None with one seed or without twins.
 
     f and g of a seed share their start and the order of what both saw, so the seed's part cancels in the difference.
@@ -237,25 +254,25 @@ def paired(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
     if len(scored.seeds) < 2 or not scored.twins:
         return None
     found = paired_test(scored.f[:, where].mean(axis=1), scored.g[:, where].mean(axis=1), confidence)
-    return {"role": "candidate", "seeds": len(scored.seeds), **found._asdict()}
+    return Entry.model_validate({"role": "candidate", "seeds": len(scored.seeds), **found._asdict()})
 
 
-def floor(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+def floor(scored: Scored, *, confidence: float) -> NoiseFloor | None:
     """Measure how far from 0 a score can be by chance, on the external pairs; None with too few of them."""
     where = scored.of("external")
     control = scored.differences if scored.twins else scored.clipmem[None]
     found = noise_floor(control[:, where], confidence=confidence) if where.any() else None
-    return found and found._asdict()
+    return found and NoiseFloor(**found._asdict())
 
 
-def between_seeds(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+def between_seeds(scored: Scored, *, confidence: float) -> Entry | None:
     """Compare f with f of another seed on the candidates; None without twins or with one seed."""
     where = scored.of("candidate")
     noise = seed_noise(scored.f[:, where], scored.group[where], confidence=confidence) if scored.twins else None
-    return noise and noise._asdict()
+    return noise and Entry.model_validate(noise._asdict())
 
 
-def stability(scored: Scored, *, seed: int, confidence: float) -> dict[str, Any] | None:
+def stability(scored: Scored, *, seed: int, confidence: float) -> Stability | None:
     """Compare the candidates' order between single seeds, or, without twins, between two halves of the models."""
     where = scored.of("candidate")
     if not scored.twins:
@@ -265,13 +282,9 @@ def stability(scored: Scored, *, seed: int, confidence: float) -> dict[str, Any]
     if not couples:
         return None
     ranks = [spearman(single[a], single[b], confidence) for a, b in couples]
-    return {
-        **{end: _mean([getattr(rank, end) for rank in ranks]) for end in ("spearman", "low", "high")},
-        **{
-            name: float(np.mean([top_overlap(single[a], single[b], share) for a, b in couples]))
-            for name, share in TOPS.items()
-        },
-    }
+    rank, low, high = (_mean(values) for values in zip(*ranks, strict=True))
+    shared = [float(np.mean([top_overlap(single[a], single[b], share) for a, b in couples])) for share in TOPS.values()]
+    return Stability(spearman=rank, low=low, high=high, top1_overlap=shared[0], top10_overlap=shared[1])
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -280,14 +293,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(defined)) if defined else None
 
 
-def planted(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+def planted(scored: Scored, *, confidence: float) -> Planted | None:
     """Say how well the score finds the candidates that were given wrong captions (see `planted_in`)."""
     return planted_in(scored.clipmem, scored.planted, scored.unseen_mean, scored.of("candidate"), confidence=confidence)
 
 
 def planted_in(
     scores: np.ndarray, planted: np.ndarray, reference: np.ndarray, where: np.ndarray, *, confidence: float
-) -> dict[str, Any] | None:
+) -> Planted | None:
     """Say how well a score finds planted pairs, and beside it how well low alignment alone does."""
     wrong, values = planted[where], scores[where]
     if not wrong.any() or wrong.all():
@@ -297,23 +310,23 @@ def planted_in(
     corners = np.abs(np.diff(curve, 2)).max(axis=0) > 1e-12  # the line between them is the same without the others
     fpr, tpr = curve[:, np.concatenate([[True], corners, [True]])]
     plain = auroc(-reference[where], wrong, confidence)
-    return {
-        "n": int(wrong.sum()),
-        "rest": int((~wrong).sum()),
-        "auroc": found.mean,
-        "low": found.low,
-        "high": found.high,
-        "mean_planted": float(values[wrong].mean()),
-        "mean_rest": float(values[~wrong].mean()),
-        "precision_at_n": precision_at_n(values, wrong, int(wrong.sum())),
-        "roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
-        "reference_alignment_auroc": {"auroc": plain.mean, "low": plain.low, "high": plain.high},
-    }
+    return Planted(
+        n=int(wrong.sum()),
+        rest=int((~wrong).sum()),
+        auroc=found.mean,
+        low=found.low,
+        high=found.high,
+        mean_planted=float(values[wrong].mean()),
+        mean_rest=float(values[~wrong].mean()),
+        precision_at_n=precision_at_n(values, wrong, int(wrong.sum())),
+        roc={"fpr": fpr.tolist(), "tpr": tpr.tolist()},
+        reference_alignment_auroc=Auroc(auroc=plain.mean, low=plain.low, high=plain.high),
+    )
 
 
 def two_way_interval(
     values: np.ndarray, member: np.ndarray, groups: np.ndarray, *, seed: int, draws: int, confidence: float
-) -> dict[str, Any]:
+) -> Interval:
     """Mean score of some pairs with a percentile interval that resamples models and groups of pairs.
 
     Every pair has models on both sides, but a resample of the models may have none on one side of a pair: that resample
@@ -334,12 +347,12 @@ def two_way_interval(
         means.append(float((score * times).sum() / times.sum()))
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     mean = float(in_out_means(values, member).score.mean())
-    return {"mean": mean, "low": float(low), "high": float(high), "over": "pairs and models"}
+    return Interval(mean=mean, low=float(low), high=float(high), over="pairs and models")
 
 
 def halves(
     values: np.ndarray, member: np.ndarray, where: np.ndarray, *, seed: int, confidence: float
-) -> dict[str, Any] | None:
+) -> Stability | None:
     """Compare the order that two random halves of the models give.
 
     The draw is balanced over all models, not over half of them: a pair with few models on a side may have none there in
@@ -351,9 +364,9 @@ def halves(
     if both.sum() < 10:
         return None
     rank = spearman(a[both], b[both], confidence)
-    return {
+    return Stability(
         **rank._asdict(),
         **{name: top_overlap(a[both], b[both], share) for name, share in TOPS.items()},
-        "halves": [len(part) for part in np.array_split(order, 2)],
-        "unscored": int((where & ~both).sum()),
-    }
+        halves=[len(part) for part in np.array_split(order, 2)],
+        unscored=int((where & ~both).sum()),
+    )

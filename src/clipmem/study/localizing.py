@@ -18,7 +18,7 @@ from clipmem.data.pairs import Pairs
 from clipmem.measure.localize import SETTINGS_FILE, describe, localize, work
 from clipmem.models.numerics import threads
 from clipmem.report.curves import compare_curves, curves_of, title_of
-from clipmem.report.fairness import differing, differing_entries
+from clipmem.report.fairness import Rule, check_once, check_same, differing
 from clipmem.report.gallery import UNITS_TABLE
 from clipmem.report.run import Run, read_finished
 from clipmem.study.plan import PlannedStudy
@@ -27,10 +27,6 @@ from clipmem.study.stages import renew_report
 TABLE, DOCUMENT = "localize/side_by_side.parquet", "localize/side_by_side.json"
 # settings that do not affect the curves
 _IGNORED = ("score.", "embed.", "localize.", "train.objective", "train.simclr_temperature", "train.seeds")
-_HINTS = {
-    "views": "Localize both over the same views: set [localize] crop = 'own' in both recipes, or the same --views.",
-    "pairs of UnitMem": "Localize both with the same --pairs.",
-}
 
 
 def localize_run(
@@ -89,21 +85,14 @@ def localized_pairs(study: PlannedStudy) -> Pairs:
 
 def write_side_by_side(folder: RunFolder, others: Sequence[Path | str]) -> list[Path]:
     """Write the curves of several localized runs, side by side."""
-    places = [folder.path.resolve(), *(Path(other).resolve() for other in others)]
-    twice = [str(other) for k, other in enumerate(others, start=1) if places[k] in places[:k]]
-    require(not twice, "--compare-with", f"{twice} twice", "each run once", "Omit it.")
+    check_once([folder.path, *others], "--compare-with")
     for path in (folder.path, *others):
         localized = RunFolder(path).is_done("localize") and (Path(path) / SETTINGS_FILE).is_file()
         hint = f"Run `clipmem localize {path}` first."
         require(localized, f"run folder {path}", "a run that is not localized", "a localized run", hint)
     runs = [read_finished(Path(path)) for path in (folder.path, *others)]
-    required = _required_equal(runs[0])
     for other in runs[1:]:
-        for name, value in _required_equal(other).items():
-            got, expected = (str(part) for part in differing_entries(value, required[name]))
-            hint = _HINTS.get(name, "Train it again with the same setting.")
-            what = f"run folder {other.path}: different {name}"
-            require(value == required[name], what, got, f"{expected}, as in {folder.path}", hint)
+        check_same(runs[0], other, _RULES)
     names = _names(runs)
     curves = pl.concat(
         curves_of(run.table(UNITS_TABLE), run=name, objective=run.recipe.train.objective)
@@ -133,17 +122,25 @@ def _record(run: Run) -> Mapping[str, Any]:
     return run.records["f", run.seeds[0]]
 
 
-def _required_equal(run: Run) -> Mapping[str, Any]:
-    recipe, settings = run.recipe, run.document(SETTINGS_FILE)
-    return {
-        "data": run.manifest["data_sha256"][:16],
-        "split": f"{run.splits.height} pairs, {json_sha256(run.splits.sort('uid').rows())[:16]}",
-        "architecture": recipe.model.name or recipe.model.pretrained,
-        "seeds": run.seeds,
-        "presentations of pairs per model": _record(run)["presentations"],
-        "pairs of UnitMem": settings["points_sha256"][:16],
-        "views": settings["views"],
-    }
+def _settings(run: Run) -> Mapping[str, Any]:
+    return run.document(SETTINGS_FILE)
+
+
+_AGAIN = "Train it again with the same setting."
+_VIEWS = "Localize both over the same views: set [localize] crop = 'own' in both recipes, or the same --views."
+_RULES: tuple[Rule, ...] = (
+    ("data", lambda run: run.manifest["data_sha256"][:16], _AGAIN),
+    (
+        "split",
+        lambda run: f"{run.splits.height} pairs, {json_sha256(run.splits.sort('uid').rows())[:16]}",
+        _AGAIN,
+    ),
+    ("architecture", lambda run: run.recipe.model.name or run.recipe.model.pretrained, _AGAIN),
+    ("seeds", lambda run: run.seeds, _AGAIN),
+    ("presentations of pairs per model", lambda run: _record(run)["presentations"], _AGAIN),
+    ("pairs of UnitMem", lambda run: _settings(run)["points_sha256"][:16], "Localize both with the same --pairs."),
+    ("views", lambda run: _settings(run)["views"], _VIEWS),
+)
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

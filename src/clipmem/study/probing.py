@@ -163,4 +163,4 @@ def tiny_study() -> tuple[float, Mapping[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         run = api.run("quick", Path(folder) / "run", settings=_TINY)
-        return time.monotonic() - started, run.summary["seconds"]
+        return time.monotonic() - started, run.summary.seconds

@@ -75,7 +75,8 @@ def _tables(found: Aligned, settings: Settings) -> tuple[pl.DataFrame, dict[str,
         scores = scores.with_columns(clipmem_centered=pl.col("clipmem") - pl.lit(_control(found, settings), pl.Float64))
     scored, level = summary.Scored(splits.with_row_index("group"), ScoreTables(scores, by_seed)), settings.confidence
     shift = summary.centered(scored.differences, scored.role, scored.group, None, confidence=level)
-    return scores, {"centered": shift, "noise_floor": summary.floor(scored, confidence=level)}
+    noise = summary.floor(scored, confidence=level)
+    return scores, {"centered": shift and shift.document(), "noise_floor": noise and noise.document()}
 
 
 def _control(found: Aligned, settings: Settings) -> float | None:

@@ -17,6 +17,7 @@ from clipmem.base.hashing import data_fingerprint
 from clipmem.base.paths import checked_path
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe, recipe_from
+from clipmem.base.summary import FILE, FORMAT, Summary
 from clipmem.data import quarantine
 from clipmem.data.cache import open_cache
 from clipmem.data.decoding import Geometry
@@ -31,7 +32,6 @@ from clipmem.mitigate.parent import Parent, check_known
 from clipmem.report.gallery import gallery_uids
 from clipmem.report.page import write_report
 from clipmem.report.run import STAGES, Run
-from clipmem.report.summary import FILE, FORMAT, Summary
 from clipmem.scoring.alignments import alignment_of
 from clipmem.scoring.design import ScoreTables, combine
 from clipmem.scoring.protocols import Protocol, protocol_of
@@ -273,8 +273,8 @@ class Study:
 
     def _summarize(self, **about: Any) -> Path:
         """Write the summary of a study without scores."""
-        document = {"format": FORMAT, "protocol": self.recipe.protocol, "roles": {}, **about}
-        return _write_summary(self.folder, document | _measured(Run(self.folder.path)))
+        summary = {"format": FORMAT, "protocol": self.recipe.protocol, "roles": {}, **about}
+        return _write_summary(self.folder, Summary.model_validate(summary | _measured(Run(self.folder.path))))
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
@@ -304,21 +304,18 @@ def _measured(run: Run) -> dict[str, Any]:
     return {name: entry for name, entry in entries.items() if entry}
 
 
-def _write_summary(folder: RunFolder, document: Mapping[str, Any]) -> Path:
-    Summary.model_validate(document)
-    return folder.write_json(FILE, document)
+def _write_summary(folder: RunFolder, summary: Summary) -> Path:
+    return folder.write_json(FILE, summary.document())
 
 
 def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
     """Write `summary.json` and the report from the tables of a run folder."""
     started, run = time.monotonic(), Run(folder.path, source=source)
     recipe, tables = run.recipe, ScoreTables(run.scores, run.seed_scores)
-    scored = Scored(run.splits, tables)
+    scored, protocol, seed = Scored(run.splits, tables), protocol_of(recipe), recipe.split.seed
     seconds = {stage: took for stage, took in run.stage_seconds.items() if stage != "report"}
-    measure = alignment_of(recipe).words
     candidates = scored.clipmem[scored.of("candidate")]
-    protocol = protocol_of(recipe)
-    summary = summarize(scored, recipe.score, seed=recipe.split.seed, estimated=bool(protocol.estimator))
+    summary = summarize(scored, recipe.score, seed=seed, estimated=bool(protocol.estimator))
     document = {
         "format": FORMAT,
         "protocol": recipe.protocol,
@@ -326,22 +323,24 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         "weight": recipe.score.weight,
         "confidence": recipe.score.confidence,
         "base": recipe.model.pretrained or None,
-        **summary,
+        **dict(summary),
         "captions": {"scored": recipe.train.captions, "trained": captions_in_training(recipe)},
-        **over_wordings(run.splits, tables, recipe.evaluate.wordings, recipe.score, seed=recipe.split.seed),
+        "wordings": over_wordings(run.splits, tables, recipe.evaluate.wordings, recipe.score, seed=seed),
         "regime": _regime(run),
-        "learned": learned(scored, tables.scores["a_base"], summary["roles"], confidence=recipe.score.confidence),
+        "learned": learned(scored, tables.scores["a_base"], summary.roles, confidence=recipe.score.confidence),
         "normalizer": float(candidates.max() - candidates.min()),
-        "retrieval": run.document("evaluate/retrieval.json"),
+        "retrieval": run.document(utility.RETRIEVAL) or None,
         **_measured(run),
-        **{key: words for key, words in {"words": protocol.words, "measure": measure}.items() if words},
+        "words": protocol.words,
+        "measure": alignment_of(recipe).words,
         "records": quarantine.summarize(decoding.quarantine_of(folder), run.pairs.height),
         "seconds": seconds,
     }
-    _write_summary(folder, document)
+    whole = Summary.model_validate(document)
+    _write_summary(folder, whole)
     page = write_report(folder.path, run.images(gallery_uids(run)), credits=source.credits())
-    document["seconds"] = {**seconds, "report": round(time.monotonic() - started, 3)}
-    return [_write_summary(folder, document), page]
+    seconds["report"] = round(time.monotonic() - started, 3)
+    return [_write_summary(folder, whole.model_copy(update={"seconds": seconds})), page]
 
 
 def renew_report(folder: RunFolder) -> list[Path]:

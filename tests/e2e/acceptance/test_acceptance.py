@@ -102,7 +102,7 @@ def drive(call, telegrams, place):
     assert 'href="#caption-length"' in page
     assert "Plain memorization" in page
     runs = [clipmem.load_run(folder) for folder in (plain, less)]
-    assert [run.summary["protocol"] for run in runs] == ["thirds"] * 2
+    assert [run.summary.protocol for run in runs] == ["thirds"] * 2
     heights = [run.scores.filter(role="candidate").height for run in runs]
     assert heights == [100, 91]
     captions = dict(runs[0].pairs.select("uid", "captions").iter_rows())

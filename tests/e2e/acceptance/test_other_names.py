@@ -74,9 +74,9 @@ def plug(tmp_path, monkeypatch):
 def test_sides_are_those_of_the_design(tmp_path):
     run = clipmem.run(tiny_recipe("protocol=taught", "train.epochs=1"), tmp_path / "taught")
     assert sorted(file.name for file in (run.path / "models").iterdir()) == ["taught", "untaught"]
-    utility = run.summary["utility"]
-    assert set(utility["metrics"]) == {"f", "g"}
-    assert [utility["seeds"][side] for side in "fg"] == [[0, 1], [0, 1]]
+    utility = run.summary.utility
+    assert set(utility.metrics) == {"f", "g"}
+    assert [utility.seeds[side] for side in "fg"] == [[0, 1], [0, 1]]
 
 
 @pytest.mark.slow

@@ -43,19 +43,13 @@ class Vectors:
         self._start = getattr(array, "offset", 0)
         self._lengths: np.ndarray | None = None
 
-    def _blocks(self, first: int, end: int) -> Iterator[tuple[slice, Float32[np.ndarray, "block d"]]]:
-        """Yield rows in blocks, in one buffer that is used again."""
-        width = self.array.shape[1]
+    def _read(self, start: int, end: int) -> Float32[np.ndarray, "block d"]:
+        """Return rows, which are not mapped."""
         if not self._start:  # a small file is in memory
-            yield slice(first, end), self.array[first:end]
-            return
-        buffer = np.empty((_BLOCK, width), dtype=np.float32)
-        with self.file.open("rb") as stream:
-            stream.seek(self._start + first * width * 4)
-            for start in range(first, end, _BLOCK):
-                block = buffer[: min(_BLOCK, end - start)]
-                stream.readinto(block.data)
-                yield slice(start, start + len(block)), block
+            return self.array[start:end]
+        width = self.array.shape[1]
+        values = np.fromfile(self.file, np.float32, (end - start) * width, offset=self._start + start * width * 4)
+        return values.reshape(-1, width)
 
     def products(self, directions: Float32[np.ndarray, "d q"]) -> Float64[np.ndarray, "n q"]:
         """Return the mean product of each pair's unit embeddings with each direction; NaN for pairs without any."""
@@ -64,7 +58,9 @@ class Vectors:
         lengths = np.empty((len(found), 1), dtype=np.float32) if lengths is None else lengths
 
         def part(first: int, end: int) -> None:
-            for where, block in self._blocks(first, end):
+            for start in range(first, end, _BLOCK):
+                where = slice(start, min(start + _BLOCK, end))
+                block = self._read(where.start, where.stop)
                 np.dot(block, directions, out=found[where])
                 if not known:
                     lengths[where, 0] = np.sqrt(np.einsum("bd,bd->b", block, block))

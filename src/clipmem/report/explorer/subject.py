@@ -16,12 +16,12 @@ from clipmem.base.errors import InputError, require, require_columns, shorten
 from clipmem.base.folder import SIDES
 from clipmem.base.hashing import json_sha256
 from clipmem.base.sections import DataSection, shipped
+from clipmem.base.summary import FILE
 from clipmem.base.tables import SCHEMAS
 from clipmem.data.cache import open_cache
 from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
 from clipmem.report.run import Run
-from clipmem.report.summary import FILE
 
 FORMAT = 1
 ALIGNMENTS = ("f_alignment", "g_alignment")

@@ -12,18 +12,19 @@ A new section is one file of this package; in another package an entry point of 
             return {"words_a_caption": ...}
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, ClassVar
 
 from clipmem.base.registry import Registry
+from clipmem.base.summary import FILE
+from clipmem.report.figures import Figure
 from clipmem.report.run import Run
-from clipmem.report.summary import FILE
 
 Document = Mapping[str, Any]  # JSON
 Shown = dict[str, Any]  # what templates show
-Figures = Mapping[str, Callable[[str], str]]  # by name: draws `wide` or `narrow`, returns SVG
+Figures = Mapping[str, Figure]
 
 
 class Section:
@@ -61,7 +62,7 @@ class Section:
         return subject.document(FILE) if isinstance(subject, Run) else subject
 
     def figures(self, subject: Any) -> Figures:  # noqa: ARG002
-        """Return the figures by name, each a function that draws it `wide` or `narrow` and returns SVG."""
+        """Return the figures by name; the page draws them wide and narrow."""
         return {}
 
     def links(self, subject: Any) -> list[tuple[str, str]]:  # noqa: ARG002

@@ -1,22 +1,16 @@
 """Membership inference: how well attacks tell the pairs that a model trained on, and which pairs are at risk."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from clipmem.report.figures import DASHED, SOFT, STYLES, Panel, Style, small_multiples
+from clipmem.base.summary import AUDIT_FILE
+from clipmem.base.summary import Audit as Attacks
+from clipmem.report.figures import DASHED, SOFT, STYLES, Figure, Panel, Style
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 from clipmem.report.sections.dejavu import gaps
+from clipmem.report.templating import names
 
-NAMES = {
-    "cosine": "similarity",
-    "lira": "LiRA",
-    "rmia": "RMIA",
-    "learned": "learned",
-    "augmented": "augmented",
-    "steadiness": "steadiness",
-    "gradient": "gradient norm",
-}
+NAMES = names("attacks")
 _TOP = 10  # pairs of highest risk
 
 
@@ -27,23 +21,24 @@ class Audit(Section):
     nav, order, screen = "Audit", 115, "audit"
 
     def applies(self, subject: Run) -> bool:
-        return bool(subject.audit)
+        return subject.audit is not None
 
     def data(self, subject: Run) -> Shown:
-        document = self.document(subject)
-        dejavu = subject.summary.dejavu
+        dejavu, top = subject.summary.dejavu, subject.table("audit/pairs").head(_TOP).to_dicts()
         return {
-            "audit": document,
+            "audit": subject.audit,
             "names": NAMES,
-            "captions": {row["uid"]: subject.trained_captions(row["uid"])[:1] for row in document["top"]},
+            "top": top,
+            "captions": {row["uid"]: subject.trained_captions(row["uid"])[:1] for row in top},
             "dejavu": gaps(dejavu) if dejavu else None,
         }
 
     def document(self, subject: Run) -> Document:
-        return subject.audit | {"top": subject.table("audit/pairs").head(_TOP).to_dicts()}
+        return subject.document(AUDIT_FILE) | {"top": subject.table("audit/pairs").head(_TOP).to_dicts()}
 
     def figures(self, subject: Run) -> Figures:
-        return {"roc": lambda size: roc_figure(subject.audit, size)}
+        audit = subject.audit
+        return {"roc": roc_figure(audit)} if audit else {}
 
 
 @SECTIONS.register("audited")
@@ -63,25 +58,25 @@ class Audits(Section):
     page, screen = "", "audits"
 
     def data(self, subject: Document) -> Shown:
-        names = [run["run"] for run in subject["runs"][1:]]
-        rows = [(name, [row for row in subject["audits"] if row["run"] == name]) for name in names]
+        runs = [run["run"] for run in subject["runs"][1:]]
+        rows = [(run, [row for row in subject["audits"] if row["run"] == run]) for run in runs]
         return {"rows": rows, "names": NAMES}
 
 
-def roc_figure(audit: Mapping[str, Any], size: str) -> str:
+def roc_figure(audit: Attacks) -> Figure:
     """Draw the mean ROC curve of each attack on logarithmic axes, down to one false positive."""
-    styles = {name: Style(style.color, style.dashes, "") for name, style in zip(audit["attacks"], STYLES, strict=False)}
-    least = 1 / audit["nonmembers"]
+    styles = {name: Style(style.color, style.dashes, "") for name, style in zip(audit.attacks, STYLES, strict=False)}
+    least = 1 / audit.nonmembers
 
     def draw(axes: Any) -> None:
-        fpr = audit["roc"]["fpr"]
+        fpr = audit.roc["fpr"]
         axes.plot([least, 1], [least, 1], color=SOFT, linewidth=1, linestyle=DASHED)
         for name, style in styles.items():
-            axes.plot(fpr, audit["roc"][name], color=style.color, linestyle=style.dashes, linewidth=1.8)
+            axes.plot(fpr, audit.roc[name], color=style.color, linestyle=style.dashes, linewidth=1.8)
         axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1))
 
     panels = [Panel("", "false positive rate", "true positive rate", draw=draw)]
-    parts = ", ".join(f"{NAMES[name]} {one['tpr'][1]['mean']:.3f}" for name, one in audit["attacks"].items())
+    parts = ", ".join(f"{NAMES[name]} {attack.tpr[1].mean:.3f}" for name, attack in audit.attacks.items())
     title = f"ROC curves of the attacks, both axes logarithmic. True positive rates at 1% false positives: {parts}."
     legend = {NAMES[name]: style for name, style in styles.items()}
-    return small_multiples("roc", size, panels, title, columns=1, height=380, legend=legend)
+    return Figure(title, panels, height=380, legend=legend)

@@ -1,5 +1,6 @@
-"""Screens of single commands: score, curate, validate-estimators, demo."""
+"""Screens of single commands: inspect, score, run --budget, curate, validate-estimators, demo."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,43 @@ from typing import Any
 
 import polars as pl
 
+from clipmem.data.quarantine import ignored_sentence, records_sentence
 from clipmem.report.sections import SECTIONS, Document, Section, Shown
 from clipmem.report.templating import measure_of, reasons, words_of
+
+_REASONS, _COUNTS = 12, 8  # listed at most
+
+
+@SECTIONS.register("inspected")
+class Inspected(Section):
+    """Format, size, problems, samples and cost of a data set."""
+
+    page, screen = "", "inspected"
+
+    def data(self, subject: Document) -> Shown:
+        counts = list(subject["captions"]["per_pair"].items())
+        listed = counts if len(counts) <= _COUNTS else counts[: _COUNTS - 1]
+        reasons = subject["problems"]["reasons"]
+        return {
+            "records": records_sentence(subject["records"]),
+            "ignored": ignored_sentence(subject["records"]["ignored"]),
+            "per_pair": listed,
+            "more_captions": sum(n for _, n in counts[len(listed) :]),
+            "reasons": reasons[:_REASONS],
+            "other_reasons": len(reasons[_REASONS:]),
+            "other_records": sum(entry["count"] for entry in reasons[_REASONS:]),
+        }
+
+
+@SECTIONS.register("model")
+class Model(Section):
+    """Parts of a model, with the number of their parameters."""
+
+    page, screen = "", "model"
+
+    def data(self, subject: Document) -> Shown:
+        parts = subject["parts"]
+        return {"total": {key: sum(part[key] for part in parts) for key in ("parameters", "trained")}}
 
 
 @dataclass(frozen=True)
@@ -36,10 +72,10 @@ class ScoredPairs(Section):
         ]
         ranked = subject.scores.filter(pl.col("role") == "candidate").sort("clipmem", "uid", descending=[True, False])
         first = ranked.head(len(subject.captions)).to_dicts()
-        words = words_of({"protocol": "given"})
+        words = words_of("given")
         return {
             "about": subject.about,
-            "measure": measure_of(subject.about),
+            "measure": measure_of(subject.about.get("alignment", "clip")),
             "quarantine": str(subject.quarantine),
             "words": words,
             "caveat": words["caveat"],
@@ -51,6 +87,39 @@ class ScoredPairs(Section):
     def document(self, subject: Scored) -> Document:
         shown = self.data(subject)
         return {**subject.about, "spread": shown["spread"], "highest": shown["first"]}
+
+
+@SECTIONS.register("estimated")
+class EstimatedPairs(Section):
+    """The pairs that one model, pixels and words put first."""
+
+    page, screen = "", "estimated"
+
+    def data(self, subject: Any) -> Shown:
+        ranked = subject.scores.filter(pl.col("estimator") == subject.about["estimator"])
+        rows = {row["uid"]: row for row in ranked.iter_rows(named=True)}
+        return {
+            "about": subject.about,
+            "quarantine": str(subject.quarantine),
+            "first": [rows[uid] | {"caption": next(iter(own), "")} for uid, own in subject.captions.items()],
+        }
+
+
+@SECTIONS.register("budget")
+class Budget(Section):
+    """The estimator and half-models chosen for a budget, and better ones that cost more."""
+
+    page, screen = "", "budget"
+
+    def data(self, subject: Any) -> Shown:
+        rows = [("this budget", subject.chosen), *(("better", one) for one in subject.better)]
+        # rounded up, so that a budget of what is printed buys it
+        prices = [math.ceil(100 * one.cost - 1e-6) / 100 for _, one in rows]
+        return {
+            "plan": subject,
+            "rows": list(zip(rows, prices, strict=True)),
+            "measured": list(subject.chosen.agreement),
+        }
 
 
 @SECTIONS.register("curated")

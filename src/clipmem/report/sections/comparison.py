@@ -1,9 +1,10 @@
-"""Comparison of runs: settings that differ, Pareto front, differences, cost, and conditions."""
+"""Comparison of runs: settings that differ, Pareto front, differences, cost, conditions, and along a setting."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clipmem.report.figures import CANDIDATE, DASHED, INK, LINE, PAPER, SOFT, Panel, small_multiples
+from clipmem.report import formats
+from clipmem.report.figures import CANDIDATE, DASHED, INK, LINE, PAPER, SOFT, STYLES, Figure, Line, Panel, Style
 from clipmem.report.run import UTILITIES
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 
@@ -36,7 +37,7 @@ class Comparison(Section):
         }
 
     def figures(self, subject: Document) -> Figures:
-        return {"pareto": lambda size: pareto_figure(subject, size)} if subject["pareto"] else {}
+        return {"pareto": pareto_figure(subject)} if subject["pareto"] else {}
 
 
 def _by_run(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
@@ -66,7 +67,7 @@ def answer(document: Document, run: str) -> dict[str, Any]:
     return {"run": run, "parts": parts, **about}
 
 
-def pareto_figure(document: Document, size: str) -> str:
+def pareto_figure(document: Document) -> Figure:
     """Draw utility against memorization, as differences from the baseline, in at most `MAX_PANELS` panels."""
     names = (_main(document) or list(document["pareto"]))[:MAX_PANELS]
     numbers = {run["run"]: str(k) for k, run in enumerate(document["runs"])}
@@ -80,7 +81,7 @@ def pareto_figure(document: Document, size: str) -> str:
     ]
     fronts = "; ".join(f"{name}: {', '.join(document['pareto'][name]['front'])}" for name in names)
     title = f"Utility against memorization, as differences from {document['baseline']}. Pareto front by {fronts}."
-    return small_multiples("pareto", size, panels, title, columns=len(names), height=300)
+    return Figure(title, panels, columns=len(names))
 
 
 def _points(axes: Any, points: Sequence[Mapping[str, Any]], numbers: Mapping[str, str]) -> None:
@@ -101,3 +102,118 @@ def _points(axes: Any, points: Sequence[Mapping[str, Any]], numbers: Mapping[str
         place = (x["difference"], y["difference"])
         axes.annotate(numbers[point["run"]], place, xytext=(7, 6), textcoords="offset points", color=INK, fontsize=12)
     axes.margins(0.12)
+
+
+@SECTIONS.register("curve")
+class Curve(Section):
+    """Memorization and the main utilities against a setting."""
+
+    page = screen = "comparison"
+    nav, order = "Curves", 400
+
+    def applies(self, subject: Document) -> bool:
+        return "curve" in subject
+
+    def data(self, subject: Document) -> Shown:
+        return {"setting": subject["curve"]["setting"].rpartition(".")[2], "curves": _curves(subject)}
+
+    def figures(self, subject: Document) -> Figures:
+        return {"curve": curve_figure(subject)}
+
+
+def _curves(document: Document) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the rows of memorization and of the main and the retained utilities, by name."""
+    curves: dict[str, list[Mapping[str, Any]]] = {}
+    for row in document["curve"]["rows"]:
+        name = str(row["measure"])
+        if name in SHORT | MEMORIZATION or name == document["measure"]:
+            curves.setdefault((SHORT | MEMORIZATION).get(name, name), []).append(row)
+    return curves
+
+
+def curve_figure(document: Document) -> Figure:
+    """Draw the mean of each measure over seeds, with its interval, against the setting."""
+    setting = document["curve"]["setting"].rpartition(".")[2]
+    panels: list[Panel] = []
+    for name, rows in _curves(document).items():
+        x, y, low, high = ([row[key] for row in rows] for key in ("value", "mean", "low", "high"))
+        panels.append(Panel(name, setting, "mean over seeds", [Line(x, y, STYLES[0], low, high)]))
+    title = f"{', '.join(panel.title for panel in panels)} by {setting}."
+    return Figure(title, panels, columns=min(3, len(panels)), height=260)
+
+
+@SECTIONS.register("frontier")
+class Frontier(Section):
+    """Memorization against utility of several configurations along a setting, and their differences."""
+
+    page = screen = "comparison"
+    nav, order = "Frontier", 300
+
+    def applies(self, subject: Document) -> bool:
+        return "frontier" in subject
+
+    def data(self, subject: Document) -> Shown:
+        along, labels = subject["frontier"], _labels(subject["frontier"])
+        return {
+            "setting": along["setting"].rpartition(".")[2],
+            "curves": list(zip(labels, along["groups"], strict=True)),
+            "tables": {
+                name: [
+                    (label, [row | {"label": label} for row in along[name] if row["group"] == k])
+                    for k, label in enumerate(labels[1:], start=1)
+                ]
+                for name in ("equal", "best")
+            },
+            "utility": label_of(along["utility"]),
+            "over": MEMORIZATION.get(along["measure"], "memorization"),
+        }
+
+    def figures(self, subject: Document) -> Figures:
+        return {"frontier": frontier_figure(subject["frontier"])}
+
+
+def _labels(along: Mapping[str, Any]) -> list[str]:
+    """Return a name for each configuration: the settings in which it differs from the first."""
+    return ["baseline"] + [
+        ", ".join(
+            f"{key.removeprefix('mitigate.')} {formats.setting(value)}" for key, (_, value) in group["differs"].items()
+        )
+        for group in along["groups"][1:]
+    ]
+
+
+def frontier_figure(along: Mapping[str, Any]) -> Figure:
+    """Draw utility against memorization, and both against the setting: a line a configuration, the front ringed."""
+    setting, utility = along["setting"].rpartition(".")[2], label_of(along["utility"])
+    styles = {label: _style(k) for k, label in enumerate(_labels(along))}
+    panels = [
+        Panel(f"{utility} against memorization", "memorization", utility, draw=lambda axes: _label_points(axes, along)),
+        Panel("memorization", setting, "memorization", zero=True),
+        Panel(utility, setting, utility),
+    ]
+    for style, group in zip(styles.values(), along["groups"], strict=True):
+        x, memory, gain = ([point[key] for point in group["points"]] for key in ("value", "memorization", "utility"))
+        panels[0].lines.append(Line([one["mean"] for one in memory], [one["mean"] for one in gain], style))
+        for panel, entries in zip(panels[1:], (memory, gain), strict=True):
+            y, low, high = ([one[key] for one in entries] for key in ("mean", "low", "high"))
+            panel.lines.append(Line(x, y, style, low, high))
+    title = f"{utility} against memorization, and both against {setting}, of {', '.join(styles)}."
+    return Figure(title, panels, columns=3, legend=styles)
+
+
+def _style(k: int) -> Style:
+    style = STYLES[k % len(STYLES)]
+    if k < len(STYLES):
+        return style
+    return style._replace(dashes=STYLES[(k + 1) % len(STYLES)].dashes, mark=STYLES[(k + 2) % len(STYLES)].mark)
+
+
+def _label_points(axes: Any, along: Mapping[str, Any]) -> None:
+    """Label each point by the value of the setting, and ring the front."""
+    points: Sequence[Mapping[str, Any]] = [point for group in along["groups"] for point in group["points"]]
+    for point in points:
+        position = point["memorization"]["mean"], point["utility"]["mean"]
+        label = f"{point['value']:g}"
+        axes.annotate(label, position, xytext=(6, 5), textcoords="offset points", color=INK, fontsize=11)
+        if point["front"]:
+            axes.plot(*position, "o", color=INK, fillstyle="none", markersize=12, markeredgewidth=1.2)

@@ -5,14 +5,15 @@ from typing import Any
 
 import polars as pl
 
-from clipmem.report.figures import CONTROL, INK, OTHER, SHARED, SOFT, STYLES, Line, Panel, Style, small_multiples
+from clipmem.report.figures import CONTROL, INK, OTHER, SHARED, SOFT, STYLES, Figure, Line, Panel, Style
 from clipmem.report.formats import higher_of, plain, signed
 from clipmem.report.gallery import TOWERS, UNITS_TABLE, image_uri, top_units
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
+from clipmem.report.templating import names
 
 KINDS = ("block", "attn", "mlp", "embedding")
-KIND_NAMES = {"attn": "attention", "mlp": "MLP", "block": "block", "embedding": "embedding"}
+KIND_NAMES = names("layers")
 LAYERS_TABLE = "localize/layers"
 _CLEAREST = 4
 _BELOW = 0.05  # significance level of the adjusted p-values
@@ -47,7 +48,7 @@ class Units(Section):
         return {"units": top_units(subject.table(UNITS_TABLE))}
 
     def figures(self, subject: Run) -> Figures:
-        return {"unitmem": lambda size: unitmem_figure(subject.table(LAYERS_TABLE), size)}
+        return {"unitmem": unitmem_figure(subject.table(LAYERS_TABLE))}
 
 
 def kinds_of(rows: pl.DataFrame) -> list[str]:
@@ -68,28 +69,35 @@ def last_layer(rows: pl.DataFrame) -> float:
     return max([1, *rows["layer"].to_list()]) + 0.4
 
 
-def unitmem_figure(layers: pl.DataFrame, size: str) -> str:
+_STYLES = {
+    "block": STYLES[0],
+    "attn": STYLES[1],
+    "mlp": Style(SHARED, (0, (1, 2)), "^"),
+    "embedding": Style(INK, "-", "D"),
+}
+
+
+def unitmem_figure(layers: pl.DataFrame) -> Figure:
     """Draw mean UnitMem by layer under f with its interval, and under g in gray."""
     rows = layers.filter(pl.col("unitmem_mean").is_finite())
-    styles = {"mlp": STYLES[0], "block": STYLES[0], "attn": STYLES[1], "embedding": Style(INK, "-", "D")}
     kinds = sorted(kinds_of(rows), key=lambda kind: kind != "mlp")
+    styles = {kind: STYLES[0] if kind == "mlp" else _STYLES.get(kind, OTHER) for kind in kinds}
     has_reference = "reference_unitmem_mean" in rows.columns
     panels: list[Panel] = []
     for tower in TOWERS:
         panel = Panel(f"{tower} tower", "layer", "mean UnitMem", whole=True, share="y", xlim=(0.6, last_layer(rows)))
-        for kind in kinds:
+        for kind, style in styles.items():
             own = rows.filter((pl.col("tower") == tower) & (pl.col("kind") == kind))
-            style = styles.get(kind, OTHER)
             panel.lines.append(layer_line(own, "unitmem_mean", ("unitmem_low", "unitmem_high"), style))
             if has_reference:
                 panel.lines.append(layer_line(own, "reference_unitmem_mean", None, style._replace(color=SOFT)))
         panels.append(panel)
-    legend = {f"{KIND_NAMES.get(kind, 'other')}, f": styles.get(kind, OTHER) for kind in kinds}
+    legend = {f"{KIND_NAMES.get(kind, 'other')}, f": style for kind, style in styles.items()}
     legend |= {"the same under g": Style(SOFT, "-", "")} if has_reference else {}
     last = rows.filter(pl.col("layer") == pl.col("layer").max().over("tower", "kind")).sort("tower", "kind")
     ends = ", ".join(f"{row['tower']} {row['kind']} {plain(row['unitmem_mean'])}" for row in last.to_dicts())
     title = f"Mean UnitMem by layer of both towers. In the last layer: {ends}."
-    return small_multiples("unitmem", size, panels, title, columns=2, height=290, legend=legend)
+    return Figure(title, panels, columns=2, height=290, legend=legend)
 
 
 @SECTIONS.register("layers")
@@ -110,7 +118,7 @@ class Layers(Section):
         return {"layers": subject.table(LAYERS_TABLE).to_dicts()}
 
     def figures(self, subject: Run) -> Figures:
-        return {"layermem": lambda size: layermem_figure(subject.table(LAYERS_TABLE), "candidate", size)}
+        return {"layermem": layermem_figure(subject.table(LAYERS_TABLE), "candidate")}
 
 
 def _main_kind(layers: pl.DataFrame) -> str:
@@ -144,10 +152,8 @@ def against_control(layers: pl.DataFrame) -> dict[str, Any] | None:
     return {"tests": tested.height, "differ": found.height, "below": _BELOW, "clearest": clearest}
 
 
-def layermem_figure(layers: pl.DataFrame, role: str, size: str) -> str:
+def layermem_figure(layers: pl.DataFrame, role: str) -> Figure:
     """Draw LayerMem by layer and its difference from the previous layer, for a role and the control."""
-    styles = {"block": STYLES[0], "attn": STYLES[1], "mlp": Style(SHARED, (0, (1, 2)), "^")}
-    styles["embedding"] = Style(INK, "-", "D")
     own = layers.filter(pl.col("role") == role)
     main, kinds = _main_kind(own), kinds_of(own)
     control = layers.filter((pl.col("role") == "external") & (pl.col("kind") == main))
@@ -164,14 +170,14 @@ def layermem_figure(layers: pl.DataFrame, role: str, size: str) -> str:
             for kind in kinds:
                 band = ends if kind in (main, "embedding") else None
                 rows = here.filter(pl.col("kind") == kind)
-                panel.lines.append(layer_line(rows, value, band, styles.get(kind, OTHER)))
+                panel.lines.append(layer_line(rows, value, band, _STYLES.get(kind, OTHER)))
             panels.append(panel)
-    legend = {KIND_NAMES.get(kind, "other"): styles.get(kind, OTHER) for kind in kinds}
+    legend = {KIND_NAMES.get(kind, "other"): _STYLES.get(kind, OTHER) for kind in kinds}
     legend |= {f"control, {KIND_NAMES.get(main, 'other')}": CONTROL} if has_control else {}
     last = own.filter(pl.col("kind") == main).filter(pl.col("layer") == pl.col("layer").max().over("tower"))
     means = ", ".join(f"{row['tower']} {signed(row['layermem'])}" for row in last.sort("tower").to_dicts())
     title = f"LayerMem and its difference by layer. In the last layer: {means}."
-    return small_multiples("layermem", size, panels, title, columns=2, height=250, legend=legend)
+    return Figure(title, panels, columns=2, height=250, legend=legend)
 
 
 def _embedding_axis(rows: pl.DataFrame) -> Callable[[Any], None] | None:

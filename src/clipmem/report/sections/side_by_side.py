@@ -1,27 +1,21 @@
 """Localized runs side by side: UnitMem by layer, and whether CLIP is between supervised and SimCLR."""
 
+import tomllib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clipmem.report.figures import OTHER, STYLES, Line, Panel, small_multiples
+from clipmem.report.figures import OTHER, STYLES, Figure, Line, Panel
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
+from clipmem.report.templating import names, template_text
 
 DOCUMENT = "localize/side_by_side.json"
-KINDS = {"mlp": "MLP units", "attn": "attention outputs", "conv1": "first convolutions", "conv2": "second convolutions"}
+KINDS = names("units")
 OBJECTIVES = ("clip", "supervised", "simclr", "siglip")
 _TRIO = {"clip", "supervised", "simclr"}
 
-# Published values, to draw next to those of a run, read off figures to about ±0.003. UnitMem grows with the number of
-# pairs, and these are for other pairs and towers of 12 layers trained on photographs: compare the order and shape of
-# curves, never their height.
-# Wang, Dziedzic, Kim, Backes, Boenisch, "Captured by Captions: On Memorization and its Mitigation in CLIP Models",
-# ICLR 2025 (arXiv 2502.07830), mean UnitMem of layers 1 to 12 of ViT-Base image towers, digitized. Their
-# self-supervised model is DINO-like, their supervised one has several labels an image (COCO).
-UNITMEM: dict[str, tuple[float, ...]] = {
-    "clip": (0.272, 0.280, 0.289, 0.296, 0.309, 0.325, 0.337, 0.351, 0.361, 0.376, 0.391, 0.411),
-    "supervised": (0.265, 0.283, 0.293, 0.305, 0.320, 0.337, 0.345, 0.367, 0.388, 0.412, 0.440, 0.477),
-    "simclr": (0.339, 0.346, 0.345, 0.349, 0.351, 0.355, 0.356, 0.355, 0.358, 0.362, 0.367, 0.376),
-}
+# mean UnitMem of layers 1 to 12 of published image towers, to draw next to those of a run
+UNITMEM: Mapping[str, Sequence[float]] = tomllib.loads(template_text("published.toml"))["unitmem"]
 SOURCE = "Wang et al., ICLR 2025"
 
 
@@ -41,7 +35,7 @@ class SideBySide(Section):
         return {"side_by_side": subject.document(DOCUMENT)}
 
     def figures(self, subject: Run) -> Figures:
-        return {"side_by_side": lambda size: side_by_side_figure(subject.document(DOCUMENT), size)}
+        return {"side_by_side": side_by_side_figure(subject.document(DOCUMENT))}
 
 
 def kinds_of(document: Document) -> list[str]:
@@ -101,7 +95,7 @@ def styles_of(document: Document) -> dict[str, Any]:
     return given
 
 
-def side_by_side_figure(document: Document, size: str) -> str:
+def side_by_side_figure(document: Document) -> Figure:
     """Draw mean UnitMem under f by relative depth, one panel per kind of unit, and the published curves."""
     kinds, styles = kinds_of(document), styles_of(document)
     axes: dict[str, Any] = {"xlabel": "layer / layers", "xlim": (0, 1.04)}
@@ -122,7 +116,7 @@ def side_by_side_figure(document: Document, size: str) -> str:
     panels.append(published)
     verdicts = [f"{KINDS.get(one['kind'], one['kind'])}: {one['verdict']}" for one in compared(document)["answers"]]
     title = f"Mean UnitMem by relative depth. CLIP between the others: {'; '.join(verdicts) or 'no answer'}."
-    return small_multiples("side_by_side", size, panels, title, columns=len(panels), height=280, legend=styles)
+    return Figure(title, panels, columns=len(panels), height=280, legend=styles)
 
 
 def layers_between() -> list[int]:

@@ -1,15 +1,28 @@
-"""Sections of a study's page that draw nothing: setup, meaning, data, roles, pairs, retrieval, provenance, credits."""
+"""Sections of a study: setup, meaning, data, roles, pairs, training, retrieval, provenance, credits."""
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clipmem.data.quarantine import left_out_sentence
-from clipmem.report.gallery import cards, pick, ranked_candidates, shown_credits
-from clipmem.report.run import Run
-from clipmem.report.sections import SECTIONS, Section, Shown
+import numpy as np
+from numpy.typing import NDArray
 
+from clipmem.base.folder import SIDES
+from clipmem.base.summary import Records
+from clipmem.data.quarantine import left_out_sentence
+from clipmem.report.figures import CANDIDATE, INDEPENDENT, INK, Figure, Panel, Style
+from clipmem.report.gallery import cards, pick, ranked_candidates, shown_credits
+from clipmem.report.run import Run, TrainingLog
+from clipmem.report.sections import SECTIONS, Figures, Section, Shown
+from clipmem.report.templating import names
+
+Numbers = NDArray[np.float64]
+MODELS = names("models")
+_TARGET, _REFERENCE = Style(CANDIDATE, "-", ""), Style(INDEPENDENT, (0, (5, 2.5)), "")
+_STYLES = {"f": _TARGET, "r": _TARGET, "g": _REFERENCE, "without": _REFERENCE}
+_ROWS = 24  # with more models, the table has one row per kind, and only moving means are drawn
+_POINTS = 300
 _IN_TERMINAL = 10
 _SHOWN_ELSEWHERE = ("seeds", "epochs", "precision")
 _WEIGHTS = re.compile(r"\.(safetensors|pt|pth|bin|ckpt)(#ema)?$")
@@ -57,7 +70,6 @@ class Roles(Section):
             "tenth": stable.top10_overlap if stable and candidates >= 10 else None,
             "hundredth": stable.top1_overlap if stable and candidates >= 100 else None,
             "paired": summary.paired,
-            "has_paired": "paired" in summary,
         }
 
 
@@ -71,15 +83,14 @@ class Estimate(Section):
         return subject.summary.estimate is not None
 
     def data(self, subject: Run) -> Shown:
-        found = subject.summary.estimate
-        if found is None:
+        estimate = subject.summary.estimate
+        if estimate is None:
             return {}
-        known = {name: agreement for name, agreement in found.agreement.items() if agreement is not None}
-        ranked = sorted(known, key=lambda name: -abs(known[name]["value"]))
+        agreed = [(name, agreement) for name, agreement in estimate.agreement.items() if agreement is not None]
         return {
-            "found": found,
-            "rows": [(name, known[name]) for name in ranked],
-            "chosen": known.get(found.estimator),
+            "found": estimate,
+            "rows": sorted(agreed, key=lambda row: -abs(row[1].value)),
+            "chosen": estimate.agreement.get(estimate.estimator),
         }
 
 
@@ -103,10 +114,12 @@ class Retrieval(Section):
     nav, order = "Retrieval", 140
 
     def data(self, subject: Run) -> Shown:
-        found = subject.summary.retrieval
-        sides = [side for side in subject.words["columns"] if side in found]
+        retrieval = subject.summary.retrieval
+        metrics = (retrieval and retrieval.model_extra) or {}
+        sides = [side for side in subject.words["columns"] if side in metrics]
         ranks = [f"{way}_retrieval_median_rank" for way in ("image", "text")]
-        return {"found": found, "sides": sides, "has_rank": all(rank in found[s] for s in sides for rank in ranks)}
+        has_rank = all(rank in metrics[side] for side in sides for rank in ranks)
+        return {"found": retrieval, "sides": sides, "has_rank": has_rank}
 
 
 @SECTIONS.register("reproduce")
@@ -116,8 +129,7 @@ class Provenance(Section):
     nav, order, screen = "Reproduce", 800, "report"
 
     def data(self, subject: Run) -> Shown:
-        records = subject.summary.records
-        left_out = left_out_sentence(records) if records else ""
+        left_out = _left_out(subject.summary.records)
         return {"manifest": subject.manifest, "recipe_lines": subject.recipe_text.splitlines(), "left_out": left_out}
 
 
@@ -149,9 +161,13 @@ class Setup(Section):
             "steps": sorted({log.step.size for log in subject.logs}),
             "training": _set({k: v for k, v in recipe.get("train", {}).items() if k not in _SHOWN_ELSEWHERE}),
             "machine": [str(subject.manifest[name]) for name in _MACHINE if subject.manifest.get(name)],
-            "left_out": left_out_sentence(subject.summary.records) if subject.summary.records else "",
+            "left_out": _left_out(subject.summary.records),
             "seconds": subject.summary.seconds,
         }
+
+
+def _left_out(records: Records | None) -> str:
+    return left_out_sentence(records.document()) if records else ""
 
 
 def _set(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,3 +191,81 @@ def _given(run: Run) -> dict[str, Any]:
         for number, model in enumerate(given[kind])
     ]
     return {"models": models, "roles": given["roles"]}
+
+
+@SECTIONS.register("training")
+class Training(Section):
+    """The training loss of every model."""
+
+    nav, order = "Training", 150
+
+    def data(self, subject: Run) -> Shown:
+        """Return the mean loss of the first and last epoch, one row per model, or per kind if there are many."""
+        logs = subject.logs
+        if len(logs) <= _ROWS or {log.side for log in logs} <= set(SIDES):
+            rows = [
+                {"model": log.side, "seed": log.seed, "steps": [log.loss.size]}
+                | {end: [value] for end, value in _ends(log).items()}
+                for log in logs
+            ]
+            return {"rows": rows, "grouped": False}
+        groups: dict[str, list[TrainingLog]] = {}
+        for log in logs:
+            groups.setdefault(group_of(log.side), []).append(log)
+        return {"rows": [_group(MODELS[name], own) for name, own in groups.items()], "grouped": True}
+
+    def figures(self, subject: Run) -> Figures:
+        return {"curves": curves_figure(subject.logs)} if subject.logs else {}
+
+
+def _ends(log: TrainingLog) -> dict[str, float]:
+    ends = {"first": log.epoch.min(), "last": log.epoch.max()}
+    return {name: float(log.loss[log.epoch == epoch].mean()) for name, epoch in ends.items()}
+
+
+def _group(model: str, logs: Sequence[TrainingLog]) -> dict[str, Any]:
+    ends = [_ends(log) for log in logs]
+    spans = {name: [min(one[name] for one in ends), max(one[name] for one in ends)] for name in ("first", "last")}
+    return {"model": model, "models": len(logs), "steps": sorted({log.loss.size for log in logs}), **spans}
+
+
+def group_of(side: str) -> str:
+    """Return the kind of model that a folder `models/SIDE` holds, a key of `MODELS`."""
+    side = "without" if side.startswith("without-") else side
+    return side if side in MODELS else "other"
+
+
+def smooth(values: Numbers, window: int) -> Numbers:
+    """Return the moving mean over `window` values, fewer at the ends."""
+    half = min(window, values.size) // 2
+    total = np.append(0.0, np.cumsum(values, dtype=np.float64))
+    index = np.arange(values.size)
+    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, values.size)
+    return (total[high] - total[low]) / (high - low)
+
+
+def curves_figure(logs: Sequence[TrainingLog]) -> Figure:
+    """Draw every model's training loss: the logged values faint, their moving mean strong."""
+    groups = [group_of(log.side) for log in logs]
+    styles = {group: _STYLES.get(group, Style(INK, (0, (1, 2)), "")) for group in MODELS if group in groups}
+    means = [smooth(log.loss, max(1, log.loss.size // 40)) for log in logs]
+    few = len(logs) <= _ROWS
+    # fewer points per model when there are many: a larger file would show no more
+    points = max(_POINTS // 5, min(_POINTS, _POINTS * _ROWS // len(logs)))
+
+    def draw(axes: Any) -> None:
+        for group, log, mean in zip(groups, logs, means, strict=True):
+            color, dashes, _ = styles[group]
+            every = max(1, -(-log.loss.size // points))
+            if few:
+                axes.plot(log.step[::every], log.loss[::every], color=color, linewidth=0.7, alpha=0.25)
+            axes.plot(log.step[::every], mean[::every], color=color, linewidth=1.8 if few else 1.0, linestyle=dashes)
+        # only the first few steps exceed the moving means: the axis covers these
+        finite = np.concatenate(means)
+        finite = finite[np.isfinite(finite)]
+        if finite.size:
+            axes.set_ylim(0, 1.08 * max(float(finite.max()), 1e-9))
+
+    legend = {MODELS[group]: style for group, style in styles.items()}
+    title = f"Training loss of {len(logs)} models over their steps."
+    return Figure(title, [Panel("", "step", "training loss", draw=draw)], height=320, legend=legend)

@@ -1,42 +1,14 @@
 """Utility on held-out pairs, and what fine-tuning lost of it on data that the user named."""
 
 from collections.abc import Mapping
-from typing import Any
 
+from clipmem.base.summary import Interval
+from clipmem.base.summary import Utility as Measured
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, Section, Shown
-from clipmem.report.templating import words_of
+from clipmem.report.templating import names, words_of
 
-RULERS = {
-    "retrieval": {
-        "retrieval_recall@5": "retrieval, first 5",
-        "retrieval_wordings_recall@5": "all wordings, first 5",
-        "image_retrieval_recall@5": "image found, first 5",
-        "text_retrieval_recall@5": "caption found, first 5",
-        "retrieval_mAP": "mean average precision",
-    },
-    "zero-shot": {
-        "zero_shot_acc1": "zero-shot accuracy",
-        "zero_shot_acc5": "zero-shot accuracy, first 5",
-        "zero_shot_mean_per_class_recall": "zero-shot recall by class",
-        "zero_shot_concept_acc1": "concept accuracy",
-        "zero_shot_concept_acc5": "concept, first 5",
-        "zero_shot_concept_mean_per_class_recall": "concept recall by class",
-    },
-    "linear probe": {
-        "linear_probe_acc1": "linear probe accuracy",
-        "linear_probe_acc5": "linear probe accuracy, first 5",
-        "linear_probe_mean_per_class_recall": "linear probe recall by class",
-        "linear_probe_sublabel_acc1": "subclass probe accuracy",
-        "linear_probe_sublabel_acc5": "subclass probe accuracy, first 5",
-        "linear_probe_sublabel_mean_per_class_recall": "subclass probe recall by class",
-    },
-    "distances, lower is better": {
-        "alignment_loss": "alignment",
-        "image_uniformity_loss": "uniformity, images",
-        "text_uniformity_loss": "uniformity, captions",
-    },
-}
+RULERS: Mapping[str, Mapping[str, str]] = names("metrics")
 ROWS = {key: name for own in RULERS.values() for key, name in own.items()}
 SHARES = {key: name for key, name in ROWS.items() if not key.endswith("_loss")}
 # left out in the terminal
@@ -70,36 +42,38 @@ class Evaluated(Section):
 
     def data(self, subject: Document) -> Shown:
         # the end of a path identifies a model
-        short = {side: side if len(side) <= _COLUMN else f"…{side[1 - _COLUMN :]}" for side in subject["metrics"]}
-        names = words_of(subject)["columns"] if "protocol" in subject else {}
-        return measured(subject, {side: names.get(side, name) for side, name in short.items()})
+        utility = Measured.model_validate(subject)
+        short = {side: side if len(side) <= _COLUMN else f"…{side[1 - _COLUMN :]}" for side in utility.metrics}
+        columns = words_of(subject["protocol"])["columns"] if "protocol" in subject else {}
+        return measured(utility, {side: columns.get(side, name) for side, name in short.items()})
 
 
-def measured(found: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+def measured(utility: Measured, columns: Mapping[str, str]) -> Shown:
     """Return what the templates show, from the entry `utility` of a summary or the output of `clipmem evaluate`."""
-    there = {name for own in found["metrics"].values() for name in own}
-    rows = [(name, ROWS[name]) for name in ROWS if name in there]
-    low = {side: [name for key, name in rows if key in SHARES and not _above(found, side, key)] for side in columns}
+    entries = {name: entry for metrics in utility.metrics.values() for name, entry in metrics.items()}
+    rows = [(name, ROWS[name]) for name in ROWS if name in entries]
+    low = {side: [name for key, name in rows if key in SHARES and not _above(utility, side, key)] for side in columns}
     groups = [(ruler, [row for row in rows if row[0] in own]) for ruler, own in RULERS.items()]
+    commonest = utility.probe.commonest_class_acc1 if utility.probe else utility.commonest_class_acc1
     return {
-        "found": found,
-        "over": next((entry["over"] for own in found["metrics"].values() for entry in own.values()), "pairs"),
+        "found": utility,
+        "over": next((entry.over for entry in entries.values()), "pairs"),
         "columns": columns,
         "rows": rows,
         "rulers": [(ruler, own) for ruler, own in groups if own],
         "short": [row for row in rows if not row[0].endswith(_LONG)],
-        "templates": found["templates"][:_TEMPLATES_SHOWN],
-        "more_templates": len(found["templates"]) - _TEMPLATES_SHOWN,
-        "commonest": (found.get("probe") or found).get("commonest_class_acc1"),
-        "few": found["n"]["test"] < _FEW_PAIRS,
-        "not_above": [(columns[side], names) for side, names in low.items() if names],
+        "templates": utility.templates[:_TEMPLATES_SHOWN],
+        "more_templates": len(utility.templates) - _TEMPLATES_SHOWN,
+        "commonest": commonest,
+        "few": (utility.n["test"] or 0) < _FEW_PAIRS,
+        "not_above": [(columns[side], metrics) for side, metrics in low.items() if metrics],
     }
 
 
-def _above(found: Mapping[str, Any], side: str, name: str) -> bool:
-    entry = found["metrics"][side][name]
-    lowest = entry["mean"] if entry["low"] is None else entry["low"]
-    return lowest > found["chance"][name]
+def _above(utility: Measured, side: str, name: str) -> bool:
+    entry, chance = utility.metrics[side][name], utility.chance[name]
+    lowest = entry.mean if entry.low is None else entry.low
+    return lowest is not None and chance is not None and lowest > chance
 
 
 @SECTIONS.register("retained")
@@ -112,22 +86,24 @@ class Retained(Section):
         return subject.summary.retained is not None
 
     def data(self, subject: Run) -> Shown:
-        found, columns = subject.summary.retained, subject.words["columns"]
-        metrics = found.metrics if found else {}
+        retained, columns = subject.summary.retained, subject.words["columns"]
+        if retained is None:
+            return {}
+        metrics = retained.metrics
         name = next((name for name in _DECIDE if name in metrics["base"]), None)
+        change = metrics["f"][name].change if name else None
         return {
-            "found": found,
+            "found": retained,
             "columns": {side: columns.get(side, side) for side in metrics if side != "base"},
             "rows": [(name, SHARES[name]) for name in SHARES if name in metrics["base"]],
-            "decides": name and {"name": SHARES[name], "change": metrics["f"][name]["change"]},
-            "verdict": verdict(metrics["f"][name]["change"]) if name else "not_measured",
+            "decides": name and {"name": SHARES[name], "change": change},
+            "verdict": verdict(change) if change else "not_measured",
             "margin": MARGIN,
         }
 
 
-def verdict(change: Mapping[str, Any]) -> str:
+def verdict(change: Interval) -> str:
     """Judge a change of a share: `forgot` if its interval is below 0, `kept` if above -`MARGIN`, or `inconclusive`."""
-    low, high = change["low"], change["high"]
-    if low is None or high is None:
+    if change.low is None or change.high is None:
         return "inconclusive"
-    return "forgot" if high < 0 else "kept" if low > -MARGIN else "inconclusive"
+    return "forgot" if change.high < 0 else "kept" if change.low > -MARGIN else "inconclusive"
