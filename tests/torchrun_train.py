@@ -17,12 +17,12 @@ import torch.distributed as dist
 from clipmem.base.sections import TrainSection
 from clipmem.data.decoding import decode
 from clipmem.models import openclip
-from clipmem.testing.tiny import encoded_image
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.objectives import Towers, create_objective
 from clipmem.train.paired import TrainingSet
 from clipmem.train.record import state_hash
+from tests.tiny import encoded_image
 
 N = 38  # batches of 13, 13 and 12: neither divides by 3 without a rest
 UIDS = tuple(f"{(k + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}" for k in range(N))

@@ -7,9 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.tiny import TINY_STUDY
 from timing import Row, in_turn, seconds
-
-from clipmem.testing.tiny import TINY_STUDY
 
 ROOT = Path(__file__).parents[2]
 

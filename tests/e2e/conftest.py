@@ -4,7 +4,7 @@ import pytest
 
 import clipmem
 from clipmem.study import pool
-from clipmem.testing.tiny import tiny_recipe
+from tests.tiny import tiny_recipe
 
 
 @pytest.fixture(scope="session")

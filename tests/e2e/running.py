@@ -11,8 +11,8 @@ import clipmem
 from clipmem.base.progress import Quiet
 from clipmem.base.recipes import dump_recipe
 from clipmem.cli import main
-from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.test_study import contents
+from tests.tiny import tiny_recipe
 
 
 class Done(NamedTuple):

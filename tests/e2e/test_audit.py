@@ -15,8 +15,8 @@ from clipmem.base.tables import read_table
 from clipmem.functional import auroc
 from clipmem.study.auditing import RATES, audit_model, audit_run, check_alike, model_free_features
 from clipmem.study.score_inputs import open_data
-from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import clip
+from tests.tiny import tiny_recipe, write_parquet
 
 SUBSAMPLE = ("protocol=subsample", "subsample.models=6", "subsample.fraction=0.5", "train.epochs=1")
 POOL = ("split.shared=160", "split.candidate=40", "split.independent=40")

@@ -10,8 +10,8 @@ import pytest
 import clipmem
 from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.study.api import find_recipe
-from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.running import clip, clip_alone
+from tests.tiny import tiny_recipe
 
 
 @pytest.fixture

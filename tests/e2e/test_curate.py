@@ -23,10 +23,10 @@ from clipmem.report.explorer.subject import open_subject
 from clipmem.scoring import evidence
 from clipmem.study import curating
 from clipmem.study.curating import Curating, curate_and_write
-from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import clip
 from tests.hostile.case import TRAP
 from tests.hostile.prepared import Bomb, bomb
+from tests.tiny import tiny_recipe, write_parquet
 
 N, WRONG = 240, 40
 

@@ -18,8 +18,8 @@ from clipmem.data import inspection
 from clipmem.data.sources import detect, open_source
 from clipmem.study.pairs import export, inspect
 from clipmem.study.starting import start
-from clipmem.testing.tiny import encoded_image, tiny_recipe
 from tests.e2e.running import clip, clip_alone
+from tests.tiny import encoded_image, tiny_recipe
 
 HOSTILE = [
     "<script>alert(1)</script>",

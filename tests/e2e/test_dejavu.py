@@ -13,9 +13,9 @@ from clipmem.base.errors import InputError
 from clipmem.base.tables import SCHEMAS
 from clipmem.models import passes
 from clipmem.report.terminal import print_run
-from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import clip
 from tests.reference import loops_dejavu as loops
+from tests.tiny import tiny_recipe, write_parquet
 
 
 def test_the_files_and_the_summary(finished, capsys):

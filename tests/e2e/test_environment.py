@@ -13,7 +13,7 @@ import pytest
 import clipmem
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import dump_recipe
-from clipmem.testing.tiny import tiny_recipe, write_parquet
+from tests.tiny import tiny_recipe, write_parquet
 
 SCRIPTS = [
     *(

@@ -12,9 +12,9 @@ import clipmem
 from clipmem.base.recipes import dump_recipe
 from clipmem.base.tables import read_table
 from clipmem.study import validating
-from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import clip
 from tests.e2e.test_study import contents
+from tests.tiny import tiny_recipe, write_parquet
 
 POOL = ("split.shared=160", "split.candidate=40", "split.independent=40", "train.epochs=1", "train.seeds=[0]")
 

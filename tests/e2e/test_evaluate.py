@@ -23,7 +23,7 @@ from clipmem.models import embeddings, passes
 from clipmem.report.terminal import print_run
 from clipmem.study.execution import Execution
 from clipmem.study.plan import PlannedStudy
-from clipmem.testing.tiny import encoded_image, tiny_recipe
+from tests.tiny import encoded_image, tiny_recipe
 
 GIVEN = ("given.target=['a']", "given.reference=['b']")
 RETRIEVAL = ("recall@1", "recall@5", "recall@10", "mAP")
@@ -271,7 +271,7 @@ def test_the_precision_of_a_study(tmp_path, settings, precision):
 
 
 def test_without_labels_a_study_has_retrieval_alone(tmp_path):
-    from clipmem.testing.tiny import write_parquet
+    from tests.tiny import write_parquet
 
     settings = ["data.source=parquet", f"data.path={tmp_path / 'p.parquet'}", "split.shared=10", "split.planted=0"]
     settings += [f"split.{role}=4" for role in ("candidate", "independent", "external")]

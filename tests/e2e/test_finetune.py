@@ -19,9 +19,9 @@ from clipmem.models.names import SHIPPED
 from clipmem.study.api import FINETUNE_RECIPES, find_recipe
 from clipmem.study.pairs import inspect
 from clipmem.study.plan import PlannedStudy
-from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.running import clip, start, undisturbed_study
 from tests.e2e.test_study import contents
+from tests.tiny import tiny_recipe
 
 WEIGHTS = "open_clip_model.safetensors"
 

@@ -10,10 +10,10 @@ from clipmem.base.sections import ModelSection, TrainSection
 from clipmem.data.decoding import decode
 from clipmem.models import given, openclip
 from clipmem.models.start import Start
-from clipmem.testing.tiny import encoded_image
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.paired import TrainingSet
 from tests import tokens
+from tests.tiny import encoded_image
 
 N, RANK = 4, 4
 WIDTHS = {"visual": (768, 12), "text": (512, 12)}

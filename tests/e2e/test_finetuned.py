@@ -13,9 +13,9 @@ from clipmem.models import passes
 from clipmem.models.start import Start
 from clipmem.report.run import read_finished
 from clipmem.study.plan import PlannedStudy
-from clipmem.testing import reference
-from clipmem.testing.tiny import encoded_image, tiny_recipe
 from tests.e2e.running import clip
+from tests.reference import loops_score as reference
+from tests.tiny import encoded_image, tiny_recipe
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import clipmem
 from clipmem.base.errors import InputError
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import emoji, files_state, parquet
-from clipmem.testing.tiny import tiny_recipe, write_parquet
+from tests.tiny import tiny_recipe, write_parquet
 
 SMALL = ("split.shared=8", "split.candidate=4", "split.independent=4", "split.external=4", "split.planted=0")
 

@@ -22,10 +22,10 @@ from clipmem.data.cache import open_cache
 from clipmem.data.views import as_float, normalize_pixels
 from clipmem.models import openclip, passes
 from clipmem.study.localizing import localize_run
-from clipmem.testing import reference
-from clipmem.testing.tiny import tiny_recipe, write_parquet
 from clipmem.train.record import state_hash
 from tests.e2e.test_study import contents
+from tests.reference import loops_score as reference
+from tests.tiny import tiny_recipe, write_parquet
 
 
 def recipe_of(target, reference, *settings):

@@ -12,9 +12,9 @@ import clipmem
 from clipmem.base.folder import RunFolder
 from clipmem.mitigate import interpolate_weights
 from clipmem.models import given, openclip
-from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import Saboteur, clip
 from tests.e2e.test_study import contents
+from tests.tiny import tiny_recipe, write_parquet
 
 WEIGHTS = "open_clip_model.safetensors"
 

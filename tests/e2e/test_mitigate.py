@@ -10,10 +10,10 @@ import clipmem
 from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe
 from clipmem.data.sources import open_source
-from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.paired import check_paired
 from tests.e2e import test_torchrun
 from tests.e2e.test_study import contents
+from tests.tiny import tiny_recipe
 
 BASE = ("train.seeds=[0]", "train.epochs=2")
 HOOKS = (

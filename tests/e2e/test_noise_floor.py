@@ -5,7 +5,7 @@ import pytest
 
 import clipmem
 from clipmem.functional import noise_floor
-from clipmem.testing.tiny import tiny_recipe
+from tests.tiny import tiny_recipe
 
 SHORT = ("train.epochs=1", "split.external=200", "split.planted=0", "score.draws=100")
 STUDIES = {

@@ -18,9 +18,9 @@ from clipmem.base.recipes import dump_recipe
 from clipmem.study import child, pool, work
 from clipmem.study import pool as local
 from clipmem.study.plan import PlannedStudy
-from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.running import clip
 from tests.e2e.test_study import contents
+from tests.tiny import tiny_recipe
 
 ONE = ("train.seeds=[0]",)
 

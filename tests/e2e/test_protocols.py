@@ -11,9 +11,9 @@ from clipmem.base.folder import RunFolder
 from clipmem.report.comparison import compare_finished
 from clipmem.report.run import read_finished
 from clipmem.study import stages
-from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.running import clip
 from tests.e2e.test_study import contents
+from tests.tiny import tiny_recipe
 
 STUDIES = {
     # 66 or 67 pairs a model, which by themselves would be two batches or three

@@ -13,8 +13,8 @@ from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe
 from clipmem.report.run import STAGES
-from clipmem.testing.tiny import encoded_image, tiny_recipe
 from tests.e2e.running import Saboteur, clip
+from tests.tiny import encoded_image, tiny_recipe
 
 GOOD = 128
 SETTINGS = ("train.seeds=[0]", "train.epochs=1", "data.source=parquet", "embed.views=0")

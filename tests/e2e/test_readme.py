@@ -13,7 +13,7 @@ from clipmem.base.manifest import recipe_hash
 from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.data.sources.emoji import emoji_table
 from clipmem.study.api import find_recipe
-from clipmem.testing.tiny import tiny_recipe
+from tests.tiny import tiny_recipe
 
 ROOT = Path(__file__).parents[2]
 README, OWN_DATA = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/own-data.md"))

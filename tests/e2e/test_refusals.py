@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from clipmem.base.recipes import dump_recipe
-from clipmem.testing.tiny import tiny_recipe
+from tests.tiny import tiny_recipe
 
 LONG, DEVICE, NUL = "x" * 10_000, "/proc/self/mem", "a\0b"
 SET = ["run", "quick", "--out", "new", "--set"]

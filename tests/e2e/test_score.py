@@ -20,10 +20,10 @@ import clipmem
 from clipmem.base.errors import InputError
 from clipmem.cli import main
 from clipmem.models import openclip
-from clipmem.testing import reference
-from clipmem.testing.tiny import encoded_image, write_parquet
 from tests.e2e.running import clip
 from tests.e2e.test_given import recipe_of
+from tests.reference import loops_score as reference
+from tests.tiny import encoded_image, write_parquet
 
 N = 36
 CAPTIONS = [[f"thing number {k}", f"a {'long ' * (k % 5)}caption of {k}"] for k in range(N)]

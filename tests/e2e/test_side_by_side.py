@@ -16,8 +16,8 @@ from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
 from clipmem.report.curves import CURVES_SCHEMA
 from clipmem.study.localizing import localize_run
-from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.running import clip
+from tests.tiny import tiny_recipe
 
 pytestmark = pytest.mark.slow
 OWN = ("localize.crop=own", "localize.views=2", "localize.pairs=8")

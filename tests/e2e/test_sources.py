@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 
 import clipmem
-from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.running import clip
 from tests.sources import formats
 from tests.sources.formats import some_pairs
+from tests.tiny import tiny_recipe
 
 STUDY = ("train.seeds=[0]", "train.epochs=1", "split.near_duplicates=false")
 

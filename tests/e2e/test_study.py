@@ -18,9 +18,9 @@ from clipmem.base.tables import SCHEMAS
 from clipmem.data.sources import open_source
 from clipmem.models import passes
 from clipmem.study import execution, forecast
-from clipmem.testing import reference
-from clipmem.testing.tiny import tiny_recipe, write_parquet
 from clipmem.train.record import state_hash
+from tests.reference import loops_score as reference
+from tests.tiny import tiny_recipe, write_parquet
 
 
 def test_the_files_that_others_rely_on(finished):

@@ -16,9 +16,9 @@ from clipmem.base.hashing import file_sha256
 from clipmem.base.progress import Quiet
 from clipmem.base.recipes import dump_recipe
 from clipmem.report.run import STAGES
-from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.running import clip
 from tests.e2e.test_study import contents
+from tests.tiny import tiny_recipe
 
 
 class Filler(Quiet):

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from clipmem.base.recipes import dump_recipe
-from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.running import ends_well, start
+from tests.tiny import tiny_recipe
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are listed through /proc")
 PATIENCE = 5.0  # seconds until the last one must be gone

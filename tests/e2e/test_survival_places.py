@@ -10,9 +10,9 @@ import clipmem
 from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe
-from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import Saboteur, clip, ends_well, start
 from tests.e2e.test_study import contents
+from tests.tiny import tiny_recipe, write_parquet
 
 STUDY = ("train.seeds=[0]", "train.epochs=2")
 

@@ -11,9 +11,9 @@ import pytest
 
 from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe
-from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.running import ends_well, start
 from tests.e2e.test_study import contents
+from tests.tiny import tiny_recipe
 
 KILLS = int(os.environ.get("CLIPMEM_KILLS", "20"))
 SEED = int(os.environ.get("CLIPMEM_KILLS_SEED", "0"))

@@ -15,8 +15,8 @@ import pytest
 import clipmem
 from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe
-from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.recorder import read_trajectory
+from tests.tiny import tiny_recipe
 from tests.torchrun_train import UIDS
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ import pytest
 import clipmem
 from clipmem.cli.score import Scoring
 from clipmem.study.score_inputs import Settings
-from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import clip
+from tests.tiny import tiny_recipe, write_parquet
 
 ROLES = ("split.shared=12", "split.candidate=8", "split.independent=8", "split.external=12", "split.planted=0")
 

@@ -21,8 +21,8 @@ from PIL import Image
 from clipmem.base.marks import read_marks
 from clipmem.report.explorer.server import Explorer, Server
 from clipmem.report.explorer.subject import open_subject
-from clipmem.testing.tiny import write_parquet
 from tests.e2e.running import clip
+from tests.tiny import write_parquet
 
 HOSTILE = [
     "<script>parent.x=1</script>",

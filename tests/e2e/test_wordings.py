@@ -7,8 +7,8 @@ import clipmem
 from clipmem.base.folder import RunFolder
 from clipmem.study import pool
 from clipmem.study.plan import PlannedStudy
-from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.test_study import contents
+from tests.tiny import tiny_recipe, write_parquet
 
 PROTOCOLS = {
     "four-way": (),

@@ -12,9 +12,9 @@ from clipmem.models import openclip
 from clipmem.report.comparison import write_compared
 from clipmem.study import pool
 from clipmem.study.localizing import localize_run
-from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.golden.digest import Digest, of_folder, of_table
 from tests.sources.formats import FORMATS, some_pairs
+from tests.tiny import tiny_recipe, write_parquet
 
 _ALWAYS = ("train.precision=fp32",)
 _TEXT_NOISE = ("mitigate.text_noise.std=0.1", "mitigate.text_noise.start=0.0")

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tests.tiny import tiny_recipe
 
 import clipmem
-from clipmem.testing.tiny import tiny_recipe
 
 pytestmark = [
     pytest.mark.gpu,

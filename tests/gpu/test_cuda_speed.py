@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from tests.tiny import encoded_image
 
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import decode
 from clipmem.data.views import draw_crops, render, send
 from clipmem.models import openclip, passes
 from clipmem.models.openclip import OpenClipEncoder
-from clipmem.testing.tiny import encoded_image
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.paired import TrainingSet
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipmem.testing.tiny import encoded_image
 from tests.hostile.case import ACCEPTED, EITHER, REFUSED, TRAP, Case, group
+from tests.tiny import encoded_image
 
 PAIRS = 8
 _Members = Sequence[tuple[str, bytes]]

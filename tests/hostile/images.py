@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clipmem.testing.tiny import encoded_image
 from tests.hostile.case import ACCEPTED, EITHER, REFUSED, TRAP, Case, group
+from tests.tiny import encoded_image
 
 GOOD = 5
 _ARGUMENTS = ["inspect", "photos", "--json", "--full"]

@@ -123,7 +123,7 @@ def _data(folder: Path) -> None:
 def _study(*settings: str) -> Path:
     """Make a finished study."""
     import clipmem
-    from clipmem.testing.tiny import tiny_recipe
+    from tests.tiny import tiny_recipe
 
     folder = _new("study")
     clipmem.run(tiny_recipe("train.seeds=[0]", "train.record=true", "split.shared=120", *settings), folder / "run")
@@ -142,7 +142,7 @@ def _begun(command: str) -> Path:
     from clipmem.base.recipes import dump_recipe, load_recipe
     from clipmem.study.curating import Curating, curate_and_write
     from clipmem.study.validating import validate
-    from clipmem.testing.tiny import TINY_STUDY
+    from tests.tiny import TINY_STUDY
 
     folder, stop = _new(command), _stopping("train")
     (folder / "study.toml").write_text(dump_recipe(load_recipe(TINY_STUDY, ["split.shared=200", "split.planted=0"])))

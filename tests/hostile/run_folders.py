@@ -17,7 +17,7 @@ from tests.hostile.case import ACCEPTED, EITHER, REFUSED, Case, group
 def _finished() -> Path:
     """Make one tiny study."""
     import clipmem
-    from clipmem.testing.tiny import tiny_recipe
+    from tests.tiny import tiny_recipe
 
     return clipmem.run(tiny_recipe(), Path(tempfile.mkdtemp(prefix="clipmem-hostile-")) / "run").path
 

@@ -4,8 +4,8 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from clipmem.testing.tiny import encoded_image
 from tests.hostile.case import ACCEPTED, REFUSED, Case, group
+from tests.tiny import encoded_image
 
 IMAGES = 8
 HOSTILE_CAPTIONS = [

@@ -5,13 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.reference import loops_score as reference
 
 from clipmem.base.errors import InputError
 from clipmem.functional import BankMeans, alignment_parts, alignment_parts_against, pair_means
 from clipmem.models.means import Means
 from clipmem.scoring import bank
 from clipmem.scoring.alignments import ALIGNMENTS
-from clipmem.testing import reference
 
 SIZES = st.tuples(st.integers(1, 7), st.integers(2, 6), st.integers(1, 5), st.integers(0, 2**32 - 1))
 

@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tests.tiny import encoded_image
 
 from clipmem.data import decoding
 from clipmem.data.decoding import FORMATS, DecodeError, Header, decode, read_header
-from clipmem.testing.tiny import encoded_image
 
 REASONS = {
     decoding.EMPTY,

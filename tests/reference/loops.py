@@ -1,4 +1,4 @@
-"""Slow references of statistics and retrieval; those of the score itself ship in `clipmem.testing.reference`.
+"""Slow references of statistics and retrieval; those of the score itself ship in `loops_score`.
 
 Plain loops over Python floats, written from the equations; no code in common with `clipmem.functional`.
 """
@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from math import fsum
 
-from clipmem.testing.reference import Row, alignment, alignment_parts, clipmem, similarity
+from tests.reference.loops_score import Row, alignment, alignment_parts, clipmem, similarity
 
 __all__ = [
     "alignment",

@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import exp, fsum, sqrt
 from statistics import median
 
-from clipmem.testing.reference import similarity
+from tests.reference.loops_score import similarity
 
 Row = Sequence[float]
 Objects = set[int] | set[str]

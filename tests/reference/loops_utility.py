@@ -7,7 +7,7 @@ goes downhill in small steps, and takes thousands of them.
 from collections.abc import Sequence
 from math import comb, exp, fsum, log, sqrt
 
-from clipmem.testing.reference import Row, similarity
+from tests.reference.loops_score import Row, similarity
 
 
 def class_embeddings(text: Sequence[Row], prompt_class: Sequence[int], classes: int) -> list[list[float]]:

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tests.tiny import encoded_image
 
 from clipmem.base.sections import LocalizeSection
 from clipmem.data.decoding import Geometry, decode
@@ -12,7 +13,6 @@ from clipmem.data.views import as_float, normalize_pixels
 from clipmem.measure.sweep import pool, token_mask
 from clipmem.measure.units import sweep_model
 from clipmem.models import openclip
-from clipmem.testing.tiny import encoded_image
 
 N, PAIR = 40, 17
 VIEWS = LocalizeSection(views=4)

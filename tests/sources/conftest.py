@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipmem.testing.tiny import encoded_image
+from tests.tiny import encoded_image
 
 
 @pytest.fixture

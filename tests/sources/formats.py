@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from clipmem.testing.tiny import encoded_image
+from tests.tiny import encoded_image
 
 Pairs = list[tuple[str, bytes, list[str]]]
 

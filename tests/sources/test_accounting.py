@@ -17,9 +17,9 @@ from clipmem.base.sections import DataSection
 from clipmem.data.quarantine import ignored_sentence, records_sentence
 from clipmem.data.sources import open_source
 from clipmem.data.sources.csv_table import CsvSource
-from clipmem.testing.tiny import encoded_image
 from tests.sources import formats
 from tests.sources.test_tar import shard
+from tests.tiny import encoded_image
 
 quick = settings(max_examples=25, suppress_health_check=list(HealthCheck))
 IMAGES = [encoded_image(k) for k in range(24)]

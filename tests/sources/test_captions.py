@@ -12,8 +12,8 @@ from clipmem.base.hashing import pair_uid
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.data.sources.records import MAX_CAPTION, caption_problem
-from clipmem.testing.tiny import encoded_image
 from tests.sources import formats
+from tests.tiny import encoded_image
 
 HOSTILE = [
     "<script>alert('x')</script> &amp; <img src=x onerror=y>",

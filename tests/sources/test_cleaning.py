@@ -16,8 +16,8 @@ from clipmem.data import export
 from clipmem.data.export import check_output, export_pairs, write_cleaned
 from clipmem.data.sources import emoji, open_source
 from clipmem.study.score_inputs import read_pairs
-from clipmem.testing.tiny import encoded_image
 from tests.sources.formats import FORMATS, add_member, csv_file, some_pairs, write_csv, write_images
+from tests.tiny import encoded_image
 
 NEW = 'a better caption, with "quotes" and commas'
 AS_PARQUET = {"coco", "karpathy", "flickr", "saved"}  # formats that are read, not written

@@ -10,9 +10,9 @@ from clipmem.base.errors import InputError
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import detect, open_source
 from clipmem.data.sources.emoji import EmojiSource
-from clipmem.testing.tiny import encoded_image
 from tests.sources import formats
 from tests.sources.formats import coco, csv_file, some_pairs, write_csv
+from tests.tiny import encoded_image
 
 FORMATS = (
     "expected an image folder, CSV, JSON lines, COCO or Karpathy JSON, Flickr's text, tars, Parquet, or a folder "

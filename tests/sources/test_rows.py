@@ -15,8 +15,8 @@ from clipmem.base.hashing import pair_uid
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.data.sources.rows import ParquetRows
-from clipmem.testing.tiny import encoded_image
 from tests.sources.formats import some_pairs
+from tests.tiny import encoded_image
 
 MEASURE = """
 import sys

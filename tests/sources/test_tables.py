@@ -8,8 +8,8 @@ import pytest
 from clipmem.base.errors import InputError
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import detect, open_source
-from clipmem.testing.tiny import encoded_image
 from tests.sources.formats import karpathy, some_pairs
+from tests.tiny import encoded_image
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.data.sources.tar import Member, TarError, is_tar, members
 from clipmem.data.sources.webdataset import expand
-from clipmem.testing.tiny import encoded_image
 from tests.sources.formats import add_member
+from tests.tiny import encoded_image
 
 BAD = [
     ("link.jpg", tarfile.SYMTYPE, "/etc/passwd"),

@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.reference import loops_score as reference
+from tests.tiny import tiny_recipe
 
 from clipmem.base.errors import InputError
 from clipmem.functional import alignment
 from clipmem.models.passes import Embeddings
 from clipmem.scoring.aligning import parts_of
 from clipmem.scoring.alignments import ALIGNMENTS
-from clipmem.testing import reference
-from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.objectives.supervised import Supervised
 
 N, VIEWS, D = 9, 3, 5

@@ -1,13 +1,13 @@
 """Images in one folder a class: labels, captions, what is passed over, errors."""
 
 import pytest
+from tests.tiny import encoded_image
 
 from clipmem.base.errors import InputError
 from clipmem.base.hashing import pair_uid
 from clipmem.base.sections import DataSection
 from clipmem.base.tables import SCHEMAS
 from clipmem.data.sources import open_source
-from clipmem.testing.tiny import encoded_image
 
 
 def section(path):

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tests.tiny import encoded_image, write_parquet
 from torchvision.transforms import functional as tv
 from torchvision.transforms.v2 import RandomResizedCrop
 
@@ -21,7 +22,6 @@ from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.decoding import decode
 from clipmem.data.sources import open_source
 from clipmem.data.views import Crops, as_float, draw_crops, pair_keys, render
-from clipmem.testing.tiny import encoded_image, write_parquet
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:

@@ -11,10 +11,10 @@ import open_clip
 import pytest
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from tests.tiny import encoded_image
 
 from clipmem.data import decoding
 from clipmem.data.decoding import FORMATS, DecodeError, Header, decode, read_header
-from clipmem.testing.tiny import encoded_image
 
 SIZES = ((75, 50), (50, 75), (24, 24), (31, 24), (17, 90), (9, 11))
 

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from tests.tiny import encoded_image, write_parquet
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
@@ -11,7 +12,6 @@ from clipmem.base.tables import read_table, write_table
 from clipmem.data.sources import open_source
 from clipmem.data.user_tables import object_lists, with_objects
 from clipmem.measure.dejavu import Labeled, couples, why_not
-from clipmem.testing.tiny import encoded_image, write_parquet
 
 PAIRS = pl.DataFrame({"uid": ["a" * 32, "b" * 32], "objects": [["cat"], []]})
 

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from tests.tiny import encoded_image
 
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
@@ -14,7 +15,6 @@ from clipmem.data.decoding import decode
 from clipmem.data.views import as_float, caption_edits, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models import openclip, passes
 from clipmem.models.openclip import OpenClipEncoder
-from clipmem.testing.tiny import encoded_image
 
 N = 7
 PIXELS = np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(N)])

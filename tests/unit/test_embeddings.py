@@ -6,13 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tests.tiny import encoded_image
 
 from clipmem.base.errors import InputError
 from clipmem.data.quarantine import Problem
 from clipmem.models import openclip
 from clipmem.models.embeddings import Embeddings, embed
 from clipmem.study.score_inputs import Settings, read_pairs
-from clipmem.testing.tiny import encoded_image
 
 N = 11
 BLOCK = 2  # so that a part of 4 pairs has whole blocks

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.tiny import encoded_image
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
@@ -16,7 +17,6 @@ from clipmem.models import openclip, passes
 from clipmem.study import engines
 from clipmem.study.engines import ray
 from clipmem.study.execution import Execution, from_manifest
-from clipmem.testing.tiny import encoded_image
 
 HOW = Execution("cpu", "fp32", 1, 2)
 

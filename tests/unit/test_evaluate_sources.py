@@ -4,6 +4,7 @@ from functools import partial
 
 import polars as pl
 import pytest
+from tests.tiny import write_parquet
 from torch.nn.attention import _cur_sdpa_kernel_backends
 
 from clipmem.base.errors import InputError
@@ -16,7 +17,6 @@ from clipmem.study import evaluating
 from clipmem.study.evaluating import TestedModel
 from clipmem.study.execution import Execution
 from clipmem.study.opening import evaluation_section
-from clipmem.testing.tiny import write_parquet
 
 CLASSES = ["a", "b"] * 3
 

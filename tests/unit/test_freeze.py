@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tiny import encoded_image
 
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
@@ -19,7 +20,6 @@ from clipmem.models import openclip, parts
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.models.parts import Part, chosen, part_of, rate_factors
 from clipmem.models.start import Start, parts_of, table_of_parts
-from clipmem.testing.tiny import encoded_image
 from clipmem.train.checkpoint import Checkpoints, TrainingStopped
 from clipmem.train.frozen import embed_frozen
 from clipmem.train.loop import TrainingData, train

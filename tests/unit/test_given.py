@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
+from tests.tiny import tiny_recipe
 from torch import nn
 
 from clipmem.base.errors import InputError, shorten
@@ -22,7 +23,6 @@ from clipmem.models import given, openclip, passes
 from clipmem.models.address import parse
 from clipmem.models.protocol import DualEncoder
 from clipmem.scoring.protocols import protocol_of
-from clipmem.testing.tiny import tiny_recipe
 
 UIDS = [f"{k:032x}" for k in range(10)]
 KNOWN = frozenset(UIDS)

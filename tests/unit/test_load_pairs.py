@@ -4,9 +4,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from tests.tiny import write_parquet
 
 import clipmem
-from clipmem.testing.tiny import write_parquet
 
 
 @pytest.fixture(scope="module")

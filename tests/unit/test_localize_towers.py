@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tests.tiny import tiny_recipe
 from tests.unit.test_localize_units import SQUARE, points
 
 from clipmem.base.errors import InputError
@@ -17,7 +18,6 @@ from clipmem.measure import towers
 from clipmem.measure.localize import TOWERS_SCHEMA, localize, sample_pairs, work
 from clipmem.models import openclip, passes
 from clipmem.models.passes import Embeddings
-from clipmem.testing.tiny import tiny_recipe
 
 D = 12
 SIZES = {"shared": 80, "candidate": 30, "independent": 30, "external": 40}

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 from scipy import stats
+from tests.tiny import encoded_image
 
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
@@ -18,7 +19,6 @@ from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pa
 from clipmem.measure.sweep import UNIT_KINDS, Capture, Site, blocks
 from clipmem.measure.units import UNITS_SCHEMA, UnitTracker, layer_table, sweep_model, tower_sslmem
 from clipmem.models import openclip
-from clipmem.testing.tiny import encoded_image
 
 N = 9
 VIEWS = LocalizeSection(views=3, crop="own", crop_scale=(0.3, 0.9), flip=0.5)

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tests.tiny import encoded_image
 from tests.unit.test_train import PIXELS, N, data_of, plan_of, section, uid
 
 from clipmem.base.errors import InputError
@@ -26,7 +27,6 @@ from clipmem.mitigate.caption_variants import CaptionVariants, choose_variant, v
 from clipmem.mitigate.image_variants import ImageVariants
 from clipmem.mitigate.wordings import WORDINGS, make_variants
 from clipmem.models import openclip
-from clipmem.testing.tiny import encoded_image
 from clipmem.train.hooks import Hooks, Moment
 from clipmem.train.loop import train
 

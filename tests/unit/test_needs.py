@@ -4,6 +4,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from tests.tiny import tiny_recipe, write_parquet
 
 import clipmem
 from clipmem.base.errors import InputError
@@ -14,7 +15,6 @@ from clipmem.scoring.protocols import protocol_of
 from clipmem.study import forecast
 from clipmem.study.execution import Execution
 from clipmem.study.plan import check_needs
-from clipmem.testing.tiny import tiny_recipe, write_parquet
 
 CPU = Execution("cpu", "fp32", 1, 2)
 

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tests.tiny import encoded_image
 
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
@@ -21,7 +22,6 @@ from clipmem.data.views import draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models import openclip
 from clipmem.models.openclip import OpenClipEncoder, sigmoid_loss
 from clipmem.models.protocol import embedding_width
-from clipmem.testing.tiny import encoded_image
 from clipmem.train import loop
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.objectives import OBJECTIVES, Towers, class_head, create_objective

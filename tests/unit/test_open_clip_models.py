@@ -13,6 +13,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
 from tests import tokens
+from tests.tiny import tiny_recipe, write_parquet
 from tests.unit.test_models import CAPTIONS, PLAIN, variant
 from tests.unit.test_transformers_models import png
 from tests.unit.test_weights import evil_files
@@ -24,7 +25,6 @@ from clipmem.data.decoding import Geometry, decode
 from clipmem.data.views import as_float, normalize_pixels
 from clipmem.models import given, openclip
 from clipmem.models.protocol import geometry_of
-from clipmem.testing.tiny import tiny_recipe, write_parquet
 
 MICRO = "clipmem-micro"
 

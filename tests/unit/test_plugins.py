@@ -5,6 +5,7 @@ import sys
 
 import polars as pl
 import pytest
+from tests.tiny import encoded_image
 from tests.unit.test_train import uid
 
 from clipmem.base.declared import BUILT_IN, Facts, declared
@@ -18,7 +19,6 @@ from clipmem.data.sources import SOURCES, detect, open_source
 from clipmem.mitigate import MITIGATIONS, base
 from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.protocols import PROTOCOLS
-from clipmem.testing.tiny import encoded_image
 from clipmem.train.objectives import OBJECTIVES
 from clipmem.train.paired import training_set
 

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tests.tiny import tiny_recipe
 
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.recipes import dump_recipe, load_recipe
@@ -18,7 +19,6 @@ from clipmem.scoring.protocols.subsample import balanced_draw
 from clipmem.scoring.summary import Scored, halves, summarize, two_way_interval
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.utility import evaluated
-from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.paired import TrainingSet, check_alike
 from clipmem.train.schedule import epoch_batches
 

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from tests.tiny import encoded_image
 
 from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
@@ -14,7 +15,6 @@ from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table
 from clipmem.data.sources import open_source
 from clipmem.data.user_tables import read_roles
 from clipmem.study.decoding import decode_pairs
-from clipmem.testing.tiny import encoded_image
 
 
 def cache(path, data, order=None, *, left_out=None, size=16):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.tiny import tiny_recipe
 from tests.unit.test_checkpoint import contents
 from tests.unit.test_train import N, data_of, plan_of, section
 
@@ -21,7 +22,6 @@ from clipmem.mitigate.reweight import TABLE, Reweight, pair_weights
 from clipmem.models import openclip
 from clipmem.models.openclip import contrastive_loss
 from clipmem.study.plan import PlannedStudy
-from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.blocked import blocked_contrastive_loss
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainingStopped
 from clipmem.train.distributed import ALONE, contrastive_share

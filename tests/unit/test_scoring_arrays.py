@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tests.reference import loops_score as reference
 from tests.unit.test_layout import write
 
 import clipmem
@@ -14,7 +15,6 @@ from clipmem.base.tables import SCHEMAS
 from clipmem.models.embeddings import Embeddings
 from clipmem.models.layout import write_card, write_part
 from clipmem.models.means import Means
-from clipmem.testing import reference
 
 N = 23
 

@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 from tests.sources import formats
+from tests.tiny import write_parquet
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES
 from clipmem.study.starting import FEWEST, sizes_of, start, training_of
-from clipmem.testing.tiny import write_parquet
 
 
 @pytest.mark.parametrize("n", [50, 60, 199, 1914, 2400, 47_500, 118_287, 3_000_000])

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tests.tiny import encoded_image
 
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.random import derive_seed
@@ -18,7 +19,6 @@ from clipmem.data.views import as_float, distort, draw_crops, normalize_pixels, 
 from clipmem.models import openclip
 from clipmem.models.numerics import computing, resolve_precision, threads
 from clipmem.models.openclip import OpenClipEncoder
-from clipmem.testing.tiny import encoded_image
 from clipmem.train import loop
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.objectives import Towers

@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from tests.tiny import encoded_image
 
 from clipmem.base.errors import InputError
 from clipmem.base.sections import TrainSection
@@ -18,7 +19,6 @@ from clipmem.data.views import send
 from clipmem.models import openclip
 from clipmem.models.numerics import check_compiler, multiplying, resolve_precision
 from clipmem.models.openclip import OpenClipEncoder
-from clipmem.testing.tiny import encoded_image
 from clipmem.train import loop
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.paired import TrainingSet

@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tiny import write_parquet
 
 from clipmem.base.errors import InputError
 from clipmem.report.explorer.columns import MISSING, TEXT_LIMIT, Columns, _column, _text
 from clipmem.report.explorer.subject import open_subject
-from clipmem.testing.tiny import write_parquet
 
 UIDS = [f"{k // 2:016x}{k:016x}" for k in range(6)]
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tests.reference import loops
+from tests.tiny import encoded_image, tiny_recipe
 
 from clipmem.base.errors import InputError
 from clipmem.base.sections import EmbedSection, EvaluateSection, TrainSection
@@ -27,7 +28,6 @@ from clipmem.scoring.design import combine
 from clipmem.scoring.protocols.four_way import twins
 from clipmem.scoring.summary import Scored, over_wordings, roles
 from clipmem.study.plan import PlannedStudy
-from clipmem.testing.tiny import encoded_image, tiny_recipe
 from clipmem.train.paired import TrainingSet
 
 N, D = 9, 4

@@ -25,7 +25,7 @@ from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.protocols import PROTOCOLS
 from clipmem.study import pool
-from clipmem.testing.tiny import encoded_image
+from tests.tiny import encoded_image
 
 PLUG = Path(__file__).parent / "plug"
 PROJECT = tomllib.loads((PLUG / "pyproject.toml").read_text())["project"]

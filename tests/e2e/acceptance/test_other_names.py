@@ -10,8 +10,8 @@ from clipmem.base.folder import RunFolder
 from clipmem.cli import main
 from clipmem.scoring.protocols import PROTOCOLS
 from clipmem.study.localizing import localize_run
-from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.objectives import OBJECTIVES
+from tests.tiny import tiny_recipe
 
 PLUG = '''
 from dataclasses import replace

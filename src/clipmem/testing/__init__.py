@@ -1,1 +1,0 @@
-"""Test helpers: tiny studies, and slow reference implementations of the score."""
