@@ -43,7 +43,7 @@ def careless(source):
 
 
 def test_no_call_in_the_sources_may_run_code_of_a_file():
-    assert len(SOURCES) > 300
+    assert len(SOURCES) > 200
     assert {str(file): found for file in SOURCES if (found := careless(file.read_text(encoding="utf-8")))} == {}
 
 
