@@ -93,6 +93,14 @@ class PathProbe:
             stream.seek(-min(_HEAD, self.path.stat().st_size), os.SEEK_END)
             return (self.head + stream.read()).decode("utf-8", "replace")
 
+    def lists(self, name: str, *keys: str) -> bool:
+        """Return whether the JSON object has a list `name` whose first object has these keys; a large one, the keys."""
+        if self.large_json:
+            return all(f'"{key}"' in self.large_json for key in keys)
+        values = self.document.get(name) if isinstance(self.document, dict) else None
+        first = values[0] if isinstance(values, list) and values else None
+        return isinstance(first, dict) and all(key in first for key in keys)
+
     @cached_property
     def columns(self) -> list[str]:
         """The columns of a Parquet file; empty for other files."""
