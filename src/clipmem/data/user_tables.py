@@ -210,11 +210,6 @@ def _csv(table: pl.DataFrame) -> str:
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(table.columns)
     for row in table.iter_rows():
-        writer.writerow([_cell(value) for value in row])
+        cells = [" | ".join(map(str, value)) if isinstance(value, list) else value for value in row]
+        writer.writerow([csv_cell(cell) if isinstance(cell, str) else cell for cell in cells])
     return text.getvalue()
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, list):
-        value = " | ".join(map(str, value))
-    return csv_cell(value) if isinstance(value, str) else value

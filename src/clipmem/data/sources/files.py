@@ -56,8 +56,12 @@ class FileSource(Source):
         self.ledger.folders |= (folders := {posixpath.dirname(reference) for reference in references})
         if self.section.split or len(folders) > _FOLDERS:
             return 0
-        found = (posixpath.join(folder, name) for folder in folders for name in _images_in(Path(folder)))
-        return sum(name not in references for name in found)
+        return sum(
+            posixpath.join(folder, name) not in references
+            for folder in folders
+            for name in _names_in(Path(folder))[1]
+            if name[0] != "." and name.lower().endswith(IMAGE_ENDINGS)
+        )
 
     def _root(self, paths: Sequence[str]) -> str:
         found = find_root(self.section, paths, self.base)
@@ -163,7 +167,3 @@ def _names_in(folder: Path) -> list[list[str]]:
         return [*next(os.walk(folder), ("", [], []))[1:]]
     except ValueError:  # a NUL in the path
         return [[], []]
-
-
-def _images_in(folder: Path) -> list[str]:
-    return [name for name in _names_in(folder)[1] if name[0] != "." and name.lower().endswith(IMAGE_ENDINGS)]

@@ -147,11 +147,6 @@ class PathProbe:
         for name, reason in self.unreadable:
             ledger.note(name, name, reason)
 
-    @cached_property
-    def suffixes(self) -> Counter[str]:
-        """The counts of file extensions in a folder."""
-        return Counter(PurePosixPath(name).suffix.lower() for name in self.files)
-
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Return the names in a folder with one of these suffixes."""
         return [name for name in self.files if name.lower().endswith(suffixes)]
@@ -159,7 +154,9 @@ class PathProbe:
     def describe(self) -> str:
         """Describe the content of the path in a few words."""
         if self.is_dir:
-            kinds = ", ".join(f"{count:,} {suffix or 'without extension'}" for suffix, count in self._common())
+            counts = Counter(PurePosixPath(name).suffix.lower() for name in self.files)
+            common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:4]
+            kinds = ", ".join(f"{count:,} {suffix or 'without extension'}" for suffix, count in common)
             return f"a folder with {kinds}" if kinds else "an empty folder"
         if not self.is_file:
             return "neither a file nor a folder" if self.path.exists() else "no such file or folder"
@@ -180,6 +177,3 @@ class PathProbe:
         if self.document is not None:
             return "a JSON list"
         return f"text that begins {self.lines[0][:60]!r}" if self.lines else "a file of an unknown kind"
-
-    def _common(self) -> list[tuple[str, int]]:
-        return sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))[:4]

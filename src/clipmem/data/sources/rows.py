@@ -207,13 +207,11 @@ class RowSource(Source):
                 column = name
             else:
                 continue
-            try:
+            with contextlib.suppress(pa.ArrowException, OSError):  # reported when the rows are read
                 for _, batch in file.batches([column]):
                     values = batch.column(0)
-                    paths = values.field("path") if pa.types.is_struct(values.type) else values
-                    counts.update(path for path in values_of(paths) if isinstance(path, str) and path)
-            except (pa.ArrowException, OSError):  # reported when the rows are read
-                continue
+                    paths = values_of(values.field("path") if pa.types.is_struct(values.type) else values)
+                    counts.update(path for path in paths if isinstance(path, str) and path)
         return {path for path, times in counts.items() if times > 1}
 
     def _rows(self) -> Iterator[tuple[str, Record]]:

@@ -149,16 +149,14 @@ class WebdatasetSource(Source):
                         self.ledger.read -= 1  # the table's row is that record
                     else:
                         yield self._record(name, sample, stream, keys)
-            self._check_stats(name, images)
+            expected = self._counts(name).get("successes")
+            if isinstance(expected, int) and images < expected:
+                self.ledger.note(name, f"{images:,} of {expected:,}", FEWER)
         keys.check(f"the JSON of the tars of {self.section.path}")
         if self._base != Path():
-            self._count_others()
-
-    def _count_others(self) -> None:
-        probe = PathProbe(self.section.path)
-        stems = {name.removesuffix(".tar") for name in self._shards}
-        used = {f"{stem}{end}" for stem in stems for end in (".tar", ".parquet", "_stats.json")}
-        probe.count_others(self.ledger, probe.all_files(), used)
+            probe, endings = PathProbe(self.section.path), (".tar", ".parquet", "_stats.json")
+            used = {f"{name.removesuffix('.tar')}{ending}" for name in self._shards for ending in endings}
+            probe.count_others(self.ledger, probe.all_files(), used)
 
     def _opened(self, shard: str) -> BufferedReader:
         return (self._base / shard).open("rb")
@@ -241,17 +239,16 @@ class WebdatasetSource(Source):
             with atomic_file(cleaned.folder / out.with_suffix(".parquet")) as stream:
                 pl.read_parquet(table).filter(~pl.col("key").cast(pl.String).is_in(gone)).write_parquet(stream)
         cleaned.copy(table, str(out.with_suffix(".parquet")))
-        stats, known = self._stats(shard)
-        if known is not None and isinstance(known.get("successes"), int):
-            left = {**known, "successes": known["successes"] - len(gone)}
-            write_json(cleaned.folder / out.with_name(stats.name), left)
+        counts = self._counts(shard)
+        if isinstance(counts.get("successes"), int):
+            stays = {**counts, "successes": counts["successes"] - len(gone)}
+            write_json(cleaned.folder / out.with_name(f"{out.stem}_stats.json"), stays)
 
-    def _stats(self, shard: str) -> tuple[Path, dict[str, Any] | None]:
-        """Return img2dataset's counts of a shard and their file; None if it has none."""
-        file = (self._base / shard).with_name(f"{Path(shard).stem}_stats.json")
-        read = read_file(file)
-        known = parse_json(read) if isinstance(read, bytes) else None
-        return file, known if isinstance(known, dict) else None
+    def _counts(self, shard: str) -> dict[str, Any]:
+        """Return img2dataset's counts of a shard; empty if it has none."""
+        data = read_file((self._base / shard).with_name(f"{Path(shard).stem}_stats.json"))
+        counts = parse_json(data) if isinstance(data, bytes) else None
+        return counts if isinstance(counts, dict) else {}
 
     def _failed(self, shard: str) -> set[str]:
         """Return the keys that failed according to img2dataset's table, and leave them out."""
@@ -259,24 +256,17 @@ class WebdatasetSource(Source):
         if not table.is_file():
             return set()
         try:
-            if not {"key", "status"} <= set(pl.read_parquet_schema(table)):
-                return set()
             rows = pl.read_parquet(table, columns=["key", "status"]).filter(pl.col("status") != "success")
+        except pl.exceptions.ColumnNotFoundError:
+            return set()
         except (pl.exceptions.PolarsError, OSError):
             self.ledger.note(table.name, "", "img2dataset's table is unreadable")
             return set()
-        keys = rows["key"].cast(pl.String).to_list()
-        where = str(PurePosixPath(shard).with_suffix(".parquet"))
         self.ledger.read += rows.height
-        for key, status in zip(keys, rows["status"], strict=True):
-            self.ledger.leave_out(where, str(key), f"img2dataset: {status}")
-        return set(keys)
-
-    def _check_stats(self, shard: str, found: int) -> None:
-        known = self._stats(shard)[1]
-        expected = known.get("successes") if known else None
-        if isinstance(expected, int) and found < expected:
-            self.ledger.note(shard, f"{found:,} of {expected:,}", FEWER)
+        rows = rows.cast(pl.String)
+        for key, status in rows.iter_rows():
+            self.ledger.leave_out(str(PurePosixPath(shard).with_suffix(".parquet")), f"{key}", f"img2dataset: {status}")
+        return set(rows["key"])
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         found: dict[int, bytes] = {}
@@ -286,7 +276,10 @@ class WebdatasetSource(Source):
                 shard, offset, size = _place(references[position])
                 if stream is None or shard != opened:
                     stack.close()
-                    stream, opened = stack.enter_context(_open(self._base / shard, references[position])), shard
+                    try:
+                        stream, opened = stack.enter_context(self._opened(shard)), shard
+                    except OSError as error:
+                        raise image_gone(references[position], error.strerror or str(error)) from error
                 stream.seek(offset)
                 found[position] = stream.read(size)
                 if len(found[position]) != size:
@@ -345,13 +338,6 @@ def _place(reference: str) -> tuple[str, int, int]:
     if not (shard and offset.isdigit() and size.isdigit()):
         raise image_gone(reference, "a reference to something other than a tar")
     return shard, int(offset), int(size)
-
-
-def _open(path: Path, reference: str) -> BufferedReader:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise image_gone(reference, error.strerror or str(error)) from error
 
 
 def _check_is_tar(path: Path) -> None:
