@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import atomic_file
@@ -190,12 +189,12 @@ def header_columns(line: str, section: DataSection) -> tuple[str, list[str]] | N
 
 def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *, form: str = "") -> Iterator[Record]:
     """Yield the rows of a table."""
+    form = form or path.suffix.lower()
     try:
-        match form or path.suffix.lower():
-            case ".parquet":
-                yield from _parquet_rows(path, source, section, ledger)
-            case kind:
-                yield from (line.row for line in _lines(kind)(path, source, section, ledger) if line.row)
+        if form == ".parquet":
+            yield from _parquet_rows(path, source, section, ledger)
+        else:
+            yield from (line.row for line in _lines(form)(path, source, section, ledger) if line.row)
     except (OSError, UnicodeError, pa.ArrowException) as error:
         raise InputError(f"{path}", got=f"not readable ({shorten(str(error))})", hint="Check the file.") from error
 
@@ -326,16 +325,15 @@ def _jsonl_lines(path: Path, source: str, section: DataSection, ledger: Ledger) 
 
 
 def _parquet_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Record]:
-    with pq.ParquetFile(path) as file:
-        columns = find_columns(file.schema_arrow.names, section, what=f"{path}")
-        number = 0
-        for batch in file.iter_batches(1000, columns=columns.used):
-            ledger.read += batch.num_rows
-            rows = zip(*(values_of(batch.column(name)) for name in columns.used), strict=True)
-            for row in (dict(zip(columns.used, values, strict=True)) for values in rows):
-                part = Part(f"row {number}", listed_captions(row[columns.captions]))
-                yield row_record(source, row[columns.image], part, **about(row, section))
-                number += 1
+    file = ParquetRows(path)
+    columns = find_columns(file.schema.names, section, what=f"{path}")
+    for first, batch in file.batches(columns.used):
+        ledger.read += batch.num_rows
+        values = zip(*(values_of(batch.column(name)) for name in columns.used), strict=True)
+        for number, cells in enumerate(values, first):
+            row = dict(zip(columns.used, cells, strict=True))
+            part = Part(f"row {number}", listed_captions(row[columns.captions]))
+            yield row_record(source, row[columns.image], part, **about(row, section))
 
 
 @contextlib.contextmanager

@@ -58,7 +58,8 @@ class ParquetRows:
             # without these options, the column of a row group is read at once
             self._file = pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}", got=f"not readable as Parquet ({shorten(str(error))})") from error
+            got = f"not readable as Parquet ({shorten(str(error))})"
+            raise InputError(f"{path}", got=got, hint="Check the file.") from error
         self._groups = [self._file.metadata.row_group(k) for k in range(self._file.num_row_groups)]
         self._ends = list(accumulate(group.num_rows for group in self._groups))
         self.schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows
@@ -96,7 +97,8 @@ class ArrowRows:
             source.seek(0)
             table = (pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)).read_all()
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}", got=f"not readable as Arrow ({shorten(str(error))})") from error
+            got = f"not readable as Arrow ({shorten(str(error))})"
+            raise InputError(f"{path}", got=got, hint="Check the file.") from error
         self._table: pa.Table = table
         self.schema, self.rows = table.schema, table.num_rows
 

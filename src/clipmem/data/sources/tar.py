@@ -13,13 +13,7 @@ from typing import IO, NamedTuple
 BLOCK = tarfile.BLOCKSIZE
 _PIECE = 1 << 20
 _MOST_HEADER = 1 << 16
-_EXTENDED = {
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-}
+_EXTENDED = b"xgXLK"  # types of headers of a following member: pax, and long names of GNU
 _KINDS = {
     tarfile.LNKTYPE: "hard link", tarfile.SYMTYPE: "symbolic link", tarfile.FIFOTYPE: "pipe",
     tarfile.CHRTYPE: "device", tarfile.BLKTYPE: "device",
