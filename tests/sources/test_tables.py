@@ -280,7 +280,7 @@ def test_imagefolder_lists_what_has_no_partner(tmp_path):
 
 def test_tables_that_are_not_readable(tmp_path):
     (tmp_path / "metadata.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(InputError, match=r"metadata.parquet: got not readable \("):
+    with pytest.raises(InputError, match=r"metadata.parquet: got not readable as Parquet \("):
         opened(tmp_path)
     pl.DataFrame({"file_name": ["a.png"], "label": [1]}).write_parquet(tmp_path / "metadata.parquet")
     with pytest.raises(InputError) as error:

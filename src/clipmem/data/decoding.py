@@ -72,10 +72,8 @@ class Geometry(NamedTuple):
     @property
     def name(self) -> str:
         """A short name for files, without the defaults."""
-        parts = [str(self.size)]
-        parts += [self.resize_mode] if self.resize_mode != "shortest" else []
-        parts += [self.interpolation] if self.interpolation != "bicubic" else []
-        return "-".join(parts)
+        values = self._asdict().items()
+        return "-".join(f"{value}" for name, value in values if value != self._field_defaults.get(name))
 
 
 class DecodeError(InputError):

@@ -11,7 +11,7 @@ import tarfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -47,15 +47,26 @@ def export_pairs(source: Source, out: Path, to: str, *, shard: int = SHARD, repo
     The others are in `source.ledger`.
     """
     require_one_of("--to", to, FORMATS)
-    free, hint = is_free(out) and not out.is_file(), "Choose another --out DIR."
-    require(free, f"{out}", "an existing file or folder", "a new or empty folder", hint)
+    _require_free(out, f"{out}", "Choose another --out DIR.")
     pairs, reporter, started = source.pairs(), reporter or Quiet(), time.monotonic()
     source.check_outside(out, "--out")
     reporter.begin("export", pairs.height, "pairs")
+    items = _items(source, pairs, reporter.advance)
     with atomic_folder(out) as partial:
-        written = _WRITERS[to](partial, _items(source, pairs, reporter.advance), shard)
+        if to == "imagefolder":
+            _write_folder(partial, items, shard)
+        else:
+            ending, write = _SHARD_WRITERS[to]
+            for number, block in itertools.groupby(items, lambda item: item.number // shard):
+                with atomic_file(partial / f"{number:05d}{ending}") as stream:
+                    write(stream, block)
     reporter.end("export", time.monotonic() - started)
-    return written
+    return source.ledger.pairs
+
+
+def _require_free(out: Path, what: str, hint: str) -> None:
+    free = is_free(out) and not out.is_file()
+    require(free, what, "an existing file or folder", "a new or empty folder", hint)
 
 
 def _items(source: Source, pairs: pl.DataFrame, progress: Callable[[int], object]) -> Iterator[Item]:
@@ -75,11 +86,6 @@ def _items(source: Source, pairs: pl.DataFrame, progress: Callable[[int], object
         progress(len(block))
 
 
-def _shards(items: Iterator[Item], shard: int) -> Iterator[tuple[int, Iterator[Item]]]:
-    """Group the items into shards, each to be consumed before the next."""
-    return itertools.groupby(items, key=lambda item: item.number // shard)
-
-
 def _described(row: dict[str, Any]) -> dict[str, Any]:
     own: dict[str, Any] = {"captions": row["captions"], "uid": row["uid"], "key": row["key"]}
     own |= {"group": row["group"]} if row["group"] != row["uid"] else {}
@@ -91,22 +97,15 @@ def _json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=True, sort_keys=True).encode()
 
 
-def _write_tars(out: Path, items: Iterator[Item], shard: int) -> int:
-    written = 0
-    for number, own in _shards(items, shard):
-        with (
-            atomic_file(out / f"{number:05d}.tar") as stream,
-            tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-        ):
-            for item in own:
-                first = item.row["captions"][0]
-                _add(tar, f"{item.number:09d}.json", _json(_described(item.row)))
-                # for readers of one caption; clipmem reads the JSON
-                if first == first.removesuffix("\n").removesuffix("\r").removeprefix("\ufeff"):
-                    _add(tar, f"{item.number:09d}.txt", first.encode())
-                _add(tar, f"{item.number:09d}.{item.ending}", item.image)
-                written += 1
-    return written
+def _write_tar(stream: IO[bytes], items: Iterator[Item]) -> None:
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for item in items:
+            first = item.row["captions"][0]
+            _add(tar, f"{item.number:09d}.json", _json(_described(item.row)))
+            # for readers of one caption; clipmem reads the JSON
+            if first == first.removesuffix("\n").removesuffix("\r").removeprefix("\ufeff"):
+                _add(tar, f"{item.number:09d}.txt", first.encode())
+            _add(tar, f"{item.number:09d}.{item.ending}", item.image)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -124,40 +123,24 @@ _SCHEMA = pa.schema(
 )
 
 
-def _write_parquet(out: Path, items: Iterator[Item], shard: int) -> int:
-    written = 0
-    for number, own in _shards(items, shard):
-        with (
-            atomic_file(out / f"{number:05d}.parquet") as stream,
-            pq.ParquetWriter(stream, _SCHEMA, compression="none", write_statistics=False) as writer,
-        ):
-            while block := list(itertools.islice(own, _BLOCK)):
-                rows = [
-                    {**item.row, "image": {"bytes": item.image, "path": f"{item.number:09d}.{item.ending}"}}
-                    for item in block
-                ]
-                writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-                written += len(rows)
-    return written
+def _write_parquet(stream: IO[bytes], items: Iterator[Item]) -> None:
+    with pq.ParquetWriter(stream, _SCHEMA, compression="none", write_statistics=False) as writer:
+        while block := list(itertools.islice(items, _BLOCK)):
+            images = [{"bytes": item.image, "path": f"{item.number:09d}.{item.ending}"} for item in block]
+            rows = [{**item.row, "image": image} for item, image in zip(block, images, strict=True)]
+            writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
 
 
-def _write_folder(out: Path, items: Iterator[Item], shard: int) -> int:
-    written = 0
+_SHARD_WRITERS = {"webdataset": (".tar", _write_tar), "parquet": (".parquet", _write_parquet)}
+
+
+def _write_folder(out: Path, items: Iterator[Item], shard: int) -> None:
     with atomic_file(out / "metadata.jsonl") as table:
         for item in items:
             name = f"{item.number // shard:05d}/{item.number:09d}.{item.ending}"
             with atomic_file(out / name) as stream:
                 stream.write(item.image)
             table.write(_json({"file_name": name, **_described(item.row)}) + b"\n")
-            written += 1
-    return written
-
-
-_WRITERS: dict[str, Callable[[Path, Iterator[Item], int], int]] = {
-    "webdataset": _write_tars,
-    "parquet": _write_parquet,
-    "imagefolder": _write_folder,
-}
 
 
 class Written(NamedTuple):
@@ -191,8 +174,7 @@ class Written(NamedTuple):
 def check_output(source: Source, out: Path) -> None:
     """Raise an `InputError` unless a new folder can be written at `out`, outside of the data."""
     hint = "Choose another folder."
-    free = is_free(out) and not out.is_file()
-    require(free, f"--write {out}", "an existing file or folder", "a new or empty folder", hint)
+    _require_free(out, f"--write {out}", hint)
     source.check_outside(out, "--write")
     try:
         check_place(out.resolve().parent)

@@ -182,12 +182,10 @@ def _duplicates(digests: Counter[bytes], sample: ImageSample) -> dict[str, Any]:
 
 
 def _reasons(problems: Sequence[Problem]) -> list[dict[str, Any]]:
-    by_reason: dict[str, list[Problem]] = {}
-    for problem in problems:
-        by_reason.setdefault(problem.reason, []).append(problem)
-    ordered = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
-    shown = {reason: [{"source": one.source, "key": one.key} for one in some[:_EXAMPLES]] for reason, some in ordered}
-    return [{"reason": reason, "count": len(some), "examples": shown[reason]} for reason, some in ordered]
+    table = pl.DataFrame(problems, schema=dict.fromkeys(Problem._fields, pl.String), orient="row")
+    examples = pl.struct("source", "key").head(_EXAMPLES).alias("examples")
+    counted = table.group_by("reason", maintain_order=True).agg(pl.len().alias("count"), examples)
+    return counted.sort("count", "reason", descending=[True, False]).to_dicts()
 
 
 NEAR = 0.8  # cosine of two captions that say nearly the same

@@ -44,9 +44,11 @@ def assign_roles(
     blocks = list(members.values())
     order = generator(seed, "split").permutation(len(blocks)).tolist()
     lengths = [len(blocks[b]) for b in order]
-    filled = _fill(lengths, targets, LARGE)
-    if filled is None:
-        filled = _fill(lengths, targets, 1.0) or _solve(lengths, targets)
+    filled, exact = _greedy(lengths, targets, LARGE)
+    if not exact:
+        filled, exact = _greedy(lengths, targets, 1.0)
+    if not exact:
+        filled = _solve(lengths, targets)
     if filled is None:
         got = f"{_listed(targets)} of {len(uids)} pairs in {len(blocks)} groups, the largest of {max(lengths)}"
         hint = "Change the sizes or leave more pairs unused: groups are never divided."
@@ -58,14 +60,8 @@ def assign_roles(
     return roles
 
 
-def _fill(lengths: Sequence[int], targets: Mapping[str, int], large: float) -> list[str | None] | None:
-    roles, left = _greedy(lengths, targets, large)
-    return roles if not any(left.values()) else None
-
-
-def _greedy(
-    lengths: Sequence[int], targets: Mapping[str, int], large: float
-) -> tuple[list[str | None], dict[str, int]]:
+def _greedy(lengths: Sequence[int], targets: Mapping[str, int], large: float) -> tuple[list[str | None], bool]:
+    """Return the role of each group, and whether the sizes are met exactly."""
     roles: list[str | None] = [None] * len(lengths)
     left = dict(targets)
     for role in ROLES:
@@ -74,7 +70,7 @@ def _greedy(
             if roles[b] is None and length <= min(limit, left[role]):
                 roles[b] = role
                 left[role] -= length
-    return roles, left
+    return roles, not any(left.values())
 
 
 def _solve(lengths: Sequence[int], targets: Mapping[str, int]) -> list[str | None] | None:

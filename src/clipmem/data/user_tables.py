@@ -122,10 +122,11 @@ def read_roles(path: Path, uids: frozenset[str], *, others: Literal["refuse", "l
     known_uids(table, uids, what)
     for row, role in enumerate(table["role"], start=1):
         require_one_of(f"{what}, row {row}", role, ROLES)
-    planted = [_truth(value, f"{what}, row {row}") for row, value in enumerate(_optional(table, "planted"), start=1)]
-    rows = zip(table["uid"], _optional(table, "captions_from"), strict=True)
-    source = [own if given in (None, "") else given for own, given in rows]
-    made = table.select("uid", "role").with_columns(planted=pl.Series(planted), captions_from=pl.Series(source))
+    absent = {"planted", "captions_from"}.difference(table.columns)
+    table = table.with_columns(pl.lit(None).alias(name) for name in absent)
+    planted = [_truth(value, f"{what}, row {row}") for row, value in enumerate(table["planted"], start=1)]
+    source = pl.coalesce(pl.col("captions_from").cast(pl.String).replace("", None), "uid")
+    made = table.select("uid", "role", pl.Series("planted", planted), captions_from=source)
     if others == "leave out":
         made = made.filter(pl.col("captions_from").is_in(known))
     unknown_uids = made.filter(~pl.col("captions_from").is_in(known))["captions_from"]
@@ -161,10 +162,6 @@ def read_wrong(path: str, uids: frozenset[str], *, others: Literal["refuse", "le
         raise as_read_error(error, f"{what}, {file}", expected="a text file with a uid per line") from error
     known = uids if others == "refuse" else uids.union(table["uid"].cast(pl.String))
     return uids.intersection(known_uids(table, known, f"{what}, {file}"))
-
-
-def _optional(table: pl.DataFrame, name: str) -> list[object]:
-    return table[name].to_list() if name in table.columns else [None] * table.height
 
 
 def _truth(value: object, what: str) -> bool:
@@ -213,11 +210,6 @@ def _csv(table: pl.DataFrame) -> str:
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(table.columns)
     for row in table.iter_rows():
-        writer.writerow([_cell(value) for value in row])
+        cells = [" | ".join(map(str, value)) if isinstance(value, list) else value for value in row]
+        writer.writerow([csv_cell(cell) if isinstance(cell, str) else cell for cell in cells])
     return text.getvalue()
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, list):
-        value = " | ".join(map(str, value))
-    return csv_cell(value) if isinstance(value, str) else value

@@ -97,20 +97,14 @@ class TableFile:
             table.to_parquet(self.path)
             return
         frame = table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
-        frame.with_columns(_absolute(frame[name]) for name in frame.columns if _has_paths(frame[name])).write_parquet(
-            self.path
-        )
+        frame.with_columns(map(_with_absolute_paths, frame)).write_parquet(self.path)
 
 
-def _has_paths(column: pl.Series) -> bool:
-    """Return whether a column of texts begins with the path of a file."""
-    if column.dtype != pl.String or column.is_empty() or column[0] is None:
-        return False
-    text = column[0]
-    return len(text) < 1024 and "\0" not in text and Path(text).is_file()
-
-
-def _absolute(column: pl.Series) -> pl.Series:
+def _with_absolute_paths(column: pl.Series) -> pl.Series:
+    """Return a column of texts that begins with the path of a file with absolute paths; any other as it is."""
+    first = column[0] if column.dtype == pl.String and len(column) else None
+    if first is None or len(first) >= 1024 or "\0" in first or not Path(first).is_file():
+        return column
     paths = [None if text is None else str(Path(text).absolute()) for text in column]
     return pl.Series(column.name, paths, dtype=pl.String)
 

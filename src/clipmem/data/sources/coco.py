@@ -10,7 +10,6 @@ from clipmem.data.sources.records import Part, Record
 
 NO_IMAGE = "annotation of an unlisted image"
 SAME_ID = "duplicate image id"
-_FOUND = "JSON with images and caption annotations"
 
 
 @SOURCES.register("coco")
@@ -24,14 +23,8 @@ class CocoSource(TableSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        document = probe.document
-        if all(f'"{key}"' in probe.large_json for key in ("images", "file_name", "image_id", "caption")):
-            return _FOUND
-        if not isinstance(document, dict) or not isinstance(document.get("images"), list):
-            return ""
-        annotations = document.get("annotations")
-        first = annotations[0] if isinstance(annotations, list) and annotations else None
-        return _FOUND if isinstance(first, dict) and "caption" in first else ""
+        found = probe.lists("images", "file_name") and probe.lists("annotations", "image_id", "caption")
+        return "JSON with images and caption annotations" if found else ""
 
     def rows(self) -> Iterator[Record]:
         images, annotations = self.document("images", "annotations")

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import atomic_file
@@ -72,12 +71,8 @@ class CsvSource(TableSource):
 
     def write_kept(self, cleaned: Cleaned) -> str:
         """Write the lines that stay, as they are, and copy the images that they name by relative paths."""
-        root = self.base / self._images
-
-        def keep(path: str) -> None:
-            cleaned.copy_image(root, path)
-
-        write_rows(self.file, cleaned.folder / self.file.name, self.section, cleaned, keep, form=self.form)
+        for path in write_rows(self.file, cleaned.folder / self.file.name, self.section, cleaned, form=self.form):
+            cleaned.copy_image(self.base / self._images, path)
         return self.file.name
 
 
@@ -157,7 +152,7 @@ def csv_lines(
             if is_row(following):
                 break
             if following.count('"') % 2:
-                cells = _strict_cells(line + "".join(more), separator)
+                cells, _ = _cells(line + "".join(more), separator, strict=True)
                 break
         if is_open and cells is None:
             ahead.extendleft(reversed(more))
@@ -167,27 +162,20 @@ def csv_lines(
         number += 1 + len(more)
 
 
-def _cells(line: str, separator: str) -> tuple[list[str] | None, bool]:
+def _cells(text: str, separator: str, *, strict: bool = False) -> tuple[list[str] | None, bool]:
     """Split a line; (None, True) if a quote is open at its end."""
     needs_more = False
 
     def lines() -> Iterator[str]:
         nonlocal needs_more
-        yield line
+        yield text
         needs_more = True
 
     try:
-        cells = next(csv.reader(lines(), delimiter=separator), [])
+        cells = next(csv.reader(lines(), delimiter=separator, strict=strict), [])
     except csv.Error:
         return None, False
     return (None, True) if needs_more else (cells, False)
-
-
-def _strict_cells(text: str, separator: str) -> list[str] | None:
-    try:
-        return next(csv.reader([text], delimiter=separator, strict=True))
-    except csv.Error:
-        return None
 
 
 def header_columns(line: str, section: DataSection) -> tuple[str, list[str]] | None:
@@ -201,12 +189,12 @@ def header_columns(line: str, section: DataSection) -> tuple[str, list[str]] | N
 
 def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *, form: str = "") -> Iterator[Record]:
     """Yield the rows of a table."""
+    form = form or path.suffix.lower()
     try:
-        match form or path.suffix.lower():
-            case ".parquet":
-                yield from _parquet_rows(path, source, section, ledger)
-            case kind:
-                yield from (line.row for line in _lines(kind)(path, source, section, ledger) if line.row)
+        if form == ".parquet":
+            yield from _parquet_rows(path, source, section, ledger)
+        else:
+            yield from (line.row for line in _lines(form)(path, source, section, ledger) if line.row)
     except (OSError, UnicodeError, pa.ArrowException) as error:
         raise InputError(f"{path}", got=f"not readable ({shorten(str(error))})", hint="Check the file.") from error
 
@@ -216,15 +204,8 @@ def _lines(form: str) -> Callable[[Path, str, DataSection, Ledger], Iterator[Lin
 
 
 def write_rows(
-    original: Path,
-    file: Path,
-    section: DataSection,
-    cleaned: Cleaned,
-    keep: Callable[[str], object],
-    *,
-    form: str = "",
-    folder: str = "",
-) -> None:
+    original: Path, file: Path, section: DataSection, cleaned: Cleaned, *, form: str = "", folder: str = ""
+) -> list[str]:
     """Write the rows of a table that stay to `file`, text in its encoding and as it is.
 
     Args:
@@ -232,11 +213,14 @@ def write_rows(
         file: The new table.
         section: The `[data]` section, which may name columns.
         cleaned: Which rows change.
-        keep: Called with the normalized path of each image that stays, relative to `folder`.
         form: The file extension of its format, if the name has another.
         folder: The table's folder, relative to that of the data.
+
+    Returns:
+        The normalized paths of the images that stay, relative to `folder`.
     """
     form = form or original.suffix.lower()
+    paths: list[str] = []
     if form == ".parquet":
         rows = ParquetRows(original)
         columns = find_columns(rows.schema.names, section, what=f"{original}")
@@ -244,10 +228,8 @@ def write_rows(
             for _, batch in rows.batches(rows.schema.names):
                 places = [_place(path, folder) for path in values_of(batch.column(columns.image))]
                 writer.write_batch(edited(batch, columns.captions, [cleaned.changes.get(place) for place in places]))
-                for place in places:
-                    if place and not cleaned.removes(place):
-                        keep(place)
-        return
+                paths += [place for place in places if place and not cleaned.removes(place)]
+        return paths
     with original.open("rb") as opened:
         head = opened.read(3)
     encoding = text_encoding(head)
@@ -256,12 +238,12 @@ def write_rows(
     with atomic_file(file) as stream:
         for line in _lines(form)(original, original.name, section, Ledger()):
             place = _place(line.row.reference, folder) if line.row else ""
-            if place and cleaned.removes(place):
-                continue
             caption = cleaned.changes.get(place) if place else None
+            if caption == "":
+                continue
             stream.write(encoder.encode(line.corrected(caption) if caption else line.text))
-            if place:
-                keep(place)
+            paths += [place] if place else []
+    return paths
 
 
 def _place(path: object, folder: str) -> str:
@@ -343,16 +325,15 @@ def _jsonl_lines(path: Path, source: str, section: DataSection, ledger: Ledger) 
 
 
 def _parquet_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Record]:
-    with pq.ParquetFile(path) as file:
-        columns = find_columns(file.schema_arrow.names, section, what=f"{path}")
-        number = 0
-        for batch in file.iter_batches(1000, columns=columns.used):
-            ledger.read += batch.num_rows
-            rows = zip(*(values_of(batch.column(name)) for name in columns.used), strict=True)
-            for row in (dict(zip(columns.used, values, strict=True)) for values in rows):
-                part = Part(f"row {number}", listed_captions(row[columns.captions]))
-                yield row_record(source, row[columns.image], part, **about(row, section))
-                number += 1
+    file = ParquetRows(path)
+    columns = find_columns(file.schema.names, section, what=f"{path}")
+    for first, batch in file.batches(columns.used):
+        ledger.read += batch.num_rows
+        values = zip(*(values_of(batch.column(name)) for name in columns.used), strict=True)
+        for number, cells in enumerate(values, first):
+            row = dict(zip(columns.used, cells, strict=True))
+            part = Part(f"row {number}", listed_captions(row[columns.captions]))
+            yield row_record(source, row[columns.image], part, **about(row, section))
 
 
 @contextlib.contextmanager

@@ -5,12 +5,14 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import as_file, files
+from typing import Any
 
 import polars as pl
 
-from clipmem.base.errors import require
+from clipmem.base.errors import did_you_mean, require
 from clipmem.base.hashing import ImageHash
-from clipmem.base.sections import DataSection
+from clipmem.base.random import generator
+from clipmem.base.sections import DataSection, EmojiArtistsSection
 from clipmem.data.sources.base import SOURCES, Source
 from clipmem.data.sources.records import Part, Record
 
@@ -68,19 +70,13 @@ class EmojiSource(Source):
         for row, objects in zip(grouped.iter_rows(named=True), objects_of(grouped), strict=True):
             first, *variants = row["id"]
             self.ledger.read += len(row["id"])
-            yield Record(
-                SOURCE,
-                row["unicode"],
-                first,
-                ImageHash(self._bytes[first]),
-                [Part(one, row["captions"]) for one in row["id"]],
-                group=row["concept"],
-                label=row["group"],
-                sublabel=row["subgroup"],
-                objects=objects,
-                variants=variants,
-                credit=f"{row['attribution']} ({row['license']})",
-            )
+            parts = [Part(drawing, row["captions"]) for drawing in row["id"]]
+            about = {"group": row["concept"], "label": row["group"], "objects": objects, "variants": variants}
+            yield self._record(row, row["unicode"], first, parts, **about)
+
+    def _record(self, row: Mapping[str, Any], key: str, drawing: str, parts: Sequence[Part], **about: Any) -> Record:
+        about |= {"sublabel": row["subgroup"], "credit": f"{row['attribution']} ({row['license']})"}
+        return Record(SOURCE, key, drawing, ImageHash(self._bytes[drawing]), parts, **about)
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         return [self._bytes[reference] for reference in references]
@@ -90,3 +86,53 @@ class EmojiSource(Source):
             *self.pairs()["credit"].unique().sort(),
             "Captions: Unicode CLDR (Unicode-3.0), emojibase, emojilib, gemoji, emoji-datasource (MIT), WordNet 3.0.",
         ]
+
+
+@SOURCES.register("emoji-artists")
+class EmojiArtistsSource(EmojiSource):
+    """The 8,588 drawings shipped with clipmem, a pair each: one artist's drawing with the captions of its emoji.
+
+    A redundant set: other artists drew the same thing. Pairs of one emoji may have different roles, as in any data set
+    with several photographs of one object; near-duplicate drawings, such as flags, may not (`split.near_duplicates`).
+    """
+
+    summary = "The 8,588 emoji drawings shipped with clipmem, each one pair: an emoji by one of six artists."
+    Settings = EmojiArtistsSection
+    uses = frozenset({"emoji_artists"})
+
+    def __init__(self, section: DataSection) -> None:
+        super().__init__(section)
+        for name in self.settings.artists:
+            hint = did_you_mean(name, VENDORS, kind="artist")
+            require(name in VENDORS, "[data.emoji_artists] artists", repr(name), ", ".join(VENDORS), hint)
+
+    @classmethod
+    def class_prompts(
+        cls, labels: str, section: DataSection
+    ) -> tuple[Mapping[str, Sequence[str]] | None, Sequence[str]]:
+        """Return the names of groups or subgroups; the emoji's names are labels, and name themselves."""
+        names, templates = super().class_prompts(labels, section)
+        own = labels == "label" and section.emoji_artists.label == "emoji"
+        return None if own else names, templates
+
+    def records(self) -> Iterator[Record]:
+        """Yield one record per drawing; `variants` are the drawings of its emoji by artists without pairs."""
+        chosen, table = set(self.settings.artists or VENDORS), emoji_table()
+        emoji = table.unique("unicode", keep="first", maintain_order=True)
+        objects = dict(zip(emoji["unicode"], objects_of(emoji), strict=True))
+        others: dict[str, list[str]] = {}
+        for one, name, vendor in table.select("id", "unicode", "vendor").iter_rows():
+            others.setdefault(name, []).extend([] if vendor in chosen else [one])
+        for row in table.iter_rows(named=True):
+            if row["vendor"] not in chosen:
+                continue
+            self.ledger.read += 1
+            label = row["name" if self.settings.label == "emoji" else "group"]
+            parts = [Part(row["id"], self._ordered(row["id"], row["captions"]))]
+            about = {"label": label, "objects": objects[row["unicode"]], "variants": others[row["unicode"]]}
+            yield self._record(row, row["id"], row["id"], parts, **about)
+
+    def _ordered(self, drawing: str, captions: list[str]) -> list[str]:
+        if self.settings.order == "name first":
+            return captions
+        return [captions[k] for k in generator(0, "caption order", drawing).permutation(len(captions))]

@@ -56,11 +56,15 @@ class FileSource(Source):
         self.ledger.folders |= (folders := {posixpath.dirname(reference) for reference in references})
         if self.section.split or len(folders) > _FOLDERS:
             return 0
-        found = (posixpath.join(folder, name) for folder in folders for name in _images_in(Path(folder)))
-        return sum(name not in references for name in found)
+        return sum(
+            posixpath.join(folder, name) not in references
+            for folder in folders
+            for name in _names_in(Path(folder))[1]
+            if name[0] != "." and name.lower().endswith(IMAGE_ENDINGS)
+        )
 
     def _root(self, paths: Sequence[str]) -> str:
-        found = named_root(self.section) or find_root(paths, self.base)
+        found = find_root(self.section, paths, self.base)
         return posixpath.normpath(os.path.relpath(found, self.base).replace(os.sep, "/"))
 
     def read(self, references: Sequence[str]) -> list[bytes]:
@@ -111,18 +115,18 @@ def read_files(base: Path, references: Sequence[str]) -> list[bytes]:
     return found
 
 
-def named_root(section: DataSection) -> Path | None:
-    """Return the folder `data.image_root`; None if empty."""
-    if not section.image_root:
-        return None
-    root = Path(section.image_root)
+def check_root(section: DataSection) -> None:
+    """Raise an `InputError` if `data.image_root` is not a folder."""
     got, expected = f"{section.image_root!r}, which is not a folder", "the folder that image paths are relative to"
-    require(root.is_dir(), "[data] image_root", got, expected, "Fix it, or leave it empty to search near data.path.")
-    return root
+    hint = "Fix it, or leave it empty to search near data.path."
+    require(not section.image_root or Path(section.image_root).is_dir(), "[data] image_root", got, expected, hint)
 
 
-def find_root(paths: Sequence[str], base: Path) -> Path:
-    """Return the folder relative to which most of a sample of paths exist; `base` if none does."""
+def find_root(section: DataSection, paths: Sequence[str], base: Path) -> Path:
+    """Return `data.image_root`, or the folder relative to which most of a sample of paths exist; else `base`."""
+    check_root(section)
+    if section.image_root:
+        return Path(section.image_root)
     step = max(1, len(paths) // _SAMPLE)
     sample = paths[::step][:_SAMPLE]
 
@@ -163,7 +167,3 @@ def _names_in(folder: Path) -> list[list[str]]:
         return [*next(os.walk(folder), ("", [], []))[1:]]
     except ValueError:  # a NUL in the path
         return [[], []]
-
-
-def _images_in(folder: Path) -> list[str]:
-    return [name for name in _names_in(folder)[1] if name[0] != "." and name.lower().endswith(IMAGE_ENDINGS)]

@@ -7,7 +7,6 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from PIL import Image
 
@@ -20,19 +19,6 @@ from clipmem.data.sources.records import Part, Record, caption_problem
 
 VAGUE, DISTORTED = " (vague)", " (distorted)"
 _TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
-
-
-class Drawn(NamedTuple):
-    """What the bits of an image's hash draw: a number in [0, 1), and one of seven distortions."""
-
-    place: float
-    distortion: int
-
-
-def drawn(image: ImageHash) -> Drawn:
-    """Draw from the bits of the image's hash that are not in the uid."""
-    bits = image.digest()
-    return Drawn(int.from_bytes(bits[16:24], "little") / 2**64, bits[24] % 7)
 
 
 def distort(data: bytes, kind: int) -> bytes:
@@ -57,9 +43,9 @@ def distort(data: bytes, kind: int) -> bytes:
 class FlawedSource(Wrapped):
     """A source with planted flaws.
 
-    A pair whose number (see `drawn`) is below `vague` has the name of its class as its only caption; one whose number
-    is in [vague, vague + distorted) has a turned image, or one cropped to a corner. Pairs without a class are never
-    vague.
+    The hash of an image gives it a number in [0, 1). A pair whose number is below `vague` has the name of its class as
+    its only caption; one whose number is in [vague, vague + distorted) has a turned image, or one cropped to a corner.
+    Pairs without a class are never vague.
     """
 
     def __init__(self, source: Source, section: DataSection) -> None:
@@ -70,18 +56,19 @@ class FlawedSource(Wrapped):
     def records(self) -> Iterator[Record]:
         """Yield the source's records, some with a flaw."""
         for record in self.source.records():
-            yield record if isinstance(record.image, str) else self._flawed(record, drawn(record.image))
+            yield record if isinstance(record.image, str) else self._flawed(record, record.image.digest())
 
-    def _flawed(self, record: Record, number: Drawn) -> Record:
+    def _flawed(self, record: Record, bits: bytes) -> Record:
         flaws: FlawsSection = self._flaws
-        if number.place < flaws.vague and record.label:
+        number = int.from_bytes(bits[16:24], "little") / 2**64  # of bits that are not in the uid
+        if number < flaws.vague and record.label:
             captions = [record.label.replace("-", " ").replace("_", " ")]
             parts = [_captioned(part, captions) for part in record.parts]
             return replace(record, key=record.key + VAGUE, parts=parts)
-        if flaws.vague <= number.place < flaws.vague + flaws.distorted:
+        if flaws.vague <= number < flaws.vague + flaws.distorted:
             with contextlib.suppress(DecodeError):  # unusable images are reported when they are decoded
-                image = ImageHash(distort(self.source.read([record.reference])[0], number.distortion))
-                self._distorted[record.reference] = number.distortion
+                image = ImageHash(distort(self.source.read([record.reference])[0], bits[24] % 7))
+                self._distorted[record.reference] = bits[24] % 7
                 return replace(record, key=record.key + DISTORTED, image=image)
         return record
 

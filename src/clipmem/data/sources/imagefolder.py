@@ -93,7 +93,7 @@ class ImageFolderSource(FileSource):
         for name in files:
             if name in tables:
                 original, folder = self._folder / name, posixpath.dirname(name)
-                write_rows(original, cleaned.folder / name, self.section, cleaned, lambda _: None, folder=folder)
+                write_rows(original, cleaned.folder / name, self.section, cleaned, folder=folder)
             elif name in texts and _stem(name) in new:
                 data = read_file(self._folder / name, most=MOST_TEXT)
                 data = b"" if isinstance(data, str) else data
@@ -160,9 +160,9 @@ class ImageFolderSource(FileSource):
         else:
             captions, values = found
             keys.see(values)
-            row.parts, fields = [part._replace(captions=captions)], about(values, self.section)
-            row.group, row.label, row.objects = fields["group"], fields["label"], fields["objects"]
-            row.role = fields["role"]
+            row.parts = [part._replace(captions=captions)]
+            for field, value in about(values, self.section).items():
+                setattr(row, field, value)
 
     def _add_reason(self, row: Record, name: str, reason: str) -> None:
         [part] = row.parts

@@ -23,11 +23,7 @@ class KarpathySource(TableSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        if '"sentences"' in probe.large_json and '"images"' in probe.large_json:
-            return "JSON of images with sentences"
-        images = probe.document.get("images") if isinstance(probe.document, dict) else None
-        first = images[0] if isinstance(images, list) and images else None
-        return "JSON of images with sentences" if isinstance(first, dict) and "sentences" in first else ""
+        return "JSON of images with sentences" if probe.lists("images", "sentences") else ""
 
     def rows(self) -> Iterator[Record]:
         [images] = self.document("images")

@@ -93,6 +93,14 @@ class PathProbe:
             stream.seek(-min(_HEAD, self.path.stat().st_size), os.SEEK_END)
             return (self.head + stream.read()).decode("utf-8", "replace")
 
+    def lists(self, name: str, *keys: str) -> bool:
+        """Return whether the JSON object has a list `name` whose first object has these keys; a large one, the keys."""
+        if self.large_json:
+            return all(f'"{key}"' in self.large_json for key in keys)
+        values = self.document.get(name) if isinstance(self.document, dict) else None
+        first = values[0] if isinstance(values, list) and values else None
+        return isinstance(first, dict) and all(key in first for key in keys)
+
     @cached_property
     def columns(self) -> list[str]:
         """The columns of a Parquet file; empty for other files."""
@@ -139,11 +147,6 @@ class PathProbe:
         for name, reason in self.unreadable:
             ledger.note(name, name, reason)
 
-    @cached_property
-    def suffixes(self) -> Counter[str]:
-        """The counts of file extensions in a folder."""
-        return Counter(PurePosixPath(name).suffix.lower() for name in self.files)
-
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Return the names in a folder with one of these suffixes."""
         return [name for name in self.files if name.lower().endswith(suffixes)]
@@ -151,7 +154,9 @@ class PathProbe:
     def describe(self) -> str:
         """Describe the content of the path in a few words."""
         if self.is_dir:
-            kinds = ", ".join(f"{count:,} {suffix or 'without extension'}" for suffix, count in self._common())
+            counts = Counter(PurePosixPath(name).suffix.lower() for name in self.files)
+            common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:4]
+            kinds = ", ".join(f"{count:,} {suffix or 'without extension'}" for suffix, count in common)
             return f"a folder with {kinds}" if kinds else "an empty folder"
         if not self.is_file:
             return "neither a file nor a folder" if self.path.exists() else "no such file or folder"
@@ -172,6 +177,3 @@ class PathProbe:
         if self.document is not None:
             return "a JSON list"
         return f"text that begins {self.lines[0][:60]!r}" if self.lines else "a file of an unknown kind"
-
-    def _common(self) -> list[tuple[str, int]]:
-        return sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))[:4]

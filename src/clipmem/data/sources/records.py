@@ -321,21 +321,19 @@ class KeysSeen:
     """Columns of a recipe that occur in data without a common header (one JSON file per image)."""
 
     def __init__(self, section: DataSection) -> None:
-        self._missing = named_columns(section)
-        self._known: set[str] = set()
+        self._named = named_columns(section)
+        self._seen: set[str] = set()
 
     def see(self, names: Iterable[str]) -> None:
         """Add the keys of a record, which never has the image column."""
-        if self._missing:
-            self._known.update(names)
-            self._missing = {
-                key: name for key, name in self._missing.items() if name not in self._known or key == "image_column"
-            }
+        if self._named:
+            self._seen.update(names)
 
     def check(self, what: str) -> None:
         """Raise an error for a column that no record had."""
-        for key, name in self._missing.items():
-            raise no_such_column(key, name, self._known - {name}, what=what)
+        for key, name in self._named.items():
+            if name not in self._seen or key == "image_column":
+                raise no_such_column(key, name, self._seen - {name}, what=what)
 
 
 def find_columns(names: Iterable[str], section: DataSection, *, what: str) -> Columns:

@@ -25,19 +25,20 @@ from clipmem.base.hashing import ImageHash
 from clipmem.base.paths import atomic_file
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import Cleaned, Source, image_gone
-from clipmem.data.sources.files import find_root, named_root
+from clipmem.data.sources.files import check_root, find_root
 from clipmem.data.sources.path_probe import parse_json
 from clipmem.data.sources.records import (
     Columns,
     Part,
     Record,
+    about,
     examine,
     find_columns,
     listed_captions,
     read_file,
     replaced,
 )
-from clipmem.data.user_tables import object_lists, text_of
+from clipmem.data.user_tables import object_lists
 
 BROKEN = "unreadable from this row on"
 _STATUS = "status"  # img2dataset's reason for a missing image
@@ -57,7 +58,8 @@ class ParquetRows:
             # without these options, the column of a row group is read at once
             self._file = pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}", got=f"not readable as Parquet ({shorten(str(error))})") from error
+            got = f"not readable as Parquet ({shorten(str(error))})"
+            raise InputError(f"{path}", got=got, hint="Check the file.") from error
         self._groups = [self._file.metadata.row_group(k) for k in range(self._file.num_row_groups)]
         self._ends = list(accumulate(group.num_rows for group in self._groups))
         self.schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows
@@ -95,7 +97,8 @@ class ArrowRows:
             source.seek(0)
             table = (pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)).read_all()
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}", got=f"not readable as Arrow ({shorten(str(error))})") from error
+            got = f"not readable as Arrow ({shorten(str(error))})"
+            raise InputError(f"{path}", got=got, hint="Check the file.") from error
         self._table: pa.Table = table
         self.schema, self.rows = table.schema, table.num_rows
 
@@ -172,7 +175,7 @@ class RowSource(Source):
             got = f"{section.image_root!r}, but {file.path} contains the images"
             hint = "Remove data.image_root, or set data.image_column."
             require(right, "[data] image_root", got, "a column with paths", hint)
-        named_root(section)
+        check_root(section)
         self._cursor: _Cursor | None = None
         self._latest: tuple[str, ImageHash | str] = ("", "")
 
@@ -206,13 +209,11 @@ class RowSource(Source):
                 column = name
             else:
                 continue
-            try:
+            with contextlib.suppress(pa.ArrowException, OSError):  # reported when the rows are read
                 for _, batch in file.batches([column]):
                     values = batch.column(0)
-                    paths = values.field("path") if pa.types.is_struct(values.type) else values
-                    counts.update(path for path in values_of(paths) if isinstance(path, str) and path)
-            except (pa.ArrowException, OSError):  # reported when the rows are read
-                continue
+                    paths = values_of(values.field("path") if pa.types.is_struct(values.type) else values)
+                    counts.update(path for path in paths if isinstance(path, str) and path)
         return {path for path, times in counts.items() if times > 1}
 
     def _rows(self) -> Iterator[tuple[str, Record]]:
@@ -233,59 +234,53 @@ class RowSource(Source):
         self, file: RowFile, batch: pa.RecordBatch, first: int, begin: int, names: Sequence[str]
     ) -> Iterator[tuple[str, Record]]:
         columns = self._columns
-        images, captions = batch.column(columns.image), values_of(batch.column(columns.captions))
-        groups, labels = _texts(batch, columns.group), _texts(batch, columns.label, names)
-        objects, roles = _objects(batch, columns), _texts(batch, columns.role)
-        status = batch.column(_STATUS).to_pylist() if _STATUS in batch.schema.names else [None] * batch.num_rows
+        read = [name for name in (*columns[1:], _STATUS) if name in batch.schema.names]
+        images, values = batch.column(columns.image), {name: values_of(batch.column(name)) for name in read}
+        objects = object_lists(pl.Series(columns.objects, batch.column(columns.objects))) if columns.objects else []
         for k in range(batch.num_rows):
-            path, image = self._examined(value_of(images[k]), status[k])
+            row = {name: column[k] for name, column in values.items()}
+            path, image = self._examined(value_of(images[k]), row.get(_STATUS))
             key, place = f"{first + k}", f"{begin + first + k}"
-            parts, about = [Part(key, listed_captions(captions[k]), place=place)], (groups[k], labels[k], objects[k])
-            yield path, Record(self._name(file), key, place, image, parts, *about, role=roles[k])
+            parts = [Part(key, listed_captions(row[columns.captions]), place=place)]
+            fields, label = about(row, self.section), row.get(columns.label)
+            fields["objects"] = objects[k] if objects else []
+            if names and isinstance(label, int) and -1 <= label < len(names):  # datasets writes -1 for no class
+                fields["label"] = [*names, ""][label]
+            yield path, Record(self._name(file), key, place, image, parts, **fields)
 
     def _examined(self, value: object, status: object) -> tuple[str, ImageHash | str]:
-        path_only = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else value
-        if isinstance(path_only, str) and path_only == self._latest[0]:  # several rows per image: read the file once
+        data, path = _bytes_and_path(value)
+        if data is None and path and path == self._latest[0]:  # several rows per image: read the file once
             return self._latest
-        data, path = self._image(value)
-        image = data if isinstance(data, str) else examine(data)
-        if data is None and isinstance(status, str):
+        content = self._content(data, path)
+        image = content if isinstance(content, str) else examine(content)
+        if content is None and isinstance(status, str):
             image = f"img2dataset: {status}"
-        if isinstance(path_only, str):
+        if data is None:
             self._latest = path, image
         return path, image
 
     def _name(self, file: RowFile) -> str:
         return file.path.relative_to(self._base).as_posix()
 
-    def _image(self, value: object) -> tuple[bytes | str | None, str]:
-        if isinstance(value, dict):
-            data, path = value.get("bytes"), value.get("path")
-        else:
-            data, path = (value, None) if isinstance(value, bytes) else (None, value)
-        path = path if isinstance(path, str) else ""
-        if data is None and path:
-            file = Path(posixpath.join(self._root, path)).absolute()
-            self.ledger.folders.add(os.path.normpath(file.parent))
-            return read_file(file), path
-        return data, path
+    def _content(self, data: bytes | None, path: str) -> bytes | str | None:
+        """Return the bytes of an image, or why its file cannot be read; None if a row has neither."""
+        if data is not None or not path:
+            return data
+        file = Path(posixpath.join(self._root, path)).absolute()
+        self.ledger.folders.add(os.path.normpath(file.parent))
+        return read_file(file)
 
     @cached_property
     def _root(self) -> str:
-        named = named_root(self.section)
-        if named:
-            return str(named)
-        for file in self._files:
-            for _, batch in file.batches([self._columns.image]):
-                values = [value for value in values_of(batch.column(0)) if value]
-                paths = [value["path"] if isinstance(value, dict) else value for value in values]
-                return str(find_root([path for path in paths if isinstance(path, str)], self._base))
-        return str(self._base)
+        images = (batch.column(0) for file in self._files for _, batch in file.batches([self._columns.image]))
+        cells = map(_bytes_and_path, values_of(next(images, pa.nulls(0))))
+        return str(find_root(self.section, [path for data, path in cells if data is None and path], self._base))
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         found: dict[int, bytes] = {}
         for position in self.storage_order(references):
-            data, _ = self._image(self._value(int(references[position])))
+            data = self._content(*_bytes_and_path(self._value(int(references[position]))))
             if not isinstance(data, bytes):
                 raise image_gone(f"row {references[position]}", data or "none")
             found[position] = data
@@ -322,8 +317,8 @@ class RowSource(Source):
 
     def _copy_images(self, batch: pa.RecordBatch, cleaned: Cleaned) -> None:
         for value in map(value_of, batch.column(self._columns.image)):
-            path = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else value
-            if isinstance(path, str) and path:
+            data, path = _bytes_and_path(value)
+            if data is None:
                 cleaned.copy_image(Path(self._root), path)
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
@@ -356,20 +351,10 @@ def label_names(schema: pa.Schema, column: str) -> list[str]:
     return [str(name) for name in described] if isinstance(described, list) else []
 
 
-def _texts(batch: pa.RecordBatch, column: str, names: Sequence[str] = ()) -> list[str]:
-    if not column:
-        return [""] * batch.num_rows
-    values = values_of(batch.column(column))
-    named = [*names, ""] if names else []  # datasets writes -1 for no class
-    return [
-        named[value] if isinstance(value, int) and -1 <= value < len(named) - 1 else text_of(value) for value in values
-    ]
-
-
-def _objects(batch: pa.RecordBatch, columns: Columns) -> list[list[str]]:
-    if not columns.objects:
-        return [[] for _ in range(batch.num_rows)]
-    return object_lists(pl.Series(columns.objects, batch.column(columns.objects)))
+def _bytes_and_path(value: object) -> tuple[bytes | None, str]:
+    """Return the bytes of an image in a row, and its path; None and "" if it has none."""
+    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, value)
+    return data if isinstance(data, bytes) else None, path if isinstance(path, str) else ""
 
 
 def _is_text(kind: pa.DataType) -> bool:
