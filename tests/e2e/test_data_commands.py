@@ -15,8 +15,8 @@ from clipmem.base.progress import Quiet
 from clipmem.base.recipes import dump_recipe
 from clipmem.base.sections import DataSection
 from clipmem.data import inspection
-from clipmem.data.sources import detect, open_source
-from clipmem.study.pairs import export, inspect
+from clipmem.data.sources import detect, open_data, open_source
+from clipmem.study import pairs as of_pairs
 from clipmem.study.starting import start
 from tests.e2e.running import clip, clip_alone
 from tests.tiny import encoded_image, tiny_recipe
@@ -33,6 +33,16 @@ HOSTILE = [
     "\ufeffmark",
     "{{ 7 * 7 }}",
 ]
+
+
+def inspect(path, **how):
+    """What `clipmem inspect PATH` shows."""
+    return of_pairs.inspect(path, lambda: open_data(path), **how)
+
+
+def export(path, out, to, *, settings=(), **how):
+    """What `clipmem export pairs PATH` writes."""
+    return of_pairs.export(open_data(path, settings=settings), out, to, **how)
 
 
 def hostile_pairs(path):

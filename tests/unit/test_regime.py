@@ -13,7 +13,7 @@ from tests.reference.loops import near_captions
 
 from clipmem.base.sections import DataSection
 from clipmem.data.inspection import regime_of
-from clipmem.data.sources import open_source
+from clipmem.data.sources import open_data, open_source
 from clipmem.report.templating import VERBATIM
 from clipmem.report.terminal import screen_lines
 from clipmem.study.pairs import inspect
@@ -84,7 +84,10 @@ def test_the_shipped_data(source, verdict):
 def test_the_page_shows_what_the_command_prints(source):
     page = (Path(__file__).parents[2] / "docs" / "inspect.md").read_text(encoding="utf-8")
     [shown] = re.findall(rf"inspect {source}\n```\n\n```text\n(.*?)```", page, flags=re.DOTALL)
-    lines = [line.lstrip(VERBATIM) for line in screen_lines("inspected", inspect(source, cost=False), 80)]
+    lines = [
+        line.lstrip(VERBATIM)
+        for line in screen_lines("inspected", inspect(source, lambda: open_data(source), cost=False), 80)
+    ]
     first = next(k for k, line in enumerate(lines) if line.startswith("regime"))
     printed = " ".join(" ".join(lines[first:]).split())
     table, reading = (" ".join(part.split()) for part in shown.split("...\n"))
