@@ -206,7 +206,7 @@ def measure_dejavu(study: PlannedStudy) -> tuple[dict[str, Any], pl.DataFrame | 
     objects = [list(lists[row] or []) for row in study.rows]
     if not any(objects):
         return {}, None
-    scores = dict(study.scores.select("uid", "clipmem").iter_rows())
+    scores = dict(study.scores.select("uid", "clipmem").iter_rows()) if study.protocol.compares else {}
     clipmem = np.array([scores.get(uid) for uid in study.pair_uids], dtype=np.float64)  # None becomes NaN
     planted = study.splits["planted"].to_numpy()
     labeled = dejavu.Labeled(study.pair_uids, study.role, study.group, objects, planted, clipmem)
