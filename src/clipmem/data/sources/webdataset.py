@@ -7,14 +7,11 @@ pair are listed; other members are counted. Shards can be given as `{0000..0123}
 """
 
 import contextlib
-import itertools
-import math
 import os
 import re
-import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BufferedReader
+from io import BufferedIOBase, BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -48,7 +45,7 @@ from clipmem.data.sources.records import (
     named_columns,
     read_file,
 )
-from clipmem.data.sources.tar import Member, copy_members, is_tar, members
+from clipmem.data.sources.tar import Member, TarError, copy_members, is_tar, members
 
 BROKEN_TAR = "broken or truncated tar"
 FEWER = "fewer images than in its _stats.json"
@@ -56,58 +53,71 @@ SECOND = "second image or text of the same kind and key"
 EXTRA = "image or text with the key of another pair"
 _KINDS = tuple(name[1:] for name in IMAGE_ENDINGS)
 _TEXTS = ("txt", "json")
-_ENDINGS = tuple(f".{kind}" for kind in (*_KINDS, *_TEXTS))
-_CHOICES = re.compile(r"\{(\d+\.\.\d+|[^{}]*,[^{}]*)\}")
+_BUFFER = 1 << 18
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _MOST_SHARDS = 1_000_000
 
 
 @dataclass
 class _Sample:
-    """The members of one pair."""
+    """The members of one pair read so far, and their bytes while available."""
 
     key: str
     image: Member | None = None
     texts: dict[str, Member] = field(default_factory=dict)
+    data: dict[int, bytes] = field(default_factory=dict)
     reason: str = ""
     spare: list[tuple[Member, str]] = field(default_factory=list)
+    dotted: list[Member] = field(default_factory=list)
 
-    def add(self, member: Member) -> None:
-        """Add a member; a second one of its kind is spare."""
-        kind = member.name.rpartition(".")[2].lower()
+    def add(self, member: Member, kind: str, stream: BufferedIOBase | None = None) -> None:
+        """Add a member, and read it if a stream is given."""
         if member.problem or member.size > (MOST_TEXT if kind in _TEXTS else MAX_BYTES):
             self.reason = self.reason or member.problem or MANY_BYTES
-        elif self.image is not None if kind in _KINDS else kind in self.texts:
+            return
+        if self.image is not None if kind in _KINDS else kind in self.texts:
             self.spare.append((member, SECOND))
-        elif kind in _KINDS:
+            return
+        if kind in _KINDS:
             self.image = member
         else:
             self.texts[kind] = member
+        if stream is not None:
+            self._read(stream, member)
+
+    def _read(self, stream: BufferedIOBase, member: Member) -> None:
+        stream.seek(member.offset)
+        self.data[member.offset] = stream.read(member.size)
+
+    def split(self) -> "list[_Sample]":
+        """Return the sample, or one per name up to the last dot if all members have further dots."""
+        if self.image or self.texts or self.reason or not self.dotted:
+            self.spare += [(member, EXTRA) for member in self.dotted]
+            return [self]
+        found: dict[str, _Sample] = {}
+        for member in self.dotted:
+            stem, _, kind = member.name.rpartition(".")
+            found.setdefault(stem, _Sample(stem)).add(member, kind.lower())
+        return list(found.values())
 
     def join(self, other: "_Sample") -> None:
         """Add members of the same pair from elsewhere in the tar."""
-        for member in (*other.texts.values(), *([other.image] if other.image else [])):
-            self.add(member)
+        members = [*other.texts.items(), *(((_KINDS[0], other.image),) if other.image else ())]
+        for kind, member in members:
+            self.add(member, kind)
         self.spare += other.spare
         self.reason = self.reason or other.reason
+
+    def read_missing(self, stream: BufferedIOBase) -> None:
+        """Read the members whose bytes are not available."""
+        for member in (self.image, *self.texts.values()):
+            if member is not None and member.offset not in self.data:
+                self._read(stream, member)
 
     @property
     def complete(self) -> bool:
         return self.image is not None and bool(self.texts)
-
-
-def _samples_of(key: str, run: Sequence[Member]) -> Iterable[_Sample]:
-    """Return the sample of neighbors with one key, or one per name up to the last dot if all have further dots."""
-    dotted = {member for member in run if "." in split_name(member.name)[1]}
-    apart = len(dotted) == len(run)
-    samples: dict[str, _Sample] = {}
-    for member in run:
-        stem = member.name.rpartition(".")[0] if apart else key
-        sample = samples.setdefault(stem, _Sample(stem))
-        if apart or member not in dotted:
-            sample.add(member)
-        else:
-            sample.spare.append((member, EXTRA))
-    return samples.values()
 
 
 @SOURCES.register("webdataset")
@@ -139,65 +149,82 @@ class WebdatasetSource(Source):
         for name in self._shards:
             failed = self._failed(name)
             images = 0
-            with self._opened(name) as stream:
-                for sample in self._samples(name, stream):
-                    images += sample.image is not None
-                    for member, reason in sample.spare:
-                        self.ledger.read += 1
-                        self.ledger.leave_out(name, member.name, reason)
-                    if sample.key in failed:
-                        self.ledger.read -= 1  # the table's row is that record
-                    else:
-                        yield self._record(name, sample, stream, keys)
-            expected = self._counts(name).get("successes")
-            if isinstance(expected, int) and images < expected:
-                self.ledger.note(name, f"{images:,} of {expected:,}", FEWER)
+            for sample in self._samples(name):
+                images += sample.image is not None
+                for member, reason in sample.spare:
+                    self.ledger.read += 1
+                    self.ledger.leave_out(name, member.name, reason)
+                if sample.key in failed:
+                    self.ledger.read -= 1  # the table's row is that record
+                else:
+                    yield self._record(name, sample, keys)
+            self._check_stats(name, images)
         keys.check(f"the JSON of the tars of {self.section.path}")
         if self._base != Path():
-            probe, endings = PathProbe(self.section.path), (".tar", ".parquet", "_stats.json")
-            used = {f"{name.removesuffix('.tar')}{ending}" for name in self._shards for ending in endings}
-            probe.count_others(self.ledger, probe.all_files(), used)
+            self._count_others()
 
-    def _opened(self, shard: str) -> BufferedReader:
-        return (self._base / shard).open("rb")
+    def _count_others(self) -> None:
+        probe = PathProbe(self.section.path)
+        stems = {name.removesuffix(".tar") for name in self._shards}
+        used = {f"{stem}{end}" for stem in stems for end in (".tar", ".parquet", "_stats.json")}
+        probe.count_others(self.ledger, probe.all_files(), used)
 
-    def _members(self, shard: str, stream: BufferedReader) -> Iterator[Member]:
-        """Yield the images and texts of a shard."""
-        try:
-            for member in members(stream):
-                if member.name.lower().endswith(_ENDINGS):
-                    yield member
-                elif member.problem:
-                    self.ledger.note(shard, member.name, member.problem)
-                else:
-                    self.ledger.ignore(member.name)
-        except tarfile.TarError as error:
-            self.ledger.note(shard, str(error), BROKEN_TAR)
-
-    def _samples(self, shard: str, stream: BufferedReader) -> Iterator[_Sample]:
+    def _samples(self, shard: str) -> Iterator[_Sample]:
         """Yield the samples of a shard, those whose members are not contiguous last."""
         loose: dict[str, _Sample] = {}
-        for key, run in itertools.groupby(self._members(shard, stream), lambda member: split_name(member.name)[0]):
-            for sample in _samples_of(key, list(run)):
+        with BufferedReader((self._base / shard).open("rb", buffering=0), _BUFFER) as stream:
+            current: _Sample | None = None
+            try:
+                for member in members(stream):
+                    key, kind = split_name(member.name)
+                    last = kind.rpartition(".")[2]
+                    if last not in _KINDS and last not in _TEXTS:
+                        if member.problem:
+                            self.ledger.note(shard, member.name, member.problem)
+                        else:
+                            self.ledger.ignore(member.name)
+                        continue
+                    if current is None or key != current.key:
+                        if current is not None:
+                            yield from self._closed(current, loose, stream)
+                        current = _Sample(key)
+                    if last == kind:
+                        current.add(member, kind, stream)
+                    else:
+                        current.dotted.append(member)
+            except TarError as error:
+                self.ledger.note(shard, str(error), BROKEN_TAR)
+            if current is not None:
+                yield from self._closed(current, loose, stream)
+            for sample in loose.values():
                 if sample.complete:
-                    self.ledger.read += 1
-                    yield sample
-                elif loose.setdefault(sample.key, sample) is not sample:
-                    loose[sample.key].join(sample)
-        self.ledger.read += len(loose)
-        yield from loose.values()
+                    sample.read_missing(stream)
+                yield sample
+                sample.data.clear()
 
-    def _record(self, shard: str, sample: _Sample, stream: BufferedReader, keys: KeysSeen) -> Record:
+    def _closed(self, sample: _Sample, loose: dict[str, _Sample], stream: BufferedIOBase) -> Iterator[_Sample]:
+        """Yield a sample if it is complete; else keep the positions of its members, not their bytes."""
+        for one in sample.split():
+            self.ledger.read += 1
+            if one.complete:
+                one.read_missing(stream)
+                yield one
+            one.data.clear()
+            if not one.complete and loose.setdefault(one.key, one) is not one:
+                self.ledger.read -= 1
+                loose[one.key].join(one)
+
+    def _record(self, shard: str, sample: _Sample, keys: KeysSeen) -> Record:
         texts = Texts()
         place = ""
         if sample.image is not None and sample.complete:
-            texts = captions_of({kind: _content(stream, text) for kind, text in sample.texts.items()}, self.section)
+            texts = captions_of({k: sample.data[one.offset] for k, one in sample.texts.items()}, self.section)
             keys.see(texts.values)
             self.ledger.ignored.update([TEXT_UNUSED] * texts.unused)
             for reason in (BROKEN_JSON * (texts.broken and bool(texts.captions)), sample.reason):
                 if reason:
                     self.ledger.note(shard, sample.key, reason)
-            image = examine(_content(stream, sample.image))
+            image = examine(sample.data[sample.image.offset])
             place = f"{sample.image.offset}+{sample.image.size}"
         else:
             image = sample.reason or (NO_IMAGE if sample.image is None else NO_CAPTION)
@@ -216,17 +243,17 @@ class WebdatasetSource(Source):
         near = Path(os.path.commonpath(folders)) if self._base == Path() else Path()
         for name in self._shards:
             out, gone, changed = Path(name).relative_to(near), list[str](), list[tuple[Member, bytes | None]]()
-            with self._opened(name) as original, atomic_file(cleaned.folder / out) as stream:
-                for sample in self._samples(name, original):
-                    if sample.image is None or not sample.complete:
-                        continue
-                    change = cleaned.changes.get(f"{name}@{sample.image.offset}+{sample.image.size}")
-                    if change == "":
-                        gone.append(sample.key)
-                        changed += [(member, None) for member in (sample.image, *sample.texts.values())]
-                    for kind, text in sample.texts.items() if change else ():
-                        new = corrected_text(f".{kind}", _content(original, text), change or "", self.section)
-                        changed.append((text, new))
+            for sample in self._samples(name):
+                if sample.image is None or not sample.complete:
+                    continue
+                change = cleaned.changes.get(f"{name}@{sample.image.offset}+{sample.image.size}")
+                if change == "":
+                    gone.append(sample.key)
+                    changed += [(member, None) for member in (sample.image, *sample.texts.values())]
+                for kind, member in sample.texts.items() if change else ():
+                    new = corrected_text(f".{kind}", sample.data[member.offset], change or "", self.section)
+                    changed.append((member, new))
+            with (self._base / name).open("rb") as original, atomic_file(cleaned.folder / out) as stream:
                 copy_members(original, stream, changed)
             self._write_described(name, out, gone, cleaned)
         single = len(self._shards) == 1 and self._base == Path()
@@ -239,16 +266,17 @@ class WebdatasetSource(Source):
             with atomic_file(cleaned.folder / out.with_suffix(".parquet")) as stream:
                 pl.read_parquet(table).filter(~pl.col("key").cast(pl.String).is_in(gone)).write_parquet(stream)
         cleaned.copy(table, str(out.with_suffix(".parquet")))
-        counts = self._counts(shard)
-        if isinstance(counts.get("successes"), int):
-            stays = {**counts, "successes": counts["successes"] - len(gone)}
-            write_json(cleaned.folder / out.with_name(f"{out.stem}_stats.json"), stays)
+        stats, known = self._stats(shard)
+        if known is not None and isinstance(known.get("successes"), int):
+            left = {**known, "successes": known["successes"] - len(gone)}
+            write_json(cleaned.folder / out.with_name(stats.name), left)
 
-    def _counts(self, shard: str) -> dict[str, Any]:
-        """Return img2dataset's counts of a shard; empty if it has none."""
-        data = read_file((self._base / shard).with_name(f"{Path(shard).stem}_stats.json"))
-        counts = parse_json(data) if isinstance(data, bytes) else None
-        return counts if isinstance(counts, dict) else {}
+    def _stats(self, shard: str) -> tuple[Path, dict[str, Any] | None]:
+        """Return img2dataset's counts of a shard and their file; None if it has none."""
+        file = (self._base / shard).with_name(f"{Path(shard).stem}_stats.json")
+        read = read_file(file)
+        known = parse_json(read) if isinstance(read, bytes) else None
+        return file, known if isinstance(known, dict) else None
 
     def _failed(self, shard: str) -> set[str]:
         """Return the keys that failed according to img2dataset's table, and leave them out."""
@@ -256,17 +284,24 @@ class WebdatasetSource(Source):
         if not table.is_file():
             return set()
         try:
+            if not {"key", "status"} <= set(pl.read_parquet_schema(table)):
+                return set()
             rows = pl.read_parquet(table, columns=["key", "status"]).filter(pl.col("status") != "success")
-        except pl.exceptions.ColumnNotFoundError:
-            return set()
         except (pl.exceptions.PolarsError, OSError):
             self.ledger.note(table.name, "", "img2dataset's table is unreadable")
             return set()
+        keys = rows["key"].cast(pl.String).to_list()
+        where = str(PurePosixPath(shard).with_suffix(".parquet"))
         self.ledger.read += rows.height
-        rows = rows.cast(pl.String)
-        for key, status in rows.iter_rows():
-            self.ledger.leave_out(str(PurePosixPath(shard).with_suffix(".parquet")), f"{key}", f"img2dataset: {status}")
-        return set(rows["key"])
+        for key, status in zip(keys, rows["status"], strict=True):
+            self.ledger.leave_out(where, str(key), f"img2dataset: {status}")
+        return set(keys)
+
+    def _check_stats(self, shard: str, found: int) -> None:
+        known = self._stats(shard)[1]
+        expected = known.get("successes") if known else None
+        if isinstance(expected, int) and found < expected:
+            self.ledger.note(shard, f"{found:,} of {expected:,}", FEWER)
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         found: dict[int, bytes] = {}
@@ -276,10 +311,7 @@ class WebdatasetSource(Source):
                 shard, offset, size = _place(references[position])
                 if stream is None or shard != opened:
                     stack.close()
-                    try:
-                        stream, opened = stack.enter_context(self._opened(shard)), shard
-                    except OSError as error:
-                        raise image_gone(references[position], error.strerror or str(error)) from error
+                    stream, opened = stack.enter_context(_open(self._base / shard, references[position])), shard
                 stream.seek(offset)
                 found[position] = stream.read(size)
                 if len(found[position]) != size:
@@ -290,11 +322,6 @@ class WebdatasetSource(Source):
         rank = {name: number for number, name in enumerate(self._shards)}
         places = [_place(reference) for reference in references]
         return sorted(range(len(places)), key=lambda k: (rank.get(places[k][0], -1), places[k][1]))
-
-
-def _content(stream: BufferedReader, member: Member) -> bytes:
-    stream.seek(member.offset)
-    return stream.read(member.size)
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -340,6 +367,13 @@ def _place(reference: str) -> tuple[str, int, int]:
     return shard, int(offset), int(size)
 
 
+def _open(path: Path, reference: str) -> BufferedReader:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise image_gone(reference, error.strerror or str(error)) from error
+
+
 def _check_is_tar(path: Path) -> None:
     with path.open("rb") as stream:
         head = stream.read(512)
@@ -356,28 +390,29 @@ def expand(text: str) -> list[str]:
 
 
 def _expanded(text: str) -> list[str]:
-    pieces = enumerate(_CHOICES.split(text))
-    options = [_options(piece, text) if number % 2 else [piece] for number, piece in pieces]
-    got = f"{text!r}, which is more than {_MOST_SHARDS:,} shards"
-    few = math.prod(map(len, options)) <= _MOST_SHARDS
-    require(few, "[data] path", got, "fewer", "Make the range smaller.")
-    return ["".join(parts) for parts in itertools.product(*options)]
+    names = [text]
+    while True:
+        span, choice = _RANGE.search(names[0]), _CHOICE.search(names[0])
+        found = span or choice
+        if found is None:
+            return names
+        options = _numbers(text, span) if span else found[1].split(",")
+        got = f"{text!r}, which is more than {_MOST_SHARDS:,} shards"
+        require(len(names) * len(options) <= _MOST_SHARDS, "[data] path", got, "fewer", "Make the range smaller.")
+        names = [name.replace(found[0], option, 1) for name in names for option in options]
 
 
-def _options(choice: str, text: str) -> list[str]:
-    """Return the options of a choice `a,b` or a range `0000..0123`."""
-    first, dots, last = choice.partition("..")
-    if not (dots and first.isdigit() and last.isdigit()):
-        return choice.split(",")
-    increasing, got = 0 <= int(last) - int(first) < _MOST_SHARDS, f"the range {{{choice}}} in {text!r}"
+def _numbers(text: str, span: "re.Match[str]") -> Sequence[str]:
+    first, last = int(span[1]), int(span[2])
     expected = f"an increasing range of at most {_MOST_SHARDS:,} shards"
-    require(increasing, "[data] path", got, expected, "Fix the range.")
-    return [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+    right, got = 0 <= last - first < _MOST_SHARDS, f"the range {span[0]} in {text!r}"
+    require(right, "[data] path", got, expected, "Fix the range.")
+    return [f"{number:0{len(span[1])}d}" for number in range(first, last + 1)]
 
 
 def is_list(text: str) -> bool:
     """Return whether a path is a range or a list of shards."""
-    return "::" in text or bool(_CHOICES.search(text))
+    return "::" in text or bool(_RANGE.search(text))
 
 
 def find_shards(section: DataSection) -> tuple[Path, list[str]]:
