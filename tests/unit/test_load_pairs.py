@@ -71,6 +71,9 @@ def test_a_path_and_what_is_open_already(frame, tmp_path):
     frame.write_parquet(tmp_path / "pairs.parquet")
     pairs = clipmem.load_pairs(tmp_path / "pairs.parquet", label_column="number")
     assert clipmem.load_pairs(pairs) is pairs
+    with pytest.raises(clipmem.InputError) as caught:  # not ignored
+        clipmem.load_pairs(pairs, label_column="captions")
+    assert "label_column" in caught.value.got
     assert pairs.title == str(tmp_path / "pairs.parquet")
     with pytest.raises(clipmem.InputError) as caught:
         clipmem.load_pairs(tmp_path / "none")

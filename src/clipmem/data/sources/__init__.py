@@ -94,15 +94,15 @@ def open_data(data: Any, keys: Mapping[str, Any] = NO_KEYS, *, settings: Overrid
     Raises:
         InputError: There are no such data, their format is unknown, or a setting is of another section.
     """
-    if isinstance(data, Source):
-        return data
-    if is_table(data):
-        table = TableFile(data)
-        source = open_source(data_section({"path": str(table.path)}, keys, settings))
+    if isinstance(data, Source | DataSection):
+        extra = [*(key for key, value in keys.items() if value), *as_settings(settings)]
+        require(not extra, "data", f"{', '.join(extra)} for open data", "keys for a path or a table", "Omit them.")
+        return data if isinstance(data, Source) else open_source(data)
+    table = TableFile(data) if is_table(data) else None
+    source = open_source(data_section({"path": str(table.path)} if table else data, keys, settings))
+    if table:
         source.title, source.table = f"a table of {len(data):,} rows", table
-        return source
-    source = open_source(data if isinstance(data, DataSection) else data_section(data, keys, settings))
-    if isinstance(data, str | Path):
+    elif isinstance(data, str | Path):
         source.title = str(data)
     return source
 
