@@ -22,7 +22,7 @@ from clipmem.report.explorer.columns import Columns
 from clipmem.report.explorer.server import Explorer, Server
 from clipmem.report.explorer.subject import open_subject
 from clipmem.study import curating
-from tests.e2e.browser import needs_browser, started
+from tests.e2e.browser import becomes, needs_browser, started
 from tests.e2e.running import clip
 from tests.e2e.test_view import serve
 from tests.e2e.test_view_app import cards
@@ -107,14 +107,14 @@ def test_the_first_card_is_the_first_suspect_with_its_image(folder):
         page = browser.open(server.address)
         assert cards(page)[:8] == list(range(8))
         card = page.locator(".card").first
-        assert card.locator(".caption").inner_text() == pairs.filter(uid=table["uid"][0])["captions"].item()[0]
+        becomes(card.locator(".caption").inner_text, pairs.filter(uid=table["uid"][0])["captions"].item()[0])
         card.locator("img").wait_for()
         page.wait_for_function("() => document.querySelector('.card img').naturalWidth > 0")
         page.select_option("#sort", "probability")  # read from its other end
-        assert "high first" in page.locator(".order button").inner_text()
+        page.locator(".order button", has_text="high first").wait_for()
         page.select_option("#sort", "suspect_rank")
-        assert "low first" in page.locator(".order button").inner_text()
-        assert cards(page)[:8] == list(range(8))
+        page.locator(".order button", has_text="low first").wait_for()
+        becomes(lambda: cards(page)[:8], list(range(8)))
         assert browser.errors == browser.outside == []
         server.shutdown()
 
