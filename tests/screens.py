@@ -172,11 +172,7 @@ def curated(*, found: bool) -> Any:
     }
     about = {"pairs": 1000, "problems": 2, "model": None, "run": found, "seconds_in_all": 4.21, "suspects": 90 * found}
     about |= {"expected": {**share, "clear": True, "pairs": [120 * found, 80 * found, 160]}, "by_rule": 15 * found}
-    about |= (
-        {"trained": {"budget": 1, "folder": "curated/run"}, "not_judged": 57, "reused": True, "marks_of_others": 4}
-        if found
-        else {}
-    )
+    about |= {"not_judged": 57, "reused": True, "marks_of_others": 4} if found else {}
     about |= {"precision": [{"length": 10, "precision": 0.97}, {"length": 1000, "precision": 0.12}] if found else []}
     about |= {"written": {"marked": 2, "planted": 3} if found else {"marked": 0, "planted": 0}}
     marks = {"wrong": 12, "fine": 10, "used": True, "learned": 0.93, "list": 0.81}

@@ -13,7 +13,6 @@ import pytest
 
 import clipmem
 from clipmem.base.errors import InputError, RunError
-from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import pair_uid
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
@@ -234,24 +233,20 @@ def test_with_a_model(planted, run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_budget_trains_a_model(planted, tmp_path):
+def test_a_run_of_the_data_adds_its_margins(planted, tmp_path):
+    """The commands of docs/curate.md, with a shorter training."""
     path, wrong = planted
-    out, how = tmp_path / "out", ("curate", path, "--budget", 0.1, "--out", tmp_path / "out")
-    done = clip(*how)
+    recipe, folder = tmp_path / "pairs.toml", tmp_path / "run"
+    begun = clip("init", recipe, "--data", path, "--set", "train.record=true", "--set", "train.epochs=7")
+    assert begun.returncode == 0, begun.stderr
+    trained = clip("run", recipe, "--out", folder)
+    assert trained.returncode == 0, trained.stderr
+    done = clip("curate", folder)
     assert done.returncode == 0, done.stderr
-    recipe = RunFolder(out / "run").recipe()
-    assert (recipe.train.record, recipe.train.epochs, recipe.split.external) == (True, 7, 24)
-    table, document = pl.read_parquet(out / "suspects.parquet"), json.loads((out / "curate.json").read_text())
+    table = pl.read_parquet(folder / "curate" / "suspects.parquet")
     assert table["margin_score"].null_count() == 0
-    assert document["trained"] == {"budget": 0.1, "folder": str(out / "run")}
-    assert document["not_judged"] == N - table.height > 0
+    assert json.loads((folder / "curate" / "curate.json").read_text())["not_judged"] == N - table.height > 0
     assert np.mean([uid in wrong for uid in table["uid"].head(20)]) > 0.4  # chance: .17
-    again = clip(*how)
-    assert again.returncode == 0, again.stderr
-    assert pl.read_parquet(out / "suspects.parquet").equals(table)
-    kept = clip("curate", path, "--budget", 0.2, "--out", out)
-    assert kept.returncode == 2  # the run is of another budget
-    assert "recipe" in kept.stderr
 
 
 def test_unreadable_images_are_listed(planted, tmp_path):
@@ -293,9 +288,6 @@ def test_refused(planted, tmp_path, monkeypatch):
     assert "--write" in refused(path, "--write", tmp_path / "unused", "--out", tmp_path / "unused")
     assert "--write" in refused(path, "--write", tmp_path / "unused", "--out", tmp_path / "unused" / "list")
     assert "unknown" in refused(path, "--model", "unknown/model")
-    assert "0" in refused(path, "--budget", 0)
-    assert "--model" in refused(path, "--budget", 1, "--model", folder)
-    assert "--write" in refused(folder, "--budget", 1, "--write", folder / "clean", "--out", tmp_path / "unused")
     assert not (tmp_path / "unused").exists()
     assert not (folder / "clean").exists()
     assert not (folder / "out").exists()

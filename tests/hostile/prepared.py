@@ -5,7 +5,6 @@ makes a file, in the form that a careless reader would take (`.npy` with objects
 markers are made to fit, so that the next command takes them for its own.
 """
 
-import contextlib
 import io
 import json
 import os
@@ -137,22 +136,15 @@ def _halves() -> Path:
 
 
 @cache
-def _begun(command: str) -> Path:
-    """Stop a command that makes run folders once images are decoded."""
+def _validated() -> Path:
+    """Stop `validate-estimators` once the images of its first run are decoded."""
     from clipmem.base.recipes import dump_recipe, load_recipe
-    from clipmem.study.curating import Curating, curate_and_write
     from clipmem.study.validating import validate
     from tests.tiny import TINY_STUDY
 
-    folder, stop = _new(command), _stopping("train")
+    folder = _new("validate-estimators")
     (folder / "study.toml").write_text(dump_recipe(load_recipe(TINY_STUDY, ["split.shared=200", "split.planted=0"])))
-    made: dict[str, Callable[[], object]] = {
-        "validate-estimators": lambda: validate(folder / "study.toml", folder / "out", truth=6, reporter=stop),
-        "curate": lambda: curate_and_write("pairs.parquet", Curating(budget=1.0), stop),
-    }
-    _data(folder)
-    with contextlib.chdir(folder):  # the recipe of `curate` names its data as the command line does
-        _stopped(made[command])
+    _stopped(lambda: validate(folder / "study.toml", folder / "out", truth=6, reporter=_stopping("train")))
     return folder
 
 
@@ -260,7 +252,7 @@ DATA = ("*.npy", "*.safetensors", "*.npz", "*.bin")  # tables, which are read fi
 def cases(rng: random.Random) -> Iterator[Case]:
     """Resumed and read folders of every command that has one."""
     few = (("PYTHONPATH", os.pathsep.join(filter(None, [".", os.environ.get("PYTHONPATH", "")]))),)
-    curate, budget = ["curate", "pairs.parquet"], ["curate", "pairs.parquet", "--budget", "1"]
+    curate = ["curate", "pairs.parquet"]
     embed = ["export", "embeddings", "--model", "run/models/f/seed-0", "--data", "pairs.parquet", "--out", "new"]
     validate = ["validate-estimators", "study.toml", "--out", "out", "--truth", "6"]
     decoded, stopped = ("pixels.npy",), ("evaluate", "score", "report")
@@ -272,14 +264,13 @@ def cases(rng: random.Random) -> Iterator[Case]:
         "embeddings of a run": (RUN, _made(_study, _armed("embeddings/**/*.npy"), _again(*stopped))),
         "tables of a run": (RUN, _made(_study, _armed("*.parquet"), _again("report"))),
         "markers of a run": (RUN, _made(_study, _armed("stages/*.json"))),
-        "runs of validate-estimators": (validate, _made(lambda: _begun("validate-estimators"), _armed(*decoded))),
+        "runs of validate-estimators": (validate, _made(_validated, _armed(*decoded))),
         "parts of embed": (embed, _made(_embedded, _armed("img_emb*.npy", "metadata*.parquet"))),
         "embeddings under curate": ([*curate, "--model", "new"], _made(_embedded, _armed("???*_emb*.npy"))),
         "parts of score": (_score(), _made(_scored, _armed("scores.parts/**/*.npy", "scores.parts/**/*.parquet"))),
         "settings of score": (_score(), _made(_scored, _armed("scores.parts/**/*.json"))),
         "parts of curate": (curate, _made(_compared, _armed("comparing/*.npy"))),
         "markers of curate": (curate, _made(_compared, _armed("comparing/**/*.json"))),
-        "a run that curate trains": (budget, _made(lambda: _begun("curate"), _armed(*decoded))),
         "a run of halves": (RUN, _made(_halves, _armed("*.npy", "*.safetensors"), _again(*LATE))),
     }
     for name, (arguments, make) in resumed.items():

@@ -4,9 +4,8 @@ import shlex
 from pathlib import Path
 
 from clipmem import study
-from clipmem.base.errors import require
 from clipmem.base.progress import Reporter
-from clipmem.cli.arguments import Budget, Device, Flag, ModelName, RunOrData
+from clipmem.cli.arguments import Device, Flag, ModelName, RunOrData
 from clipmem.cli.shell import Screen, command
 
 
@@ -20,8 +19,6 @@ def curate(
     write: Path | None = None,
     correct: Flag = False,
     captions: int | None = None,
-    budget: Budget | None = None,
-    yes: Flag = False,
     device: Device = "auto",
     reporter: Reporter,
 ) -> Screen:
@@ -38,15 +35,9 @@ def curate(
         write: Also write the data without suspects into this new folder: in the format they came in, or as Parquet.
         correct: With --write: give suspects the suggested caption, where there is one, instead of removing them.
         captions: Maximum number of captions per pair; by default all.
-        budget: Also train a model on the data, for this many times the epochs that `clipmem init` suggests, and use its
-            embeddings and the margins of its training. The run is the folder run in --out.
-        yes: With --budget: start even if it would take more than a day, or more memory or disk space than available.
         device: Device to compute on.
     """
-    run = isinstance(data, Path)
-    got = "a run folder, which is trained" if run else f"--model {model}"
-    require(budget is None or not (run or model), "--budget", got, "data alone", "Omit one of them.")
-    how = study.curating.Curating(model, captions, out, write, correct, budget, yes, device)
+    how = study.curating.Curating(model, captions, out, write, correct, device)
     curated = study.curating.curate_and_write(data, how, reporter)
     view = shlex.join(["clipmem", "view", f"{curated.folder}"])
     return Screen("curated", curated, f"Suspects: {curated.folder / study.curating.SUSPECTS}\nLook at them: {view}")

@@ -26,7 +26,6 @@ from clipmem.base.hashing import data_fingerprint, file_sha256, json_sha256
 from clipmem.base.marks import latest_marks
 from clipmem.base.paths import check_place, write_json
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.tables import write_parquet
 from clipmem.curation.ranking import SMALLEST, Curation, apply_marks, counted, ordered
 from clipmem.curation.ranking import curate as rank
@@ -36,16 +35,15 @@ from clipmem.data.sources import Data, open_data, reading_data
 from clipmem.data.sources.base import Source
 from clipmem.models.signals import Signals
 from clipmem.stats.alignment import alignment
-from clipmem.study import api, estimating, starting
+from clipmem.study import estimating
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Settings, read_pairs
 from clipmem.study.single_model import collect
 from clipmem.train.objectives import OBJECTIVES
 
-SUSPECTS, DOCUMENT, QUARANTINE, RUN = "suspects.parquet", "curate.json", "quarantine.parquet", "run"
+SUSPECTS, DOCUMENT, QUARANTINE = "suspects.parquet", "curate.json", "quarantine.parquet"
 SCRATCH = "comparing"  # finished parts of comparing many pairs, until the list is written
 SHOWN = 10
-BANK = 100
 KINDS = ("exchanged", "vague", "duplicate", "hygiene")
 
 
@@ -58,8 +56,6 @@ class Curating:
     out: Path | None = None
     write: Path | None = None
     correct: bool = False
-    budget: float | None = None
-    allow_long: bool = False
     device: str = "auto"
 
 
@@ -140,11 +136,6 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
     if not run:
         source.check_outside(out, "--out")
     check_place(out)
-    if how.budget is not None:
-        folder, run = RunFolder(out / RUN), True
-        command, recipe = f"clipmem curate {name} --budget {how.budget:g}", recipe_of(source, how.budget)
-        options: dict[str, Any] = {"device": how.device, "reporter": reporter, "allow_long": how.allow_long}
-        api.run(recipe, folder.path, command=command, **options)
     made_with: list[Any] = [__version__, how.captions, how.device]
     if run:
         signals = partial(run_signals, folder)
@@ -178,7 +169,6 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
         "section": source.section.model_dump(mode="json", exclude_defaults=True),
         "model": how.model or None,
         "run": run,
-        "trained": how.budget and {"budget": how.budget, "folder": str(folder.path)},
         "not_judged": len(uids) - table.height if run else 0,
         "pairs": table.height,
         "marks_of_others": len(others),
@@ -214,26 +204,6 @@ def _ranked(
         write_quarantine(out / QUARANTINE, problems)
     more = {"problems": len(problems), "made_with": [made_with, file_sha256(file)], "reused": False}
     return Curation(table, json.loads(json.dumps({**found.document, **more}, default=float)))
-
-
-def recipe_of(source: Source, budget: float) -> Recipe:
-    """Return the recipe that trains f on as many pairs of a data set as possible and records it, without half-models.
-
-    A twentieth of the pairs stays external, the bank of A, or `BANK` pairs if that is more. `budget` is the length of
-    the training in those that `clipmem init` suggests.
-
-    Raises:
-        InputError: There are too few usable pairs.
-    """
-    settings = ["train.record=true", "halves.pairs=0", "halves.estimator=closed-form"]
-    found = starting.start(source, protocol="halves", settings=settings).recipe
-    split = found.split
-    total = split.shared + split.candidate + split.independent + split.external
-    external = min(split.external, max(BANK, total // 20))
-    sizes = {"external": external, "shared": split.shared + split.external - external, "planted": 0}
-    epochs = max(1, round(budget * found.train.epochs))
-    changed = [*(f"split.{key}={value}" for key, value in sizes.items()), f"train.epochs={epochs}"]
-    return load_recipe(dump_recipe(found), changed, origin="--budget")
 
 
 def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
