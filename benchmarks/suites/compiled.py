@@ -1,4 +1,4 @@
-"""`train.compile` against clipmem's own passes."""
+"""`train.compile` against passes that are not compiled."""
 
 from pathlib import Path
 
