@@ -35,7 +35,6 @@ from tests.report.documents import (
     WORDINGS,
     inspection,
     model_parts,
-    side_by_side,
 )
 from tests.report.other_runs import (
     add_audit,
@@ -85,8 +84,6 @@ def _audited(folder: Path) -> Built:
 def _localized(folder: Path) -> Built:
     built = build_run(folder, planted=2, sizes=SMALL)
     add_localize(built)
-    text = json.dumps(side_by_side({"mlp": ["yes", "no below"], "attn": ["inconclusive", "inconclusive"]}))
-    (built.folder / "localize" / "side_by_side.json").write_text(text, encoding="utf-8")
     return built
 
 

@@ -1,21 +1,21 @@
 """Print the tables of docs/paradigms.md: UnitMem by layer of CLIP, supervised and SimCLR on the emoji.
 
+    pip install -e ./reproduce
     for r in clip supervised simclr; do
         clipmem run experiments/paradigms/$r.toml --out runs/$r
         clipmem localize runs/$r
     done
-    clipmem localize runs/clip --compare-with runs/supervised runs/simclr     # the same answer in the report
     python experiments/paradigms/compare.py runs
 
 The curves (mean UnitMem of each layer, one row per model) and the accuracies of the models are in `curves.parquet` and
 `learned.parquet`; `--stored` prints the same tables and draws the figure from these files, without any run.
 """
 
-import html
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,14 @@ from clipmem.functional import paired_test
 from clipmem.measure.localize import sample_pairs, views_of
 from clipmem.measure.units import sweep_model
 from clipmem.models import openclip
-from clipmem.report.curves import compare_curves, curves_of, title_of
 from clipmem.report.figures import standalone
 from clipmem.report.formats import interval, p_value, signed
-from clipmem.report.sections.side_by_side import compared, side_by_side_figure
-from clipmem.report.templating import environment
 from clipmem.study.localizing import localized_pairs
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.objectives import class_head
+from clipmem_reproduce.curves import KINDS, TITLES, answers_of, compare_curves, curves_figure, curves_of, trained_of
 
 HERE = Path(__file__).parent
-RUNS = ("clip", "supervised", "simclr")
 NEIGHBORS = 5
 WHAT = {
     "neighbors": "label of unseen pairs by 5 neighbors",
@@ -56,22 +53,22 @@ WHAT = {
 def collect(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Collect the curves and accuracies of all runs, and of untrained towers."""
     curves = [
-        curves_of(pl.read_parquet(folder / name / "localize" / "units.parquet"), run=title_of(name), objective=name)
-        for name in RUNS
+        curves_of(pl.read_parquet(folder / name / "localize" / "units.parquet"), run=TITLES[name], objective=name)
+        for name in TITLES
     ]
-    first = RunFolder(folder / RUNS[0])
+    first = RunFolder(folder / "clip")
     learned: list[dict[str, Any]] = []
     for seed in first.recipe().train.seeds:
         untrained = openclip.create(first.recipe().model.name, seed=derive_seed(seed, "init"))
         curves.append(curve_of_untrained(first, untrained, seed))
         learned.append({"run": "untrained", "seed": seed, **accuracy(first, untrained, None)})
-        for name in RUNS:
+        for name in TITLES:
             study = RunFolder(folder / name)
             place = study.model_dir("f", seed)
             head = class_head(place)
             learned.append(
                 {
-                    "run": title_of(name),
+                    "run": TITLES[name],
                     "seed": seed,
                     **accuracy(study, openclip.load(place), head),
                     **losses(place),
@@ -145,9 +142,9 @@ def mean_rows(table: pl.DataFrame, name: str) -> list[dict[str, Any]]:
 def gained(table: pl.DataFrame) -> list[dict[str, Any]]:
     """Return each run's accuracy by neighbors minus that of its initial tower, paired by seed."""
     by_run = {run: table.filter(pl.col("run") == run).sort("seed")["neighbors"].to_numpy() for run in set(table["run"])}
-    tests = {name: paired_test(by_run[title_of(name)], by_run["untrained"]) for name in RUNS}
+    tests = {name: paired_test(by_run[TITLES[name]], by_run["untrained"]) for name in TITLES}
     return [
-        {"run": title_of(name), "difference": test.difference, "low": test.low, "high": test.high, "p": test.p}
+        {"run": TITLES[name], "difference": test.difference, "low": test.low, "high": test.high, "p": test.p}
         for name, test in tests.items()
     ]
 
@@ -167,13 +164,13 @@ def main() -> None:
         "between_by_median": compare_curves(trained, value="unitmem_median")["between"],
         "learned": [row for name in learned.columns[2:] for row in mean_rows(learned, name)],
         "gained": gained(learned),
-        "runs": [{"run": title_of(name), "objective": name} for name in RUNS],
+        "runs": [{"run": TITLES[name], "objective": name} for name in TITLES],
     }
     (HERE / "paradigms.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print_tables(result)
     if "docs" in sys.argv[2:]:
         image = HERE.parents[1] / "docs" / "images" / "paradigms.svg"
-        image.write_text(standalone(side_by_side_figure(result).svg("side_by_side", "wide")), encoding="utf-8")
+        image.write_text(standalone(curves_figure(result).svg("side_by_side", "wide")), encoding="utf-8")
 
 
 def print_tables(result: dict[str, Any]) -> None:
@@ -184,12 +181,13 @@ def print_tables(result: dict[str, Any]) -> None:
 
 def markdown(result: dict[str, Any]) -> list[str]:
     """Return the lines of the tables of docs/paradigms.md."""
-    runs, shown = [title_of(name) for name in RUNS], compared(result)
+    runs = list(TITLES.values())
     mean = {(row["run"], row["side"], row["kind"], row["layer"]): row for row in result["curves"]}
     start = {(row["kind"], row["layer"]): row["unitmem"] for row in result["untrained"]}
     answer = {(row["kind"], row["layer"]): " ".join([row["answer"], row["side"]]).strip() for row in result["between"]}
     lines = ["", f"| units | layer | untrained | {' | '.join(runs)} | between? |", "| --- " * (len(runs) + 4) + "|"]
-    for kind, layer in sorted(answer, reverse=True, key=lambda place: (place[0], -place[1])):
+    sites = sorted(answer, key=lambda site: (list(KINDS).index(site[0]), site[1]))
+    for kind, layer in sites:
         cells = [
             f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
             for row in (mean[run, "f", kind, layer] for run in runs)
@@ -197,13 +195,13 @@ def markdown(result: dict[str, Any]) -> list[str]:
         lines.append(f"| {kind} | {layer} | {start[kind, layer]:.3f} | {' | '.join(cells)} | {answer[kind, layer]} |")
     lines += ["", "| units, layer | runs | difference | 95% interval | p (Holm) |", "| --- " * 5 + "|"]
     lines += [
-        f"| {shown['names'][row['kind']]}, {row['layer']} | {row['a']} - {row['b']} | {signed(row['difference'])} "
+        f"| {KINDS[row['kind']]}, {row['layer']} | {row['a']} - {row['b']} | {signed(row['difference'])} "
         f"| {interval(row, sign=True)} | {p_value(row['p_holm'])} |"
-        for row in shown["rows"]
+        for row in sorted(result["differences"], key=lambda row: sites.index((row["kind"], row["layer"])))
     ]
     lines += ["", "| units | layer | " + " | ".join(f"{run}: f - g" for run in runs) + " |", "| --- " * 5 + "|"]
     gain = {(row["run"], row["kind"], row["layer"]): row for row in result["trained"]}
-    for kind, layer in sorted(answer, reverse=True, key=lambda place: (place[0], -place[1])):
+    for kind, layer in sites:
         cells = [
             f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]{' *' * (row['p_holm'] <= 0.05)}"
             for row in (gain[run, kind, layer] for run in runs)
@@ -215,10 +213,35 @@ def markdown(result: dict[str, Any]) -> list[str]:
     lines += ["", "| run | label of unseen pairs, minus an untrained tower | 95% interval | p |", "| --- " * 4 + "|"]
     for row in result["gained"]:
         lines.append(f"| {row['run']} | {row['difference']:+.3f} | {interval(row, sign=True)} | {row['p']:.3f} |")
-    macros: Any = environment(screen=True).get_template("sentences.jinja").module
-    answers = [macros.between(one, shown["names"]) for one in shown["answers"]]
-    answers += [macros.trained(one, shown["names"]) for one in shown["trained"]]
-    return [*lines, "", *(html.unescape(str(one)).strip() for one in answers)]
+    return [*lines, "", *map(answer_sentence, answers_of(result)), *(trained_sentence(result, kind) for kind in KINDS)]
+
+
+def answer_sentence(answer: dict[str, Any]) -> str:
+    """Say in which layers CLIP is between the others."""
+    verdict = "In part" if answer["verdict"] == "partly" else answer["verdict"].capitalize()
+    parts = []
+    for part in answer["parts"]:
+        side = f" ({part['side']} both)" if part["side"] else ""
+        parts.append(f"{part['answer']}{side} in {layers(part['layers'])}")
+    end = " (all of them)" if len(parts) == 1 else ""
+    return f"Is CLIP between supervised and SimCLR in {KINDS[answer['kind']]}? {verdict}: {'; '.join(parts)}{end}."
+
+
+def trained_sentence(result: dict[str, Any], kind: str) -> str:
+    """Say in which layers f and g differ in each run."""
+    runs = []
+    for row in trained_of(result, kind):
+        sides = [f"{side} in {layers(row[side])}" for side in ("above", "below") if row[side]]
+        runs.append(f"{row['run']} {' and '.join(sides) or 'no difference shown'}")
+    return f"f (trained on these pairs) against g (not trained on them), in {KINDS[kind]}: {'; '.join(runs)}."
+
+
+def layers(numbers: list[int]) -> str:
+    """Format sorted layers as ranges, such as "layers 1 to 3, 7"."""
+    starts = [n for k, n in enumerate(numbers) if k == 0 or numbers[k - 1] != n - 1]
+    ends = [a for a, b in pairwise(numbers) if b != a + 1] + numbers[-1:]
+    ranges = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=True))
+    return f"layer{'s' if len(numbers) > 1 else ''} {ranges}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""A made-up document of a reproduction."""
+"""Made-up documents of a reproduction, and of curves of three objectives."""
 
 from typing import Any
+
+from clipmem_reproduce.curves import TITLES
 
 
 def finding(
@@ -61,5 +63,22 @@ def findings(holds: str = "yes") -> dict[str, Any]:
         "findings": [
             finding("captions", "Number of captions", holds, some, [panel, there], looks=2),
             finding("model-size", "Model size", "inconclusive", [], []),
+        ],
+    }
+
+
+def curves(answers: dict[str, list[str]]) -> dict[str, Any]:
+    """Curves of two layers under three objectives, compared, with given answers for each kind of unit."""
+    sites = [{"kind": kind, "layer": layer, "layers": 2} for kind in answers for layer in (1, 2)]
+    curve = {"mean": 0.5, "low": 0.4, "high": 0.6, "seeds": 5}
+    test = {"difference": 0.1, "low": 0.05, "high": 0.15, "p": 0.001, "p_holm": 0.01, "seeds": 5}
+    runs, words = TITLES.values(), [answer.split() for kind in answers for answer in answers[kind]]
+    return {
+        "confidence": 0.95,
+        "curves": [{**site, "run": run, "side": side, **curve} for run in runs for side in "fg" for site in sites],
+        "trained": [{**site, "run": run, **test} for run in runs for site in sites],
+        "between": [
+            {**site, "answer": answer, "side": "".join(side)}
+            for site, (answer, *side) in zip(sites, words, strict=True)
         ],
     }

@@ -17,9 +17,9 @@ from clipmem.base.recipes import as_settings, differences, flatten
 from clipmem.functional import paired_test
 from clipmem.models.names import GRID, model_config
 from clipmem.report.page import render
-from clipmem.report.sections.side_by_side import UNITMEM
 from clipmem.scoring.protocols import protocol_of
 from clipmem.study.api import PUBLISHED_RECIPES, find_recipe
+from clipmem_reproduce.curves import UNITMEM
 from clipmem_reproduce.effects import ABOVE, BELOW, Results, optimum, widened
 from clipmem_reproduce.finding import Context, mitigated
 from clipmem_reproduce.findings import FINDINGS, captions, encoders, removal, text_noise

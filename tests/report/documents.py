@@ -1,4 +1,4 @@
-"""Documents as stages write them, with chosen numbers: utility, Déjà Vu, runs side by side, findings, inspection."""
+"""Documents as stages write them, with chosen numbers: utility, Déjà Vu, inspection, audits."""
 
 from typing import Any
 
@@ -122,55 +122,6 @@ DEJAVU = {
     },
     "floor": {"top": [{"fraction": 0.001, "pairs": 1, "recall": gap(0.333, 0.2, 0.4), "f_score": gap(0.1, 0.0, 0.2)}]},
 }
-
-
-RUNS = {"CLIP": "clip", "supervised": "supervised", "SimCLR": "simclr"}
-
-
-def side_by_side(answers: dict[str, list[str]], **changes: Any) -> dict[str, Any]:
-    """A `side_by_side.json` of three runs with two layers, whose answers are given for each kind."""
-    places = [(kind, layer) for kind in answers for layer in (1, 2)]
-    curve = {"layers": 2, "mean": 0.5, "low": 0.4, "high": 0.6, "seeds": 5}
-    test = {"layers": 2, "difference": 0.1, "low": 0.05, "high": 0.15, "p": 0.001, "p_holm": 0.01, "seeds": 5}
-    return {
-        "format": 1,
-        "pairs": 8,
-        "confidence": 0.95,
-        "runs": [
-            {
-                "run": run,
-                "objective": objective,
-                "folder": objective,
-                "presentations": 30000,
-                "views_a_presentation": 1 + (objective == "simclr"),
-                "differs": {"train.flip": [0.0, 0.5]} if objective == "simclr" else {},
-            }
-            for run, objective in RUNS.items()
-        ],
-        "curves": [
-            {**curve, "run": run, "side": side, "kind": kind, "layer": layer}
-            for run in RUNS
-            for side in "fg"
-            for kind, layer in places
-        ],
-        "trained": [{**test, "run": run, "kind": kind, "layer": layer} for run in RUNS for kind, layer in places],
-        "differences": [
-            {**test, "a": a, "b": b, "kind": kind, "layer": layer}
-            for a, b in (("CLIP", "supervised"), ("CLIP", "SimCLR"), ("supervised", "SimCLR"))
-            for kind, layer in places
-        ],
-        "between": [
-            {
-                "kind": kind,
-                "layer": layer,
-                "layers": 2,
-                "answer": answers[kind][layer - 1].split()[0],
-                "side": "".join(answers[kind][layer - 1].split()[1:]),
-            }
-            for kind, layer in places
-        ],
-        **changes,
-    }
 
 
 def inspection(text: str = "why") -> dict[str, Any]:

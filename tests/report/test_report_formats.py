@@ -33,7 +33,6 @@ def test_numbers_are_written_as_a_reader_wants_them() -> None:
     assert [formats.duration(t) for t in (3.21, 75, 7384)] == ["3.2 s", "1 min 15 s", "2 h 3 min"]
     assert [formats.in_bytes(n) for n in (23_500_000, 12, 0)] == ["23.5 MB", "12 bytes", "0 bytes"]
     assert [formats.amount(1234.5), formats.amount(12.34)] == ["1,234", "12.3"]
-    assert [formats.ranges(n) for n in ([1, 9, 10, 11, 12], [3], [])] == ["1, 9 to 12", "3", "none"]
     assert (
         formats.setting({"size": 128, "crop": [0.9, 1.0], "a": {"b": 5e-4}}) == "size 128, crop [0.9, 1], a (b 0.0005)"
     )

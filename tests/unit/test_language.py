@@ -17,7 +17,7 @@ REPLACED = {
     r"\bmend(?:s|ed|ing)?\b": "fix",
     r"\b(?:leave|left|leaving) away\b": "omit",
     r"\btodo=|\b_TODO\b": "hint=",
-    r"--beside\b|\b(?:laid|lay|lie|lies|lying|stands?|stood) beside\b": "--compare-with, next to, side by side",
+    r"--beside\b|\b(?:laid|lay|lie|lies|lying|stands?|stood) beside\b": "next to, side by side",
     r"\bnormalis|\bsummaris|\bcolour|\bgrey|\bartefact|\bbehaviour|\blabell(?:ed|ing)\b": "American spelling",
     r"\bwho is told\b": "progress reporter",
     r"\b(?-i:class Wanted|Wanted\()": "RunSpec",

@@ -131,7 +131,7 @@ def test_a_mitigation_edits_the_split_and_has_no_part_in_the_training(tmp_path):
     [
         ("protocols", PROTOCOLS, ("trains", "paired", "scored")),
         ("alignments", ALIGNMENTS, ("needs",)),
-        ("objectives", OBJECTIVES, ("uses_text", "class_head", "normalizes", "weighs", "title")),
+        ("objectives", OBJECTIVES, ("uses_text", "class_head", "normalizes", "weighs")),
     ],
 )
 def test_what_recipes_know_without_torch_is_what_the_classes_say(kind, registry, facts):

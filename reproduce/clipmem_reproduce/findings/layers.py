@@ -5,8 +5,7 @@ from functools import cache
 
 import polars as pl
 
-from clipmem.report.curves import curves_of, title_of
-from clipmem.report.sections.side_by_side import UNITMEM
+from clipmem_reproduce.curves import TITLES, UNITMEM, curves_of
 from clipmem_reproduce.effects import ABOVE, Effect, Panel, Results, Series
 from clipmem_reproduce.finding import Context, Finding
 from clipmem_reproduce.measured import Measured
@@ -68,7 +67,7 @@ class Layers(Finding):
         both = (("supervised", "clip"), ("clip", "simclr"))
         pairs = {layer: [(_at(runs[a], layer), _at(runs[b], layer)) for a, b in both] for layer in (last, 1)}
         each = [
-            results.effect(f"UnitMem in layer {layer} of {last}: {title_of(a)} minus {title_of(b)}", *pair, ABOVE)
+            results.effect(f"UnitMem in layer {layer} of {last}: {TITLES[a]} minus {TITLES[b]}", *pair, ABOVE)
             for layer, of_layer in pairs.items()
             for (a, b), pair in zip(both, of_layer, strict=True)
         ]
@@ -81,9 +80,9 @@ class Layers(Finding):
             run = results[spec]
             layers = _curve(run)["layer"].unique().sort().to_list()
             x = [layer / layers[-1] for layer in layers]
-            ours.append(results.series(title_of(name), x, [_at(run, layer) for layer in layers]))
+            ours.append(results.series(TITLES[name], x, [_at(run, layer) for layer in layers]))
         theirs = [
-            Series(title_of(name), [k / len(values) for k in range(1, len(values) + 1)], list(values))
+            Series(TITLES[name], [k / len(values) for k in range(1, len(values) + 1)], list(values))
             for name, values in UNITMEM.items()
         ]
         xlabel, ylabel = "layer / layers", "mean UnitMem"

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from clipmem.report.curves import title_of
+from clipmem_reproduce.curves import TITLES
 from clipmem_reproduce.effects import ABOVE, BELOW, Effect, Panel, Results, Series, relative
 from clipmem_reproduce.finding import PROBE, Context, Finding
 from clipmem_reproduce.findings.encoders import SEVERAL_IMAGES
 from clipmem_reproduce.findings.layers import ONE_TOWER, under
 from clipmem_reproduce.spec import RunSpec
 
-OBJECTIVES = ("clip", "supervised", "simclr")
+OBJECTIVES = tuple(TITLES)
 
 
 def pair(context: Context, objective: str) -> list[RunSpec]:
@@ -30,7 +30,7 @@ class Paradigms(Finding):
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
         return {
-            f"{title_of(objective)}{suffix}": run
+            f"{TITLES[objective]}{suffix}": run
             for objective in OBJECTIVES
             for suffix, run in zip(("", ", several images"), pair(context, objective), strict=True)
         }
@@ -47,7 +47,7 @@ class Paradigms(Finding):
             scale = sum(before) / len(before)
             changes[objective] = [(a - b) / scale for a, b in zip(after, before, strict=True)]
             claim = ABOVE if objective == "clip" else BELOW
-            name = f"{title_of(objective)}, several images: relative change of"
+            name = f"{TITLES[objective]}, several images: relative change of"
             each.append(results.effect(f"{name} the probe by subgroup", changes[objective], None, claim))
             plain, mitigated = (results.values(run) for run in runs)
             each.append(results.effect(f"{name} SSLMem", *relative(mitigated, plain, 1), BELOW))
@@ -62,5 +62,5 @@ class Paradigms(Finding):
             utility = [results.values(run, PROBE) for run in runs]
             if all(utility):
                 x = [sum(values) / len(values) for values in map(results.values, runs)]
-                series.append(results.series(title_of(objective), x, utility))
+                series.append(results.series(TITLES[objective], x, utility))
         return [Panel("without and with several images", "SSLMem", "probe by subgroup", series)] if series else []

@@ -28,7 +28,6 @@ class Facts:
     class_head: bool = False
     normalizes: bool = True
     weighs: bool = False
-    title: str = ""
 
 
 # kind → name → facts; mitigations and sources have tables only
@@ -49,10 +48,10 @@ BUILT_IN: dict[str, dict[str, Facts]] = {
         "confidence": Facts(needs=("labels", "class head")),
     },
     "objectives": {
-        "clip": Facts(weighs=True, title="CLIP"),
-        "siglip": Facts(title="SigLIP"),
+        "clip": Facts(weighs=True),
+        "siglip": Facts(),
         "supervised": Facts(uses_text=False, class_head=True, normalizes=False),
-        "simclr": Facts(uses_text=False, title="SimCLR"),
+        "simclr": Facts(uses_text=False),
     },
 }
 

@@ -80,7 +80,6 @@ Device = Annotated[Literal["auto", "cpu", "cuda"], Check(_device)]
 ModelName = Annotated[str, Check(_model)]  # empty = no model
 ModelNames = Annotated[tuple[str, ...], _LIST, Check(_model)]
 RunDir = Annotated[Path, Check(_run_folder)]
-RunDirs = Annotated[tuple[Path, ...], _LIST, Check(_run_folder)]
 ReadableFile = Annotated[Path, Check(_readable)]
 NewTable = Annotated[Path, Check(_new_table)]
 _TEXT = Parameter(converter=_text)

@@ -2,7 +2,7 @@
 
 from clipmem import study
 from clipmem.base.progress import Reporter
-from clipmem.cli.arguments import Count, RunDir, RunDirs
+from clipmem.cli.arguments import Count, RunDir
 from clipmem.cli.shell import Screen, command
 
 
@@ -13,7 +13,6 @@ def localize(
     *,
     views: Count | None = None,
     pairs: Count | None = None,
-    compare_with: RunDirs = (),
     reporter: Reporter,
 ) -> Screen:
     """Find where the models of a study memorize: towers, layers and units.
@@ -25,7 +24,6 @@ def localize(
         folder: A finished four-way run folder.
         views: Image views, and maximum number of text views, per pair; by default the recipe's [localize].
         pairs: Maximum number of pairs per role, sampled at random; by default the recipe's [localize].
-        compare_with: Other localized run folders with a different objective, to show side by side.
     """
-    study.localizing.localize_run(folder, views=views, pairs=pairs, compare_with=compare_with, reporter=reporter)
+    study.localizing.localize_run(folder, views=views, pairs=pairs, reporter=reporter)
     return Screen("localize", folder)

@@ -28,8 +28,8 @@ def _evaluation(run: Run) -> dict[str, Any]:
     return {key: value for key, value in flatten(run.recipe).items() if key.startswith("evaluate.")}
 
 
-Rule = tuple[str, Callable[[Run], object], str]  # what must be the same: name, value, hint
-_RULES: tuple[Rule, ...] = (
+# what must be the same: name, value, hint
+_RULES: tuple[tuple[str, Callable[[Run], object], str], ...] = (
     ("data", lambda run: str(run.manifest["data_sha256"])[:16], "Run both recipes on the same data."),
     (
         "alignment",
@@ -52,20 +52,15 @@ _RULES: tuple[Rule, ...] = (
 
 def check_fair(baseline: Run, other: Run, *, measure: str = "clipmem") -> None:
     """Refuse a run that is not comparable with the baseline; `clipmem_norm` needs the same normalizer in both."""
-    check_same(baseline, other, _RULES)
+    for name, value, hint in _RULES:
+        there, here = _differing_entries(value(other), value(baseline))
+        if there != here:
+            raise _refusal(baseline, other, name, there, here, hint)
     _check_split(baseline, other)
     if measure == "clipmem_norm" and other.normalizer != baseline.normalizer:
         there, here = f"{other.normalizer:.6g}", f"{baseline.normalizer:.6g}"
         hint = "Compare clipmem, which has no normalizer."
         raise _refusal(baseline, other, "normalizer of clipmem_norm", there, here, hint)
-
-
-def check_same(baseline: Run, other: Run, rules: Sequence[Rule]) -> None:
-    """Refuse a run that breaks one of the rules, naming both sides."""
-    for name, value, hint in rules:
-        there, here = _differing_entries(value(other), value(baseline))
-        if there != here:
-            raise _refusal(baseline, other, name, there, here, hint)
 
 
 def check_once(folders: Sequence[Path | str], what: str) -> None:

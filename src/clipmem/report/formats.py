@@ -1,8 +1,7 @@
 """Format numbers, the same on pages and in the terminal, and tell the side of a value that an interval is on."""
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 from clipmem.base.summary import Number
@@ -102,13 +101,6 @@ def amount(value: Number) -> str:
     return f"{value:,.0f}" if value >= 100 else plain(value, 1)
 
 
-def ranges(numbers: Sequence[int]) -> str:
-    """Format sorted whole numbers as ranges, such as "1 to 3, 7"."""
-    starts = [n for k, n in enumerate(numbers) if k == 0 or numbers[k - 1] != n - 1]
-    ends = [a for a, b in pairwise(numbers) if b != a + 1] + list(numbers[-1:])
-    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=True)) or "none"
-
-
 def setting(value: object) -> str:
     """Format a recipe value on one line."""
     if isinstance(value, Mapping):
@@ -126,7 +118,7 @@ def count(number: int, thing: str, things: str = "") -> str:
 
 FORMATS = (
     *(plain, signed, interval, percent, percent_interval, p_value, level),
-    *(duration, in_bytes, amount, ranges, setting, count),
+    *(duration, in_bytes, amount, setting, count),
 )
 
 

@@ -85,7 +85,6 @@ class Objective(nn.Module):
     """A loss and its own parameters, such as a head or a bias.
 
     Class attributes:
-        title: Name in texts; empty: the name in recipes.
         needs_labels: Every pair must have a class index.
         uses_text: Whether the text tower and the logit scale are trained.
         softmax: Whether its logits are the model's similarities times its logit scale, in a softmax over the batch.
@@ -99,7 +98,6 @@ class Objective(nn.Module):
 
     needs_labels: ClassVar[bool] = False
     name: ClassVar[str] = ""
-    title: ClassVar[str] = ""
     Settings: ClassVar[type[Section] | None] = None
     uses_text: ClassVar[bool] = True
     softmax: ClassVar[bool] = False

@@ -24,7 +24,6 @@ class Clip(Objective):
     weights of pairs both cross entropies are weighted means over the rows; all pairs stay in the denominators.
     """
 
-    title: ClassVar[str] = "CLIP"
     softmax: ClassVar[bool] = True
     shares: ClassVar[bool] = True
     weighs: ClassVar[bool] = True

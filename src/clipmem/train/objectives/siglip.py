@@ -25,7 +25,6 @@ class SigLip(Objective):
     The bias does not change which caption is nearest.
     """
 
-    title: ClassVar[str] = "SigLIP"
     shares: ClassVar[bool] = True
 
     def __init__(self) -> None:

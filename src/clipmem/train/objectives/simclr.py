@@ -27,7 +27,6 @@ class SimClr(Objective):
     4.2), but then the tower would not be the same for all objectives.
     """
 
-    title: ClassVar[str] = "SimCLR"
     uses_text: ClassVar[bool] = False
     views: ClassVar[int] = 2
     shares: ClassVar[bool] = True

@@ -1,11 +1,23 @@
-"""Runs beside each other: the curves are plain means, the tests are paired, and CLIP is between only if shown."""
+"""UnitMem by layer: curves are plain means, tests are paired, and CLIP is between only if shown."""
 
 import numpy as np
 import polars as pl
 import pytest
+from made_up import curves as document
 
 from clipmem.functional import holm, paired_test
-from clipmem.report.curves import CURVES_SCHEMA, between, compare_curves, curves_of
+from clipmem.report.figures import STYLES
+from clipmem_reproduce.curves import (
+    CURVES_SCHEMA,
+    TITLES,
+    UNITMEM,
+    answers_of,
+    between,
+    compare_curves,
+    curves_figure,
+    curves_of,
+    trained_of,
+)
 
 SEEDS, LAYERS, UNITS = range(5), range(1, 4), 6
 
@@ -139,3 +151,75 @@ def test_training_on_the_pairs_shows_as_f_less_g(curves):
     assert found["CLIP", "mlp", 3]["p_holm"] < 0.001
     assert found["CLIP", "mlp", 3]["difference"] == pytest.approx(0.1, abs=0.02)
     assert found["SIMCLR", "mlp", 3]["p_holm"] > 0.05
+
+
+# ---- answers by layer, and the figure
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdict", "parts"),
+    [
+        (["yes", "yes"], "yes", [("yes", "", [1, 2])]),
+        (["no above", "no above"], "no", [("no", "above", [1, 2])]),
+        (["no above", "no below"], "no", [("no", "above", [1]), ("no", "below", [2])]),
+        (["yes", "no below"], "partly", [("yes", "", [1]), ("no", "below", [2])]),
+        (["yes", "inconclusive"], "partly", [("yes", "", [1]), ("inconclusive", "", [2])]),
+        (["no above", "inconclusive"], "inconclusive", [("no", "above", [1]), ("inconclusive", "", [2])]),
+        (["inconclusive", "inconclusive"], "inconclusive", [("inconclusive", "", [1, 2])]),
+    ],
+)
+def test_the_answer_is_given_for_each_layer(answers, verdict, parts):
+    [answer] = answers_of(document({"mlp": answers}))
+    assert (answer["kind"], answer["verdict"]) == ("mlp", verdict)
+    assert [(part["answer"], part["side"], part["layers"]) for part in answer["parts"]] == parts
+
+
+def test_no_answer_without_the_three():
+    assert answers_of({**document({"mlp": ["yes", "yes"]}), "between": []}) == []
+
+
+def test_kinds_are_answered_apart_and_so_is_training():
+    made_up = document({"attn": ["yes", "yes"], "mlp": ["no above", "inconclusive"]})
+    assert [answer["kind"] for answer in answers_of(made_up)] == ["mlp", "attn"]
+    for row in made_up["trained"]:
+        if row["run"] == "CLIP" and row["layer"] == 2:
+            row["difference"] = -0.1
+        if row["run"] == "supervised":
+            row["p_holm"] = 0.2
+    assert trained_of(made_up, "mlp") == [
+        {"run": "CLIP", "above": [1], "below": [2]},
+        {"run": "supervised", "above": [], "below": []},
+        {"run": "SimCLR", "above": [1, 2], "below": []},
+    ]
+
+
+def test_the_published_curves_are_whole_and_clip_is_between_in_the_layers_that_the_docs_name():
+    assert {len(values) for values in UNITMEM.values()} == {12}
+    layers = []
+    for layer in range(12):
+        clip, low, high = UNITMEM["clip"][layer], *sorted((UNITMEM["simclr"][layer], UNITMEM["supervised"][layer]))
+        if low < clip < high:
+            layers.append(layer + 1)
+    assert layers == [1, 9, 10, 11, 12]
+
+
+def test_the_figure_is_drawn_with_and_without_intervals_in_both_sizes():
+    made_up = document({"mlp": ["yes", "yes"], "attn": ["yes", "no below"]})
+    for size in ("wide", "narrow"):
+        svg = curves_figure(made_up).svg("curves", size)
+        for name in ("MLP units", "attention outputs", "published, 12 layers", "CLIP", "supervised", "SimCLR"):
+            assert f">{name}<" in svg, name
+        assert "MLP units: yes; attention outputs: partly." in svg
+    banded = curves_figure(made_up).svg("curves", "wide")
+    for row in made_up["curves"]:
+        row["low"] = row["high"] = None
+    # a band for three runs in two panels
+    assert banded.count("<path") - curves_figure(made_up).svg("curves", "wide").count("<path") >= 3 * 2
+
+
+def test_a_published_curve_has_the_style_of_its_objective_here():
+    figure = curves_figure(document({"mlp": ["yes", "yes"], "attn": ["yes", "yes"]}))
+    assert figure.legend == dict(zip(TITLES.values(), STYLES, strict=False))
+    for panel in figure.panels:
+        assert [line.style for line in panel.lines] == list(figure.legend.values())
+    assert [list(line.y) for line in figure.panels[-1].lines] == [list(values) for values in UNITMEM.values()]

@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_up import curves
 from tests.close import alike
+
+from clipmem.base.recipes import flatten, load_recipe
+from clipmem_reproduce.curves import KINDS, answers_of
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments" / "paradigms"
@@ -37,18 +41,32 @@ def test_the_stored_curves_give_the_documented_numbers(tmp_path, compare):
         assert " ".join(line.split()) in flat
 
 
-def test_the_figure_is_the_one_of_the_stored_curves(compare):
+def test_the_figure_is_the_one_of_the_stored_curves():
     result = json.loads((FOLDER / "paradigms.json").read_text())
     figure = (ROOT / "docs" / "images" / "paradigms.svg").read_text(encoding="utf-8")
     assert len(figure) < 60_000
     assert "var(" not in figure
-    for one in compare.compared(result)["answers"]:
-        assert f"{compare.compared(result)['names'][one['kind']]}: {one['verdict']}" in figure
+    for answer in answers_of(result):
+        assert f"{KINDS[answer['kind']]}: {answer['verdict']}" in figure
+
+
+def test_sentences_name_layers_and_sides(compare):
+    assert [compare.layers(numbers) for numbers in ([1, 9, 10, 11, 12], [3])] == ["layers 1, 9 to 12", "layer 3"]
+    document = curves({"mlp": ["yes", "no below"], "attn": ["yes", "yes"]})
+    mlp, attn = map(compare.answer_sentence, answers_of(document))
+    assert mlp.endswith("MLP units? In part: yes in layer 1; no (below both) in layer 2.")
+    assert attn.endswith("attention outputs? Yes: yes in layers 1 to 2 (all of them).")
+    document["trained"][0].update(difference=-0.1)
+    document["trained"][4].update(p_holm=0.2)
+    runs = compare.trained_sentence(document, "mlp").partition("MLP units: ")[2].split("; ")
+    assert runs == [
+        "CLIP above in layer 2 and below in layer 1",
+        "supervised above in layer 2",
+        "SimCLR above in layers 1 to 2.",
+    ]
 
 
 def test_the_recipes_differ_in_the_objective_and_in_simclrs_views_only():
-    from clipmem.base.recipes import flatten, load_recipe
-
     recipes = {
         path.stem: flatten(load_recipe(path.read_text(encoding="utf-8"))) for path in sorted(FOLDER.glob("*.toml"))
     }
