@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from clipmem.base.recipes import load_recipe
 from clipmem.cli.app import app
+from clipmem.study.localizing import localize_run
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -77,7 +79,10 @@ def test_python_runs(page, text, finished, tmp_path, monkeypatch, capsys):
     mpl.use("Agg")
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
-    Path("runs/mine").symlink_to(finished.path)
+    if "localize/" in text:
+        localize_run(shutil.copytree(finished.path, "runs/mine"), views=1, pairs=4)
+    else:
+        Path("runs/mine").symlink_to(finished.path)
     text = text.replace('clipmem.run("quick", "my-run")', 'clipmem.load_run("runs/mine")')  # the same, in seconds
     exec(compile(text, page, "exec"), {})
     assert capsys.readouterr().out
