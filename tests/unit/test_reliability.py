@@ -33,7 +33,7 @@ def test_agreement_and_noise_equal_the_loops(seed: int, models: int, own: float)
     assert noise_of(effect) == pytest.approx(loops.noise(effect))
     fitted = predicted + 0.2 * np.random.default_rng(seed).normal(size=(models, 25))
     for left_out in (None, fitted):
-        found = agreement(effect, predicted, np.arange(25), own=own, left_out=left_out, draws=2)
+        found = agreement(effect, predicted, np.arange(25), weight=own, left_out=left_out, draws=2)
         if found is not None:
             expected = loops.agreement(effect, predicted, own, left_out)
             assert found.value == pytest.approx(min(1.0, max(-1.0, expected)))
@@ -68,7 +68,7 @@ def test_a_fit_to_the_effects_is_not_judged_by_their_noise(models: int, noise: f
         own = own_weight(mean, predicted, found.noise)
         true = spearmanr(predicted + own * (mean - predicted), truth)[0]
         printed = [
-            agreement(effect, predicted, np.arange(n), own=own, left_out=fits, draws=2) for fits in (left_out, None)
+            agreement(effect, predicted, np.arange(n), weight=own, left_out=fits, draws=2) for fits in (left_out, None)
         ]
         off.append(tuple(one.value - true for one in printed))
     judged, naive = np.mean(off, axis=0)
@@ -117,7 +117,7 @@ def test_it_is_the_agreement_with_the_truth_that_nobody_sees(noise: float) -> No
         found, mean = noise_of(effect), effect.mean(axis=0)
         for weight in (0.0, own_weight(mean, predicted, found.noise), 1.0):
             score = predicted + weight * (mean - predicted)
-            printed = agreement(effect, predicted, np.arange(len(truth)), own=weight, draws=2)
+            printed = agreement(effect, predicted, np.arange(len(truth)), weight=weight, draws=2)
             assert printed is not None
             off.append(abs(printed.value - spearmanr(score, truth)[0]))
     assert np.mean(np.array(off) < 0.08) >= 0.9

@@ -57,10 +57,10 @@ def softmax_agreement(
         [1.0, 1.0, -1.0, -1.0]
     """
     t = directions(value, "value")
-    found = torch.empty(len(query), dtype=torch.float64, device=query.device)
+    agreement = torch.empty(len(query), dtype=torch.float64, device=query.device)
     for rows, mean, _ in softmax_means(query, value, 1, group=group, temperature=temperature):
-        found[rows] = torch.nn.functional.cosine_similarity(mean, t[rows])
-    return found.clamp(-1, 1)
+        agreement[rows] = torch.nn.functional.cosine_similarity(mean, t[rows])
+    return agreement.clamp(-1, 1)
 
 
 def softmax_means(
@@ -101,13 +101,13 @@ def neighbor_votes(
     """
     check_same_length("query", len(query), "value", len(value))
     near = max(k, round(NEAR * len(value)))
-    found = torch.empty(len(query), dtype=torch.float64, device=query.device)
+    shares = torch.empty(len(query), dtype=torch.float64, device=query.device)
     both = (_cosines(directions(x, name), group, k) for x, name in ((query, "query"), (value, "value")))
     for (rows, by_query), (_, by_value) in zip(*both, strict=True):
         last = by_value.topk(near, dim=1).values[:, -1:]
         votes = by_value.gather(1, by_query.topk(k, dim=1).indices) >= last
-        found[rows] = votes.double().mean(dim=1)
-    return found
+        shares[rows] = votes.double().mean(dim=1)
+    return shares
 
 
 def lemon(
@@ -155,13 +155,13 @@ def lemon(
     check_same_length("image embeddings", len(image), "text embeddings", len(text))
     u, v = normalize(image.double(), name="image embeddings"), normalize(text.double(), name="text embeddings")
     apart = 1 - (u * v).sum(dim=1)
-    found = apart.clone()
+    scores = apart.clone()
     for weight, by, other in ((beta, u, v), (gamma, v, u)):
         for rows, cosine in _cosines(by, group, k):
             near, j = cosine.topk(k, dim=1)
             trust = torch.exp(-tau[0] * (1 - near) - tau[1] * apart[j])
-            found[rows] += weight * ((1 - torch.einsum("id,ikd->ik", other[rows], other[j])) * trust).mean(dim=1)
-    return found
+            scores[rows] += weight * ((1 - torch.einsum("id,ikd->ik", other[rows], other[j])) * trust).mean(dim=1)
+    return scores
 
 
 def directions(x: Float[Tensor, "n d"], name: str) -> Float64[Tensor, "n d"]:
@@ -189,10 +189,10 @@ def directions_into(
     n, mean, largest = len(out), np.zeros(out.shape[1]), 0.0
     blocks = [slice(start, min(start + block, n)) for start in range(0, n, block)]
     for rows in blocks:
-        own = np.asarray(x[rows], dtype=np.float64)
-        as_finite(name, own.sum(axis=1))
-        mean += own.sum(axis=0) / n
-        largest = max(largest, float(np.abs(own).max()))
+        values = np.asarray(x[rows], dtype=np.float64)
+        as_finite(name, values.sum(axis=1))
+        mean += values.sum(axis=0) / n
+        largest = max(largest, float(np.abs(values).max()))
     any_varied = False
     for rows in blocks:
         centered = np.asarray(x[rows], dtype=np.float64) - mean
@@ -210,9 +210,9 @@ def _cosines(
     """Yield blocks of cosines with all rows, -inf within a group; each row has `k` others at least."""
     n = len(unit)
     check_same_length("group", n if group is None else len(group), "query", n)
-    _, own, size = np.unique(np.arange(n) if group is None else group, return_inverse=True, return_counts=True)
+    _, codes, size = np.unique(np.arange(n) if group is None else group, return_inverse=True, return_counts=True)
     require_range("k", k, 1, int(n - size.max(initial=0)), "Use fewer neighbors, or more groups of pairs.")
-    groups = torch.from_numpy(own).to(unit.device)
+    groups = torch.from_numpy(codes).to(unit.device)
     for start in range(0, n, _BLOCK):
         rows = slice(start, start + _BLOCK)
         yield rows, (unit[rows] @ unit.T).masked_fill(groups[rows, None] == groups, -torch.inf)

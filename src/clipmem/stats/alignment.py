@@ -85,9 +85,9 @@ def alignment_parts(
     if member is not None:
         _check_member(member, n, bank)
         inside = torch.nonzero(member >= 0)[:, 0]
-        own = member[inside].long()
-        own_text = (image[inside] * bank_text[own].double()).sum(dim=-1)
-        own_image = (text[inside] * bank_image[own].double()).sum(dim=-1)
+        rows = member[inside].long()
+        own_text = (image[inside] * bank_text[rows].double()).sum(dim=-1)
+        own_image = (text[inside] * bank_image[rows].double()).sum(dim=-1)
         if inside.numel():
             image_bank[inside] = (bank * image_bank[inside] - own_text) / (bank - 1)
             text_bank[inside] = (bank * text_bank[inside] - own_image) / (bank - 1)
@@ -133,9 +133,9 @@ def alignment_parts_against(
     text_bank = (text * bank.image.double()).sum(dim=-1)
     if inside is not None:
         _check_member(torch.where(inside, 0, -1), n, bank.pairs)
-        left = [(bank.pairs * part - positive) / max(bank.pairs - 1, 1) for part in (image_bank, text_bank)]
+        reduced = [(bank.pairs * part - positive) / max(bank.pairs - 1, 1) for part in (image_bank, text_bank)]
         image_bank, text_bank = (
-            torch.where(inside, without, part) for without, part in zip(left, (image_bank, text_bank), strict=True)
+            torch.where(inside, without, part) for without, part in zip(reduced, (image_bank, text_bank), strict=True)
         )
     return AlignmentParts(positive, image_bank, text_bank)
 

@@ -72,20 +72,20 @@ class Cells:
             cell[part] = (np.asarray(unit[part]) @ centers.T - offset).argmax(axis=1)
         order = np.argsort(cell, kind="stable")
         self._rows = np.split(order, np.flatnonzero(np.diff(cell[order])) + 1)
-        used = centers[cell[[own[0] for own in self._rows]]]
+        used = centers[cell[[rows[0] for rows in self._rows]]]
         self._nearest = np.argsort((used * used).sum(axis=1) / 2 - used @ used.T, axis=1)
         self._unit, self._most = unit, probes * -(-n // len(self._rows))
 
     def __iter__(self) -> Iterator[tuple[Int[np.ndarray, " b"], Int[np.ndarray, " c"]]]:
         """Yield all rows in blocks, each with the rows that it is compared with."""
-        sizes = np.array([len(own) for own in self._rows])
-        for own, nearest in zip(self._rows, self._nearest, strict=True):
+        sizes = np.array([len(rows) for rows in self._rows])
+        for rows, nearest in zip(self._rows, self._nearest, strict=True):
             enough = 1 + int(np.searchsorted(np.cumsum(sizes[nearest]), self._most))
             others = np.sort(np.concatenate([self._rows[cell] for cell in nearest[:enough]]))
             others = others[:: -(-len(others) // (WIDEST * self._most))]
             size = max(1, _PRODUCTS // len(others))
-            for start in range(0, len(own), size):
-                yield own[start : start + size], others
+            for start in range(0, len(rows), size):
+                yield rows[start : start + size], others
 
     def means(
         self,
@@ -104,8 +104,8 @@ class Cells:
             compared, targets = (torch.from_numpy(np.asarray(x[others])) for x in (self._unit, value))
             cosine = torch.from_numpy(np.asarray(self._unit[rows])) @ compared.T
             cosine[torch.from_numpy(group[rows, None] == group[others])] = -torch.inf
-            there = cosine.topk(min(k, len(others)), dim=1)
+            top = cosine.topk(min(k, len(others)), dim=1)
             near = np.full((len(rows), k), -1)
-            near[:, : there.indices.shape[1]] = np.where(there.values > -torch.inf, others[there.indices.numpy()], -1)
+            near[:, : top.indices.shape[1]] = np.where(top.values > -torch.inf, others[top.indices.numpy()], -1)
             mean = torch.softmax(cosine / temperature, dim=1).nan_to_num() @ targets  # NaN: no other row
             yield NearMeans(rows, mean.numpy(), near)

@@ -93,9 +93,9 @@ def control_shift(
     means, within = trimmed_means(values)
     mean = float(means.mean())
     influence = within + (means - mean)[:, None] / values.shape[1]
-    found = crossed_interval(mean, influence, groups, confidence=confidence)
-    error = None if found.low is None else float(np.sqrt(sum(crossed_variances(influence, groups))))
-    return Shift(*found, error)
+    interval = crossed_interval(mean, influence, groups, confidence=confidence)
+    error = None if interval.low is None else float(np.sqrt(sum(crossed_variances(influence, groups))))
+    return Shift(*interval, error)
 
 
 def noise_floor(control: Float[np.ndarray, "seed n"], *, confidence: float = 0.95) -> NoiseFloor | None:
@@ -169,6 +169,6 @@ def centered_mean(
     """
     values, control = checked_values(values, groups), checked_values(control, control_groups)
     means, within = trimmed_means(control)
-    own = values.mean(axis=1, keepdims=True)
-    influences = [(values - own) / values.shape[1], -within]
-    return two_sample_interval(own[:, 0] - means, influences, [groups, control_groups], confidence=confidence)
+    seed_means = values.mean(axis=1, keepdims=True)
+    influences = [(values - seed_means) / values.shape[1], -within]
+    return two_sample_interval(seed_means[:, 0] - means, influences, [groups, control_groups], confidence=confidence)

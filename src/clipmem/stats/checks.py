@@ -11,11 +11,9 @@ from clipmem.base.errors import InputError, require
 def as_finite(name: str, values: Any) -> Float64[np.ndarray, "..."]:
     """Return `values` as a float64 array; raise an `InputError` if one is not finite."""
     array = np.asarray(values, dtype=np.float64)
-    wrong = ~np.isfinite(array)
-    if wrong.any():
-        got = (
-            f"{int(wrong.sum())} of {array.size} values not finite, the first at index {np.argwhere(wrong)[0].tolist()}"
-        )
+    bad = ~np.isfinite(array)
+    if bad.any():
+        got = f"{int(bad.sum())} of {array.size} values not finite, the first at index {np.argwhere(bad)[0].tolist()}"
         hint = "Leave out those pairs, or find out why they have no score."
         raise InputError(name, got=got, expected="finite numbers", hint=hint)
     return array

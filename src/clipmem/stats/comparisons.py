@@ -262,8 +262,8 @@ def holm(p: Float[np.ndarray, " test"]) -> Float64[np.ndarray, " test"]:
         first = int(np.argmax(outside))
         raise InputError("p-values", got=f"{values[first]:.6g} at index {first}", expected="numbers from 0 to 1")
     adjusted = values.copy()
-    known = np.flatnonzero(~np.isnan(values))
-    order = known[np.argsort(values[known], kind="stable")]
+    defined = np.flatnonzero(~np.isnan(values))
+    order = defined[np.argsort(values[defined], kind="stable")]
     factors = np.arange(len(order), 0, -1)
     adjusted[order] = np.maximum.accumulate(np.minimum(values[order] * factors, 1.0))
     return adjusted

@@ -193,19 +193,19 @@ def dejavu(
     require(bool(true.any()), "true objects", got, "one pair or more with an object", hint)
     for fraction in fractions:
         require(0 < fraction <= 1, "fractions", f"{fraction}", "numbers above 0, at most 1", "Use 0.01.")
-    kept = np.flatnonzero(true.cpu().numpy().any(axis=1))
-    objects, *predictions = (matrix.cpu().numpy()[kept] for matrix in (true, target, reference))
+    rows = np.flatnonzero(true.cpu().numpy().any(axis=1))
+    objects, *predictions = (matrix.cpu().numpy()[rows] for matrix in (true, target, reference))
     correct = np.stack([(objects & predicted).sum(axis=1) for predicted in predictions])
     precision = correct / np.maximum([predicted.sum(axis=1) for predicted in predictions], 1)
     recall, extra = correct / objects.sum(axis=1), correct[0] - correct[1]
     order, tops = _ranked(extra), list[TopGaps]()
     for fraction in fractions:
-        top = order[: max(1, int(len(kept) * fraction))]
+        top = order[: max(1, int(len(rows) * fraction))]
         gaps = _gaps(np.stack([precision, recall])[:, :, top].mean(axis=2))
         tops.append(TopGaps(fraction, len(top), *gaps.tolist()))
     precision_gap, recall_gap = (float(np.sign(rate[0] - rate[1]).mean()) for rate in (precision, recall))
     auc_gap = float((recall[0] - recall[1]).mean())
-    return DejaVu(precision_gap, recall_gap, auc_gap, tuple(tops), kept, extra, precision, recall)
+    return DejaVu(precision_gap, recall_gap, auc_gap, tuple(tops), rows, extra, precision, recall)
 
 
 class TopIntervals(NamedTuple):
@@ -283,13 +283,13 @@ def dejavu_intervals(
     check_confidence(confidence)
     check_draws(draws)
     require(len(results) > 0, "seeds", "none", "one result a seed", "Compare at least one pair of models.")
-    kept, hint = results[0].kept, "Give every seed the same objects."
+    rows, hint = results[0].kept, "Give every seed the same objects."
     for result in results:
-        got = f"{len(result.kept)} pairs in one seed, {len(kept)} in the first"
-        require(np.array_equal(result.kept, kept), "kept", got, "the same pairs in every seed", hint)
-    if kept[-1] >= len(groups):
-        check_same_length("pairs", int(kept[-1]) + 1, "groups", len(groups))
-    codes = np.unique(groups[kept], return_inverse=True)[1]
+        got = f"{len(result.kept)} pairs in one seed, {len(rows)} in the first"
+        require(np.array_equal(result.kept, rows), "kept", got, "the same pairs in every seed", hint)
+    if rows[-1] >= len(groups):
+        check_same_length("pairs", int(rows[-1]) + 1, "groups", len(groups))
+    codes = np.unique(groups[rows], return_inverse=True)[1]
     precision = np.stack([result.precision[0] - result.precision[1] for result in results])
     recall = np.stack([result.recall[0] - result.recall[1] for result in results])
     gaps = [crossed_mean(x, codes, confidence=confidence) for x in (np.sign(precision), np.sign(recall), recall)]

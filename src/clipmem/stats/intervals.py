@@ -188,11 +188,11 @@ def crossed_interval(
     over = "pairs and seeds" if seeds >= min_seeds else "pairs"
     if count == 1:
         return Interval(mean, None, None, over)
-    pairs, own = crossed_variances(influence, groups)
+    of_pairs, of_seeds = crossed_variances(influence, groups)
     tail = (1 + confidence) / 2
-    variance = pairs * float(stats.t.ppf(tail, count - 1 if df is None else df)) ** 2
+    variance = of_pairs * float(stats.t.ppf(tail, count - 1 if df is None else df)) ** 2
     if seeds >= min_seeds:
-        variance += own * float(stats.t.ppf(tail, seeds - 1)) ** 2
+        variance += of_seeds * float(stats.t.ppf(tail, seeds - 1)) ** 2
     half = float(np.sqrt(variance))
     return Interval(mean, mean - half, mean + half, over)
 
@@ -223,10 +223,10 @@ def two_sample_interval(
         The mean and its interval. low and high are None with one group in a sample: it has no spread.
     """
     mean, every = float(by_seed.mean()), np.concatenate(groups)
-    total, freedom = len(np.unique(every)), np.array([len(np.unique(own)) - 1 for own in groups])
+    total, freedom = len(np.unique(every)), np.array([len(np.unique(codes)) - 1 for codes in groups])
     if not freedom.all():
         return Interval(mean, None, None, "pairs and seeds" if len(by_seed) > 1 else "pairs")
-    parts = np.array([crossed_variances(*own)[0] for own in zip(influences, groups, strict=True)])
+    parts = np.array([crossed_variances(*sample)[0] for sample in zip(influences, groups, strict=True)])
     df = np.clip(parts.sum() ** 2 / max(float((parts**2 / freedom).sum()), np.finfo(float).tiny), 1, total - 1)
     scales = np.sqrt((1 + 1 / freedom) * (1 - 1 / total))
     influence = np.concatenate([x * scale for x, scale in zip(influences, scales, strict=True)], axis=1)
@@ -315,7 +315,7 @@ def half_difference(
     """
     both = [checked_values(candidate, candidate_groups), checked_values(independent, independent_groups)]
     means = [values.mean(axis=1, keepdims=True) for values in both]
-    influences = [sign * (x - own) / (2 * x.shape[1]) for sign, x, own in zip((1, -1), both, means, strict=True)]
+    influences = [sign * (x - mean) / (2 * x.shape[1]) for sign, x, mean in zip((1, -1), both, means, strict=True)]
     by_seed = (means[0] - means[1])[:, 0] / 2
     return two_sample_interval(by_seed, influences, [candidate_groups, independent_groups], confidence=confidence)
 

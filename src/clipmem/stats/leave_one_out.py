@@ -91,10 +91,10 @@ def leave_one_out(
         [-0.667, 0.0, 0.667]
     """
     n, d = features.shape[0], targets.shape[1]
-    found = LeftOut(np.empty((n, d)) if out is None else out, np.empty(n))
+    result = LeftOut(np.empty((n, d)) if out is None else out, np.empty(n))
     for block in _left_out(features, targets, group, ridge, kernel):
-        found.prediction[block.rows], found.leverage[block.rows] = block.prediction, block.leverage
-    return found
+        result.prediction[block.rows], result.leverage[block.rows] = block.prediction, block.leverage
+    return result
 
 
 def leave_one_out_scores(
@@ -169,9 +169,9 @@ def _left_out(
     for first in range(0, len(alone), _BLOCK):
         rows = alone[first : first + _BLOCK]
         z, y = whitened(rows)
-        own = (z * z).sum(axis=0)
-        prediction = (z.T @ start - own[:, None] * y) / (1 - own)[:, None]
-        yield _Block(rows, y, prediction, own)
+        leverage = (z * z).sum(axis=0)
+        prediction = (z.T @ start - leverage[:, None] * y) / (1 - leverage)[:, None]
+        yield _Block(rows, y, prediction, leverage)
     for rows in larger:
         z, y = whitened(rows)
         if len(rows) <= p:
@@ -240,8 +240,8 @@ class RbfFeatures:
 
     def __getitem__(self, rows: Any) -> Float64[np.ndarray, "k m"]:
         """Compute the features of some rows."""
-        own = np.asarray(self._x[rows], dtype=np.float64)
-        kernel = np.exp(_squares(self._landmarks, own) / (-2 * self._width2))
+        values = np.asarray(self._x[rows], dtype=np.float64)
+        kernel = np.exp(_squares(self._landmarks, values) / (-2 * self._width2))
         return solve_triangular(self._factor, kernel, lower=True).T
 
 

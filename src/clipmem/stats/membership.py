@@ -88,9 +88,9 @@ def references(pairs: InOut) -> References:
     member, keys, signal = pairs.member, pairs.keys, _checked(*pairs[:2], fewest=2)
     other = (pairs.couple[:, None] == pairs.couple) & ~np.eye(len(signal), dtype=np.bool_)
     alone, complement = ~other.any(axis=1, keepdims=True), other.argmax(axis=1)
-    right = other.sum() <= (~alone).sum() and (alone | (member[complement] != member)).all()
+    complementary = other.sum() <= (~alone).sum() and (alone | (member[complement] != member)).all()
     got, hint = "models that share a number", "Give other models other numbers."
-    require(right, "couple", got, "two that trained on complementary pairs", hint)
+    require(complementary, "couple", got, "two that trained on complementary pairs", hint)
     center = signal.mean(axis=0)
     values = signal - center
     means, variances = np.empty((2, *values.shape)), np.empty((2, *values.shape))
@@ -102,9 +102,9 @@ def references(pairs: InOut) -> References:
         squares = (np.where(side, values - mean, 0.0) ** 2).sum(axis=0)
         means[k] = (count * mean - removed) / (count - 1)
         # removing one of c values takes (x - mean)² c / (c - 1) from the sum; rounding must not leave less than 0
-        left = np.maximum(squares - (removed - mean) ** 2 * count / (count - 1), 0.0)
-        pooled = left.sum(axis=1, keepdims=True) / max(int((count - 2).sum()), 1)
-        variances[k] = (left + _SHRINKAGE * pooled) / (count + 2)
+        reduced = np.maximum(squares - (removed - mean) ** 2 * count / (count - 1), 0.0)
+        pooled = reduced.sum(axis=1, keepdims=True) / max(int((count - 2).sum()), 1)
+        variances[k] = (reduced + _SHRINKAGE * pooled) / (count + 2)
     hint = "Check the embeddings: models of different seeds must differ."
     require(variances.min(initial=1) > 0, "signal", "equal values under all models", "values that vary", hint)
     return References(means + center, variances)
@@ -134,11 +134,11 @@ def rmia(pairs: InOut, *, scale: float = 1.0) -> Float64[np.ndarray, "model n"]:
 
 
 def _features(pairs: InOut) -> Float64[np.ndarray, "model n feature"]:
-    found, signal = references(pairs), pairs.signal
-    (out, within), (out_sd, in_sd) = found.mean, np.sqrt(found.variance)
+    reference, signal = references(pairs), pairs.signal
+    (out, within), (out_sd, in_sd) = reference.mean, np.sqrt(reference.variance)
     far, near = (signal - out) / out_sd, (signal - within) / in_sd
     ratio = (far**2 - near**2) / 2 + np.log(out_sd / in_sd)
-    gain = (within - out) / np.sqrt(found.variance.mean(axis=0))
+    gain = (within - out) / np.sqrt(reference.variance.mean(axis=0))
     return np.stack([ratio, signal, within, out, in_sd, out_sd, near, far, gain, signal - out], axis=-1)
 
 
@@ -164,9 +164,9 @@ def learned_attack(
         rest = InOut(*(values[pairs.couple != pairs.couple[target]] for values in pairs))
         features = _features(rest)
         for half in (first, ~first):
-            known, answer = features[:, ~half].reshape(-1, every.shape[2]), rest.member[:, ~half].ravel()
-            rows = generator(seed, "learned attack", target).permutation(len(known))[:_ROWS]
-            classifier = HistGradientBoostingClassifier(**_TREES).fit(known[rows], answer[rows])
+            examples, answer = features[:, ~half].reshape(-1, every.shape[2]), rest.member[:, ~half].ravel()
+            rows = generator(seed, "learned attack", target).permutation(len(examples))[:_ROWS]
+            classifier = HistGradientBoostingClassifier(**_TREES).fit(examples[rows], answer[rows])
             scores[target, half] = classifier.decision_function(every[target, half])
         progress(1)
     return scores
@@ -199,11 +199,11 @@ def bootstrap_rates(
     check_confidence(confidence)
     check_draws(draws)
     stream, classes = generator(0, "attack rates"), (np.flatnonzero(positive), np.flatnonzero(~positive))
-    found = np.empty((draws, len(rates)))
+    samples = np.empty((draws, len(rates)))
     for k in range(draws):
-        rows = np.concatenate([own[stream.integers(len(own), size=len(own))] for own in classes])
-        found[k] = true_positive_rates(scores[rows], positive[rows], rates)
-    return np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+        rows = np.concatenate([members[stream.integers(len(members), size=len(members))] for members in classes])
+        samples[k] = true_positive_rates(scores[rows], positive[rows], rates)
+    return np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
 
 
 def pair_risk(
@@ -219,20 +219,20 @@ def pair_risk(
     """
     scores = _checked(scores, member, 1)
     flags, percentile = np.empty_like(member), np.empty_like(scores)
-    for k, (row, own) in enumerate(zip(scores, member, strict=True)):
+    for k, (row, inside) in enumerate(zip(scores, member, strict=True)):
         hint = "Train each model on a part of the pairs."
-        require(not own.all(), "member", f"all {len(own)} pairs in model {k}", "non-members", hint)
-        others = np.sort(row[~own])
+        require(not inside.all(), "member", f"all {len(inside)} pairs in model {k}", "non-members", hint)
+        others = np.sort(row[~inside])
         flags[k] = row > others[len(others) - 1 - int(fpr * len(others))]
         percentile[k] = (np.searchsorted(others, row) + np.searchsorted(others, row, side="right")) / 2 / len(others)
     half, of_top, of_all = np.arange(len(member)) % 2 == 0, 0.0, 0.0
-    for chosen, rest in ((half, ~half), (~half, half)):
-        advantages = [_mean(flags[k], member[k]) - _mean(flags[k], ~member[k]) for k in (chosen, rest)]
-        order = (_mean(percentile[chosen], member[chosen]), advantages[0])
+    for part, rest in ((half, ~half), (~half, half)):
+        advantages = [_mean(flags[k], member[k]) - _mean(flags[k], ~member[k]) for k in (part, rest)]
+        order = (_mean(percentile[part], member[part]), advantages[0])
         first = np.lexsort([np.nan_to_num(values, nan=-1) for values in order])[::-1]
-        found = np.nan_to_num(advantages[1])
-        of_top += found[first[: int(np.ceil(top * len(found)))]].sum()
-        of_all += found.sum()
+        gain = np.nan_to_num(advantages[1])
+        of_top += gain[first[: int(np.ceil(top * len(gain)))]].sum()
+        of_all += gain.sum()
     share = float(np.clip(of_top / of_all, 0, 1)) if of_all > 0 else np.nan
     return PairRisk(_mean(flags, member), _mean(flags, ~member), _mean(percentile, member), share)
 

@@ -20,8 +20,8 @@ from clipmem.stats.tensor_checks import check_index, check_rows
 
 def _check_alignments(name: str, values: Float[Tensor, "seed n"]) -> None:
     require(len(values) > 0, name, "no seed", "at least one seed", "Score at least one model.")
-    wrong = ~torch.isfinite(values).all(dim=0)
-    check_rows(name, wrong, "not finite", "finite scores", "Look at the embeddings of that pair.")
+    invalid = ~torch.isfinite(values).all(dim=0)
+    check_rows(name, invalid, "not finite", "finite scores", "Look at the embeddings of that pair.")
 
 
 def clipmem(target: Float[Tensor, "seed n"], reference: Float[Tensor, "other_seed n"]) -> Float[Tensor, " n"]:
@@ -77,9 +77,9 @@ def range_normalize(values: Float[Tensor, " n"], candidates: Bool[Tensor, " n"])
     require(bool(candidates.any()), "candidates", "none", "at least two", "Mark the candidates: the range is theirs.")
     _check_alignments("values", values.unsqueeze(0))
     values = values.double()
-    chosen = values[candidates]
-    normalizer = float(chosen.max() - chosen.min())
-    got = f"the same score {float(chosen[0]):.6g} for all {len(chosen)}"
+    selection = values[candidates]
+    normalizer = float(selection.max() - selection.min())
+    got = f"the same score {float(selection[0]):.6g} for all {len(selection)}"
     require(normalizer > 0, "candidates", got, "scores that differ", "Use the raw scores.")
     return values / normalizer, normalizer
 
@@ -113,8 +113,8 @@ def class_probability(logits: Float[Tensor, "n class"], label: Int[Tensor, " n"]
     """
     check_same_length("logits", len(logits), "label", len(label))
     check_index("label", label, 0, logits.shape[1], "Number the classes as the model's outputs.")
-    wrong = ~torch.isfinite(logits).all(dim=1)
-    check_rows("logits", wrong, "not finite", "finite numbers", "Look at the model and the input behind that row.")
+    invalid = ~torch.isfinite(logits).all(dim=1)
+    check_rows("logits", invalid, "not finite", "finite numbers", "Look at the model and the input behind that row.")
     return torch.log_softmax(logits.double(), dim=1).gather(1, label.long().unsqueeze(1)).squeeze(1).exp()
 
 

@@ -88,9 +88,9 @@ def auroc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], con
     of_other = 1 - (ranks[~positive] - stats.rankdata(low_class)) / p
     area = float(of_positive.mean())
     if p > 1 and q > 1 and 0 < area < 1:
-        own, other = float(of_positive.var(ddof=1)) / p, float(of_other.var(ddof=1)) / q
-        if (variance := own + other) > 1e-20:
-            df = variance**2 / (own**2 / (p - 1) + other**2 / (q - 1))
+        v_p, v_q = float(of_positive.var(ddof=1)) / p, float(of_other.var(ddof=1)) / q
+        if (variance := v_p + v_q) > 1e-20:
+            df = variance**2 / (v_p**2 / (p - 1) + v_q**2 / (q - 1))
             half = float(stats.t.ppf((1 + confidence) / 2, df)) * variance**0.5 / (area * (1 - area))
             low, high = special.expit(special.logit(area) + np.array([-half, half]))
             return Interval(area, float(low), float(high))

@@ -95,7 +95,7 @@ def agreement(
     predicted: Float64[np.ndarray, " n"],
     groups: Int[np.ndarray, " n"],
     *,
-    own: float = 0.0,
+    weight: float = 0.0,
     left_out: Float64[np.ndarray, "pair n"] | None = None,
     seed: int = 0,
     draws: int = DRAWS,
@@ -104,7 +104,7 @@ def agreement(
     """Estimate the rank correlation of the score p + w (D - p) with the truth, without knowing the truth.
 
     For p alone, R = corr(rank p, rank D) / sqrt(r), with r the reliability of ranks: K c / (1 + (K - 1) c) for the mean
-    correlation c of ranks of D_k and D_l. With own weight w > 0 the score depends on the noise of D; then
+    correlation c of ranks of D_k and D_l. With weight w > 0 the score depends on the noise of D; then
 
         R · P(score) / P(p),  P(score) = (cov(p, T) (1 - w) + w (total - noise)) / (sd(score) sqrt(total - noise))
 
@@ -116,7 +116,7 @@ def agreement(
         effect: D_k of each pair, shape (K, n), K >= 2.
         predicted: p, which the pair's own D does not enter, shape (n,).
         groups: Group of each pair, shape (n,).
-        own: w, in [0, 1].
+        weight: w, in [0, 1].
         left_out: p fitted on all D but D_k, shape (K, n), if p was fitted on D.
         seed: Of the bootstrap.
         draws: Number of its draws.
@@ -128,19 +128,19 @@ def agreement(
     check_same_length("effects", effect.shape[1], "predictions", len(predicted))
     check_same_length("effects", effect.shape[1], "groups", len(groups))
     weights = group_weights(groups, generator(seed, "agreement"), draws)
-    ranks, mean = [rankdata(one) for one in effect], effect.mean(axis=0)
+    ranks, mean = [rankdata(values) for values in effect], effect.mean(axis=0)
     r = reliability(ranks, weights)
     if r[0] < _SMALLEST:
         return None
-    if own < 1:
-        found = correlation(rankdata(predicted), rankdata(mean), weights) / np.sqrt(np.maximum(r, _SMALLEST))
+    if weight < 1:
+        estimates = correlation(rankdata(predicted), rankdata(mean), weights) / np.sqrt(np.maximum(r, _SMALLEST))
         true = 1.0 if left_out is None else share_of_truth(effect, left_out)
-        found *= _gain(mean, predicted, noise_of(effect), own, true)
+        estimates *= _gain(mean, predicted, noise_of(effect), weight, true)
     else:
-        found = np.sqrt(np.maximum(r, 0))
-    found = np.clip(found, -1, 1)
-    low, high = np.quantile(found[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Agreement(float(found[0]), float(low), float(high))
+        estimates = np.sqrt(np.maximum(r, 0))
+    estimates = np.clip(estimates, -1, 1)
+    low, high = np.quantile(estimates[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Agreement(float(estimates[0]), float(low), float(high))
 
 
 def group_weights(
@@ -153,13 +153,13 @@ def group_weights(
     return np.vstack([np.ones((1, len(codes))), times]).astype(np.float64)
 
 
-def _gain(mean: np.ndarray, predicted: np.ndarray, noise: Noise, own: float, true: float) -> float:
+def _gain(mean: np.ndarray, predicted: np.ndarray, noise: Noise, weight: float, true: float) -> float:
     """P(score) / P(p), see `agreement`, where cov(p, T) is the share `true` of cov(p, D): that share without w."""
     real, shared = noise.total - noise.noise, float(np.cov(predicted, mean)[0, 1])
-    if own == 0 or real <= 0 or shared <= 0:
+    if weight == 0 or real <= 0 or shared <= 0:
         return true
-    score = predicted + own * (mean - predicted)
-    return float((true * shared * (1 - own) + own * real) / score.std(ddof=1) / (shared / predicted.std(ddof=1)))
+    score = predicted + weight * (mean - predicted)
+    return float((true * shared * (1 - weight) + weight * real) / score.std(ddof=1) / (shared / predicted.std(ddof=1)))
 
 
 def correlation(a: np.ndarray, b: np.ndarray, weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, " w"]:

@@ -115,14 +115,14 @@ def in_out_means(values: Float[np.ndarray, "model n"], member: Bool[np.ndarray, 
 def _moderate(side: _Side) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     """Return each pair's variance shrunk towards that of all pairs, and its degrees of freedom."""
     df = np.maximum(side.models - 1, 0.0)
-    known = df > 0
-    variances, own = side.variance[known], df[known]
+    repeated = df > 0
+    variances, known_df = side.variance[repeated], df[repeated]
     if len(variances) < 3 or not variances.any():
-        return np.where(known, side.variance, np.nan), np.where(known, df, np.nan)
-    prior, some = variance_prior(variances, own), side.models > 0
-    shrunk = moderated(prior, np.where(known, side.variance, 0.0), df)
+        return np.where(repeated, side.variance, np.nan), np.where(repeated, df, np.nan)
+    prior, some = variance_prior(variances, known_df), side.models > 0
+    shrunk = moderated(prior, np.where(repeated, side.variance, 0.0), df)
     # at most the total degrees of freedom, as in limma
-    return np.where(some, shrunk, np.nan), np.where(some, np.minimum(prior.df + df, own.sum()), np.nan)
+    return np.where(some, shrunk, np.nan), np.where(some, np.minimum(prior.df + df, known_df.sum()), np.nan)
 
 
 def jackknife_models(

@@ -152,7 +152,7 @@ def contrast(image: Float[Tensor, "n d"], text: Float[Tensor, "m d"]) -> Contras
     check_width("text embeddings", text.shape[1], image.shape[1])
     check_same_length("image embeddings", len(image), "text embeddings", len(text))
     u, v = normalize(image.double(), name="image embeddings"), normalize(text.double(), name="text embeddings")
-    own, n = (u * v).sum(dim=1), len(u)
+    positive, n = (u * v).sum(dim=1), len(u)
     largest, crowd = torch.full((2, n), -2.0, dtype=torch.float64), torch.zeros(2, n, dtype=torch.float64)
     for side, (a, b) in enumerate(((u, v), (v, u))):
         for start in range(0, n, _CONTRASTED):
@@ -161,4 +161,4 @@ def contrast(image: Float[Tensor, "n d"], text: Float[Tensor, "m d"]) -> Contras
             crowd[side, rows] = torch.logsumexp(similarity / _TAU, dim=1)
             similarity[torch.arange(len(similarity)), torch.arange(rows.start, rows.stop)] = -2
             largest[side, rows] = similarity.amax(dim=1)
-    return Contrast(own, own - largest.amax(dim=0), own - _TAU / 2 * crowd.sum(dim=0))
+    return Contrast(positive, positive - largest.amax(dim=0), positive - _TAU / 2 * crowd.sum(dim=0))

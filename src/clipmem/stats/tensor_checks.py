@@ -9,10 +9,10 @@ from clipmem.base.errors import InputError, require
 _LONGEST = 1.01  # a mean of unit vectors has length <= 1; the margin is for half precision
 
 
-def check_rows(name: str, wrong: Bool[Tensor, " n"], kind: str, expected: str, hint: str) -> None:
+def check_rows(name: str, bad: Bool[Tensor, " n"], kind: str, expected: str, hint: str) -> None:
     """Raise an `InputError` with the number of wrong rows and the first of them, if there are any."""
-    if bool(wrong.any()):
-        got = f"{int(wrong.sum())} of {wrong.numel()} rows {kind}, the first in row {int(torch.nonzero(wrong)[0])}"
+    if bool(bad.any()):
+        got = f"{int(bad.sum())} of {bad.numel()} rows {kind}, the first in row {int(torch.nonzero(bad)[0])}"
         raise InputError(name, got=got, expected=expected, hint=hint)
 
 
@@ -29,6 +29,6 @@ def check_means(name: str, means: Float[Tensor, "..."], shape: tuple[int, ...]) 
     got = f"shape {tuple(means.shape)}"
     require(means.shape == shape, name, got, f"shape {shape}", "Take images, captions, and bank from the same model.")
     # negated, so that NaN is caught too
-    wrong = ~(torch.linalg.vector_norm(means.double(), dim=-1) <= _LONGEST)
+    bad = ~(torch.linalg.vector_norm(means.double(), dim=-1) <= _LONGEST)
     hint = "Compute them with clipmem.functional.pair_means."
-    check_rows(name, wrong, "not finite or longer than 1", "means of unit vectors", hint)
+    check_rows(name, bad, "not finite or longer than 1", "means of unit vectors", hint)

@@ -219,8 +219,8 @@ class ClassMemState:
     def result(self, rest: Rest = "mean") -> UnitMem:
         """Return ClassMem of the points so far; `argmax` is a class. At least two classes must have points."""
         present = torch.nonzero(self._count)[:, 0]
-        found = unitmem(self._sum[present] / self._count[present].unsqueeze(1), rest=rest)
-        return found._replace(argmax=torch.where(found.dead, -1, present[found.argmax.clamp(min=0)]))
+        scores = unitmem(self._sum[present] / self._count[present].unsqueeze(1), rest=rest)
+        return scores._replace(argmax=torch.where(scores.dead, -1, present[scores.argmax.clamp(min=0)]))
 
 
 RELATIVE_ERROR = 0.01

@@ -106,7 +106,7 @@ def expected_agreement(signals: Signals, estimated: Estimated, confidence: float
     if halves is None or len(halves.effect) < 2:
         return None
     predicted = estimated.score if estimated.predicted is None else estimated.predicted
-    how: dict[str, Any] = {"own": estimated.own, "left_out": estimated.left_out, "seed": signals.seed}
+    how: dict[str, Any] = {"weight": estimated.own, "left_out": estimated.left_out, "seed": signals.seed}
     return agreement(halves.effect, predicted, signals.group, **how, confidence=confidence)
 
 
