@@ -73,18 +73,18 @@ def _targets(encoder: TrainableEncoder, lora: LoraSection) -> list[str]:
     usable = [name for name in joint if getattr(every[name], "in_proj_weight", None) is not None]
     inside = tuple(f"{name}." for name in joint)
     usable += [name for name, layer in every.items() if isinstance(layer, nn.Linear) and not name.startswith(inside)]
-    known = {name: parts.part_of(f"{name}.weight", image=encoder.is_image_parameter(f"{name}.")) for name in usable}
-    what, ends = "[train.lora] targets", sorted({name.rpartition(".")[2] for name in known})
-    found: set[str] = set()
+    layers = {name: parts.part_of(f"{name}.weight", image=encoder.is_image_parameter(f"{name}.")) for name in usable}
+    subject, ends = "[train.lora] targets", sorted({name.rpartition(".")[2] for name in layers})
+    targets: set[str] = set()
     for target in lora.targets:
-        own = {name for name in known if f".{name}".endswith(f".{target}")}
+        matches = {name for name in layers if f".{name}".endswith(f".{target}")}
         expected = "linear layers, or attention of torch as a whole"
-        require(own, what, f"{target!r}, which names none", expected, did_you_mean(target, ends, kind="module"))
-        found |= own
-    found |= {name for name, part in known.items() if part.kind == "blocks"} if not lora.targets else set()
+        require(matches, subject, f"{target!r}, which names none", expected, did_you_mean(target, ends, kind="module"))
+        targets |= matches
+    targets |= {name for name, part in layers.items() if part.kind == "blocks"} if not lora.targets else set()
     hint = did_you_mean("", ends, kind="module")
-    require(found, what, "none, for a model without linear layers in blocks", "names of modules", hint)
-    return sorted(found)
+    require(targets, subject, "none, for a model without linear layers in blocks", "names of modules", hint)
+    return sorted(targets)
 
 
 def _save(module: nn.Module, config: Any, base: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -108,8 +108,8 @@ def is_saved(folder: Path) -> bool:
 def read_base(folder: Path) -> dict[str, Any]:
     """Read the address and hashes of the pretrained model of saved adapters."""
     try:
-        known = json.loads((folder / BASE_FILE).read_text(encoding="utf-8"))
-        return {"address": str(known["address"]), "files": {k: str(v) for k, v in known["files"].items()}}
+        document = json.loads((folder / BASE_FILE).read_text(encoding="utf-8"))
+        return {"address": str(document["address"]), "files": {k: str(v) for k, v in document["files"].items()}}
     except _BROKEN as error:
         got = f"adapters without their base model ({BASE_FILE}: {shorten(str(error))})"
         hint = "Merge other adapters with peft's merge_and_unload, and save the model."
@@ -119,8 +119,8 @@ def read_base(folder: Path) -> dict[str, Any]:
 def restore(encoder: TrainableEncoder, folder: Path) -> None:
     """Load saved adapters into a model with the same adapters, which stay separate from its weights."""
     state = read_checkpoint(folder / WEIGHTS_FILE).state
-    own = {re.sub(r"(lora_[AB])\.", r"\1.default.", name.removeprefix(_PREFIX)): state[name] for name in state}
-    unknown = encoder.module.load_state_dict(own, strict=False).unexpected_keys
+    weights = {re.sub(r"(lora_[AB])\.", r"\1.default.", name.removeprefix(_PREFIX)): state[name] for name in state}
+    unknown = encoder.module.load_state_dict(weights, strict=False).unexpected_keys
     hint = "Run that study again."
     require(not unknown, f"model folder {folder}", f"{unknown[:1]}", "the adapters of [train.lora]", hint)
 

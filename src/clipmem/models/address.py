@@ -55,14 +55,14 @@ def parse(text: str) -> Address:
         return Address("folder", _folder(text, text.removeprefix(LOCAL)))
     if text.startswith(HUB):
         return _hub(text)
-    found = _checkpoint(text) or _tag(text)
-    if found is None and text:
+    address = _checkpoint(text) or _tag(text)
+    if address is None and text:
         path = _absolute(text, text)
         if _is_folder(path):
             return Address("folder", path)
-    if found is None:
+    if address is None:
         raise _unknown(text)
-    return found
+    return address
 
 
 def names_model(text: str) -> bool:
@@ -110,8 +110,8 @@ def _folder(text: str, path: str) -> Path:
 
 def _hub(text: str) -> Address:
     name = text.removeprefix(HUB)
-    owner, slash, own = name.partition("/")
-    if not (owner and slash and own) or "/" in own:
+    owner, slash, repository = name.partition("/")
+    if not (owner and slash and repository) or "/" in repository:
         raise wrong(text, f"a repository {shorten(name)}", "Copy the name from the repository's page.")
     return Address("hub", name=name)
 
@@ -128,8 +128,8 @@ def _checkpoint(text: str) -> Address | None:
             hint = f"{_CHECK} {_inside(path)}" if got == "a folder" else _CHECK
             raise wrong(text, f"{got} after @", hint.strip())
         # JSON configs are files and need absolute paths, too
-        own = str(_absolute(text, name)) if name.endswith(".json") else name
-        return Address("checkpoint", path, own, averaged=averaged)
+        architecture = str(_absolute(text, name)) if name.endswith(".json") else name
+        return Address("checkpoint", path, architecture, averaged=averaged)
     return None
 
 
@@ -147,7 +147,7 @@ def _tag(text: str) -> Address | None:
     if openclip.pretrained(name, tag) is None:
         return None
     # in open_clip's spelling
-    return Address("tag", name=name, tag=next(known for known in _tags(name) if _clean(known) == _clean(tag)))
+    return Address("tag", name=name, tag=next(spelling for spelling in _tags(name) if _clean(spelling) == _clean(tag)))
 
 
 def _clean(tag: str) -> str:
@@ -161,21 +161,21 @@ def _tags(name: str) -> list[str]:
 
 
 def _unknown(text: str) -> InputError:
-    known = names.architectures()
+    supported = names.architectures()
     name, slash, tag = text.partition("/")
     before, at, _ = text.partition("@")
-    if text in known:
+    if text in supported:
         tags = _tags(text)
         other = f" or {text}/TAG, TAG being one of {', '.join(tags)}" if tags else ""
         return wrong(text, "an architecture without weights", f"Write {text}@CHECKPOINT{other}.")
-    if slash and name in known:
+    if slash and name in supported:
         tags = _tags(name)
         hint = did_you_mean(tag, tags, kind="tag") if tags else f"{name} has no pretrained tags."
         return wrong(text, f"no pretrained tag {shorten(tag)} of {name}, and no such folder", hint)
     if at and "/" not in before:
-        return wrong(text, f"no architecture {shorten(before)}", did_you_mean(before, known, kind="architecture"))
+        return wrong(text, f"no architecture {shorten(before)}", did_you_mean(before, supported, kind="architecture"))
     path = _absolute(text, text)
     if text and _is_file(path):
         return wrong(text, "a file", f"Add its architecture: NAME@{text}.")
-    near = near_names(name, known) if "/" not in tag else []
+    near = near_names(name, supported) if "/" not in tag else []
     return wrong(text, "no such folder", did_you_mean(name, near) if near else _CHECK)

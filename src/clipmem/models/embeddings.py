@@ -215,12 +215,12 @@ class Embeddings:
 
     def captions(self, rows: Int[np.ndarray, " k"]) -> list[list[str]]:
         """Return the captions of some rows; empty if they are unknown."""
-        found = dict[int, list[str]]()
+        by_row = dict[int, list[str]]()
         for number, local in self._split(np.sort(rows)):
             part = self.parts[number]
             texts = part.captions(local) if isinstance(part, StoredPart) else [[]] * len(local)
-            found |= zip((self._starts[number] + local).tolist(), texts, strict=True)
-        return [found[row] for row in rows.tolist()]
+            by_row |= zip((self._starts[number] + local).tolist(), texts, strict=True)
+        return [by_row[row] for row in rows.tolist()]
 
     @property
     def most_captions(self) -> int:
@@ -331,14 +331,14 @@ def _embed_rows(
 
 def _check_claim(folder: Path, card: Mapping[str, Any]) -> None:
     """Refuse a folder of other files, or of embeddings that were made otherwise."""
-    there, hint = read_card(folder), "Choose another folder, or delete it."
-    free = there is not None or (is_free(folder) and not is_layout(folder))
+    old, hint = read_card(folder), "Choose another folder, or delete it."
+    free = old is not None or (is_free(folder) and not is_layout(folder))
     got, expected = f"a folder with other files and no {CARD}", "a new folder, or one created by clipmem"
     require(free, f"{folder}", got, expected, "Choose another folder.")
-    if there is not None:
-        makers = [f"{one.get('name', 'a model')} (files {json_sha256(one.get('model'))[:8]})" for one in (there, card)]
-        same = there.get("model") == card["model"]
+    if old is not None:
+        makers = [f"{side.get('name', 'a model')} (files {json_sha256(side.get('model'))[:8]})" for side in (old, card)]
+        same = old.get("model") == card["model"]
         require(same, f"{folder}", f"embeddings by {makers[0]}", f"embeddings by {makers[1]}", hint)
-        before = {key: value for key, value in there.items() if key not in {"format", "rows", "name"}}
+        before = {key: value for key, value in old.items() if key not in {"format", "rows", "name"}}
         now = {key: value for key, value in card.items() if key != "name"}
         refuse_other(f"{folder} was made with other settings", before, now, hint)

@@ -7,7 +7,7 @@ from typing import Any
 from clipmem.base.errors import InputError
 
 
-def library(package: str, what: str) -> Any:
+def library(package: str, subject: str) -> Any:
     """Import a package of the extra hf; if missing, raise an `InputError` with the command to install it."""
     try:
         with warnings.catch_warnings():
@@ -15,4 +15,4 @@ def library(package: str, what: str) -> Any:
             return importlib.import_module(package)
     except ImportError as error:
         hint = "Install it in the checkout: pip install '.[hf]'."
-        raise InputError(what, got=f"no package {package}", expected="the extra hf", hint=hint) from error
+        raise InputError(subject, got=f"no package {package}", expected="the extra hf", hint=hint) from error

@@ -58,21 +58,21 @@ def find(name: str, *, download: bool | None = None) -> GivenModel:
 def content(model: GivenModel) -> dict[str, str]:
     """Hash weights, config and tokenizer: file name → SHA-256, sorted by name."""
     if model.library == "transformers":
-        files, found = transformers.files_of(model.folder), {}
+        files, hashes = transformers.files_of(model.folder), {}
     elif model.library == "adapter":
-        files, found = [model.folder / name for name in adapters.FILES], {}
+        files, hashes = [model.folder / name for name in adapters.FILES], {}
     else:
         parts = _parts(model.parsed, model.name, model.folder)
         config = model.folder / openclip.CONFIG_FILE
         named = model.parsed.kind in {"tag", "checkpoint"}
-        found = {f"config of {Path(model.parsed.name).name}": json_sha256(parts.settings)} if named else {}
+        hashes = {f"config of {Path(model.parsed.name).name}": json_sha256(parts.settings)} if named else {}
         files = [model.weights, *([] if named else [config])]
         files += tokenizers.files_of(parts.tokenizer) if parts.tokenizer else []
         files += [parts.text_tower / "config.json"] if parts.text_tower else []
     suffix = address.AVERAGED if model.parsed.averaged else ""
     with reading(f"model {shorten(model.name)}", expected="readable files"):
-        found |= {file.name + (suffix if file == model.weights else ""): file_sha256(file) for file in files}
-    return dict(sorted(found.items()))
+        hashes |= {file.name + (suffix if file == model.weights else ""): file_sha256(file) for file in files}
+    return dict(sorted(hashes.items()))
 
 
 def describe(model: GivenModel, encoder: DualEncoder) -> dict[str, Any]:
@@ -110,25 +110,25 @@ def load(model: GivenModel) -> DualEncoder:
 
 
 def _load_adapted(model: GivenModel) -> DualEncoder:
-    what, known = f"model {shorten(model.name)}", adapters.read_base(model.folder)
+    subject, origin = f"model {shorten(model.name)}", adapters.read_base(model.folder)
     hint = f"Restore the base model, or correct its address in {adapters.BASE_FILE}."
     try:
-        base = find(known["address"])
+        base = find(origin["address"])
         files = content(base)
     except InputError as error:
         got = f"adapters whose base model cannot be read ({error.what}: got {error.got})"
-        raise InputError(what, got=got, expected="the base model at its address", hint=hint) from error
-    for file in sorted({*known["files"], *files}):
-        there, now = (side.get(file, "none")[:16] for side in (known["files"], files))
-        got = f"adapters of another base model: {file} of {known['address']} with SHA-256 {now}"
-        require(there == now, what, got, f"SHA-256 {there}", hint)
+        raise InputError(subject, got=got, expected="the base model at its address", hint=hint) from error
+    for file in sorted({*origin["files"], *files}):
+        expected, now = (side.get(file, "none")[:16] for side in (origin["files"], files))
+        got = f"adapters of another base model: {file} of {origin['address']} with SHA-256 {now}"
+        require(expected == now, subject, got, f"SHA-256 {expected}", hint)
     encoder = load(base)
     adapters.merge(encoder, model.folder)
     return encoder
 
 
 def _load_open_clip(model: GivenModel) -> DualEncoder:
-    what, named = f"model {shorten(model.name)}", model.parsed.kind == "checkpoint"
+    subject, named = f"model {shorten(model.name)}", model.parsed.kind == "checkpoint"
     parts = _parts(model.parsed, model.name, model.folder)
     checkpoint = read_checkpoint(model.weights, averaged=model.parsed.averaged)
     if named:
@@ -142,93 +142,94 @@ def _load_open_clip(model: GivenModel) -> DualEncoder:
             resize=not named,  # position embeddings of another size mean a wrong config
         )
     except InputError as error:  # add the model's name
-        raise InputError(what, got=error.got, expected=error.expected, hint=error.hint) from error
+        raise InputError(subject, got=error.got, expected=error.expected, hint=error.hint) from error
     except openclip.BROKEN as error:
         expected = f"weights of {model.parsed.name}" if named else "a model saved by clipmem or open_clip"
         hint = "Check that the name is that of the training run, or give a JSON config instead."
         hint = hint if named else "Check that its files are complete."
-        raise InputError(what, got=f"files that do not load ({reason(error)})", expected=expected, hint=hint) from error
+        got = f"files that do not load ({reason(error)})"
+        raise InputError(subject, got=got, expected=expected, hint=hint) from error
     encoder.module.eval()
     return encoder
 
 
 def _weights(parsed: Address, name: str, allowed: bool) -> Path:
-    what = f"model {shorten(name)}"
+    subject = f"model {shorten(name)}"
     match parsed.kind:
         case "checkpoint":
             return parsed.path
         case "tag":
-            known = openclip.pretrained(parsed.name, parsed.tag)
-            if known is None:
+            pretrained = openclip.pretrained(parsed.name, parsed.tag)
+            if pretrained is None:
                 raise address.wrong(name, "no such tag", "Check the address.")
-            _refuse_activation(parsed, name, known)
-            return hub.get(known.repository, known.files, what=what, download=allowed)
+            _refuse_activation(parsed, name, pretrained)
+            return hub.get(pretrained.repository, pretrained.files, subject=subject, download=allowed)
         case "hub":
-            folder = hub.get(parsed.name, [openclip.CONFIG_FILE], what=what, download=allowed).parent
+            folder = hub.get(parsed.name, [openclip.CONFIG_FILE], subject=subject, download=allowed).parent
             weights = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-            found = hub.get(parsed.name, weights, what=what, download=allowed)
-            if found.parent != folder:
+            file = hub.get(parsed.name, weights, subject=subject, download=allowed)
+            if file.parent != folder:
                 got = f"config and weights of different versions in {folder.parent}"
                 hint = f"Download it again: hf download {parsed.name}."
-                raise InputError(what, got=got, expected="the same version", hint=hint)
-            return found
+                raise InputError(subject, got=got, expected="the same version", hint=hint)
+            return file
         case _:
             return _weights_of_folder(parsed.path, name)
 
 
 def _weights_of_folder(folder: Path, name: str) -> Path:
-    found = find_weights(folder)
+    weights = find_weights(folder)
     missing = [] if (folder / openclip.CONFIG_FILE).is_file() else [openclip.CONFIG_FILE]
-    missing += [] if found else ["weights"]
-    if missing or found is None:
+    missing += [] if weights else ["weights"]
+    if missing or weights is None:
         hint = f"Put the weights next to the config, as {openclip.WEIGHTS_FILE} for example."
         if (folder / "config.json").is_file():
             hint = f"If transformers saved it, use '{address.TRANSFORMERS}{name.removeprefix(address.LOCAL)}'."
-        elif found:
-            hint = f"Add the architecture: NAME@{name.removeprefix(address.LOCAL)}/{found.name}."
+        elif weights:
+            hint = f"Add the architecture: NAME@{name.removeprefix(address.LOCAL)}/{weights.name}."
         raise address.wrong(name, f"a folder with no {' and no '.join(missing)}", hint)
-    return found
+    return weights
 
 
 def _parts(parsed: Address, name: str, folder: Path, *, download: bool = False) -> _Parts:
-    what = f"model {shorten(name)}"
+    subject = f"model {shorten(name)}"
     if parsed.kind in {"tag", "checkpoint"}:
         settings = names.settings_of(parsed.name)
-        known = openclip.pretrained(parsed.name, parsed.tag) if parsed.kind == "tag" else None
-        settings = {**settings, "preprocess_cfg": known.preprocess if known else settings["preprocess_cfg"]}
+        pretrained = openclip.pretrained(parsed.name, parsed.tag) if parsed.kind == "tag" else None
+        settings = {**settings, "preprocess_cfg": pretrained.preprocess if pretrained else settings["preprocess_cfg"]}
     else:
-        settings = _read_config(folder / openclip.CONFIG_FILE, what)
+        settings = _read_config(folder / openclip.CONFIG_FILE, subject)
     text = settings["model_cfg"]["text_cfg"]
     # as in open_clip: the tokenizer of a local folder is in that folder, others are named by the config
-    own = folder if parsed.kind == "folder" and text.get("hf_tokenizer_name") else None
+    tokenizer_folder = folder if parsed.kind == "folder" and text.get("hf_tokenizer_name") else None
     return _Parts(
         settings,
-        tokenizers.find(text, what=what, folder=own, download=download),
-        tokenizers.find_text_tower(text, what=what, download=download),
+        tokenizers.find(text, subject=subject, folder=tokenizer_folder, download=download),
+        tokenizers.find_text_tower(text, subject=subject, download=download),
     )
 
 
-def _read_config(path: Path, what: str) -> dict[str, Any]:
+def _read_config(path: Path, subject: str) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         config = document["model_cfg"]
         complete = all(isinstance(config[key], dict) for key in ("vision_cfg", "text_cfg")) and "embed_dim" in config
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise _bad_config(path, what, str(error) or type(error).__name__) from error
+        raise _bad_config(path, subject, str(error) or type(error).__name__) from error
     if not complete:
-        raise _bad_config(path, what, f"keys {sorted(config)}")
+        raise _bad_config(path, subject, f"keys {sorted(config)}")
     return {"model_cfg": config, "preprocess_cfg": document.get("preprocess_cfg") or {}}
 
 
-def _bad_config(path: Path, what: str, reason: str) -> InputError:
+def _bad_config(path: Path, subject: str, reason: str) -> InputError:
     got = f"files that do not load ({path.name}: {shorten(reason)})"
     expected = "a model saved by clipmem or open_clip"
-    return InputError(what, got=got, expected=expected, hint="Check that its files are complete.")
+    return InputError(subject, got=got, expected=expected, hint="Check that its files are complete.")
 
 
-def _refuse_activation(parsed: Address, name: str, known: openclip.Pretrained) -> None:
+def _refuse_activation(parsed: Address, name: str, pretrained: openclip.Pretrained) -> None:
     """Refuse weights trained with QuickGELU for an architecture without it (open_clip only warns)."""
-    if known.quick_gelu and not names.model_config(parsed.name).get("quick_gelu"):
+    if pretrained.quick_gelu and not names.model_config(parsed.name).get("quick_gelu"):
         got = f"an architecture without QuickGELU and weights trained with it ({parsed.tag})"
         hint = f"Use {parsed.name}-quickgelu/{parsed.tag}."
         expected = "the activation that the weights were trained with"
@@ -258,5 +259,5 @@ def _from_run_folder(weights: Path) -> list[str]:
         lines = (weights.parent.parent / "params.txt").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return []
-    found = [line for line in lines if re.match(r"force_quick_gelu: True|(model|name): .*quick[-_]?gelu", line)]
-    return [f"params.txt: {line}" for line in found[:1]]
+    matches = [line for line in lines if re.match(r"force_quick_gelu: True|(model|name): .*quick[-_]?gelu", line)]
+    return [f"params.txt: {line}" for line in matches[:1]]

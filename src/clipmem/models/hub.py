@@ -56,36 +56,36 @@ def offline() -> Generator[None]:
 def cached(repository: str, name: str) -> Path | None:
     """Return a cached file of a repository, or None."""
     try:
-        found = huggingface_hub.try_to_load_from_cache(repository, name, cache_dir=cache_folder())
+        file = huggingface_hub.try_to_load_from_cache(repository, name, cache_dir=cache_folder())
     except HFValidationError as error:
         got = shorten(str(error))
         hint = "Copy the name from the repository's page."
         raise InputError(f"hub repository {shorten(repository)}", got=got, expected="OWNER/NAME", hint=hint) from error
-    return Path(found) if isinstance(found, str) else None
+    return Path(file) if isinstance(file, str) else None
 
 
-def get(repository: str, names: Sequence[str], *, what: str, download: bool) -> Path:
+def get(repository: str, names: Sequence[str], *, subject: str, download: bool) -> Path:
     """Return the first available of some files of a repository, cached ones first."""
-    found = next((file for name in names if (file := cached(repository, name))), None)
-    if found is None and download:
-        found = _fetch(repository, names, what)
-    if found is None:
+    path = next((file for name in names if (file := cached(repository, name))), None)
+    if path is None and download:
+        path = _fetch(repository, names, subject)
+    if path is None:
         got = f"no {' or '.join(names)} of the hub repository {repository} in {cache_folder()}"
         hint = f"Set {DOWNLOAD}=1 to download it, or run: hf download {repository}."
-        raise InputError(what, got=got, expected="files on this machine", hint=hint)
-    return found
+        raise InputError(subject, got=got, expected="files on this machine", hint=hint)
+    return path
 
 
-def get_optional(repository: str, names: Sequence[str], *, what: str, download: bool) -> list[Path]:
+def get_optional(repository: str, names: Sequence[str], *, subject: str, download: bool) -> list[Path]:
     """Return those of some files that exist."""
-    found: list[Path] = []
+    files: list[Path] = []
     for name in names:
-        file = cached(repository, name) or (_fetch(repository, [name], what) if download else None)
-        found += [file] if file else []
-    return found
+        file = cached(repository, name) or (_fetch(repository, [name], subject) if download else None)
+        files += [file] if file else []
+    return files
 
 
-def _fetch(repository: str, names: Sequence[str], what: str) -> Path | None:
+def _fetch(repository: str, names: Sequence[str], subject: str) -> Path | None:
     for name in names:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, name, cache_dir=cache_folder()))
@@ -96,7 +96,7 @@ def _fetch(repository: str, names: Sequence[str], what: str) -> Path | None:
         except RepositoryNotFoundError as error:
             got = f"no hub repository {repository}, or a private one"
             hint = "Check the name; for a private one, run: hf auth login."
-            raise InputError(what, got=got, expected="an accessible repository", hint=hint) from error
+            raise InputError(subject, got=got, expected="an accessible repository", hint=hint) from error
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise _failed(name, repository, error) from error
     return None

@@ -157,37 +157,37 @@ def open_parts(folder: Path) -> tuple[list[StoredPart], dict[str, Any] | None]:
         expected = "the same numbered parts in all three"
         raise InputError(f"embeddings in {folder}", got=got, expected=expected, hint=_HINT)
     stated = len(tables) if card is None else card.get("parts")
-    what, got = f"embeddings in {folder}", f"{len(tables)} of {stated} parts"
+    subject, got = f"embeddings in {folder}", f"{len(tables)} of {stated} parts"
     hint = "Run the command that created the folder again: it resumes."
-    require(len(tables) == stated, what, got, "all of them", hint)
+    require(len(tables) == stated, subject, got, "all of them", hint)
     parts = list[StoredPart]()
     for k in sorted(tables):
         image, text = numbered["image"][k], numbered["text"][k]
         rows, shapes = _rows(tables[k]), [_shape(file) for file in (image, text)]
         got = f"shapes {shapes[0]} and {shapes[1]}, {rows} rows of metadata"
-        right = shapes[0] == shapes[1] and shapes[0][0] == rows
-        require(right, f"{what}, part {k}", got, "the same number of rows and one width", _HINT)
+        consistent = shapes[0] == shapes[1] and shapes[0][0] == rows
+        require(consistent, f"{subject}, part {k}", got, "the same number of rows and one width", _HINT)
         parts += [StoredPart(image, text, tables[k], rows, card is not None)] if rows else []
     return parts, card
 
 
 def _numbered(folder: Path, name: str, ending: str) -> dict[int, Path]:
-    found: dict[int, Path] = {}
+    files: dict[int, Path] = {}
     for file in sorted(folder.glob(f"{name}_*.{ending}")):
         number = re.fullmatch(rf"{name}_(\d+)\.{ending}", file.name)
-        if number and int(number[1]) in found:
-            got, hint = f"{found[int(number[1])].name} and {file.name}", "Keep one of the files."
+        if number and int(number[1]) in files:
+            got, hint = f"{files[int(number[1])].name} and {file.name}", "Keep one of the files."
             raise InputError(f"embeddings in {folder.parent}", got=got, expected="each number once", hint=hint)
         if number:
-            found[int(number[1])] = file
-    return found
+            files[int(number[1])] = file
+    return files
 
 
 def _shape(file: Path) -> tuple[int, ...]:
     array = _open(file)
-    right = array.ndim == 2 and array.shape[1] and array.dtype.kind == "f"
+    usable = array.ndim == 2 and array.shape[1] and array.dtype.kind == "f"
     got = f"an array of {array.dtype} with shape {array.shape}"
-    require(right, f"{file}", got, "a floating-point array of shape (rows, d)", _HINT)
+    require(usable, f"{file}", got, "a floating-point array of shape (rows, d)", _HINT)
     return array.shape
 
 
@@ -212,8 +212,8 @@ def _rows(file: Path) -> int:
 
 def _metadata(file: Path, columns: Sequence[str]) -> pl.DataFrame:
     def read() -> pl.DataFrame:
-        there = pl.read_parquet_schema(file)
-        return pl.read_parquet(file, columns=[name for name in columns if name in there])
+        schema = pl.read_parquet_schema(file)
+        return pl.read_parquet(file, columns=[name for name in columns if name in schema])
 
     return _scanned(file, read)
 

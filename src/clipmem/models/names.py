@@ -40,8 +40,8 @@ def _config(name: str) -> dict[str, Any]:
 def _files() -> Mapping[str, Path]:
     spec = find_spec("open_clip")  # does not import it
     folders = (spec.submodule_search_locations if spec else None) or []
-    found = [file for folder in folders for file in Path(folder, "model_configs").glob("*.json")]
-    return {file.stem: file for file in sorted(found)}
+    configs = [file for folder in folders for file in Path(folder, "model_configs").glob("*.json")]
+    return {file.stem: file for file in sorted(configs)}
 
 
 def is_architecture(name: str) -> bool:
@@ -75,17 +75,17 @@ def settings_of(name: str) -> dict[str, Any]:
 
 
 def _config_file(name: str) -> dict[str, Any]:
-    what = f"[model] name = {shorten(name)}"
-    with reading(what, expected="a JSON file"):
+    subject = f"[model] name = {shorten(name)}"
+    with reading(subject, expected="a JSON file"):
         text = checked_path(name, "[model] name =").read_text(encoding="utf-8")
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(what, got=str(error), expected="a JSON file", hint="Check the path.") from error
+        raise InputError(subject, got=str(error), expected="a JSON file", hint="Check the path.") from error
     preprocess = config.get("preprocess_cfg") or {} if isinstance(config, dict) else {}
     config = config.get("model_cfg", config) if isinstance(config, dict) else config
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
         got = f"keys {shorten(sorted(config))}" if isinstance(config, dict) else f"a JSON {type(config).__name__}"
         hint = "Start from a file of open_clip's model_configs folder."
-        raise InputError(what, got=got, expected="embed_dim, vision_cfg and text_cfg", hint=hint)
+        raise InputError(subject, got=got, expected="embed_dim, vision_cfg and text_cfg", hint=hint)
     return {"model_cfg": config, "preprocess_cfg": preprocess}

@@ -23,8 +23,8 @@ _COMPILERS = {"cpu": ("g++", "clang++"), "cuda": ("gcc", "clang", "cc")}
 
 def resolve_precision(setting: Precision | Literal["auto"], device: str) -> Precision:
     """Turn `auto` into `bf16` where the device computes in it, else `fp32`."""
-    right, expected = setting != "tf32" or device == "cuda", "a GPU: only its matrix units support tf32"
-    require(right, "[train] precision = 'tf32'", f"device {device}", expected, "Use auto, fp32 or bf16.")
+    available, expected = setting != "tf32" or device == "cuda", "a GPU: only its matrix units support tf32"
+    require(available, "[train] precision = 'tf32'", f"device {device}", expected, "Use auto, fp32 or bf16.")
     if setting != "auto":
         return setting
     if device == "cuda":
@@ -37,10 +37,10 @@ def resolve_precision(setting: Precision | Literal["auto"], device: str) -> Prec
 def check_compiler(setting: Literal["off", "on"], device: str) -> None:
     """Check that torch.compile finds a compiler: for C++ on CPUs, for the kernels' launchers on GPUs."""
     wanted = [os.environ["CXX"]] if "CXX" in os.environ else _COMPILERS[device]
-    there = setting != "on" or any(shutil.which(name) for name in wanted)
+    available = setting != "on" or any(shutil.which(name) for name in wanted)
     got, expected = f"no compiler here (looked for {', '.join(wanted)})", "a C++ compiler on the PATH, or named by CXX"
     hint = "Install one (Debian, Ubuntu: apt-get install g++), or set train.compile = 'off'."
-    require(there, "[train] compile = 'on'", got, expected, hint)
+    require(available, "[train] compile = 'on'", got, expected, hint)
 
 
 @contextlib.contextmanager

@@ -189,21 +189,21 @@ def tags(name: str) -> list[str]:
 
 def pretrained(name: str, tag: str) -> Pretrained | None:
     """Return a pretrained tag of an architecture, or None."""
-    known = cast(dict[str, Any], open_clip.get_pretrained_cfg(name, tag))
-    if not known or not known.get("hf_hub"):
+    config = cast(dict[str, Any], open_clip.get_pretrained_cfg(name, tag))
+    if not config or not config.get("hf_hub"):
         return None
-    repository, _, file = known["hf_hub"].rpartition("/")
+    repository, _, file = config["hf_hub"].rpartition("/")
     file = file or "open_clip_pytorch_model.bin"
     stem = file.rpartition(".")[0]
     safe = "open_clip_model.safetensors" if file == "open_clip_pytorch_model.bin" else f"{stem}.safetensors"
-    preprocess = {key: known[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in known}
-    return Pretrained(repository, tuple(dict.fromkeys([safe, file])), preprocess, known.get("quick_gelu"))
+    preprocess = {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in config}
+    return Pretrained(repository, tuple(dict.fromkeys([safe, file])), preprocess, config.get("quick_gelu"))
 
 
 def check(name: str) -> None:
     """Check that a model can be created, without building it."""
     geometry_of_config(name)
-    tokenizers.find(model_config(name)["text_cfg"], what=f"[model] name = {name!r}")
+    tokenizers.find(model_config(name)["text_cfg"], subject=f"[model] name = {name!r}")
 
 
 def geometry_of_config(name: str) -> Geometry:
@@ -222,8 +222,8 @@ def _geometry(size: Any, preprocess: Mapping[str, Any]) -> Geometry:
     # as in open_clip, `random` is bicubic outside of training
     interpolation = preprocess.get("interpolation") or usual.interpolation
     interpolation = {"random": "bicubic"}.get(interpolation, interpolation)
-    wrong = mode not in {"shortest", "squash", "longest"} or interpolation not in {"bicubic", "bilinear"}
-    if wrong or (mode == "longest" and preprocess.get("fill_color")):
+    unsupported = mode not in {"shortest", "squash", "longest"} or interpolation not in {"bicubic", "bilinear"}
+    if unsupported or (mode == "longest" and preprocess.get("fill_color")):
         got = f"preprocess_cfg with {dict(preprocess)}"
         expected = "resize_mode shortest, squash or longest (padded with black), interpolation bicubic or bilinear"
         raise InputError("model", got=got, expected=expected, hint="Fix the model's config.")
@@ -233,7 +233,7 @@ def _geometry(size: Any, preprocess: Mapping[str, Any]) -> Geometry:
 def create(name: str, *, seed: int) -> OpenClipEncoder:
     """Create a model (see `model_config`) with random weights that depend on the seed only."""
     settings = settings_of(name)
-    source = tokenizers.find(settings["model_cfg"]["text_cfg"], what=f"[model] name = {name!r}")
+    source = tokenizers.find(settings["model_cfg"]["text_cfg"], subject=f"[model] name = {name!r}")
     model = _build(settings, settings["model_cfg"], seed=seed)
     return OpenClipEncoder(model, settings["model_cfg"], _tokenizer(settings["model_cfg"]["text_cfg"], source))
 
@@ -241,7 +241,7 @@ def create(name: str, *, seed: int) -> OpenClipEncoder:
 def outline(name: str) -> OpenClipEncoder:
     """Build a model without weights, on torch's device `meta`, and without its tokenizer."""
     settings = settings_of(name)
-    tokenizers.find(settings["model_cfg"]["text_cfg"], what=f"[model] name = {name!r}")
+    tokenizers.find(settings["model_cfg"]["text_cfg"], subject=f"[model] name = {name!r}")
     with torch.device("meta"):
         model = _build(settings, settings["model_cfg"], seed=0, device="meta").eval()
     return OpenClipEncoder(model, settings["model_cfg"], None)
@@ -283,9 +283,9 @@ def _fill(model: Any, state: dict[str, Tensor], *, resize: bool) -> None:
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
     for name in ("logit_scale", "logit_bias"):
-        own = getattr(model, name)
-        if own is not None and name in state:
-            state[name] = state[name].reshape(own.shape)
+        parameter = getattr(model, name)
+        if parameter is not None and name in state:
+            state[name] = state[name].reshape(parameter.shape)
     if model.logit_bias is not None and "logit_bias" not in state and "logit_scale" in state:
         state["logit_bias"] = torch.zeros_like(state["logit_scale"])
     ids = "text.transformer.embeddings.position_ids"
@@ -327,8 +327,8 @@ def load(folder: Path) -> OpenClipEncoder:
     require(not missing, f"model folder {folder}", got, "both files", "Run the study again.")
     try:
         settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        own = folder if settings["model_cfg"]["text_cfg"].get("hf_tokenizer_name") else None
-        return assemble(settings, read_checkpoint(folder / WEIGHTS_FILE).state, tokenizer=own)
+        tokenizer = folder if settings["model_cfg"]["text_cfg"].get("hf_tokenizer_name") else None
+        return assemble(settings, read_checkpoint(folder / WEIGHTS_FILE).state, tokenizer=tokenizer)
     except BROKEN as error:
         reason = error.got if isinstance(error, InputError) else f"files that do not load ({shorten(str(error))})"
         hint = "Delete the folder and run the study again: only that model is trained again."

@@ -42,23 +42,23 @@ def part_of(name: str, *, image: bool) -> Part:
     """
     if name in _NEITHER:
         return Part("", name)
-    tower, found = "image" if image else "text", _BLOCK.search(name)
-    if found:
-        return Part(tower, "blocks", int(found[1] or found[2]))
+    tower, block = "image" if image else "text", _BLOCK.search(name)
+    if block:
+        return Part(tower, "blocks", int(block[1] or block[2]))
     return Part(tower, "embeddings" if _INPUT.search(name) and "pool" not in name else "head")
 
 
-def chosen(parts: Mapping[str, Part], patterns: Iterable[str], what: str) -> set[str]:
+def chosen(parts: Mapping[str, Part], patterns: Iterable[str], subject: str) -> set[str]:
     """Return the parameters that patterns name; raise an `InputError` for a pattern that names none."""
-    found: set[str] = set()
+    names: set[str] = set()
     for pattern in patterns:
-        own = {name for name, part in parts.items() if _matches(pattern, name, part)}
-        if not own:
-            known = list(dict.fromkeys([*TOWERS, *(str(part) for part in parts.values())]))
-            hint = f"{did_you_mean(pattern, known, kind='part')} `clipmem inspect` lists them."
-            raise InputError(what, got=f"{pattern!r}, which names no parameter", expected="parts of it", hint=hint)
-        found |= own
-    return found
+        matches = {name for name, part in parts.items() if _matches(pattern, name, part)}
+        if not matches:
+            part_names = list(dict.fromkeys([*TOWERS, *(str(part) for part in parts.values())]))
+            hint = f"{did_you_mean(pattern, part_names, kind='part')} `clipmem inspect` lists them."
+            raise InputError(subject, got=f"{pattern!r}, which names no parameter", expected="parts of it", hint=hint)
+        names |= matches
+    return names
 
 
 def _matches(pattern: str, name: str, part: Part) -> bool:

@@ -81,11 +81,11 @@ def join(parts: Sequence[Embeddings]) -> Embeddings:
     """Concatenate the parts of an embedding."""
     joined: dict[str, Tensor] = {}
     for name in Embeddings._fields:
-        there: list[Tensor] = [array for part in parts if (array := getattr(part, name)) is not None]
-        if there:
+        arrays: list[Tensor] = [array for part in parts if (array := getattr(part, name)) is not None]
+        if arrays:
             # a part without captions has no width
-            widest = max(there, key=lambda array: array.shape[-1])
-            joined[name] = torch.cat([array for array in there if len(array)] or [widest])
+            widest = max(arrays, key=lambda array: array.shape[-1])
+            joined[name] = torch.cat([array for array in arrays if len(array)] or [widest])
     return Embeddings(**joined)
 
 
@@ -118,8 +118,8 @@ def embed(
     size, scale, ratio = pixels.shape[1], crops.crop_scale, crops.crop_ratio
     views = draw_views(uids, settings.views, size=size, scale=scale, ratio=ratio, flip=crops.flip) or [None]
     first, end = part.rows(len(rows), settings.batch_size)
-    own = {name: slice(*_text_rows(part, len(listed), settings.batch_size)) for name, (listed, _) in texts.items()}
-    total = (end - first) * len(views) + sum(rows.stop - rows.start for rows in own.values())
+    spans = {name: slice(*_text_rows(part, len(listed), settings.batch_size)) for name, (listed, _) in texts.items()}
+    total = (end - first) * len(views) + sum(rows.stop - rows.start for rows in spans.values())
     passed = 0  # of the images and captions
 
     def advance(count: int) -> None:
@@ -135,17 +135,17 @@ def embed(
             seen = [encoder.encode_image(view_pixels(encoder, batch, view, block)).float().cpu() for view in views]
             image.append(torch.stack(seen, dim=1))
             advance(len(block) * len(views))
-        found = {"image": torch.cat(image)}
+        arrays = {"image": torch.cat(image)}
         for name, (listed, owner) in texts.items():
-            vectors = _text_passes(encoder, listed[own[name]], settings.batch_size, device, advance)
-            found[name] = vectors if len(vectors) or name == "text" else found["text"][:0]
-            found[f"{name}_pair"] = torch.tensor(owner[own[name]], dtype=torch.long)
-    return Embeddings(**found)
+            vectors = _text_passes(encoder, listed[spans[name]], settings.batch_size, device, advance)
+            arrays[name] = vectors if len(vectors) or name == "text" else arrays["text"][:0]
+            arrays[f"{name}_pair"] = torch.tensor(owner[spans[name]], dtype=torch.long)
+    return Embeddings(**arrays)
 
 
 def _listed(captions: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
     """Return the captions of all pairs, and the pair of each."""
-    return [text for own in captions for text in own], [pair for pair, own in enumerate(captions) for _ in own]
+    return [text for texts in captions for text in texts], [pair for pair, texts in enumerate(captions) for _ in texts]
 
 
 def embed_texts(
@@ -165,7 +165,7 @@ def _text_passes(
     advance: Callable[[int], object] = lambda _: None,
 ) -> Float[Tensor, "m d"]:
     """Embed texts, batched by length, and return them in the given order."""
-    found: list[Tensor] = []
+    vectors: list[Tensor] = []
     for window in range(0, len(texts), batch_size * _WINDOW):
         rows = sorted(range(window, min(window + batch_size * _WINDOW, len(texts))), key=lambda row: len(texts[row]))
         passed: list[Tensor] = []
@@ -173,8 +173,8 @@ def _text_passes(
             tokens = send(encoder.tokenize([texts[row] for row in rows[start : start + batch_size]]), device)
             passed.append(encoder.encode_text(tokens).float().cpu())
             advance(len(tokens))
-        found.append(torch.cat(passed)[torch.from_numpy(np.argsort(rows))])
-    return torch.cat(found) if found else torch.empty(0, 0)
+        vectors.append(torch.cat(passed)[torch.from_numpy(np.argsort(rows))])
+    return torch.cat(vectors) if vectors else torch.empty(0, 0)
 
 
 def _text_rows(part: Part, total: int, batch_size: int) -> tuple[int, int]:
@@ -188,7 +188,7 @@ def view_pixels(
     if view is None:
         values = as_float(batch)
     else:
-        values = render(batch, Crops(*(drawn[block] for drawn in view)), size=encoder.image_size)
+        values = render(batch, Crops(*(field[block] for field in view)), size=encoder.image_size)
     return normalize_pixels(values, encoder.mean, encoder.std, in_place=True)
 
 
@@ -212,8 +212,8 @@ def files_of(folder: Path) -> list[Path]:
 def load(folder: Path, rows: Int[np.ndarray, " k"] | None = None) -> Embeddings:
     """Read embeddings written by `save`, of all pairs or of some rows."""
     try:
-        there = {file.stem.removesuffix("_pair") for file in files_of(folder)} | {"text"}
-        texts = [name for name in _TEXTS if name in there]
+        stems = {file.stem.removesuffix("_pair") for file in files_of(folder)} | {"text"}
+        texts = [name for name in _TEXTS if name in stems]
         names = ("image", *(array for name in texts for array in (name, f"{name}_pair")))
         mode = None if rows is None else "r"
         arrays = {name: open_array(folder / f"{name}.npy", mode) for name in names}
@@ -223,8 +223,8 @@ def load(folder: Path, rows: Int[np.ndarray, " k"] | None = None) -> Embeddings:
     paired = all(len(arrays[name]) == len(arrays[f"{name}_pair"]) for name in texts)
     got = f"shapes {[array.shape for array in arrays.values()]}"
     expected = "(n, view, d), (m, d) and (m,); for edits and wordings (k, d) and (k,)"
-    right, hint = arrays["image"].ndim == 3 and paired, "Delete the folder and run the study again."
-    require(right, f"embeddings in {folder}", got, expected, hint)
+    usable, hint = arrays["image"].ndim == 3 and paired, "Delete the folder and run the study again."
+    require(usable, f"embeddings in {folder}", got, expected, hint)
     if rows is not None:
         return _selected(arrays, rows)
     return Embeddings(**{name: torch.from_numpy(array) for name, array in arrays.items()})
@@ -237,18 +237,18 @@ def chosen(embeddings: Embeddings, rows: Int[Tensor, " k"]) -> Embeddings:
 
 
 def _selected(arrays: Mapping[str, np.ndarray], rows: Int[np.ndarray, " k"]) -> Embeddings:
-    kept = {"image": np.array(arrays["image"][rows])}
+    subset = {"image": np.array(arrays["image"][rows])}
     for name in _TEXTS:
         if name in arrays:
-            where, kept[f"{name}_pair"] = _rows_of(arrays[f"{name}_pair"], rows, len(arrays["image"]))
-            kept[name] = np.array(arrays[name][where])
-    return Embeddings(**{name: torch.from_numpy(array) for name, array in kept.items()})
+            where, subset[f"{name}_pair"] = _rows_of(arrays[f"{name}_pair"], rows, len(arrays["image"]))
+            subset[name] = np.array(arrays[name][where])
+    return Embeddings(**{name: torch.from_numpy(array) for name, array in subset.items()})
 
 
 def _rows_of(owner: np.ndarray, rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    place = np.full(n, -1)
-    place[rows] = np.arange(len(rows))
-    own = place[owner]
-    where = np.flatnonzero(own >= 0)
-    where = where[np.argsort(own[where], kind="stable")]
-    return where, own[where]
+    index = np.full(n, -1)
+    index[rows] = np.arange(len(rows))
+    pair = index[owner]
+    where = np.flatnonzero(pair >= 0)
+    where = where[np.argsort(pair[where], kind="stable")]
+    return where, pair[where]

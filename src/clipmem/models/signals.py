@@ -33,10 +33,10 @@ class Trajectory:
         Raises:
             InputError: Nothing was recorded of any pair.
         """
-        known = ~np.isnan(self.margin)
+        valid = ~np.isnan(self.margin)
         hint = "Set train.record = true and train again."
-        require(known.any(), "trajectory", "no margin of any pair", "those of a training", hint)
-        count, total = known.sum(0), np.where(known, self.margin, 0).sum(0, dtype=np.float64)
+        require(valid.any(), "trajectory", "no margin of any pair", "those of a training", hint)
+        count, total = valid.sum(0), np.where(valid, self.margin, 0).sum(0, dtype=np.float64)
         return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
@@ -117,5 +117,5 @@ class Signals:
         Those of a model that trained on the pairs memorized what they should testify: they serve without images only.
         """
         embedded = self.image is not None and (self.unseen or self.pixels is None)
-        found = {"embeddings": self.image.cpu().numpy()} if self.image is not None and embedded else {}
-        return found if self.pixels is None and found else {**found, "pixels": self.shapes_and_colors}
+        features = {"embeddings": self.image.cpu().numpy()} if self.image is not None and embedded else {}
+        return features if self.pixels is None and features else {**features, "pixels": self.shapes_and_colors}

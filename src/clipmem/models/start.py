@@ -29,12 +29,12 @@ class Start:
     Args:
         model: The recipe's `[model]`.
         train: The recipe's `[train]`: what of the model is trained.
-        known: The entry `base` of a manifest, whose facts need not be determined again.
+        base: The entry `base` of a manifest, whose facts need not be determined again.
     """
 
-    def __init__(self, model: ModelSection, train: TrainSection, known: Mapping[str, Any] | None = None) -> None:
-        self._model, self.train, self._known = model, train, known
-        self._address = str(known["address"]) if known else model.pretrained
+    def __init__(self, model: ModelSection, train: TrainSection, base: Mapping[str, Any] | None = None) -> None:
+        self._model, self.train, self._base = model, train, base
+        self._address = str(base["address"]) if base else model.pretrained
 
     @property
     def name(self) -> str:
@@ -55,15 +55,15 @@ class Start:
         encoder = given.load(self._given)
         self._check_name(encoder)
         facts, width = given.describe(self._given, encoder), embedding_width(encoder)
-        self._known = {**facts, "width": width, "files": given.content(self._given)}
+        self._base = {**facts, "width": width, "files": given.content(self._given)}
         freeze(self._adapted(encoder, 0), self.train)
-        return {"base": self._known}
+        return {"base": self._base}
 
     def _check_name(self, encoder: DualEncoder) -> None:
-        what, name = f"[model] name = {self._model.name!r}", self._model.name
+        subject, name = f"[model] name = {self._model.name!r}", self._model.name
         config = getattr(encoder, "config", None)
         got, hint = f"another architecture in pretrained = {self._model.pretrained!r}", "Set model.name to ''."
-        require(not name or config == names.model_config(name), what, got, "the same architecture, or ''", hint)
+        require(not name or config == names.model_config(name), subject, got, "the same architecture, or ''", hint)
 
     def content(self) -> dict[str, str]:
         """Hash the files of the pretrained model."""
@@ -74,8 +74,8 @@ class Start:
         """The image geometry."""
         if not self._model.pretrained:
             return openclip.geometry_of_config(self._model.name)
-        known = self._facts
-        return Geometry(known["image_size"], known["resize_mode"], known["interpolation"])
+        facts = self._facts
+        return Geometry(facts["image_size"], facts["resize_mode"], facts["interpolation"])
 
     @property
     def width(self) -> int:
@@ -86,7 +86,7 @@ class Start:
 
     @property
     def _facts(self) -> Mapping[str, Any]:
-        return self._known or self.describe()["base"]
+        return self._base or self.describe()["base"]
 
     def create(self, seed: int) -> TrainableEncoder:
         """Create the model with its weights before training."""
@@ -148,8 +148,8 @@ def freeze(encoder: TrainableEncoder, settings: TrainSection) -> None:
         raise InputError("[train] freeze", got=got, expected="parts, not all of the model", hint=hint)
     # averages of batch norm are not trained either
     for module in encoder.module.modules():
-        own = list(module.parameters(recurse=False))
-        if isinstance(module, NORMS) and own and not any(p.requires_grad for p in own):
+        parameters = list(module.parameters(recurse=False))
+        if isinstance(module, NORMS) and parameters and not any(p.requires_grad for p in parameters):
             module.eval()
 
 

@@ -22,35 +22,35 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def find(
-    text: Mapping[str, Any], *, what: str, folder: Path | None = None, download: bool | None = None
+    text: Mapping[str, Any], *, subject: str, folder: Path | None = None, download: bool | None = None
 ) -> Path | None:
     """Find the folder of the tokenizer named by a config's `text_cfg`; None for open_clip's own."""
     name = text.get("hf_tokenizer_name")
     if (text.get("tokenizer_kwargs") or {}).get("trust_remote_code"):
         got = "a config with tokenizer_kwargs.trust_remote_code"
         hint = "Remove that key: custom code is never run."
-        raise InputError(what, got=got, expected="a tokenizer of transformers", hint=hint)
+        raise InputError(subject, got=got, expected="a tokenizer of transformers", hint=hint)
     if not name:
         return None
     if folder is None:
-        folder = _named(str(name), what, hub.may_download() if download is None else download)
+        folder = _named(str(name), subject, hub.may_download() if download is None else download)
     if not any((folder / file).is_file() for file in VOCABULARIES):
-        hint = f"Copy the tokenizer files of {name} into the folder."
-        raise InputError(what, got=f"no tokenizer in {folder}", expected=f"one of {', '.join(VOCABULARIES)}", hint=hint)
-    refuse_code(folder, what)
+        got, hint = f"no tokenizer in {folder}", f"Copy the tokenizer files of {name} into the folder."
+        raise InputError(subject, got=got, expected=f"one of {', '.join(VOCABULARIES)}", hint=hint)
+    refuse_code(folder, subject)
     return folder
 
 
-def _named(name: str, what: str, download: bool) -> Path:
+def _named(name: str, subject: str, download: bool) -> Path:
     name = name.removeprefix("hf-hub:")
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser().resolve()
-    vocabulary = hub.get(name, VOCABULARIES, what=f"{what}: its tokenizer", download=download)
-    hub.get_optional(name, (*SETTINGS, "config.json"), what=what, download=download)
+    vocabulary = hub.get(name, VOCABULARIES, subject=f"{subject}: its tokenizer", download=download)
+    hub.get_optional(name, (*SETTINGS, "config.json"), subject=subject, download=download)
     return vocabulary.parent
 
 
-def find_text_tower(text: Mapping[str, Any], *, what: str, download: bool | None = None) -> Path | None:
+def find_text_tower(text: Mapping[str, Any], *, subject: str, download: bool | None = None) -> Path | None:
     """Find the config folder of a text tower from transformers; None for open_clip's own."""
     name = text.get("hf_model_name")
     if not name:
@@ -58,12 +58,12 @@ def find_text_tower(text: Mapping[str, Any], *, what: str, download: bool | None
     folder = Path(str(name)).expanduser()
     if not folder.is_dir():
         allowed = hub.may_download() if download is None else download
-        folder = hub.get(str(name), ["config.json"], what=f"{what}: its text tower", download=allowed).parent
-    refuse_code(folder, what)
+        folder = hub.get(str(name), ["config.json"], subject=f"{subject}: its text tower", download=allowed).parent
+    refuse_code(folder, subject)
     return folder.resolve()
 
 
-def refuse_code(folder: Path, what: str) -> None:
+def refuse_code(folder: Path, subject: str) -> None:
     """Refuse a folder whose configs name custom classes."""
     for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
         try:
@@ -73,4 +73,4 @@ def refuse_code(folder: Path, what: str) -> None:
         if isinstance(document, dict) and "auto_map" in document:
             got = f"{name} with auto_map, which names custom code"
             hint = "Remove that key if transformers has the class: custom code is never run."
-            raise InputError(what, got=got, expected="classes of transformers", hint=hint)
+            raise InputError(subject, got=got, expected="classes of transformers", hint=hint)

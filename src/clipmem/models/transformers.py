@@ -181,15 +181,15 @@ def files_of(folder: Path) -> list[Path]:
 
 def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder:
     """Load a model from a local folder in float32, by default with its own tokenizer."""
-    what = f"model folder {folder}"
+    subject = f"model folder {folder}"
     if not (folder / "config.json").is_file():
-        raise InputError(what, got="no config.json", hint="Give a folder saved by transformers.")
+        raise InputError(subject, got="no config.json", hint="Give a folder saved by transformers.")
     library = extras.library("transformers", "transformers models")
     if tokenizer is None and not any((folder / name).is_file() for name in tokenizers.VOCABULARIES):
         # the library would create an empty tokenizer without an error
-        hint = "Save the tokenizer into it with save_pretrained."
-        raise InputError(what, got="no tokenizer", expected=f"one of {', '.join(tokenizers.VOCABULARIES)}", hint=hint)
-    tokenizers.refuse_code(folder, what)
+        expected, hint = ", ".join(tokenizers.VOCABULARIES), "Save the tokenizer into it with save_pretrained."
+        raise InputError(subject, got="no tokenizer", expected=f"one of {expected}", hint=hint)
+    tokenizers.refuse_code(folder, subject)
     kind = _kind(folder)
     try:
         with hub.offline(), _quiet(library):
@@ -199,12 +199,12 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
     except ImportError as error:
         got = f"a tokenizer that needs another package ({shorten(' '.join(str(error).split()))})"
         hint = "Install it in the checkout: pip install '.[hf]'."
-        raise InputError(what, got=got, expected="the extra hf", hint=hint) from error
+        raise InputError(subject, got=got, expected="the extra hf", hint=hint) from error
     except _BROKEN as error:
         got = error.got if isinstance(error, InputError) else f"files that do not load ({reason(error)})"
         hint = "Save the model and the tokenizer with save_pretrained."
-        raise InputError(what, got=got, expected=f"a {_CLASSES[kind]} and its tokenizer", hint=hint) from error
-    images = _preprocessing(_read_preprocessing(folder), model.config, what)
+        raise InputError(subject, got=got, expected=f"a {_CLASSES[kind]} and its tokenizer", hint=hint) from error
+    images = _preprocessing(_read_preprocessing(folder), model.config, subject)
     return TransformersEncoder(model.float().eval(), tokenizer, images, folder)
 
 
@@ -251,14 +251,14 @@ def _load_model(library: Any, folder: Path, kind: str) -> Any:
 
 
 def _load_tokenizer(library: Any, folder: Path, kind: str, longest: int) -> Tokenize:
-    own = library.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = library.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
     def clip(texts: Sequence[str]) -> Sequence[Sequence[int]]:
-        return own(list(texts), truncation=True, max_length=longest)["input_ids"]
+        return tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
 
     def siglip(texts: Sequence[str]) -> Sequence[Sequence[int]]:
-        made = own(list(texts), padding="max_length", truncation=True, max_length=longest)
-        ids, masks = made["input_ids"], made.get("attention_mask")
+        batch = tokenizer(list(texts), padding="max_length", truncation=True, max_length=longest)
+        ids, masks = batch["input_ids"], batch.get("attention_mask")
         if masks is None:
             return ids
         return [[i if m else -1 - i for i, m in zip(*row, strict=True)] for row in zip(ids, masks, strict=True)]
@@ -284,28 +284,28 @@ def _read_preprocessing(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _preprocessing(own: Mapping[str, Any], config: Any, what: str = "model") -> _Preprocessing:
-    """Derive a model's preprocessing from its processor's settings (`own`) and its config."""
+def _preprocessing(processor: Mapping[str, Any], config: Any, subject: str = "model") -> _Preprocessing:
+    """Derive a model's preprocessing from its processor's settings and its config."""
     kind = str(config.model_type)
-    settings = {**_IMAGES[kind], **own}
+    settings = {**_IMAGES[kind], **processor}
     rescaled = settings.get("do_rescale", True) and math.isclose(settings.get("rescale_factor", 1 / 255), 1 / 255)
     interpolation = _INTERPOLATIONS.get(settings["resample"])
     if interpolation is None or not rescaled or not settings.get("do_resize", True):
-        shown = {k: settings.get(k) for k in ("do_resize", "resample", "do_rescale", "rescale_factor") if k in settings}
-        raise _unsupported(what, str(shown), "resample 2 (bilinear) or 3 (bicubic), values divided by 255")
+        steps = {k: settings.get(k) for k in ("do_resize", "resample", "do_rescale", "rescale_factor") if k in settings}
+        raise _unsupported(subject, str(steps), "resample 2 (bilinear) or 3 (bicubic), values divided by 255")
     if kind == "siglip2":
         patch = int(config.vision_config.patch_size)
         geometry = Geometry(patch * math.isqrt(int(settings["max_num_patches"])), "squash", interpolation)
     else:
         size = config.vision_config.image_size
-        geometry = Geometry(int(size), _mode(settings, kind, size, what), interpolation)
+        geometry = Geometry(int(size), _mode(settings, kind, size, subject), interpolation)
     if not settings.get("do_normalize", True):
         return _Preprocessing(geometry, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     mean, std = (three(settings[key]) for key in ("image_mean", "image_std"))
     return _Preprocessing(geometry, mean, std)
 
 
-def _mode(settings: Mapping[str, Any], kind: str, size: Any, what: str) -> ResizeMode:
+def _mode(settings: Mapping[str, Any], kind: str, size: Any, subject: str) -> ResizeMode:
     usual: ResizeMode = "shortest" if kind == "clip" else "squash"
     if "size" not in settings and "crop_size" not in settings and isinstance(size, int):
         return usual
@@ -321,12 +321,12 @@ def _mode(settings: Mapping[str, Any], kind: str, size: Any, what: str) -> Resiz
     if _same(scaled, {"shortest_edge": size}) and crops and (cropped is None or _same(cropped, square)):
         return "shortest"
     got = f"images scaled to {scaled}" + (f" and cropped to {cropped}" if crops else "") + f" for a model of {size}"
-    raise _unsupported(what, got, "images scaled to the model's size and cropped to a square")
+    raise _unsupported(subject, got, "images scaled to the model's size and cropped to a square")
 
 
 def _same(size: Any, other: Mapping[str, int]) -> bool:
     return isinstance(size, Mapping) and {k: v for k, v in size.items() if v is not None} == other
 
 
-def _unsupported(what: str, got: str, expected: str) -> InputError:
-    return InputError(what, got=got, expected=expected, hint="Use a model with supported preprocessing.")
+def _unsupported(subject: str, got: str, expected: str) -> InputError:
+    return InputError(subject, got=got, expected=expected, hint="Use a model with supported preprocessing.")

@@ -47,14 +47,14 @@ def find_weights(folder: Path) -> Path | None:
         if (folder / name).is_file():
             return folder / name
     for suffixes in ({".safetensors"}, {".bin", ".pth", ".pt"}):
-        found = sorted(file for file in folder.glob("*") if file.suffix in suffixes and file.is_file())
-        if len(found) > 1:
-            got = f"several weight files: {', '.join(file.name for file in found[:5])}"
+        files = sorted(file for file in folder.glob("*") if file.suffix in suffixes and file.is_file())
+        if len(files) > 1:
+            got = f"several weight files: {', '.join(file.name for file in files[:5])}"
             expected = f"one weight file, or one named {_USUAL[0]}"
             hint = "Rename the file, or use ARCHITECTURE@FILE."
             raise InputError(f"model folder {folder}", got=got, expected=expected, hint=hint)
-        if found:
-            return found[0]
+        if files:
+            return files[0]
     return None
 
 
@@ -64,11 +64,11 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
         got = f"the file extension {path.suffix!r}"
         hint = "Save the model's state_dict as safetensors."
         raise InputError(f"checkpoint {path}", got=got, expected=f"one of {', '.join(SUFFIXES)}", hint=hint)
-    found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    if not isinstance(found, Mapping):
-        raise _no_weights(path, f"a {type(found).__name__}")
-    state = _choose(path, cast(Mapping[Any, Any], found), averaged=averaged)
-    run = found.get("name")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if not isinstance(content, Mapping):
+        raise _no_weights(path, f"a {type(content).__name__}")
+    state = _choose(path, cast(Mapping[Any, Any], content), averaged=averaged)
+    run = content.get("name")
     return Checkpoint(state, run if isinstance(run, str) else "")
 
 
@@ -120,18 +120,18 @@ def _archive(path: Path) -> list[str]:
         return []
 
 
-def _choose(path: Path, found: Mapping[Any, Any], *, averaged: bool) -> dict[str, Tensor]:
+def _choose(path: Path, content: Mapping[Any, Any], *, averaged: bool) -> dict[str, Tensor]:
     keys, other = (_AVERAGED, _PLAIN) if averaged else (_PLAIN, _AVERAGED)
     for key in keys:
-        if isinstance(found.get(key), Mapping):
-            return _bare(path, found[key])
-    if not averaged and found and all(isinstance(value, Tensor) for value in found.values()):
-        return _bare(path, found)
-    if any(isinstance(found.get(key), Mapping) for key in other):
+        if isinstance(content.get(key), Mapping):
+            return _bare(path, content[key])
+    if not averaged and content and all(isinstance(value, Tensor) for value in content.values()):
+        return _bare(path, content)
+    if any(isinstance(content.get(key), Mapping) for key in other):
         got = "no averaged weights (EMA)" if averaged else "averaged weights (EMA) only"
         hint = "Omit #ema." if averaged else "Add #ema to the address."
         raise InputError(f"checkpoint {path}", got=got, expected=f"one of {', '.join(keys)}", hint=hint)
-    raise _no_weights(path, f"keys {[str(key) for key in list(found)[:5]]}")
+    raise _no_weights(path, f"keys {[str(key) for key in list(content)[:5]]}")
 
 
 def _no_weights(path: Path, got: str) -> InputError:
@@ -148,7 +148,7 @@ def _bare(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
         if prefix is None:
             break
         named = {name.removeprefix(prefix): value for name, value in named.items()}
-    wrong = [name for name, value in named.items() if not isinstance(value, Tensor)]
-    if wrong or not named:
-        raise _no_weights(path, f"{wrong[0]!r}, which is not a tensor" if wrong else "an empty state dict")
+    foreign = [name for name, value in named.items() if not isinstance(value, Tensor)]
+    if foreign or not named:
+        raise _no_weights(path, f"{foreign[0]!r}, which is not a tensor" if foreign else "an empty state dict")
     return named
