@@ -68,8 +68,8 @@ def bank_sums(
         ([0.5, 0.5], [0.5, 0.5], 2)
     """
     u, v = image[ok].double(), text[ok].double()
-    own = torch.stack([positive[ok].double(), u.square().sum(dim=-1), v.square().sum(dim=-1)], dim=1)
-    image_sum, text_sum, own_sum = ((values * _UNIT).round().long().sum(dim=0) for values in (u, v, own))
+    terms = torch.stack([positive[ok].double(), u.square().sum(dim=-1), v.square().sum(dim=-1)], dim=1)
+    image_sum, text_sum, own_sum = ((values * _UNIT).round().long().sum(dim=0) for values in (u, v, terms))
     return BankSums(image_sum, text_sum, own_sum, ok.sum().reshape(1))
 
 

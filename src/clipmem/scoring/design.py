@@ -49,7 +49,7 @@ class Design:
     def seeds(self) -> list[int]:
         """The unique seeds of the models that score pairs, in training order."""
         used: list[bool] = (self.sign != 0).any(axis=1).tolist()
-        return list(dict.fromkeys(model.seed for model, own in zip(self.models, used, strict=True) if own))
+        return list(dict.fromkeys(model.seed for model, is_used in zip(self.models, used, strict=True) if is_used))
 
     @cached_property
     def scored(self) -> np.ndarray:
@@ -74,7 +74,7 @@ class Design:
         of = [[k for k, model in enumerate(self.models) if model.seed == seed] for seed in self.seeds]
         with np.errstate(invalid="ignore"):
             seen, unseen = (
-                np.stack([_mean(values[own], (self.sign[own] * side) > 0) for own in of]) for side in (1, -1)
+                np.stack([_mean(values[rows], (self.sign[rows] * side) > 0) for rows in of]) for side in (1, -1)
             )
         return seen, unseen
 
@@ -113,10 +113,10 @@ def combine(
     rows, sign = splits.filter(pl.Series(design.scored)), design.sign[:, design.scored]
     if not rows.height:
         raise RunError("no pair has both seen and unseen models. This is a bug in clipmem; please report it.")
-    found = _compared(design, parts, weight)
-    seen, unseen, values, score = found
-    over = _compared(design, wordings, weight) if wordings else _Compared(*(np.full_like(one, np.nan) for one in found))
-    if found.twins:
+    compared = _compared(design, parts, weight)
+    seen, unseen, values, score = compared
+    over = _compared(design, wordings, weight) if wordings else _Compared(*(np.full_like(x, np.nan) for x in compared))
+    if compared.twins:
         error = seed_interval(seen - unseen, confidence)
         external = (seen - unseen)[:, (rows["role"] == "external").to_numpy()]
         shift = trimmed_means(external)[0].mean() if external.size else np.nan
@@ -130,8 +130,8 @@ def combine(
         "clipmem_centered": score - shift,
         **{name: getattr(error, name) for name in ("stderr", "low", "high")},
         **{
-            f"{side}_{name}": _mean(np.stack([getattr(one, name).numpy() for one in parts])[:, design.scored], chosen)
-            for side, chosen in (("f", sign > 0), ("g", sign < 0))
+            f"{side}_{name}": _mean(np.stack([getattr(x, name).numpy() for x in parts])[:, design.scored], mask)
+            for side, mask in (("f", sign > 0), ("g", sign < 0))
             for name in PARTS
         },
         "a_base": a_base,
@@ -152,19 +152,19 @@ def combine(
 
 
 def _compared(design: Design, parts: Sequence[AlignmentParts], weight: float) -> _Compared:
-    values = torch.stack([alignment(one, weight=weight) for one in parts]).numpy()
+    values = torch.stack([alignment(part, weight=weight) for part in parts]).numpy()
     seen, unseen = (part[:, design.scored] for part in design.by_seed(values))
     values, member = values[:, design.scored], design.sign[:, design.scored] > 0
-    found = _Compared(seen, unseen, values, np.zeros(0))
-    if found.twins:
-        return found._replace(score=clipmem(torch.from_numpy(seen), torch.from_numpy(unseen)).numpy())
+    compared = _Compared(seen, unseen, values, np.zeros(0))
+    if compared.twins:
+        return compared._replace(score=clipmem(torch.from_numpy(seen), torch.from_numpy(unseen)).numpy())
     got, hint = "0 (not used) without twins", "Give each seed a seen and an unseen model of every scored pair."
     require(design.sign[:, design.scored].all(), "design", got, "1 or -1 for every model and scored pair", hint)
-    return found._replace(score=in_out_means(values, member).score)
+    return compared._replace(score=in_out_means(values, member).score)
 
 
-def _mean(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    return np.where(chosen, values, 0.0).sum(axis=0) / chosen.sum(axis=0)
+def _mean(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return np.where(mask, values, 0.0).sum(axis=0) / mask.sum(axis=0)
 
 
 def _normalized(score: np.ndarray, candidates: np.ndarray) -> np.ndarray:

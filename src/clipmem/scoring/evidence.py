@@ -95,19 +95,19 @@ class Evidence:
 
     def fit(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Fit:
         """Compare image i with caption j, of two pairs of the same fold or of one."""
-        found = np.empty((4, len(image)))
+        values = np.empty((4, len(image)))
         for rows in _blocks(len(image)):
             i, j = image[rows], caption[rows]
             words, pixels = self.caption[j], self.image[i]
             predicted = self._captions[i], self._images[j], self._ridge[i], self._ridge_image[j]
-            for row, a, b in zip(found, predicted, (words, pixels) * 2, strict=True):
+            for row, a, b in zip(values, predicted, (words, pixels) * 2, strict=True):
                 row[rows] = np.einsum("kd,kd->k", a, b)
-        return Fit(*found)
+        return Fit(*values)
 
     def known(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Float64[np.ndarray, "k 4"]:
         """Return how much the other pairs know: lengths of the predictions from the image and from the caption."""
-        one = self.strength
-        return np.stack([one[image, 0], one[caption, 1], one[image, 2], one[caption, 3]], axis=1)
+        lengths = self.strength
+        return np.stack([lengths[image, 0], lengths[caption, 1], lengths[image, 2], lengths[caption, 3]], axis=1)
 
     def all_fits(
         self, images: Int[np.ndarray, " k"], captions: Int[np.ndarray, " m"]
@@ -117,8 +117,8 @@ class Evidence:
         size = max(1, min(512, _PRODUCTS // max(1, len(captions))))
         for start in range(0, len(images), size):
             rows = images[start : start + size]
-            found = self._captions[rows] @ words.T + self.image[rows] @ predicted.T
-            yield (found + self._ridge[rows] @ words.T).astype(np.float64) / 3
+            products = self._captions[rows] @ words.T + self.image[rows] @ predicted.T
+            yield (products + self._ridge[rows] @ words.T).astype(np.float64) / 3
 
     def agreement(self, query: Float[torch.Tensor, "n p"]) -> list[Float[np.ndarray, " n"]]:
         """Return the softmax agreement of other vectors of the images with the captions, in both directions."""
@@ -161,14 +161,14 @@ def _compare_all(
 
 
 def _compare_near(
-    kept: Any, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " n"], progress: Progress
+    store: Any, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " n"], progress: Progress
 ) -> _Compared:
     """Predict from the pairs in near cells, and by ridge regression, in memory maps."""
-    [image], [caption] = kept(_directions, raw, "images"), kept(_directions, words, "captions")
+    [image], [caption] = store(_directions, raw, "images"), store(_directions, words, "captions")
     near_means = (_near_means, image, caption, NEAR, fold), (_near_means, caption, image, 1, fold)
     parts = list[Any]()
     for call in (*near_means, (_ridge, raw, words, fold), (_ridge, words, raw, fold)):
-        parts.append(kept(*call))
+        parts.append(store(*call))
         progress(1 / 4)
     return image, caption, parts[0][2], tuple(part[:2] for part in parts)
 
@@ -180,8 +180,8 @@ def _kept(job: Job | None, function: Callable[..., tuple[np.ndarray, ...]], *inp
     """
     if job is None:
         return function(*inputs)
-    given = [_identity(x) if isinstance(x, Rows) else x for x in inputs]
-    key = {"clipmem": __version__, "function": function.__name__, "inputs": given}
+    identities = [_identity(x) if isinstance(x, Rows) else x for x in inputs]
+    key = {"clipmem": __version__, "function": function.__name__, "inputs": identities}
     name = f"{function.__name__.strip('_')}-{json_sha256(key)[:32]}"
     if job.is_done(name):
         with contextlib.suppress(OSError, ValueError, EOFError):
@@ -189,8 +189,8 @@ def _kept(job: Job | None, function: Callable[..., tuple[np.ndarray, ...]], *inp
             if all(len(x) == inputs[0].shape[0] for x in arrays):
                 return arrays
     started, files = time.monotonic(), list[Path]()
-    for place, array in enumerate(function(*inputs)):
-        files.append(job.path / f"{name}-{place}.npy")
+    for index, array in enumerate(function(*inputs)):
+        files.append(job.path / f"{name}-{index}.npy")
         with atomic_file(files[-1]) as stream:
             np.save(stream, array, allow_pickle=False)
     job.finish(name, files, time.monotonic() - started, {"computed_from": key})
@@ -213,8 +213,8 @@ def _near_means(
     query: Float32[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], k: int, fold: Int[np.ndarray, " n"] | None
 ) -> tuple[np.ndarray, ...]:
     mean, near = _scratch(value.shape), np.empty((len(query), k), dtype=np.int64)
-    for found in Cells(query).means(value, k, fold, temperature=TEMPERATURE):
-        mean[found.rows], near[found.rows] = found.mean, found.near
+    for block in Cells(query).means(value, k, fold, temperature=TEMPERATURE):
+        mean[block.rows], near[block.rows] = block.mean, block.near
     return *_unit(mean), near
 
 
@@ -238,9 +238,9 @@ def _blocks(n: int) -> Iterator[slice]:
 def _means(
     query: torch.Tensor, value: torch.Tensor, fold: Int[np.ndarray, " n"], progress: Progress
 ) -> tuple[Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"]]:
-    found = softmax_means(query, value, min(NEAR, len(fold) - int(np.bincount(fold).max())), group=fold)
+    results = softmax_means(query, value, min(NEAR, len(fold) - int(np.bincount(fold).max())), group=fold)
     blocks = list[tuple[np.ndarray, np.ndarray]]()
-    for _, mean, near in found:
+    for _, mean, near in results:
         blocks.append((mean.numpy().astype(np.float32), near.numpy()))
         progress(len(mean) / len(fold) / 4)
     means, near = (np.concatenate(part) for part in zip(*blocks, strict=True))
@@ -249,12 +249,12 @@ def _means(
 
 def _unit(x: Float32[np.ndarray, "n d"]) -> _Unit:
     """Divide rows by their lengths in place, and return both."""
-    found = np.empty(len(x), dtype=np.float32)
+    lengths = np.empty(len(x), dtype=np.float32)
     for rows in _blocks(len(x)):
         length = np.linalg.norm(x[rows], axis=1)
         x[rows] /= np.where(length > 0, length, 1)[:, None]
-        found[rows] = length
-    return x, found
+        lengths[rows] = length
+    return x, lengths
 
 
 _KNOWN: WeakKeyDictionary[Signals, Evidence] = WeakKeyDictionary()

@@ -169,11 +169,11 @@ def learned(scored: Scored, a_base: pl.Series, roles: Mapping[str, Role], *, con
 
 def halved(scored: Scored, *, confidence: float) -> Interval | None:
     """Estimate the mean CLIPMem from candidate and independent pairs together; None without both, or without twins."""
-    own, others = scored.of("candidate"), scored.of("independent")
-    if not (scored.twins and own.any() and others.any()):
+    c, i = scored.of("candidate"), scored.of("independent")
+    if not (scored.twins and c.any() and i.any()):
         return None
     values, group = scored.differences, scored.group
-    mean = half_difference(values[:, own], values[:, others], group[own], group[others], confidence=confidence)
+    mean = half_difference(values[:, c], values[:, i], group[c], group[i], confidence=confidence)
     return Interval(**mean._asdict())
 
 
@@ -253,16 +253,16 @@ def paired(scored: Scored, *, confidence: float) -> Entry | None:
     where = scored.of("candidate")
     if len(scored.seeds) < 2 or not scored.twins:
         return None
-    found = paired_test(scored.f[:, where].mean(axis=1), scored.g[:, where].mean(axis=1), confidence)
-    return Entry.model_validate({"role": "candidate", "seeds": len(scored.seeds), **found._asdict()})
+    test = paired_test(scored.f[:, where].mean(axis=1), scored.g[:, where].mean(axis=1), confidence)
+    return Entry.model_validate({"role": "candidate", "seeds": len(scored.seeds), **test._asdict()})
 
 
 def floor(scored: Scored, *, confidence: float) -> NoiseFloor | None:
     """Measure how far from 0 a score can be by chance, on the external pairs; None with too few of them."""
     where = scored.of("external")
     control = scored.differences if scored.twins else scored.clipmem[None]
-    found = noise_floor(control[:, where], confidence=confidence) if where.any() else None
-    return found and NoiseFloor(**found._asdict())
+    noise = noise_floor(control[:, where], confidence=confidence) if where.any() else None
+    return noise and NoiseFloor(**noise._asdict())
 
 
 def between_seeds(scored: Scored, *, confidence: float) -> Entry | None:
@@ -302,23 +302,23 @@ def planted_in(
     scores: np.ndarray, planted: np.ndarray, reference: np.ndarray, where: np.ndarray, *, confidence: float
 ) -> Planted | None:
     """Say how well a score finds planted pairs, and beside it how well low alignment alone does."""
-    wrong, values = planted[where], scores[where]
-    if not wrong.any() or wrong.all():
+    positive, values = planted[where], scores[where]
+    if not positive.any() or positive.all():
         return None
-    found = auroc(values, wrong, confidence)
-    curve = np.stack(roc_curve(values, wrong))
+    area = auroc(values, positive, confidence)
+    curve = np.stack(roc_curve(values, positive))
     corners = np.abs(np.diff(curve, 2)).max(axis=0) > 1e-12  # the line between them is the same without the others
     fpr, tpr = curve[:, np.concatenate([[True], corners, [True]])]
-    plain = auroc(-reference[where], wrong, confidence)
+    plain = auroc(-reference[where], positive, confidence)
     return Planted(
-        n=int(wrong.sum()),
-        rest=int((~wrong).sum()),
-        auroc=found.mean,
-        low=found.low,
-        high=found.high,
-        mean_planted=float(values[wrong].mean()),
-        mean_rest=float(values[~wrong].mean()),
-        precision_at_n=precision_at_n(values, wrong, int(wrong.sum())),
+        n=int(positive.sum()),
+        rest=int((~positive).sum()),
+        auroc=area.mean,
+        low=area.low,
+        high=area.high,
+        mean_planted=float(values[positive].mean()),
+        mean_rest=float(values[~positive].mean()),
+        precision_at_n=precision_at_n(values, positive, int(positive.sum())),
         roc={"fpr": fpr.tolist(), "tpr": tpr.tolist()},
         reference_alignment_auroc=Auroc(auroc=plain.mean, low=plain.low, high=plain.high),
     )

@@ -97,7 +97,7 @@ ALIGNMENTS: Registry[Alignment] = Registry("alignment", Alignment)  # pyright: i
 
 
 def without_own(
-    means: Float[Tensor, " n"], own: Float[Tensor, " n"], count: int, inside: Bool[Tensor, " n"]
+    means: Float[Tensor, " n"], term: Float[Tensor, " n"], count: int, inside: Bool[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
-    """Exclude a pair from the mean over its own bank: (N mean - own) / (N - 1) for pairs inside it."""
-    return torch.where(inside, (count * means - own) / max(count - 1, 1), means)
+    """Exclude a pair from the mean over its own bank: (N mean - term) / (N - 1) for pairs inside it."""
+    return torch.where(inside, (count * means - term) / max(count - 1, 1), means)

@@ -70,7 +70,7 @@ class SslmemText(Alignment):
     ) -> None:
         """Refuse pairs with neither a second caption nor a caption edit."""
         edited = set(edits_of_single(captions, uids, count=settings.caption_edits)[1])
-        bare = sum(len(own) < 2 and index not in edited for index, own in enumerate(captions))
+        bare = sum(len(texts) < 2 and index not in edited for index, texts in enumerate(captions))
         _check_captions(bare if bare > spare else 0)
 
     def positive(self, pairs: Means) -> Float[Tensor, " n"]:

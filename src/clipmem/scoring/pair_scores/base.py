@@ -81,7 +81,7 @@ class PairScore(ABC):
     @classmethod
     def lacks(cls, signals: Signals) -> list[str]:
         """Return the needs that the signals do not meet."""
-        there: dict[Need, object] = {
+        inputs: dict[Need, object] = {
             "embeddings": signals.text,
             "logit scale": signals.logit_scale,
             "alignment": signals.alignment,
@@ -91,7 +91,7 @@ class PairScore(ABC):
             "half-models": signals.halves,
             "scores": signals.scores or None,
         }
-        missing: list[str] = [need for need in sorted(cls.needs) if there[need] is None]
+        missing: list[str] = [need for need in sorted(cls.needs) if inputs[need] is None]
         return missing or [f"scores of a study: {name}" for name in cls.columns if name not in signals.scores]
 
 

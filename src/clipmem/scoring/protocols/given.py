@@ -76,9 +76,9 @@ class Given(FourWay):
             # `check_pairs` has checked all rows: missing ones are images that do not decode
             return self._roles(pairs["uid"], "leave out").join(grouped, on="uid", maintain_order="left")
         sizes = {"shared": 0, "candidate": 0, "independent": 0, "external": self.recipe.split.external}
-        drawn = assign_roles(uids, groups, sizes, seed=self.recipe.split.seed)
+        roles = assign_roles(uids, groups, sizes, seed=self.recipe.split.seed)
         return grouped.with_columns(
-            pl.Series("role", [role or "candidate" for role in drawn]),
+            pl.Series("role", [role or "candidate" for role in roles]),
             pl.lit(value=False).alias("planted"),
             pl.col("uid").alias("captions_from"),
         ).sort("uid")

@@ -63,8 +63,8 @@ class Halves(Subsample):
         recorded = section.trajectory if section.model else self.recipe.train.record
         got, hint = f"{self.estimator!r}, without a record of f's training", "Set train.record or halves.trajectory."
         require("trajectory" not in score.needs or recorded, key, got, "a record", hint)
-        what, hint = "[halves] trajectory", "Omit it, or name that model in halves.model."
-        require(section.model or not section.trajectory, what, "no halves.model", "an existing f", hint)
+        subject, hint = "[halves] trajectory", "Omit it, or name that model in halves.model."
+        require(section.model or not section.trajectory, subject, "no halves.model", "an existing f", hint)
         planted = self.recipe.split.planted or self.recipe.split.planted_share
         got = f"{planted:g} of pairs that an existing f saw unchanged"
         require(not (section.model and planted), "[split] planted", got, "0", "Set it to 0.")
@@ -72,11 +72,11 @@ class Halves(Subsample):
         require(self.pool >= SMALLEST, "[split]", f"{self.pool:,} pairs to score", f"at least {SMALLEST}", hint)
         model, proxy = self.recipe.model, self.recipe.halves.proxy
         if proxy:
-            what = f"[halves] proxy = {proxy!r}"
-            require(not model.pretrained, what, "a pretrained f", "an f from scratch", "Set halves.proxy to ''.")
+            subject = f"[halves] proxy = {proxy!r}"
+            require(not model.pretrained, subject, "a pretrained f", "an f from scratch", "Set halves.proxy to ''.")
             openclip.check(proxy)
-            own, theirs = openclip.geometry_of_config(model.name), openclip.geometry_of_config(proxy)
-            require(own == theirs, what, f"images of {theirs}", f"those of {model.name}: {own}", "Choose another.")
+            full, small = openclip.geometry_of_config(model.name), openclip.geometry_of_config(proxy)
+            require(full == small, subject, f"images of {small}", f"those of {model.name}: {full}", "Choose another.")
         super(Subsample, self).check_pairs(pairs)
 
     def roles(self, splits: pl.DataFrame) -> pl.DataFrame:
@@ -103,16 +103,16 @@ class Halves(Subsample):
                 sign[role == name] = np.where(self._half(splits.filter(pl.col("role") == name), name, k), 1, -1)
             halves = [tuple(sorted(everyone[(sign == s) & (role != "external")].tolist())) for s in (1, -1)]
             largest, proxy = max(map(len, halves)), self.recipe.halves.proxy
-            for side, own in zip(HALVES, halves, strict=True):
-                models.append(TrainingSet(side, k, own, 0, largest=largest, model=proxy))
+            for side, uids in zip(HALVES, halves, strict=True):
+                models.append(TrainingSet(side, k, uids, 0, largest=largest, model=proxy))
             signs += [sign, -sign]
         return Design(models, np.stack(signs))
 
     def _half(self, rows: pl.DataFrame, role: str, k: int) -> np.ndarray:
         # groups are numbered by their smallest uid, so that row order and group names do not matter
         group = rows.select(pl.col("uid").min().over("group").rank("dense") - 1).to_series().to_numpy()
-        drawn = balanced_draw(np.bincount(group), 2, 1, generator(self.recipe.split.seed, "halves", role, k))
-        return drawn[0][group]
+        sides = balanced_draw(np.bincount(group), 2, 1, generator(self.recipe.split.seed, "halves", role, k))
+        return sides[0][group]
 
     def check(self, design: Design, records: Records) -> None:  # noqa: ARG002
         """Check that the half-models differ only in their pairs and seeds."""

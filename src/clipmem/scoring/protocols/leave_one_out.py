@@ -39,10 +39,10 @@ class LeaveOneOut(Protocol):
         require(not unknown, "[leave_one_out] uids", "".join(unknown[:1]), "uids of the data", hint)
 
     def _check_count(self, candidates: int) -> None:
-        settings, what = self.recipe.leave_one_out, "[leave_one_out] pairs"
+        settings, subject = self.recipe.leave_one_out, "[leave_one_out] pairs"
         got, expected = f"{settings.pairs:,} of {candidates:,} candidates", f"at most {candidates:,}"
         hint = "Reduce leave_one_out.pairs, or increase split.candidate and split.independent."
-        require(settings.uids or settings.pairs <= candidates, what, got, expected, hint)
+        require(settings.uids or settings.pairs <= candidates, subject, got, expected, hint)
 
     def left_out(self, splits: pl.DataFrame) -> list[str]:
         """Return the pairs to leave out: those listed in the recipe, or random candidates."""
@@ -50,8 +50,8 @@ class LeaveOneOut(Protocol):
         pool = splits.filter(pl.col("role") == "candidate")["uid"].sort().to_list()
         if settings.uids:
             unknown = sorted(set(settings.uids) - set(pool))
-            found = "".join(unknown[:1])
-            require(not unknown, "[leave_one_out] uids", found, "uids of candidates", "See splits.parquet.")
+            got = "".join(unknown[:1])
+            require(not unknown, "[leave_one_out] uids", got, "uids of candidates", "See splits.parquet.")
             return sorted(settings.uids)
         self._check_count(len(pool))
         planted = splits.filter(pl.col("planted"))["uid"].sort().to_list()
@@ -70,14 +70,14 @@ class LeaveOneOut(Protocol):
         """
         complete = [training_set(splits, "f", seed) for seed in self.recipe.train.seeds]
         left_out = self.left_out(splits)
-        models = complete + [replace(one, side=f"without-{uid}", left_out=uid) for uid in left_out for one in complete]
-        place, sign = {uid: k for k, uid in enumerate(left_out)}, np.zeros((len(models), splits.height), dtype=np.int8)
+        models = complete + [replace(f, side=f"without-{uid}", left_out=uid) for uid in left_out for f in complete]
+        index, sign = {uid: k for k, uid in enumerate(left_out)}, np.zeros((len(models), splits.height), dtype=np.int8)
         seeds = len(complete)
         for at, (uid, role) in enumerate(splits.select("uid", "role").iter_rows()):
-            if uid not in place and role != "external":
+            if uid not in index and role != "external":
                 continue
             stream = generator(self.recipe.split.seed, "leave one out control", uid)
-            k = place[uid] if uid in place else int(stream.integers(len(left_out)))
+            k = index[uid] if uid in index else int(stream.integers(len(left_out)))
             sign[:seeds, at] = 1
             sign[seeds * (k + 1) : seeds * (k + 2), at] = -1
         return Design(models, sign)

@@ -71,9 +71,9 @@ class Subsample(Protocol):
         uids, member = self._draw(splits, "candidate", "subsample")
         external, placebo = self._draw(splits, "external", "placebo")
         largest = int(member.sum(axis=1).max())
-        models = [TrainingSet(SIDE, k, tuple(uids[own].tolist()), 0, largest=largest) for k, own in enumerate(member)]
-        place = {uid: at for at, uid in enumerate([*uids, *external])}
-        order = np.array([place[uid] for uid in splits["uid"]])
+        models = [TrainingSet(SIDE, k, tuple(uids[row].tolist()), 0, largest=largest) for k, row in enumerate(member)]
+        index = {uid: at for at, uid in enumerate([*uids, *external])}
+        order = np.array([index[uid] for uid in splits["uid"]])
         return Design(models, np.where(np.hstack([member, placebo])[:, order], 1, -1).astype(np.int8))
 
     def _draw(self, splits: pl.DataFrame, role: str, stream: str) -> tuple[np.ndarray, np.ndarray]:
@@ -81,10 +81,10 @@ class Subsample(Protocol):
         rows = splits.filter(pl.col("role") == role).sort("uid").with_row_index()
         # groups are numbered by their smallest uid, so that row order and group names do not matter
         group = rows.select(pl.col("index").min().over("group").rank("dense") - 1).to_series().to_numpy()
-        drawn = balanced_draw(
+        member = balanced_draw(
             np.bincount(group), self.count, self.times, generator(self.recipe.split.seed, stream, "balanced")
         )
-        return rows["uid"].to_numpy(), drawn[:, group]
+        return rows["uid"].to_numpy(), member[:, group]
 
     def check(self, design: Design, records: Records) -> None:
         """Check that all models have the same settings and steps, and the pairs that this version samples."""
