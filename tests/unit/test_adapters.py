@@ -296,9 +296,9 @@ def test_saved_adapters_name_their_base(base, tmp_path):
     names = ("open_clip_config.json", "open_clip_model.safetensors")
     assert document == {"address": str(base.resolve()), "files": {name: file_sha256(base / name) for name in names}}
     model = given.find(str(tmp_path))
-    assert model.library == "adapter"
+    assert model.adapted
     assert given.content(model) == {name: file_sha256(tmp_path / name) for name in sorted(adapters.FILES)}
-    assert given.find(f"transformers:{tmp_path}").library == "adapter"
+    assert given.find(f"transformers:{tmp_path}").adapted
 
 
 def test_merged_weights_are_the_sum_entry_by_entry(base, tmp_path):

@@ -5,7 +5,7 @@
     NAME@CHECKPOINT               an architecture, or a JSON config, with weights from a file; with the suffix #ema,
                                   the averaged weights
     hf-hub:OWNER/NAME             a repository of open_clip on the Hugging Face hub
-    transformers:FOLDER           a folder of transformers
+    FAMILY:PATH                   a model of another family, such as transformers:FOLDER (`clipmem.models.family`)
 
 Architectures take precedence over folders: `ViT-B-32/openai` is always the tag, and `./ViT-B-32/openai` the folder.
 """
@@ -14,19 +14,20 @@ import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from clipmem.base.declared import plugins
 from clipmem.base.errors import InputError, did_you_mean, near_names, shorten
 from clipmem.models import names
 
-TRANSFORMERS, LOCAL, HUB, AVERAGED = "transformers:", "local-dir:", "hf-hub:", "#ema"
-EXPECTED = f"a folder of open_clip, NAME/TAG, NAME@CHECKPOINT, {LOCAL}FOLDER, {HUB}OWNER/NAME, or {TRANSFORMERS}FOLDER"
+TRANSFORMERS, LOCAL, HUB, AVERAGED = "transformers", "local-dir:", "hf-hub:", "#ema"
+_EXPECTED = f"a folder of open_clip, NAME/TAG, NAME@CHECKPOINT, {LOCAL}FOLDER, {HUB}OWNER/NAME, or "
 _CONFIGS = ("open_clip_config.json", "config.json", "adapter_config.json")
 _CHECK = "Check the path: relative paths start at the working directory."
 
 
 class Address(NamedTuple):
-    """A parsed address."""
+    """A parsed address; `name` is that of the architecture, repository or family."""
 
-    kind: Literal["folder", "tag", "checkpoint", "hub", "transformers"]
+    kind: Literal["folder", "tag", "checkpoint", "hub", "family"]
     path: Path = Path()
     name: str = ""
     tag: str = ""
@@ -43,14 +44,15 @@ class Address(NamedTuple):
                 return f"{self.name}@{self.path}{AVERAGED if self.averaged else ''}"
             case "hub":
                 return f"{HUB}{self.name}"
-            case "transformers":
-                return f"{TRANSFORMERS}{self.path}"
+            case "family":
+                return f"{self.name}:{self.path}"
 
 
 def parse(text: str) -> Address:
     """Parse an address."""
-    if text.startswith(TRANSFORMERS):
-        return Address("transformers", _folder(text, text.removeprefix(TRANSFORMERS)))
+    if family := _family(text):
+        path = text.removeprefix(f"{family}:")
+        return Address("family", _folder(text, path) if family == TRANSFORMERS else _absolute(text, path), family)
     if text.startswith(LOCAL):
         return Address("folder", _folder(text, text.removeprefix(LOCAL)))
     if text.startswith(HUB):
@@ -70,7 +72,7 @@ def names_model(text: str) -> bool:
 
     JSON files and `hf-hub:` names are data; a folder is a model if it has the config of one.
     """
-    if text in names.architectures() or text.startswith((TRANSFORMERS, LOCAL)):
+    if text in names.architectures() or text.startswith(LOCAL) or _family(text):
         return True
     if text.startswith(HUB) or not text:
         return False
@@ -80,9 +82,18 @@ def names_model(text: str) -> bool:
     return not _is_file(path) and (_checkpoint(text) or _tag(text)) is not None
 
 
-def wrong(text: str, got: str, hint: str, expected: str = EXPECTED) -> InputError:
+def wrong(text: str, got: str, hint: str, expected: str = "") -> InputError:
     """Return the error for an address."""
+    expected = expected or _EXPECTED + " or ".join(
+        f"{name}:{'FOLDER' if name == TRANSFORMERS else 'PATH'}" for name in (TRANSFORMERS, *plugins("models"))
+    )
     return InputError(f"model {shorten(text)}", got=got, expected=expected, hint=hint)
+
+
+def _family(text: str) -> str:
+    """Return the family whose prefix a model name has, or ""."""
+    prefix, colon, _ = text.partition(":")
+    return prefix if colon and (prefix == TRANSFORMERS or prefix in plugins("models")) else ""
 
 
 def _absolute(text: str, path: str) -> Path:

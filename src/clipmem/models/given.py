@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from clipmem.base.errors import ClipmemWarning, InputError, require, shorten
 from clipmem.base.hashing import file_sha256, json_sha256
 from clipmem.base.paths import reading
-from clipmem.models import adapters, address, hub, names, openclip, tokenizers, transformers
+from clipmem.models import adapters, address, hub, names, openclip, tokenizers
+from clipmem.models import transformers as _transformers  # noqa: F401  registers its family
 from clipmem.models.address import Address
+from clipmem.models.family import FAMILIES, ModelFamily
 from clipmem.models.protocol import DualEncoder
 from clipmem.models.weights import Checkpoint, find_weights, read_checkpoint, reason
 
@@ -18,21 +20,26 @@ _QUICK_GELU = re.compile(r"quick[-_]?gelu", re.IGNORECASE)
 
 
 class GivenModel(NamedTuple):
-    """A model on disk: its address as written and parsed, its library, and the folder and file of its weights.
+    """A model on disk: its address as written and parsed, and the folder and file of its weights.
 
-    The library is `open_clip`, `transformers`, or `adapter` (adapters, of a model of one of the two).
+    `adapted`: the folder has adapters of another model.
     """
 
     name: str
-    library: str
     folder: Path
     weights: Path
     parsed: Address
+    adapted: bool = False
 
     @property
     def address(self) -> str:
         """The address with absolute paths."""
         return str(self.parsed)
+
+    @property
+    def family(self) -> type[ModelFamily] | None:
+        """The family that its address names; None for adapters and for open_clip."""
+        return FAMILIES[self.parsed.name] if self.parsed.kind == "family" and not self.adapted else None
 
 
 class _Parts(NamedTuple):
@@ -44,22 +51,27 @@ class _Parts(NamedTuple):
 def find(name: str, *, download: bool | None = None) -> GivenModel:
     """Find the files of a model by its address (see `clipmem.models.address`)."""
     parsed = address.parse(name)
-    if parsed.kind in {"folder", "transformers"} and adapters.is_saved(parsed.path):
-        return GivenModel(name, "adapter", parsed.path, parsed.path / adapters.WEIGHTS_FILE, parsed)
+    if parsed.kind in {"folder", "family"} and adapters.is_saved(parsed.path):
+        return GivenModel(name, parsed.path, parsed.path / adapters.WEIGHTS_FILE, parsed, adapted=True)
     allowed = hub.may_download() if download is None else download
-    if parsed.kind == "transformers":
-        return GivenModel(name, "transformers", parsed.path, transformers.find_weights(parsed.path, name), parsed)
+    if parsed.kind == "family":
+        try:
+            files = FAMILIES[parsed.name].files(parsed.path)
+        except InputError as error:  # add the model's name
+            subject = f"model {shorten(name)}"
+            raise InputError(subject, got=error.got, expected=error.expected, hint=error.hint) from error
+        return GivenModel(name, parsed.path, files[0], parsed)
     weights = _weights(parsed, name, allowed)
     if allowed:
         _parts(parsed, name, weights.parent, download=True)  # now, so that later steps need no network
-    return GivenModel(name, "open_clip", weights.parent, weights, parsed)
+    return GivenModel(name, weights.parent, weights, parsed)
 
 
 def content(model: GivenModel) -> dict[str, str]:
     """Hash weights, config and tokenizer: file name → SHA-256, sorted by name."""
-    if model.library == "transformers":
-        files, hashes = transformers.files_of(model.folder), {}
-    elif model.library == "adapter":
+    if model.family:
+        files, hashes = model.family.files(model.folder), {}
+    elif model.adapted:
         files, hashes = [model.folder / name for name in adapters.FILES], {}
     else:
         parts = _parts(model.parsed, model.name, model.folder)
@@ -91,16 +103,18 @@ def load_saved(folder: Path) -> DualEncoder:
     """Load a model that a study trained, from its run folder."""
     if adapters.is_saved(folder):
         return load(find(f"{address.LOCAL}{folder}"))
-    saved_by_transformers = (folder / "config.json").is_file() and not (folder / openclip.CONFIG_FILE).is_file()
-    return transformers.load(folder) if saved_by_transformers else openclip.load(folder)
+    if (folder / openclip.CONFIG_FILE).is_file():
+        return openclip.load(folder)
+    families = (FAMILIES[name] for name in FAMILIES)
+    return next((family.load(folder) for family in families if family.is_saved(folder)), None) or openclip.load(folder)
 
 
 def load(model: GivenModel) -> DualEncoder:
     """Load a model in float32, in evaluation mode."""
-    if model.library == "adapter":
+    if model.adapted:
         encoder = _load_adapted(model)
     else:
-        encoder = transformers.load(model.folder) if model.library == "transformers" else _load_open_clip(model)
+        encoder = model.family.load(model.folder) if model.family else _load_open_clip(model)
     broken = [name for name, weight in encoder.module.named_parameters() if not bool(weight.isfinite().all())]
     if broken:
         got = f"NaN or infinity in {len(broken):,} of its weights, the first {broken[0]}"
@@ -184,7 +198,7 @@ def _weights_of_folder(folder: Path, name: str) -> Path:
     if missing or weights is None:
         hint = f"Put the weights next to the config, as {openclip.WEIGHTS_FILE} for example."
         if (folder / "config.json").is_file():
-            hint = f"If transformers saved it, use '{address.TRANSFORMERS}{name.removeprefix(address.LOCAL)}'."
+            hint = f"If transformers saved it, use '{address.TRANSFORMERS}:{name.removeprefix(address.LOCAL)}'."
         elif weights:
             hint = f"Add the architecture: NAME@{name.removeprefix(address.LOCAL)}/{weights.name}."
         raise address.wrong(name, f"a folder with no {' and no '.join(missing)}", hint)

@@ -21,10 +21,11 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import atomic_write, make_folder
 from clipmem.data.decoding import Geometry, Interpolation, ResizeMode
 from clipmem.models import extras, hub, openclip, tokenizers
+from clipmem.models.family import FAMILIES, ModelFamily
 from clipmem.models.protocol import three
 from clipmem.models.weights import BROKEN, reason
 
@@ -138,10 +139,10 @@ class TransformersEncoder:
         make_folder(folder)
         with _quiet(extras.library("transformers", "transformers models")):
             self._model.save_pretrained(folder, safe_serialization=True)
-        for file in files_of(self._source) if self._source else []:
+        for file in _files(self._source) if self._source else []:
             if file.name in (*_PROCESSORS, *tokenizers.FILES):
                 atomic_write(folder / file.name, file.read_bytes())
-        return files_of(folder)
+        return _files(folder)
 
 
 def _patches(pixels: Float[Tensor, "n 3 size size"], side: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,24 +155,36 @@ def _patches(pixels: Float[Tensor, "n 3 size size"], side: int) -> tuple[Tensor,
     return cut.reshape(n, rows * columns, side * side * channels), mask, shapes
 
 
-def find_weights(folder: Path, name: str) -> Path:
-    """Return the first weight file of a folder, safetensors before others."""
-    weights = _weights(folder)
-    missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    missing += [] if weights else ["*.safetensors"]
-    if missing:
-        got = f"a folder with no {' and no '.join(missing)}"
-        hint = "Save the model with save_pretrained."
-        raise InputError(f"model {shorten(name)}", got=got, expected="config.json and safetensors weights", hint=hint)
-    return weights[0]
+@FAMILIES.register("transformers")
+class Transformers(ModelFamily):
+    """CLIP, SigLIP and SigLIP 2 in folders that transformers' `save_pretrained` wrote."""
+
+    @classmethod
+    def files(cls, path: Path) -> list[Path]:
+        """Return the config, weight and tokenizer files of a folder."""
+        files = _files(path)
+        missing = [] if (path / "config.json").is_file() else ["config.json"]
+        missing += [] if _weights(path) else ["*.safetensors"]
+        got, hint = f"a folder with no {' and no '.join(missing)}", "Save the model with save_pretrained."
+        require(not missing, f"model folder {path}", got, "config.json and safetensors weights", hint)
+        return files
+
+    @classmethod
+    def load(cls, path: Path) -> "TransformersEncoder":
+        """Load a model in float32, with its own tokenizer."""
+        return load(path)
+
+    @classmethod
+    def is_saved(cls, folder: Path) -> bool:
+        """Return whether a folder has a config of transformers."""
+        return (folder / "config.json").is_file()
 
 
 def _weights(folder: Path) -> list[Path]:
     return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
-def files_of(folder: Path) -> list[Path]:
-    """Return the config, weight and tokenizer files of a folder."""
+def _files(folder: Path) -> list[Path]:
     weights = _weights(folder)
     names = ("config.json", *_PROCESSORS)
     indexes = [Path(f"{weights[0].name.split('-')[0].split('.')[0]}{weights[0].suffix}.index.json")] if weights else []

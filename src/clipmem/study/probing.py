@@ -27,6 +27,7 @@ from clipmem.measure.retrieval import retrieve
 from clipmem.mitigate import MITIGATIONS
 from clipmem.models import address
 from clipmem.models.embeddings import Model, embed
+from clipmem.models.family import FAMILIES
 from clipmem.models.names import is_architecture
 from clipmem.models.numerics import threads
 from clipmem.models.start import Start, freeze, table_of_parts
@@ -127,7 +128,7 @@ def parts_of(model: str, settings: Overrides = (), *, names: bool = False) -> di
 
 def registries() -> list[Registry[Any]]:
     """Return what can be declared by name, including what other packages declare."""
-    return [PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, PAIR_SCORES, SOURCES, all_sections()]
+    return [PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, PAIR_SCORES, SOURCES, FAMILIES, all_sections()]
 
 
 def resources() -> tuple[execution.Execution, str]:

@@ -1,6 +1,7 @@
 """A package outside the tree, with one of every kind, is used like our own."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import clipmem
 from clipmem.base.errors import InputError
@@ -20,6 +23,8 @@ from clipmem.base.sections import DataSection
 from clipmem.cli import main
 from clipmem.data.sources import SOURCES
 from clipmem.mitigate import MITIGATIONS
+from clipmem.models import given
+from clipmem.models.family import FAMILIES
 from clipmem.report.sections import SECTIONS
 from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.pair_scores import PAIR_SCORES
@@ -30,7 +35,7 @@ from tests.tiny import encoded_image
 PLUG = Path(__file__).parent / "plug"
 PROJECT = tomllib.loads((PLUG / "pyproject.toml").read_text())["project"]
 POINTS = PROJECT["entry-points"]
-REGISTRIES = (PROTOCOLS, ALIGNMENTS, MITIGATIONS, SOURCES, SECTIONS, PAIR_SCORES)
+REGISTRIES = (PROTOCOLS, ALIGNMENTS, MITIGATIONS, SOURCES, SECTIONS, PAIR_SCORES, FAMILIES)
 SUMMARIES = (
     "Three models a seed, each without one third of the pairs",
     "plain similarity of image and captions, without a bank",
@@ -38,6 +43,7 @@ SUMMARIES = (
     "Lines of JSON with a `pic` and what it `says`.",
     "How many characters captions have, and the mean score of each length.",
     "Captions of many words.",
+    "Linear maps of pixels and letters.",
 )
 STUDY = (
     *("split.shared=60", "split.candidate=20", "split.independent=20", "split.external=20", "score.draws=200"),
@@ -85,7 +91,7 @@ def telegrams(tmp_path_factory):
 
 
 def drive(call, telegrams, place):
-    """Use all six in every command that asks for them; `call` runs a command line and returns its output."""
+    """Use all seven in every command that asks for them; `call` runs a command line and returns its output."""
     recipe, plain, less = place / "recipe.toml", place / "plain", place / "less"
     settings = [part for setting in STUDY for part in ("--set", setting)]
     call("init", recipe, "--data", telegrams, "--protocol", "thirds", *settings)
@@ -119,6 +125,16 @@ def drive(call, telegrams, place):
     call("score", "--target", models[0], "--reference", models[1], "--data", telegrams, "--alignment", "plain",
          "--out", place / "scores.parquet", "--bank-size", 20)  # fmt: skip
     assert json.loads((place / "scores.json").read_text())["alignment"] == "plain"
+    maps = []
+    for seed in (0, 1):
+        draw = torch.Generator().manual_seed(seed)
+        weights = {"image": torch.randn(192, 4, generator=draw), "text": torch.randn(256, 4, generator=draw)}
+        save_file(weights, place / f"{seed}.safetensors")
+        maps.append(f"letters:{place / f'{seed}.safetensors'}")
+    call("score", "--target", maps[0], "--reference", maps[1], "--data", telegrams, "--out", place / "letters.parquet",
+         "--bank-size", 20)  # fmt: skip
+    about = json.loads((place / "letters.json").read_text())
+    assert (about["target"], about["pairs"]) == (maps[:1], 130)
     call("curate", telegrams, "--out", place / "curated")
     suspects = pl.read_parquet(place / "curated" / "suspects.parquet")
     assert suspects["wordy_score"].unique().sort().to_list() == [2, 3, 4]
@@ -161,8 +177,24 @@ def test_the_same_in_a_fresh_environment(telegrams, tmp_path):
     plugged.syspath_prepend(str(site))
     try:
         drive(call, telegrams, tmp_path)
+        assert re.fullmatch(r"\d\.\d\d words\n", call("caption-words", telegrams))
     finally:
         plugged.undo()
+
+
+@pytest.mark.usefixtures("plug")
+def test_its_models_and_its_command_are_found_by_name(telegrams, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "clipmem", "caption-words", telegrams], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "2.99 words\n"
+    with pytest.raises(InputError) as error:
+        given.find("letters:nothing")
+    assert (error.value.got, error.value.what) == ("no such file", "model 'letters:nothing'")
+    with pytest.raises(InputError) as error:
+        given.find("lettres:nothing")
+    assert "letters:PATH" in error.value.expected
 
 
 @pytest.mark.usefixtures("plug")
