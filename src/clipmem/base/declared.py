@@ -88,7 +88,7 @@ def declared(kind: str, name: str) -> Any:
 
 def known(kind: str, name: str) -> str:
     """Validate a name in a recipe."""
-    names = [*BUILT_IN[kind], *(one for one in plugins(kind) if one not in BUILT_IN[kind])]
+    names = [*BUILT_IN[kind], *(plugin for plugin in plugins(kind) if plugin not in BUILT_IN[kind])]
     if name not in names:
         expected = f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"
         raise PydanticCustomError("literal_error", "an unknown name", {"expected": expected})

@@ -65,7 +65,7 @@ _LONGEST = 200  # characters of a name to compare: the cost is quadratic
 _SHOWN = 40  # names in a list
 
 
-def near_names(name: str, known: Iterable[str]) -> list[str]:
+def near_names(name: str, choices: Iterable[str]) -> list[str]:
     """Return up to two similar known names, most similar first, ignoring case.
 
     Example:
@@ -74,49 +74,49 @@ def near_names(name: str, known: Iterable[str]) -> list[str]:
     """
     if len(name) > _LONGEST:
         return []
-    by_lower = {one.lower(): one for one in sorted(known) if len(one) <= _LONGEST}
+    by_lower = {choice.lower(): choice for choice in sorted(choices) if len(choice) <= _LONGEST}
     return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=2, cutoff=0.6)]
 
 
-def did_you_mean(name: str, known: Iterable[str], *, kind: str = "name", otherwise: str = "") -> str:
+def did_you_mean(name: str, choices: Iterable[str], *, kind: str = "name", otherwise: str = "") -> str:
     """Suggest the most similar known names; if none is similar, say `otherwise`, by default a list of all."""
-    names = sorted(known)
+    names = sorted(choices)
     near = near_names(name, names)
     if near:
         return f"Did you mean {' or '.join(map(repr, near))}?"
     if otherwise:
         return otherwise
-    shown = [shorten_text(one) for one in names[:_SHOWN]]
+    examples = [shorten_text(choice) for choice in names[:_SHOWN]]
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return f"Known {kind}s: {', '.join(shown)}{more}."
+    return f"Known {kind}s: {', '.join(examples)}{more}."
 
 
 Number = int | float  # the run-time type checks of the tests do not accept an int for a float
 
 
-def require(condition: object, what: str, got: str, expected: str, hint: str = "") -> None:
+def require(condition: object, subject: str, got: str, expected: str, hint: str = "") -> None:
     """Raise an `InputError` unless the condition holds.
 
     Example:
         >>> require(3 > 0, "[train] epochs", "3", "1 or more", "Set train.epochs.")
     """
     if not condition:
-        raise InputError(what, got=got, expected=expected, hint=hint)
+        raise InputError(subject, got=got, expected=expected, hint=hint)
 
 
-def require_one_of(what: str, value: object, choices: Iterable[str], hint: str = "") -> None:
+def require_one_of(subject: str, value: object, choices: Iterable[str], hint: str = "") -> None:
     """Raise an `InputError` unless a value is one of the choices; the default hint suggests similar ones.
 
     Example:
         >>> require_one_of("--device", "cpu", ("auto", "cpu", "cuda"))
     """
-    known = list(choices)
-    hint = hint or did_you_mean(str(value), known, otherwise="Use one of these.")
-    require(value in known, what, shorten(value), ", ".join(known), hint)
+    names = list(choices)
+    hint = hint or did_you_mean(str(value), names, otherwise="Use one of these.")
+    require(value in names, subject, shorten(value), ", ".join(names), hint)
 
 
 def require_range(
-    what: str, value: Number, low: Number | None = None, high: Number | None = None, hint: str = ""
+    subject: str, value: Number, low: Number | None = None, high: Number | None = None, hint: str = ""
 ) -> None:
     """Raise an `InputError` unless low <= value <= high; None is no bound. Only finite numbers are in range.
 
@@ -128,16 +128,16 @@ def require_range(
         expected = (
             f"{low} to {high}" if None not in (low, high) else f"{low} or more" if high is None else f"at most {high}"
         )
-        raise InputError(what, got=shorten(value), expected=expected, hint=hint)
+        raise InputError(subject, got=shorten(value), expected=expected, hint=hint)
 
 
-def require_columns(what: str, columns: Iterable[str], needed: Iterable[str], hint: str = "") -> None:
+def require_columns(subject: str, columns: Iterable[str], needed: Iterable[str], hint: str = "") -> None:
     """Raise an `InputError` unless a table has the needed columns.
 
     Example:
         >>> require_columns("scores.parquet", ["uid", "clipmem"], ["uid"])
     """
-    there = list(columns)
-    missing = [name for name in needed if name not in there]
-    got, hint = f"the columns {', '.join(map(shorten_text, there[:40])) or 'none'}", hint or "Check the file."
-    require(not missing, what, got, f"also {', '.join(missing)}", hint)
+    present = list(columns)
+    missing = [name for name in needed if name not in present]
+    got, hint = f"the columns {', '.join(map(shorten_text, present[:40])) or 'none'}", hint or "Check the file."
+    require(not missing, subject, got, f"also {', '.join(missing)}", hint)

@@ -44,24 +44,24 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         >>> flat({"a": {"b": 1}, "c": [{"d": 2}]})
         {'a.b': 1, 'c.0.d': 2}
     """
-    found: dict[str, Any] = {}
-    for key, one in value.items():
-        of_tables = isinstance(one, list) and any(isinstance(item, Mapping) for item in one)
-        inner = dict(enumerate(one)) if of_tables else one
+    leaves: dict[str, Any] = {}
+    for key, child in value.items():
+        of_tables = isinstance(child, list) and any(isinstance(item, Mapping) for item in child)
+        inner = dict(enumerate(child)) if of_tables else child
         if isinstance(inner, Mapping):
-            found |= flat({str(name): item for name, item in inner.items()}, f"{prefix}{key}.")
+            leaves |= flat({str(name): item for name, item in inner.items()}, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = one
-    return found
+            leaves[f"{prefix}{key}"] = child
+    return leaves
 
 
-def refuse_other(what: str, there: Mapping[str, Any], now: Mapping[str, Any], hint: str) -> None:
+def refuse_other(subject: str, previous: Mapping[str, Any], current: Mapping[str, Any], hint: str) -> None:
     """Refuse to mix work with other settings, models or data."""
-    before, after = (flat(json.loads(json.dumps(one))) for one in (there, now))
+    before, after = (flat(json.loads(json.dumps(settings))) for settings in (previous, current))
     keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
-    shown = "; ".join(f"{key} = {_shown(before.get(key))} there, {_shown(after.get(key))} now" for key in keys[:_SHOWN])
+    diffs = "; ".join(f"{key} = {_shown(before.get(key))} there, {_shown(after.get(key))} now" for key in keys[:_SHOWN])
     more = f" (and {len(keys) - _SHOWN} more)" if len(keys) > _SHOWN else ""
-    require(not keys, what, f"{shown}{more}", "the same on both sides", hint)
+    require(not keys, subject, f"{diffs}{more}", "the same on both sides", hint)
 
 
 def _shown(value: object) -> str:
@@ -83,8 +83,8 @@ class Job:
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of the folder."""
         path = self.path / name
-        what, hint = f"run folder {self.path}", "Run `clipmem run RECIPE.toml --out DIR` on it first."
-        require(path.is_file(), what, f"no {name} in it", "the folder of a finished run", hint)
+        subject, hint = f"run folder {self.path}", "Run `clipmem run RECIPE.toml --out DIR` on it first."
+        require(path.is_file(), subject, f"no {name} in it", "the folder of a finished run", hint)
         try:
             with reading(f"{path}", expected="a file written by clipmem"):
                 document = json.loads(path.read_text(encoding="utf-8"))
@@ -106,12 +106,12 @@ class Job:
 
     def resume(self, settings: Mapping[str, Any]) -> None:
         """Start the folder with these settings, or resume it."""
-        there = self.settings()
-        if there is None:
+        previous = self.settings()
+        if previous is None:
             self.write_json("job.json", settings)
         else:
             hint = "Choose another --out, or delete the folder."
-            refuse_other(f"{self.path} was started with other settings", there, settings, hint)
+            refuse_other(f"{self.path} was started with other settings", previous, settings, hint)
 
     # ---- pieces
 
@@ -149,8 +149,8 @@ class Job:
             str(path.relative_to(self.path)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
             for path in sorted(outputs)
         }
-        known = {"seconds": round(seconds, 3), **(facts or {})}
-        self.write_json(f"{self._markers}/{name}.json", {"stage": name, **known, "outputs": described})
+        header = {"stage": name, "seconds": round(seconds, 3), **(facts or {})}
+        self.write_json(f"{self._markers}/{name}.json", {**header, "outputs": described})
 
     @contextlib.contextmanager
     def locked(self) -> Generator[None]:
@@ -225,9 +225,9 @@ class RunFolder(Job):
     def check_claim(self, recipe: Recipe) -> bool:
         """Check that the folder belongs to this recipe or is empty; return whether it is new."""
         if (self.path / "recipe.toml").is_file():
-            what = f"run folder {self.path} was made with another recipe"
+            subject = f"run folder {self.path} was made with another recipe"
             hint = "Choose another --out DIR, or delete the folder to start over."
-            refuse_other(what, flatten(self.recipe()), flatten(recipe), hint)
+            refuse_other(subject, flatten(self.recipe()), flatten(recipe), hint)
             return False
         free = is_free(self.path)
         got = "a folder with other files and no recipe.toml"

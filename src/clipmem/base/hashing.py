@@ -83,8 +83,8 @@ def numbered(texts: Iterable[str]) -> Int64[np.ndarray, " n"]:
         [1, 0, 1]
     """
     every = list(texts)
-    place = {text: number for number, text in enumerate(sorted(set(every)))}
-    return np.array([place[text] for text in every], dtype=np.int64)
+    numbers = {text: number for number, text in enumerate(sorted(set(every)))}
+    return np.array([numbers[text] for text in every], dtype=np.int64)
 
 
 def data_fingerprint(uids: Iterable[str]) -> str:

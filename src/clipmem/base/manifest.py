@@ -54,36 +54,36 @@ def read(folder: RunFolder) -> dict[str, Any]:
     return manifest
 
 
-def check_format(document: Mapping[str, Any], what: str, newest: int, *, made_by: object) -> None:
+def check_format(document: Mapping[str, Any], subject: str, newest: int, *, made_by: object) -> None:
     """Refuse a document of another format: a newer one needs an update, an older one the version that made it."""
     version = document.get("format")
     got, expected = f"format {shorten(version)}, made by clipmem {made_by}", f"format {newest}"
     old = isinstance(version, int) and version < newest
     hint = f"Read it with clipmem {made_by}, or run the study again in a new folder." if old else "Update clipmem."
-    require(version == newest, what, got, f"{expected} (this is clipmem {__version__})", hint)
+    require(version == newest, subject, got, f"{expected} (this is clipmem {__version__})", hint)
 
 
 def check_data(folder: RunFolder, data_sha256: str) -> None:
     """Refuse a folder that was made with other data."""
-    there = read(folder)["data_sha256"]
-    what = f"run folder {folder.path} was made with other data"
-    got = f"fingerprint {there[:16]} there, {data_sha256[:16]} now"
-    require(there == data_sha256, what, got, "", "Choose another --out DIR, or restore the original data.")
+    sha256 = read(folder)["data_sha256"]
+    subject = f"run folder {folder.path} was made with other data"
+    got = f"fingerprint {sha256[:16]} there, {data_sha256[:16]} now"
+    require(sha256 == data_sha256, subject, got, "", "Choose another --out DIR, or restore the original data.")
 
 
 def check_files(folder: RunFolder, recipe: Recipe) -> None:
     """Refuse a folder that was made when files that the recipe names had another content."""
     now = _files_of(recipe)
-    there = read(folder).get("files", now)  # absent in folders of earlier versions
-    changed = [what for what in now if there.get(what) != now[what]]
-    what, got = f"run folder {folder.path}", f"another file in {', '.join(changed)}"
-    require(not changed, what, got, "the file it was made with", "Choose another --out DIR, or restore the file.")
+    hashes = read(folder).get("files", now)  # absent in folders of earlier versions
+    changed = [key for key in now if hashes.get(key) != now[key]]
+    subject, got = f"run folder {folder.path}", f"another file in {', '.join(changed)}"
+    require(not changed, subject, got, "the file it was made with", "Choose another --out DIR, or restore the file.")
 
 
 def _files_of(recipe: Recipe) -> dict[str, str]:
     """Hash the single files that a recipe names."""
     named = {"[split] wrong": recipe.split.wrong, "[evaluate] classnames": recipe.evaluate.classnames}
-    return {what: file_sha256(Path(path)) for what, path in named.items() if path and Path(path).is_file()}
+    return {key: file_sha256(Path(path)) for key, path in named.items() if path and Path(path).is_file()}
 
 
 def _processor() -> str:

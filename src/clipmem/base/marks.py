@@ -57,7 +57,7 @@ def read_marks(file: Path) -> dict[str, Mark]:
     Raises:
         InputError: A line is not a mark, or one that a newer version of clipmem wrote.
     """
-    found: dict[str, Mark] = {}
+    marks: dict[str, Mark] = {}
     for number, line in enumerate(file.read_bytes().splitlines() if file.is_file() else [], 1):
         try:
             entry = json.loads(line)
@@ -65,19 +65,19 @@ def read_marks(file: Path) -> dict[str, Mark]:
             continue
         entry = entry if isinstance(entry, dict) else {}
         uid, mark = entry.get("uid"), entry.get("mark", "")
-        right = isinstance(uid, str) and mark in [None, *MARKS]
+        is_valid = isinstance(uid, str) and mark in [None, *MARKS]
         expected = f'an object with "uid" and "mark": one of {", ".join(MARKS)}, or null'
         hint = "Update clipmem, or fix the line."
-        require(right, f"{file}, line {number}", shorten(line.decode(errors="replace")), expected, hint)
-        found.pop(str(uid), None)
+        require(is_valid, f"{file}, line {number}", shorten(line.decode(errors="replace")), expected, hint)
+        marks.pop(str(uid), None)
         if mark is not None:
-            own = [entry.get(name) for name in ("time", "note")]  # UTF-8 has no lone surrogates, JSON does
-            time, note = (one if one is None else str(one).encode(errors="replace").decode() for one in own)
-            found[str(uid)] = Mark(mark, time or "", note)
-    return found
+            fields = [entry.get(name) for name in ("time", "note")]  # UTF-8 has no lone surrogates, JSON does
+            time, note = (field if field is None else str(field).encode(errors="replace").decode() for field in fields)
+            marks[str(uid)] = Mark(mark, time or "", note)
+    return marks
 
 
 def latest_marks(*paths: Path) -> dict[str, str]:
     """Read the marks of run folders and tables, by uid; of a pair with several the latest."""
-    found = [one for path in paths for one in read_marks(marks_file(path)).items()]
-    return {uid: given.mark for uid, given in sorted(found, key=lambda one: one[1].time)}
+    entries = [entry for path in paths for entry in read_marks(marks_file(path)).items()]
+    return {uid: mark.mark for uid, mark in sorted(entries, key=lambda entry: entry[1].time)}

@@ -251,19 +251,19 @@ class MitigateSection(Section):
     ) -> str:
         """Return which mitigation cannot work with this protocol, objective, frozen parts and start; "" if all can."""
         for name in self.active():
-            needs, what = getattr(self, name).needs, f"[mitigate.{name}] is set and"
+            needs, subject = getattr(self, name).needs, f"[mitigate.{name}] is set and"
             instead = "omit it, or set train.objective = 'clip'"
             if not protocol.trains:
-                return f"{what} protocol = {names[0]!r} trains nothing; omit it"
+                return f"{subject} protocol = {names[0]!r} trains nothing; omit it"
             if "pretrained model" in needs and not pretrained:
-                return f"{what} it needs a pretrained model; set model.pretrained"
+                return f"{subject} it needs a pretrained model; set model.pretrained"
             if "text tower" in needs and not objective.uses_text:
-                return f"{what} objective = {names[1]!r} trains no text tower; {instead}"
+                return f"{subject} objective = {names[1]!r} trains no text tower; {instead}"
             if "unit embeddings" in needs and not objective.normalizes:
-                return f"{what} objective = {names[1]!r} does not normalize its embeddings; {instead}"
+                return f"{subject} objective = {names[1]!r} does not normalize its embeddings; {instead}"
             if "pair weights" in needs and not objective.weighs:
-                return f"{what} objective = {names[1]!r} has no weights of pairs; {instead}"
+                return f"{subject} objective = {names[1]!r} has no weights of pairs; {instead}"
             fixed = next((tower for tower in freeze if f"changing {tower}" in needs), "")
             if fixed:
-                return f"{what} the frozen {fixed} tower would not see its changes; omit it, or train that tower"
+                return f"{subject} the frozen {fixed} tower would not see its changes; omit it, or train that tower"
         return ""

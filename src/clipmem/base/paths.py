@@ -23,12 +23,12 @@ _DEVICE = {errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, er
 _NAME, _PATH = 255, 4095  # bytes: the limits of Linux, and of nearly all of its file systems
 
 
-def checked_path(path: str | Path, what: str) -> Path:
+def checked_path(path: str | Path, subject: str) -> Path:
     """Check that a path is valid on common file systems."""
     text = isinstance(path, str | os.PathLike)  # pyright: ignore[reportUnnecessaryIsInstance]
-    require(text, what, shorten(path), "a path", "Give a text or a pathlib.Path.")
+    require(text, subject, shorten(path), "a path", "Give a text or a pathlib.Path.")
     url = re.fullmatch(r"(\w\w+):/(.+)", str(path)) if isinstance(path, Path) else None  # which merges slashes
-    require(not url, what, url.expand(r"\1://\2") if url else "", "a path on this machine", "Download it first.")
+    require(not url, subject, url.expand(r"\1://\2") if url else "", "a path on this machine", "Download it first.")
     got = ""
     try:
         encoded = os.fsencode(path)
@@ -39,16 +39,16 @@ def checked_path(path: str | Path, what: str) -> Path:
     elif len(encoded) > _PATH or any(len(name) > _NAME for name in encoded.split(b"/")):
         got = f"a path of {len(encoded):,} bytes"
     expected = f"at most {_NAME} bytes per name and {_PATH:,} in total, without NUL"
-    require(not got, f"{what} {shorten(str(path))}", got, expected, "Check the path.")
+    require(not got, f"{subject} {shorten(str(path))}", got, expected, "Check the path.")
     return Path(path)
 
 
 def as_read_error(
-    error: OSError | UnicodeDecodeError, what: str, *, expected: str, hint: str = "Check the path."
+    error: OSError | UnicodeDecodeError, subject: str, *, expected: str, hint: str = "Check the path."
 ) -> InputError:
     """Convert an error while reading a file that the user named."""
     got = (error.strerror or str(error)) if isinstance(error, OSError) else "bytes that are not UTF-8 text"
-    return InputError(what, got=got, expected=expected, hint=hint)
+    return InputError(subject, got=got, expected=expected, hint=hint)
 
 
 def as_write_error(error: OSError, path: Path, *, room: str = "") -> ClipmemError:
@@ -61,8 +61,8 @@ def as_write_error(error: OSError, path: Path, *, room: str = "") -> ClipmemErro
         )
     if error.errno is None or error.errno in _DEVICE:
         return RunError(f"could not write {path}: {reason}. Nothing half-written was kept.")
-    what = f"cannot write {shorten_text(str(path), _NAME)}"
-    return InputError(what, got=reason, expected="a writable folder", hint="Choose another --out DIR.")
+    subject = f"cannot write {shorten_text(str(path), _NAME)}"
+    return InputError(subject, got=reason, expected="a writable folder", hint="Choose another --out DIR.")
 
 
 def as_os_error(error: OSError) -> ClipmemError:
@@ -74,18 +74,18 @@ def as_os_error(error: OSError) -> ClipmemError:
 
 
 @contextlib.contextmanager
-def reading(what: str, *, expected: str, hint: str = "Check the path.") -> Generator[None]:
+def reading(subject: str, *, expected: str, hint: str = "Check the path.") -> Generator[None]:
     """Convert errors while reading a file that the user named (see `as_read_error`)."""
     try:
         yield
     except (OSError, UnicodeDecodeError) as error:
-        raise as_read_error(error, what, expected=expected, hint=hint) from error
+        raise as_read_error(error, subject, expected=expected, hint=hint) from error
 
 
-def check_readable(path: str | Path, what: str) -> None:
+def check_readable(path: str | Path, subject: str) -> None:
     """Check that a path is a readable file or folder."""
-    file = checked_path(path, what)
-    with reading(f"{what} {file}", expected="a readable file"):
+    file = checked_path(path, subject)
+    with reading(f"{subject} {file}", expected="a readable file"):
         file.stat()
         if not os.access(file, os.R_OK):
             raise PermissionError(13, "Permission denied")
@@ -106,10 +106,10 @@ def explain_write_errors(path: Path) -> Generator[None]:
 
 def _room(path: Path, error: OSError) -> str:
     """Describe the free disk space if the disk is full (not for quotas)."""
-    there = next((folder for folder in path.parents if folder.is_dir()), None)
-    if error.errno != errno.ENOSPC or there is None:
+    parent = next((folder for folder in path.parents if folder.is_dir()), None)
+    if error.errno != errno.ENOSPC or parent is None:
         return ""
-    disk = shutil.disk_usage(there)
+    disk = shutil.disk_usage(parent)
     return f", {disk.free / 1e6:,.2f} of {disk.total / 1e6:,.2f} MB free"
 
 
@@ -124,8 +124,8 @@ def check_place(path: Path) -> None:
     """Check that a folder can be created at `path`, or written to if it exists, without leaving anything behind."""
     with explain_write_errors(path):
         # tried, since permission bits are wrong for /proc and read-only file systems
-        there = next((folder for folder in (path, *path.parents) if folder.exists()), Path())
-        Path(tempfile.mkdtemp(prefix=".clipmem-", suffix=".tmp", dir=there)).rmdir()
+        folder = next((parent for parent in (path, *path.parents) if parent.exists()), Path())
+        Path(tempfile.mkdtemp(prefix=".clipmem-", suffix=".tmp", dir=folder)).rmdir()
 
 
 def check_new_table(out: Path, option: str = "--out") -> None:
@@ -163,19 +163,19 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Generator[Path]:
     """Yield a folder whose files get into `path`, a new or empty folder, only if the block ends without an error."""
-    place = path.resolve()  # which has a name, unlike "."
+    target = path.resolve()  # which has a name, unlike "."
     # into an empty folder files are moved: it may be another file system, or where the user is
-    partial = place / _PARTIAL if place.is_dir() else place.with_name(f".{place.name}{_PARTIAL}")
+    partial = target / _PARTIAL if target.is_dir() else target.with_name(f".{target.name}{_PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
     try:
         yield make_folder(partial)
         with explain_write_errors(path):
-            if partial.parent == place:
+            if partial.parent == target:
                 for file in partial.iterdir():
-                    file.replace(place / file.name)
+                    file.replace(target / file.name)
                 partial.rmdir()
             else:
-                partial.replace(place)
+                partial.replace(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

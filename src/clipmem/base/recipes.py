@@ -238,13 +238,13 @@ _DECLARED = {
 
 def _brought(document: Mapping[str, Any]) -> Iterator[tuple[str, str, type[_Section]]]:
     """Yield table, key and class of the settings of the plugins that a document names."""
-    for table, (kind, chosen) in _DECLARED.items():
-        place = document.get(table) if table else document
-        if not isinstance(place, Mapping):
+    for table, (kind, selector) in _DECLARED.items():
+        section = document.get(table) if table else document
+        if not isinstance(section, Mapping):
             continue
         for name, point in plugins(kind).items():
             key = key_of(name)
-            if (place.get(chosen) == name or key in place) and key not in _table(table).model_fields:
+            if (section.get(selector) == name or key in section) and key not in _table(table).model_fields:
                 settings = getattr(load(point), "Settings", None)
                 if settings is not None:
                     yield table, key, settings
@@ -259,8 +259,8 @@ def _assembled(brought: Sequence[tuple[str, str, type[_Section]]]) -> type[Recip
     fields: dict[str, Any] = {key: (settings, settings()) for table, key, settings in brought if not table}
     for table in dict.fromkeys(table for table, *_ in brought if table):
         base = _table(table)
-        own: dict[str, Any] = {key: (settings, settings()) for there, key, settings in brought if there == table}
-        section = create_model(base.__name__, __base__=base, __doc__=base.__doc__, **own)
+        extensions: dict[str, Any] = {key: (settings, settings()) for name, key, settings in brought if name == table}
+        section = create_model(base.__name__, __base__=base, __doc__=base.__doc__, **extensions)
         fields[table] = (section, section())
     return create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, **fields) if fields else Recipe
 
@@ -285,9 +285,9 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
     return flat
 
 
-def differences(left: Recipe, right: Recipe) -> list[tuple[str, Any, Any]]:
+def differences(first: Recipe, second: Recipe) -> list[tuple[str, Any, Any]]:
     """List the keys that differ, with both values."""
-    a, b = flatten(left), flatten(right)
+    a, b = flatten(first), flatten(second)
     return [(key, a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)]
 
 
@@ -332,15 +332,15 @@ def _toml_text(value: str) -> str:
 def _apply(document: dict[str, Any], setting: str) -> None:
     path, separator, value = setting.partition("=")
     keys = path.strip().split(".")
-    what, expected = f"--set {shorten(setting)}", "section.key=value"
+    subject, expected = f"--set {shorten(setting)}", "section.key=value"
     got = "no section.key before an =" if separator else "no ="
-    require(separator and all(keys), what, got, expected, "For example: --set train.lr=1e-4.")
-    place = document
+    require(separator and all(keys), subject, got, expected, "For example: --set train.lr=1e-4.")
+    section = document
     for key in keys[:-1]:
-        place = place.setdefault(key, {})
-        right = isinstance(place, dict)  # pyright: ignore[reportUnnecessaryIsInstance]
-        require(right, what, f"{shorten(key)} is not a section", expected, "Use section.key=value.")
-    place[keys[-1]] = _value(value.strip())
+        section = section.setdefault(key, {})
+        is_table = isinstance(section, dict)  # pyright: ignore[reportUnnecessaryIsInstance]
+        require(is_table, subject, f"{shorten(key)} is not a section", expected, "Use section.key=value.")
+    section[keys[-1]] = _value(value.strip())
 
 
 def _value(text: str) -> object:
@@ -349,4 +349,4 @@ def _value(text: str) -> object:
         return _parsed(f"value = {text}")["value"]
     except ValueError:
         listed = text.startswith("[") and text.endswith("]") and "[" not in text[1:]
-        return [_value(one.strip()) for one in text[1:-1].split(",")] if listed else text
+        return [_value(part.strip()) for part in text[1:-1].split(",")] if listed else text

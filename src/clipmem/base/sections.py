@@ -60,10 +60,10 @@ class Section(BaseModel):
     @classmethod
     def _storable(cls, value: Any) -> Any:
         """Refuse integers beyond TOML's 64 bits and the character NUL."""
-        for one in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(one, int) and not -(2**63) <= one < 2**63:
+        for element in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(element, int) and not -(2**63) <= element < 2**63:
                 raise PydanticCustomError("int_too_large", "more than 64 bits")
-            if isinstance(one, str) and "\0" in one:
+            if isinstance(element, str) and "\0" in element:
                 raise PydanticCustomError("nul", "the character NUL")
         return value
 
@@ -113,23 +113,25 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Input
     section = f"[{'.'.join(location[:depth])}] " if depth else ""
     key = ".".join(shorten_text(part) for part in location[depth:])
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    what, context = f"{origin}: {section}{key}{more}", problem.get("ctx", {})
+    subject, context = f"{origin}: {section}{key}{more}", problem.get("ctx", {})
     removed = table.removed if issubclass(table, Section) else {}
     if problem["type"] == "extra_forbidden":
         hint = removed.get(location[-1]) or did_you_mean(location[-1], table.model_fields, kind="key")
-        return InputError(what, got="an unknown key", expected=f"a key of {section.strip() or 'the recipe'}", hint=hint)
+        expected = f"a key of {section.strip() or 'the recipe'}"
+        return InputError(subject, got="an unknown key", expected=expected, hint=hint)
     if problem["type"] == "value_error":  # raised by the recipe's own validators
         where = f"[{'.'.join(location)}] " if location else ""
-        own = context.get("error")
-        if isinstance(own, InputError):
-            return InputError(f"{origin}: {where}{own.what}{more}", got=own.got, expected=own.expected, hint=own.hint)
+        cause = context.get("error")
+        if isinstance(cause, InputError):
+            subject = f"{origin}: {where}{cause.what}{more}"
+            return InputError(subject, got=cause.got, expected=cause.expected, hint=cause.hint)
         return InputError(f"{origin}: {where}{problem['msg'].removeprefix('Value error, ')}{more}.")
     value, hint = problem["input"], "`clipmem init` prints every key with its meaning."
     if problem["type"] == "literal_error" and isinstance(value, str):
         near = near_names(value, re.findall("'([^']*)'", str(context["expected"])))
         hint = removed.get(value) or (f"Did you mean {' or '.join(map(repr, near))}?" if near else hint)
     expected = _EXPECTED.get(problem["type"], "another value").format_map(context)
-    return InputError(what, got=shorten(value), expected=expected, hint=hint)
+    return InputError(subject, got=shorten(value), expected=expected, hint=hint)
 
 
 _Template = Annotated[str, Field(min_length=1)]
@@ -182,17 +184,17 @@ class DataSection(Section):
     flaws: FlawsSection = FlawsSection()
     emoji_artists: EmojiArtistsSection = EmojiArtistsSection()
 
-    def check_paths(self, what: str = "[data] path") -> None:
+    def check_paths(self, subject: str = "[data] path") -> None:
         """Refuse paths that no file system has, and a missing one, before a source is imported (most of a second)."""
         for part in self.path.split("::"):  # a list of shards
-            checked_path(part, what)
+            checked_path(part, subject)
         checked_path(self.image_root, "[data] image_root")
         if not self.path or self.source not in {"", "auto"} or _NO_PATH.search(self.path):
             return
         exists = os.path.exists(self.path)  # noqa: PTH110  Path.exists raises on long lists of shards
         hint = "Check the path; for a data set of the Hugging Face hub, use hf-hub:OWNER/NAME."
         got = f"{shorten(self.path)}, no such file or folder"
-        require(exists, what, got, "a file, a folder, or names of shards", hint)
+        require(exists, subject, got, "a file, a folder, or names of shards", hint)
 
 
 class SplitSection(Section):
@@ -391,11 +393,11 @@ class LocalizeSection(Section):
     @model_validator(mode="after")
     def _one_crop(self) -> "LocalizeSection":
         _check_ranges(self)
-        own = [
+        unused = [
             k for k in ("crop_scale", "crop_ratio", "flip") if getattr(self, k) != type(self).model_fields[k].default
         ]
-        if own and self.crop == "train":
-            raise ValueError(f"{own[0]} is set but crop = 'train' does not use it; set crop = 'own', or omit it")
+        if unused and self.crop == "train":
+            raise ValueError(f"{unused[0]} is set but crop = 'train' does not use it; set crop = 'own', or omit it")
         return self
 
 

@@ -27,7 +27,7 @@ class Entry(BaseModel):
 Kind = TypeVar("Kind", bound=Entry)
 
 
-def read_entry(kind: type[Kind], document: Mapping[str, Any], what: str) -> Kind:
+def read_entry(kind: type[Kind], document: Mapping[str, Any], subject: str) -> Kind:
     """Return a document as its type.
 
     Raises:
@@ -40,7 +40,7 @@ def read_entry(kind: type[Kind], document: Mapping[str, Any], what: str) -> Kind
         field = ".".join(map(str, first["loc"]))
         got = f"{field} = {shorten(first['input'], 40)}" if first["type"] != "missing" else f"no {field}"
         hint = "Run the study again in this folder: finished stages are not repeated."
-        raise InputError(what, got=got, expected=first["msg"], hint=hint) from error
+        raise InputError(subject, got=got, expected=first["msg"], hint=hint) from error
 
 
 class Interval(Entry):

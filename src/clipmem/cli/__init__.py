@@ -36,11 +36,11 @@ def _main(arguments: Sequence[str] | None) -> None:
             stream.reconfigure(errors="backslashreplace")
     show = warnings.showwarning
 
-    def show_ours(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    def show_ours(message: Warning | str, category: type[Warning], *location: Any) -> None:
         if issubclass(category, ClipmemWarning):  # one line, without the position in the code
             print(f"clipmem: warning: {message}", file=sys.stderr)  # noqa: T201
         else:
-            show(message, category, *place)
+            show(message, category, *location)
 
     warnings.showwarning = show_ours
     if arguments is None:  # programs that call this handle unexpected errors themselves

@@ -26,9 +26,9 @@ def wrong_command_line(error: CycloptsError, app: App) -> InputError:
     match error:
         case UnknownOptionError():
             option = error.token.keyword or error.token.value
-            known = [one for argument in error.argument_collection for one in argument.names if one.startswith("--")]
-            what, hint = " ".join([*chain, shorten_text(option)]), did_you_mean(option, known, otherwise=hint)
-            return InputError(what, got="an unknown option", expected="an option of this command", hint=hint)
+            flags = [flag for argument in error.argument_collection for flag in argument.names if flag.startswith("--")]
+            subject, hint = " ".join([*chain, shorten_text(option)]), did_you_mean(option, flags, otherwise=hint)
+            return InputError(subject, got="an unknown option", expected="an option of this command", hint=hint)
         case MissingArgumentError():
             typed = getattr(error, "keyword", None)
             expected = "a value" if typed else "a value: it is required"
@@ -36,19 +36,19 @@ def wrong_command_line(error: CycloptsError, app: App) -> InputError:
         case CoercionError() if argument and token:
             choices = [str(choice) for choice in get_args(error.target_type) if choice != ""]
             expected = ", ".join(choices) or _TYPES.get(error.target_type, "another value")
-            what, hint = " ".join([*chain, name]), did_you_mean(token.value, choices, otherwise=hint)
-            return InputError(what, got=shorten(token.value), expected=expected, hint=hint)
+            subject, hint = " ".join([*chain, name]), did_you_mean(token.value, choices, otherwise=hint)
+            return InputError(subject, got=shorten(token.value), expected=expected, hint=hint)
         case ValidationError() if argument:
             bounds = str(error.exception_message).removeprefix("Must be ").rstrip(".")
             value = argument.tokens[0].value if argument.tokens else argument.value
             return InputError(" ".join([*chain, name]), got=shorten(value), expected=f"a value {bounds}", hint=hint)
         case _ if error.target is None and error.unused_tokens:
-            for one in chain:
-                app = app[one]
-            known = [one for one in app if not one.startswith("-")]
-            name, expected = error.unused_tokens[0], f"one of {', '.join(known)}"
-            what, hint = " ".join([*chain, shorten_text(name)]), did_you_mean(name, known, otherwise=hint)
-            return InputError(what, got="an unknown command", expected=expected, hint=hint)
+            for parent in chain:
+                app = app[parent]
+            flags = [command for command in app if not command.startswith("-")]
+            name, expected = error.unused_tokens[0], f"one of {', '.join(flags)}"
+            subject, hint = " ".join([*chain, shorten_text(name)]), did_you_mean(name, flags, otherwise=hint)
+            return InputError(subject, got="an unknown command", expected=expected, hint=hint)
         case _:
             got = shorten_text(str(error).rstrip("."), 200)
             return InputError(" ".join(["clipmem", *chain]), got=got, expected="a command line as in --help", hint=hint)
@@ -64,17 +64,17 @@ def report_bug(kind: type[BaseException], error: BaseException, trace: Traceback
     lines = "".join(traceback.format_exception(kind, error, trace))
     if os.environ.get(TRACEBACK):
         sys.stderr.write(lines)
-        place = "above"
+        location = "above"
     else:
         try:
             with tempfile.NamedTemporaryFile(
                 "w", encoding="utf-8", errors="backslashreplace", prefix="clipmem-", suffix=".txt", delete=False
             ) as stream:
                 stream.write(lines)
-            place = f"in {Path(stream.name)}"
+            location = f"in {Path(stream.name)}"
         except OSError:
-            place = f"shown with {TRACEBACK}=1"
+            location = f"shown with {TRACEBACK}=1"
     message = visible(shorten_text(" ".join(f"{kind.__name__}: {error}".split()), 300))
     print(  # noqa: T201
-        f"clipmem: This is a bug in clipmem; please report it. {message} (the traceback is {place})", file=sys.stderr
+        f"clipmem: This is a bug in clipmem; please report it. {message} (the traceback is {location})", file=sys.stderr
     )

@@ -314,9 +314,9 @@ class Learned(NamedTuple):
 
 def learn(
     scores: Float64[np.ndarray, "n detector"],
-    given: Float64[np.ndarray, " n"],
+    list_score: Float64[np.ndarray, " n"],
     marked: Bool[np.ndarray, " n"],
-    wrong: Bool[np.ndarray, " n"],
+    is_wrong: Bool[np.ndarray, " n"],
 ) -> Learned | None:
     """Fit a ranking to marks.
 
@@ -335,29 +335,29 @@ def learn(
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
-    label = wrong[marked]
+    label = is_wrong[marked]
     if len(label) < ENOUGH or min(label.sum(), (~label).sum()) < FOLDS:
         return None
-    known = np.isfinite(scores)
-    rank = rankdata(np.where(known, scores, np.inf), axis=0)
-    share = np.clip((rank - 0.5) / np.maximum(known.sum(axis=0), 1), 1e-5, 1 - 1e-5)
-    x = np.where(known, norm.ppf(share), 0.0)
+    scored = np.isfinite(scores)
+    rank = rankdata(np.where(scored, scores, np.inf), axis=0)
+    share = np.clip((rank - 0.5) / np.maximum(scored.sum(axis=0), 1), 1e-5, 1 - 1e-5)
+    x = np.where(scored, norm.ppf(share), 0.0)
     mine, predicted = x[marked], np.zeros(len(label))
     for fitted, tested in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(mine, label):
         model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(mine[fitted], label[fitted])
         predicted[tested] = model.decision_function(mine[tested])
     model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(mine, label)
-    ahead = np.stack([_ahead(values, label) for values in (predicted, given[marked])])
-    drawn, sizes = generator(0, "marks"), ahead.shape[1:]
-    times = [drawn.multinomial(size, np.full(size, 1 / size), _DRAWS) / size for size in sizes]
+    ahead = np.stack([_ahead(values, label) for values in (predicted, list_score[marked])])
+    rng, sizes = generator(0, "marks"), ahead.shape[1:]
+    times = [rng.multinomial(size, np.full(size, 1 / size), _DRAWS) / size for size in sizes]
     more = np.einsum("dw,rwf,df->rd", times[0], ahead, times[1])
-    own, before = ahead.mean(axis=(1, 2)).tolist()
-    return Learned(model.decision_function(x), own, before, bool((more[0] > more[1]).mean() >= _SURE))
+    auroc, list_auroc = ahead.mean(axis=(1, 2)).tolist()
+    return Learned(model.decision_function(x), auroc, list_auroc, bool((more[0] > more[1]).mean() >= _SURE))
 
 
-def _ahead(score: Float64[np.ndarray, " n"], wrong: Bool[np.ndarray, " n"]) -> Float64[np.ndarray, "w f"]:
+def _ahead(score: Float64[np.ndarray, " n"], is_wrong: Bool[np.ndarray, " n"]) -> Float64[np.ndarray, "w f"]:
     """Compare every wrong pair with every other: 1 if its score is larger, 1/2 if equal; the mean is the AUROC."""
-    a, b = score[wrong, None], score[~wrong]
+    a, b = score[is_wrong, None], score[~is_wrong]
     return (a > b) + 0.5 * (a == b)
 
 
@@ -368,26 +368,26 @@ def apply_marks(curation: Curation, marks: Mapping[str, str]) -> Curation:
     and so the expected number of wrong captions stay, except for marked pairs. Marks of other pairs are ignored.
     """
     table = curation.table
-    wrong = table["uid"].is_in([uid for uid, mark in marks.items() if mark == "wrong"]).to_numpy()
-    fine = table["uid"].is_in([uid for uid, mark in marks.items() if mark == "fine"]).to_numpy()
+    is_wrong = table["uid"].is_in([uid for uid, mark in marks.items() if mark == "wrong"]).to_numpy()
+    is_fine = table["uid"].is_in([uid for uid, mark in marks.items() if mark == "fine"]).to_numpy()
     score = table["score"].to_numpy().astype(np.float64)
     detectors = [name for name in table.columns if name.endswith("_score")]
     values = table.select(pl.col(detectors).cast(pl.Float64).fill_null(float("nan"))).to_numpy()
-    learned = learn(values, score, wrong | fine, wrong) if detectors else None
+    learned = learn(values, score, is_wrong | is_fine, is_wrong) if detectors else None
     used = learned is not None and learned.better
     columns: dict[str, Any] = {name: table[name].to_numpy() for name in ("probability", "is_suspect")}
     if learned is not None and used:
         # the largest probabilities, and the suspects, are the first pairs of the new order
-        place = np.argsort(np.argsort(-learned.score, kind="stable"), kind="stable")
-        columns = {name: -np.sort(-one.astype(np.float64))[place] for name, one in columns.items()}
+        rank = np.argsort(np.argsort(-learned.score, kind="stable"), kind="stable")
+        columns = {name: -np.sort(-values.astype(np.float64))[rank] for name, values in columns.items()}
         score = learned.score
     low, high = float(score.min()), float(score.max())
-    score = np.where(wrong, high + 1, np.where(fine, low - 1, score))
+    score = np.where(is_wrong, high + 1, np.where(is_fine, low - 1, score))
     changed = table.with_columns(
         score=pl.Series(score),
-        probability=pl.Series(np.where(wrong, 1.0, np.where(fine, 0.0, columns["probability"]))),
-        is_suspect=pl.Series(np.where(wrong, True, np.where(fine, False, columns["is_suspect"].astype(np.bool_)))),
+        probability=pl.Series(np.where(is_wrong, 1.0, np.where(is_fine, 0.0, columns["probability"]))),
+        is_suspect=pl.Series(np.where(is_wrong, True, np.where(is_fine, False, columns["is_suspect"].astype(np.bool_)))),
     )
-    found = {"wrong": int(wrong.sum()), "fine": int(fine.sum()), "used": used}
-    found |= {"learned": learned and learned.own, "list": learned and learned.given}
-    return Curation(changed, {**curation.document, **counted(changed), "marks": found})
+    summary = {"wrong": int(is_wrong.sum()), "fine": int(is_fine.sum()), "used": used}
+    summary |= {"learned": learned and learned.own, "list": learned and learned.given}
+    return Curation(changed, {**curation.document, **counted(changed), "marks": summary})

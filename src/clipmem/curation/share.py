@@ -62,14 +62,14 @@ def plant(
     n, stream = len(texts), generator(seed, "plant captions")
     order, sizes = np.argsort(evidence.fold, kind="stable"), np.bincount(evidence.fold)
     members = np.split(order, np.cumsum(sizes)[:-1])[: -(-MOST // int(sizes[0]))]
-    image, anyone, alike = np.hstack([_exchanges(evidence, texts, own, plantings, stream) for own in members])
+    image, anyone, alike = np.hstack([_exchanges(evidence, texts, rows, plantings, stream) for rows in members])
     x = [_describe(evidence, *pair) for pair in ((np.arange(n), np.arange(n)), (image, anyone), (image, alike))]
     fold = evidence.fold % FOLDS
     folds = (fold, fold[image], fold[image])
-    found = [np.empty(len(one)) for one in x]
+    log_odds = [np.empty(len(features)) for features in x]
     for k in range(FOLDS):
-        train = [one[own != k] for one, own in zip(x, folds, strict=True)]
-        label = np.repeat((0, 1, 1), [len(one) for one in train])
+        train = [features[numbers != k] for features, numbers in zip(x, folds, strict=True)]
+        label = np.repeat((0, 1, 1), [len(features) for features in train])
         weight = np.where(label == 1, 0.5 / label.sum(), 0.5 / (label == 0).sum()) * len(label)
         trees = HistGradientBoostingClassifier(
             max_iter=80,
@@ -79,12 +79,12 @@ def plant(
             early_stopping=cast(Any, False),
             random_state=derive_seed(seed, "trees") % 2**32,
         ).fit(np.vstack(train), label, sample_weight=weight)
-        for values, one, own in zip(found, x, folds, strict=True):
-            if (own == k).any():
-                values[own == k] = trees.decision_function(one[own == k])
+        for values, features, numbers in zip(log_odds, x, folds, strict=True):
+            if (numbers == k).any():
+                values[numbers == k] = trees.decision_function(features[numbers == k])
         progress(1 / FOLDS)
     few = len(np.unique(texts)) < min(FEW, n / EACH)
-    return Planted(*found, fits=(Planted(*(-one[:, : len(Fit._fields)].mean(axis=1) for one in x)),) if few else ())
+    return Planted(*log_odds, fits=(Planted(*(-features[:, : len(Fit._fields)].mean(axis=1) for features in x)),) if few else ())
 
 
 def _describe(
@@ -96,18 +96,18 @@ def _describe(
 def _exchanges(
     evidence: Evidence,
     texts: Int[np.ndarray, " n"],
-    own: Int[np.ndarray, " k"],
+    members: Int[np.ndarray, " k"],
     plantings: int,
     stream: np.random.Generator,
 ) -> Int[np.ndarray, "3 m"]:
     """Return images of a fold, and for each the pair of a caption drawn at random, and of one of the same sort."""
-    different = texts[own, None] != texts[own]
-    near = np.where(different, evidence.alike(own, own), -np.inf)
-    most = min(len(own), max(2, round(ALIKE * len(own)))) - 1
+    different = texts[members, None] != texts[members]
+    near = np.where(different, evidence.alike(members, members), -np.inf)
+    most = min(len(members), max(2, round(ALIKE * len(members)))) - 1
     close = different & (near >= -np.partition(-near, most, axis=1)[:, [most]])
     rows = np.tile(np.flatnonzero(different.any(axis=1)), plantings)
-    keys = [np.where(allowed[rows], stream.random((len(rows), len(own))), -1) for allowed in (different, close)]
-    return own[np.stack([rows, *(key.argmax(axis=1) for key in keys)])]
+    keys = [np.where(allowed[rows], stream.random((len(rows), len(members))), -1) for allowed in (different, close)]
+    return members[np.stack([rows, *(key.argmax(axis=1) for key in keys)])]
 
 
 class Share(NamedTuple):
@@ -154,9 +154,9 @@ def share_of(planted: Planted, confidence: float) -> Share:
     z, n = float(norm.ppf((1 + confidence) / 2)), len(planted.observed)
     shares = np.array(
         [
-            RIGHT / TOP * float((own.observed > np.quantile(one, 1 - TOP)).mean())
-            for own in (planted, *planted.fits)
-            for one in (np.concatenate([own.random, own.alike]), own.random, own.alike)
+            RIGHT / TOP * float((fit.observed > np.quantile(scores, 1 - TOP)).mean())
+            for fit in (planted, *planted.fits)
+            for scores in (np.concatenate([fit.random, fit.alike]), fit.random, fit.alike)
         ]
     )
     margins = z * np.sqrt(np.maximum(shares, 1 / n) * RIGHT / TOP / n)
@@ -165,13 +165,13 @@ def share_of(planted: Planted, confidence: float) -> Share:
     area = (float(values.mean()) - (len(both) + 1) / 2) / n
     separation = min(1.0, (area - share / 2) / max(1 - share, 0.1))
     chance = float(poisson.ppf((1 + confidence) / 2, CHANCE * TOP * n / RIGHT))
-    found = separation >= CLEAR and float(shares[0]) * TOP * n / RIGHT > chance
-    clear = separation >= CLEAR and (found or not planted.fits or high <= CHANCE)
-    low = max(0.0, min(low, share)) if found else 0.0
+    detected = separation >= CLEAR and float(shares[0]) * TOP * n / RIGHT > chance
+    clear = separation >= CLEAR and (detected or not planted.fits or high <= CHANCE)
+    low = max(0.0, min(low, share)) if detected else 0.0
     least = min(float((planted.observed > np.quantile(both, 1 - part)).mean()) / part for part in PARTS)
     told = float(np.clip((separation - BLIND) / (CLEAR - BLIND), 0, 1))
-    assumed = (share if found else 0.0) if clear else min(share, least * told)
-    return Share(min(share, 1.0), low, min(1.0, max(high, share)), found, clear, separation, min(assumed, 1.0))
+    assumed = (share if detected else 0.0) if clear else min(share, least * told)
+    return Share(min(share, 1.0), low, min(1.0, max(high, share)), detected, clear, separation, min(assumed, 1.0))
 
 
 def posterior(
@@ -181,8 +181,8 @@ def posterior(
     from sklearn.isotonic import IsotonicRegression  # slow to import
 
     ratio = _ratio(planted)
-    own = np.clip(share * ratio, 0, 1)
-    fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score[exchanged], own[exchanged])
+    probability = np.clip(share * ratio, 0, 1)
+    fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score[exchanged], probability[exchanged])
     return np.asarray(fitted.predict(score), dtype=np.float64)
 
 
