@@ -89,7 +89,7 @@ def test_unknown_scores_are_in_the_middle():
     values[::3, 0] = np.nan
     found = learn(values, curation.table["score"].to_numpy(), np.arange(200) < 100, wrong)
     assert found is not None
-    assert found.given == pytest.approx(auroc(curation.table["score"].to_numpy()[:100], wrong[:100]).mean)
+    assert found.list_auroc == pytest.approx(auroc(curation.table["score"].to_numpy()[:100], wrong[:100]).mean)
     assert np.isfinite(found.score).all()
 
 

@@ -45,9 +45,9 @@ def wrong_command_line(error: CycloptsError, app: App) -> InputError:
         case _ if error.target is None and error.unused_tokens:
             for parent in chain:
                 app = app[parent]
-            flags = [command for command in app if not command.startswith("-")]
-            name, expected = error.unused_tokens[0], f"one of {', '.join(flags)}"
-            subject, hint = " ".join([*chain, shorten_text(name)]), did_you_mean(name, flags, otherwise=hint)
+            commands = [command for command in app if not command.startswith("-")]
+            name, expected = error.unused_tokens[0], f"one of {', '.join(commands)}"
+            subject, hint = " ".join([*chain, shorten_text(name)]), did_you_mean(name, commands, otherwise=hint)
             return InputError(subject, got="an unknown command", expected=expected, hint=hint)
         case _:
             got = shorten_text(str(error).rstrip("."), 200)

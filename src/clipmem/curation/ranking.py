@@ -301,14 +301,14 @@ class Learned(NamedTuple):
 
     Attributes:
         score: Log-odds of a logistic regression over the detectors' normal scores, fitted on all marked pairs.
-        own: AUROC of cross-validated predictions on the marked pairs.
-        given: AUROC of the list's scores on them.
-        better: Whether `own` is larger in 95% of bootstrap samples of the marked pairs.
+        auroc: AUROC of cross-validated predictions on the marked pairs.
+        list_auroc: AUROC of the list's scores on them.
+        better: Whether `auroc` is larger in 95% of bootstrap samples of the marked pairs.
     """
 
     score: Float64[np.ndarray, " n"]
-    own: float
-    given: float
+    auroc: float
+    list_auroc: float
     better: bool
 
 
@@ -325,9 +325,9 @@ def learn(
 
     Args:
         scores: Scores of the detectors, higher = more suspect, NaN for none, shape (n, detectors).
-        given: Scores of the list, shape (n,).
+        list_score: Scores of the list, shape (n,).
         marked: Whether a pair is marked wrong or fine, shape (n,).
-        wrong: Whether it is marked wrong, shape (n,).
+        is_wrong: Whether it is marked wrong, shape (n,).
 
     Returns:
         The ranking; None with fewer than 20 marks, or fewer than 5 of either kind.
@@ -386,8 +386,8 @@ def apply_marks(curation: Curation, marks: Mapping[str, str]) -> Curation:
     changed = table.with_columns(
         score=pl.Series(score),
         probability=pl.Series(np.where(is_wrong, 1.0, np.where(is_fine, 0.0, columns["probability"]))),
-        is_suspect=pl.Series(np.where(is_wrong, True, np.where(is_fine, False, columns["is_suspect"].astype(np.bool_)))),
+        is_suspect=pl.Series(is_wrong | (~is_fine & columns["is_suspect"].astype(np.bool_))),
     )
     summary = {"wrong": int(is_wrong.sum()), "fine": int(is_fine.sum()), "used": used}
-    summary |= {"learned": learned and learned.own, "list": learned and learned.given}
+    summary |= {"learned": learned and learned.auroc, "list": learned and learned.list_auroc}
     return Curation(changed, {**curation.document, **counted(changed), "marks": summary})

@@ -84,7 +84,8 @@ def plant(
                 values[numbers == k] = trees.decision_function(features[numbers == k])
         progress(1 / FOLDS)
     few = len(np.unique(texts)) < min(FEW, n / EACH)
-    return Planted(*log_odds, fits=(Planted(*(-features[:, : len(Fit._fields)].mean(axis=1) for features in x)),) if few else ())
+    fits = (Planted(*(-features[:, : len(Fit._fields)].mean(axis=1) for features in x)),) if few else ()
+    return Planted(*log_odds, fits=fits)
 
 
 def _describe(
