@@ -109,7 +109,7 @@ class Mitigation(Hook):
         return 0
 
     @classmethod
-    def prepare(cls, given: Preparation) -> list[Path]:  # noqa: ARG003
+    def prepare(cls, preparation: Preparation) -> list[Path]:  # noqa: ARG003
         """Write the files that the trainings of a study need, and return their paths."""
         return []
 
@@ -137,13 +137,14 @@ def captions_in_training(recipe: Recipe) -> int:
     `train.captions` applies to training and scores. A mitigation changes only the training, so that scores with and
     without it are for the same captions.
     """
-    return max((one.captions_of_pair(recipe) for one in active(recipe)), default=0) or recipe.train.captions
+    counts = (mitigation.captions_of_pair(recipe) for mitigation in active(recipe))
+    return max(counts, default=0) or recipe.train.captions
 
 
 def hooks_of(training: Training) -> Hooks:
     """Create the hooks of all mitigations of the recipe."""
-    made = (mitigation.hook(training) for mitigation in active(training.recipe))
-    return Hooks(tuple(hook for hook in made if hook is not None))
+    hooks = (mitigation.hook(training) for mitigation in active(training.recipe))
+    return Hooks(tuple(hook for hook in hooks if hook is not None))
 
 
 def ready_model(recipe: Recipe, side: str, seed: int) -> Path | None:
@@ -151,9 +152,9 @@ def ready_model(recipe: Recipe, side: str, seed: int) -> Path | None:
     return next(filter(None, (mitigation.models(recipe, side, seed) for mitigation in active(recipe))), None)
 
 
-def prepare(given: Preparation) -> list[Path]:
+def prepare(preparation: Preparation) -> list[Path]:
     """Prepare all mitigations of the recipe; return the files written."""
-    return [file for mitigation in active(given.recipe) for file in mitigation.prepare(given)]
+    return [file for mitigation in active(preparation.recipe) for file in mitigation.prepare(preparation)]
 
 
 def check(recipe: Recipe, pairs: pl.DataFrame) -> None:
@@ -165,8 +166,8 @@ def check(recipe: Recipe, pairs: pl.DataFrame) -> None:
 def parents_of(recipe: Recipe, done: Callable[[str], bool] = lambda _: False) -> dict[str, Parent]:
     """Read the parents of the recipe's mitigations that the stages which are not done need, by section name."""
     needing = [mitigation for mitigation in active(recipe) if not done(mitigation.parent_until)]
-    found = {mitigation.name: mitigation.parent(recipe) for mitigation in needing}
-    return {name: parent for name, parent in found.items() if parent is not None}
+    parents = {mitigation.name: mitigation.parent(recipe) for mitigation in needing}
+    return {name: parent for name, parent in parents.items() if parent is not None}
 
 
 def edit(

@@ -49,14 +49,14 @@ class CaptionVariants(Mitigation):
         self._variants = variants
 
     @classmethod
-    def prepare(cls, given: Preparation) -> list[Path]:
-        external = set(given.splits.filter(pl.col("role") == "external")["uid"])
-        captions = {uid: own for uid, own in given.captions().items() if uid not in external}
-        section = cls.section_of(given.recipe)
-        made = variants_of([text for own in captions.values() for text in own], section)
-        rows = [(uid, text, *one) for uid, own in captions.items() for text in dict.fromkeys(own) for one in made[text]]
+    def prepare(cls, preparation: Preparation) -> list[Path]:
+        external = set(preparation.splits.filter(pl.col("role") == "external")["uid"])
+        captions = {uid: dict.fromkeys(texts) for uid, texts in preparation.captions().items() if uid not in external}
+        section = cls.section_of(preparation.recipe)
+        variants = variants_of([text for texts in captions.values() for text in texts], section)
+        rows = [(uid, text, *row) for uid, texts in captions.items() for text in texts for row in variants[text]]
         table = pl.DataFrame(rows, schema=["uid", "caption", "kind", "variant"], orient="row")
-        return [given.folder.write(TABLE, table)]
+        return [preparation.folder.write(TABLE, table)]
 
     @classmethod
     def hook(cls, training: Training) -> "CaptionVariants":
@@ -66,20 +66,20 @@ class CaptionVariants(Mitigation):
         return cls(cls.section_of(training.recipe), training.plan.seed, variants)
 
     def captions(self, captions: Sequence[Sequence[str]], uids: Sequence[str], first: Sequence[int]) -> list[list[str]]:
-        own = [
+        variants = [
             [self._variants.get((uid, text), []) for text in texts] for uid, texts in zip(uids, captions, strict=True)
         ]
-        counts = [[len(texts) for texts in pair] for pair in own]
+        counts = [[len(texts) for texts in pair] for pair in variants]
         # index of a caption's first variant among the pair's texts, for the captions of all pairs
         self._starts = np.concatenate(
             [start + np.cumsum([0, *pair[:-1]]) for start, pair in zip(first, counts, strict=True)]
         ).astype(np.int64)
         self._counts = np.array([count for pair in counts for count in pair], dtype=np.int64)
         self._row = np.cumsum([0, *(len(pair) for pair in counts[:-1])])
-        return [[text for texts in pair for text in texts] for pair in own]
+        return [[text for texts in pair for text in texts] for pair in variants]
 
-    def choose(self, chosen: Int[np.ndarray, " n"], moment: Moment) -> Int[np.ndarray, " n"]:
-        row = self._row[moment.slots] + chosen
+    def choose(self, choice: Int[np.ndarray, " n"], moment: Moment) -> Int[np.ndarray, " n"]:
+        row = self._row[moment.slots] + choice
         u = uniform(moment.keys, derive_seed(self.seed, "caption variant", moment.epoch), 1)[:, 0]
         number = choose_variant(u, self._counts[row], self.section.probability)
-        return np.where(number < 0, chosen, self._starts[row] + number)
+        return np.where(number < 0, choice, self._starts[row] + number)

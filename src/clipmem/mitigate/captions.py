@@ -39,11 +39,11 @@ def sample_captions(
         >>> sample_captions([["a cat"], ["a dog", "the dog"]], np.array([5, 6], dtype=np.uint64), epoch=3)[0]
         'a cat'
     """
-    counts = np.array([len(own) for own in captions], dtype=np.int64)
+    counts = np.array([len(texts) for texts in captions], dtype=np.int64)
     if len(counts):
         bare = f"captions of pair {int(counts.argmin())}"
         require(counts.all(), bare, "none", "one or more", "Leave the pair out.")
-    return [own[k] for own, k in zip(captions, draw_captions(keys, counts, seed=seed, epoch=epoch), strict=True)]
+    return [texts[k] for texts, k in zip(captions, draw_captions(keys, counts, seed=seed, epoch=epoch), strict=True)]
 
 
 @runtime_checkable
@@ -84,8 +84,8 @@ class CaptionSampling(Dataset[tuple[Any, T]]):
 
     def __getitem__(self, index: int) -> tuple[Any, T]:
         image, captions = self._pairs[index]
-        [chosen] = sample_captions([captions], self._keys[index : index + 1], epoch=self._epoch, seed=self._seed)
-        return image, chosen
+        [caption] = sample_captions([captions], self._keys[index : index + 1], epoch=self._epoch, seed=self._seed)
+        return image, caption
 
 
 @MITIGATIONS.register("captions")

@@ -47,38 +47,38 @@ class ImageVariants(Mitigation):
     ) -> None:
         super().__init__(section, seed)
         self._train, self._pixels = train, pixels
-        self._counts = np.array([len(own) for own in rows], dtype=np.int64)
-        self._rows = np.array([row for own in rows for row in own], dtype=np.int64)
+        self._counts = np.array([len(variants) for variants in rows], dtype=np.int64)
+        self._rows = np.array([row for variants in rows for row in variants], dtype=np.int64)
         self._first = np.concatenate([[0], np.cumsum(self._counts)[:-1]]).astype(np.int64)
 
     @classmethod
     def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
-        right = cls.section_of(recipe).source != "given" or (pairs["variants"].list.len() > 0).any()
-        what, got = "[mitigate.image_variants] source = 'given'", f"{pairs.height:,} pairs, none with another image"
+        has_images = cls.section_of(recipe).source != "given" or (pairs["variants"].list.len() > 0).any()
+        subject, got = "[mitigate.image_variants] source = 'given'", f"{pairs.height:,} pairs, none with another image"
         hint = "Set mitigate.image_variants.source to 'augment', which needs no other images."
-        require(right, what, got, "data with several images per pair", hint)
+        require(has_images, subject, got, "data with several images per pair", hint)
 
     @classmethod
-    def prepare(cls, given: Preparation) -> list[Path]:
-        section = cls.section_of(given.recipe)
+    def prepare(cls, preparation: Preparation) -> list[Path]:
+        section = cls.section_of(preparation.recipe)
         if section.source == "augment":
             return []
-        trained = set(given.splits.filter(pl.col("role") != "external")["uid"])
-        images = zip(given.pairs["uid"], given.pairs["variants"].to_list(), strict=True)
+        trained = set(preparation.splits.filter(pl.col("role") != "external")["uid"])
+        images = zip(preparation.pairs["uid"], preparation.pairs["variants"].to_list(), strict=True)
         owners = [(uid, image) for uid, others in images if uid in trained for image in others[: section.count or None]]
         table = pl.DataFrame(owners, schema=["uid", "reference"], orient="row")
-        cache, problems = given.folder.path / CACHE, [""] * table.height
+        cache, problems = preparation.folder.path / CACHE, [""] * table.height
 
-        def leave_out(place: int, error: DecodeError) -> None:
-            problems[place] = str(error)
+        def leave_out(index: int, error: DecodeError) -> None:
+            problems[index] = str(error)
 
         references = table["reference"].to_list()
-        build_cache(cache, references, given.read, left_out=leave_out, **given.geometry._asdict())
+        build_cache(cache, references, preparation.read, left_out=leave_out, **preparation.geometry._asdict())
         usable = pl.col("problem") == ""
         table = table.with_columns(problem=pl.Series(problems, dtype=pl.String)).with_columns(
             row=pl.when(usable).then(usable.cast(pl.Int64).cum_sum() - 1)
         )
-        return [cache, given.folder.write(TABLE, table)]
+        return [cache, preparation.folder.write(TABLE, table)]
 
     @classmethod
     def hook(cls, training: Training) -> "ImageVariants":
@@ -110,8 +110,8 @@ class ImageVariants(Mitigation):
             return values
         rows = self._rows[self._first[moment.slots[places]] + number[places]]
         others = torch.from_numpy(self._pixels[rows]).to(values.device)
-        own = Crops(*(one[places] for one in crops))
-        return _put(values, places, render(others, own, size=values.shape[-1]))
+        subset = Crops(*(field[places] for field in crops))
+        return _put(values, places, render(others, subset, size=values.shape[-1]))
 
     def _augmented(
         self, values: Tensor, pixels: Tensor, places: Int[np.ndarray, " some"], moment: Moment, view: int

@@ -51,7 +51,7 @@ def interpolate_weights(base: State, tuned: State, alpha: float) -> dict[str, Te
         {'w': tensor([1.5000])}
     """
     require(0 <= alpha <= 1, "interpolation alpha", f"{alpha}", "0 to 1", "Set alpha to 1 for the fine-tuned model.")
-    a, b = (one.state_dict() if isinstance(one, nn.Module) else one for one in (base, tuned))
+    a, b = (model.state_dict() if isinstance(model, nn.Module) else model for model in (base, tuned))
     for name in {**a, **b}:
         shapes = [str(tuple(state[name].shape)) if name in state else "none" for state in (b, a)]
         hint = "Use two checkpoints of the same architecture."
@@ -86,22 +86,22 @@ class Interpolation(Mitigation):
         path = cls.section_of(recipe).run
         if not path:
             return None
-        folder, what = RunFolder(path), f"[mitigate.interpolate] run = {path!r}"
+        folder, subject = RunFolder(path), f"[mitigate.interpolate] run = {path!r}"
         plain = recipe.mitigate.model_copy(update={"interpolate": InterpolateSection()})
         recipes = folder.recipe(), recipe.model_copy(update={"mitigate": plain})
-        there, now = ({key: v for key, v in flatten(one).items() if key.startswith(_SAME)} for one in recipes)
+        previous, current = ({k: v for k, v in flatten(study).items() if k.startswith(_SAME)} for study in recipes)
         hint = "Use the recipe of that run, with other [mitigate.interpolate], [embed], [score] or [evaluate] only."
-        refuse_other(f"{what} has other settings", there, now, hint)
-        known, base = manifest.read(folder), Start(recipe.model, recipe.train).content()
+        refuse_other(f"{subject} has other settings", previous, current, hint)
+        record, base = manifest.read(folder), Start(recipe.model, recipe.train).content()
         hint = "Restore the original files."
-        refuse_other(f"{what} starts from other files of model.pretrained", known["base"]["files"], base, hint)
+        refuse_other(f"{subject} starts from other files of model.pretrained", record["base"]["files"], base, hint)
         markers = sorted(file.stem for file in (folder.path / "stages").glob("train-*.json"))
         complete = all(map(folder.is_done, ("train", *markers)))
         hint = f"Run it again: clipmem run RECIPE.toml --out {path}."
-        require(complete, what, "a run without all of its models", "a run whose trainings are finished", hint)
+        require(complete, subject, "a run without all of its models", "a run whose trainings are finished", hint)
         files = [file for marker in markers for file in folder.outputs(marker)[0]]
         hashes = json_sha256({str(file.relative_to(folder.path)): file_sha256(file) for file in files})
-        described = {key: known[key] for key in ("recipe_sha256", "data_sha256", "clipmem")}
+        described = {key: record[key] for key in ("recipe_sha256", "data_sha256", "clipmem")}
         described |= {"path": path, "models_sha256": hashes}
         return Parent(path, folder.read("pairs").select("uid"), described, gives="models")
 

@@ -45,18 +45,18 @@ def drop_tokens(
         return tokens
     values = tokens.cpu().numpy()
     length = values.shape[1]
-    place = np.arange(length)
+    position = np.arange(length)
     # the last nonzero token, because 0 can also be the id of a word
     end = length - 1 - (values[:, ::-1] != 0).argmax(axis=1)
-    drawn = uniform(keys, derive_seed(seed, "text mask", step), length)
-    word = (place > 0) & (place < end[:, None])
-    stays = ~word | (drawn >= probability)
+    draws = uniform(keys, derive_seed(seed, "text mask", step), length)
+    word = (position > 0) & (position < end[:, None])
+    stays = ~word | (draws >= probability)
     none_left = ~(word & stays).any(axis=1) & word.any(axis=1)
-    best = np.where(word, drawn, -1.0).argmax(axis=1)
+    best = np.where(word, draws, -1.0).argmax(axis=1)
     stays[none_left, best[none_left]] = True
-    stays &= place <= end[:, None]
+    stays &= position <= end[:, None]
     order = np.argsort(~stays, axis=1, kind="stable")
-    moved = np.where(place < stays.sum(axis=1)[:, None], np.take_along_axis(values, order, axis=1), 0)
+    moved = np.where(position < stays.sum(axis=1)[:, None], np.take_along_axis(values, order, axis=1), 0)
     return torch.from_numpy(moved).to(tokens.device)
 
 

@@ -113,8 +113,8 @@ class EmbeddingNoise(nn.Module):
             return embeddings
         n, width = embeddings.shape
         rows = np.arange(n, dtype=np.uint64) if keys is None else keys
-        drawn = gaussian(rows, derive_seed(self.seed, f"{self.kind} noise", step, *([view] if view else [])), width)
-        noise = torch.from_numpy((self.scale(width) * drawn).astype(np.float32))
+        draws = gaussian(rows, derive_seed(self.seed, f"{self.kind} noise", step, *([view] if view else [])), width)
+        noise = torch.from_numpy((self.scale(width) * draws).astype(np.float32))
         return embeddings + noise.to(embeddings.device, embeddings.dtype)
 
 
@@ -139,8 +139,8 @@ class _Noise(Mitigation):
     module: ClassVar[type[EmbeddingNoise]]
 
     def last_step(self, steps: int) -> int:
-        own = self.section
-        self._noise = self.module(own.std, own.place, self.seed, start=own.start, steps=steps)
+        section = self.section
+        self._noise = self.module(section.std, section.place, self.seed, start=section.start, steps=steps)
         return steps
 
     def embedding(self, kind: Kind, raw: Tensor, moment: Moment, view: int) -> Tensor:

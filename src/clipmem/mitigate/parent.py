@@ -57,25 +57,25 @@ def read_parent(path: str, by: By, setting: str, column: str = "score") -> Paren
         folder = RunFolder(where)
         file, recipe = folder.table_path("scores"), folder.recipe()
         file = marks_file(where) if by == "marks" else file
-        weight, known = recipe.score.weight, manifest.read(folder)
-        described = {key: known[key] for key in ("recipe_sha256", "data_sha256", "clipmem")}
+        weight, record = recipe.score.weight, manifest.read(folder)
+        described = {key: record[key] for key in ("recipe_sha256", "data_sha256", "clipmem")}
     columns = COLUMNS.get(by, [column])
     if by == "marks":
         require(file.is_file(), f"{setting}, {file}", "no such file", "a marks.jsonl", "Mark pairs in clipmem view.")
-        wrong = [uid for uid, given in read_marks(file).items() if given.mark == "wrong"]
-        found = pl.DataFrame({"uid": pl.Series(wrong, dtype=pl.String)}).with_columns(removal_score=pl.lit(1.0))
+        uids = [uid for uid, mark in read_marks(file).items() if mark.mark == "wrong"]
+        scores = pl.DataFrame({"uid": pl.Series(uids, dtype=pl.String)}).with_columns(removal_score=pl.lit(1.0))
     else:
         table = read_table(file, setting, ("uid", *columns), optional=("role",))
         # CSV columns are read as text
         numbers = table.with_columns(pl.col(columns).cast(pl.Float64, strict=False))
-        found = numbers.select("uid", pl.col("^role$"), removal_score=_removal_score(by, weight, column)).drop_nulls()
-        found = found.filter(pl.col("removal_score").is_finite())
-    what = f"{setting}, {file}"
-    require(not found.is_empty(), what, f"no value of {columns}", "scores", "Choose another file.")
-    twice = found.filter(pl.col("uid").is_duplicated())["uid"].head(1)
+        scores = numbers.select("uid", pl.col("^role$"), removal_score=_removal_score(by, weight, column)).drop_nulls()
+        scores = scores.filter(pl.col("removal_score").is_finite())
+    subject = f"{setting}, {file}"
+    require(not scores.is_empty(), subject, f"no value of {columns}", "scores", "Choose another file.")
+    twice = scores.filter(pl.col("uid").is_duplicated())["uid"].head(1)
     got = f"uid {', '.join(map(shorten, twice))} more than once"
-    require(twice.is_empty(), what, got, "one row per pair", "Merge its rows into one.")
-    return Parent(path, found, {"path": path, "scores_sha256": file_sha256(file), **described})
+    require(twice.is_empty(), subject, got, "one row per pair", "Merge its rows into one.")
+    return Parent(path, scores, {"path": path, "scores_sha256": file_sha256(file), **described})
 
 
 def _removal_score(by: By, weight: float, column: str) -> pl.Expr:

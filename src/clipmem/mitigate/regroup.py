@@ -31,18 +31,18 @@ def regroup(
     count = len(batches)
     hint = "Set train.batch_size to less than half of the training pairs."
     require(count >= 2, "[mitigate.regroup] share", "one batch an epoch", "two or more", hint)
-    own = min(count - 1, max(1, round(share * count)))
-    places = set(generator(seed, "regroup", epoch).permutation(count)[:own].tolist())
+    reserved = min(count - 1, max(1, round(share * count)))
+    places = set(generator(seed, "regroup", epoch).permutation(count)[:reserved].tolist())
     order = np.concatenate(batches)
-    room = sum(len(batches[place]) for place in places)
-    known = np.where(np.isnan(removal_score), -np.inf, removal_score)[order]
+    room = sum(len(batches[index]) for index in places)
+    scores = np.where(np.isnan(removal_score), -np.inf, removal_score)[order]
     # ties go to the pair that comes first in the epoch
     worst = np.zeros(len(order), dtype=np.bool_)
-    worst[np.lexsort((np.arange(len(order)), -known))[:room]] = True
+    worst[np.lexsort((np.arange(len(order)), -scores))[:room]] = True
     queues = {True: iter(order[worst]), False: iter(order[~worst])}
     return [
-        np.fromiter(itertools.islice(queues[place in places], len(batch)), batch.dtype)
-        for place, batch in enumerate(batches)
+        np.fromiter(itertools.islice(queues[index in places], len(batch)), batch.dtype)
+        for index, batch in enumerate(batches)
     ]
 
 
@@ -61,10 +61,10 @@ class Regroup(Mitigation):
         return read_parent(cls.section_of(recipe).scores, "clipmem", "[mitigate.regroup]")
 
     @classmethod
-    def prepare(cls, given: Preparation) -> list[Path]:
+    def prepare(cls, preparation: Preparation) -> list[Path]:
         """Store the parent's scores, so that trainings need only the run folder."""
-        scores = cls.parent(given.recipe).table.select("uid", "removal_score").sort("uid")
-        return [given.folder.write(TABLE, scores)]
+        scores = cls.parent(preparation.recipe).table.select("uid", "removal_score").sort("uid")
+        return [preparation.folder.write(TABLE, scores)]
 
     @classmethod
     def hook(cls, training: Training) -> "Regroup":

