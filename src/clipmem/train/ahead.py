@@ -24,9 +24,9 @@ def made_ahead(items: Iterator[T], *, depth: int) -> Generator[T]:
     settings = (_flushes_denormals(), _cuda_device())
     maker = ThreadPoolExecutor(1, "clipmem batches", initializer=_compute_alike, initargs=settings)
     try:
-        made = deque(maker.submit(next, items, _END) for _ in range(depth + 1))
-        while (item := made.popleft().result()) is not _END:
-            made.append(maker.submit(next, items, _END))
+        futures = deque(maker.submit(next, items, _END) for _ in range(depth + 1))
+        while (item := futures.popleft().result()) is not _END:
+            futures.append(maker.submit(next, items, _END))
             yield item  # pyright: ignore[reportReturnType]
             del item  # do not hold a further batch while the thread makes the next
     finally:

@@ -39,10 +39,10 @@ class _Blocked(torch.autograd.Function):
             z = scale * image[start : start + block] @ text.T
             rows[start : start + block] = z.logsumexp(1)
             columns = torch.logaddexp(columns, z.logsumexp(0))
-        own = scale * (image * text).sum(1)
+        diagonal = scale * (image * text).sum(1)
         ctx.block = block
         ctx.save_for_backward(image, text, scale, rows, columns, weights)
-        terms = rows + columns - 2 * own
+        terms = rows + columns - 2 * diagonal
         return (terms.mean() if weights is None else (weights * terms).sum() / weights.sum()) / 2
 
     @staticmethod
@@ -57,8 +57,8 @@ class _Blocked(torch.autograd.Function):
             if weights is not None:
                 by_row, by_column = by_row.mul_(weights[part, None]), by_column.mul_(weights)
             d_z = by_row.add_(by_column)
-            own = torch.arange(len(d_z))
-            d_z[own, own + start] -= 2 if weights is None else 2 * weights[part]
+            diagonal = torch.arange(len(d_z))
+            d_z[diagonal, diagonal + start] -= 2 if weights is None else 2 * weights[part]
             d_image[part] = d_z @ text
             d_text += d_z.T @ image[part]
         factor = grad / (2 * (len(image) if weights is None else weights.sum()))

@@ -66,16 +66,16 @@ class StepLog:
     )
     _saved: int = 0
 
-    def add(self, loss: Tensor, scale: Tensor, **known: Any) -> None:
+    def add(self, loss: Tensor, scale: Tensor, **values: Any) -> None:
         """Add a step."""
-        self._waiting.append((known, loss, scale.detach().clone()))
+        self._waiting.append((values, loss, scale.detach().clone()))
 
     def settle(self) -> dict[str, Any] | None:
         """Read pending entries; return the first of them with a loss that is not finite."""
         start = len(self.entries)
-        for known, loss, scale in self._waiting:
-            entry = {"step": known["step"], "epoch": known["epoch"], "loss": float(loss)}
-            self.entries.append({**entry, "lr": known["lr"], "logit_scale": float(scale)})
+        for values, loss, scale in self._waiting:
+            entry = {"step": values["step"], "epoch": values["epoch"], "loss": float(loss)}
+            self.entries.append({**entry, "lr": values["lr"], "logit_scale": float(scale)})
         self._waiting.clear()
         return next((entry for entry in self.entries[start:] if not math.isfinite(entry["loss"])), None)
 
@@ -117,7 +117,7 @@ class State:
 
     def __post_init__(self) -> None:
         """Let the hooks start their state at the initial weights."""
-        buffers = [one for one in self.module.named_buffers() if one[0].endswith(("running_mean", "running_var"))]
+        buffers = [entry for entry in self.module.named_buffers() if entry[0].endswith(("running_mean", "running_var"))]
         self.weights: Weights = [*self.trained, *buffers]
         self.stepped()
 
@@ -141,17 +141,17 @@ class State:
 
     def load(self, file: Path) -> bool:
         """Load a checkpoint; return False, without changes, if there is none of this training."""
-        found = _read(file, self.identity)
-        if found is None:
+        content = _read(file, self.identity)
+        if content is None:
             return False
-        header, tensors = found
+        header, tensors = content
         moments: list[tuple[nn.Parameter, dict[str, Tensor]]] = []
         try:
             held = [(tensor, tensors[f"{kind}/{name}"]) for kind, name, tensor in self._current()]
             for name, p in self.trained:
                 start = f"optimizer/{name}/"
-                own = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
-                moments.append((p, own))
+                moment = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+                moments.append((p, moment))
             random = tensors["random"]
         except KeyError:
             return False
@@ -162,9 +162,9 @@ class State:
         with torch.no_grad():
             for tensor, value in held:
                 tensor.copy_(value)
-        for p, own in moments:
+        for p, moment in moments:
             # fused AdamW keeps its step count on the device of the parameter
-            self.optimizer.state[p] = {key: value.clone().to(p.device) for key, value in own.items()}
+            self.optimizer.state[p] = {key: value.clone().to(p.device) for key, value in moment.items()}
         torch.set_rng_state(random)
         if "random-cuda" in tensors and torch.cuda.is_initialized():
             torch.cuda.set_rng_state(tensors["random-cuda"])

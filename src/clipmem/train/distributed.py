@@ -46,18 +46,18 @@ class World:
         """
         return batch if self.size == 1 else np.array_split(batch, self.size)[self.rank]
 
-    def counts(self, own: int, device: torch.device) -> list[int]:
-        """Return each process's number of rows of a batch; `own` is that of this process."""
+    def counts(self, rows: int, device: torch.device) -> list[int]:
+        """Return each process's number of rows of a batch; `rows` is that of this process."""
         if self.size == 1:
-            return [own]
-        mine = torch.tensor([own], device=device)
+            return [rows]
+        mine = torch.tensor([rows], device=device)
         every = [torch.zeros_like(mine) for _ in range(self.size)]
         dist.all_gather(every, mine)
         return [int(count) for count in every]
 
-    def gather(self, own: Float[Tensor, "own d"], counts: Sequence[int]) -> Float[Tensor, "n d"]:
+    def gather(self, rows: Float[Tensor, "own d"], counts: Sequence[int]) -> Float[Tensor, "n d"]:
         """Return the rows of all processes in the order of their ranks, with gradients."""
-        return own if self.size == 1 else _Gather.apply(own, tuple(counts), self.rank)  # pyright: ignore[reportReturnType]
+        return rows if self.size == 1 else _Gather.apply(rows, tuple(counts), self.rank)  # pyright: ignore[reportReturnType]
 
     def loss_function(
         self, objective: Callable[..., Tensor], trained: Sequence[tuple[str, nn.Parameter]]
@@ -81,10 +81,10 @@ class _Gather(torch.autograd.Function):
     """Gather the rows of all processes; the backward pass sums the gradients for a process's own rows."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
-        ctx.start, ctx.count = sum(counts[:rank]), len(own)
+    def forward(ctx: Any, part: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
+        ctx.start, ctx.count = sum(counts[:rank]), len(part)
         # the collective needs equal sizes
-        padded = F.pad(own.detach(), (0, 0, 0, max(counts) - len(own))).contiguous()
+        padded = F.pad(part.detach(), (0, 0, 0, max(counts) - len(part))).contiguous()
         every = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(every, padded)
         return torch.cat([rows[:count] for rows, count in zip(every, counts, strict=True)])
@@ -129,14 +129,14 @@ def contrastive_share(
     """
     counts = world.counts(len(image), image.device)
     images, texts = world.gather(image, counts), world.gather(text, counts)
-    own = _own_rows(image, counts, world)
+    targets = _own_rows(image, counts, world)
     if weights is not None:
         sides = ((image, texts), (text, images))
-        one, other = (F.cross_entropy(scale * a @ b.T, own, reduction="none") @ weights for a, b in sides)
-        return (one + other) / (2 * world.gather(weights[:, None], counts).sum())
-    one = F.cross_entropy(scale * image @ texts.T, own, reduction="sum")
-    other = F.cross_entropy(scale * text @ images.T, own, reduction="sum")
-    return (one + other) / (2 * len(images))
+        by_image, by_text = (F.cross_entropy(scale * a @ b.T, targets, reduction="none") @ weights for a, b in sides)
+        return (by_image + by_text) / (2 * world.gather(weights[:, None], counts).sum())
+    by_image = F.cross_entropy(scale * image @ texts.T, targets, reduction="sum")
+    by_text = F.cross_entropy(scale * text @ images.T, targets, reduction="sum")
+    return (by_image + by_text) / (2 * len(images))
 
 
 def sigmoid_share(
@@ -165,29 +165,29 @@ def nt_xent_share(
     """Return this process's share of NT-Xent (see `clipmem.train.objectives.simclr.nt_xent`)."""
     counts = world.counts(len(first), first.device)
     z = torch.cat([world.gather(first, counts), world.gather(second, counts)])
-    n, own = sum(counts), _own_rows(first, counts, world)
-    rows = torch.cat([own, own + n])
+    n, index = sum(counts), _own_rows(first, counts, world)
+    rows = torch.cat([index, index + n])
     logits = torch.cat([first, second]) @ z.T / temperature
     logits = logits.scatter(1, rows[:, None], -torch.inf)  # exclude each view itself
     return F.cross_entropy(logits, (rows + n) % (2 * n), reduction="sum") / (2 * n)
 
 
-def _own_rows(own: Tensor, counts: Sequence[int], world: World) -> Tensor:
+def _own_rows(rows: Tensor, counts: Sequence[int], world: World) -> Tensor:
     start = sum(counts[: world.rank])
-    return torch.arange(start, start + len(own), device=own.device)
+    return torch.arange(start, start + len(rows), device=rows.device)
 
 
 def check_world(world: World, module: nn.Module, *, objective: str, shares: bool, smallest: int) -> None:
     """Refuse settings that would not be exact on several processes."""
     if world.size == 1:
         return
-    what, alone = f"[train] objective = {objective!r} on {world.size} processes", "Train it without torchrun."
-    require(shares, what, "a loss that cannot be split into shares", "", alone)
+    subject, alone = f"[train] objective = {objective!r} on {world.size} processes", "Train it without torchrun."
+    require(shares, subject, "a loss that cannot be split into shares", "", alone)
     got, hint = f"batches of {smallest} pairs for {world.size} processes", "Use larger batches, or fewer processes."
     require(smallest >= world.size, "[train] batch_size", got, "at least one pair per process", hint)
     norm = any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for part in module.modules())
-    what, got = f"a model with batch norm on {world.size} processes", "averages over each process's own rows"
-    require(not norm, what, got, "a model without batch norm, such as a ViT", alone)
+    subject, got = f"a model with batch norm on {world.size} processes", "averages over each process's own rows"
+    require(not norm, subject, got, "a model without batch norm, such as a ViT", alone)
 
 
 # ---- under torchrun

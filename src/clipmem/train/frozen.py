@@ -35,16 +35,16 @@ def embed_frozen(
     def text(part: slice) -> Tensor:
         return live.encode_text(send(encoder.trim(tokens[part]), device))
 
-    modes, found = [(module, module.training) for module in encoder.module.modules()], dict[Kind, Tensor]()
+    modes, embeddings = [(module, module.training) for module in encoder.module.modules()], dict[Kind, Tensor]()
     encoder.module.eval()
     with torch.no_grad():
         if "image" in towers.frozen:
-            found["image"] = _in_batches(image, len(rows))
+            embeddings["image"] = _in_batches(image, len(rows))
         if "text" in towers.frozen:
-            found["text"] = _in_batches(text, len(tokens))
+            embeddings["text"] = _in_batches(text, len(tokens))
     for module, training in modes:
         module.training = training
-    return found
+    return embeddings
 
 
 def _in_batches(embed: Callable[[slice], Tensor], n: int) -> Tensor:

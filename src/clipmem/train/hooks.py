@@ -101,9 +101,9 @@ class Hook:
         """
         return [[] for _ in captions]
 
-    def choose(self, chosen: Int[np.ndarray, " n"], moment: Moment) -> Int[np.ndarray, " n"]:  # noqa: ARG002
+    def choose(self, choice: Int[np.ndarray, " n"], moment: Moment) -> Int[np.ndarray, " n"]:  # noqa: ARG002
         """Choose the text of each pair, as an index into its captions followed by the hooks' texts."""
-        return chosen
+        return choice
 
     def tokens(self, tokens: Int[Tensor, "n length"], moment: Moment) -> Int[Tensor, "n length"]:  # noqa: ARG002
         """Change the chosen texts, token ids padded with 0."""
@@ -210,10 +210,10 @@ class Hooks:
 
     def captions(self, captions: Sequence[Sequence[str]], uids: Sequence[str]) -> list[list[str]]:
         """Return the texts of each pair: its captions, then those of the hooks."""
-        texts = [list(own) for own in captions]
+        texts = [list(pair) for pair in captions]
         for hook in self.all:
-            for own, more in zip(texts, hook.captions(captions, uids, [len(own) for own in texts]), strict=True):
-                own += more
+            for pair, more in zip(texts, hook.captions(captions, uids, [len(pair) for pair in texts]), strict=True):
+                pair += more
         return texts
 
     def batches(self, batches: Batches, epoch: int) -> Batches:

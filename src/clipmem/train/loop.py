@@ -184,8 +184,8 @@ def train(
         hooks.each(lambda hook: hook.after(encoder.module))
         if world.rank > 0:
             return []
-        own = [file for hook in hooks.all for file in hook.write(folder)]
-        return [*own, *write(encoder, objective, folder, record, state.log.entries)]
+        files = [file for hook in hooks.all for file in hook.write(folder)]
+        return [*files, *write(encoder, objective, folder, record, state.log.entries)]
 
 
 def _check_loss(state: State, plan: TrainingSet, steps: int) -> None:
@@ -282,19 +282,19 @@ def _batches(
                 continue
             batch = towers.world.share(whole)
             moment = Moment(plan.seed, epoch, step, batch, keys[batch])
-            chosen = hooks.through(lambda hook, chosen: hook.choose(chosen, moment), draws.caption[batch])  # noqa: B023
-            places = texts.offsets[batch] + chosen
+            choice = hooks.through(lambda hook, choice: hook.choose(choice, moment), draws.caption[batch])  # noqa: B023
+            places = texts.offsets[batch] + choice
             if "text" in fixed:
                 tokens = fixed["text"][places]
             else:
                 tokens = hooks.through(lambda hook, tokens: hook.tokens(tokens, moment), texts.tokens[places])  # noqa: B023
                 tokens = towers.encoder.trim(tokens)
             if "image" in fixed:
-                made = [send(fixed["image"][batch], device)]
+                images = [send(fixed["image"][batch], device)]
             else:
-                made = [_view(data, draws.crops[view], view, towers, moment, settings) for view in range(views)]
-            own = None if labels is None else send(labels[batch], device)
-            yield _Batch(moment, len(whole), made, send(tokens, device), own)
+                images = [_view(data, draws.crops[view], view, towers, moment, settings) for view in range(views)]
+            classes = None if labels is None else send(labels[batch], device)
+            yield _Batch(moment, len(whole), images, send(tokens, device), classes)
 
 
 @dataclass(frozen=True)
@@ -330,13 +330,13 @@ def draw_captions(
 
 
 def _view(
-    data: TrainingData, drawn: Crops, view: int, towers: Towers, moment: Moment, settings: TrainSection
+    data: TrainingData, draws: Crops, view: int, towers: Towers, moment: Moment, settings: TrainSection
 ) -> Float[Tensor, "n 3 size size"]:
     encoder = towers.encoder
     pixels = send(torch.from_numpy(data.pixels[data.rows[moment.slots]]), towers.device)
-    crops = Crops(*(values[moment.slots] for values in drawn))
+    crops = Crops(*(values[moment.slots] for values in draws))
     values = render(pixels, crops, size=encoder.image_size)
-    values = towers.hooks.through(lambda hook, own: hook.images(own, pixels, crops, moment, view), values)
+    values = towers.hooks.through(lambda hook, images: hook.images(images, pixels, crops, moment, view), values)
     how = {"strength": settings.color, "gray": settings.grayscale, "blur": settings.blur}
     seed = derive_seed(moment.seed, "colour", moment.epoch, view)
     values = distort(values, moment.keys, seed=seed, **how)
@@ -389,8 +389,8 @@ def _optimizer(
         groups.setdefault((not exempt, factors.get(name, 1.0)), []).append(p)
     return torch.optim.AdamW(
         [
-            {"params": own, "weight_decay": settings.weight_decay * decayed, "factor": factor}
-            for (decayed, factor), own in sorted(groups.items())
+            {"params": parameters, "weight_decay": settings.weight_decay * decayed, "factor": factor}
+            for (decayed, factor), parameters in sorted(groups.items())
         ],
         lr=settings.lr,
         betas=(settings.beta1, settings.beta2),
@@ -404,6 +404,6 @@ def _tokenize(
 ) -> _Texts:
     """Tokenize the `texts` of each pair, which start with its captions (default: the captions)."""
     texts = captions if texts is None else texts
-    counts, every = (np.array([len(own) for own in kind], dtype=np.int64) for kind in (captions, texts))
+    counts, every = (np.array([len(pair) for pair in kind], dtype=np.int64) for kind in (captions, texts))
     offsets = np.concatenate([[0], np.cumsum(every)[:-1]]).astype(np.int64)
-    return _Texts(encoder.tokenize([text for own in texts for text in own]), offsets, counts)
+    return _Texts(encoder.tokenize([text for pair in texts for text in pair]), offsets, counts)

@@ -75,8 +75,8 @@ def training_set(splits: pl.DataFrame, side: str, seed: int) -> TrainingSet:
     by_role = {
         role: splits.filter(pl.col("role") == role)["uid"].sort().to_list() for role in ("shared", OWN_ROLE[side])
     }
-    shared, own = by_role["shared"], by_role[OWN_ROLE[side]]
-    return TrainingSet(side, seed, (*shared, *own), len(shared))
+    shared, exclusive = by_role["shared"], by_role[OWN_ROLE[side]]
+    return TrainingSet(side, seed, (*shared, *exclusive), len(shared))
 
 
 def check_paired(records: Mapping[str, Mapping[str, Any]]) -> None:

@@ -31,7 +31,7 @@ def describe(
     towers: Towers, objective: Objective, plan: TrainingSet, settings: TrainSection, steps: int
 ) -> dict[str, Any]:
     """Return the content of `record.json` at the start of training (see `paired.check_paired`)."""
-    n, order, facts, shown, step = len(plan.uids), hashlib.sha256(), objective.facts(), 0, 0
+    n, order, facts, samples_seen, step = len(plan.uids), hashlib.sha256(), objective.facts(), 0, 0
     hooks, precision, device = towers.hooks, towers.precision, towers.device
     mitigated = {"mitigate": hooks.facts()} if hooks.facts() else {}
     dumped = settings.model_dump(mode="json", exclude={"record"})  # recording changes no weight
@@ -40,7 +40,7 @@ def describe(
     for epoch in range(settings.epochs):
         for batch in hooks.batches(plan.batches(settings.batch_size, epoch), epoch):
             order.update(";".join(plan.uids[slot] if slot < plan.shared else "own" for slot in batch).encode() + b"\n")
-            shown += len(batch) if step < steps else 0
+            samples_seen += len(batch) if step < steps else 0
             step += 1
     return {
         "side": plan.side,
@@ -52,7 +52,7 @@ def describe(
         "pairs": n - bool(plan.left_out),
         "uids_sha256": plan.uids_sha256,
         "steps": steps,
-        "presentations": shown,
+        "presentations": samples_seen,
         "init_sha256": state_hash(towers.encoder.module),
         "shared_order_sha256": order.hexdigest(),
         "settings_sha256": json_sha256([dumped, precision, device, facts, *mitigated.values(), *several]),

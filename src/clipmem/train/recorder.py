@@ -117,7 +117,7 @@ class AlignmentRecorder:
 
     def save(self, path: str | Path) -> Path:
         """Write a .npz file atomically: `similarity` and `margin`, float32 (epoch, n), and the ids in UTF-8."""
-        ids, file = np.array([one.encode() for one in self._ids]), Path(path)
+        ids, file = np.array([uid.encode() for uid in self._ids]), Path(path)
         with atomic_file(file) as stream:
             np.savez(stream, similarity=self.similarity, margin=self.margin, uids=ids)
         return file
@@ -133,12 +133,12 @@ class AlignmentRecorder:
 
 def _largest_other(rows: Float[Tensor, "own d"], others: Float[Tensor, "n d"], start: int) -> Float[Tensor, " own"]:
     """Return each row's largest dot product with the others, except that at its own place, `start` + its number."""
-    found: list[Tensor] = []
+    largest: list[Tensor] = []
     for first in range(0, len(rows), _BLOCK):
         products = rows[first : first + _BLOCK] @ others.T
         products.diagonal(start + first).fill_(-torch.inf)
-        found.append(products.amax(1))
-    return torch.cat(found)
+        largest.append(products.amax(1))
+    return torch.cat(largest)
 
 
 class Recorder(Hook):
@@ -173,18 +173,18 @@ class Recorder(Hook):
         return [self._recorder.save(folder / TRAJECTORY_FILE)] if self._keep else []
 
 
-def read_trajectory(place: Path, uids: Sequence[str]) -> Trajectory:
+def read_trajectory(path: Path, uids: Sequence[str]) -> Trajectory:
     """Read what a training recorded of these pairs, in their order.
 
     Args:
-        place: Folder of a model, such as `RunFolder.model_dir(side, seed)`, or a file of `AlignmentRecorder.save`.
+        path: Folder of a model, such as `RunFolder.model_dir(side, seed)`, or a file of `AlignmentRecorder.save`.
         uids: The pairs.
 
     Raises:
         InputError: There is no record, it is damaged, or the model did not train on one of the pairs.
     """
-    file, (*values, ids) = _read(place)
-    slots = {one.decode(errors="replace"): slot for slot, one in enumerate(ids.tolist())}
+    file, (*values, ids) = _read(path)
+    slots = {uid.decode(errors="replace"): slot for slot, uid in enumerate(ids.tolist())}
     missing = [uid for uid in uids if uid not in slots]
     got = f"no record of {len(missing)} of {len(uids)} pairs, such as {shorten(missing[0])}" if missing else ""
     hint = "Choose pairs that the model trained on, and record them by uid."
@@ -193,22 +193,22 @@ def read_trajectory(place: Path, uids: Sequence[str]) -> Trajectory:
     return Trajectory(values[0][:, order], values[1][:, order])
 
 
-def recorded_uids(place: Path) -> set[str]:
+def recorded_uids(path: Path) -> set[str]:
     """Return the ids of all pairs in a record (see `read_trajectory`)."""
-    return {one.decode(errors="replace") for one in _read(place)[1][2].tolist()}
+    return {uid.decode(errors="replace") for uid in _read(path)[1][2].tolist()}
 
 
-def _read(place: Path) -> tuple[Path, list[np.ndarray]]:
-    file = place / TRAJECTORY_FILE if place.is_dir() else place
+def _read(path: Path) -> tuple[Path, list[np.ndarray]]:
+    file = path / TRAJECTORY_FILE if path.is_dir() else path
     hint = "Set train.record = true and train again."
     try:
         with reading(f"{file}", expected=_EXPECTED, hint=hint), file.open("rb") as stream:
             stored = np.load(stream, allow_pickle=False)  # pickled objects could run code
-            found = [np.asarray(stored[key]) for key in ("similarity", "margin", "uids")]
+            arrays = [np.asarray(stored[key]) for key in ("similarity", "margin", "uids")]
     except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"{file}", got="another or a damaged file", expected=_EXPECTED, hint=hint) from error
-    *values, ids = found
-    got = f"arrays of shapes {', '.join(str(part.shape) for part in found)}"
+    *values, ids = arrays
+    got = f"arrays of shapes {', '.join(str(part.shape) for part in arrays)}"
     whole = all(part.dtype == np.float32 and part.ndim == 2 and part.shape[1:] == ids.shape for part in values)
     require(whole and values[0].shape == values[1].shape and ids.dtype.kind == "S", f"{file}", got, _EXPECTED, hint)
-    return file, found
+    return file, arrays

@@ -73,7 +73,7 @@ class Towers:
         if self.moment is None:
             return None
         moment, ones = self.moment, torch.ones(len(self.moment.slots))
-        weights = self.hooks.through(lambda hook, own: hook.weigh(own, moment), ones)
+        weights = self.hooks.through(lambda hook, w: hook.weigh(w, moment), ones)
         return None if weights is ones else weights.to(like.device)
 
     def logit_scale(self) -> Float[Tensor, ""]:
@@ -158,15 +158,15 @@ def create_objective(
     seed: int,
 ) -> Objective:
     """Create the objective of a recipe's `[train]` section."""
-    chosen = OBJECTIVES[settings.objective]
-    count = _class_count(settings.objective, labels, classes, n) if chosen.needs_labels else 0
-    return chosen.create(encoder, settings, classes=count, seed=seed)
+    objective = OBJECTIVES[settings.objective]
+    count = _class_count(settings.objective, labels, classes, n) if objective.needs_labels else 0
+    return objective.create(encoder, settings, classes=count, seed=seed)
 
 
 def _class_count(name: str, labels: np.ndarray | None, classes: int, n: int) -> int:
     if labels is None:
-        what, hint = f"[train] objective = {name!r}", "Set data.label_column, or choose another objective."
-        raise InputError(what, got="pairs without labels", expected="a class index for every pair", hint=hint)
+        subject, hint = f"[train] objective = {name!r}", "Set data.label_column, or choose another objective."
+        raise InputError(subject, got="pairs without labels", expected="a class index for every pair", hint=hint)
     got, hint = f"{len(labels)} for {n} pairs", "Give every pair its class index."
     require(len(labels) == n, "labels", got, "one per pair", hint)
     low, high = int(labels.min()), int(labels.max())

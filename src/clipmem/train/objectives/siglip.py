@@ -32,16 +32,16 @@ class SigLip(Objective):
         self.logit_bias = nn.Parameter(torch.tensor(START_BIAS))
 
     def prepare(self, encoder: TrainableEncoder) -> None:
-        own, scale = _own_bias(encoder), getattr(encoder.module, "logit_scale", None)
-        if own is not None:
-            self.logit_bias.data.copy_(own.detach().reshape(()))
+        bias, scale = _own_bias(encoder), getattr(encoder.module, "logit_scale", None)
+        if bias is not None:
+            self.logit_bias.data.copy_(bias.detach().reshape(()))
         elif scale is not None and scale.requires_grad:
             encoder.set_logit_scale(START_SCALE)
 
     def finish(self, encoder: TrainableEncoder) -> None:
-        own = _own_bias(encoder)
-        if own is not None:
-            own.data.fill_(self.logit_bias.item())
+        bias = _own_bias(encoder)
+        if bias is not None:
+            bias.data.fill_(self.logit_bias.item())
 
     def forward(
         self,

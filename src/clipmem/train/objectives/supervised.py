@@ -32,9 +32,9 @@ class Supervised(Objective):
 
     def __init__(self, width: int, classes: int, *, seed: int) -> None:
         super().__init__()
-        drawn = uniform(np.arange(classes, dtype=np.uint64), seed, width)
+        draws = uniform(np.arange(classes, dtype=np.uint64), seed, width)
         # not `nn.Linear`, which uses the global random state
-        self.weight = nn.Parameter(torch.from_numpy(((2 * drawn - 1) / math.sqrt(width)).astype(np.float32)))
+        self.weight = nn.Parameter(torch.from_numpy(((2 * draws - 1) / math.sqrt(width)).astype(np.float32)))
         self.bias = nn.Parameter(torch.zeros(classes))
 
     @classmethod
