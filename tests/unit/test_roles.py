@@ -80,7 +80,7 @@ def test_known_wrong_pairs_are_planted_with_their_own_captions(tmp_path):
     for name in ("wrong.txt", "wrong.csv"):
         read = read_wrong(str(tmp_path / name), frozenset(UIDS))
         assert read == set(wrong)
-        table = split_table(UIDS, UIDS, SIZES | {"shared": 50}, planted=0, seed=1, wrong=read)
+        table = split_table(UIDS, UIDS, SIZES | {"shared": 50}, planted=0, seed=1, mismatched=read)
         assert table.filter("planted")["uid"].to_list() == sorted(wrong)
         assert (table["uid"] == table["captions_from"]).all()
 

@@ -39,36 +39,36 @@ def build_cache(
         begin = stream.write(_header(len(references), size))
         for start in range(0, len(places), _BLOCK):
             block = places[start : start + _BLOCK]
-            for place, data in zip(block, read([references[place] for place in block]), strict=True):
+            for index, data in zip(block, read([references[index] for index in block]), strict=True):
                 try:
-                    name = f"image {references[place]!r}"
+                    name = f"image {references[index]!r}"
                     pixels = decode(data, size, name=name, resize_mode=resize_mode, interpolation=interpolation)
                 except DecodeError as error:
                     if left_out is None:
                         raise
-                    left_out(place, error)
-                    broken.add(place)
+                    left_out(index, error)
+                    broken.add(index)
                     continue
-                stream.seek(begin + place * row)
+                stream.seek(begin + index * row)
                 stream.write(np.ascontiguousarray(pixels).tobytes())
             progress(len(block))
         if broken:
-            _close_gaps(stream, [place for place in range(len(references)) if place not in broken], begin, row)
+            _close_gaps(stream, [index for index in range(len(references)) if index not in broken], begin, row)
             stream.seek(0)
             stream.write(_header(len(references) - len(broken), size))
 
 
-def _close_gaps(stream: IO[bytes], kept: Sequence[int], begin: int, row: int) -> None:
+def _close_gaps(stream: IO[bytes], positions: Sequence[int], begin: int, row: int) -> None:
     stream.flush()
     with Path(stream.name).open("rb") as old:
-        for number, place in enumerate(kept):
-            if number != place:
-                old.seek(begin + place * row)
+        for number, index in enumerate(positions):
+            if number != index:
+                old.seek(begin + index * row)
                 pixels = old.read(row)
                 stream.seek(begin + number * row)
                 stream.write(pixels)
     stream.flush()
-    stream.truncate(begin + len(kept) * row)
+    stream.truncate(begin + len(positions) * row)
 
 
 def _header(n: int, size: int) -> bytes:

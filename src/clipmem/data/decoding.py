@@ -114,9 +114,9 @@ def shrink(data: bytes, size: int, *, name: str = "image") -> Image.Image:
         image = _opened(data, name)
         image.draft("RGB", (2 * size, 2 * size))  # JPEG decodes at a half, a quarter or an eighth
         image.load()
-        shown = _upright(_colors(image), image).convert("RGB")
-        shown.thumbnail((size, size))
-        return shown
+        thumbnail = _upright(_colors(image), image).convert("RGB")
+        thumbnail.thumbnail((size, size))
+        return thumbnail
 
 
 def read_header(data: bytes, *, name: str = "image") -> Header:
@@ -169,9 +169,9 @@ def _opened(data: bytes, name: str) -> Image.Image:
         expected, hint = "8 bits or unsigned 16 bits per sample", "Save it with 8 bits per sample."
         raise DecodeError(name, SCALE, got=got, expected=expected, hint=hint)
     tile = [int(tags.get(tag, 0)) for tag in _TILE_SIDES]
-    for what, (width, height) in (("pixels", image.size), ("pixels in a tile", tile)):
+    for unit, (width, height) in (("pixels", image.size), ("pixels in a tile", tile)):
         if width * height > MAX_PIXELS:
-            raise _too_large(name, f"{width} x {height} {what}")
+            raise _too_large(name, f"{width} x {height} {unit}")
     return image
 
 
@@ -250,5 +250,5 @@ def _square(image: Image.Image, geometry: Geometry) -> Image.Image:
         # as torchvision's Resize: the long side is truncated, not rounded
         width, height = (size if side == short else int(size * side / short) for side in image.size)
         image = image.resize((width, height), resampling)
-    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
+    x, y = round((image.width - size) / 2), round((image.height - size) / 2)
+    return image.crop((x, y, x + size, y + size))

@@ -137,8 +137,8 @@ def duplicate_groups(
     _check_size(pixels)
     n = len(pixels)
     require(0 < threshold <= 1, "threshold", shorten(threshold), "above 0, at most 1", "Use 0.95 to 0.99.")
-    given = n if keys is None else len(keys)
-    require(given == n, "keys", f"{given}", f"one for each of the {n} images", "Give one key per image.")
+    count = n if keys is None else len(keys)
+    require(count == n, "keys", f"{count}", f"one for each of the {n} images", "Give one key per image.")
     names = np.array([hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in pixels], dtype="U32")
     unique, representative, group = np.unique(names, return_index=True, return_inverse=True)
     if keys is not None:
@@ -166,8 +166,8 @@ def _alike(
     small: UInt8[np.ndarray, "n d"], pairs: Int64[np.ndarray, "pair 2"], threshold: float
 ) -> Bool[np.ndarray, " pair"]:
     parts = [pairs[start : start + 4096] for start in range(0, len(pairs), 4096)]
-    found = [correlation(small[part[:, 0]], small[part[:, 1]]) >= threshold for part in parts]
-    return np.concatenate(found) if found else np.zeros(0, dtype=np.bool_)
+    matches = [correlation(small[part[:, 0]], small[part[:, 1]]) >= threshold for part in parts]
+    return np.concatenate(matches) if matches else np.zeros(0, dtype=np.bool_)
 
 
 def _join(labels: Int64[np.ndarray, " n"], edges: Int64[np.ndarray, "edge 2"], nodes: int) -> Int64[np.ndarray, " n"]:

@@ -64,9 +64,9 @@ def export_pairs(source: Source, out: Path, to: str, *, shard: int = SHARD, repo
     return source.ledger.pairs
 
 
-def _require_free(out: Path, what: str, hint: str) -> None:
+def _require_free(out: Path, subject: str, hint: str) -> None:
     free = is_free(out) and not out.is_file()
-    require(free, what, "an existing file or folder", "a new or empty folder", hint)
+    require(free, subject, "an existing file or folder", "a new or empty folder", hint)
 
 
 def _items(source: Source, pairs: pl.DataFrame, progress: Callable[[int], object]) -> Iterator[Item]:
@@ -74,8 +74,8 @@ def _items(source: Source, pairs: pl.DataFrame, progress: Callable[[int], object
     order, number = source.storage_order(references), 0
     for start in range(0, len(order), _BLOCK):
         block = order[start : start + _BLOCK]
-        for place, data in zip(block, source.read([references[place] for place in block]), strict=True):
-            row = pairs.row(place, named=True)
+        for index, data in zip(block, source.read([references[index] for index in block]), strict=True):
+            row = pairs.row(index, named=True)
             try:
                 decode(data, 32)
             except DecodeError as error:
@@ -87,9 +87,9 @@ def _items(source: Source, pairs: pl.DataFrame, progress: Callable[[int], object
 
 
 def _described(row: dict[str, Any]) -> dict[str, Any]:
-    own: dict[str, Any] = {"captions": row["captions"], "uid": row["uid"], "key": row["key"]}
-    own |= {"group": row["group"]} if row["group"] != row["uid"] else {}
-    return own | {name: row[name] for name in ("label", "sublabel", "credit", "objects", "role") if row[name]}
+    fields: dict[str, Any] = {"captions": row["captions"], "uid": row["uid"], "key": row["key"]}
+    fields |= {"group": row["group"]} if row["group"] != row["uid"] else {}
+    return fields | {name: row[name] for name in ("label", "sublabel", "credit", "objects", "role") if row[name]}
 
 
 def _json(value: object) -> bytes:
@@ -229,26 +229,26 @@ def write_cleaned(
             export_pairs(_Changed(source, change), partial, "parquet")
             lost = source.ledger.undecodable
         opened = _opened(source, partial / (name or ""), same=same)
-        found = set(opened.pairs()["uid"])
-        _check(out, expected, found, (opened.ledger.read + gone if same else before, before), lost)
+        uids_written = set(opened.pairs()["uid"])
+        _check(out, expected, uids_written, (opened.ledger.read + gone if same else before, before), lost)
     corrected = sum(bool(caption) for caption in change.values())
-    left = len(change) - corrected
-    counts = (len(uids) - lost, len(uids) - len(change) - lost, corrected, left, unusable + lost, before, gone)
+    dropped = len(change) - corrected
+    counts = (len(uids) - lost, len(uids) - len(change) - lost, corrected, dropped, unusable + lost, before, gone)
     return Written(out / (name or ""), opened.section.source, same, *counts)
 
 
-def _check(out: Path, expected: set[str], found: set[str], records: tuple[int, int], lost: int) -> None:
-    if found - expected or len(expected - found) != lost or records[0] != records[1]:
-        differ = f"{len(expected - found):,} pairs are missing, {len(found - expected):,} are new"
+def _check(out: Path, expected: set[str], written: set[str], records: tuple[int, int], lost: int) -> None:
+    if written - expected or len(expected - written) != lost or records[0] != records[1]:
+        differ = f"{len(expected - written):,} pairs are missing, {len(written - expected):,} are new"
         told = f"{differ}, {records[0]:,} of {records[1]:,} records"
         raise RunError(f"{out}: {told}. Nothing was written. This is a bug in clipmem; please report it.")
 
 
 def _opened(source: Source, path: Path, *, same: bool) -> Source:
     """Open the output as the input was opened; exported Parquet has columns of its own."""
-    kept = source.section if same else DataSection()
+    settings = source.section if same else DataSection()
     name = source.name if same else "parquet"
-    return SOURCES[name](kept.model_copy(update={"path": f"{path}", "image_root": "", "source": name}))
+    return SOURCES[name](settings.model_copy(update={"path": f"{path}", "image_root": "", "source": name}))
 
 
 class _Changed(Wrapped):

@@ -58,11 +58,11 @@ def image_features(read: Callable[[Int[np.ndarray, " k"]], Pixels], n: int) -> F
     ]
     got = f"{n} images with the same pixels"
     require(sum(basis.shape[1] for _, basis in bases), "images", got, "images that differ", "Check the data.")
-    found = np.empty((n, sum(basis.shape[1] for _, basis in bases)), dtype=np.float32)
+    features = np.empty((n, sum(basis.shape[1] for _, basis in bases)), dtype=np.float32)
     for rows in _parts(np.arange(n)):
         blocks = [block[rows] for block in raw] if n == len(sample) else _blocks(read(rows))
-        found[rows] = np.hstack([(x - mean) @ basis for x, (mean, basis) in zip(blocks, bases, strict=True)])
-    return found
+        features[rows] = np.hstack([(x - mean) @ basis for x, (mean, basis) in zip(blocks, bases, strict=True)])
+    return features
 
 
 def _parts(rows: Int[np.ndarray, " n"]) -> Iterator[Int[np.ndarray, " k"]]:
@@ -81,10 +81,10 @@ def _blocks(pixels: Pixels) -> list[Float32[np.ndarray, "k q"]]:
 
 def _gradients(gray: Float64[np.ndarray, "k 64 64"]) -> Float64[np.ndarray, "k q"]:
     dy, dx = np.gradient(gray, axis=(1, 2))
-    place = np.arctan2(dy, dx) * (_BINS / np.pi) % _BINS
-    low = place.astype(np.int64)
+    angle = np.arctan2(dy, dx) * (_BINS / np.pi) % _BINS
+    low = angle.astype(np.int64)
     cell = np.add.outer(np.arange(_SIDE) // _CELL * (_SIDE // _CELL), np.arange(_SIDE) // _CELL) * _BINS
-    size, share, bins = np.hypot(dy, dx), place - low, (_SIDE // _CELL) ** 2 * _BINS
+    size, share, bins = np.hypot(dy, dx), angle - low, (_SIDE // _CELL) ** 2 * _BINS
     votes = sum(
         _histogram((cell + direction % _BINS).reshape(len(gray), -1), bins, (size * weight).reshape(len(gray), -1))
         for direction, weight in ((low, 1 - share), (low + 1, share))
@@ -94,20 +94,20 @@ def _gradients(gray: Float64[np.ndarray, "k 64 64"]) -> Float64[np.ndarray, "k q
 
 
 def _histogram(
-    place: Int[np.ndarray, "k q"], bins: int, weight: Float64[np.ndarray, "k q"] | None = None
+    index: Int[np.ndarray, "k q"], bins: int, weight: Float64[np.ndarray, "k q"] | None = None
 ) -> Float64[np.ndarray, "k bins"]:
     """Count, or add up weights, in each row."""
-    flat = place + np.arange(len(place))[:, None] * bins
-    counted = np.bincount(flat.ravel(), None if weight is None else weight.ravel(), len(place) * bins)
-    return counted.reshape(len(place), bins) / (place.shape[1] if weight is None else 1)
+    flat = index + np.arange(len(index))[:, None] * bins
+    counted = np.bincount(flat.ravel(), None if weight is None else weight.ravel(), len(index) * bins)
+    return counted.reshape(len(index), bins) / (index.shape[1] if weight is None else 1)
 
 
 def _components(centered: Float64[np.ndarray, "n q"], most: int, weight: float) -> Float64[np.ndarray, "q p"]:
     """Return the first principal axes as columns, scaled to a total variance of weight² of what they keep."""
     value, axis = np.linalg.eigh(centered.T @ centered / len(centered))
     value, axis = value[::-1][:most], axis[:, ::-1][:, :most]
-    kept = value > max(_FLAT * value.sum(), 1e-12)
-    axis = axis[:, kept] * (weight / np.sqrt(value[kept].sum() or 1.0))
+    significant = value > max(_FLAT * value.sum(), 1e-12)
+    axis = axis[:, significant] * (weight / np.sqrt(value[significant].sum() or 1.0))
     return axis * np.sign(np.take_along_axis(axis, np.abs(axis).argmax(axis=0)[None], axis=0))
 
 
@@ -139,17 +139,17 @@ def caption_features(captions: Sequence[Sequence[str]]) -> Computed:
     settings: dict[str, Any] = {"analyzer": _terms, "min_df": 2, "max_features": TERMS, "sublinear_tf": True}
     vectorizer, effort = TfidfVectorizer(**settings, dtype=cast(Any, np.float32)), cast(Any, 2)
     try:
-        known = vectorizer.fit_transform(sample).astype(np.float64)
+        weights = vectorizer.fit_transform(sample).astype(np.float64)
     except ValueError as error:
         hint = "Use captions in words, separated by spaces."
         raise InputError("captions", got="no word in two pairs", expected="common words", hint=hint) from error
-    _, _, axes = randomized_svd(known, min(WORDS, *known.shape), n_iter=effort, random_state=0)
+    _, _, axes = randomized_svd(weights, min(WORDS, *weights.shape), n_iter=effort, random_state=0)
     return Computed(vectorizer.transform(captions), axes.T)
 
 
 def _spread(n: int) -> list[int]:
     """Return evenly spaced rows, 20,000 at most."""
-    return [place * n // min(n, SAMPLE) for place in range(min(n, SAMPLE))]
+    return [k * n // min(n, SAMPLE) for k in range(min(n, SAMPLE))]
 
 
 def _terms(captions: Sequence[str]) -> Iterator[str]:

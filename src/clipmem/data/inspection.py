@@ -96,7 +96,7 @@ def runs(n: int, most: int, *, run: int) -> list[int]:
         return list(range(n))
     length = min(run, most)
     begins = [k * n // (most // length) for k in range(most // length)]
-    return [place for begin in begins for place in range(begin, begin + length)]
+    return [position for begin in begins for position in range(begin, begin + length)]
 
 
 def sample_images(
@@ -104,16 +104,16 @@ def sample_images(
 ) -> ImageSample:
     """Read the headers of a sample of the images; decode and compare some of them."""
     sample, n = ImageSample(), pairs.height
-    chosen = [order[place] for place in (range(n) if full else runs(n, HEADERS, run=RUN))]
-    decode_these = set(chosen if full else [order[place] for place in runs(n, DECODED, run=RUN)])
+    rows = [order[position] for position in (range(n) if full else runs(n, HEADERS, run=RUN))]
+    decode_these = set(rows if full else [order[position] for position in runs(n, DECODED, run=RUN)])
     # in large data, the runs of the two samples need not overlap
-    chosen = list(dict.fromkeys([*chosen, *(place for place in order if place in decode_these)]))
+    rows = list(dict.fromkeys([*rows, *(position for position in order if position in decode_these)]))
     references, keys = pairs["image"].to_list(), pairs["key"].to_list()
     small: list[np.ndarray] = []
     pixels, reporter = 0, reporter or Quiet()
-    reporter.begin("inspect", len(chosen), "images")
-    for start in range(0, len(chosen), _BLOCK):
-        block = chosen[start : start + _BLOCK]
+    reporter.begin("inspect", len(rows), "images")
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
         for row, data in zip(block, source.read([references[row] for row in block]), strict=True):
             sample.sizes.append(len(data))
             try:
@@ -152,14 +152,14 @@ def _images(sample: ImageSample, n: int) -> dict[str, Any]:
 def _quantiles(values: pl.Series) -> dict[str, int] | None:
     if not len(values):
         return None
-    found = np.quantile(values.to_numpy(), [0, 0.5, 0.95, 1], method="nearest").tolist()
-    return dict(zip(("min", "median", "p95", "max"), (int(value) for value in found), strict=True))
+    quantiles = np.quantile(values.to_numpy(), [0, 0.5, 0.95, 1], method="nearest").tolist()
+    return dict(zip(("min", "median", "p95", "max"), (int(value) for value in quantiles), strict=True))
 
 
 def _samples(pairs: pl.DataFrame, sample: ImageSample) -> list[dict[str, Any]]:
     rows = sorted(sample.decoded)
-    chosen = [rows[k * len(rows) // _SAMPLES] for k in range(_SAMPLES)] if len(rows) > _SAMPLES else rows
-    found = [(pairs.row(row, named=True), sample.headers[row]) for row in chosen]
+    spread = [rows[k * len(rows) // _SAMPLES] for k in range(_SAMPLES)] if len(rows) > _SAMPLES else rows
+    examples = [(pairs.row(row, named=True), sample.headers[row]) for row in spread]
     return [
         {
             "uid": pair["uid"],
@@ -168,7 +168,7 @@ def _samples(pairs: pl.DataFrame, sample: ImageSample) -> list[dict[str, Any]]:
             "more_captions": max(0, len(pair["captions"]) - _EXAMPLES),
             **header._asdict(),
         }
-        for pair, header in found
+        for pair, header in examples
     ]
 
 

@@ -76,7 +76,7 @@ class Pairs:
             reason = "unreadable image"
             if content is not None:
                 try:
-                    images.append([decode(content, name=f"image {key!r}", **one._asdict()) for one in geometries])
+                    images.append([decode(content, name=f"image {key!r}", **target._asdict()) for target in geometries])
                     usable.append(True)
                     continue
                 except DecodeError as error:

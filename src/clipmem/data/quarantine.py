@@ -69,8 +69,8 @@ class Ledger:
     def check(self, name: str) -> None:
         """Check that every record is accounted for."""
         if self.read != self.pairs + self.merged + self.left_out:
-            found = f"{self.pairs:,} pairs, {self.merged:,} merged, {self.left_out:,} left out of {self.read:,} records"
-            raise RunError(f"{name}: {found}. This is a bug in clipmem; please report it.")
+            tally = f"{self.pairs:,} pairs, {self.merged:,} merged, {self.left_out:,} left out of {self.read:,} records"
+            raise RunError(f"{name}: {tally}. This is a bug in clipmem; please report it.")
 
     def facts(self) -> dict[str, Any]:
         """Return the counts as plain data."""
@@ -92,12 +92,12 @@ def ignored_sentence(counts: Mapping[str, int]) -> str:
     kinds = [f"{kind} {count:,}" for kind, count in list(counts.items())[:_NAMED]]
     kinds += [f"other kinds {sum(list(counts.values())[_NAMED:]):,}"] if len(counts) > _NAMED else []
     total = sum(counts.values())
-    what = "file or member" if total == 1 else "files or members"
-    return f"{total:,} other {what} ignored: {', '.join(kinds)}" if total else ""
+    noun = "file or member" if total == 1 else "files or members"
+    return f"{total:,} other {noun} ignored: {', '.join(kinds)}" if total else ""
 
 
-def _times(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
+def _times(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def quarantine_table(problems: Iterable[Problem]) -> pl.DataFrame:

@@ -63,14 +63,14 @@ def assign_roles(
 def _greedy(lengths: Sequence[int], targets: Mapping[str, int], large: float) -> tuple[list[str | None], bool]:
     """Return the role of each group, and whether the sizes are met exactly."""
     roles: list[str | None] = [None] * len(lengths)
-    left = dict(targets)
+    remaining = dict(targets)
     for role in ROLES:
         limit = targets[role] if role == "shared" else max(1, int(large * targets[role]))
         for b, length in enumerate(lengths):
-            if roles[b] is None and length <= min(limit, left[role]):
+            if roles[b] is None and length <= min(limit, remaining[role]):
                 roles[b] = role
-                left[role] -= length
-    return roles, not any(left.values())
+                remaining[role] -= length
+    return roles, not any(remaining.values())
 
 
 def _solve(lengths: Sequence[int], targets: Mapping[str, int]) -> list[str | None] | None:
@@ -145,13 +145,13 @@ def plant_captions(
     rng = generator(seed, "plant")
     kinds = numbered(texts)
     for _ in range(_DRAWS):
-        chosen = rng.permutation(len(pool))[:n]
-        given = chosen[rng.permutation(n)]
-        if bool((kinds[chosen] != kinds[given]).all()):
+        receivers = rng.permutation(len(pool))[:n]
+        donors = receivers[rng.permutation(n)]
+        if bool((kinds[receivers] != kinds[donors]).all()):
             break
     else:
-        chosen, given = _mixed(kinds, n, rng)
-    return {pool[i]: pool[j] for i, j in sorted(zip(chosen.tolist(), given.tolist(), strict=True))}
+        receivers, donors = _mixed(kinds, n, rng)
+    return {pool[i]: pool[j] for i, j in sorted(zip(receivers.tolist(), donors.tolist(), strict=True))}
 
 
 def _mixed(
@@ -162,18 +162,18 @@ def _mixed(
     Choose at most n // 2 of each caption, sort by caption, shift by the largest count m: as m ≤ n - m, no pair gets its
     own caption. Then 20 random valid swaps per pair.
     """
-    taken: Counter[int] = Counter()
-    chosen: list[int] = []
+    counts: Counter[int] = Counter()
+    receivers: list[int] = []
     for i in rng.permutation(len(kinds)).tolist():
-        if len(chosen) < n and taken[int(kinds[i])] < n // 2:
-            chosen.append(i)
-            taken[int(kinds[i])] += 1
-    pairs = np.array(sorted(chosen, key=lambda i: int(kinds[i])))
-    given = np.roll(pairs, -max(taken.values()))
+        if len(receivers) < n and counts[int(kinds[i])] < n // 2:
+            receivers.append(i)
+            counts[int(kinds[i])] += 1
+    pairs = np.array(sorted(receivers, key=lambda i: int(kinds[i])))
+    donors = np.roll(pairs, -max(counts.values()))
     for a, b in rng.integers(0, n, size=(20 * n, 2)).tolist():
-        if kinds[pairs[a]] != kinds[given[b]] and kinds[pairs[b]] != kinds[given[a]]:
-            given[[a, b]] = given[[b, a]]
-    return pairs, given
+        if kinds[pairs[a]] != kinds[donors[b]] and kinds[pairs[b]] != kinds[donors[a]]:
+            donors[[a, b]] = donors[[b, a]]
+    return pairs, donors
 
 
 def split_table(
@@ -186,7 +186,7 @@ def split_table(
     seed: int,
     captions: Mapping[str, Sequence[str]] | None = None,
     roles: Sequence[str | None] | None = None,
-    wrong: Collection[str] = (),
+    mismatched: Collection[str] = (),
 ) -> pl.DataFrame:
     """Return the table of splits.parquet: roles and planted captions of the used pairs, sorted by uid.
 
@@ -200,12 +200,12 @@ def split_table(
         seed: Seed of roles and planting.
         captions: The captions, to give no planted pair its own.
         roles: The roles, None for unused pairs, if they are not to be drawn.
-        wrong: Pairs that already have wrong captions.
+        mismatched: Pairs that already have wrong captions.
     """
     roles = assign_roles(uids, groups, sizes, seed=seed) if roles is None else _given_roles(uids, groups, sizes, roles)
     swapped: dict[str, str] = {}
     for role in planted_roles if isinstance(planted, float) else ("candidate",):
-        pool = [uid for uid, own in zip(uids, roles, strict=True) if own == role]
+        pool = [uid for uid, name in zip(uids, roles, strict=True) if name == role]
         n = round(planted * len(pool)) if isinstance(planted, float) else planted
         n += n == 1 and isinstance(planted, float)  # a single pair cannot be swapped
         own_seed = seed if role == "candidate" else derive_seed(seed, role)
@@ -214,7 +214,7 @@ def split_table(
         "uid": pl.Series(uids, dtype=pl.String),
         "role": pl.Series(roles, dtype=pl.String),
         "group": pl.Series(groups, dtype=pl.String),
-        "planted": pl.Series([uid in swapped or uid in wrong for uid in uids], dtype=pl.Boolean),
+        "planted": pl.Series([uid in swapped or uid in mismatched for uid in uids], dtype=pl.Boolean),
         "captions_from": pl.Series([swapped.get(uid, uid) for uid in uids], dtype=pl.String),
     }
     return pl.DataFrame(columns).filter(pl.col("role").is_not_null()).sort("uid")
@@ -222,10 +222,10 @@ def split_table(
 
 def check_given_sizes(sizes: Mapping[str, int], roles: Sequence[str | None], *, at_most: bool = False) -> None:
     """Check that the sizes are those of the roles that the data give, or `at_most` those."""
-    there = {role: sum(own == role for own in roles) for role in ROLES}
-    right = all(sizes[role] <= there[role] for role in ROLES) if at_most else there == dict(sizes)
-    hint = "Use " + " ".join(f"--set split.{role}={size}" for role, size in there.items()) + ", with a new --out DIR."
-    require(right, "[split] sizes", _listed(sizes), f"{_listed(there)}, as in data.role_column", hint)
+    counts = {role: sum(name == role for name in roles) for role in ROLES}
+    fits = all(sizes[role] <= counts[role] for role in ROLES) if at_most else counts == dict(sizes)
+    hint = "Use " + " ".join(f"--set split.{role}={size}" for role, size in counts.items()) + ", with a new --out DIR."
+    require(fits, "[split] sizes", _listed(sizes), f"{_listed(counts)}, as in data.role_column", hint)
 
 
 def _given_roles(
@@ -253,16 +253,16 @@ def _check_pairs(uids: Sequence[str], groups: Sequence[str]) -> None:
 
 
 def _check_sizes(sizes: Mapping[str, int], n: int) -> dict[str, int]:
-    what, got = "[split] sizes", ", ".join(sorted(sizes)) or "none"
-    require(set(sizes) == set(ROLES), what, got, ", ".join(ROLES), "Give each of the four roles a size.")
+    subject, got = "[split] sizes", ", ".join(sorted(sizes)) or "none"
+    require(set(sizes) == set(ROLES), subject, got, ", ".join(ROLES), "Give each of the four roles a size.")
     targets = {role: sizes[role] for role in ROLES}
     total = sum(targets.values())
-    require(min(targets.values()) >= 0, what, _listed(targets), "whole numbers ≥ 0", "Set each size to 0 or more.")
-    one, other = targets["candidate"], targets["independent"]
+    require(min(targets.values()) >= 0, subject, _listed(targets), "whole numbers ≥ 0", "Set each size to 0 or more.")
+    f, g = targets["candidate"], targets["independent"]
     hint = "Set both to the same number, so that f and g train on equally many pairs."
-    require(one == other, what, f"candidate {one}, independent {other}", "equal candidate and independent", hint)
+    require(f == g, subject, f"candidate {f}, independent {g}", "equal candidate and independent", hint)
     got = f"{_listed(targets)} = {total} pairs, with {n} pairs in the data"
-    require(total <= n, what, got, f"at most {n} in total", "Reduce the sizes or add data.")
+    require(total <= n, subject, got, f"at most {n} in total", "Reduce the sizes or add data.")
     return targets
 
 

@@ -33,16 +33,16 @@ _UID = re.compile(r"[0-9a-f]{32}")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
-def read_table(path: Path, what: str, columns: Sequence[str], *, optional: Sequence[str] = ()) -> pl.DataFrame:
+def read_table(path: Path, subject: str, columns: Sequence[str], *, optional: Sequence[str] = ()) -> pl.DataFrame:
     """Read columns of a Parquet or CSV file; missing `optional` columns are ignored. CSV cells stay strings."""
-    where = f"{what}, {path}"
+    where = f"{subject}, {path}"
     try:
         is_csv = path.suffix.lower() == ".csv"
         table = pl.read_csv(path, infer_schema=False) if is_csv else None
-        there = list(pl.read_parquet_schema(path)) if table is None else table.columns
-        absent = next((name for name in columns if name not in there), "")
-        require_columns(where, there, columns, did_you_mean(absent, there, kind="column"))
-        used = [*columns, *(name for name in optional if name in there)]
+        available = list(pl.read_parquet_schema(path)) if table is None else table.columns
+        absent = next((name for name in columns if name not in available), "")
+        require_columns(where, available, columns, did_you_mean(absent, available, kind="column"))
+        used = [*columns, *(name for name in optional if name in available)]
         return pl.read_parquet(path, columns=used) if table is None else table.select(used)
     except (OSError, pl.exceptions.PolarsError) as error:
         got = f"an unreadable file ({shorten(str(error))})" if path.exists() else "no such file"
@@ -51,18 +51,18 @@ def read_table(path: Path, what: str, columns: Sequence[str], *, optional: Seque
         raise InputError(where, got=got, expected=expected, hint=hint) from error
 
 
-def known_uids(table: pl.DataFrame, known: Iterable[str], what: str) -> list[str]:
+def known_uids(table: pl.DataFrame, data_uids: Iterable[str], subject: str) -> list[str]:
     """Return the uids of a user's table; they must be unique and belong to pairs of the data."""
     uids: list[str | None] = table["uid"].cast(pl.String).to_list()
-    there: Container[object] = frozenset(known)
-    unknown_uids = [(row, uid) for row, uid in enumerate(uids, start=1) if uid not in there]
+    allowed: Container[object] = frozenset(data_uids)
+    unknown_uids = [(row, uid) for row, uid in enumerate(uids, start=1) if uid not in allowed]
     for row, uid in unknown_uids:
         share = f"{len(unknown_uids):,} of {len(uids):,} rows"
         got = f"unknown uid {shorten(uid)} ({share})" if uid else f"no uid ({share})"
         hint = "Take uids from pairs.parquet of a run on the same data."
-        raise InputError(f"{what}, row {row}", got=got, expected="uids of the data's pairs", hint=hint)
+        raise InputError(f"{subject}, row {row}", got=got, expected="uids of the data's pairs", hint=hint)
     [(uid, times)] = Counter(uids).most_common(1) or [("", 0)]
-    require(times < 2, what, f"uid {shorten(uid)} in {times} rows", "one row per pair", "Merge its rows.")
+    require(times < 2, subject, f"uid {shorten(uid)} in {times} rows", "one row per pair", "Merge its rows.")
     return [str(uid) for uid in uids]
 
 
@@ -80,9 +80,9 @@ def split_objects(value: object) -> list[str]:
 def object_lists(column: pl.Series) -> list[list[str]]:
     """Read a column of objects (see `split_objects`); null is no object, and numbers are refused."""
     empty = column.null_count() == len(column) or column.dtype == pl.List(pl.Null)
-    right, what = empty or column.dtype in (pl.String, pl.List(pl.String)), f"column {column.name!r}"
+    has_strings, subject = empty or column.dtype in (pl.String, pl.List(pl.String)), f"column {column.name!r}"
     expected = "lists of strings, or comma-separated strings"
-    require(right, what, f"{column.dtype}", expected, "Convert the objects to strings.")
+    require(has_strings, subject, f"{column.dtype}", expected, "Convert the objects to strings.")
     return [split_objects(value) for value in column.to_list()]
 
 
@@ -115,30 +115,30 @@ def read_roles(path: Path, uids: frozenset[str], *, others: Literal["refuse", "l
     Returns:
         Columns uid, role, planted, captions_from, sorted by uid.
     """
-    what, known = f"[given] roles, {path}", list(uids)
+    subject, data_uids = f"[given] roles, {path}", list(uids)
     table = read_table(path, "[given] roles", ("uid", "role"), optional=("planted", "captions_from"))
     if others == "leave out":
-        table = table.filter(pl.col("uid").is_in(known))
-    known_uids(table, uids, what)
+        table = table.filter(pl.col("uid").is_in(data_uids))
+    known_uids(table, uids, subject)
     for row, role in enumerate(table["role"], start=1):
-        require_one_of(f"{what}, row {row}", role, ROLES)
+        require_one_of(f"{subject}, row {row}", role, ROLES)
     absent = {"planted", "captions_from"}.difference(table.columns)
     table = table.with_columns(pl.lit(None).alias(name) for name in absent)
-    planted = [_truth(value, f"{what}, row {row}") for row, value in enumerate(table["planted"], start=1)]
+    planted = [_truth(value, f"{subject}, row {row}") for row, value in enumerate(table["planted"], start=1)]
     source = pl.coalesce(pl.col("captions_from").cast(pl.String).replace("", None), "uid")
-    made = table.select("uid", "role", pl.Series("planted", planted), captions_from=source)
+    roles = table.select("uid", "role", pl.Series("planted", planted), captions_from=source)
     if others == "leave out":
-        made = made.filter(pl.col("captions_from").is_in(known))
-    unknown_uids = made.filter(~pl.col("captions_from").is_in(known))["captions_from"]
+        roles = roles.filter(pl.col("captions_from").is_in(data_uids))
+    unknown_uids = roles.filter(~pl.col("captions_from").is_in(data_uids))["captions_from"]
     got = f"captions_from {', '.join(map(shorten, unknown_uids.head(1)))}"
     hint = "Set it to the pair whose captions it has, or leave it empty."
-    require(unknown_uids.is_empty(), what, got, "uids of the data", hint)
-    counts = {role: int((made["role"] == role).sum()) for role in ROLES}
+    require(unknown_uids.is_empty(), subject, got, "uids of the data", hint)
+    counts = {role: int((roles["role"] == role).sum()) for role in ROLES}
     got = ", ".join(f"{role} {count}" for role, count in counts.items())
     expected = "at least 2 external pairs, which no model trained on, and 1 candidate"
     hint = "Add external pairs: they are the bank of every score."
-    require(counts["external"] >= 2 and counts["candidate"], what, got, expected, hint)
-    return made.sort("uid")
+    require(counts["external"] >= 2 and counts["candidate"], subject, got, expected, hint)
+    return roles.sort("uid")
 
 
 def roles_of(pairs: pl.DataFrame) -> list[str | None]:
@@ -151,31 +151,31 @@ def roles_of(pairs: pl.DataFrame) -> list[str | None]:
 
 def read_wrong(path: str, uids: frozenset[str], *, others: Literal["refuse", "leave out"] = "refuse") -> frozenset[str]:
     """Read the pairs known to be wrong: a uid per line of .txt, or the column `uid`; `others` as in `read_roles`."""
-    file, what = Path(path), "[split] wrong"
+    file, subject = Path(path), "[split] wrong"
     try:
         if file.suffix.lower() == ".txt":
             lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
             table = pl.DataFrame({"uid": lines}, schema={"uid": pl.String})
         else:
-            table = read_table(file, what, ("uid",))
+            table = read_table(file, subject, ("uid",))
     except (OSError, UnicodeDecodeError) as error:
-        raise as_read_error(error, f"{what}, {file}", expected="a text file with a uid per line") from error
-    known = uids if others == "refuse" else uids.union(table["uid"].cast(pl.String))
-    return uids.intersection(known_uids(table, known, f"{what}, {file}"))
+        raise as_read_error(error, f"{subject}, {file}", expected="a text file with a uid per line") from error
+    accepted = uids if others == "refuse" else uids.union(table["uid"].cast(pl.String))
+    return uids.intersection(known_uids(table, accepted, f"{subject}, {file}"))
 
 
-def _truth(value: object, what: str) -> bool:
+def _truth(value: object, subject: str) -> bool:
     if value is None or isinstance(value, bool):
         return bool(value)
     truth = _TRUTH.get(str(value).casefold())
-    require(truth is not None, what, f"planted {shorten(value)}", "true or false", "Fix that row.")
+    require(truth is not None, subject, f"planted {shorten(value)}", "true or false", "Fix that row.")
     return bool(truth)
 
 
 def csv_cell(text: str) -> str:
     """Escape a text for spreadsheets: an apostrophe before formulas, and escaped control characters."""
-    shown = "".join(c if (c >= " " and c != "\x7f") or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
-    return f"'{shown}" if text.startswith(_FORMULA) or shown.lstrip().startswith(_FORMULA) else shown
+    escaped = "".join(c if (c >= " " and c != "\x7f") or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    return f"'{escaped}" if text.startswith(_FORMULA) or escaped.lstrip().startswith(_FORMULA) else escaped
 
 
 def datacomp_array(uids: Sequence[str]) -> Shaped[np.ndarray, " n"]:

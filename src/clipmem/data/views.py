@@ -51,10 +51,10 @@ def draw_crops(
 ) -> Crops:
     """Sample the crop of each pair in the stream `seed`."""
     n = len(keys)
-    drawn = uniform(keys, seed, 2 * _TRIES + 3)
-    area = size * size * (scale[0] + (scale[1] - scale[0]) * drawn[:, :_TRIES])
+    draws = uniform(keys, seed, 2 * _TRIES + 3)
+    area = size * size * (scale[0] + (scale[1] - scale[0]) * draws[:, :_TRIES])
     log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
-    aspect = np.exp(log_low + (log_high - log_low) * drawn[:, _TRIES : 2 * _TRIES])
+    aspect = np.exp(log_low + (log_high - log_low) * draws[:, _TRIES : 2 * _TRIES])
     widths = np.rint(np.sqrt(area * aspect)).astype(np.int64)
     heights = np.rint(np.sqrt(area / aspect)).astype(np.int64)
     fits = (widths > 0) & (widths <= size) & (heights > 0) & (heights <= size)
@@ -62,9 +62,9 @@ def draw_crops(
     some = fits.any(axis=1)
     width = np.where(some, widths[rows, first], size)
     height = np.where(some, heights[rows, first], size)
-    top = np.floor(drawn[:, -3] * (size - height + 1)).astype(np.int64)
-    left = np.floor(drawn[:, -2] * (size - width + 1)).astype(np.int64)
-    return Crops(top, left, height, width, drawn[:, -1] < flip)
+    y = np.floor(draws[:, -3] * (size - height + 1)).astype(np.int64)
+    x = np.floor(draws[:, -2] * (size - width + 1)).astype(np.int64)
+    return Crops(y, x, height, width, draws[:, -1] < flip)
 
 
 def draw_views(
@@ -117,12 +117,12 @@ def _taps(
     mirrored: Bool[np.ndarray, " n"] | None = None,
 ) -> tuple[Int[np.ndarray, "n out 2"], Float64[np.ndarray, "n out 2"]]:
     """Return the two source pixels of each output pixel along one axis, and their weights."""
-    place = start[:, None] + (np.arange(size) + 0.5) * (extent[:, None] / size) - 0.5
+    position = start[:, None] + (np.arange(size) + 0.5) * (extent[:, None] / size) - 0.5
     if mirrored is not None:
-        place = np.where(mirrored[:, None], place[:, ::-1], place)
-    place = place.clip(0, side - 1)
-    low = np.floor(place).astype(np.int64)
-    share = place - low
+        position = np.where(mirrored[:, None], position[:, ::-1], position)
+    position = position.clip(0, side - 1)
+    low = np.floor(position).astype(np.int64)
+    share = position - low
     return np.stack([low, np.minimum(low + 1, side - 1)], axis=-1), np.stack([1 - share, share], axis=-1)
 
 
@@ -183,19 +183,19 @@ def _folded(words: Sequence[str]) -> str:
     return " ".join(words).lower()
 
 
-def _edit(words: list[str], drawn: np.ndarray, dropout: float, *, letters: bool) -> list[str]:
+def _edit(words: list[str], draws: np.ndarray, dropout: float, *, letters: bool) -> list[str]:
     if not letters:
-        return _swapped(words, drawn[1]) if drawn[0] < 0.5 else _dropped(words, drawn, dropout)
+        return _swapped(words, draws[1]) if draws[0] < 0.5 else _dropped(words, draws, dropout)
     places = [index for index, word in enumerate(words) if len(word) > 1]
     if not places:
         return []
-    place = places[int(drawn[1] * len(places))]
-    word = list(words[place])
-    if drawn[0] < 0.5:
-        word = _swapped(word, drawn[2])
+    position = places[int(draws[1] * len(places))]
+    word = list(words[position])
+    if draws[0] < 0.5:
+        word = _swapped(word, draws[2])
     else:
-        del word[int(drawn[2] * len(word))]
-    return [*words[:place], "".join(word), *words[place + 1 :]]
+        del word[int(draws[2] * len(word))]
+    return [*words[:position], "".join(word), *words[position + 1 :]]
 
 
 def _swapped(parts: list[str], where: float) -> list[str]:
@@ -203,13 +203,13 @@ def _swapped(parts: list[str], where: float) -> list[str]:
     return [*parts[:index], parts[index + 1], parts[index], *parts[index + 2 :]]
 
 
-def _dropped(words: list[str], drawn: np.ndarray, dropout: float) -> list[str]:
+def _dropped(words: list[str], draws: np.ndarray, dropout: float) -> list[str]:
     """Drop each word with probability `dropout`, but at least one and not all."""
-    drop = drawn[_DRAWS:] < dropout
+    drop = draws[_DRAWS:] < dropout
     if not drop.any():
-        drop[int(drawn[1] * len(words))] = True
+        drop[int(draws[1] * len(words))] = True
     if drop.all():
-        drop[int(drawn[2] * len(words))] = False
+        drop[int(draws[2] * len(words))] = False
     return [word for word, dropped in zip(words, drop, strict=True) if not dropped]
 
 
@@ -219,9 +219,9 @@ def edits_of_single(
     """Edit the captions of all pairs with one caption; return the edits and the index of each one's pair."""
     edits = [
         (edit, index)
-        for index, (own, uid) in enumerate(zip(captions, uids, strict=True))
-        if len(own) == 1
-        for edit in caption_edits(own[0], uid, count=count, dropout=dropout, seed=seed)
+        for index, (texts, uid) in enumerate(zip(captions, uids, strict=True))
+        if len(texts) == 1
+        for edit in caption_edits(texts[0], uid, count=count, dropout=dropout, seed=seed)
     ]
     return [edit for edit, _ in edits], [index for _, index in edits]
 
@@ -259,18 +259,18 @@ class Colors(NamedTuple):
 
 def draw_colors(keys: np.ndarray, *, seed: int, strength: float, gray: float, blur: float) -> Colors:
     """Sample the color operations of each pair in the stream `seed`."""
-    drawn = uniform(keys, seed, 8)
+    draws = uniform(keys, seed, 8)
     low, high = max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength
-    brightness, contrast, saturation = (low + (high - low) * drawn[:, k] for k in (1, 2, 3))
+    brightness, contrast, saturation = (low + (high - low) * draws[:, k] for k in (1, 2, 3))
     return Colors(
-        jitter=(drawn[:, 0] < APPLIED) & (strength > 0),
+        jitter=(draws[:, 0] < APPLIED) & (strength > 0),
         brightness=brightness,
         contrast=contrast,
         saturation=saturation,
-        hue=0.2 * strength * (2 * drawn[:, 4] - 1),
-        gray=drawn[:, 5] < gray,
-        blur=drawn[:, 6] < blur,
-        sigma=_SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * drawn[:, 7],
+        hue=0.2 * strength * (2 * draws[:, 4] - 1),
+        gray=draws[:, 5] < gray,
+        blur=draws[:, 6] < blur,
+        sigma=_SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * draws[:, 7],
     )
 
 
@@ -281,20 +281,20 @@ def distort(pixels: Images, keys: np.ndarray, *, seed: int, strength: float, gra
     return recolor(pixels, draw_colors(keys, seed=seed, strength=strength, gray=gray, blur=blur))
 
 
-def recolor(pixels: Images, drawn: Colors) -> Images:
+def recolor(pixels: Images, colors: Colors) -> Images:
     """Apply color operations: jitter, then gray, then blur."""
     values = pixels.clone()
-    for chosen, amount, change in (
-        (drawn.jitter, drawn.brightness, adjust_brightness),
-        (drawn.jitter, drawn.contrast, adjust_contrast),
-        (drawn.jitter, drawn.saturation, adjust_saturation),
-        (drawn.jitter, drawn.hue, adjust_hue),
-        (drawn.gray, np.zeros(len(values)), adjust_saturation),
-        (drawn.blur, drawn.sigma, gaussian_blur),
+    for applied, amount, change in (
+        (colors.jitter, colors.brightness, adjust_brightness),
+        (colors.jitter, colors.contrast, adjust_contrast),
+        (colors.jitter, colors.saturation, adjust_saturation),
+        (colors.jitter, colors.hue, adjust_hue),
+        (colors.gray, np.zeros(len(values)), adjust_saturation),
+        (colors.blur, colors.sigma, gaussian_blur),
     ):
-        if chosen.any():
-            rows = torch.from_numpy(np.flatnonzero(chosen)).to(values.device)
-            by = torch.from_numpy(amount[chosen].astype(np.float32)).to(values.device)
+        if applied.any():
+            rows = torch.from_numpy(np.flatnonzero(applied)).to(values.device)
+            by = torch.from_numpy(amount[applied].astype(np.float32)).to(values.device)
             values[rows] = change(values[rows], by)
     return values
 
@@ -328,8 +328,8 @@ def adjust_hue(pixels: Images, turn: Amounts) -> Images:
     hue = torch.remainder(sector + 6 * _column(turn).squeeze(1), 6).unsqueeze(1)
     # a channel falls from the value to value - chroma over the third of the circle on either side of its own hue
     channel = torch.tensor([5.0, 3.0, 1.0], device=pixels.device).view(1, 3, 1, 1)
-    place = torch.remainder(channel + hue, 6)
-    share = torch.minimum(place, 4 - place).clamp(0, 1)
+    position = torch.remainder(channel + hue, 6)
+    share = torch.minimum(position, 4 - position).clamp(0, 1)
     return value.unsqueeze(1) - chroma.unsqueeze(1) * share
 
 

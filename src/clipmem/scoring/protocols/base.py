@@ -120,7 +120,7 @@ class Protocol(ABC):
             seed=split.seed,
             captions={uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)},
             roles=roles_of(pairs) if self.recipe.data.role_column else None,
-            wrong=read_wrong(split.wrong, frozenset(pairs["uid"]), others="leave out") if split.wrong else (),
+            mismatched=read_wrong(split.wrong, frozenset(pairs["uid"]), others="leave out") if split.wrong else (),
         )
         return self.roles(table)
 
