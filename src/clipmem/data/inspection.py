@@ -159,7 +159,6 @@ def _quantiles(values: pl.Series) -> dict[str, int] | None:
 def _samples(pairs: pl.DataFrame, sample: ImageSample) -> list[dict[str, Any]]:
     rows = sorted(sample.decoded)
     spread = [rows[k * len(rows) // _SAMPLES] for k in range(_SAMPLES)] if len(rows) > _SAMPLES else rows
-    examples = [(pairs.row(row, named=True), sample.headers[row]) for row in spread]
     return [
         {
             "uid": pair["uid"],
@@ -168,7 +167,7 @@ def _samples(pairs: pl.DataFrame, sample: ImageSample) -> list[dict[str, Any]]:
             "more_captions": max(0, len(pair["captions"]) - _EXAMPLES),
             **header._asdict(),
         }
-        for pair, header in examples
+        for pair, header in ((pairs.row(row, named=True), sample.headers[row]) for row in spread)
     ]
 
 

@@ -62,8 +62,7 @@ def draw_crops(
     some = fits.any(axis=1)
     width = np.where(some, widths[rows, first], size)
     height = np.where(some, heights[rows, first], size)
-    y = np.floor(draws[:, -3] * (size - height + 1)).astype(np.int64)
-    x = np.floor(draws[:, -2] * (size - width + 1)).astype(np.int64)
+    y, x = (np.floor(draws[:, k] * (size - side + 1)).astype(np.int64) for k, side in ((-3, height), (-2, width)))
     return Crops(y, x, height, width, draws[:, -1] < flip)
 
 

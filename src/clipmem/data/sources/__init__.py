@@ -64,14 +64,14 @@ def class_prompts(section: DataSection, labels: str) -> tuple[Mapping[str, Seque
     return SOURCES[name].class_prompts(labels, section) if name else None
 
 
-def open_source(section: DataSection, what: str = "[data] path") -> Source:
+def open_source(section: DataSection, subject: str = "[data] path") -> Source:
     """Open the source of a `[data]` section, detected if it names none, with the flaws to plant in it.
 
     Raises:
         InputError: There are no such data, or their format is unknown.
     """
-    section.check_paths(what)
-    with reading_data(section, what):
+    section.check_paths(subject)
+    with reading_data(section, subject):
         name, path, reason = named(section), section.path, "shipped with clipmem"
         if not name:
             name, path, reason = detect(path, section)

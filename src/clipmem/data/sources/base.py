@@ -41,9 +41,9 @@ class Cleaned:
     folder: Path
     changes: Mapping[str, str]
 
-    def removes(self, place: str) -> bool:
+    def removes(self, position: str) -> bool:
         """Return whether a record is left out."""
-        return self.changes.get(place) == ""
+        return self.changes.get(position) == ""
 
     def copy(self, file: Path, name: str) -> None:
         """Copy a file, unless that name is already written; one that cannot be read belongs to an unusable record."""
@@ -186,7 +186,7 @@ class Source(ABC):
         """
         self.ledger.clear()
         with reading_data(self.section):
-            return collect(self.records(), self.ledger, what=repr(self.section.path), watch=watch)
+            return collect(self.records(), self.ledger, subject=repr(self.section.path), watch=watch)
 
     def check_outside(self, out: Path | None, option: str) -> None:
         """Raise an `InputError` if an output is inside the data or, once `pairs` has returned, among their images.
@@ -198,8 +198,8 @@ class Source(ABC):
         images = {Path(folder).resolve() for folder in folders | ({os.path.commonpath(near)} if near else set())}
         inside = images - {(beside := table.resolve().parent), *beside.parents}
         inside |= {Path(name).resolve() for name in (self.section.path, self.section.image_root) if name}
-        right = out is None or not inside & {out.resolve(), *out.resolve().parents}
-        require(right, f"{option} {out}", "a folder inside the data", "one outside of them", "Choose another folder.")
+        outside = out is None or not inside & {out.resolve(), *out.resolve().parents}
+        require(outside, f"{option} {out}", "a folder inside the data", "one outside of them", "Choose another folder.")
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
         """Return the positions of references in the order of their images on disk."""
@@ -248,9 +248,9 @@ class Wrapped(Source):
 SOURCES: Registry[Source] = Registry("data source", Source, group="sources")  # pyright: ignore[reportAbstractUsage]
 
 
-def reading_data(section: DataSection, what: str = "[data] path") -> AbstractContextManager[None]:
+def reading_data(section: DataSection, subject: str = "[data] path") -> AbstractContextManager[None]:
     """Convert errors of the operating system while the data of a section are read."""
-    return reading(f"{what} {section.path}", expected="a readable file or folder")
+    return reading(f"{subject} {section.path}", expected="a readable file or folder")
 
 
 def open_named(section: DataSection) -> Source:
@@ -269,15 +269,15 @@ def open_named(section: DataSection) -> Source:
     return kind(section)
 
 
-def require_data(there: object, section: DataSection, content: str) -> None:
+def require_data(exists: object, section: DataSection, content: str) -> None:
     """Raise an `InputError` unless the data exist."""
     got = f"{section.path!r}, which is not of this format or does not exist"
-    require(section.path and there, "[data] path", got, content, "Set data.path.")
+    require(section.path and exists, "[data] path", got, content, "Set data.path.")
 
 
-def require_split(split: str, known: Iterable[str], *, kind: str = "split") -> None:
+def require_split(split: str, splits: Iterable[str], *, kind: str = "split") -> None:
     """Raise an `InputError` unless the data have the split `data.split`; empty is all."""
-    names = sorted(set(known))
+    names = sorted(set(splits))
     known_one, hint = not split or split in names, did_you_mean(split, names, kind=kind)
     require(known_one, "[data] split", f"{split!r}", f"one of {names}", hint)
 

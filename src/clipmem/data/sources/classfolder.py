@@ -22,11 +22,11 @@ class ClassFolderSource(Source):
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
         self._root = Path(section.path)
-        folders = sorted(one for one in self._root.iterdir() if one.is_dir()) if self._root.is_dir() else []
+        folders = sorted(folder for folder in self._root.iterdir() if folder.is_dir()) if self._root.is_dir() else []
         # classes may be links to folders
-        self._classes = {one.name: PathProbe(str(one)) for one in folders if not one.name.startswith(".")}
-        there = any(one.with_suffix(*IMAGE_ENDINGS) for one in self._classes.values())
-        require_data(there, section, "a folder with one folder of images per class")
+        self._classes = {folder.name: PathProbe(str(folder)) for folder in folders if not folder.name.startswith(".")}
+        has_images = any(probe.with_suffix(*IMAGE_ENDINGS) for probe in self._classes.values())
+        require_data(has_images, section, "a folder with one folder of images per class")
 
     def records(self) -> Iterator[Record]:
         """Yield one record per image."""
@@ -39,9 +39,9 @@ class ClassFolderSource(Source):
                 self.ledger.read += 1
                 image = examine_file(self._root / reference)
                 other = label if isinstance(image, str) else seen.setdefault(image.digest(), label)
-                what = f"{self.section.path}, {reference}"
+                subject = f"{self.section.path}, {reference}"
                 got = f"the same image in the classes {other!r} and {label!r}"
-                require(other == label, what, got, "every image in one class", "Remove one of them.")
+                require(other == label, subject, got, "every image in one class", "Remove one of them.")
                 yield Record(reference, reference, reference, image, [Part(reference, [name_of_class])], label=label)
             probe.count_others(self.ledger, files, set(names))
         for file in sorted(self._root.iterdir()):

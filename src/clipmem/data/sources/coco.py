@@ -23,8 +23,8 @@ class CocoSource(TableSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        found = probe.lists("images", "file_name") and probe.lists("annotations", "image_id", "caption")
-        return "JSON with images and caption annotations" if found else ""
+        is_coco = probe.lists("images", "file_name") and probe.lists("annotations", "image_id", "caption")
+        return "JSON with images and caption annotations" if is_coco else ""
 
     def rows(self) -> Iterator[Record]:
         images, annotations = self.document("images", "annotations")

@@ -50,21 +50,21 @@ class CsvSource(TableSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        found = header_columns(probe.lines[0], probe.section) if probe.is_file and probe.lines else None
-        if found is None:
+        header = header_columns(probe.lines[0], probe.section) if probe.is_file and probe.lines else None
+        if header is None:
             return ""
-        separator, names = found
+        separator, names = header
         image, caption = recognized(names, probe.section)
         return f"a header with {image!r} and {caption!r}, separated by {SEPARATORS[separator]}"
 
     @property
     def columns(self) -> Columns | None:
         names = self._names(PathProbe(str(self.file), self.section))
-        return find_columns(names, self.section, what=str(self.file)) if names else None
+        return find_columns(names, self.section, subject=str(self.file)) if names else None
 
     def _names(self, probe: PathProbe) -> list[str]:
-        found = header_columns(probe.lines[0], self.section) if probe.lines else None
-        return found[1] if found else []
+        header = header_columns(probe.lines[0], self.section) if probe.lines else None
+        return header[1] if header else []
 
     def rows(self) -> Iterator[Record]:
         return table_rows(self.file, self.file.name, self.section, self.ledger, form=self.form)
@@ -223,12 +223,12 @@ def write_rows(
     paths: list[str] = []
     if form == ".parquet":
         rows = ParquetRows(original)
-        columns = find_columns(rows.schema.names, section, what=f"{original}")
+        columns = find_columns(rows.schema.names, section, subject=f"{original}")
         with atomic_file(file) as stream, rows.writer(stream) as writer:
             for _, batch in rows.batches(rows.schema.names):
                 places = [_place(path, folder) for path in values_of(batch.column(columns.image))]
-                writer.write_batch(edited(batch, columns.captions, [cleaned.changes.get(place) for place in places]))
-                paths += [place for place in places if place and not cleaned.removes(place)]
+                writer.write_batch(edited(batch, columns.captions, list(map(cleaned.changes.get, places))))
+                paths += [position for position in places if position and not cleaned.removes(position)]
         return paths
     with original.open("rb") as opened:
         head = opened.read(3)
@@ -237,12 +237,12 @@ def write_rows(
     encoder = codecs.getincrementalencoder(encoding if marked else "utf-8")("surrogateescape")
     with atomic_file(file) as stream:
         for line in _lines(form)(original, original.name, section, Ledger()):
-            place = _place(line.row.reference, folder) if line.row else ""
-            caption = cleaned.changes.get(place) if place else None
+            position = _place(line.row.reference, folder) if line.row else ""
+            caption = cleaned.changes.get(position) if position else None
             if caption == "":
                 continue
             stream.write(encoder.encode(line.corrected(caption) if caption else line.text))
-            paths += [place] if place else []
+            paths += [position] if position else []
     return paths
 
 
@@ -264,7 +264,7 @@ def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> I
         header = first.rstrip("\r\n")
         by_tab = "\t" if "\t" in header else ","
         separator, names = header_columns(header, section) or ("", split_line(header, by_tab))
-        columns = find_columns(names, section, what=f"{path}")
+        columns = find_columns(names, section, subject=f"{path}")
         require(separator, f"{path}", f"the header {shorten(header)}", "an image and a caption column")
         image, last = names.index(columns.image), len(names) - 1
         caption_place = names.index(columns.captions)
@@ -295,10 +295,10 @@ def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> I
                 return csv_row(new, separator, line_end(text))
 
             row = dict(zip(names, cells, strict=False))
-            known = {name: cell for name, cell in row.items() if cell not in _NAN}
+            values = {name: cell for name, cell in row.items() if cell not in _NAN}
             caption = row[columns.captions]
             captions = [float("nan") if caption in _NAN else caption]
-            record = row_record(source, row[columns.image], Part(key, captions), **about(known, section))
+            record = row_record(source, row[columns.image], Part(key, captions), **about(values, section))
             yield Line(text, record, corrected)
 
 
@@ -314,7 +314,7 @@ def _jsonl_lines(path: Path, source: str, section: DataSection, ledger: Ledger) 
                 ledger.leave_out(source, f"line {number}", BROKEN_LINE)
                 yield Line(line)
                 continue
-            columns = columns or find_columns(row, section, what=f"{path}, line {number}")
+            columns = columns or find_columns(row, section, subject=f"{path}, line {number}")
             name = columns.captions
 
             def corrected(caption: str, row: dict[str, object] = row, line: str = line, name: str = name) -> str:
@@ -326,7 +326,7 @@ def _jsonl_lines(path: Path, source: str, section: DataSection, ledger: Ledger) 
 
 def _parquet_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Record]:
     file = ParquetRows(path)
-    columns = find_columns(file.schema.names, section, what=f"{path}")
+    columns = find_columns(file.schema.names, section, subject=f"{path}")
     for first, batch in file.batches(columns.used):
         ledger.read += batch.num_rows
         values = zip(*(values_of(batch.column(name)) for name in columns.used), strict=True)

@@ -25,20 +25,19 @@ class Detection(NamedTuple):
 def detect(path: str, section: DataSection | None = None) -> Detection:
     """Detect the format of the data at a path."""
     probe = PathProbe(path, section)
-    found = _recognized(probe)
-    if found:
-        return found
+    if detection := _recognized(probe):
+        return detection
     tables = _tables(probe)
-    inside = [found for table in tables if (found := _recognized(table))]
-    got = f"{path!r}, a folder with {len(inside)} data sets: {', '.join(one.path for one in inside[:4])}"
+    inside = [detection for table in tables if (detection := _recognized(table))]
+    got = f"{path!r}, a folder with {len(inside)} data sets: {', '.join(match.path for match in inside[:4])}"
     require(len(inside) < 2, "[data] path", got, "one data set", "Set data.path to one of these files.")
     if inside:
         return inside[0]
     for key, name in named_columns(probe.section).items():
         if probe.names and name not in probe.names:
-            raise no_such_column(key, name, probe.names, what=path)
-    tables = [one for one in tables or [probe] if one.is_file and one.path.suffix.lower() in _WITH_COLUMNS][:2]
-    got = "; ".join(f"{one.text!r}, {one.describe()}" for one in dict.fromkeys([probe, *tables]))
+            raise no_such_column(key, name, probe.names, source=path)
+    tables = [table for table in tables or [probe] if table.is_file and table.path.suffix.lower() in _WITH_COLUMNS][:2]
+    got = "; ".join(f"{candidate.text!r}, {candidate.describe()}" for candidate in dict.fromkeys([probe, *tables]))
     raise InputError("[data] path", got=got, expected=_expected(probe, tables), hint=_hint(probe, tables))
 
 

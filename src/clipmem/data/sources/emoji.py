@@ -30,11 +30,11 @@ def emoji_table() -> pl.DataFrame:
 
 def objects_of(emoji: pl.DataFrame) -> list[list[str]]:
     """Return the objects of each emoji: its group, its subgroup and its common keywords."""
-    words = [sorted({word.lower() for word in own}) for own in emoji["keywords"].to_list()]
-    times = Counter(word for own in words for word in own)
+    words = [sorted({word.lower() for word in keywords}) for keywords in emoji["keywords"].to_list()]
+    times = Counter(word for keywords in words for word in keywords)
     return [
-        [f"group:{group}", f"subgroup:{subgroup}", *(word for word in own if times[word] >= COMMON)]
-        for group, subgroup, own in zip(emoji["group"], emoji["subgroup"], words, strict=True)
+        [f"group:{group}", f"subgroup:{subgroup}", *(word for word in keywords if times[word] >= COMMON)]
+        for group, subgroup, keywords in zip(emoji["group"], emoji["subgroup"], words, strict=True)
     ]
 
 
@@ -112,19 +112,19 @@ class EmojiArtistsSource(EmojiSource):
     ) -> tuple[Mapping[str, Sequence[str]] | None, Sequence[str]]:
         """Return the names of groups or subgroups; the emoji's names are labels, and name themselves."""
         names, templates = super().class_prompts(labels, section)
-        own = labels == "label" and section.emoji_artists.label == "emoji"
-        return None if own else names, templates
+        by_name = labels == "label" and section.emoji_artists.label == "emoji"
+        return None if by_name else names, templates
 
     def records(self) -> Iterator[Record]:
         """Yield one record per drawing; `variants` are the drawings of its emoji by artists without pairs."""
-        chosen, table = set(self.settings.artists or VENDORS), emoji_table()
+        vendors, table = set(self.settings.artists or VENDORS), emoji_table()
         emoji = table.unique("unicode", keep="first", maintain_order=True)
         objects = dict(zip(emoji["unicode"], objects_of(emoji), strict=True))
         others: dict[str, list[str]] = {}
-        for one, name, vendor in table.select("id", "unicode", "vendor").iter_rows():
-            others.setdefault(name, []).extend([] if vendor in chosen else [one])
+        for drawing, name, vendor in table.select("id", "unicode", "vendor").iter_rows():
+            others.setdefault(name, []).extend([] if vendor in vendors else [drawing])
         for row in table.iter_rows(named=True):
-            if row["vendor"] not in chosen:
+            if row["vendor"] not in vendors:
                 continue
             self.ledger.read += 1
             label = row["name" if self.settings.label == "emoji" else "group"]

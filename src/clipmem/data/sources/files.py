@@ -64,8 +64,8 @@ class FileSource(Source):
         )
 
     def _root(self, paths: Sequence[str]) -> str:
-        found = find_root(self.section, paths, self.base)
-        return posixpath.normpath(os.path.relpath(found, self.base).replace(os.sep, "/"))
+        root = find_root(self.section, paths, self.base)
+        return posixpath.normpath(os.path.relpath(root, self.base).replace(os.sep, "/"))
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         return read_files(self.base, references)
@@ -90,12 +90,12 @@ class TableSource(FileSource):
             data = self.file.read_bytes()
         except OSError:
             data = b""
-        found = parse_json(data)
-        require(found is not None, f"{self.file}", "a file that is not JSON", "", "Check that the file is complete.")
-        values = [found.get(name) for name in lists] if isinstance(found, dict) else [None]
-        right = all(isinstance(one, list) and all(isinstance(item, dict) for item in one) for one in values)
+        content = parse_json(data)
+        require(content is not None, f"{self.file}", "a file that is not JSON", "", "Check that the file is complete.")
+        values = [content.get(name) for name in lists] if isinstance(content, dict) else [None]
+        has_lists = all(isinstance(value, list) and all(isinstance(item, dict) for item in value) for value in values)
         expected = f"an object with the lists of objects {' and '.join(map(repr, lists))}"
-        require(right, f"{self.file}", "JSON with another structure", expected, "Set data.source to auto.")
+        require(has_lists, f"{self.file}", "JSON with another structure", expected, "Set data.source to auto.")
         return values  # pyright: ignore[reportReturnType]
 
 
@@ -106,13 +106,13 @@ def row_record(source: str, path: object, part: Part, **about: Any) -> Record:
 
 def read_files(base: Path, references: Sequence[str]) -> list[bytes]:
     """Return the bytes of files in a folder."""
-    found: list[bytes] = []
+    contents: list[bytes] = []
     for reference in references:
         data = read_file(base / reference)
         if isinstance(data, str):
             raise image_gone(reference, data)
-        found.append(data)
-    return found
+        contents.append(data)
+    return contents
 
 
 def check_root(section: DataSection) -> None:
@@ -149,16 +149,16 @@ def _is_file(path: Path) -> bool:
 
 
 def _folders_around(base: Path) -> Iterator[Path]:
-    level, left = [base, base.absolute().parent], _FOLDERS
+    level, remaining = [base, base.absolute().parent], _FOLDERS
     yield level[1]
     for _ in range(2):
         level = [
             inside
             for folder in level
             for inside in sorted(folder / name for name in _names_in(folder)[0] if name[0] != ".")
-        ][:left]
+        ][:remaining]
         yield from level
-        left -= len(level)
+        remaining -= len(level)
 
 
 def _names_in(folder: Path) -> list[list[str]]:

@@ -33,8 +33,8 @@ def distort(data: bytes, kind: int) -> bytes:
         image = image.transpose(_TURNS[kind])
     else:
         half = max(1, image.width // 2)
-        left, top = (kind - 3) % 2 * (image.width - half), (kind - 3) // 2 * (image.height - half)
-        image = image.crop((left, top, left + half, top + half))
+        x, y = (kind - 3) % 2 * (image.width - half), (kind - 3) // 2 * (image.height - half)
+        image = image.crop((x, y, x + half, y + half))
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
@@ -75,9 +75,9 @@ class FlawedSource(Wrapped):
     def read(self, references: Sequence[str]) -> list[bytes]:
         if not self._distorted and self._flaws.distorted:
             self.pairs()
-        found = self.source.read(references)
-        kinds = [self._distorted.get(one) for one in references]
-        return [data if kind is None else distort(data, kind) for data, kind in zip(found, kinds, strict=True)]
+        contents = self.source.read(references)
+        kinds = [self._distorted.get(reference) for reference in references]
+        return [data if kind is None else distort(data, kind) for data, kind in zip(contents, kinds, strict=True)]
 
 
 def _captioned(part: Part, captions: Sequence[object]) -> Part:

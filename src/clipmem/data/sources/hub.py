@@ -58,8 +58,8 @@ def _open(section: DataSection) -> Source:
         files = arrow_files_of(info, section.split)
         return RowSource(section, [ArrowRows(file) for file in files], info.parent)
     if folder is not None:
-        found = detect(str(folder), section)
-        return open_named(section.model_copy(update={"source": found.format, "path": found.path, "download": False}))
+        data = detect(str(folder), section)
+        return open_named(section.model_copy(update={"source": data.format, "path": data.path, "download": False}))
     got = f"no files in {cache_folder()} or {hub_folder()}"
     hint = "Set data.download = true (needs `pip install '.[hf]'` and the internet), or copy it there."
     raise InputError(f"data set {name!r}", got=got, expected="a data set on this machine", hint=hint)
@@ -76,21 +76,21 @@ def hub_folder() -> Path:
 
 
 def _home() -> Path:
-    own = os.environ.get("HF_HOME")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    home = os.environ.get("HF_HOME")
+    return Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
 
 
 def prepared(name: str, config: str) -> Path | None:
     """Return the newest dataset_info.json of a prepared data set and configuration, if any."""
     folder = cache_folder() / name.replace("/", "___")
-    found = sorted(folder.glob("*/**/dataset_info.json"), key=lambda path: (path.stat().st_mtime, path))
-    config_of = {path: path.relative_to(folder).parts[0] for path in found}
+    infos = sorted(folder.glob("*/**/dataset_info.json"), key=lambda path: (path.stat().st_mtime, path))
+    config_of = {path: path.relative_to(folder).parts[0] for path in infos}
     configs = sorted(set(config_of.values()))
-    right = not found or (config in configs if config else len(configs) == 1)
+    is_unique = not infos or (config in configs if config else len(configs) == 1)
     got = f"hf-hub:{name}{f':{config}' if config else ''}"
     hint = f"Use hf-hub:{name}:{''.join(configs[:1])}, for example."
-    require(right, "[data] path", got, f"one of the configurations {configs}", hint)
-    return next((path for path in reversed(found) if config in {"", config_of[path]}), None)
+    require(is_unique, "[data] path", got, f"one of the configurations {configs}", hint)
+    return next((path for path in reversed(infos) if config in {"", config_of[path]}), None)
 
 
 def downloaded(name: str) -> Path | None:
@@ -103,7 +103,7 @@ def arrow_files_of(info: Path, split: str) -> list[Path]:
     """Return the Arrow files of a prepared data set."""
     try:
         described = json.loads(info.read_text(encoding="utf-8"))
-        splits = {str(name): len(one.get("shard_lengths") or [0]) for name, one in described["splits"].items()}
+        splits = {str(name): len(entry.get("shard_lengths") or [0]) for name, entry in described["splits"].items()}
         stem = str(described.get("dataset_name") or described.get("builder_name"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{info}", got=f"not readable ({shorten(str(error))})", hint="Prepare it again.") from error
@@ -120,13 +120,13 @@ def arrow_files_of(info: Path, split: str) -> list[Path]:
 
 
 def _fetch(name: str, config: str) -> Path | None:
-    what, found = f"data set {name!r}", importlib.util.find_spec("datasets")
-    require(found, what, "no package 'datasets'", "the extra hf", "Run `pip install '.[hf]'`.")
+    subject, spec = f"data set {name!r}", importlib.util.find_spec("datasets")
+    require(spec, subject, "no package 'datasets'", "the extra hf", "Run `pip install '.[hf]'`.")
     library = importlib.import_module("datasets")
     try:
         library.load_dataset_builder(name, config or None, cache_dir=str(cache_folder())).download_and_prepare()
     except (OSError, ValueError, RuntimeError, library.exceptions.DatasetsError) as error:
         got = f"a failed download ({type(error).__name__}: {shorten(str(error))})"
         expected = "an accessible data set of the hub"
-        raise InputError(what, got=got, expected=expected, hint="Check the name and the connection.") from error
+        raise InputError(subject, got=got, expected=expected, hint="Check the name and the connection.") from error
     return prepared(name, config)

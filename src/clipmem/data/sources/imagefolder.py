@@ -49,7 +49,7 @@ class ImageFolderSource(FileSource):
         self._folder = path
         require_data(path.is_dir(), section, "a folder with images and their captions")
         if section.split and not (path / section.split).is_dir():
-            require_split(section.split, (one.name for one in path.iterdir() if one.is_dir()), kind="folder")
+            require_split(section.split, (folder.name for folder in path.iterdir() if folder.is_dir()), kind="folder")
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
@@ -155,10 +155,10 @@ class ImageFolderSource(FileSource):
             if part.why:  # listed although the image has captions after all
                 self.ledger.note(row.source, row.key, part.why)
             row.parts = [part._replace(captions=captions)]
-        elif (found := json_captions(data, self.section)) is None:
+        elif (parsed := json_captions(data, self.section)) is None:
             self._add_reason(row, name, BROKEN_JSON)
         else:
-            captions, values = found
+            captions, values = parsed
             keys.see(values)
             row.parts = [part._replace(captions=captions)]
             for field, value in about(values, self.section).items():
@@ -208,5 +208,5 @@ def _stem(name: str) -> str:
 
 
 def _may_be_caption(name: str) -> bool:
-    own = PurePosixPath(name).name.lower()
-    return not own.endswith("_stats.json") and not own.startswith(_NO_CAPTIONS)
+    file_name = PurePosixPath(name).name.lower()
+    return not file_name.endswith("_stats.json") and not file_name.startswith(_NO_CAPTIONS)

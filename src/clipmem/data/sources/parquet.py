@@ -24,8 +24,8 @@ class ParquetSource(RowSource):
     def __init__(self, section: DataSection) -> None:
         path = Path(section.path)
         files = _files(path) if path.is_dir() else [path]
-        there = files and all(file.is_file() for file in files)
-        require_data(there, section, "a .parquet file, or a folder of them")
+        has_files = files and all(file.is_file() for file in files)
+        require_data(has_files, section, "a .parquet file, or a folder of them")
         if section.split:
             files = _of_split(files, section.split)
         super().__init__(section, [ParquetRows(file) for file in files], path if path.is_dir() else path.parent)
@@ -43,11 +43,11 @@ class ParquetSource(RowSource):
         if probe.is_dir:
             named = probe.with_suffix(".parquet")
             columns = _image_columns(probe.path / named[0], probe.section) if named else ()
-            found = f"a folder with {len(named):,} Parquet files"
+            form = f"a folder with {len(named):,} Parquet files"
         else:
             columns = _image_columns(probe.path, probe.section) if probe.head.startswith(b"PAR1") else ()
-            found = "Parquet"
-        return f"{found} with {columns[0]!r} and {columns[1]!r}" if columns else ""
+            form = "Parquet"
+        return f"{form} with {columns[0]!r} and {columns[1]!r}" if columns else ""
 
 
 def _files(folder: Path) -> list[Path]:
@@ -59,7 +59,7 @@ def _of_split(files: Sequence[Path], split: str) -> list[Path]:
     """Return the files of a split: named `train-00000-of-00004.parquet`, or in a folder of that name."""
     names = [{file.name.split("-")[0].removesuffix(".parquet"), file.parent.name} for file in files]
     require_split(split, set[str]().union(*names))
-    return [file for file, own in zip(files, names, strict=True) if split in own]
+    return [file for file, splits in zip(files, names, strict=True) if split in splits]
 
 
 def _image_columns(path: Path, section: DataSection) -> tuple[str, ...]:

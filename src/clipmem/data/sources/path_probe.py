@@ -136,7 +136,7 @@ class PathProbe:
             names[:] = sorted(name for name in names if name[0] != ".")
             inside = Path(folder).relative_to(self.path).as_posix()
             linked = [Path(folder) / name for name in names if (Path(folder) / name).is_symlink()]
-            self.unreadable += [(str(one), "link to a folder, not followed") for one in linked]
+            self.unreadable += [(str(link), "link to a folder, not followed") for link in linked]
             yield from (name if inside == "." else f"{inside}/{name}" for name in sorted(files) if name[0] != ".")
 
     def count_others(self, ledger: Ledger, names: Iterable[str], used: Container[str]) -> None:

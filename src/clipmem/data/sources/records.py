@@ -95,14 +95,13 @@ class Record:
 
     def uid(self) -> str:
         """Return the uid of its image with its usable captions; "" if it is no pair."""
-        usable = [str(one) for part in self.parts for one in part.captions if not caption_problem(one)]
+        usable = [str(caption) for part in self.parts for caption in part.captions if not caption_problem(caption)]
         return "" if isinstance(self.image, str) or not usable else self.image.uid(list(dict.fromkeys(usable)))
 
     def join(self, other: "Record", ledger: Ledger) -> None:
         """Add another record of the image; report values that differ from the first."""
-        own, others = ((one.group, one.label, one.role, one.objects) for one in (self, other))
-        values = zip(own, others, strict=True)
-        if any(value and value != kept for kept, value in values):
+        fields, others = ((record.group, record.label, record.role, record.objects) for record in (self, other))
+        if any(value and value != first for first, value in zip(fields, others, strict=True)):
             ledger.note(other.source, other.parts[0].key, OTHER_VALUES)
         self.parts = [*self.parts, *other.parts]
 
@@ -141,7 +140,7 @@ def listed_captions(value: object) -> list[object]:
     if isinstance(value, dict):
         return listed_captions(next((value[name] for name in ("raw", "caption", "text") if name in value), None))
     if isinstance(value, list | tuple):
-        return [one for item in value for one in (isinstance(item, dict) and listed_captions(item)) or [item]]
+        return [caption for item in value for caption in (isinstance(item, dict) and listed_captions(item)) or [item]]
     return [value]
 
 
@@ -149,7 +148,7 @@ def replaced(value: object, caption: str) -> object:
     """Return a caption cell (see `listed_captions`) of the same form with one new caption."""
     if isinstance(value, dict):
         key = next((name for name in ("raw", "caption", "text") if name in value), "caption")
-        return {**{name: one for name, one in value.items() if name != "tokens"}, key: caption}
+        return {**{name: cell for name, cell in value.items() if name != "tokens"}, key: caption}
     if isinstance(value, list | tuple):
         return [replaced(value[0], caption) if value and isinstance(value[0], dict) else caption]
     return caption
@@ -178,7 +177,7 @@ def is_unicode(text: str) -> bool:
 
 
 def collect(
-    records: Iterable[Record], ledger: Ledger, *, what: str, watch: Callable[[Record], object] = lambda _: None
+    records: Iterable[Record], ledger: Ledger, *, subject: str, watch: Callable[[Record], object] = lambda _: None
 ) -> pl.DataFrame:
     """Return the pairs table of the usable records, sorted by uid."""
     seen: set[str] = set()
@@ -193,9 +192,9 @@ def collect(
             chunks.append(_frame(rows))
             rows = []
     chunks.append(_frame(rows))
-    ledger.check(what)
+    ledger.check(subject)
     table = pl.concat(chunks).sort("uid")
-    got = f"{what} without a usable pair ({_counted(ledger.problems)})"
+    got = f"{subject} without a usable pair ({_counted(ledger.problems)})"
     hint = "Check data.path, data.image_root and the columns; docs/data.md has examples of all formats."
     require(table.height, "[data] path", got, "at least one image with a caption", hint)
     return table
@@ -207,10 +206,10 @@ def _row(record: Record, seen: set[str], ledger: Ledger) -> tuple[object, ...] |
     names = (record.key, record.reference, record.group, record.label, record.role, *record.objects)
     if not is_unicode("".join(names)):
         return _leave_out(record, NAME_NOT_UNICODE, len(record.parts), ledger)
-    good = [own for part in record.parts if (own := _good_captions(part, record, ledger))]
+    good = [texts for part in record.parts if (texts := _good_captions(part, record, ledger))]
     if not good:
         return None
-    captions = list(dict.fromkeys(caption for own in good for caption in own))
+    captions = list(dict.fromkeys(caption for texts in good for caption in texts))
     uid = record.image.uid(captions)
     if uid in seen:
         return _leave_out(record, DUPLICATE, len(good), ledger)
@@ -239,8 +238,8 @@ def _good_captions(part: Part, record: Record, ledger: Ledger) -> list[str]:
             listed.append((part.key if len(part.captions) == 1 else f"{part.key}, caption {number}", reason))
         else:
             good.append(str(caption))
-    for place, (which, reason) in enumerate(listed):
-        (ledger.note if good or place else ledger.leave_out)(record.source, which, reason)
+    for index, (which, reason) in enumerate(listed):
+        (ledger.note if good or index else ledger.leave_out)(record.source, which, reason)
     return good
 
 
@@ -252,7 +251,7 @@ def _frame(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
 
 
 def _counted(problems: Sequence[Problem], *, most: int = 3) -> str:
-    counts = Counter(one.reason for one in problems).most_common(most)
+    counts = Counter(problem.reason for problem in problems).most_common(most)
     first = f", the first {shorten(problems[0].key)}" if problems else ""
     return (", ".join(f"{count:,} x {reason}" for reason, count in counts) or "no records") + first
 
@@ -283,21 +282,21 @@ class Columns(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def chosen(there: tuple[str, ...], name: str, key: str) -> str:
+def chosen(names: tuple[str, ...], name: str, key: str) -> str:
     """Return the column `name`, or for the default of `key` the first common name; "" if none exists."""
-    if name in there:
+    if name in names:
         return name
     if name != DataSection.model_fields[key].default:
         return ""
-    by_lower = {name.lower(): name for name in reversed(there)}
+    by_lower = {name.lower(): name for name in reversed(names)}
     return next((by_lower[name] for name in _USUAL[key] if name in by_lower), "")
 
 
 def recognized(names: Iterable[str], section: DataSection) -> tuple[str, str]:
     """Return the image and the caption column that identify a table; empty if missing."""
-    there = tuple(names)
+    columns = tuple(names)
     image, captions = (
-        chosen(there, getattr(section, key), key) or chosen(there, DataSection.model_fields[key].default, key)
+        chosen(columns, getattr(section, key), key) or chosen(columns, DataSection.model_fields[key].default, key)
         for key in _USUAL
     )
     return image, captions
@@ -305,16 +304,16 @@ def recognized(names: Iterable[str], section: DataSection) -> tuple[str, str]:
 
 def named_columns(section: DataSection) -> dict[str, str]:
     """Return the columns that a recipe sets, by key."""
-    found = {key: str(getattr(section, key)) for key in DataSection.model_fields if key in KEYS}
-    return {key: name for key, name in found.items() if name != DataSection.model_fields[key].default}
+    columns = {key: str(getattr(section, key)) for key in DataSection.model_fields if key in KEYS}
+    return {key: name for key, name in columns.items() if name != DataSection.model_fields[key].default}
 
 
-def no_such_column(key: str, name: str, there: Iterable[str], *, what: str) -> InputError:
+def no_such_column(key: str, name: str, columns: Iterable[str], *, source: str) -> InputError:
     """Return the error for a missing column that a recipe names."""
-    known = sorted(set(there))
-    suggestion = did_you_mean(name, known, kind="name") if known else "There are no columns."
+    names = sorted(set(columns))
+    suggestion = did_you_mean(name, names, kind="name") if names else "There are no columns."
     hint = f"{suggestion} Otherwise remove data.{key}."
-    return InputError(f"[data] {key}", got=f"{name!r}, which is not in {what}", hint=hint)
+    return InputError(f"[data] {key}", got=f"{name!r}, which is not in {source}", hint=hint)
 
 
 class KeysSeen:
@@ -329,26 +328,26 @@ class KeysSeen:
         if self._named:
             self._seen.update(names)
 
-    def check(self, what: str) -> None:
+    def check(self, source: str) -> None:
         """Raise an error for a column that no record had."""
         for key, name in self._named.items():
             if name not in self._seen or key == "image_column":
-                raise no_such_column(key, name, self._seen - {name}, what=what)
+                raise no_such_column(key, name, self._seen - {name}, source=source)
 
 
-def find_columns(names: Iterable[str], section: DataSection, *, what: str) -> Columns:
+def find_columns(names: Iterable[str], section: DataSection, *, subject: str) -> Columns:
     """Return the columns of a table that a recipe uses."""
-    there = tuple(names)
-    image, captions = (chosen(there, getattr(section, key), key) for key in _USUAL)
-    own = section.group_column, section.label_column, section.object_column, section.role_column
-    found = Columns(image, captions, *own)
+    available = tuple(names)
+    image, captions = (chosen(available, getattr(section, key), key) for key in _USUAL)
+    optional = section.group_column, section.label_column, section.object_column, section.role_column
+    columns = Columns(image, captions, *optional)
     missing = [section.caption_column] * (not captions) + [section.image_column] * (not image)
-    missing += [name for name in found[2:] if name and name not in there]
+    missing += [name for name in columns[2:] if name and name not in available]
     for name in missing:
-        raise InputError(what, got=f"no column {name!r}", hint=did_you_mean(name, there, kind="column"))
-    twice = next((name for name in found.used if there.count(name) > 1), "")
-    require(not twice, what, f"{there.count(twice)} columns {twice!r}", "one", "Give them different names.")
-    return found
+        raise InputError(subject, got=f"no column {name!r}", hint=did_you_mean(name, available, kind="column"))
+    twice = next((name for name in columns.used if available.count(name) > 1), "")
+    require(not twice, subject, f"{available.count(twice)} columns {twice!r}", "one", "Give them different names.")
+    return columns
 
 
 class About(TypedDict):

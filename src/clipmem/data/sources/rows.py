@@ -149,9 +149,9 @@ def value_of(scalar: pa.Scalar) -> object:
         return scalar.as_py()
     except UnicodeDecodeError:
         if isinstance(scalar, pa.StructScalar):
-            return {name: value_of(one) for name, one in scalar.items()}
+            return {name: value_of(field) for name, field in scalar.items()}
         if isinstance(scalar, pa.ListScalar):
-            return [value_of(one) for one in scalar.values]
+            return [value_of(element) for element in scalar.values]
         return scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape")
 
 
@@ -162,19 +162,19 @@ class RowSource(Source):
         super().__init__(section)
         self._files, self._base = files, base
         self._begins = [0, *accumulate(file.rows for file in files)]
-        self._columns = find_columns(files[0].schema.names, section, what=f"{files[0].path}")
+        self._columns = find_columns(files[0].schema.names, section, subject=f"{files[0].path}")
         for file in files:
-            found = find_columns(file.schema.names, section, what=f"{file.path}")
-            got, expected = f"the columns {found.used}", f"those of the first file, {self._columns.used}"
+            columns = find_columns(file.schema.names, section, subject=f"{file.path}")
+            got, expected = f"the columns {columns.used}", f"those of the first file, {self._columns.used}"
             hint = "Set data.image_column and data.caption_column to columns of all files."
-            require(found == self._columns, f"{file.path}", got, expected, hint)
+            require(columns == self._columns, f"{file.path}", got, expected, hint)
             field = file.schema.field(self._columns.image)
             kind, expected = field.type, "bytes, a struct with a field 'bytes' or 'path', or a path"
             require(is_image_type(kind), f"column {field.name!r}", f"{kind}", expected, "Set data.image_column.")
-            right = not section.image_root or not _is_bytes(kind)
+            has_paths = not section.image_root or not _is_bytes(kind)
             got = f"{section.image_root!r}, but {file.path} contains the images"
             hint = "Remove data.image_root, or set data.image_column."
-            require(right, "[data] image_root", got, "a column with paths", hint)
+            require(has_paths, "[data] image_root", got, "a column with paths", hint)
         check_root(section)
         self._cursor: _Cursor | None = None
         self._latest: tuple[str, ImageHash | str] = ("", "")
@@ -224,9 +224,9 @@ class RowSource(Source):
             self.ledger.read += file.rows
             with contextlib.suppress(pa.ArrowException, OSError):
                 for row, batch in file.batches(list(dict.fromkeys(columns))):
-                    for found in self._batch(file, batch, row, begin, names):
+                    for entry in self._batch(file, batch, row, begin, names):
                         done += 1
-                        yield found
+                        yield entry
             if done < file.rows:
                 self.ledger.leave_out(self._name(file), f"{done}", BROKEN, records=file.rows - done)
 
@@ -240,13 +240,13 @@ class RowSource(Source):
         for k in range(batch.num_rows):
             row = {name: column[k] for name, column in values.items()}
             path, image = self._examined(value_of(images[k]), row.get(_STATUS))
-            key, place = f"{first + k}", f"{begin + first + k}"
-            parts = [Part(key, listed_captions(row[columns.captions]), place=place)]
+            key, position = f"{first + k}", f"{begin + first + k}"
+            parts = [Part(key, listed_captions(row[columns.captions]), place=position)]
             fields, label = about(row, self.section), row.get(columns.label)
             fields["objects"] = objects[k] if objects else []
             if names and isinstance(label, int) and -1 <= label < len(names):  # datasets writes -1 for no class
                 fields["label"] = [*names, ""][label]
-            yield path, Record(self._name(file), key, place, image, parts, **fields)
+            yield path, Record(self._name(file), key, position, image, parts, **fields)
 
     def _examined(self, value: object, status: object) -> tuple[str, ImageHash | str]:
         data, path = _bytes_and_path(value)
@@ -278,13 +278,13 @@ class RowSource(Source):
         return str(find_root(self.section, [path for data, path in cells if data is None and path], self._base))
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        found: dict[int, bytes] = {}
+        contents: dict[int, bytes] = {}
         for position in self.storage_order(references):
             data = self._content(*_bytes_and_path(self._value(int(references[position]))))
             if not isinstance(data, bytes):
                 raise image_gone(f"row {references[position]}", data or "none")
-            found[position] = data
-        return [found[position] for position in range(len(references))]
+            contents[position] = data
+        return [contents[position] for position in range(len(references))]
 
     def _value(self, row: int) -> object:
         number = next((k for k, end in enumerate(self._begins[1:]) if row < end), -1)
@@ -305,10 +305,10 @@ class RowSource(Source):
             try:
                 with atomic_file(cleaned.folder / self._name(file)) as stream, file.writer(stream) as writer:
                     for first, batch in file.batches(file.schema.names):
-                        kept = edited(batch, self._columns.captions, changes[first : first + batch.num_rows])
-                        writer.write_batch(kept)
+                        rows = edited(batch, self._columns.captions, changes[first : first + batch.num_rows])
+                        writer.write_batch(rows)
                         if with_paths:
-                            self._copy_images(kept, cleaned)
+                            self._copy_images(rows, cleaned)
             except pa.ArrowException as error:
                 got, hint = f"rows that cannot be read ({shorten(str(error))})", "Repair the file, or remove it."
                 raise InputError(f"{file.path}", got=got, expected="a readable file", hint=hint) from error

@@ -54,9 +54,9 @@ def arrow_files(folder: Path, split: str) -> list[Path]:
 def _of_one(folder: Path) -> list[Path]:
     state = _described(folder, "state.json")
     entries = _list(state, "_data_files", folder)
-    right = not state.get("_indices_files")
+    is_complete = not state.get("_indices_files")
     hint = "Load it and save it again: datasets.load_from_disk(A).save_to_disk(B)."
-    require(right, f"{folder}", "rows selected by an index file", "a data set saved by datasets 2 or newer", hint)
+    require(is_complete, f"{folder}", "rows selected by an index file", "a data set saved by datasets 2 or newer", hint)
     files = [folder / _plain(str(entry.get("filename")), folder) for entry in entries if isinstance(entry, dict)]
     missing = [file.name for file in files if not file.is_file()]
     got = f"no file {missing[0]!r} ({len(missing)} of {len(files)} are missing)" if missing else "no Arrow file"
@@ -72,14 +72,14 @@ def _plain(name: str, folder: Path) -> str:
 
 def _described(folder: Path, name: str) -> dict[str, object]:
     data = read_file(folder / name)
-    found = parse_json(data) if isinstance(data, bytes) else None
+    content = parse_json(data) if isinstance(data, bytes) else None
     expected = "a folder saved by datasets (save_to_disk)"
     got, hint = f"no readable {name}", "Set data.path to such a folder."
-    require(isinstance(found, dict), f"{folder}", got, expected, hint)
-    return found  # pyright: ignore[reportReturnType]
+    require(isinstance(content, dict), f"{folder}", got, expected, hint)
+    return content  # pyright: ignore[reportReturnType]
 
 
 def _list(values: dict[str, object], key: str, folder: Path) -> Sequence[object]:
-    found = values.get(key)
-    require(isinstance(found, list), f"{folder}", f"no list {key!r} in its description", "", _AGAIN)
-    return found  # pyright: ignore[reportReturnType]
+    entries = values.get(key)
+    require(isinstance(entries, list), f"{folder}", f"no list {key!r} in its description", "", _AGAIN)
+    return entries  # pyright: ignore[reportReturnType]

@@ -60,19 +60,19 @@ def members(stream: BufferedIOBase) -> Iterator[Member]:
         if kind in {b"x", b"g", b"L", b"K"}:
             if size > _MOST_HEADER or begin + size > end:
                 raise TarError(f"a header of {size:,} bytes at byte {offset:,}")
-            found = _extension(kind, stream.read(size))
-            (everywhere if kind == b"g" else extended).update(found)
+            extension = _extension(kind, stream.read(size))
+            (everywhere if kind == b"g" else extended).update(extension)
             # a header for all following members belongs to none of them
             first = -1 if kind == b"g" else offset if first < 0 else first
             offset = begin + _padded(size)
             continue
-        known = {**everywhere, **extended}
+        attributes = {**everywhere, **extended}
         extended = {}
-        size = _whole(known["size"], offset) if "size" in known else size
+        size = _whole(attributes["size"], offset) if "size" in attributes else size
         if kind == b"S":
             begin = _after_sparse_map(stream, header, begin)
-        problem = _problem(kind, known)
-        name = known.get("path") or _name(header)
+        problem = _problem(kind, attributes)
+        name = attributes.get("path") or _name(header)
         if begin + size > end and not problem.endswith("link"):
             raise TarError(f"member {name!r} is truncated")
         # links have no bytes, whatever their size
@@ -85,16 +85,16 @@ def members(stream: BufferedIOBase) -> Iterator[Member]:
 
 def copy_members(original: BufferedIOBase, stream: IO[bytes], changes: Iterable[tuple[Member, bytes | None]]) -> None:
     """Copy a tar byte by byte, except some members: None leaves one out, bytes replace its content."""
-    place = 0
+    position = 0
     for member, data in sorted(changes, key=lambda change: change[0].begin):
-        _copy(original, stream, place, member.begin)
-        place = member.end
+        _copy(original, stream, position, member.begin)
+        position = member.end
         if data is not None:
             info = tarfile.TarInfo(member.name)
             info.size, info.mode = len(data), 0o644
             stream.write(info.tobuf(tarfile.GNU_FORMAT, errors="surrogateescape"))
             stream.write(data.ljust(_padded(len(data)), b"\0"))
-    _copy(original, stream, place, original.seek(0, os.SEEK_END))
+    _copy(original, stream, position, original.seek(0, os.SEEK_END))
 
 
 def _copy(original: BufferedIOBase, stream: IO[bytes], begin: int, end: int) -> None:
@@ -155,15 +155,15 @@ def _extension(kind: bytes, data: bytes) -> dict[str, str]:
 
 def _pax(data: bytes) -> dict[str, str]:
     """Parse an extended header of lines `LENGTH KEY=VALUE`, where LENGTH counts the whole record."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     while data:
         length, separator, _ = data.partition(b" ")
         if not separator or not length.isdigit() or not len(length) + 2 <= int(length) <= len(data):
             raise TarError("a broken extended header")
         key, _, value = data[len(length) + 1 : int(length) - 1].partition(b"=")
-        found[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
+        values[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
         data = data[int(length) :].lstrip(b"\0")
-    return found
+    return values
 
 
 def _after_sparse_map(stream: BufferedIOBase, header: bytes, begin: int) -> int:
@@ -178,7 +178,7 @@ def _after_sparse_map(stream: BufferedIOBase, header: bytes, begin: int) -> int:
     return begin
 
 
-def _problem(kind: bytes, known: dict[str, str]) -> str:
+def _problem(kind: bytes, attributes: dict[str, str]) -> str:
     if kind in _PLAIN:
-        return "sparse member" if any(key in known for key in _SPARSE) else ""
+        return "sparse member" if any(key in attributes for key in _SPARSE) else ""
     return "" if kind == b"5" else _KINDS.get(kind, "member of an unknown kind")

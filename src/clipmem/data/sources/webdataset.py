@@ -95,11 +95,11 @@ class _Sample:
         if self.image or self.texts or self.reason or not self.dotted:
             self.spare += [(member, EXTRA) for member in self.dotted]
             return [self]
-        found: dict[str, _Sample] = {}
+        samples: dict[str, _Sample] = {}
         for member in self.dotted:
             stem, _, kind = member.name.rpartition(".")
-            found.setdefault(stem, _Sample(stem)).add(member, kind.lower())
-        return list(found.values())
+            samples.setdefault(stem, _Sample(stem)).add(member, kind.lower())
+        return list(samples.values())
 
     def join(self, other: "_Sample") -> None:
         """Add members of the same pair from elsewhere in the tar."""
@@ -204,36 +204,36 @@ class WebdatasetSource(Source):
 
     def _closed(self, sample: _Sample, loose: dict[str, _Sample], stream: BufferedIOBase) -> Iterator[_Sample]:
         """Yield a sample if it is complete; else keep the positions of its members, not their bytes."""
-        for one in sample.split():
+        for part in sample.split():
             self.ledger.read += 1
-            if one.complete:
-                one.read_missing(stream)
-                yield one
-            one.data.clear()
-            if not one.complete and loose.setdefault(one.key, one) is not one:
+            if part.complete:
+                part.read_missing(stream)
+                yield part
+            part.data.clear()
+            if not part.complete and loose.setdefault(part.key, part) is not part:
                 self.ledger.read -= 1
-                loose[one.key].join(one)
+                loose[part.key].join(part)
 
     def _record(self, shard: str, sample: _Sample, keys: KeysSeen) -> Record:
         texts = Texts()
-        place = ""
+        position = ""
         if sample.image is not None and sample.complete:
-            texts = captions_of({k: sample.data[one.offset] for k, one in sample.texts.items()}, self.section)
+            texts = captions_of({k: sample.data[member.offset] for k, member in sample.texts.items()}, self.section)
             keys.see(texts.values)
             self.ledger.ignored.update([TEXT_UNUSED] * texts.unused)
             for reason in (BROKEN_JSON * (texts.broken and bool(texts.captions)), sample.reason):
                 if reason:
                     self.ledger.note(shard, sample.key, reason)
             image = examine(sample.data[sample.image.offset])
-            place = f"{sample.image.offset}+{sample.image.size}"
+            position = f"{sample.image.offset}+{sample.image.size}"
         else:
             image = sample.reason or (NO_IMAGE if sample.image is None else NO_CAPTION)
         return Record(
             shard,
             sample.key,
-            f"{shard}@{place}",
+            f"{shard}@{position}",
             image,
-            [Part(sample.key, texts.captions, BROKEN_JSON if texts.broken else "", f"{shard}@{place}")],
+            [Part(sample.key, texts.captions, BROKEN_JSON if texts.broken else "", f"{shard}@{position}")],
             **about(texts.values, self.section),
         )
 
@@ -266,17 +266,17 @@ class WebdatasetSource(Source):
             with atomic_file(cleaned.folder / out.with_suffix(".parquet")) as stream:
                 pl.read_parquet(table).filter(~pl.col("key").cast(pl.String).is_in(gone)).write_parquet(stream)
         cleaned.copy(table, str(out.with_suffix(".parquet")))
-        stats, known = self._stats(shard)
-        if known is not None and isinstance(known.get("successes"), int):
-            left = {**known, "successes": known["successes"] - len(gone)}
-            write_json(cleaned.folder / out.with_name(stats.name), left)
+        stats, counts = self._stats(shard)
+        if counts is not None and isinstance(counts.get("successes"), int):
+            counts = {**counts, "successes": counts["successes"] - len(gone)}
+            write_json(cleaned.folder / out.with_name(stats.name), counts)
 
     def _stats(self, shard: str) -> tuple[Path, dict[str, Any] | None]:
         """Return img2dataset's counts of a shard and their file; None if it has none."""
         file = (self._base / shard).with_name(f"{Path(shard).stem}_stats.json")
         read = read_file(file)
-        known = parse_json(read) if isinstance(read, bytes) else None
-        return file, known if isinstance(known, dict) else None
+        counts = parse_json(read) if isinstance(read, bytes) else None
+        return file, counts if isinstance(counts, dict) else None
 
     def _failed(self, shard: str) -> set[str]:
         """Return the keys that failed according to img2dataset's table, and leave them out."""
@@ -297,14 +297,14 @@ class WebdatasetSource(Source):
             self.ledger.leave_out(where, str(key), f"img2dataset: {status}")
         return set(keys)
 
-    def _check_stats(self, shard: str, found: int) -> None:
-        known = self._stats(shard)[1]
-        expected = known.get("successes") if known else None
-        if isinstance(expected, int) and found < expected:
-            self.ledger.note(shard, f"{found:,} of {expected:,}", FEWER)
+    def _check_stats(self, shard: str, usable: int) -> None:
+        counts = self._stats(shard)[1]
+        expected = counts.get("successes") if counts else None
+        if isinstance(expected, int) and usable < expected:
+            self.ledger.note(shard, f"{usable:,} of {expected:,}", FEWER)
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        found: dict[int, bytes] = {}
+        contents: dict[int, bytes] = {}
         opened, stream = "", None
         with contextlib.ExitStack() as stack:
             for position in self.storage_order(references):
@@ -313,10 +313,10 @@ class WebdatasetSource(Source):
                     stack.close()
                     stream, opened = stack.enter_context(_open(self._base / shard, references[position])), shard
                 stream.seek(offset)
-                found[position] = stream.read(size)
-                if len(found[position]) != size:
+                contents[position] = stream.read(size)
+                if len(contents[position]) != size:
                     raise image_gone(references[position], "a shorter tar than before")
-        return [found[position] for position in range(len(references))]
+        return [contents[position] for position in range(len(references))]
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
         rank = {name: number for number, name in enumerate(self._shards)}
@@ -326,8 +326,8 @@ class WebdatasetSource(Source):
 
 def split_name(name: str) -> tuple[str, str]:
     """Split a member's name at the first dot of its last part into key and kind."""
-    folder, slash, own = name.rpartition("/")
-    stem, _, kind = own.partition(".")
+    folder, slash, file_name = name.rpartition("/")
+    stem, _, kind = file_name.partition(".")
     return folder + slash + stem, kind.lower()
 
 
@@ -342,10 +342,10 @@ class Texts(NamedTuple):
 
 def captions_of(texts: dict[str, bytes], section: DataSection) -> Texts:
     """Return the captions of a pair's texts, and the values of its JSON."""
-    found = json_captions(texts["json"], section) if "json" in texts else None
-    captions: list[object] = found[0] if found else []
-    values: dict[str, object] = dict(found[1]) if found else {}
-    broken = "json" in texts and found is None
+    parsed = json_captions(texts["json"], section) if "json" in texts else None
+    captions: list[object] = parsed[0] if parsed else []
+    values: dict[str, object] = dict(parsed[1]) if parsed else {}
+    broken = "json" in texts and parsed is None
     if "txt" not in texts:
         return Texts(captions, values, broken)
     text = decode_text(texts["txt"]).removesuffix("\n").removesuffix("\r")
@@ -360,8 +360,8 @@ def captions_of(texts: dict[str, bytes], section: DataSection) -> Texts:
 
 
 def _place(reference: str) -> tuple[str, int, int]:
-    shard, _, place = reference.rpartition("@")
-    offset, _, size = place.partition("+")
+    shard, _, position = reference.rpartition("@")
+    offset, _, size = position.partition("+")
     if not (shard and offset.isdigit() and size.isdigit()):
         raise image_gone(reference, "a reference to something other than a tar")
     return shard, int(offset), int(size)
@@ -393,20 +393,20 @@ def _expanded(text: str) -> list[str]:
     names = [text]
     while True:
         span, choice = _RANGE.search(names[0]), _CHOICE.search(names[0])
-        found = span or choice
-        if found is None:
+        match = span or choice
+        if match is None:
             return names
-        options = _numbers(text, span) if span else found[1].split(",")
+        options = _numbers(text, span) if span else match[1].split(",")
         got = f"{text!r}, which is more than {_MOST_SHARDS:,} shards"
         require(len(names) * len(options) <= _MOST_SHARDS, "[data] path", got, "fewer", "Make the range smaller.")
-        names = [name.replace(found[0], option, 1) for name in names for option in options]
+        names = [name.replace(match[0], option, 1) for name in names for option in options]
 
 
 def _numbers(text: str, span: "re.Match[str]") -> Sequence[str]:
     first, last = int(span[1]), int(span[2])
     expected = f"an increasing range of at most {_MOST_SHARDS:,} shards"
-    right, got = 0 <= last - first < _MOST_SHARDS, f"the range {span[0]} in {text!r}"
-    require(right, "[data] path", got, expected, "Fix the range.")
+    is_valid, got = 0 <= last - first < _MOST_SHARDS, f"the range {span[0]} in {text!r}"
+    require(is_valid, "[data] path", got, expected, "Fix the range.")
     return [f"{number:0{len(span[1])}d}" for number in range(first, last + 1)]
 
 

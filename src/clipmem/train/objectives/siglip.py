@@ -39,8 +39,7 @@ class SigLip(Objective):
             encoder.set_logit_scale(START_SCALE)
 
     def finish(self, encoder: TrainableEncoder) -> None:
-        bias = _own_bias(encoder)
-        if bias is not None:
+        if (bias := _own_bias(encoder)) is not None:
             bias.data.fill_(self.logit_bias.item())
 
     def forward(
