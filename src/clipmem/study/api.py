@@ -52,8 +52,8 @@ def _recipe_text(path: Path) -> str:
             raise InputError(f"recipe {path}", got=f"more than {_MOST:,} bytes", expected=expected, hint=hint)
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        known = {} if path.exists() else _recipes_at(path.parent)
-        near = [known[name] for name in near_names(path.stem, known)]
+        recipes = {} if path.exists() else _recipes_at(path.parent)
+        near = [recipes[name] for name in near_names(path.stem, recipes)]
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else hint
         raise as_read_error(error, f"recipe {path}", expected=expected, hint=hint) from error
     # an empty file must not start the default study
@@ -130,14 +130,14 @@ def run(
         resolved = recipe_from(resolved.model_dump() | {"data": section.model_dump()})
     # torch takes seconds to import: only after everything that the recipe names is open
     folder, source = study.opening.open_study(resolved, checked_path(out, "--out"), device=device)
-    shown = recipe if isinstance(recipe, str | Path) else "recipe"
+    origin = recipe if isinstance(recipe, str | Path) else "recipe"
     with open_engine(engine) as workers:
         study.stages.Study(
             resolved,
             folder,
             source,
             reporter=reporter or report.progress.reporter_here(),
-            command=command or f"clipmem.run({str(shown)!r}, {str(out)!r})",
+            command=command or f"clipmem.run({str(origin)!r}, {str(out)!r})",
             user_set=as_settings(settings),
             device=device,
             engine=workers,

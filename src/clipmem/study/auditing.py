@@ -58,15 +58,15 @@ def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str
             pair, or did not; or there are fewer than 200 pairs, or the same captions for all.
     """
     reporter, folder = reporter or Quiet(), RunFolder(path)
-    study, what = PlannedStudy(folder.path), f"run folder {folder.path}"
-    protocol, objective = study.recipe.protocol, study.recipe.train.objective
+    study, subject = PlannedStudy(folder.path), f"run folder {folder.path}"
+    got, objective = f"protocol {study.recipe.protocol!r}", study.recipe.train.objective
     hint, expected = "Run a study with protocol = 'subsample' and subsample.fraction = 0.5.", "random members per model"
-    require(study.protocol.random_members and study.protocol.compares, what, f"protocol {protocol!r}", expected, hint)
+    require(study.protocol.random_members and study.protocol.compares, subject, got, expected, hint)
     hint = "Use train.objective = 'clip'."
-    require(OBJECTIVES[objective].uses_text, what, f"objective {objective!r}", "one that trains both towers", hint)
+    require(OBJECTIVES[objective].uses_text, subject, f"objective {objective!r}", "one that trains both towers", hint)
     _ = study.summary  # raises if the run is not finished
     pool = np.flatnonzero(study.role == "candidate")
-    _check_pairs(what, [study.captions[row] for row in pool])
+    _check_pairs(subject, [study.captions[row] for row in pool])
     with folder.locked():
         document, table = _audit(study, pool, reporter)
         folder.write(TABLE, table)
@@ -76,11 +76,11 @@ def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str
     return document
 
 
-def _check_pairs(what: str, captions: Sequence[Sequence[str]]) -> None:
+def _check_pairs(subject: str, captions: Sequence[Sequence[str]]) -> None:
     got, hint = f"{len(captions):,} pairs", "Audit more pairs: rates of rare errors need many."
-    require(len(captions) >= FEWEST, what, got, f"{FEWEST} pairs or more", hint)
+    require(len(captions) >= FEWEST, subject, got, f"{FEWEST} pairs or more", hint)
     got, hint = f"the same captions for all {got}", "Give each pair its own caption."
-    require(len(set(map(tuple, captions))) > 1, what, got, "captions that differ", hint)
+    require(len(set(map(tuple, captions))) > 1, subject, got, "captions that differ", hint)
 
 
 def _audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter) -> tuple[dict[str, Any], pl.DataFrame]:
@@ -93,12 +93,12 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter)
     couple[second] = first
     models = [study.models[k] for k in np.flatnonzero(audited).tolist()]
     external = study.role == "external"
-    similarity = np.stack([parts_of(study.embeddings(one), external).positive.numpy() for one in models])
+    similarity = np.stack([parts_of(study.embeddings(model), external).positive.numpy() for model in models])
     # no model trained on the external pairs: their spread shows an attacker how far apart similarities of a model are
-    known = similarity[:, external]
-    sd, hint = known.std(axis=1, keepdims=True), "Check the embeddings."
+    control = similarity[:, external]
+    sd, hint = control.std(axis=1, keepdims=True), "Check the embeddings."
     require(sd.min() > 0, "similarity", "one value for all external pairs", "values that differ", hint)
-    signal = (similarity[:, pool] - known.mean(axis=1, keepdims=True)) / sd
+    signal = (similarity[:, pool] - control.mean(axis=1, keepdims=True)) / sd
     pairs = membership.InOut(signal, member, generator(seed, "audit").random(member.shape), couple[audited])
     scores = {"cosine": signal, "lira": membership.lira(pairs), "rmia": membership.rmia(pairs)}
     reporter.begin("audit", len(models), "models")
@@ -133,9 +133,9 @@ def _rates(scores: Trials, member: np.ndarray, rates: np.ndarray) -> Float64[np.
 def _over_targets(scores: Trials, member: np.ndarray, confidence: float) -> dict[str, Any]:
     """Return AUC and true positive rates, means over target models with their t interval, cut to [0, 1]."""
     auc = [auroc(*row).mean for row in zip(scores, member, strict=True)]
-    found = [mean_over_seeds(values, confidence) for values in (auc, *_rates(scores, member, RATES).T.tolist())]
-    found = [{k: None if v is None else min(max(v, 0.0), 1.0) for k, v in entry.items()} for entry in found]
-    return {"auc": found[0], "tpr": found[1:]}
+    entries = [mean_over_seeds(values, confidence) for values in (auc, *_rates(scores, member, RATES).T.tolist())]
+    entries = [{k: None if v is None else min(max(v, 0.0), 1.0) for k, v in entry.items()} for entry in entries]
+    return {"auc": entries[0], "tpr": entries[1:]}
 
 
 def audit_model(
@@ -162,20 +162,20 @@ def audit_model(
     captions, member, thumbs = list[Sequence[str]](), list[bool](), list[np.ndarray]()
     small, total = Geometry(16, "squash"), sum(map(len, sets))
     reporter.begin("compare", total, "pairs")
-    for k, what in enumerate(("--members", "--nonmembers")):
+    for k, option in enumerate(("--members", "--nonmembers")):
         blocks = list(_blocks(sets[k], small, reporter))
-        captions += (own for block in blocks for own in block.captions)
+        captions += (texts for block in blocks for texts in block.captions)
         thumbs += (block.pixels[small] for block in blocks)
         sets[k] = replace(sets[k], table=pl.concat([block.table for block in blocks]))
         got, hint = f"{len(sets[k]):,} usable pairs", "Give more pairs: rates of rare errors need many."
-        require(len(sets[k]) >= FEWEST // 2, what, got, f"{FEWEST // 2} or more", hint)
+        require(len(sets[k]) >= FEWEST // 2, option, got, f"{FEWEST // 2} or more", hint)
         member += [k == 0] * len(sets[k])
     _check_pairs(_BOTH, captions)
     inside = np.array(member)
     reporter.begin("classify", _FOLDS, "folds")
     free = check_alike(model_free_features(np.concatenate(thumbs), captions), inside, reporter.advance)
     reporter.begin("audit", len(inside), "pairs")
-    parts = [_signals(model, block, settings) for one in sets for block in _blocks(one, model.geometry, reporter)]
+    parts = [_signals(model, block, settings) for pairs in sets for block in _blocks(pairs, model.geometry, reporter)]
     scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     document = {
         "format": 1,
@@ -207,7 +207,7 @@ def model_free_features(pixels: np.ndarray, captions: Sequence[Sequence[str]]) -
 
     flat = pixels.reshape(len(pixels), -1) / 255
     words = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), max_features=5000)
-    texts = words.fit_transform([" ".join(own) for own in captions])
+    texts = words.fit_transform([" ".join(pair) for pair in captions])
     return hstack([csr_matrix((flat - flat.mean(axis=0)) / 4), texts]).tocsr()
 
 
@@ -225,8 +225,8 @@ def check_alike(
     scores = np.zeros(len(member))
     for fitted, tested in StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(features, member):
         classifier = LogisticRegression(max_iter=2000, class_weight="balanced").fit(features[fitted], member[fitted])
-        found = classifier.decision_function(features[tested])
-        scores[tested] = np.searchsorted(np.sort(found), found) / len(tested)
+        decisions = classifier.decision_function(features[tested])
+        scores[tested] = np.searchsorted(np.sort(decisions), decisions) / len(tested)
         progress(1)
     free = auroc(scores, member)
     got = f"sets that a classifier without the model tells apart, AUC {free.mean:.3f} [{free.low:.3f}, {free.high:.3f}]"
@@ -239,7 +239,7 @@ def check_alike(
 def _signals(model: Model, block: Pairs, settings: Settings) -> dict[str, Float64[np.ndarray, " n"]]:
     """Return the score of each pair of a block by each attack."""
     captions, uids = block.captions, block.uids.to_list()
-    edits = [[own[0], *caption_edits(own[0], uid, count=EDITS)] for own, uid in zip(captions, uids, strict=True)]
+    edits = [[texts[0], *caption_edits(texts[0], uid, count=EDITS)] for texts, uid in zip(captions, uids, strict=True)]
     edited = replace(block, table=block.table.with_columns(captions=pl.Series(edits, dtype=pl.List(pl.String))))
 
     def similarity(pairs: Pairs, views: int) -> Float64[np.ndarray, "n view"]:
@@ -267,15 +267,15 @@ def _gradient_norm(encoder: DualEncoder, pixels: np.ndarray, caption: Sequence[s
     image, text = encoder.encode_image(values), encoder.encode_text(encoder.tokenize(caption).to(device))
     similarity = torch.cosine_similarity(image, text).sum()
     gradients = torch.autograd.grad(similarity, weights, allow_unused=True, materialize_grads=True)
-    return float(torch.stack([one.double().square().sum() for one in gradients]).sum().sqrt())
+    return float(torch.stack([gradient.double().square().sum() for gradient in gradients]).sum().sqrt())
 
 
 def _over_pairs(scores: Float64[np.ndarray, " n"], member: Bool[np.ndarray, " n"], confidence: float) -> dict[str, Any]:
     """Return AUC and true positive rates with their intervals over pairs."""
     tpr = membership.true_positive_rates(scores, member, RATES)
     low, high = membership.bootstrap_rates(scores, member, RATES, confidence=confidence)
-    found = np.stack([tpr, low, high], axis=1).tolist()
+    rows = np.stack([tpr, low, high], axis=1).tolist()
     return {
         "auc": auroc(scores, member, confidence)._asdict(),
-        "tpr": [dict(zip(("mean", "low", "high"), row, strict=True)) for row in found],
+        "tpr": [dict(zip(("mean", "low", "high"), row, strict=True)) for row in rows],
     }

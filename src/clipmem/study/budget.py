@@ -53,8 +53,7 @@ class Plan(NamedTuple):
     @property
     def settings(self) -> list[str]:
         """The recipe's settings of the chosen option."""
-        chosen = {"estimator": self.chosen.estimator, "pairs": self.chosen.pairs, "proxy": self.chosen.proxy}
-        return [f"halves.{key}={value}" for key, value in chosen.items()]
+        return [f"halves.{key}={getattr(self.chosen, key)}" for key in ("estimator", "pairs", "proxy")]
 
 
 def plan(recipe: Recipe, budget: float) -> Plan:
@@ -72,27 +71,27 @@ def plan(recipe: Recipe, budget: float) -> Plan:
     proxy = named or ("" if recipe.model.pretrained else PROXIES.get(name, ""))
     share = 1.0
     if proxy:
-        starts = (Start(recipe.model.model_copy(update={"name": one}), recipe.train) for one in (proxy, name))
-        own, full = (start.operations() for start in starts)
-        share = own / full
+        starts = (Start(recipe.model.model_copy(update={"name": model}), recipe.train) for model in (proxy, name))
+        small, full = (start.operations() for start in starts)
+        share = small / full
         require(share <= 1, f"[halves] proxy {proxy}", f"{share:.2f} times f's operations", "a smaller model than f")
-    known = json.loads((files("clipmem.scoring.pair_scores") / "frontier.json").read_text(encoding="utf-8"))
+    frontier = json.loads((files("clipmem.scoring.pair_scores") / "frontier.json").read_text(encoding="utf-8"))
     options: list[Option] = []
-    for row in known:
+    for row in frontier:
         if proxy or not row["proxy"]:
             kind, price = (proxy, share) if row["proxy"] else ("", 1.0)
             options.append(Option(row["estimator"], row["pairs"], kind, row["pairs"] * price, row["agreement"]))
-    options.sort(key=lambda one: (one.cost, -one.level))
+    options.sort(key=lambda option: (option.cost, -option.level))
     used = proxy if named or budget < 1 else ""
     # 1e-9: 2 * .3 must fit a budget of .6
-    fit = [one for one in options if one.cost <= budget + 1e-9 and (one.proxy == used or not one.pairs)]
-    chosen = max(fit, key=lambda one: one.level)
-    if chosen.pairs:
-        price = chosen.cost / chosen.pairs
+    fit = [option for option in options if option.cost <= budget + 1e-9 and (option.proxy == used or not option.pairs)]
+    best = max(fit, key=lambda option: option.level)
+    if best.pairs:
+        price = best.cost / best.pairs
         pairs = int(budget / price + 1e-9)
-        chosen = chosen._replace(pairs=pairs, cost=pairs * price)
+        best = best._replace(pairs=pairs, cost=pairs * price)
     better: list[Option] = []
-    for one in options:
-        if one.level > max(other.level for other in (chosen, *better)):
-            better.append(one)
-    return Plan(budget, chosen, better[:STEPS])
+    for option in options:
+        if option.level > max(other.level for other in (best, *better)):
+            better.append(option)
+    return Plan(budget, best, better[:STEPS])

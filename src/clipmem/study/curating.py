@@ -93,7 +93,7 @@ def curate(data: Data, model: str | None = None, *, captions: int | None = None,
     with tempfile.TemporaryDirectory() as scratch:
         how = Curating(model or "", captions, Path(scratch) / "curated", device=device)
         table = pl.read_parquet(curate_and_write(data, how).folder / SUSPECTS)
-    own = [name for name in table.columns if name.endswith("_score")]
+    score_names = [name for name in table.columns if name.endswith("_score")]
     suspect, good = pl.col("is_suspect"), 1 - pl.col("probability")
     columns = [suspect.alias("is_label_issue"), good.alias("label_score")]
     for kind in KINDS:
@@ -101,7 +101,7 @@ def curate(data: Data, model: str | None = None, *, captions: int | None = None,
         columns += [(suspect & of_kind).alias(f"is_{kind}_issue")]
         columns += [pl.when(of_kind).then(good).otherwise(1.0).alias(f"{kind}_score")]
     about = ["uid", "reason", "second_reason", "neighbors", "suggested_caption"]
-    detectors = [pl.col(name).alias(f"{name.removesuffix('_score')}_detector") for name in own]
+    detectors = [pl.col(name).alias(f"{name.removesuffix('_score')}_detector") for name in score_names]
     return table.select(*columns, *about, *detectors)
 
 
@@ -150,20 +150,20 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
         store = out / SCRATCH / f"embeddings-{json_sha256(made_with)[:16]}"
 
         def signals() -> tuple[Signals, list[Problem]]:
-            known, problems = collect(pairs, opened, store, settings, reporter, least=SMALLEST)
-            return replace(known, unseen=opened is not None), problems
+            pair_signals, problems = collect(pairs, opened, store, settings, reporter, least=SMALLEST)
+            return replace(pair_signals, unseen=opened is not None), problems
 
-    found = _ranked(out, json_sha256(made_with), signals, reporter)
-    found = apply_marks(found, marks) if marks else found
-    table = ordered(found.table)
+    ranking = _ranked(out, json_sha256(made_with), signals, reporter)
+    ranking = apply_marks(ranking, marks) if marks else ranking
+    table = ordered(ranking.table)
     write_parquet(out / SUSPECTS, table.drop("caption"))
     # the study gave these wrong captions; those of the data are right
     planted = set(folder.read("splits").filter("planted")["uid"]) if run else set[str]()
     others = {uid for uid, mark in marks.items() if mark in {"wrong", "fine"}} - set(table["uid"])
-    wrong = {uid for uid in others & set(uids) if marks[uid] == "wrong"} - planted
-    kept = table.filter("is_suspect", pl.col("uid").is_in(list(planted))).height
+    marked = {uid for uid in others & set(uids) if marks[uid] == "wrong"} - planted
+    spared = table.filter("is_suspect", pl.col("uid").is_in(list(planted))).height
     document = {
-        **found.document,
+        **ranking.document,
         "format": 1,
         "data": name,
         "section": source.section.model_dump(mode="json", exclude_defaults=True),
@@ -176,8 +176,8 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
     }
     write_json(out / DOCUMENT, document)  # so that the ranking is used again if the data cannot be written
     reporter.begin("write")
-    written = _write(source, table, how.write, planted, wrong, correct=how.correct) if how.write else None
-    counts = written and {**written._asdict(), "path": str(written.path), "marked": len(wrong), "planted": kept}
+    written = _write(source, table, how.write, planted, marked, correct=how.correct) if how.write else None
+    counts = written and {**written._asdict(), "path": str(written.path), "marked": len(marked), "planted": spared}
     document |= {"seconds_in_all": round(time.monotonic() - started, 3), "written": counts}
     write_json(out / DOCUMENT, document)
     return Curated(out, document, table.head(SHOWN).to_dicts(), written)
@@ -194,16 +194,16 @@ def _ranked(
             table = pl.read_parquet(file)
             Curation(table, document).check()  # the folder may be somebody else's
             return Curation(table, {**document, **counted(table), "marks": None, "reused": True})
-    known, problems = signals()
-    found = rank(replace(known, scratch=out / SCRATCH), reporter=reporter)
-    captions = pl.Series([next(iter(own), "") for own in known.captions], dtype=pl.String)
-    table = found.table.with_columns(caption=captions)
+    pair_signals, problems = signals()
+    ranking = rank(replace(pair_signals, scratch=out / SCRATCH), reporter=reporter)
+    captions = pl.Series([next(iter(texts), "") for texts in pair_signals.captions], dtype=pl.String)
+    table = ranking.table.with_columns(caption=captions)
     write_parquet(file, table)
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
     if problems:
         write_quarantine(out / QUARANTINE, problems)
     more = {"problems": len(problems), "made_with": [made_with, file_sha256(file)], "reused": False}
-    return Curation(table, json.loads(json.dumps({**found.document, **more}, default=float)))
+    return Curation(table, json.loads(json.dumps({**ranking.document, **more}, default=float)))
 
 
 def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
@@ -211,41 +211,41 @@ def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
 
     Scores are the columns `clipmem` and `g_alignment` of the study, for the pairs that it scores.
     """
-    study, what = PlannedStudy(folder.path), f"run folder {folder.path}"
+    study, subject = PlannedStudy(folder.path), f"run folder {folder.path}"
     _ = study.summary  # raises if the run is not finished
     objective, hint = study.recipe.train.objective, "Use train.objective = 'clip'."
-    trains = study.protocol.trains
-    right = not trains or OBJECTIVES[objective].uses_text
-    require(right, what, f"objective {objective!r}", "one that trains both towers", hint)
+    usable = not study.protocol.trains or OBJECTIVES[objective].uses_text
+    require(usable, subject, f"objective {objective!r}", "one that trains both towers", hint)
     f, weight = study.models[0], study.recipe.score.weight
     if study.protocol.estimator and study.protocol.compares:  # with half-models
         signals = estimating.signals_of(study, study.aligned(study.models))
     else:
         trained = set(f.uids)
         roles = study.splits.select("uid", "role").iter_rows()
-        own = np.array([uid in trained if trained else role != "external" for uid, role in roles])
+        rows = np.array([uid in trained if trained else role != "external" for uid, role in roles])
         aligned = alignment(study.aligned([f])[0], weight=weight).numpy()
         # as in `estimating.signals_of`, relative to pairs that no model trained on
-        aligned = aligned[own] - aligned[study.role == "external"].mean()
-        signals = estimating.signals_under_first(study, own, aligned)
-    require(len(signals.uids) >= SMALLEST, what, f"{len(signals.uids)} pairs", f"{SMALLEST} or more", "Use more pairs.")
+        aligned = aligned[rows] - aligned[study.role == "external"].mean()
+        signals = estimating.signals_under_first(study, rows, aligned)
+    got, hint = f"{len(signals.uids)} pairs", "Use more pairs."
+    require(len(signals.uids) >= SMALLEST, subject, got, f"{SMALLEST} or more", hint)
     if not study.protocol.compares:
         return signals, []
     g = pl.col("g_positive") - weight * (pl.col("g_image_bank") + pl.col("g_text_bank"))
     scores = study.scores.select("uid", "clipmem", g_alignment=g)
     joined = pl.DataFrame({"uid": signals.uids}).join(scores, on="uid", how="left", maintain_order="left")
-    found = {name: joined[name].fill_null(float("nan")).to_numpy() for name in ("clipmem", "g_alignment")}
-    known = {name: values for name, values in found.items() if np.isfinite(values).any()}
-    return replace(signals, scores=known), []
+    columns = {name: joined[name].fill_null(float("nan")).to_numpy() for name in ("clipmem", "g_alignment")}
+    finite = {name: values for name, values in columns.items() if np.isfinite(values).any()}
+    return replace(signals, scores=finite), []
 
 
 def _write(
-    source: Source, table: pl.DataFrame, write: Path, planted: set[str], wrong: set[str], *, correct: bool
+    source: Source, table: pl.DataFrame, write: Path, planted: set[str], marked: set[str], *, correct: bool
 ) -> Written:
-    """Write the data without suspects and other `wrong` pairs, or with suggested captions."""
+    """Write the data without suspects and other `marked` pairs, or with suggested captions."""
     suspects = table.filter(pl.col("is_suspect") & ~pl.col("uid").is_in(list(planted)))
     corrected = suspects.filter(pl.col("suggested_caption").is_not_null()) if correct else suspects.clear()
-    removed = set(suspects["uid"]) - set(corrected["uid"]) | wrong
+    removed = set(suspects["uid"]) - set(corrected["uid"]) | marked
     captions = dict(corrected.select("uid", "suggested_caption").iter_rows())
     with reading_data(source.section):
         return write_cleaned(source, write, removed, captions)

@@ -40,16 +40,16 @@ def decode_pairs(
     broken = set[int]()
     where, keys = source_name(source.section), pairs["key"].to_list()
 
-    def leave_out(place: int, error: DecodeError) -> None:
-        broken.add(place)
-        source.ledger.drop(where, keys[place], error.reason)
+    def leave_out(row: int, error: DecodeError) -> None:
+        broken.add(row)
+        source.ledger.drop(where, keys[row], error.reason)
         if strict:
             raise stop_at(source.problems[-1]) from error
 
     caches: list[Path] = []
     for geometry in geometries:
         cache = cache_file(folder, geometry, first=geometries[0])
-        references = [image for place, image in enumerate(pairs["image"]) if place not in broken]
+        references = [image for row, image in enumerate(pairs["image"]) if row not in broken]
         # images that decode in one geometry decode in all
         first = leave_out if not caches else None
         build_cache(

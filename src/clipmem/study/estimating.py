@@ -25,43 +25,43 @@ DOCUMENT, TABLE = "estimate.json", "estimates"
 def signals_of(study: PlannedStudy, parts: Sequence[AlignmentParts]) -> Signals:
     """Collect the signals of a study whose first model is f, with its complementary half-models if it has any."""
     pool, f, rows = study.role != "external", study.models[0], study.design.couples.ravel()
-    values = np.stack([alignment(one, weight=study.recipe.score.weight).numpy() for one in parts])
+    values = np.stack([alignment(part, weight=study.recipe.score.weight).numpy() for part in parts])
     # one half-model may be better than another throughout
     values -= values[:, ~pool].mean(axis=1, keepdims=True)
     member = study.design.sign[rows][:, pool] > 0
     halves = Halves(values[rows][:, pool], member, proxy=bool(study.recipe.halves.proxy))
     scale = softmax_scale(study.load(f)) if OBJECTIVES[study.recipe.train.objective].softmax else None
-    found = signals_under_first(study, pool, values[0, pool])
-    return replace(found, logit_scale=scale, halves=halves if len(rows) else None)
+    signals = signals_under_first(study, pool, values[0, pool])
+    return replace(signals, logit_scale=scale, halves=halves if len(rows) else None)
 
 
-def signals_under_first(study: PlannedStudy, own: np.ndarray, aligned: np.ndarray) -> Signals:
+def signals_under_first(study: PlannedStudy, mask: np.ndarray, aligned: np.ndarray) -> Signals:
     """Collect what the first model of a study says of some pairs: a mask of the split table, and their alignment."""
     f = study.models[0]
-    means, rows, images = study.means(f, own), study.rows[own], study.pixels()
+    means, rows, images = study.means(f, mask), study.rows[mask], study.pixels()
     return Signals(
-        uids=[uid for uid, mine in zip(study.pair_uids, own, strict=True) if mine],
-        captions=[captions for captions, mine in zip(study.captions, own, strict=True) if mine],
-        group=study.group[own],
+        uids=[uid for uid, inside in zip(study.pair_uids, mask, strict=True) if inside],
+        captions=[captions for captions, inside in zip(study.captions, mask, strict=True) if inside],
+        group=study.group[mask],
         image=means.image,
         text=means.text,
         alignment=aligned,
-        pixels=lambda chosen: images[rows[chosen]],
-        trajectory=study.trajectory(f, own) if f.uids else None,
+        pixels=lambda index: images[rows[index]],
+        trajectory=study.trajectory(f, mask) if f.uids else None,
         seed=study.recipe.split.seed,
     )
 
 
 def refine(
-    study: PlannedStudy, parts: Sequence[AlignmentParts], made: ScoreTables, chosen: str
+    study: PlannedStudy, parts: Sequence[AlignmentParts], tables: ScoreTables, estimator: str
 ) -> tuple[ScoreTables, list[Path]]:
     """Replace the scores of the pool by the chosen estimates, and write all estimates with their agreement.
 
     The scores of external pairs, the control, stay raw differences.
     """
     signals = signals_of(study, parts)
-    table, files = estimate(study, signals, chosen)
-    scores = made.scores.join(table.filter(estimator=chosen), on="uid", how="left", maintain_order="left")
+    table, files = estimate(study, signals, estimator)
+    scores = tables.scores.join(table.filter(estimator=estimator), on="uid", how="left", maintain_order="left")
     half = float(norm.ppf((1 + study.recipe.score.confidence) / 2))
     estimated = pl.col("score").is_not_null()
     columns = {
@@ -73,10 +73,10 @@ def refine(
     scores = scores.with_columns(
         pl.when(estimated).then(value).otherwise(name).alias(name) for name, value in columns.items()
     )
-    return made._replace(scores=scores.select(made.scores.columns)), files
+    return tables._replace(scores=scores.select(tables.scores.columns)), files
 
 
-def estimate(study: PlannedStudy, signals: Signals, chosen: str) -> tuple[pl.DataFrame, list[Path]]:
+def estimate(study: PlannedStudy, signals: Signals, estimator: str) -> tuple[pl.DataFrame, list[Path]]:
     """Write all estimates that the signals allow and their expected agreements; return the table, and the files."""
     level, halves = study.recipe.score.confidence, signals.halves
     # sums of matrix products depend on the number of threads, which the environment may set otherwise
@@ -88,11 +88,11 @@ def estimate(study: PlannedStudy, signals: Signals, chosen: str) -> tuple[pl.Dat
     table = table_of(signals, estimated)
     document = {
         "format": 1,
-        "estimator": chosen,
+        "estimator": estimator,
         "half_models": 2 * len(effect),
         "proxy": study.recipe.halves.proxy or None,
         "cost": cost_of(study),
-        "calibrated": estimated[chosen].calibrated,
+        "calibrated": estimated[estimator].calibrated,
         "reliability": noise and noise.reliability,
         "agreement": {name: agreed and agreed._asdict() for name, agreed in agreements.items()},
         "confidence": level,
@@ -131,8 +131,8 @@ def cost_of(study: PlannedStudy) -> float:
     first = {model.model: model for model in study.models}
     operations = {name: study.start_of(model).operations() for name, model in first.items()}
     for model, sign in zip(study.models, study.design.sign, strict=True):
-        shown = len(model.uids) * study.recipe.train.epochs
+        exposures = len(model.uids) * study.recipe.train.epochs
         if not model.exists:
-            shown = study.folder.read_json(f"models/{model.side}/seed-{model.seed}/record.json")["presentations"]
-        spent[bool(sign.any())] += shown * operations[model.model]
+            exposures = study.folder.read_json(f"models/{model.side}/seed-{model.seed}/record.json")["presentations"]
+        spent[bool(sign.any())] += exposures * operations[model.model]
     return spent[True] / spent[False]

@@ -99,9 +99,9 @@ def evaluate_run(
         section = section.model_copy(update={"classnames": "", "labels": "label"})
     settings = settings_with(section, **changes)
     name = name or (Path(data.path).stem or data.source if data else "external")
-    right = name and name not in _RESERVED and not any(c in name for c in "/\\\0") and not name.startswith(".")
+    usable = name and name not in _RESERVED and not any(c in name for c in "/\\\0") and not name.startswith(".")
     expected = f"a file name that is not one of {', '.join(_RESERVED)}"
-    require(right, "--name", repr(name), expected, "Give another --name.")
+    require(usable, "--name", repr(name), expected, "Give another --name.")
     study = PlannedStudy(folder.path, recipe.model_copy(update={"evaluate": settings}))
     with folder.locked():
         if data is None:
@@ -124,14 +124,14 @@ def evaluate_given(
     **changes: Any,
 ) -> Evaluated:
     """Evaluate models, or with `alphas` those between two models, on a source and write a JSON file."""
-    found = [given.find(address) for address in addresses]
+    given_models = [given.find(address) for address in addresses]
     if len(set(addresses)) < len(addresses):
         raise InputError("--model", got="a duplicate", expected="each model once", hint="Name each model once.")
     settings = settings_with(EvaluateSection(), **changes)
     recipe = Recipe(data=data, evaluate=settings)  # pyright: ignore[reportCallIssue]
     resources = replace(execution.resolve(recipe, 1), precision="fp32")  # as in `given` studies
-    plain = [TestedModel(one.name, 0, partial(given.load, one)) for one in found]
-    models = _between(found, alphas) if alphas else plain
+    plain = [TestedModel(model.name, 0, partial(given.load, model)) for model in given_models]
+    models = _between(given_models, alphas) if alphas else plain
     document = evaluate_source(models, recipe, left_out=frozenset(), resources=resources, reporter=reporter)
     return Evaluated(document, write_json(out, document))
 
@@ -154,15 +154,16 @@ def _evaluate_models(
 ) -> dict[str, Any]:
     """Evaluate some of a study's models (see `evaluate_source`)."""
     opened = open_models(study.recipe, study.folder, study.manifest)  # checks given models
-    shown = partial(utility.presentations, study.folder)
+    exposures = partial(utility.presentations, study.folder)
     tested = [
-        TestedModel(study.side(one), one.seed, partial(opened.load, one.side, one.seed), shown(one)) for one in models
+        TestedModel(study.side(model), model.seed, partial(opened.load, model.side, model.seed), exposures(model))
+        for model in models
     ]
     resources, untrained = replace(study.execution, precision=study.precision), utility.untrained_text(study.recipe)
     return evaluate_source(tested, recipe, left_out=left_out, resources=resources, untrained=untrained, **more)
 
 
-def tested_source(recipe: Recipe, left_out: frozenset[str], what: str) -> tuple[Source, pl.DataFrame, int]:
+def tested_source(recipe: Recipe, left_out: frozenset[str], subject: str) -> tuple[Source, pl.DataFrame, int]:
     """Open the source `recipe.data`; return it, its pairs without `left_out`, and how many these are."""
     try:
         source = open_source(recipe.data)
@@ -174,7 +175,7 @@ def tested_source(recipe: Recipe, left_out: frozenset[str], what: str) -> tuple[
         every = source.pairs()
     pairs = every.filter(~pl.col("uid").is_in(sorted(left_out)))
     got = f"{pairs.height} pairs that no model trained on, of {every.height}"
-    require(pairs.height > 1, what, got, "at least 2", "Evaluate on other pairs.")
+    require(pairs.height > 1, subject, got, "at least 2", "Evaluate on other pairs.")
     return source, pairs, every.height - pairs.height
 
 
@@ -197,7 +198,7 @@ def evaluate_source(
     source, table, count_left_out = tested_source(recipe, left_out, f"--data {name}")
     prompts = utility.prompts_of(table, recipe)
     statistics = Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed)
-    captions = [text for own in table["captions"] for text in own]
+    captions = [text for texts in table["captions"] for text in texts]
     text_pair = torch.from_numpy(np.repeat(np.arange(table.height), table["captions"].list.len().to_numpy()))
     require(models, "models", "none", "at least one", "Name a model.")
     settings = recipe.embed.model_copy(update={"views": 0, "caption_edits": 0})
@@ -214,14 +215,14 @@ def evaluate_source(
         test = _test_pairs(table, prompts, pixels(geometry_of(models[0].load())), recipe, untrained)
         test.why.update(skipped)
         utilities = Utility(test, recipe.evaluate, statistics, against)
-        place = {text: k for k, text in enumerate(dict.fromkeys(captions + test.texts))}
+        index = {text: k for k, text in enumerate(dict.fromkeys(captions + test.texts))}
         reporter.begin("evaluate", table.height * len(models), "pairs")
         for tested in models:
             model = Model(tested.side, tested.load, settings, recipe.train, **how)
             pairs = Pairs(name, table, source, pixels={model.geometry: pixels(model.geometry)})
-            embedded = model.embed(pairs, captions=[list(place)], progress=reporter.advance)
-            text = embedded.text[[place[caption] for caption in captions]]
-            prompted = embedded.text[[place[prompt] for prompt in test.texts]] if test.texts else None
+            embedded = model.embed(pairs, captions=[list(index)], progress=reporter.advance)
+            text = embedded.text[[index[caption] for caption in captions]]
+            prompted = embedded.text[[index[prompt] for prompt in test.texts]] if test.texts else None
             single = passes.Embeddings(embedded.image, text, text_pair)
             utilities.add(tested.side, tested.seed, single, prompted, presentations=tested.presentations)
     reporter.begin("evaluate")
@@ -247,7 +248,7 @@ def _test_pairs(
     if len(np.unique(groups)) > 1:
         train = validation_part(groups, _TRAIN_SHARE, seed=derive_seed(recipe.split.seed, "probe training"))
     captions = pairs["captions"].to_list()
-    found = utility.tested_pairs(
+    test_pairs = utility.tested_pairs(
         pairs,
         recipe,
         prompts,
@@ -260,11 +261,11 @@ def _test_pairs(
         unlabeled="the source has no labels: set a label column",
         text=untrained,
     )
-    classes = len(set(found.classes["label"].labels.tolist()) - {-1})
-    if classes and len({tuple(own) for own in captions}) <= min(classes, pairs.height - 1):
+    classes = len(set(test_pairs.classes["label"].labels.tolist()) - {-1})
+    if classes and len({tuple(texts) for texts in captions}) <= min(classes, pairs.height - 1):
         for task in ("retrieval", "zero_shot_concept"):
-            found.why.setdefault(task, "captions are labels, shared by several images")
-    return found
+            test_pairs.why.setdefault(task, "captions are labels, shared by several images")
+    return test_pairs
 
 
 # ---- forgetting
@@ -278,15 +279,15 @@ def check_retained(recipe: Recipe, trained: frozenset[str]) -> None:
 
 def _recipe_of(recipe: Recipe, trained: frozenset[str]) -> Recipe:
     """Return the recipe with the retained pairs as its data, and without the classes of the study's pairs."""
-    name, what = recipe.evaluate.retained, f"[evaluate] retained = {recipe.evaluate.retained!r}"
+    name, subject = recipe.evaluate.retained, f"[evaluate] retained = {recipe.evaluate.retained!r}"
     evaluate = recipe.evaluate.model_copy(update={"classnames": "", "labels": "label"})
     try:
-        own = recipe.model_copy(update={"data": evaluation_section(name), "evaluate": evaluate})
-        utility.prompts_of(tested_source(own, trained, what)[1], own)
+        retained = recipe.model_copy(update={"data": evaluation_section(name), "evaluate": evaluate})
+        utility.prompts_of(tested_source(retained, trained, subject)[1], retained)
     except InputError as error:
         hint = "Check the data with `clipmem inspect`."
-        raise InputError(what, got=error.got, expected=error.expected, hint=hint) from error
-    return own
+        raise InputError(subject, got=error.got, expected=error.expected, hint=hint) from error
+    return retained
 
 
 def evaluate_retained(study: PlannedStudy, reporter: Reporter) -> list[Path]:

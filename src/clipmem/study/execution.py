@@ -30,8 +30,8 @@ def resolve(recipe: Recipe, models: int, *, device: str = "auto") -> Execution:
     """Choose the resources for this machine: one worker per model, up to the number of cores, which they share."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    there = device == "cpu" or (device == "cuda" and torch.cuda.is_available())
-    require(there, f"device {device!r}", "an unavailable device", "cpu, or cuda with a GPU", "Use auto.")
+    available = device == "cpu" or (device == "cuda" and torch.cuda.is_available())
+    require(available, f"device {device!r}", "an unavailable device", "cpu, or cuda with a GPU", "Use auto.")
     workers = min(models, cores()) if device == "cpu" else 1
     precision = resolve_precision(recipe.train.precision, device)
     check_compiler(recipe.train.compile, device)
@@ -47,9 +47,9 @@ def batches_ahead(resources: Execution, processes: int) -> int:
 
 def from_manifest(manifest: dict[str, Any]) -> Execution:
     """Read the resources that a study was started with."""
-    there = manifest["device"] != "cuda" or torch.cuda.is_available()
+    available = manifest["device"] != "cuda" or torch.cuda.is_available()
     return Execution(
-        manifest["device"] if there else "cpu",  # scores and reports need no GPU
+        manifest["device"] if available else "cpu",  # scores and reports need no GPU
         manifest["precision"],
         manifest["threads"],
         manifest["workers"],

@@ -85,13 +85,13 @@ def _check_space(
     while not out.exists():
         out = out.parent
     free, working = shutil.disk_usage(out).free, max(embedded, training)
-    for what, needed, available, name in (
+    for subject, needed, available, name in (
         ("disk space of the study", stored, free, f"the free space at {out}"),
         ("memory of the study", working, memory() or math.inf, "the memory of this machine"),
     ):
         got, expected = f"{in_bytes(needed)} or more", f"at most {in_bytes(available)}, {name}"
         hint = f"Reduce the number of models, embed.views or the sizes in [split], or {_CONSENT}."
-        require(needed <= available, what, got, expected, hint)
+        require(needed <= available, subject, got, expected, hint)
 
 
 def _per_pair(recipe: Recipe, pairs: pl.DataFrame) -> tuple[float, int]:

@@ -21,8 +21,8 @@ BASE = "base"  # side of the pretrained model that f and g start from
 
 
 def _no_model(side: str, seed: int, expected: str, hint: str) -> InputError:
-    what = f"model {shorten(side)}, seed {shorten(seed)}"
-    return InputError(what, got="no such model in this run", expected=expected, hint=hint)
+    subject = f"model {shorten(side)}, seed {shorten(seed)}"
+    return InputError(subject, got="no such model in this run", expected=expected, hint=hint)
 
 
 class TrainedModels:
@@ -38,24 +38,24 @@ class TrainedModels:
         described = self.start.describe()
         if self._f is None:
             return described
-        encoder, what = given.load(self._f), f"[halves] model = {shorten(self._f.name)}"
-        config, own = getattr(encoder, "config", None), self.start.geometry
-        got, expected = f"images of {geometry_of(encoder)}", f"those of the half-models: {own}"
-        require(geometry_of(encoder) == own, what, got, expected, "Set model.name to its architecture.")
+        encoder, subject = given.load(self._f), f"[halves] model = {shorten(self._f.name)}"
+        config, geometry = getattr(encoder, "config", None), self.start.geometry
+        got, expected = f"images of {geometry_of(encoder)}", f"those of the half-models: {geometry}"
+        require(geometry_of(encoder) == geometry, subject, got, expected, "Set model.name to its architecture.")
         same = config is None or not self._name or config == model_config(self._name)
         expected, hint = (
             f"model.name = {self._name!r}",
             "Set model.name to its architecture; set halves.proxy if it is smaller.",
         )
-        require(same, what, "another architecture", expected, hint)
+        require(same, subject, "another architecture", expected, hint)
         return described | {"f": {**given.describe(self._f, encoder), "files": given.content(self._f)}}
 
     def check(self, manifest: Mapping[str, Any]) -> None:
         """Compare the hashes of the pretrained model with a manifest; trained models are checked by markers."""
-        if known := manifest.get("base"):
-            compare_files(self._folder, f"base model {known['name']}", known["files"], self.start.content())
-        if self._f is not None and (known := manifest.get("f")):
-            compare_files(self._folder, f"model {known['name']}", known["files"], given.content(self._f))
+        if entry := manifest.get("base"):
+            compare_files(self._folder, f"base model {entry['name']}", entry["files"], self.start.content())
+        if self._f is not None and (entry := manifest.get("f")):
+            compare_files(self._folder, f"model {entry['name']}", entry["files"], given.content(self._f))
 
     @property
     def geometries(self) -> list[Geometry]:
@@ -69,8 +69,8 @@ class TrainedModels:
         if side == "f" and self._f is not None:
             return given.load(self._f)
         if not self._folder.marker(f"train-{side}-seed-{seed}").is_file():
-            known = [path.stem.removeprefix("train-") for path in self._folder.marker("").parent.glob("train-*-seed-*")]
-            expected = shorten_text(", ".join(sorted(known)), 160) or "a run with trained models"
+            names = [path.stem.removeprefix("train-") for path in self._folder.marker("").parent.glob("train-*-seed-*")]
+            expected = shorten_text(", ".join(sorted(names)), 160) or "a run with trained models"
             raise _no_model(side, seed, expected, "Choose a side and a seed of the run.")
         return given.load_saved(self._folder.model_dir(side, seed))
 
@@ -109,20 +109,20 @@ class GivenModels:
     @property
     def geometries(self) -> list[Geometry]:
         """The geometries of all models."""
-        known = self.describe()["given"]
+        entries = self.describe()["given"]
         keys = ("image_size", "resize_mode", "interpolation")
-        return sorted({Geometry(*(entry[key] for key in keys)) for kind in LISTS.values() for entry in known[kind]})
+        return sorted({Geometry(*(entry[key] for key in keys)) for kind in LISTS.values() for entry in entries[kind]})
 
     def check(self, manifest: Mapping[str, Any]) -> None:
         """Compare the hashes of every model and of the roles file with a manifest."""
-        known = manifest["given"]
+        entries = manifest["given"]
         for kind, models in self._models.items():
-            for k, (model, entry) in enumerate(zip(models, known[kind], strict=True)):
+            for k, (model, entry) in enumerate(zip(models, entries[kind], strict=True)):
                 compare_files(self._folder, f"{kind} {k}, {model.name}", entry["files"], self._content[model.address])
         if self._roles:
             now = {self._roles: file_sha256(Path(self._roles))}
-            compare_files(self._folder, "roles", {self._roles: known["roles"]["sha256"]}, now)
-        self._known = known
+            compare_files(self._folder, "roles", {self._roles: entries["roles"]["sha256"]}, now)
+        self._known = entries
 
     def load(self, side: str, seed: int) -> DualEncoder:
         """Load a target (side `f`) or a reference (side `g`)."""
@@ -133,10 +133,10 @@ class GivenModels:
         return given.load(models[seed])
 
 
-def compare_files(folder: RunFolder, what: str, there: Mapping[str, str], now: Mapping[str, str]) -> None:
+def compare_files(folder: RunFolder, subject: str, before: Mapping[str, str], now: Mapping[str, str]) -> None:
     """Compare the hashes of files, by name, with those in the manifest of a run folder."""
     hint = "Choose another --out DIR, or restore the original files."
-    refuse_other(f"run folder {folder.path} was made with other files ({what})", there, now, hint)
+    refuse_other(f"run folder {folder.path} was made with other files ({subject})", before, now, hint)
 
 
 StudyModels = TrainedModels | GivenModels

@@ -25,10 +25,10 @@ def open_study(recipe: Recipe, out: Path, *, device: str) -> tuple[RunFolder, So
         InputError: A model, a file, the data or the device is not there, or the folder has something else.
     """
     check_device(device)
-    given = (*recipe.given.target, *recipe.given.reference)
-    for model in (*given, *filter(None, (recipe.model.pretrained, recipe.halves.model))):
+    models = (*recipe.given.target, *recipe.given.reference)
+    for model in (*models, *filter(None, (recipe.model.pretrained, recipe.halves.model))):
         address.parse(model)
-    if recipe.model.name and not given:
+    if recipe.model.name and not models:
         names.settings_of(recipe.model.name)
     files = {
         "[given] roles": recipe.given.roles,
@@ -37,9 +37,9 @@ def open_study(recipe: Recipe, out: Path, *, device: str) -> tuple[RunFolder, So
         "[dejavu] objects": recipe.dejavu.objects,
         "[evaluate] classnames": recipe.evaluate.classnames,
     }
-    for what, path in files.items():
+    for key, path in files.items():
         if path:
-            check_readable(path, what)
+            check_readable(path, key)
     source = open_source(recipe.data)
     retained = recipe.evaluate.retained
     if retained and not shipped(retained):
@@ -87,9 +87,9 @@ def evaluation_section(data: Data) -> DataSection:
         (tried,) if "caption_column" in keys else (tried, tried.model_copy(update={"caption_column": label}))
     ):
         with contextlib.suppress(InputError):
-            known = detect(section.path, section)
-            column = label if known.format in _TABLES else keys.get("label_column", "")
-            changes = {"source": known.format, "path": known.path, "label_column": column}
+            detection = detect(section.path, section)
+            column = label if detection.format in _TABLES else keys.get("label_column", "")
+            changes = {"source": detection.format, "path": detection.path, "label_column": column}
             detected.append(section.model_copy(update=changes))
     if detected:
         return next((section for section in detected if section.source in _TABLES), detected[0])

@@ -93,52 +93,52 @@ def select_ids(
     if top is not None and bottom is not None:
         raise InputError("--top and --bottom", got="both", expected="one of them", hint="Write two lists.")
     table = _table(scores, by)
-    known = _with_captions(scores, table)
+    rows = _with_captions(scores, table)
     if role:
-        got, what = f"no column 'role' in {scores}", f"--role {shorten(role)}"
-        require("role" in known.columns, what, got, "a table with roles", "Omit --role.")
-        check_role(role, known["role"], "--role")
-        known = known.filter(pl.col("role") == role)
+        got, subject = f"no column 'role' in {scores}", f"--role {shorten(role)}"
+        require("role" in rows.columns, subject, got, "a table with roles", "Omit --role.")
+        check_role(role, rows["role"], "--role")
+        rows = rows.filter(pl.col("role") == role)
     descending = bottom is None
-    ranked = known.filter(pl.col(by).is_not_null() & pl.col(by).is_not_nan()).sort(
+    ranked = rows.filter(pl.col(by).is_not_null() & pl.col(by).is_not_nan()).sort(
         by, "uid", descending=[descending, False]
     )
     count = top if top is not None else bottom
     name, most = "top" if descending else "bottom", f"{ranked.height:,}"
-    right, got = (count or 0) <= ranked.height, f"{most} pairs with a score"
-    require(right, f"--{name} {count}", got, f"at most {most}", f"Reduce --{name}.")
-    chosen = ranked if count is None else ranked.head(count)
+    enough, got = (count or 0) <= ranked.height, f"{most} pairs with a score"
+    require(enough, f"--{name} {count}", got, f"at most {most}", f"Reduce --{name}.")
+    selection = ranked if count is None else ranked.head(count)
     if not invert:
-        return chosen
-    return _with_captions(scores, table).filter(~pl.col("uid").is_in(chosen["uid"].to_list())).sort("uid")
+        return selection
+    return _with_captions(scores, table).filter(~pl.col("uid").is_in(selection["uid"].to_list())).sort("uid")
 
 
 def write_list(scores: Path, out: Path, **choice: object) -> int:
     """Select pairs (see `select_ids`) and write them (see `write_ids`); return their number."""
-    chosen = select_ids(scores, **choice)  # pyright: ignore[reportArgumentType]
-    write_ids(out, chosen)
-    return chosen.height
+    selection = select_ids(scores, **choice)  # pyright: ignore[reportArgumentType]
+    write_ids(out, selection)
+    return selection.height
 
 
 def _table(scores: Path, by: str) -> pl.DataFrame:
     if scores.is_dir():
         RunFolder(scores).recipe()  # raises unless it is a run folder
-        table, what = RunFolder(scores).read("scores"), f"the scores of {scores}"
+        table, subject = RunFolder(scores).read("scores"), f"the scores of {scores}"
     else:
         try:
-            table, what = pl.read_parquet(scores), f"{scores}"
+            table, subject = pl.read_parquet(scores), f"{scores}"
         except (OSError, pl.exceptions.PolarsError) as error:
             got = f"not readable as Parquet ({shorten(str(error))})" if scores.exists() else "no such file"
             expected = "a run folder, or a Parquet file with uids and scores"
             raise InputError(f"{scores}", got=got, expected=expected, hint="Check the path.") from error
     for column in ("uid", by):
         hint = did_you_mean(column, table.columns, kind="column")
-        there = column in table.columns
-        require(there, what, f"no column {shorten(column)}", "uids and a numeric column", hint)
+        exists = column in table.columns
+        require(exists, subject, f"no column {shorten(column)}", "uids and a numeric column", hint)
     got = f"column {by!r} of type {table.schema[by]}"
-    require(table.schema[by].is_numeric(), what, got, "a numeric column", "Choose another column with --by.")
-    kept = [name for name in ("uid", "role", by) if name in table.columns]
-    return table.select(list(dict.fromkeys(kept))).with_columns(
+    require(table.schema[by].is_numeric(), subject, got, "a numeric column", "Choose another column with --by.")
+    columns = [name for name in ("uid", "role", by) if name in table.columns]
+    return table.select(list(dict.fromkeys(columns))).with_columns(
         pl.col("uid").cast(pl.String), pl.col(by).cast(pl.Float64)
     )
 

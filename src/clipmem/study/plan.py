@@ -63,7 +63,7 @@ class PlannedStudy(Run):
     @property
     def trained(self) -> list[TrainingSet]:
         """The models that the study trains."""
-        return [one for one in self.models if not one.exists]
+        return [model for model in self.models if not model.exists]
 
     @property
     def base(self) -> TrainingSet | None:
@@ -81,7 +81,7 @@ class PlannedStudy(Run):
 
     def model(self, side: str, seed: int) -> TrainingSet:
         """Return the training set of one model."""
-        return next(one for one in self.embedded if (one.side, one.seed) == (side, seed))
+        return next(model for model in self.embedded if (model.side, model.seed) == (side, seed))
 
     @cached_property
     def execution(self) -> execution.Execution:
@@ -128,7 +128,7 @@ class PlannedStudy(Run):
     def wordings(self) -> list[list[str]] | None:
         """The captions of each split row after those, up to `evaluate.wordings`; None if there are none to score."""
         first, last = self.recipe.train.captions, self.recipe.evaluate.wordings
-        return [own[first:] for own in self.all_captions(last)] if last > first else None
+        return [texts[first:] for texts in self.all_captions(last)] if last > first else None
 
     @cached_property
     def _classes(self) -> list[str]:
@@ -179,15 +179,15 @@ class PlannedStudy(Run):
 
     def means(self, model: TrainingSet, rows: np.ndarray) -> Means:
         """Read a model's mean unit embeddings of some split rows."""
-        own = passes.load(self.folder.embedding_dir(model.side, model.seed), np.flatnonzero(rows))
-        return unit_means(own.image, own.text, own.text_pair)
+        arrays = passes.load(self.folder.embedding_dir(model.side, model.seed), np.flatnonzero(rows))
+        return unit_means(arrays.image, arrays.text, arrays.text_pair)
 
     def trajectory(self, model: TrainingSet, rows: np.ndarray) -> Trajectory | None:
         """Read what a model's training recorded of some split rows; None if nothing was recorded."""
         file = self.folder.model_dir(model.side, model.seed) / TRAJECTORY_FILE
         if model.exists:
             file = Path(self.recipe.halves.trajectory)
-        uids = [uid for uid, own in zip(self.pair_uids, rows, strict=True) if own]
+        uids = [uid for uid, inside in zip(self.pair_uids, rows, strict=True) if inside]
         return read_trajectory(file, uids) if file.is_file() else None
 
     def aligned(self, models: Sequence[TrainingSet], *, wordings: bool = False) -> list[AlignmentParts]:
@@ -213,14 +213,14 @@ class PlannedStudy(Run):
 
     def training_data(self, model: TrainingSet) -> TrainingData:
         """Return the images, captions and labels that a model trains on, in the order of its slots."""
-        place = {uid: index for index, uid in enumerate(self.splits["uid"])}
-        chosen = np.array([place[uid] for uid in model.uids])
+        row_of = {uid: index for index, uid in enumerate(self.splits["uid"])}
+        rows = np.array([row_of[uid] for uid in model.uids])
         trained = self.all_captions(captions_in_training(self.recipe))
         return TrainingData(
             self.pixels(),
-            self.rows[chosen],
-            [trained[index] for index in chosen],
-            labels=None if self.labels is None else self.labels[chosen],
+            self.rows[rows],
+            [trained[index] for index in rows],
+            labels=None if self.labels is None else self.labels[rows],
             classes=len(self._classes),
         )
 
@@ -273,9 +273,9 @@ def check_needs(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> None
 
 
 def _check_labels(recipe: Recipe, labels: pl.Series) -> None:
-    what, n = f"[train] objective = {recipe.train.objective!r}", len(labels)
+    subject, n = f"[train] objective = {recipe.train.objective!r}", len(labels)
     unlabeled, hint = int((labels == "").sum()), "Choose another data.label_column or train.objective."
     got = f"{unlabeled:,} of {n:,} pairs without a label (data.label_column = {recipe.data.label_column!r})"
-    require(not unlabeled, what, got, "a label for every pair", hint)
+    require(not unlabeled, subject, got, "a label for every pair", hint)
     got = f"the label {labels[0]!r} for all {n:,} pairs"
-    require(labels.n_unique() > 1, what, got, "two or more labels", hint)
+    require(labels.n_unique() > 1, subject, got, "two or more labels", hint)

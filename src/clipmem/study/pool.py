@@ -116,13 +116,13 @@ def run(
     with tempfile.TemporaryDirectory() as scratch:
         board, stderr = Board(Path(scratch)), Path(scratch) / "stderr.txt"
         # reused processes may have another working directory, and recipes may have relative paths
-        place = {"directory": str(Path.cwd()), "folder": str(folder), "board": scratch}
+        where = {"directory": str(Path.cwd()), "folder": str(folder), "board": scratch}
         futures: list[Future[None]] = []
         try:
             with _executor(min(resources.workers, len(models)), str(resources.threads)) as executor:
                 try:
-                    for one in models:
-                        more = {"side": one.side, "seed": one.seed, **place, **options}
+                    for model in models:
+                        more = {"side": model.side, "seed": model.seed, **where, **options}
                         futures.append(executor.submit(child.call, task, str(stderr), **more))
                     _follow(futures, board, progress)
                 except BaseException:
@@ -146,8 +146,8 @@ def _follow(futures: Sequence[Future[Any]], board: Board, progress: Callable[[in
 
 
 def _died(error: BrokenProcessPool, models: Sequence[TrainingSet], board: Board, stderr: Path) -> RunError:
-    running = [one for one in models if child.running_file(board.path, one.side, one.seed).is_file()]
-    names = " or ".join(f"{one.side}, seed {one.seed}" for one in running) or "(none)"
+    running = [model for model in models if child.running_file(board.path, model.side, model.seed).is_file()]
+    names = " or ".join(f"{model.side}, seed {model.seed}" for model in running) or "(none)"
     written = stderr.read_text(errors="replace").strip().splitlines() if stderr.is_file() else []
     tail = f": {' | '.join(written[-3:])[-600:]}" if written else ""
     code = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
@@ -191,9 +191,9 @@ def check_processes(study: PlannedStudy, models: Sequence[TrainingSet], now: int
     """Refuse to resume a study with another number of processes per model."""
     before = study.execution.processes
     torchrun = f"Run it with torchrun --nproc-per-node {before}."
-    what, got = f"run folder {study.folder.path}", f"{now} processes per model, in a study started with {before}"
+    subject, got = f"run folder {study.folder.path}", f"{now} processes per model, in a study started with {before}"
     hint = torchrun if before > 1 else "Run it without torchrun, or choose another --out DIR."
-    require(not models or before == now, what, got, "the same number for all models", hint)
+    require(not models or before == now, subject, got, "the same number for all models", hint)
     device, got = study.manifest["device"], "a study that started on a GPU, and none here"
     same = not models or device == study.execution.device
-    require(same, what, got, "the same device for all models", "Resume it on that machine.")
+    require(same, subject, got, "the same device for all models", "Resume it on that machine.")

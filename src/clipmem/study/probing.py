@@ -94,15 +94,15 @@ def aligned_pairs(source: Source, name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         [embedded] = embed([settings.model(name)], pairs, [Path(scratch) / "embeddings"], settings.made_with())
         means = embedded.means()
-        chosen = pairs.table.filter(pl.col("uid").is_in(embedded.uids.implode()))
+        usable = pairs.table.filter(pl.col("uid").is_in(embedded.uids.implode()))
     ranks = retrieve(means.image, means.text, means.ok.nonzero()[:, 0])
     nearest = (ranks.image.rank < 1.5) & (ranks.text.rank < 1.5)
     return {
         "model": name,
-        "searched": chosen.height,
+        "searched": usable.height,
         "aligned": int(nearest.sum()),
-        "uids": chosen.filter(pl.Series(nearest))["uid"].to_list(),
-        "samples": chosen.filter(pl.Series(nearest)).head(5).select("key", "captions").to_dicts(),
+        "uids": usable.filter(pl.Series(nearest))["uid"].to_list(),
+        "samples": usable.filter(pl.Series(nearest)).head(5).select("key", "captions").to_dicts(),
     }
 
 

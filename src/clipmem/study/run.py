@@ -82,8 +82,8 @@ class FinishedRun(Run):
         return open_models(self.recipe, self.folder, self.manifest).load(side, seed)
 
 
-def check_role(role: str, roles: pl.Series, what: str) -> None:
+def check_role(role: str, roles: pl.Series, subject: str) -> None:
     """Check that some pairs have a role."""
-    known = roles.unique().sort().to_list()
-    what, hint = f"{what} {shorten(role)}", did_you_mean(str(role), known, kind="role")
-    require(role in known, what, "no pairs with that role", ", ".join(known), hint)
+    names = roles.unique().sort().to_list()
+    subject, hint = f"{subject} {shorten(role)}", did_you_mean(str(role), names, kind="role")
+    require(role in names, subject, "no pairs with that role", ", ".join(names), hint)

@@ -145,8 +145,8 @@ def compare(
     _check_lists(*map(len, addresses))
     pairs = _pairs(list(opened.values()), data, settings)
     stored = [model for model in opened.values() if isinstance(model, Embeddings)]
-    drawn = bank is None
-    if drawn:
+    is_random = bank is None
+    if is_random:
         # pairs without embeddings under some model cannot be in the bank
         uids = pairs.uids
         for model in stored:
@@ -155,9 +155,9 @@ def compare(
         require(len(uids), "embeddings", f"no pair of {pairs.name} in all folders", "the same pairs in all", hint)
         bank_pairs = pairs.select(draw(uids, settings.bank_size, settings.seed), "drawn")
     elif isinstance(bank, str | Path) and is_layout(checked_path(bank, "--bank")):
-        what, expected = f"--bank {bank}", "pairs with images, for the models in --target and --reference"
+        subject, expected = f"--bank {bank}", "pairs with images, for the models in --target and --reference"
         hint = "Give the bank's data, or folders of embeddings for all models."
-        require(len(stored) == len(opened), what, "a folder of embeddings", expected, hint)
+        require(len(stored) == len(opened), subject, "a folder of embeddings", expected, hint)
         opened = {model.name: model.joined(_sibling(model, Path(bank))) for model in stored}
         bank_pairs = _stored_pairs(Embeddings.open(Path(bank)))
     else:
@@ -165,7 +165,7 @@ def compare(
     if pairs.source is not None:
         pairs.source.check_outside(embeddings, "--embeddings")
     models = [[opened[address] for address in side] for side in addresses]
-    return Comparison(models[0], models[1], pairs, bank_pairs, drawn, settings)
+    return Comparison(models[0], models[1], pairs, bank_pairs, is_random, settings)
 
 
 def _listed(models: Models | None) -> list[Scorable]:
@@ -251,8 +251,8 @@ def _bank(bank: Any, pairs: Pairs, settings: Settings) -> Pairs:
 
 
 def _bank_of_uids(uids: Sequence[str], pairs: Pairs, name: str) -> Pairs:
-    known = set(pairs.uids)
-    unknown = [uid for uid in uids if uid not in known]
+    uid_set = set(pairs.uids)
+    unknown = [uid for uid in uids if uid not in uid_set]
     got = f"unknown uid {', '.join(map(shorten, unknown[:1]))} ({len(unknown):,} of {len(uids):,})"
     hint = "Take uids from a table of scores of the same data."
     require(not unknown, f"--bank {name}", got, "uids of the data's pairs", hint)
@@ -278,10 +278,10 @@ def _compare_arrays(
     names = None if data is None else _names(data)
     sides: list[list[Embeddings]] = []
     for kind, models in zip(LISTS, (target, reference), strict=True):
-        wrong = [model for model in models if not (isinstance(model, tuple) and len(model) in {2, 3})]
-        if wrong:
-            got = "an address among arrays" if isinstance(wrong[0], str | Path) else f"a {type(wrong[0]).__name__}"
-            got += f" of {len(wrong[0])}" if isinstance(wrong[0], Sized) and not isinstance(wrong[0], str) else ""
+        foreign = [model for model in models if not (isinstance(model, tuple) and len(model) in {2, 3})]
+        if foreign:
+            got = "an address among arrays" if isinstance(foreign[0], str | Path) else f"a {type(foreign[0]).__name__}"
+            got += f" of {len(foreign[0])}" if isinstance(foreign[0], Sized) and not isinstance(foreign[0], str) else ""
             expected = "(image, text) or (image, text, pair) for each model"
             hint = "Give either arrays or addresses for all models."
             raise InputError(kind, got=got, expected=expected, hint=hint)
@@ -291,9 +291,9 @@ def _compare_arrays(
     names = [str(row) for row in range(counts[0])] if names is None else names
     got = f"arrays of {' and '.join(map(str, counts))} pairs"
     require(counts[0] == counts[-1] > 0, "embeddings", got, "the same pairs in all", "Give every model the same rows.")
-    right = counts == [len(names)] and len(set(names)) == len(names)
+    unique = counts == [len(names)] and len(set(names)) == len(names)
     got = f"{len(names)} uids, {len(set(names))} of them unique, for {got}"
-    require(right, "data", got, "one unique uid per pair", "Omit uids to number the pairs.")
+    require(unique, "data", got, "one unique uid per pair", "Omit uids to number the pairs.")
     pairs = Pairs("arrays", pl.DataFrame({"uid": names}, schema={"uid": pl.String}))
     return Comparison(sides[0], sides[1], pairs, _array_bank(bank, pairs, settings), bank is None, settings)
 
@@ -310,10 +310,10 @@ def _of_arrays(name: str, uids: Sequence[str] | None, image: Any, text: Any, tex
         shapes += f", their pairs of shape {tuple(owner.shape)}"
     whole = not owner.is_floating_point() and fits and owner.shape == text.shape[:1]
     # checked first, since `bincount` of a huge pair number allocates a huge array
-    known = whole and (not len(owner) or 0 <= int(owner.min()) <= int(owner.max()) < n)
+    in_range = whole and (not len(owner) or 0 <= int(owner.min()) <= int(owner.max()) < n)
     expected = "(n, d) or (n, view, d), and (n, d), or (m, d) with the pair of each row as third array"
     hint = "Give every pair an image and a caption embedding of one model."
-    complete = known and bool(torch.bincount(owner.long(), minlength=n).all())
+    complete = in_range and bool(torch.bincount(owner.long(), minlength=n).all())
     require(complete, f"{name} embeddings", shapes, expected, hint)
     single = passes.Embeddings(image, text, owner.long())
     digest = hashlib.sha256()
@@ -369,8 +369,8 @@ def _array_bank(bank: Any, pairs: Pairs, settings: Settings) -> Pairs:
     if listed.dtype.kind in "OUS":
         return _bank_of_uids(_names(bank), pairs, "of uids")
     rows = np.flatnonzero(listed) if listed.dtype == bool or not listed.size else listed
-    wrong = listed.ndim != 1 or rows.dtype.kind not in "iu" or (listed.dtype == bool and len(listed) != len(pairs))
-    wrong = wrong or (len(rows) and not 0 <= rows.min() <= rows.max() < len(pairs))
+    invalid = listed.ndim != 1 or rows.dtype.kind not in "iu" or (listed.dtype == bool and len(listed) != len(pairs))
+    invalid = invalid or (len(rows) and not 0 <= rows.min() <= rows.max() < len(pairs))
     expected = f"uids, row numbers from 0 to {len(pairs) - 1}, or a mask of {len(pairs)}"
-    require(rows.size and not wrong, "bank", shorten(bank), expected, "Give the pairs that no model trained on.")
+    require(rows.size and not invalid, "bank", shorten(bank), expected, "Give the pairs that no model trained on.")
     return pairs.select(pairs.uids.gather(np.unique(rows)).to_list(), "of rows")

@@ -40,11 +40,11 @@ def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> 
     live = {name: model for name, model in models.items() if isinstance(model, Model)}
     stored = {name: model for name, model in models.items() if isinstance(model, Embeddings)}
     apart = not comparison.drawn and not bank.uids.is_in(pairs.uids.implode()).all()
-    for folder, chosen in [(store / "bank", bank)] * apart + [(store, pairs)] if live else []:
+    for folder, part in [(store / "bank", bank)] * apart + [(store, pairs)] if live else []:
         folders = [folder / name for name in live]
         embedded = embed(
             list(live.values()),
-            chosen,
+            part,
             folders,
             settings.made_with(),
             block=settings.block,
@@ -59,31 +59,32 @@ def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> 
     return align(ordered, pairs, bank, method, heads=heads, size=size, reporter=reporter)
 
 
-def _tables(found: Aligned, settings: Settings) -> tuple[pl.DataFrame, dict[str, Any]]:
+def _tables(aligned: Aligned, settings: Settings) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Return the scores, and what the bank's pairs say of them: `centered` (see `summary.centered`) and `noise_floor`.
 
     A bank that is not in the data has no scores by pair: clipmem_centered is clipmem minus its mean, without an error.
     """
     role = pl.when("inside").then(pl.lit("external")).otherwise(pl.lit("candidate"))
-    splits = found.table.select("uid", role.alias("role"), pl.lit(value=False).alias("planted"))
+    splits = aligned.table.select("uid", role.alias("role"), pl.lit(value=False).alias("planted"))
     order = splits["uid"].arg_sort().to_numpy().astype(np.int64)
-    parts = [AlignmentParts(*(part[torch.from_numpy(order)] for part in of_model)) for of_model in found.parts]
+    parts = [AlignmentParts(*(part[torch.from_numpy(order)] for part in of_model)) for of_model in aligned.parts]
     models = [TrainingSet(side, k, (), 0) for k in range(len(parts) // 2) for side in "fg"]
     splits, design = splits[order], twins(models, splits.height)
     scores, by_seed = combine(design, splits, parts, weight=settings.weight, confidence=settings.confidence)
     if "external" not in splits["role"]:
-        scores = scores.with_columns(clipmem_centered=pl.col("clipmem") - pl.lit(_control(found, settings), pl.Float64))
+        control = pl.lit(_control(aligned, settings), pl.Float64)
+        scores = scores.with_columns(clipmem_centered=pl.col("clipmem") - control)
     scored, level = summary.Scored(splits.with_row_index("group"), ScoreTables(scores, by_seed)), settings.confidence
     shift = summary.centered(scored.differences, scored.role, scored.group, None, confidence=level)
     noise = summary.floor(scored, confidence=level)
     return scores, {"centered": shift and shift.document(), "noise_floor": noise and noise.document()}
 
 
-def _control(found: Aligned, settings: Settings) -> float | None:
-    if found.control is None:
+def _control(aligned: Aligned, settings: Settings) -> float | None:
+    if aligned.control is None:
         return None
-    aligned = [float(alignment(one, weight=settings.weight)) for one in found.control]
-    return float(np.mean(aligned[0::2]) - np.mean(aligned[1::2]))
+    values = [float(alignment(parts, weight=settings.weight)) for parts in aligned.control]
+    return float(np.mean(values[0::2]) - np.mean(values[1::2]))
 
 
 def left_out(scored: Scored) -> str:
@@ -154,17 +155,17 @@ def _made_with(comparison: Comparison) -> dict[str, Any]:
     models, settings = comparison.models, comparison.settings
     contents = {model: model.content() for model in dict.fromkeys(models)}
     names = settings.made_with()
-    made = {**names, "block": settings.block} if any(isinstance(model, Model) for model in models) else {}
+    options = {**names, "block": settings.block} if any(isinstance(model, Model) for model in models) else {}
     for model in models:
         for card in model.cards.values() if isinstance(model, Embeddings) else ():
-            made = {key: card[key] for key in names if card and key in card} | made
+            options = {key: card[key] for key in names if card and key in card} | options
     return {
         "format": FORMAT,
         **{kind: [contents[model] for model in models[k::2]] for k, kind in enumerate(LISTS)},
         "data": data_fingerprint(comparison.pairs.uids),
         "bank": data_fingerprint(comparison.bank.uids),
         "alignment": settings.alignment,
-        **made,
+        **options,
         "weight": settings.weight,
         "confidence": settings.confidence,
     }
@@ -178,8 +179,8 @@ def _finished(out: Path, about_file: Path, folder: Job, made_with: Mapping[str, 
         return about
     if folder.settings() is None:
         for file in (out, about_file):
-            taken = file.exists() and (file == out or about is None)
-            require(not taken, f"{file}", "an existing file", "a new file", hint)
+            in_use = file.exists() and (file == out or about is None)
+            require(not in_use, f"{file}", "an existing file", "a new file", hint)
     return None
 
 

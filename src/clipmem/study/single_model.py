@@ -86,16 +86,15 @@ def write_ranking(
 def estimates_of(path: Path) -> Scored:
     """Read the estimates of a study without half-models from its run folder."""
     study = PlannedStudy(path)
-    scores, made = study.folder.read(estimating.TABLE), study.folder.read_json(estimating.DOCUMENT)
+    scores, document = study.folder.read(estimating.TABLE), study.folder.read_json(estimating.DOCUMENT)
     captions, listed = dict(zip(study.pair_uids, study.captions, strict=True)), study.folder.path / "quarantine.parquet"
-    about = made | {"model": "f", "pairs": scores["uid"].n_unique(), "problems": 0}
-    first = _first(scores, made["estimator"])
+    about = document | {"model": "f", "pairs": scores["uid"].n_unique(), "problems": 0}
+    first = _first(scores, document["estimator"])
     return Scored(scores, about, {uid: captions[uid] for uid in first}, listed)
 
 
 def _first(scores: pl.DataFrame, estimator: str) -> list[str]:
-    own = scores.filter(pl.col("estimator") == estimator)
-    return own.sort("score", "uid", descending=[True, False])["uid"].head(10).to_list()
+    return scores.filter(estimator=estimator).sort("score", "uid", descending=[True, False])["uid"].head(10).to_list()
 
 
 def collect(
@@ -135,6 +134,6 @@ def collect(
         image=means and means.image,
         text=means and means.text,
         logit_scale=softmax_scale(model.encoder) if isinstance(model, Model) else None,
-        pixels=lambda chosen: usable.decoded(chosen, [_SMALL]).pixels[_SMALL],
+        pixels=lambda index: usable.decoded(index, [_SMALL]).pixels[_SMALL],
     )
     return signals, list(dict.fromkeys(problems))

@@ -88,8 +88,8 @@ class Study:
             # what a killed command left
             for board in self.folder.path.glob(f"{BOARDS}*"):
                 shutil.rmtree(board, ignore_errors=True)
-            for place in ("cache", "models", "embeddings"):
-                for file in (self.folder.path / place).rglob(".*.tmp"):
+            for name in ("cache", "models", "embeddings"):
+                for file in (self.folder.path / name).rglob(".*.tmp"):
                     file.unlink(missing_ok=True)
             self._begin(pairs, models, parents)
             self._stage("decode", lambda: self._decode(pairs, source, models.geometries))
@@ -172,11 +172,11 @@ class Study:
 
     def _check_columns(self, pairs: pl.DataFrame) -> None:
         """Refuse data whose uids are the same, but whose other columns are not: decoded pairs keep what they had."""
-        there = self.folder.read("pairs").sort("uid")
-        now = pairs.join(there.select("uid"), on="uid", how="semi").sort("uid")
-        changed = [name for name in _FIXED if not there[name].equals(now[name])]
-        what, got = f"run folder {self.folder.path}", f"data with another {', '.join(changed)}"
-        require(not changed, what, got, "the data it was made with", "Choose another --out DIR, or restore the data.")
+        before = self.folder.read("pairs").sort("uid")
+        now = pairs.join(before.select("uid"), on="uid", how="semi").sort("uid")
+        other = [name for name in _FIXED if not before[name].equals(now[name])]
+        subject, got = f"run folder {self.folder.path}", f"data with another {', '.join(other)}"
+        require(not other, subject, got, "the data it was made with", "Choose another --out DIR, or restore the data.")
 
     def _resolve(self) -> execution.Execution:
         return self.engine.fit(execution.resolve(self.recipe, self._protocol.count, device=self.device))
@@ -203,13 +203,14 @@ class Study:
         evaluating.check_retained(self.recipe, frozenset().union(*trained))
         k = self.recipe.train.captions
         captions = {uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)}
-        own = [captions[uid] for uid in table["captions_from"]]
-        alignment_of(self.recipe).check(self.recipe.embed, own, table["uid"].to_list())
-        made = prepare(Preparation(self.recipe, self.folder, pairs, table, geometry, source.read))
-        return [self.folder.write("splits", table), *files, *made]
+        by_row = [captions[uid] for uid in table["captions_from"]]
+        alignment_of(self.recipe).check(self.recipe.embed, by_row, table["uid"].to_list())
+        more = prepare(Preparation(self.recipe, self.folder, pairs, table, geometry, source.read))
+        return [self.folder.write("splits", table), *files, *more]
 
     def _missing(self) -> list[TrainingSet]:
-        return [one for one in self._study.trained if not self.folder.is_done(f"train-{one.side}-seed-{one.seed}")]
+        is_done = self.folder.is_done
+        return [model for model in self._study.trained if not is_done(f"train-{model.side}-seed-{model.seed}")]
 
     def _train(self) -> list[Path]:
         study, missing, train = self._study, self._missing(), self.recipe.train
@@ -222,11 +223,11 @@ class Study:
         )
         checkpoint.sweep(self.folder.path / "models")
         self._check()
-        return [self.folder.model_dir(one.side, one.seed) / "record.json" for one in study.trained]
+        return [self.folder.model_dir(model.side, model.seed) / "record.json" for model in study.trained]
 
     def _check(self) -> None:
         study = self._study
-        files = {(one.side, one.seed): self.folder.model_dir(one.side, one.seed) for one in study.trained}
+        files = {(model.side, model.seed): self.folder.model_dir(model.side, model.seed) for model in study.trained}
         records = {
             model: self.folder.read_json(str(file.relative_to(self.folder.path) / "record.json"))
             for model, file in files.items()
@@ -244,7 +245,7 @@ class Study:
             self._check()  # another version may have trained them
         needs = alignment_of(self.recipe).needs
         parts = study.aligned(study.models if "class head" in needs else study.embedded)  # the base model has no head
-        made = combine(
+        tables = combine(
             study.design,
             study.splits,
             parts,
@@ -252,10 +253,10 @@ class Study:
             confidence=settings.confidence,
             wordings=study.aligned(study.models, wordings=True) if study.wordings and "captions" in needs else (),
         )
-        files: list[Path] = []
+        write, files = self.folder.write, list[Path]()
         if self._protocol.estimator:
-            made, files = estimating.refine(study, parts, made, self._protocol.estimator)
-        return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores), *files]
+            tables, files = estimating.refine(study, parts, tables, self._protocol.estimator)
+        return [write("scores", tables.scores), write("seed_scores", tables.seed_scores), *files]
 
     def _estimate(self) -> list[Path]:
         signals = estimating.signals_of(self._study, self._study.aligned(self._study.models))
@@ -279,17 +280,17 @@ class Study:
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
     """Read the parents named by the recipe that unfinished stages need, and check that they are those of the start."""
-    parents, known = parents_of(recipe, folder.is_done), frozenset(uids)
+    parents, uid_set = parents_of(recipe, folder.is_done), frozenset(uids)
     before = manifest.read(folder).get("parents", {}) if (folder.path / "manifest.json").is_file() else None
     for name, parent in parents.items():
-        check_known(parent, known, f"[mitigate.{name}]")
+        check_known(parent, uid_set, f"[mitigate.{name}]")
         if parent.gives == "models":
             manifest.check_data(RunFolder(parent.path), data_fingerprint(uids))
         key = f"{parent.gives}_sha256"
         now = {key: parent.described[key]}
-        there = now if before is None else {key: before.get(name, {}).get(key)}
-        what = f"run folder {folder.path} was made with other {parent.gives} ([mitigate.{name}])"
-        refuse_other(what, there, now, f"Choose another --out DIR, or restore the original {parent.gives}.")
+        start = now if before is None else {key: before.get(name, {}).get(key)}
+        subject = f"run folder {folder.path} was made with other {parent.gives} ([mitigate.{name}])"
+        refuse_other(subject, start, now, f"Choose another --out DIR, or restore the original {parent.gives}.")
     return parents
 
 
@@ -371,10 +372,10 @@ def _regime(run: Run) -> dict[str, Any]:
 
 def check_alphas(alphas: Sequence[float], *, runs: bool) -> list[float]:
     """Return weights of the fine-tuned model, increasing; 1 is left out for runs, where it is the run itself."""
-    shown, weights = shorten(list(alphas)), sorted(set(alphas))
+    got, weights = shorten(list(alphas)), sorted(set(alphas))
     hint = "For example: --interpolate 0,0.25,0.5,0.75,1."
-    require(all(0 <= alpha <= 1 for alpha in weights), "--interpolate", shown, "numbers from 0 to 1", hint)
-    require(not runs or weights != [1], "--interpolate", shown, "a number below 1: 1 is the run itself", hint)
+    require(all(0 <= alpha <= 1 for alpha in weights), "--interpolate", got, "numbers from 0 to 1", hint)
+    require(not runs or weights != [1], "--interpolate", got, "a number below 1: 1 is the run itself", hint)
     return [alpha for alpha in weights if not (runs and alpha == 1)]
 
 
@@ -385,11 +386,11 @@ def interpolate_run(path: str | Path, alphas: Sequence[float], *, reporter: Repo
         InputError: The run is not finished or was trained from scratch, or a weight is not in [0, 1].
     """
     alphas, folder = check_alphas(alphas, runs=True), RunFolder(checked_path(path, "run folder").resolve())
-    recipe, what = folder.recipe(), f"run folder {path}"
+    recipe, subject = folder.recipe(), f"run folder {path}"
     hint = "Interpolate a run with model.pretrained."
-    require(bool(recipe.model.pretrained), what, "models trained from scratch", "fine-tuned models", hint)
+    require(bool(recipe.model.pretrained), subject, "models trained from scratch", "fine-tuned models", hint)
     hint = f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
-    require(folder.is_done("report"), what, "a run that is not finished", "a finished run", hint)
+    require(folder.is_done("report"), subject, "a run that is not finished", "a finished run", hint)
     device, folders = str(manifest.read(folder)["device"]), list[Path]()
     for alpha in alphas:
         document = recipe.model_dump()

@@ -55,16 +55,16 @@ def start(
     if data is None:
         if preset:
             return Start(find_recipe(preset, settings), [])
-        chosen = [f"protocol={protocol}", *([f"data.source={source}"] if source else []), *settings]
-        return Start(load_recipe("", chosen, origin="--set"), _NO_DATA)
+        changes = [f"protocol={protocol}", *([f"data.source={source}"] if source else []), *settings]
+        return Start(load_recipe("", changes, origin="--set"), _NO_DATA)
     of_data = [setting for setting in settings if setting.startswith("data.")]
     opened = open_data(data, {"source": source}, settings=of_data)
     section, pairs = opened.section, opened.pairs()
     order = opened.storage_order(pairs["image"].to_list())
     sample = sample_images(opened, pairs, order, full=False)
     if section.role_column:
-        given = Counter(role for row, role in enumerate(roles_of(pairs)) if row not in sample.broken)
-        sizes = {role: given[role] for role in ROLES}
+        counts = Counter(role for row, role in enumerate(roles_of(pairs)) if row not in sample.broken)
+        sizes = {role: counts[role] for role in ROLES}
     else:
         groups = _groups(pairs["group"].to_list(), sample)
         sizes = _fitting(pairs["uid"].to_list(), groups, _usable(pairs.height, sample))
@@ -73,21 +73,21 @@ def start(
         epochs = find_recipe(preset).train.epochs
     columns = opened.columns
     named = {"image_column": columns.image, "caption_column": columns.captions} if columns else {}
-    chosen = [
+    changes = [
         f"protocol={protocol}",
         *(f"split.{role}={size}" for role, size in sizes.items()),
         f"leave_one_out.pairs={min(30, sizes['candidate'])}",
         f"train.batch_size={batch}",
         f"train.epochs={epochs}",
     ]
-    chosen += [setting for setting in settings if setting not in of_data]
-    recipe = find_recipe(preset, chosen) if preset else load_recipe("", chosen, origin="--set")
+    changes += [setting for setting in settings if setting not in of_data]
+    recipe = find_recipe(preset, changes) if preset else load_recipe("", changes, origin="--set")
     data = section.model_copy(update=named).model_dump()
     recipe = recipe_from(recipe.model_dump() | {"data": data})  # with the source's own table
-    drawn = {role: int(getattr(recipe.split, role)) for role in ROLES}
+    role_sizes = {role: int(getattr(recipe.split, role)) for role in ROLES}
     captions = sorted({len(texts) or 1 for texts in pairs["captions"]})
     per_pair = " to ".join(map(str, dict.fromkeys((captions[0], captions[-1]))))
-    reserve = f"; {opened.ledger.pairs - sum(drawn.values()):,} pairs in reserve"
+    reserve = f"; {opened.ledger.pairs - sum(role_sizes.values()):,} pairs in reserve"
     batch, epochs = recipe.train.batch_size, recipe.train.epochs
     return Start(
         recipe,
@@ -96,7 +96,7 @@ def start(
             f"pairs     {opened.ledger.pairs:,}, {count(opened.ledger.left_out, 'record')} left out; "
             f"{sample.tried:,} images were decoded",
             f"captions  {per_pair} per pair; train.captions = 1 uses the first one",
-            f"roles     {', '.join(f'{role} {size:,}' for role, size in drawn.items())}"
+            f"roles     {', '.join(f'{role} {size:,}' for role, size in role_sizes.items())}"
             + (", as in data.role_column" if section.role_column else reserve),
             f"training  {count(epochs, 'epoch')} in batches of {batch}{'' if (batch, epochs) == ruled else ', as set'}",
         ],
@@ -108,8 +108,8 @@ def sizes_of(usable: int) -> dict[str, int]:
     shipped = SplitSection()
     total = shipped.shared + shipped.candidate + shipped.independent + shipped.external
     used = int(_USED * usable)
-    one = min(used * shipped.candidate // total, _MOST["candidate"])
-    return {"shared": min(used - 3 * one, _MOST["shared"])} | dict.fromkeys(ROLES[1:], one)
+    candidates = min(used * shipped.candidate // total, _MOST["candidate"])
+    return {"shared": min(used - 3 * candidates, _MOST["shared"])} | dict.fromkeys(ROLES[1:], candidates)
 
 
 def training_of(pairs: int) -> tuple[int, int]:
@@ -137,9 +137,9 @@ def _groups(groups: list[str], sample: ImageSample) -> list[str]:
 
     first: dict[str, str] = {}
     for row, near in zip(sample.decoded, sample.near, strict=False):
-        own, other = root(groups[row]), root(first.setdefault(near, groups[row]))
-        if own != other:
-            joined[own] = other
+        group, other = root(groups[row]), root(first.setdefault(near, groups[row]))
+        if group != other:
+            joined[group] = other
     return [root(name) for name in groups]
 
 

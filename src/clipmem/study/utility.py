@@ -67,15 +67,15 @@ def measure(study: PlannedStudy, reporter: Reporter) -> tuple[dict[str, Any], di
     test = _pairs(study, external & ~held)
     utility = Utility(test, recipe.evaluate, statistics)
     why = dict.fromkeys((*ZERO_SHOT, *PROBES), "validation pairs choose by retrieval")
-    kept = replace(_pairs(study, held), why=why) if held.any() else None
-    validation = Utility(kept, recipe.evaluate, statistics) if kept else None
+    held_pairs = replace(_pairs(study, held), why=why) if held.any() else None
+    validation = Utility(held_pairs, recipe.evaluate, statistics) if held_pairs else None
     with threads(resources.threads * resources.workers):
         models = evaluated(study)
         reporter.begin("evaluate", len(models), "models")
         for model in models:
             prompts = study.embedder(model).embed_texts(test.texts) if test.texts else None
-            shown, side, embeddings = presentations(study.folder, model), study.side(model), study.embeddings(model)
-            utility.add(side, model.seed, embeddings, prompts, presentations=shown)
+            exposures, side, embeddings = presentations(study.folder, model), study.side(model), study.embeddings(model)
+            utility.add(side, model.seed, embeddings, prompts, presentations=exposures)
             if validation:
                 validation.add(side, model.seed, embeddings, None)
             reporter.advance(1)
@@ -88,20 +88,20 @@ def measure(study: PlannedStudy, reporter: Reporter) -> tuple[dict[str, Any], di
             "probe_pairs": "shared pairs" if (study.role == "shared").any() else "all pairs that are not external",
         }
         if validation and "retrieval" not in test.why:
-            found = validation.retrieval()
-            document["validation"] = {side: found[side] for side in validation.models}
+            by_side = validation.retrieval()
+            document["validation"] = {side: by_side[side] for side in validation.models}
     return document, retrieval
 
 
 def evaluated(study: PlannedStudy) -> list[TrainingSet]:
     """Return the models to evaluate: all that are f or g for every scored pair, or at most eight of a side."""
     signs = study.design.sign[:, study.design.scored]
-    twins, counts, found = (signs == signs[:, :1]).all(axis=1).tolist(), Counter[str](), list[TrainingSet]()
+    twins, counts, models = (signs == signs[:, :1]).all(axis=1).tolist(), Counter[str](), list[TrainingSet]()
     for model, side, twin in zip(study.models, study.design.sides, twins, strict=True):
         counts[side] += 1
         if twin or counts[side] <= _EVALUATED:
-            found.append(model)
-    return found
+            models.append(model)
+    return models
 
 
 def presentations(folder: RunFolder, model: TrainingSet) -> int | None:
@@ -158,7 +158,7 @@ def tested_pairs(
     """Return some rows of the data as test pairs and training pairs of probes, with labels, sublabels and concepts."""
     names = prompts.classes if prompts else []
     labels = data[label_column(recipe)].fill_null("").to_list() if prompts else [""] * data.height
-    first = [own[0] for own in captions]
+    first = [texts[0] for texts in captions]
     concepts, spelled = concepts_of(first, test, data["captions"].list.first().to_list())
     asked = make_prompts(concepts, spelled, recipe.evaluate.templates or _shipped(recipe)[1]) if spelled else None
     kinds = asked.classes if asked else []
@@ -168,11 +168,11 @@ def tested_pairs(
     }
     finer = sorted(set(data["sublabel"].fill_null("")) - {""}) if recipe.evaluate.labels == "label" else []
     if finer:
-        own = data["sublabel"].fill_null("").to_list()
-        classes["sublabel"] = Classes(finer, class_numbers([own[row] for row in rows], finer))
+        sublabels = data["sublabel"].fill_null("").to_list()
+        classes["sublabel"] = Classes(finer, class_numbers([sublabels[row] for row in rows], finer))
     uids, tested = data["uid"].to_list(), np.flatnonzero(test).tolist()
     images = [uids[rows[k]] for k in tested]
-    same, every = (identity_of(images, [own[k] for k in tested]) for own in (captions, wordings))
+    same, every = (identity_of(images, [texts[k] for k in tested]) for texts in (captions, wordings))
     why = why_not(classes, groups, test, train, unlabeled=unlabeled, text=text)
     return TestPairs(groups, test, train, classes, same, why, every)
 

@@ -60,8 +60,8 @@ def _opened(board: Path, directory: str, folder: str) -> PlannedStudy:
     with contextlib.suppress(FileNotFoundError):  # another node of a cluster may not have it
         os.chdir(directory)
     keep_memory()
-    made = (Path(folder) / "splits.parquet").stat().st_mtime_ns  # part of the cache key
-    return _study(str(Path(folder).resolve()), made)
+    written_at = (Path(folder) / "splits.parquet").stat().st_mtime_ns  # part of the cache key
+    return _study(str(Path(folder).resolve()), written_at)
 
 
 @lru_cache(maxsize=1)
@@ -169,10 +169,10 @@ def embed_one(
     progress: Callable[[int], object] = lambda _: None,
 ) -> None:
     """Embed all pairs, or a part, with one model."""
-    place = study.folder.embedding_dir(side, seed)
-    place = place if part == passes.WHOLE else place / f"part-{part.index}"
+    folder = study.folder.embedding_dir(side, seed)
+    folder = folder if part == passes.WHOLE else folder / f"part-{part.index}"
     with reproducible(study.execution.threads, study.execution.device):
-        passes.save(study.embed(study.model(side, seed), part=part, progress=progress), place)
+        passes.save(study.embed(study.model(side, seed), part=part, progress=progress), folder)
 
 
 def _every() -> float:
@@ -180,5 +180,5 @@ def _every() -> float:
     try:
         return float(text or EVERY)
     except ValueError:
-        what = f"environment variable {EVERY_VARIABLE}"
-        raise InputError(what, got=repr(text), expected="a number of seconds", hint="Unset it.") from None
+        subject = f"environment variable {EVERY_VARIABLE}"
+        raise InputError(subject, got=repr(text), expected="a number of seconds", hint="Unset it.") from None

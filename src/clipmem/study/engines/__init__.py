@@ -21,10 +21,10 @@ NAMES = ("local", "ray")
 
 def check_name(name: str) -> None:
     """Check the name of an engine before anything heavy is imported."""
-    hint, known = did_you_mean(name, NAMES, kind="engine"), name in NAMES or name.startswith("ray://")
-    require(known, f"--engine {name}", "an unknown engine", "local, ray or ray://HEAD:PORT", hint)
-    what, hint = f"--engine {name} under torchrun", "Omit --engine, or start without torchrun."
-    require(name == "local" or not launched(), what, "two engines", "one of them", hint)
+    hint, valid = did_you_mean(name, NAMES, kind="engine"), name in NAMES or name.startswith("ray://")
+    require(valid, f"--engine {name}", "an unknown engine", "local, ray or ray://HEAD:PORT", hint)
+    subject, hint = f"--engine {name} under torchrun", "Omit --engine, or start without torchrun."
+    require(name == "local" or not launched(), subject, "two engines", "one of them", hint)
 
 
 @contextlib.contextmanager

@@ -63,13 +63,13 @@ class RayEngine(pool.LocalEngine):
         self._run(study, work.embed_task, "embed", tasks, lambda done, _: progress(done))
         files: list[Path] = []
         for model in models:
-            place = study.folder.embedding_dir(model.side, model.seed)
-            parts = [place / f"part-{index}" for index in range(count)] if count > 1 else []
+            folder = study.folder.embedding_dir(model.side, model.seed)
+            parts = [folder / f"part-{index}" for index in range(count)] if count > 1 else []
             if parts:
-                passes.save(passes.join([passes.load(part) for part in parts]), place)
+                passes.save(passes.join([passes.load(part) for part in parts]), folder)
             for part in parts:
                 shutil.rmtree(part)
-            files += passes.files_of(place)
+            files += passes.files_of(folder)
         return files
 
     def _run(
@@ -91,10 +91,10 @@ class RayEngine(pool.LocalEngine):
         }
         call = self.ray.remote(_call) if not remote else self.ray.remote(**remote)(_call)
         with tempfile.TemporaryDirectory(dir=folder, prefix=BOARDS) as board:
-            place = {"board": board, "directory": str(Path.cwd()), "folder": str(folder)}
+            where = {"board": board, "directory": str(Path.cwd()), "folder": str(folder)}
             running = {
                 call.options(**options, name=f"{word} {model.side} seed {model.seed}").remote(
-                    task, side=model.side, seed=model.seed, **place, **more
+                    task, side=model.side, seed=model.seed, **where, **more
                 ): f"{word} {model.side}, seed {model.seed}"
                 for model, more in tasks
             }
@@ -157,8 +157,8 @@ def connect(name: str) -> Generator[RayEngine]:
 
 
 def _import_ray() -> Any:
-    there, hint = importlib.util.find_spec("ray") is not None, "Install it in the checkout: pip install '.[ray]'."
-    require(there, "--engine ray", "no package ray", "the extra `ray`", hint)
+    available, hint = importlib.util.find_spec("ray") is not None, "Install it in the checkout: pip install '.[ray]'."
+    require(available, "--engine ray", "no package ray", "the extra `ray`", hint)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # pyright: ignore[reportMissingImports]  an extra
 

@@ -102,11 +102,11 @@ def _team() -> _Team:
 def opened() -> Generator[TorchrunEngine]:
     """Open the engine of the first process; the other processes end with the block."""
     team = _team()
-    chosen = TorchrunEngine(team)
+    engine = TorchrunEngine(team)
     try:
         with team.connection:
-            yield chosen
-            chosen.send(end=True)
+            yield engine
+            engine.send(end=True)
     except BaseException:
         team.store.set(_FAILED, "1")
         raise
