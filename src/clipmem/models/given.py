@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from clipmem.base.errors import ClipmemWarning, InputError, require, shorten
 from clipmem.base.hashing import file_sha256, json_sha256
 from clipmem.base.paths import reading
-from clipmem.models import adapters, address, hub, names, openclip, tokenizers
-from clipmem.models import transformers as _transformers  # noqa: F401  registers its family
+from clipmem.models import adapters, address, hub, names, openclip, tokenizers, transformers
 from clipmem.models.address import Address
 from clipmem.models.family import FAMILIES, ModelFamily
 from clipmem.models.protocol import DualEncoder
@@ -198,7 +197,8 @@ def _weights_of_folder(folder: Path, name: str) -> Path:
     if missing or weights is None:
         hint = f"Put the weights next to the config, as {openclip.WEIGHTS_FILE} for example."
         if (folder / "config.json").is_file():
-            hint = f"If transformers saved it, use '{address.TRANSFORMERS}:{name.removeprefix(address.LOCAL)}'."
+            path = name.removeprefix(address.LOCAL)
+            hint = f"If transformers saved it, use '{transformers.Transformers.name}:{path}'."
         elif weights:
             hint = f"Add the architecture: NAME@{name.removeprefix(address.LOCAL)}/{weights.name}."
         raise address.wrong(name, f"a folder with no {' and no '.join(missing)}", hint)
