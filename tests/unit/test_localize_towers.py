@@ -263,7 +263,7 @@ def test_no_map_without_shared_pairs():
         towers.swap({0: made["f"]}, {0: made["g"]}, roles, weight=1.0)
 
 
-# ---- summary and noise
+# ---- summary
 
 
 def test_summary_has_intervals_and_no_fraction_of_nothing():
@@ -279,39 +279,6 @@ def test_summary_has_intervals_and_no_fraction_of_nothing():
     assert row["text_minus_image"]["low"] > 0
     assert row["text_fraction"] > 0.9
     assert document["roles"]["external"]["text_fraction"] is None
-
-
-def test_noise_fall():
-    made = world(["text"])
-    external = NAMES == "external"
-    settings = {"weight": 1.0, "seed": 0}
-    none = towers.noise_fall(made["f"], external, tower="image", std=0.0, **settings)
-    np.testing.assert_allclose(none, 0, atol=1e-12)
-    falls = [
-        float(towers.noise_fall(made["f"], external, tower="text", std=std, **settings)[NAMES == "candidate"].mean())
-        for std in (0.1, 0.4, 0.8)
-    ]
-    assert 0 < falls[0] < falls[1] < falls[2]
-    again = towers.noise_fall(made["f"], external, tower="text", std=0.4, **settings)
-    assert torch.equal(again, towers.noise_fall(made["f"], external, tower="text", std=0.4, **settings))
-    # without a bank the mean fall of a unit vector is u.v (1 - E[shrinking]): E is about 1/sqrt(1 + std²)
-    far = towers.noise_fall(made["f"], external, tower="image", std=0.5, weight=0.0, seed=1, draws=400)
-    positive = (made["f"].image * made["f"].text).sum(dim=1)
-    assert float((far / positive).mean()) == pytest.approx(1 - 1 / np.sqrt(1.25), abs=0.02)
-
-
-def test_an_embedding_of_length_0_falls_by_0_and_moves_no_other():
-    made = world(["text"])["f"]
-    external, settings = NAMES == "external", {"std": 0.4, "weight": 1.0, "seed": 0}
-    image = made.image.clone()
-    image[3] = 0
-    for std in (0.0, 0.4):
-        fall = towers.noise_fall(towers.Means(image, made.text), external, tower="image", **{**settings, "std": std})
-        assert float(fall[3]) == 0
-        assert bool(torch.isfinite(fall).all())
-    plain = towers.noise_fall(made, external, tower="image", **settings)
-    others = torch.arange(N) != 3
-    torch.testing.assert_close(fall[others], plain[others])
 
 
 # ---- the driver
@@ -350,7 +317,6 @@ def test_localize_writes_its_tables(tmp_path):
     document = json.loads(files[3].read_text())
     assert document["reliable"] is False
     assert document["failures"][0]["limit"] == 32
-    assert len(document["noise"]) == 2 * len(towers.LEVELS) * 4
 
 
 def test_localize_refuses_what_does_not_fit(tmp_path):

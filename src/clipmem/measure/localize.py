@@ -13,7 +13,7 @@ from clipmem._version import __version__
 from clipmem.base.errors import require
 from clipmem.base.folder import SIDES, RunFolder
 from clipmem.base.hashing import json_sha256
-from clipmem.base.random import derive_seed, generator
+from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe
 from clipmem.base.sections import LocalizeSection
 from clipmem.base.tables import write_parquet
@@ -151,10 +151,7 @@ def _write_towers(
         columns[f"{tower}_sslmem"] = [sslmem[tower].get(uid) for uid in uids]
     table = pl.DataFrame({name: pl.Series(name, columns[name], dtype) for name, dtype in TOWERS_SCHEMA.items()})
     table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
-    how: dict[str, Any] = {"confidence": recipe.score.confidence}
-    document = towers.summarize(shares, judged, roles, groups, **how)
-    how |= {"seed": derive_seed(recipe.split.seed, "localize noise"), "weight": recipe.score.weight}
-    document["noise"] = towers.noise_table(means["f"], means["g"], roles, groups, **how)
+    document = towers.summarize(shares, judged, roles, groups, confidence=recipe.score.confidence)
     return [_write(folder, "towers", table), folder.write_json("localize/towers.json", document)]
 
 

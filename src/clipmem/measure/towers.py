@@ -1,4 +1,4 @@
-"""Which tower memorizes: a 2x2 swap of the towers of f and g, noise on one tower's embedding, and SSLMem per tower.
+"""Which tower memorizes: a 2x2 swap of the towers of f and g, and SSLMem per tower.
 
 **Swap.** With the image tower of one model and the text tower of the other there are four alignments of a pair,
 A(f_img, f_txt), A(f_img, g_txt), A(g_img, f_txt), A(g_img, g_txt). The embeddings of g are first turned into f's space
@@ -20,10 +20,6 @@ also calls "text" what a text tower learned in order to fit an image tower: towe
 other, and their shares are no causes. And a tower of g that is turned against g's other tower (as in models that never
 trained together) breaks A(g, g), while the maps undo the turn in the mixed alignments: the split then blames both
 towers. That shows as a gap between A(g, g) and the alignment of both towers of g in f's space, and is judged too.
-
-**Noise.** Isotropic noise on a unit embedding shortens its part along every direction alike; how far alignment falls
-says how much of it rests on that embedding's direction against the bank's. It is a weak instrument: without a bank
-(w = 0) both towers give the same curve by construction.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,13 +31,11 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from clipmem.base.errors import require
-from clipmem.base.random import generator
 from clipmem.models.passes import Embeddings
 from clipmem.stats.alignment import alignment, alignment_parts
 from clipmem.stats.intervals import crossed_mean
 from clipmem.stats.similarity import pair_means
 
-LEVELS = (0.1, 0.2, 0.4, 0.8)
 R2_LEAST, BIAS_MOST = 0.5, 0.25
 
 
@@ -136,14 +130,12 @@ def explained(mapped: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> flo
     return 1 - error / spread
 
 
-def aligned(
-    means: Means, external: Bool[np.ndarray, " n"], weight: float, bank: Means | None = None
-) -> Float[Tensor, " n"]:
-    """Compute every pair's alignment against the external pairs of `bank`; each of them is left out of its own bank."""
-    held, bank = torch.from_numpy(np.flatnonzero(external)), bank or means
+def aligned(means: Means, external: Bool[np.ndarray, " n"], weight: float) -> Float[Tensor, " n"]:
+    """Compute every pair's alignment against the external pairs; each of them is left out of its own bank."""
+    held = torch.from_numpy(np.flatnonzero(external))
     member = torch.full((len(means.image),), -1, dtype=torch.long)
     member[held] = torch.arange(len(held))
-    parts = alignment_parts(means.image, means.text, bank.image[held], bank.text[held], member=member)
+    parts = alignment_parts(means.image, means.text, means.image[held], means.text[held], member=member)
     return alignment(parts, weight=weight)
 
 
@@ -225,35 +217,8 @@ def reliability(found: Swap, roles: Sequence[str], width: int) -> Reliability:
     return Reliability(not failures, failures, image_r2, text_r2, bias["shared"], bias["external"], gap)
 
 
-def noise_fall(
-    means: Means, external: Bool[np.ndarray, " n"], *, tower: str, std: float, weight: float, seed: int, draws: int = 8
-) -> Float[Tensor, " n"]:
-    """Measure how far alignment falls when one tower's embedding of the pair is disturbed; the bank stays clean.
-
-    u' = |u| (u/|u| + e) / |u/|u| + e|, e ~ N(0, std²/d) in each of d dimensions, so that |e| is about `std`;
-    fall = A(u, v) - mean over draws of A(u', v). An embedding of length 0 has no direction, and stays as it is: its
-    fall is 0. The seed is the same for every model, so that models are compared under the same noise.
-    """
-    clean: Tensor = getattr(means, tower)
-    length = torch.linalg.vector_norm(clean, dim=1, keepdim=True)
-    direction = clean / torch.where(length > 0, length, 1.0)
-    total = torch.zeros(len(clean), dtype=torch.float64)
-    stream = generator(seed, "tower noise", tower, repr(std))
-    for _ in range(draws):
-        moved = direction + torch.from_numpy(stream.standard_normal(clean.shape)) * (std / clean.shape[1] ** 0.5)
-        reached = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
-        moved = moved / torch.where(reached > 0, reached, 1.0) * length
-        total += aligned(means._replace(**{tower: moved}), external, weight, bank=means)
-    return aligned(means, external, weight) - total / draws
-
-
 def summarize(
-    found: Swap,
-    judged: Reliability,
-    roles: Sequence[str],
-    groups: Sequence[str],
-    *,
-    confidence: float,
+    found: Swap, judged: Reliability, roles: Sequence[str], groups: Sequence[str], *, confidence: float
 ) -> dict[str, Any]:
     """Average the shares over the pairs of each role, with intervals over seeds and groups of pairs, as JSON."""
     names, codes = np.array(roles), np.unique(np.array(groups), return_inverse=True)[1]
@@ -282,33 +247,3 @@ def summarize(
         row["text_fraction"] = row["text_share"]["mean"] / row["clipmem"]["mean"] if clear else None
         document["roles"][role] = row
     return document
-
-
-def noise_table(
-    f: Mapping[int, Means],
-    g: Mapping[int, Means],
-    roles: Sequence[str],
-    groups: Sequence[str],
-    *,
-    weight: float,
-    seed: int,
-    confidence: float,
-) -> list[dict[str, Any]]:
-    """Average the fall under noise over the pairs of each role, under f and g: one row a tower, level and role."""
-    names, codes = np.array(roles), np.unique(np.array(groups), return_inverse=True)[1]
-    external = names == "external"
-    rows: list[dict[str, Any]] = []
-    for tower in ("image", "text"):
-        for std in LEVELS:
-            how: dict[str, Any] = {"tower": tower, "std": std, "weight": weight, "seed": seed}
-            falls = {
-                side: np.stack([noise_fall(models[k], external, **how).numpy() for k in sorted(models)])
-                for side, models in (("f", f), ("g", g))
-            }
-            for role in dict.fromkeys(roles):
-                own = names == role
-                row: dict[str, Any] = {"tower": tower, "std": std, "role": role}
-                for side, values in falls.items():
-                    row[side] = crossed_mean(values[:, own], codes[own], confidence=confidence)._asdict()
-                rows.append(row)
-    return rows
