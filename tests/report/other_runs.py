@@ -12,7 +12,7 @@ import polars as pl
 from tests.report.run_folder import Built, build_run, entry, write_log
 
 from clipmem.base.random import generator
-from clipmem.base.tables import write_table
+from clipmem.base.tables import SCHEMAS, write_table
 from clipmem.scoring.protocols.subsample import balanced_draw
 
 SIZES = {"candidate": 60, "external": 20}
@@ -187,8 +187,8 @@ def add_localize(built: Built, *, reliable: bool = True, failures: Sequence[Mapp
     shares = {"image_share": 0.2 * scores["clipmem"], "text_share": 0.8 * scores["clipmem"]}
     towers = scores.select("uid", "role", "clipmem").with_columns(**shares, reliable=pl.lit(reliable))
     found: dict[str, Any] = {
-        "units": pl.DataFrame(units, infer_schema_length=None),
-        "layers": pl.DataFrame(layers, infer_schema_length=None),
+        "units": pl.DataFrame(units, schema=SCHEMAS["localize/units"]),
+        "layers": pl.DataFrame(layers, schema=SCHEMAS["localize/layers"]),
         "towers": towers,
         "document": {
             "reliable": reliable,

@@ -115,7 +115,7 @@ def test_figures_are_drawn_of_one_layer_and_of_nothing(localized: tuple[Built, d
 
 def test_all_layers_are_tested_as_one_family(localized: tuple[Built, dict[str, Any]]) -> None:
     layers: pl.DataFrame = localized[1]["layers"]
-    assert against_control(layers) is None  # a table of an earlier version
+    assert against_control(layers) is None  # nothing was tested
     candidate = pl.col("role") == "candidate"
     tested = layers.with_columns(
         pl.when(candidate).then(0.25).alias("control_difference"), pl.when(candidate).then(0.2).alias("control_p_holm")

@@ -13,9 +13,10 @@ from tests.unit.test_localize_units import SQUARE, points
 from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
 from clipmem.base.sections import EmbedSection, TrainSection
+from clipmem.base.tables import SCHEMAS
 from clipmem.data.views import as_float, normalize_pixels
 from clipmem.measure import towers
-from clipmem.measure.localize import TOWERS_SCHEMA, localize, sample_pairs, work
+from clipmem.measure.localize import localize, sample_pairs, work
 from clipmem.models import openclip, passes
 from clipmem.models.passes import Embeddings
 
@@ -306,7 +307,7 @@ def test_localize_writes_its_tables(tmp_path):
     candidates = {uid for uid, role in zip(pts.uids, roles, strict=True) if role == "candidate"}
     assert set(units["uid"].drop_nulls()) <= candidates
     assert layers.filter(pl.col("role") == "candidate")["n"].max() == 6
-    assert shares.schema == TOWERS_SCHEMA
+    assert shares.schema == SCHEMAS["localize/towers"]
     assert shares["uid"].to_list() == pts.uids.to_list()
     np.testing.assert_allclose(shares["image_share"] + shares["text_share"], shares["clipmem"], atol=1e-12)
     assert (shares["text_low"] < shares["text_share"]).all()

@@ -13,11 +13,12 @@ from tests.tiny import encoded_image
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.base.sections import LocalizeSection
+from clipmem.base.tables import SCHEMAS
 from clipmem.data.decoding import Geometry, decode
 from clipmem.data.pairs import Pairs
 from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render, text_views
 from clipmem.measure.sweep import UNIT_KINDS, Capture, Site, blocks
-from clipmem.measure.units import UNITS_SCHEMA, UnitTracker, layer_table, sweep_model, tower_sslmem
+from clipmem.measure.units import UnitTracker, layer_table, sweep_model, tower_sslmem
 from clipmem.models import openclip
 
 N = 9
@@ -103,7 +104,7 @@ def test_units_and_distances_equal_loops(models, tower):
         models["f"], pts, VIEWS, chosen=chosen, side="f", seed=5, towers=[tower], batch_size=4
     )
     mu, expected = reference(models["f"], pts, tower)
-    assert table.schema == UNITS_SCHEMA
+    assert table.schema == SCHEMAS["localize/units"]
     assert set(table["side"]) == {"f"}
     assert set(table["seed"]) == {5}
     owners = np.flatnonzero(chosen).tolist()
@@ -265,5 +266,5 @@ def test_a_role_without_any_view_has_null_layermem():
     pts = points(2)
     distances = {Site("image", 1, "embedding", "", "ntu"): np.array([np.nan, 0.5])}
     both = {"f": {0: distances}, "g": {0: distances}}
-    table = layer_table(pts, both, pl.DataFrame(schema=UNITS_SCHEMA))
+    table = layer_table(pts, both, pl.DataFrame(schema=SCHEMAS["localize/units"]))
     assert table.select("role", "n", "layermem").rows() == [("external", 0, None), ("candidate", 1, 0.0)]

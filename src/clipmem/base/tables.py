@@ -1,6 +1,6 @@
 """Schemas of a run folder's tables, checked on reading and writing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,16 +78,36 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "recall_g": pl.Float64,
     },
     "audit/pairs": {**_UID, "planted": pl.Boolean, **dict.fromkeys(("risk", "false_alarm", "percentile"), pl.Float64)},
-}
-# columns that reports need of tables with more
-_NEEDED: Mapping[str, Sequence[str]] = {
-    "localize/units": (
-        *("side", "seed", "tower", "layer", "kind", "unit", "unitmem", "classmem", "mu_max", "mu_rest", "uid"),
-    ),
-    "localize/layers": (
-        *("role", "tower", "layer", "kind", "n", "layermem", "low", "high", "delta", "delta_low", "delta_high"),
-        *("n_units", "unitmem_mean", "unitmem_low", "unitmem_high"),
-    ),
+    "localize/units": {
+        "side": pl.String,
+        "seed": pl.Int64,
+        "tower": pl.String,
+        "layer": pl.Int64,
+        "kind": pl.String,
+        "unit": pl.Int64,
+        **dict.fromkeys(("unitmem", "unitmem_median", "classmem", "mu_max", "mu_rest", "median_error"), pl.Float64),
+        **_UID,
+        "label": pl.String,
+    },
+    "localize/layers": {
+        **dict.fromkeys(("role", "tower"), pl.String),
+        "layer": pl.Int64,
+        "kind": pl.String,
+        "n": pl.Int64,
+        **dict.fromkeys(("layermem", "low", "high", "delta", "delta_low", "delta_high"), pl.Float64),
+        "n_units": pl.Int64,
+        **dict.fromkeys(("unitmem_mean", "unitmem_low", "unitmem_high"), pl.Float64),
+        **dict.fromkeys(("reference_unitmem_mean", "reference_unitmem_low", "reference_unitmem_high"), pl.Float64),
+        **dict.fromkeys(("control_difference", "control_p", "control_p_holm"), pl.Float64),
+    },
+    "localize/towers": {
+        **_UID,
+        "role": pl.String,
+        "clipmem": pl.Float64,
+        **dict.fromkeys(("image_share", "image_low", "image_high", "text_share", "text_low", "text_high"), pl.Float64),
+        **dict.fromkeys(("image_sslmem", "text_sslmem"), pl.Float64),
+        "reliable": pl.Boolean,
+    },
 }
 
 # optional columns, filled with this value
@@ -126,7 +146,7 @@ def write_table(path: Path, name: str, table: pl.DataFrame) -> None:
 
 def read_table(path: Path, name: str) -> pl.DataFrame:
     """Read a table of the run folder and check its columns."""
-    command = "localize" if name in _NEEDED else "run RECIPE.toml --out"
+    command = "localize" if name.startswith("localize/") else "run RECIPE.toml --out"
     hint = f"Run `clipmem {command} DIR` on it first: finished stages are not repeated."
     require(path.is_file(), f"table {name!r}", f"no file {path}", "a run folder with that stage finished", hint)
     try:
@@ -136,7 +156,7 @@ def read_table(path: Path, name: str) -> pl.DataFrame:
         hint = "Delete it and run the study again: only that stage is repeated."
         raise InputError(f"table {name!r}", got=got, expected="a file written by clipmem", hint=hint) from error
     table = _completed(name, table)
-    missing = [column for column in SCHEMAS.get(name) or _NEEDED[name] if column not in table.columns]
+    missing = [column for column in SCHEMAS[name] if column not in table.columns]
     got, hint = f"columns {table.columns}", "Create the folder again with this version of clipmem."
     require(not missing, f"table {name!r} in {path}", got, f"also {missing}", hint)
     return table

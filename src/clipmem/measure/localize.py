@@ -16,7 +16,7 @@ from clipmem.base.hashing import json_sha256
 from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe
 from clipmem.base.sections import LocalizeSection
-from clipmem.base.tables import write_parquet
+from clipmem.base.tables import SCHEMAS
 from clipmem.data.pairs import Pairs
 from clipmem.measure import towers
 from clipmem.measure.sweep import TOWERS
@@ -27,13 +27,6 @@ from clipmem.stats.intervals import seed_interval
 from clipmem.train.objectives import OBJECTIVES
 
 SETTINGS_FILE = "localize/settings.json"
-TOWERS_SCHEMA: dict[str, type[pl.DataType]] = {
-    **dict.fromkeys(("uid", "role"), pl.String),
-    "clipmem": pl.Float64,
-    **dict.fromkeys(("image_share", "image_low", "image_high", "text_share", "text_low", "text_high"), pl.Float64),
-    **dict.fromkeys(("image_sslmem", "text_sslmem"), pl.Float64),
-    "reliable": pl.Boolean,
-}
 
 
 def untrained_text(recipe: Recipe) -> str:
@@ -80,11 +73,8 @@ def localize(
         distances[side][seed] = model[1]
     units = pl.concat(frames)
     layers = layer_table(sample, distances, units, confidence=confidence)
-    files = [_write(folder, "units", units), _write(folder, "layers", layers)]
-    if untrained_text(recipe):
-        for name in ("towers.parquet", "towers.json"):  # of an older version, which swapped any towers
-            (folder.path / "localize" / name).unlink(missing_ok=True)
-    else:
+    files = [folder.write("localize/units", units), folder.write("localize/layers", layers)]
+    if not untrained_text(recipe):
         sslmem = {tower: tower_sslmem(distances, sample.uids.to_list(), tower) for tower in TOWERS}
         files += _write_towers(folder, pairs, means, sslmem, recipe)
     return [*files, folder.write_json(SETTINGS_FILE, describe(pairs, recipe))]
@@ -149,13 +139,6 @@ def _write_towers(
         columns[f"{tower}_share"] = values.mean(axis=0)
         columns[f"{tower}_low"], columns[f"{tower}_high"] = interval.low, interval.high
         columns[f"{tower}_sslmem"] = [sslmem[tower].get(uid) for uid in uids]
-    table = pl.DataFrame({name: pl.Series(name, columns[name], dtype) for name, dtype in TOWERS_SCHEMA.items()})
-    table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
+    table = pl.DataFrame(columns, SCHEMAS["localize/towers"]).with_columns(pl.col(pl.Float64).fill_nan(None))
     document = towers.summarize(shares, judged, roles, groups, confidence=recipe.score.confidence)
-    return [_write(folder, "towers", table), folder.write_json("localize/towers.json", document)]
-
-
-def _write(folder: RunFolder, name: str, table: pl.DataFrame) -> Path:
-    path = folder.path / "localize" / f"{name}.parquet"
-    write_parquet(path, table)
-    return path
+    return [folder.write("localize/towers", table), folder.write_json("localize/towers.json", document)]

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float64, Int
 
 from clipmem.base.errors import require_range
 from clipmem.base.sections import LocalizeSection
+from clipmem.base.tables import SCHEMAS
 from clipmem.data.pairs import Pairs
 from clipmem.measure.sweep import EMBEDDING, TOWERS, UNIT_KINDS, Block, Site, blocks
 from clipmem.models.protocol import DualEncoder
@@ -29,16 +30,6 @@ from clipmem.stats.intervals import crossed_mean
 from clipmem.stats.unitmem import ClassMemState, UnitMemState
 
 HOLD_BYTES = 384 * 2**20  # activations of a tower held for exact medians; beyond that, a sketch within 1%
-UNITS_SCHEMA: dict[str, type[pl.DataType]] = {
-    "side": pl.String,
-    "seed": pl.Int64,
-    "tower": pl.String,
-    "layer": pl.Int64,
-    "kind": pl.String,
-    "unit": pl.Int64,
-    **dict.fromkeys(("unitmem", "unitmem_median", "classmem", "mu_max", "mu_rest", "median_error"), pl.Float64),
-    **dict.fromkeys(("uid", "label"), pl.String),
-}
 
 
 class UnitTracker:
@@ -75,7 +66,7 @@ class UnitTracker:
     def finish(self, side: str, seed: int) -> pl.DataFrame:
         """Return the table of the tower's units, and free the states."""
         frames = [self._rows(site, side, seed) for site in list(self._units)]
-        return pl.concat(frames) if frames else pl.DataFrame(schema=UNITS_SCHEMA)
+        return pl.concat(frames) if frames else pl.DataFrame(schema=SCHEMAS["localize/units"])
 
     def _rows(self, site: Site, side: str, seed: int) -> pl.DataFrame:
         state = self._units.pop(site)
@@ -98,7 +89,7 @@ class UnitTracker:
             "label": [self._classes[k] if k >= 0 else None for k in classes.argmax.tolist()] if classes else None,
         }
         # a dead unit has no pair, and no value to average
-        table = pl.DataFrame(columns, schema=UNITS_SCHEMA)
+        table = pl.DataFrame(columns, schema=SCHEMAS["localize/units"])
         alive = pl.Series((~mean.dead).numpy())
         return table.with_columns(
             pl.when(alive).then(pl.col(name)).alias(name) for name in ("unitmem", "unitmem_median", "classmem")
@@ -137,19 +128,6 @@ def sweep_model(
     return pl.concat(frames), {site: np.concatenate(parts) for site, parts in distances.items()}
 
 
-LAYERS_SCHEMA: dict[str, type[pl.DataType]] = {
-    **dict.fromkeys(("role", "tower"), pl.String),
-    "layer": pl.Int64,
-    "kind": pl.String,
-    "n": pl.Int64,
-    **dict.fromkeys(("layermem", "low", "high", "delta", "delta_low", "delta_high"), pl.Float64),
-    "n_units": pl.Int64,
-    **dict.fromkeys(("unitmem_mean", "unitmem_low", "unitmem_high"), pl.Float64),
-    **dict.fromkeys(("reference_unitmem_mean", "reference_unitmem_low", "reference_unitmem_high"), pl.Float64),
-    **dict.fromkeys(("control_difference", "control_p", "control_p_holm"), pl.Float64),
-}
-
-
 def layer_table(
     pairs: Pairs,
     distances: Mapping[str, Mapping[int, Distances]],
@@ -177,7 +155,7 @@ def layer_table(
                 row |= _against_control(values.mean(axis=0), roles)
                 row |= _unit_columns(site, units, confidence) if site.kind in UNIT_KINDS else {}
             rows.append(row)
-    table = pl.DataFrame([{name: row.get(name) for name in LAYERS_SCHEMA} for row in rows], schema=LAYERS_SCHEMA)
+    table = pl.DataFrame(rows, schema=SCHEMAS["localize/layers"])
     adjusted = holm(table["control_p"].fill_null(np.nan).to_numpy())
     return table.with_columns(pl.Series("control_p_holm", adjusted, pl.Float64).fill_nan(None))
 

@@ -142,8 +142,6 @@ def last_layers(layers: pl.DataFrame) -> list[dict[str, Any]]:
 
 def against_control(layers: pl.DataFrame) -> dict[str, Any] | None:
     """Count where the candidates' LayerMem differs from the control's (one family of tests); None if untested."""
-    if "control_p_holm" not in layers.columns:  # a table of an earlier version
-        return None
     tested = layers.filter(pl.col("control_p_holm").is_not_null())
     found = tested.filter(pl.col("control_p_holm") < _BELOW).sort("control_p_holm")
     if tested.is_empty():
