@@ -85,8 +85,12 @@ def hf_tokens(captions):
 
 
 def passes(encoder, captions, pixels):
-    with torch.no_grad(), Capture(encoder) as capture:
-        return capture.image(pixels), capture.text(encoder.tokenize(captions))
+    """Read both towers, one by one."""
+    found = []
+    for tower, inputs in (("image", pixels), ("text", encoder.tokenize(captions))):
+        with torch.no_grad(), Capture(encoder, tower) as capture:
+            found.append(capture.read(inputs))
+    return found
 
 
 # ---- which layers
@@ -94,7 +98,7 @@ def passes(encoder, captions, pixels):
 
 def test_sites_of_every_tower(encoder, request):
     name = request.node.callspec.params["encoder"]
-    sites = find_sites(encoder.module)
+    sites = [site for tower in ("image", "text") for site in find_sites(encoder.module, tower)]
     kinds = {(site.tower, site.layer, site.kind) for site in sites}
     text = {("text", layer, kind) for layer in (1, 2) for kind in ("mlp", "attn", "block")}
     if name == "resnet":
@@ -107,7 +111,7 @@ def test_sites_of_every_tower(encoder, request):
 
 def test_no_layer_is_an_error():
     with pytest.raises(InputError, match=r"^image tower of Linear: got no layers that can be hooked, expected one of "):
-        find_sites(nn.Linear(2, 2))
+        find_sites(nn.Linear(2, 2), "image")
 
 
 def test_timm_tower_is_found(tmp_path):
@@ -115,10 +119,10 @@ def test_timm_tower_is_found(tmp_path):
     (tmp_path / "timm.json").write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": TEXT}))
     made = openclip.create(str(tmp_path / "timm.json"), seed=0)
     made.module.eval()
-    layers = [(site.layer, site.kind) for site in find_sites(made.module, towers=["image"])]
+    layers = [(site.layer, site.kind) for site in find_sites(made.module, "image")]
     assert layers == [(k, s) for k in range(1, 13) for s in ("mlp", "attn", "block")]
-    with torch.no_grad(), Capture(made, towers=["image"]) as capture:
-        seen = capture.image(images(2, size=224))
+    with torch.no_grad(), Capture(made, "image") as capture:
+        seen = capture.read(images(2, size=224))
     assert {site.kind: values.shape for site, values in seen.plain.items()} == {
         "mlp": (2, 768),
         "attn": (2, 192),
@@ -230,8 +234,8 @@ def test_hooks_change_no_output(encoder, training):
     tokens = made.tokenize(CAPTIONS)
     with torch.no_grad():
         before = made.encode_image(images(2)), made.encode_text(tokens)
-        with Capture(made) as capture:
-            during = capture.image(images(2)).embedding, capture.text(tokens).embedding
+        with Capture(made, "image") as image, Capture(made, "text") as text:
+            during = image.read(images(2)).embedding, text.read(tokens).embedding
         after = made.encode_image(images(2)), made.encode_text(tokens)
     for a, b, c in zip(before, during, after, strict=True):
         if not training:  # a ResNet in training moves its statistics
@@ -246,8 +250,8 @@ def test_train_and_eval_read_the_same(micro):
     made = copy.deepcopy(micro)
     seen = passes(made, CAPTIONS, images(2))
     made.module.train()
-    with Capture(made) as capture:
-        slow = capture.image(images(2)), capture.text(made.tokenize(CAPTIONS))
+    with Capture(made, "image") as image, Capture(made, "text") as text:
+        slow = image.read(images(2)), text.read(made.tokenize(CAPTIONS))
     for a, b in zip(seen, slow, strict=True):
         for site, values in a.plain.items():
             torch.testing.assert_close(values, b.plain[site], atol=1e-5, rtol=1e-4)
@@ -265,17 +269,17 @@ def test_text_does_not_depend_on_the_batch(encoder):
 
 def test_a_layer_that_is_not_called_is_an_error(micro):
     made = copy.deepcopy(micro)
-    capture = Capture(made)
+    capture = Capture(made, "text")
     made.module.transformer.resblocks = nn.ModuleList()  # after the search, before the hooks
     with pytest.raises(KeyError), capture:
         pass
     made = copy.deepcopy(micro)
-    with Capture(made) as capture, torch.no_grad():
+    with Capture(made, "text") as capture, torch.no_grad():
         made.module.transformer.forward = lambda x, attn_mask=None: x
         with pytest.raises(
             InputError, match=r"^text tower: got 3 layers that the forward pass did not call, the first"
         ):
-            capture.text(made.tokenize(["cat"]))
+            capture.read(made.tokenize(["cat"]))
 
 
 # ---- averages

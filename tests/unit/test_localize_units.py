@@ -52,10 +52,10 @@ def models():
 
 def single(encoder, pts, k, tower):
     """Activations of the clean input of one pair and of each of its views, one input at a time."""
-    with torch.no_grad(), Capture(encoder, towers=[tower]) as capture:
+    with torch.no_grad(), Capture(encoder, tower) as capture:
         if tower == "text":
             clean, views = text_views(pts.captions[k], pts.uids[k], count=3)
-            return [capture.text(encoder.tokenize([text])) for text in [clean, *views]]
+            return [capture.read(encoder.tokenize([text])) for text in [clean, *views]]
         batch = torch.from_numpy(pts.pixels[SQUARE][[k]])
         images = [as_float(batch)]
         for view in range(3):
@@ -64,7 +64,7 @@ def single(encoder, pts, k, tower):
                 scale=(0.3, 0.9), ratio=(0.75, 4 / 3), flip=0.5,
             )  # fmt: skip
             images.append(render(batch, Crops(*crop), size=32))
-        return [capture.image(normalize_pixels(image, encoder.mean, encoder.std)) for image in images]
+        return [capture.read(normalize_pixels(image, encoder.mean, encoder.std)) for image in images]
 
 
 def direction(seen, site):

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from clipmem.base.errors import InputError, require
+from clipmem.base.errors import require
 from clipmem.base.sections import LocalizeSection
 from clipmem.data.pairs import Pairs
 from clipmem.data.views import Crops, draw_views, text_views
@@ -60,19 +60,14 @@ class Site(NamedTuple):
 Pooled = dict[Site, Float[Tensor, "n unit"]]
 
 
-def find_sites(model: nn.Module, *, towers: Sequence[str] = TOWERS) -> list[Site]:
-    """Return the sites of a model by tower, in the order of the forward pass."""
+def find_sites(model: nn.Module, tower: str) -> list[Site]:
+    """Return the sites of a tower, in the order of the forward pass."""
     modules = dict(model.named_modules())
-    sites: list[Site] = []
-    for tower in towers:
-        found = _transformer_sites(modules, tower) or (_resnet_sites(modules) if tower == "image" else [])
-        if not found:
-            known = (*_TRANSFORMERS[tower], *(_STAGES[:1] if tower == "image" else ()))
-            got = "no layers that can be hooked"
-            expected = f"one of {', '.join(known)}"
-            hint = "Localize in a ViT, ResNet or text transformer of open_clip, or in transformers' CLIPModel."
-            raise InputError(f"{tower} tower of {type(model).__name__}", got=got, expected=expected, hint=hint)
-        sites += found
+    sites = _transformer_sites(modules, tower) or (_resnet_sites(modules) if tower == "image" else [])
+    paths = (*_TRANSFORMERS[tower], *(_STAGES[:1] if tower == "image" else ()))
+    what, got = f"{tower} tower of {type(model).__name__}", "no layers that can be hooked"
+    hint = "Localize in a ViT, ResNet or text transformer of open_clip, or in transformers' CLIPModel."
+    require(sites, what, got, f"one of {', '.join(paths)}", hint)
     return sites
 
 
@@ -126,11 +121,17 @@ class Activations(NamedTuple):
 
 
 class Capture:
-    """A context manager that reads the activations of an encoder while it embeds."""
+    """A context manager that reads the activations of a tower of an encoder while it embeds.
 
-    def __init__(self, encoder: DualEncoder, *, towers: Sequence[str] = TOWERS) -> None:
-        self._encoder = encoder
-        self.sites = find_sites(encoder.module, towers=towers)
+    Attributes:
+        sites: Where they are read.
+        embedding: The output of the tower, as the site after its last layer, which no hook reads.
+    """
+
+    def __init__(self, encoder: DualEncoder, tower: str) -> None:
+        self._encoder, self._tower = encoder, tower
+        self.sites = find_sites(encoder.module, tower)
+        self.embedding = Site(tower, max(site.layer for site in self.sites) + 1, EMBEDDING, "", "ntu")
         self._mask: Bool[Tensor, "n length"] | None = None
         self._plain: Pooled = {}
         self._units: Pooled = {}
@@ -146,38 +147,24 @@ class Capture:
     def __exit__(self, *_: object) -> None:
         self._hooks.close()
 
-    def embedding(self, tower: str) -> Site:
-        """Return the output of a tower as the site after its last layer, which no hook reads."""
-        depth = max(site.layer for site in self.sites if site.tower == tower)
-        return Site(tower, depth + 1, EMBEDDING, "", "ntu")
-
-    def image(self, pixels: Float[Tensor, "n 3 size size"]) -> Activations:
-        """Embed normalized images and read the image tower."""
-        return self._read("image", lambda: self._encoder.encode_image(pixels))
-
-    def text(self, tokens: Int[Tensor, "n length"]) -> Activations:
-        """Embed captions and read the text tower."""
-        self._mask = token_mask(tokens)
-        return self._read("text", lambda: self._encoder.encode_text(tokens))
-
-    def _read(self, tower: str, forward: Callable[[], Tensor]) -> Activations:
-        self._plain, self._units = {}, {}
-        embedding = forward()
-        missing = [site.path for site in self.sites if site.tower == tower and site not in self._plain]
-        if missing:
-            got = f"{len(missing)} layers that the forward pass did not call, the first is {missing[0]}"
-            hint = "Load the model without fused or compiled layers."
-            raise InputError(f"{tower} tower", got=got, expected="a model that calls every layer", hint=hint)
+    def read(self, inputs: Tensor) -> Activations:
+        """Embed normalized images, shape (n, 3, size, size), or tokens, shape (n, length), with the tower."""
+        is_text, self._plain, self._units = self._tower == "text", {}, {}
+        self._mask = token_mask(inputs) if is_text else None
+        embedding = self._encoder.encode_text(inputs) if is_text else self._encoder.encode_image(inputs)
+        missing = [site.path for site in self.sites if site not in self._plain]
+        got = f"{len(missing)} layers that the forward pass did not call, the first is {''.join(missing[:1])}"
+        hint = "Load the model without fused or compiled layers."
+        require(not missing, f"{self._tower} tower", got, "a model that calls every layer", hint)
         return Activations(embedding.float(), self._plain, self._units)
 
     def _reader(self, site: Site) -> Callable[[nn.Module, Any, Any], None]:
         def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
             # attention modules return (output, weights)
             values: Tensor = (output[0] if isinstance(output, tuple) else output).detach()
-            mask = self._mask if site.tower == "text" else None
-            self._plain[site] = pool(values, site.layout, mask)
+            self._plain[site] = pool(values, site.layout, self._mask)
             if site.kind in UNIT_KINDS:
-                self._units[site] = pool(nonnegative(values), site.layout, mask)
+                self._units[site] = pool(nonnegative(values), site.layout, self._mask)
 
         return read
 
@@ -228,7 +215,7 @@ def blocks(
     """
     encoder.module.to(device).eval()
     pixels, rows, uids = pairs.pixels[geometry_of(encoder)], pairs.table["row"].to_numpy(), pairs.uids.to_list()
-    with Capture(encoder, towers=[tower]) as capture:
+    with Capture(encoder, tower) as capture:
         views = draw_views(
             uids,
             section.views if tower == "image" else 0,
@@ -247,7 +234,7 @@ def blocks(
                     captions = zip(pairs.captions[block], uids[block], strict=True)
                     texts = [text_views(*pair, count=section.views) for pair in captions]
                     passes = _text_passes(capture, encoder, texts, batch_size, device)
-                averages = _reduce(capture.embedding(tower), block, passes)
+                averages = _reduce(capture.embedding, block, passes)
             yield averages
             progress(block.stop - block.start)
 
@@ -262,7 +249,7 @@ def _image_passes(
     """Pass images, then each of their views; yield the pair of each row."""
     owner = torch.arange(len(batch), device=batch.device)
     for view in (None, *views):
-        yield owner, capture.image(view_pixels(encoder, batch, view, rows))
+        yield owner, capture.read(view_pixels(encoder, batch, view, rows))
 
 
 def _text_passes(
@@ -270,11 +257,11 @@ def _text_passes(
 ) -> Iterator[tuple[Int[Tensor, " m"], Activations]]:
     """Pass captions, then their views; yield the pair of each row."""
     captions = encoder.tokenize([caption for caption, _ in texts]).to(device)
-    yield torch.arange(len(texts), device=device), capture.text(captions)
+    yield torch.arange(len(texts), device=device), capture.read(captions)
     views = [(row, view) for row, (_, views) in enumerate(texts) for view in views]
     for start in range(0, len(views), batch_size):
         rows, batch = zip(*views[start : start + batch_size], strict=True)
-        yield torch.tensor(rows, device=device), capture.text(encoder.tokenize(batch).to(device))
+        yield torch.tensor(rows, device=device), capture.read(encoder.tokenize(batch).to(device))
 
 
 def _reduce(embedding: Site, rows: slice, passes: Iterator[tuple[Int[Tensor, " m"], Activations]]) -> Block:
