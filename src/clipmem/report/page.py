@@ -31,7 +31,7 @@ def write_page(path: Path, kind: str, subject: Any) -> Path:
 
 def render(kind: str, subject: Any) -> str:
     """Render the page `study` (from a run's files), `comparison`, or `PACKAGE:PAGE` (from a document) as HTML."""
-    engine, context = environment(), Section.context_of(subject)
+    context = Section.context_of(subject)
     blocks: list[str] = []
     links: list[tuple[str, str]] = []
     for section in sections_of(subject, page=kind):
@@ -40,14 +40,14 @@ def render(kind: str, subject: Any) -> str:
             name: [_safe(figure.svg(f"{section.name}-{name}", size)) for size in SIZES]
             for name, figure in section.figures(subject).items()
         }
-        source = section.source()
-        template = engine.from_string(source) if "\n" in source else engine.get_template(source)
-        blocks.append(_safe(template.render(context | data | {"figures": figures, "section_id": section.name})))
+        shown = context | data | {"figures": figures, "section_id": section.name}
+        blocks.append(_safe(section.template_of().render(shown)))
         links += section.links(subject)
         if section.name == kind.rpartition(":")[2]:  # the page's own section
             context |= data
     style = _safe(template_text("page.css"))
-    return engine.get_template(f"{kind}/page.html").render(context | {"style": style, "links": links, "blocks": blocks})
+    whole = environment().get_template(f"{kind}/page.html")
+    return whole.render(context | {"style": style, "links": links, "blocks": blocks})
 
 
 def _safe(text: str) -> Markup:

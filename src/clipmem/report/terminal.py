@@ -21,7 +21,7 @@ from rich.text import Text
 from clipmem.report.escape import visible
 from clipmem.report.run import read_run
 from clipmem.report.sections import sections_of
-from clipmem.report.templating import CELL, HEADING, VERBATIM, environment, marked
+from clipmem.report.templating import CELL, HEADING, VERBATIM
 
 WIDTH = 100
 AS_JSON: ContextVar[bool] = ContextVar("AS_JSON", default=False)  # screens are printed as JSON: the flag --json
@@ -44,12 +44,12 @@ def print_screen(screen: str, subject: Any, console: Console, where: str = "") -
 
 def screen_lines(screen: str, subject: Any, width: int) -> list[str]:
     """Render a screen as marked lines."""
-    engine, found = environment(screen=True), list[str]()
+    found: list[str] = []
     for section in sections_of(subject, screen=screen):
-        source = section.screen_source()
-        template = engine.from_string(marked(source)) if "\n" in source else engine.get_template(source)
         context = section.context_of(subject) | section.data(subject) | {"table": table, "facts": facts, "width": width}
-        text = re.sub(r"[ \t]+(?=\n)|\n(?=\n\n)", "", html.unescape(template.render(context))).strip("\n ")
+        text = re.sub(
+            r"[ \t]+(?=\n)|\n(?=\n\n)", "", html.unescape(section.template_of(screen=True).render(context))
+        ).strip("\n ")
         if text:
             found += [*([""] if found else []), *text.split("\n")]
     return found

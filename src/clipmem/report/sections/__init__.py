@@ -17,10 +17,13 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, ClassVar
 
+import jinja2
+
 from clipmem.base.registry import Registry
 from clipmem.base.summary import FILE
 from clipmem.report.figures import Figure
 from clipmem.report.run import Run
+from clipmem.report.templating import environment, marked
 
 Document = Mapping[str, Any]  # JSON
 Shown = dict[str, Any]  # what templates show
@@ -35,6 +38,7 @@ class Section:
         page: `study` or `comparison`, or `PACKAGE:PAGE` of another package, whose folder `templates` has its
             templates; "" for none.
         screen: Its terminal screen (see `report.terminal.print_screen`); "" for none.
+        entry: The field of a run's summary, or the key of a document, that it is about; "" for none.
         nav: Its name in the page's navigation; "" for none.
         order: Its position; the package's own sections have 10 to 900.
         template: HTML template: a file of `report/templates`, or the text itself; by default `PAGE/NAME.html`.
@@ -44,14 +48,17 @@ class Section:
     name: ClassVar[str] = ""
     page: ClassVar[str] = "study"
     screen: ClassVar[str] = ""
+    entry: ClassVar[str] = ""
     nav: ClassVar[str] = ""
     order: ClassVar[int] = 500
     template: ClassVar[str] = ""
     terminal: ClassVar[str] = ""
 
-    def applies(self, subject: Any) -> bool:  # noqa: ARG002
-        """Return whether the subject has anything to show here."""
-        return True
+    def applies(self, subject: Any) -> bool:
+        """Return whether the subject has anything to show here: by default, whether it has `entry`."""
+        if isinstance(subject, Run):
+            return not self.entry or bool(getattr(subject.summary, self.entry))
+        return not self.entry or self.entry in subject
 
     def data(self, subject: Any) -> Shown:  # noqa: ARG002
         """Return what the templates show: numbers, intervals, verdicts and names, but no sentences."""
@@ -69,13 +76,13 @@ class Section:
         """Return the (id, name) of each of its entries in the navigation."""
         return [(self.name, self.nav)] if self.nav else []
 
-    def source(self) -> str:
-        """Return the HTML template or its file name."""
-        return self.template or f"{self.page}/{self.name}.html"
-
-    def screen_source(self) -> str:
-        """Return the terminal template or its file name."""
-        return self.terminal or f"{self.page or self.screen}/{self.name}.txt"
+    def template_of(self, *, screen: bool = False) -> jinja2.Template:
+        """Return its template of the page, or of the terminal screen."""
+        engine, file = environment(screen=screen), f"{self.page or self.screen}/{self.name}"
+        source = (self.terminal or f"{file}.txt") if screen else (self.template or f"{file}.html")
+        if "\n" not in source:
+            return engine.get_template(source)
+        return engine.from_string(marked(source) if screen else source)
 
     @staticmethod
     def context_of(subject: Any) -> dict[str, Any]:

@@ -109,10 +109,7 @@ class Curve(Section):
     """Memorization and the main utilities against a setting."""
 
     page = screen = "comparison"
-    nav, order = "Curves", 400
-
-    def applies(self, subject: Document) -> bool:
-        return "curve" in subject
+    nav, order, entry = "Curves", 400, "curve"
 
     def data(self, subject: Document) -> Shown:
         return {"setting": subject["curve"]["setting"].rpartition(".")[2], "curves": _curves(subject)}
@@ -147,10 +144,7 @@ class Frontier(Section):
     """Memorization against utility of several configurations along a setting, and their differences."""
 
     page = screen = "comparison"
-    nav, order = "Frontier", 300
-
-    def applies(self, subject: Document) -> bool:
-        return "frontier" in subject
+    nav, order, entry = "Frontier", 300, "frontier"
 
     def data(self, subject: Document) -> Shown:
         along, labels = subject["frontier"], _labels(subject["frontier"])

@@ -18,10 +18,7 @@ _FEW = 10
 class Dejavu(Section):
     """Déjà Vu memorization: objects that f recovers and the caption does not mention."""
 
-    nav, order, screen = "Déjà Vu", 110, "report"
-
-    def applies(self, subject: Run) -> bool:
-        return bool(subject.summary.dejavu)
+    nav, order, screen, entry = "Déjà Vu", 110, "report", "dejavu"
 
     def data(self, subject: Run) -> Shown:
         return gaps(subject.summary.dejavu or {})

@@ -128,10 +128,7 @@ def _draw_mean(axes: Any, row: int, role: str, entry: Role) -> None:
 class Learned(Section):
     """Learned against memorized, and what the base model may have seen."""
 
-    nav, order, screen = "Learned", 40, "report"
-
-    def applies(self, subject: Run) -> bool:
-        return bool(subject.summary.base)
+    nav, order, screen, entry = "Learned", 40, "report", "base"
 
     def data(self, subject: Run) -> Shown:
         ranked, found = ranked_candidates(subject.scores), subject.summary.learned

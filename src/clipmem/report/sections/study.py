@@ -45,10 +45,7 @@ class Meaning(Section):
 class Regime(Section):
     """Whether the pairs of the study have twins, and what a high score means then."""
 
-    nav, order, screen = "Regime", 45, "report"
-
-    def applies(self, subject: Run) -> bool:
-        return bool(subject.summary.regime)
+    nav, order, screen, entry = "Regime", 45, "report", "regime"
 
     def data(self, subject: Run) -> Shown:
         return {"found": subject.summary.regime}
@@ -77,10 +74,7 @@ class Roles(Section):
 class Estimate(Section):
     """Which estimator made the scores, at what cost, and the expected agreement of each estimator with the truth."""
 
-    nav, order, screen = "Estimate", 40, "report"
-
-    def applies(self, subject: Run) -> bool:
-        return subject.summary.estimate is not None
+    nav, order, screen, entry = "Estimate", 40, "report", "estimate"
 
     def data(self, subject: Run) -> Shown:
         estimate = subject.summary.estimate

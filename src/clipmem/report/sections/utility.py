@@ -22,10 +22,7 @@ _DECIDE = ("zero_shot_acc1", "image_retrieval_recall@5")
 class Utility(Section):
     """Retrieval, zero-shot, linear probes and distances on pairs that no model trained on."""
 
-    nav, order, screen = "Utility", 130, "report"
-
-    def applies(self, subject: Run) -> bool:
-        return subject.summary.utility is not None
+    nav, order, screen, entry = "Utility", 130, "report", "utility"
 
     def data(self, subject: Run) -> Shown:
         utility, columns = subject.summary.utility, subject.words["columns"]
@@ -80,10 +77,7 @@ def _above(utility: Measured, side: str, name: str) -> bool:
 class Retained(Section):
     """Zero-shot and retrieval before and after fine-tuning."""
 
-    nav, order, screen = "Forgetting", 135, "report"
-
-    def applies(self, subject: Run) -> bool:
-        return subject.summary.retained is not None
+    nav, order, screen, entry = "Forgetting", 135, "report", "retained"
 
     def data(self, subject: Run) -> Shown:
         retained, columns = subject.summary.retained, subject.words["columns"]
