@@ -67,9 +67,9 @@ def environment(*, screen: bool = False) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     filters: dict[str, Any] = {write.__name__: write if screen else _typesetting(write) for write in FORMATS}
-    names: dict[str, Any] = {"side_of": side_of, "cell": Markup(CELL)}  # noqa: S704  no user text
+    functions: dict[str, Any] = {"side_of": side_of, "names": names, "cell": Markup(CELL)}  # noqa: S704  no user text
     engine.filters.update(filters | {"shown": partial(visible, limit=CAPTION_LIMIT)})
-    engine.globals.update(names)
+    engine.globals.update(functions)
     return engine
 
 

@@ -37,7 +37,7 @@ class Section:
         name: Its id on the page: the name it is registered under.
         page: `study` or `comparison`, or `PACKAGE:PAGE` of another package, whose folder `templates` has its
             templates; "" for none.
-        screen: Its terminal screen (see `report.terminal.print_screen`); "" for none.
+        screen: Its terminal screen (see `report.terminal.print_screen`); "" for none, or without a page its name.
         entry: The field of a run's summary, or the key of a document, that it is about; "" for none.
         nav: Its name in the page's navigation; "" for none.
         order: Its position; the package's own sections have 10 to 900.
@@ -78,7 +78,7 @@ class Section:
 
     def template_of(self, *, screen: bool = False) -> jinja2.Template:
         """Return its template of the page, or of the terminal screen."""
-        engine, file = environment(screen=screen), f"{self.page or self.screen}/{self.name}"
+        engine, file = environment(screen=screen), f"{self.page or self.name}/{self.name}"
         source = (self.terminal or f"{file}.txt") if screen else (self.template or f"{file}.html")
         if "\n" not in source:
             return engine.get_template(source)
@@ -90,6 +90,12 @@ class Section:
         if not isinstance(subject, Run):
             return {"document": subject}
         return {"run": subject, "summary": subject.summary, "words": subject.words, "measure": subject.measure}
+
+
+class ScreenSection(Section):
+    """A section of no page: what a command prints, on a screen of the section's name."""
+
+    page = ""
 
 
 SECTIONS: Registry[Section] = Registry("section", Section)
@@ -105,5 +111,6 @@ def all_sections() -> Registry[Section]:
 def sections_of(subject: Any, *, page: str = "", screen: str = "") -> list[Section]:
     """Return the sections of a page or screen that apply to a subject, in order."""
     sections = [SECTIONS[name]() for name in all_sections()]
-    sections = [one for one in sections if (one.page == page if page else one.screen == screen)]
+    screens = {one.name: one.screen or ("" if one.page else one.name) for one in sections}
+    sections = [one for one in sections if (one.page == page if page else screens[one.name] == screen)]
     return sorted((one for one in sections if one.applies(subject)), key=lambda one: (one.order, one.name))

@@ -6,7 +6,7 @@ from clipmem.base.summary import AUDIT_FILE
 from clipmem.base.summary import Audit as Attacks
 from clipmem.report.figures import DASHED, SOFT, STYLES, Figure, Panel, Style
 from clipmem.report.run import Run
-from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
+from clipmem.report.sections import SECTIONS, Document, Figures, ScreenSection, Section, Shown
 from clipmem.report.sections.dejavu import gaps
 from clipmem.report.templating import names
 
@@ -27,7 +27,6 @@ class Audit(Section):
         dejavu, top = subject.summary.dejavu, subject.table("audit/pairs").head(_TOP).to_dicts()
         return {
             "audit": subject.audit,
-            "names": NAMES,
             "top": top,
             "captions": {row["uid"]: subject.trained_captions(row["uid"])[:1] for row in top},
             "dejavu": gaps(dejavu) if dejavu else None,
@@ -42,25 +41,18 @@ class Audit(Section):
 
 
 @SECTIONS.register("audited")
-class Audited(Section):
+class Audited(ScreenSection):
     """What `clipmem audit` prints of one model."""
-
-    page, screen = "", "audited"
-
-    def data(self, subject: Document) -> Shown:  # noqa: ARG002
-        return {"names": NAMES}
 
 
 @SECTIONS.register("audits")
-class Audits(Section):
+class Audits(ScreenSection):
     """What attacks tell of each run, and its difference from the baseline."""
-
-    page, screen = "", "audits"
 
     def data(self, subject: Document) -> Shown:
         runs = [run["run"] for run in subject["runs"][1:]]
         rows = [(run, [row for row in subject["audits"] if row["run"] == run]) for run in runs]
-        return {"rows": rows, "names": NAMES}
+        return {"rows": rows}
 
 
 def roc_figure(audit: Attacks) -> Figure:

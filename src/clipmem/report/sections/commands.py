@@ -9,17 +9,15 @@ from typing import Any
 import polars as pl
 
 from clipmem.data.quarantine import ignored_sentence, records_sentence
-from clipmem.report.sections import SECTIONS, Document, Section, Shown
+from clipmem.report.sections import SECTIONS, Document, ScreenSection, Shown
 from clipmem.report.templating import measure_of, reasons, words_of
 
 _REASONS, _COUNTS = 12, 8  # listed at most
 
 
 @SECTIONS.register("inspected")
-class Inspected(Section):
+class Inspected(ScreenSection):
     """Format, size, problems, samples and cost of a data set."""
-
-    page, screen = "", "inspected"
 
     def data(self, subject: Document) -> Shown:
         counts = list(subject["captions"]["per_pair"].items())
@@ -37,14 +35,8 @@ class Inspected(Section):
 
 
 @SECTIONS.register("model")
-class Model(Section):
+class Model(ScreenSection):
     """Parts of a model, with the number of their parameters."""
-
-    page, screen = "", "model"
-
-    def data(self, subject: Document) -> Shown:
-        parts = subject["parts"]
-        return {"total": {key: sum(part[key] for part in parts) for key in ("parameters", "trained")}}
 
 
 @dataclass(frozen=True)
@@ -58,10 +50,8 @@ class Scored:
 
 
 @SECTIONS.register("scored")
-class ScoredPairs(Section):
+class ScoredPairs(ScreenSection):
     """The spread of the scores of two given models, and the highest pairs."""
-
-    page, screen = "", "scored"
 
     def data(self, subject: Scored) -> Shown:
         roles = {role: subject.scores.filter(pl.col("role") == role)["clipmem"] for role in ("candidate", "external")}
@@ -90,10 +80,8 @@ class ScoredPairs(Section):
 
 
 @SECTIONS.register("estimated")
-class EstimatedPairs(Section):
+class EstimatedPairs(ScreenSection):
     """The pairs that one model, pixels and words put first."""
-
-    page, screen = "", "estimated"
 
     def data(self, subject: Any) -> Shown:
         ranked = subject.scores.filter(pl.col("estimator") == subject.about["estimator"])
@@ -106,10 +94,8 @@ class EstimatedPairs(Section):
 
 
 @SECTIONS.register("budget")
-class Budget(Section):
+class Budget(ScreenSection):
     """The estimator and half-models chosen for a budget, and better ones that cost more."""
-
-    page, screen = "", "budget"
 
     def data(self, subject: Any) -> Shown:
         rows = [("this budget", subject.chosen), *(("better", one) for one in subject.better)]
@@ -123,10 +109,8 @@ class Budget(Section):
 
 
 @SECTIONS.register("curated")
-class CuratedPairs(Section):
+class CuratedPairs(ScreenSection):
     """The suspects of a data set."""
-
-    page, screen = "", "curated"
 
     def data(self, subject: Any) -> Shown:
         return {
@@ -140,20 +124,13 @@ class CuratedPairs(Section):
 
 
 @SECTIONS.register("validated")
-class Validated(Section):
+class Validated(ScreenSection):
     """Agreement of every estimator with the truth, by cost."""
 
-    page, screen = "", "validated"
 
-    def data(self, subject: Document) -> Shown:
-        return {"found": subject}
-
-
-@SECTIONS.register("next-steps")
-class NextSteps(Section):
+@SECTIONS.register("next")
+class NextSteps(ScreenSection):
     """The commands to try next."""
-
-    page, screen = "", "next"
 
     def document(self, subject: Any) -> Document:  # noqa: ARG002
         return {}

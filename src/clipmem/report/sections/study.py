@@ -47,9 +47,6 @@ class Regime(Section):
 
     nav, order, screen, entry = "Regime", 45, "report", "regime"
 
-    def data(self, subject: Run) -> Shown:
-        return {"found": subject.summary.regime}
-
 
 @SECTIONS.register("roles")
 class Roles(Section):

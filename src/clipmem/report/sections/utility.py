@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from clipmem.base.summary import Interval
 from clipmem.base.summary import Utility as Measured
 from clipmem.report.run import Run
-from clipmem.report.sections import SECTIONS, Document, Section, Shown
+from clipmem.report.sections import SECTIONS, Document, ScreenSection, Section, Shown
 from clipmem.report.templating import names, words_of
 
 RULERS: Mapping[str, Mapping[str, str]] = names("metrics")
@@ -32,10 +32,8 @@ class Utility(Section):
 
 
 @SECTIONS.register("evaluated")
-class Evaluated(Section):
+class Evaluated(ScreenSection):
     """Retrieval, zero-shot, linear probes and distances of a model."""
-
-    page, screen = "", "evaluated"
 
     def data(self, subject: Document) -> Shown:
         # the end of a path identifies a model
