@@ -7,7 +7,8 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -46,33 +47,24 @@ DASHED = (0, (4, 3))
 Axes = Any  # of matplotlib
 
 
-class Sketch:
-    """A context manager for a figure in the report's style, with its size in CSS pixels."""
+@contextmanager
+def sketch(width: int, height: int) -> Generator[Any, None, None]:
+    """Yield a figure of matplotlib in the report's style, with its size in CSS pixels."""
+    import matplotlib.style
+    from matplotlib.figure import Figure as Canvas
 
-    def __init__(self, name: str, width: int, height: int) -> None:
-        self.name = name
-        self.width, self.height = width, height
-
-    def __enter__(self) -> "Sketch":
-        import matplotlib.style
-        from matplotlib.figure import Figure
-
-        self._style = matplotlib.style.context(["default", _STYLE])
-        self._style.__enter__()
+    with matplotlib.style.context(["default", _STYLE]):
         # 72 dots per inch: one SVG unit is one CSS pixel when the figure is shown at full width
-        self.figure = Figure(figsize=(self.width / 72, self.height / 72), dpi=72)
-        return self
+        yield Canvas(figsize=(width / 72, height / 72), dpi=72)
 
-    def __exit__(self, *error: object) -> None:
-        self._style.__exit__(None, None, None)
 
-    def svg(self, title: str) -> str:
-        """Render as one `<svg>` element with `title` as its accessible name."""
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
+def svg_of(canvas: Any, name: str, title: str) -> str:
+    """Render a sketch as one `<svg>` element with `title` as its accessible name; `name` starts the ids in it."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-        stream = io.BytesIO()
-        FigureCanvasSVG(self.figure).print_svg(stream, metadata={"Date": None})
-        return embed(stream.getvalue().decode(), self.name, title)
+    stream = io.BytesIO()
+    FigureCanvasSVG(canvas).print_svg(stream, metadata={"Date": None})
+    return embed(stream.getvalue().decode(), name, title)
 
 
 def embed(text: str, name: str, title: str) -> str:
@@ -185,22 +177,30 @@ class Figure:
 
     def svg(self, name: str, size: str) -> str:
         """Draw it `wide` or `narrow`; `name` starts the ids of its elements."""
+        from matplotlib.lines import Line2D
+
         wide = size == "wide"
         columns, names = self.columns if wide else 1, list(self.legend)
         rows = math.ceil(len(self.panels) / columns)
         width = self.width if wide else SIZES[size]
         ncols = max(1, min(len(names), 4, width // (52 + 7 * max(map(len, names), default=0))))
         foot = 24 * math.ceil(len(names) / ncols) + 10 if names else 0
-        with Sketch(f"{name}-{size}", width, self.height * rows + foot) as sketch:
-            every = [
-                _place(sketch, panel, divmod(k, columns), (rows, columns), foot) for k, panel in enumerate(self.panels)
-            ]
-            for axes, panel in zip(every, self.panels, strict=True):
-                _panel(axes, panel)
+        whole = (width, self.height * rows + foot)
+        with sketch(*whole) as canvas:
+            every: list[Axes] = []
+            for k, panel in enumerate(self.panels):
+                every.append(canvas.add_axes(_cell(whole, panel.margin, divmod(k, columns), (rows, columns), foot)))
+                every[-1].grid(axis="y", color=LINE, linewidth=1)
+                every[-1].set_axisbelow(True)
+                _panel(every[-1], panel)
             _share(every, self.panels)
             if names:
-                sketch.figure.legend(
-                    handles=[_line2d(style) for style in self.legend.values()],
+                handles = [
+                    Line2D([], [], color=color, linestyle=dashes, marker=mark, markersize=5.5, linewidth=1.8)
+                    for color, dashes, mark in self.legend.values()
+                ]
+                canvas.legend(
+                    handles=handles,
                     labels=[label.replace("$", r"\$") for label in names],
                     loc="lower center",
                     ncols=ncols,
@@ -209,7 +209,7 @@ class Figure:
                     columnspacing=1.2,
                     borderaxespad=0.1,
                 )
-            return sketch.svg(self.title)
+            return svg_of(canvas, f"{name}-{size}", self.title)
 
 
 def draw(panel: Panel, axes: Axes = None) -> Axes:
@@ -232,27 +232,19 @@ def draw(panel: Panel, axes: Axes = None) -> Axes:
     return axes
 
 
-def _line2d(style: Style) -> Any:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], color=style.color, linestyle=style.dashes, marker=style.mark, markersize=5.5, linewidth=1.8)
-
-
-def _place(sketch: Sketch, panel: Panel, cell: tuple[int, int], grid: tuple[int, int], foot: int) -> Axes:
+def _cell(
+    whole: tuple[int, int], margin: int, cell: tuple[int, int], grid: tuple[int, int], foot: int
+) -> tuple[float, float, float, float]:
+    """Return where a panel's axes are: left, bottom, width and height, as shares of the whole figure."""
     edge, top, bottom = 12, 30, 50
-    width, high = sketch.width / grid[1], (sketch.height - foot) / grid[0]
+    width, high = whole[0] / grid[1], (whole[1] - foot) / grid[0]
     row, column = cell
-    axes = sketch.figure.add_axes(
-        (
-            (column * width + panel.margin) / sketch.width,
-            (sketch.height - (row + 1) * high + bottom) / sketch.height,
-            (width - panel.margin - edge) / sketch.width,
-            (high - top - bottom) / sketch.height,
-        )
+    return (
+        (column * width + margin) / whole[0],
+        (whole[1] - (row + 1) * high + bottom) / whole[1],
+        (width - margin - edge) / whole[0],
+        (high - top - bottom) / whole[1],
     )
-    axes.grid(axis="y", color=LINE, linewidth=1)
-    axes.set_axisbelow(True)
-    return axes
 
 
 def _panel(axes: Axes, panel: Panel) -> None:

@@ -21,8 +21,9 @@ from clipmem.report.figures import (
     Figure,
     Line,
     Panel,
-    Sketch,
     Style,
+    sketch,
+    svg_of,
 )
 from clipmem.report.formats import higher_of, interval, plain, signed
 from clipmem.report.gallery import cards, corners, ranked_candidates
@@ -222,8 +223,8 @@ def stacked(values: Numbers, cell: float) -> tuple[Numbers, NDArray[np.int64]]:
 def _dots(number: int, with_it: Numbers, without_it: Numbers, ends: tuple[float, float], axis: str) -> str:
     margin = 0.06 * ((ends[1] - ends[0]) or 1.0)
     low, high = ends[0] - margin, ends[1] + margin
-    with Sketch(f"inout{number}-small", 300, 136) as sketch:
-        axes = sketch.figure.add_axes((0.02, 0.33, 0.96, 0.66))
+    with sketch(300, 136) as canvas:
+        axes = canvas.add_axes((0.02, 0.33, 0.96, 0.66))
         axes.set_xlim(low, high)
         axes.set_ylim(-0.15, 2)
         rows = ((1.0, with_it, "trained on it", CANDIDATE, PAPER), (0.0, without_it, "did not", PAPER, INK))
@@ -252,10 +253,11 @@ def _dots(number: int, with_it: Numbers, without_it: Numbers, ends: tuple[float,
         axes.tick_params(labelsize=12)
         axes.set_xlabel(axis, size=12)
         means = [signed(float(values.mean()) if values.size else None) for _, values, *_ in rows]
-        return sketch.svg(
+        title = (
             f"{axis} under each model. Means: {means[0]} over {with_it.size} models that trained on the pair, "
             f"{means[1]} over {without_it.size} that did not."
         )
+        return svg_of(canvas, f"inout{number}-small", title)
 
 
 @SECTIONS.register("planted")
