@@ -52,7 +52,7 @@ def in_lists(model, where):
 def test_the_stage_equals_its_loops(k):
     labeled, models = labels(1), [(study(2), study(3)), (study(4), study(5))]
     settings = DejavuSection(neighbors=k, fractions=(0.1, 0.5))
-    found = stage.measure(
+    document, rows = stage.measure(
         [(lambda f=f: f, lambda g=g: g) for f, g in models],
         labeled,
         settings,
@@ -67,11 +67,10 @@ def test_the_stage_equals_its_loops(k):
         for f, g in models:
             sides = [(in_lists(model, where)[0], in_lists(model, public)[1]) for model in (f, g)]
             gaps.append(loops.dejavu_study(*sides, true, public_objects, k))
-        entry = found.document["two_model"]["roles"][name]
+        entry = document["two_model"]["roles"][name]
         ours = [entry[gap]["mean"] for gap in ("precision_gap", "recall_gap", "auc_gap")]
         assert ours == pytest.approx(np.mean(gaps, axis=0).tolist(), abs=1e-12)
         assert entry["n"] + entry["without_objects"] == where.sum()
-    rows = found.pairs
     assert rows["uid"].to_list() == sorted(np.array(labeled.uids)[~public])
     by_uid = dict(rows.select("uid", "extra").iter_rows())
     for uid, own in zip(labeled.uids, labeled.objects, strict=True):

@@ -9,7 +9,7 @@ millions).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -45,13 +45,6 @@ class Labeled:
     def where(self, name: str) -> Bool[np.ndarray, " n"]:
         """Mark the pairs of a role, or the candidates with their own captions (`NOT_PLANTED`)."""
         return (self.role == "candidate") & ~self.planted if name == NOT_PLANTED else self.role == name
-
-
-class Measured(NamedTuple):
-    """The content of `evaluate/dejavu.json` without settings, and the rows of `evaluate/dejavu.parquet`."""
-
-    document: dict[str, Any]
-    pairs: pl.DataFrame
 
 
 def why_not(recipe: Recipe, models: Sequence[tuple[str, int]], labeled: Labeled) -> str:
@@ -94,8 +87,11 @@ def measure(
     labeled: Labeled,
     settings: DejavuSection,
     statistics: Statistics,
-) -> Measured:
-    """Measure Déjà Vu memorization over the seeds of a study; `models` load the embeddings of f, then g, of each."""
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Measure Déjà Vu memorization over the seeds of a study; `models` load the embeddings of f, then g, of each.
+
+    Returns the content of `evaluate/dejavu.json` without settings, and the rows of `evaluate/dejavu.parquet`.
+    """
     objects, public = object_matrix(labeled.objects), torch.from_numpy(labeled.where("external"))
     candidate = labeled.where("candidate")
 
@@ -143,7 +139,7 @@ def measure(
         "two_model": {"roles": roles, **_agreement(results["candidate"], labeled, statistics.confidence)},
         "floor": floor,
     }
-    return Measured(document, _by_pair(results, labeled, objects))
+    return document, _by_pair(results, labeled, objects)
 
 
 def _as_json(value: Any) -> Any:

@@ -218,8 +218,8 @@ def measure_dejavu(study: PlannedStudy) -> tuple[dict[str, Any], pl.DataFrame | 
     seeds = dejavu.couples(models)
     loaders = [[partial(study.embeddings, study.model(*key)) for key in (("f", f), ("g", g))] for f, g in seeds]
     statistics = Statistics(recipe.score.confidence, recipe.score.draws, derive_seed(recipe.split.seed, "dejavu"))
-    measured = dejavu.measure(loaders, labeled, recipe.dejavu, statistics)
-    return {**document, "seeds": seeds, **measured.document}, measured.pairs
+    measured, pairs = dejavu.measure(loaders, labeled, recipe.dejavu, statistics)
+    return {**document, "seeds": seeds, **measured}, pairs
 
 
 def without_seeds(document: Mapping[str, Any]) -> dict[str, Any]:
