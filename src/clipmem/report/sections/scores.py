@@ -69,12 +69,9 @@ def density(values: Numbers, grid: Numbers) -> Numbers:
     return kernel @ counts / values.size
 
 
-def _marks(values: Numbers) -> Numbers:
-    """Return at most `_MARKS` values, evenly spaced by rank, including both ends."""
-    ordered = np.sort(values)
-    if ordered.size <= _MARKS:
-        return ordered
-    return ordered[np.linspace(0, ordered.size - 1, _MARKS).round().astype(int)]
+def _even(n: int, most: int) -> NDArray[np.int64]:
+    """Return at most `most` of n ranks, evenly spaced, including both ends."""
+    return np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)
 
 
 def roles_figure(run: Run) -> Figure:
@@ -110,10 +107,10 @@ def _draw_row(axes: Any, row: int, role: str, values: Numbers, grid: Numbers, pl
         top, seen = row + 0.5 * shape / shape.max(), shape > 1e-3 * shape.max()
         axes.fill_between(grid, row, top, where=seen.tolist(), color=color, alpha=0.22, linewidth=0)
         axes.plot(grid, np.where(seen, top, np.nan), color=color, linewidth=1.6)
-    marks = _marks(values)
+    marks = np.sort(values)[_even(values.size, _MARKS)]
     axes.plot(marks, np.full(marks.size, row - 0.17), "|", color=color, markersize=9, markeredgewidth=0.8, alpha=0.55)
     if planted.size:
-        marks = _marks(planted)
+        marks = np.sort(planted)[_even(planted.size, _MARKS)]
         axes.plot(marks, np.full(marks.size, row - 0.285), "^", color=INK, markersize=5, markeredgewidth=0)
 
 
@@ -150,9 +147,9 @@ class Learned(Section):
 def learned_figure(run: Run, found: LearnedPairs) -> Figure:
     """Draw the candidates by what was learned and memorized about them, with the corners' pairs named by letter."""
     ranked, score = ranked_candidates(run.scores), run.measure["score"]
-    even = np.linspace(0, ranked.height - 1, min(ranked.height, _POINTS)).round().astype(int)
     styles = {"candidate": Style(CANDIDATE, "none", "o"), "planted candidate": Style(INK, "none", "^")}
-    points = dict(zip(styles, (ranked[even].filter(~pl.col("planted")), ranked.filter("planted")), strict=True))
+    even = ranked[_even(ranked.height, _POINTS)]
+    points = dict(zip(styles, (even.filter(~pl.col("planted")), ranked.filter("planted")), strict=True))
     points = {name: rows for name, rows in points.items() if rows.height}
 
     def draw(axes: Any) -> None:
