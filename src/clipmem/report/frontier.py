@@ -44,15 +44,19 @@ def setting_of(run: Run, along: str) -> Any:
     return flatten(run.recipe)[along]
 
 
+def _numbers_of(runs: Sequence[Run], along: str) -> list[Any]:
+    """Return each run's value of a setting; [] unless all are numbers."""
+    values = [setting_of(run, along) for run in runs]
+    return values if all(isinstance(one, int | float) and not isinstance(one, bool) for one in values) else []
+
+
 def check_along(runs: Sequence[Run], along: str) -> None:
     """Refuse a setting that does not exist, is no number, or is the same in all runs."""
     known = flatten(runs[0].recipe)
     expected, hint = "a setting of the recipe, as SECTION.KEY", did_you_mean(along, known)
     require(along in known, "--along", shorten(along), expected, hint)
-    values = [setting_of(run, along) for run in runs]
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    got = ", ".join(dict.fromkeys(map(str, values)))
-    usable = numbers and len(set(values)) > 1
+    got = ", ".join(dict.fromkeys(str(setting_of(run, along)) for run in runs))
+    usable = len(set(_numbers_of(runs, along))) > 1
     require(usable, f"--along {along}", got, "numbers, not all equal", "Name a setting such as train.epochs.")
 
 
@@ -62,9 +66,7 @@ def setting_between(runs: Sequence[Run]) -> str:
     if len(runs) < 3 or len(keys) != 1:
         return ""
     [key] = keys
-    values = [setting_of(run, key) for run in runs]
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    return key if numbers and len(set(values)) == len(values) else ""
+    return key if len(set(_numbers_of(runs, key))) == len(runs) else ""
 
 
 def configurations(runs: Sequence[Run], along: str) -> list[list[Run]]:
