@@ -98,8 +98,7 @@ def table(context: jinja2.runtime.Context, title: str, columns: str, caller: Cal
             no_wrap=kind in {">", "="},
             overflow="ellipsis" if kind == "~" else "fold",
         )
-    heading = f"{HEADING}{visible(html.unescape(str(title)))}"
-    return _lines([heading, *_drawn(drawn, caller(), context["width"])])
+    return _drawn(drawn, caller(), context["width"], f"{HEADING}{visible(html.unescape(str(title)))}")
 
 
 @jinja2.pass_context
@@ -108,20 +107,17 @@ def facts(context: jinja2.runtime.Context, caller: Callable[[], str]) -> Markup:
     drawn = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     drawn.add_column(no_wrap=True)
     drawn.add_column(overflow="fold")
-    return _lines(_drawn(drawn, caller(), context["width"]))
+    return _drawn(drawn, caller(), context["width"])
 
 
-def _drawn(empty: Table, rows: str, width: int) -> list[str]:
+def _drawn(empty: Table, rows: str, width: int, *heading: str) -> Markup:
     for line in filter(None, html.unescape(str(rows)).split("\n")):
         cells = zip(line.split(CELL), empty.columns, strict=False)
         empty.add_row(*(Text(cell, no_wrap=column.overflow == "ellipsis" or None) for cell, column in cells))
     stream = io.StringIO()
     Console(file=stream, width=width).print(empty)
     drawn = [line.rstrip() for line in stream.getvalue().split("\n")]
-    return [*(VERBATIM + line for line in drawn if line), ""]
-
-
-def _lines(lines: list[str]) -> Markup:
+    lines = [*heading, *(VERBATIM + line for line in drawn if line), ""]
     return Markup(escape("".join(f"{line}\n" for line in lines)))  # noqa: S704  escaped here
 
 

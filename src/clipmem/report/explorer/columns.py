@@ -63,7 +63,9 @@ class Columns:
         self.folder = subject.cache / f"columns{kind}"
         try:
             self.manifest = _manifest(self.folder)
-            stale = self.manifest["hash"] != state or _has_links(self.folder)
+            # links in a folder that somebody sent could name files elsewhere as columns
+            links = any(path.is_symlink() for path in (self.folder, *self.folder.iterdir()))
+            stale = links or self.manifest["hash"] != state
         except (OSError, ValueError, KeyError, TypeError):
             stale = True
         if stale:
@@ -111,11 +113,6 @@ class Columns:
     def row_of(self) -> Mapping[str, int]:
         """The row of each uid."""
         return {uid: row for row, uid in enumerate(self.uids)}
-
-
-def _has_links(folder: Path) -> bool:
-    """Return whether a folder that somebody sent could name files elsewhere as columns."""
-    return any(path.is_symlink() for path in (folder, *folder.iterdir()))
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -67,7 +67,6 @@ def gaps_figure(summary: Summary) -> Figure:
                 axes.plot([entry["mean"]], [row], "o", color=color, markersize=6)
                 ticks.append((row, role))
                 row += 1
-            name = name.removeprefix("population ")
             label = name.removeprefix("population ")
             axes.text(1, row - 0.36, label, transform=axes.get_yaxis_transform(), ha="right", color=SOFT, size=12)
             row += 0.5
