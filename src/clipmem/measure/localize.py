@@ -132,7 +132,7 @@ def _write_towers(
         "uid": uids,
         "role": roles,
         "clipmem": shares.clipmem.mean(axis=0),
-        "reliable": [judged.reliable] * len(pairs),
+        "reliable": [judged["reliable"]] * len(pairs),
     }
     for tower, values in (("image", shares.image), ("text", shares.text)):
         interval = seed_interval(values, recipe.score.confidence)
@@ -140,5 +140,5 @@ def _write_towers(
         columns[f"{tower}_low"], columns[f"{tower}_high"] = interval.low, interval.high
         columns[f"{tower}_sslmem"] = [sslmem[tower].get(uid) for uid in uids]
     table = pl.DataFrame(columns, SCHEMAS["localize/towers"]).with_columns(pl.col(pl.Float64).fill_nan(None))
-    document = towers.summarize(shares, judged, roles, groups, confidence=recipe.score.confidence)
+    document = judged | {"roles": towers.summarize(shares, roles, groups, confidence=recipe.score.confidence)}
     return [folder.write("localize/towers", table), folder.write_json("localize/towers.json", document)]

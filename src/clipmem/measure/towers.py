@@ -89,22 +89,6 @@ class Swap(NamedTuple):
         return (self.ff - self.fg + self.gf - self.gg) / 2
 
 
-class Reliability(NamedTuple):
-    """Whether the swap can be read, and the numbers it was judged by.
-
-    `failures` are the checks that failed: {"check": "pairs" | "fit" | "bias" | "gap", "of": tower or role, "value",
-    "limit"}.
-    """
-
-    reliable: bool
-    failures: tuple[dict[str, Any], ...]
-    image_r2: float
-    text_r2: float
-    shared_bias: float
-    external_bias: float
-    gap: float
-
-
 def means_of(embeddings: Embeddings) -> Means:
     """Average the unit embeddings of each pair's views and captions (see `pair_means`)."""
     return Means(*pair_means(embeddings.image.double(), embeddings.text.double(), embeddings.text_pair))
@@ -184,7 +168,7 @@ def _mixed(f: Means, turned: Means, external: Bool[np.ndarray, " n"], weight: fl
     return aligned(fg, external, weight), aligned(gf, external, weight)
 
 
-def reliability(found: Swap, roles: Sequence[str], width: int) -> Reliability:
+def reliability(found: Swap, roles: Sequence[str], width: int) -> dict[str, Any]:
     """Judge whether the swap can be read.
 
     It can when (1) half of the shared pairs are at least as many as the dimensions, else the map is not determined;
@@ -192,9 +176,15 @@ def reliability(found: Swap, roles: Sequence[str], width: int) -> Reliability:
     show none: |mean (image - text)| over the shared pairs, and over the external pairs, is at most a quarter of the
     candidates' |mean CLIPMem|; (4) nor is the candidates' mean gap between A(g, g) in g's space and in f's. The limits
     are conventions, not results.
+
+    Returns:
+        The entries of `towers.json` that say so: `reliable`; `failures`, the checks that failed, each {"check":
+        "pairs" | "fit" | "bias" | "gap", "of": tower or role, "value", "limit"}; `image_r2` and `text_r2`, the fit of
+        both maps under each seed; `shared_bias`, `external_bias` and `gap`. Numbers that are not finite are None.
     """
     names = np.array(roles)
-    image_r2, text_r2 = min(fit.shared for fit in found.image_fit), min(fit.shared for fit in found.text_fit)
+    maps = {"image": found.image_fit, "text": found.text_fit}
+    r2 = {tower: min(fit.shared for fit in fits) for tower, fits in maps.items()}
     measured = float(np.abs(found.clipmem[:, names == "candidate"].mean())) if "candidate" in roles else 0.0
     bias = {
         role: abs(float((found.image - found.text)[:, names == role].mean())) / measured if measured > 0 else np.inf
@@ -205,38 +195,34 @@ def reliability(found: Swap, roles: Sequence[str], width: int) -> Reliability:
     half = int((names == "shared").sum()) // 2
     checks = [
         ("pairs", "shared", half, width, half < width),
-        *(("fit", tower, r2, R2_LEAST, r2 < R2_LEAST) for tower, r2 in (("image", image_r2), ("text", text_r2))),
+        *(("fit", tower, value, R2_LEAST, value < R2_LEAST) for tower, value in r2.items()),
         *(("bias", role, size, BIAS_MOST, size > BIAS_MOST) for role, size in bias.items()),
         ("gap", "candidate", gap, BIAS_MOST, gap > BIAS_MOST),
     ]
-    failures = tuple(
+    failures = [
         {"check": check, "of": of, "value": value if np.isfinite(value) else None, "limit": limit}
         for check, of, value, limit, failed in checks
         if failed
-    )
-    return Reliability(not failures, failures, image_r2, text_r2, bias["shared"], bias["external"], gap)
+    ]
+    sizes = {f"{role}_bias": size for role, size in bias.items()} | {"gap": gap}
+    return {
+        "reliable": not failures,
+        "failures": failures,
+        **{f"{tower}_r2": [fit._asdict() for fit in fits] for tower, fits in maps.items()},
+        **{name: size if np.isfinite(size) else None for name, size in sizes.items()},
+    }
 
 
-def summarize(
-    found: Swap, judged: Reliability, roles: Sequence[str], groups: Sequence[str], *, confidence: float
-) -> dict[str, Any]:
+def summarize(found: Swap, roles: Sequence[str], groups: Sequence[str], *, confidence: float) -> dict[str, Any]:
     """Average the shares over the pairs of each role, with intervals over seeds and groups of pairs, as JSON."""
     names, codes = np.array(roles), np.unique(np.array(groups), return_inverse=True)[1]
-    sizes = {name: getattr(judged, name) for name in ("shared_bias", "external_bias", "gap")}
-    document: dict[str, Any] = {
-        "reliable": judged.reliable,
-        "failures": list(judged.failures),
-        "image_r2": [fit._asdict() for fit in found.image_fit],
-        "text_r2": [fit._asdict() for fit in found.text_fit],
-        **{name: size if np.isfinite(size) else None for name, size in sizes.items()},
-        "roles": {},
-    }
     values = {
         "clipmem": found.clipmem,
         "image_share": found.image,
         "text_share": found.text,
         "text_minus_image": found.text - found.image,
     }
+    rows: dict[str, dict[str, Any]] = {}
     for role in dict.fromkeys(roles):
         own = names == role
         row: dict[str, Any] = {"n": int(own.sum())}
@@ -245,5 +231,5 @@ def summarize(
         low, high = row["clipmem"]["low"], row["clipmem"]["high"]
         clear = low is not None and (low > 0 or high < 0)
         row["text_fraction"] = row["text_share"]["mean"] / row["clipmem"]["mean"] if clear else None
-        document["roles"][role] = row
-    return document
+        rows[role] = row
+    return rows
