@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipmem.functional import Claim, verdict
-from clipmem.report.frontier import Point, front
+from clipmem.report.frontier import front
 
 number = st.floats(-10, 10, allow_nan=False)
 size = st.floats(0, 5, allow_nan=False)
@@ -59,7 +59,7 @@ def test_about_zero_is_yes_only_inside_the_margin(ends, margin):
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=8))
 def test_the_front_is_what_nothing_beats(places):
-    points = [Point(str(k), x, y) for k, (x, y) in enumerate(places)]
+    points = {str(k): (float(x), float(y)) for k, (x, y) in enumerate(places)}
     found = front(points)
 
     def beaten(own):  # from the definition, by looking at all
@@ -67,7 +67,5 @@ def test_the_front_is_what_nothing_beats(places):
             (x <= own[0] and y > own[1]) or (x < own[0] and y >= own[1]) for x, y in places
         )  # fmt: skip
 
-    assert sorted(found) == sorted(point.run for point in points if not beaten(point[1:]))
-    assert [points[int(name)].memorization for name in found] == sorted(
-        points[int(name)].memorization for name in found
-    )
+    assert sorted(found) == sorted(name for name, place in points.items() if not beaten(place))
+    assert [points[name][0] for name in found] == sorted(points[name][0] for name in found)

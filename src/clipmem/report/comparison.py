@@ -29,7 +29,6 @@ from clipmem.base.tables import write_parquet
 from clipmem.report.fairness import check_fair, check_once, common, differing, notes
 from clipmem.report.figures import standalone
 from clipmem.report.frontier import (
-    Point,
     adjust,
     check_along,
     configurations,
@@ -225,13 +224,12 @@ def _front_of(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], measure: s
         for run in runs
     ]
     near = [name for name, mean in means.items() if not is_useful(mean, means[runs[0].name], chance)]
-    best = front(
-        [
-            Point(point["run"], point["memorization"]["difference"], point["utility"]["difference"])
-            for point in points
-            if point["run"] not in near
-        ]
-    )
+    useful = {
+        point["run"]: (point["memorization"]["difference"], point["utility"]["difference"])
+        for point in points
+        if point["run"] not in near
+    }
+    best = front(useful)
     return {
         "points": [point | {"front": point["run"] in best} for point in points],
         "front": best,

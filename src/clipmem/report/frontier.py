@@ -169,7 +169,7 @@ def _described(curves: Sequence[Curve], along: str, utility: str, confidence: fl
         for k, run in enumerate(curve.runs)
     }
     useful = {name for name, (_, gain) in means.items() if is_useful(gain, best, chance)}
-    shown = front([Point(name, *place) for name, place in means.items() if name in useful])
+    shown = front({name: means[name] for name in means if name in useful})
     return [
         {
             "differs": differing(first, curve.runs[0], (*IRRELEVANT, *_PARENTS, along)),
@@ -190,23 +190,14 @@ def _described(curves: Sequence[Curve], along: str, utility: str, confidence: fl
     ]
 
 
-class Point(NamedTuple):
-    """A run's memorization and utility."""
+def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Return the runs on the Pareto front of mean (memorization, utility), in order of memorization."""
 
-    run: str
-    memorization: float
-    utility: float
+    def is_beaten(point: tuple[float, float]) -> bool:
+        return any(x <= point[0] and y >= point[1] for x, y in points.values() if (x, y) != point)
 
-
-def front(points: Sequence[Point]) -> list[str]:
-    """Return the runs on the Pareto front of the means, in order of memorization."""
-
-    def beaten(one: Point) -> bool:
-        rivals = (other for other in points if other[1:] != one[1:])
-        return any(other.memorization <= one.memorization and other.utility >= one.utility for other in rivals)
-
-    kept = [one for one in points if not beaten(one)]
-    return [one.run for one in sorted(kept, key=lambda one: (one.memorization, -one.utility))]
+    best = [run for run, point in points.items() if not is_beaten(point)]
+    return sorted(best, key=lambda run: (points[run][0], -points[run][1]))
 
 
 def is_useful(utility: float, baseline: float, chance: float | None) -> bool:
