@@ -128,15 +128,6 @@ class Retrieval(NamedTuple):
     text: Queries
 
 
-def _check(image: Tensor, text: Tensor, text_pair: Tensor, ks: Sequence[int], block: int) -> None:
-    got = f"images {tuple(image.shape)}, captions {tuple(text.shape)}, {len(text_pair)} pair indices"
-    fits = image.shape[-1] == text.shape[-1] and len(text) == len(text_pair)
-    require(fits, "embeddings", got, "one width, and one pair index a caption", "Take both from the same model.")
-    require(len(image), "embeddings", "no image", "at least one", "Choose some pairs to search.")
-    require_range("ks", min(ks, default=1), 1, hint="Use (1, 5, 10).")
-    require_range("block", block, 1, hint="Use 1024.")
-
-
 def retrieve(
     image: Float[Tensor, "n d"],
     text: Float[Tensor, "m d"],
@@ -162,7 +153,12 @@ def retrieve(
     no two images and no two captions are the same. At most `block` queries, and 2^24 similarities, are held at a time;
     it never changes the result.
     """
-    _check(image, text, text_pair, ks, block)
+    got = f"images {tuple(image.shape)}, captions {tuple(text.shape)}, {len(text_pair)} pair indices"
+    fits = image.shape[-1] == text.shape[-1] and len(text) == len(text_pair)
+    require(fits, "embeddings", got, "one width, and one pair index a caption", "Take both from the same model.")
+    require(len(image), "embeddings", "no image", "at least one", "Choose some pairs to search.")
+    require_range("ks", min(ks, default=1), 1, hint="Use (1, 5, 10).")
+    require_range("block", block, 1, hint="Use 1024.")
     n, m = len(image), len(text)
     caption_counts(text_pair, n, m)
     links = links_of(same or Identity(np.arange(n), np.arange(m)), text_pair.cpu().numpy())
