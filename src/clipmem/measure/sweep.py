@@ -20,13 +20,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clipmem.base.errors import require
 from clipmem.base.sections import LocalizeSection
 from clipmem.data.pairs import Pairs
-from clipmem.data.views import Crops, draw_views, text_views
+from clipmem.data.views import draw_views, text_views
 from clipmem.models.passes import view_pixels
 from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.stats.unitmem import nonnegative
@@ -229,39 +229,28 @@ def blocks(
             with torch.inference_mode():
                 if tower == "image":
                     batch = torch.from_numpy(np.ascontiguousarray(pixels[rows[block]])).to(device)
-                    passes = _image_passes(capture, encoder, batch, views, np.arange(block.start, block.stop))
+                    pair, places = torch.arange(len(batch), device=device), np.arange(block.start, block.stop)
+                    inputs = ((pair, view_pixels(encoder, batch, view, places)) for view in (None, *views))
                 else:
                     captions = zip(pairs.captions[block], uids[block], strict=True)
                     texts = [text_views(*pair, count=section.views) for pair in captions]
-                    passes = _text_passes(capture, encoder, texts, batch_size, device)
+                    inputs = _text_inputs(encoder, texts, batch_size, device)
+                passes = ((pair, capture.read(values)) for pair, values in inputs)
                 averages = _reduce(capture.embedding, block, passes)
             yield averages
             progress(block.stop - block.start)
 
 
-def _image_passes(
-    capture: Capture,
-    encoder: DualEncoder,
-    batch: UInt8[Tensor, "n size size 3"],
-    views: Sequence[Crops],
-    rows: Int[np.ndarray, " n"],
-) -> Iterator[tuple[Int[Tensor, " n"], Activations]]:
-    """Pass images, then each of their views; yield the pair of each row."""
-    owner = torch.arange(len(batch), device=batch.device)
-    for view in (None, *views):
-        yield owner, capture.read(view_pixels(encoder, batch, view, rows))
-
-
-def _text_passes(
-    capture: Capture, encoder: DualEncoder, texts: Sequence[tuple[str, Sequence[str]]], batch_size: int, device: str
-) -> Iterator[tuple[Int[Tensor, " m"], Activations]]:
-    """Pass captions, then their views; yield the pair of each row."""
-    captions = encoder.tokenize([caption for caption, _ in texts]).to(device)
-    yield torch.arange(len(texts), device=device), capture.read(captions)
+def _text_inputs(
+    encoder: DualEncoder, texts: Sequence[tuple[str, Sequence[str]]], batch_size: int, device: str
+) -> Iterator[tuple[Int[Tensor, " m"], Int[Tensor, "m length"]]]:
+    """Yield the tokens of captions, then of their views, with the pair of each row."""
+    captions = encoder.tokenize([caption for caption, _ in texts])
+    yield torch.arange(len(texts), device=device), captions.to(device)
     views = [(row, view) for row, (_, views) in enumerate(texts) for view in views]
     for start in range(0, len(views), batch_size):
         rows, batch = zip(*views[start : start + batch_size], strict=True)
-        yield torch.tensor(rows, device=device), capture.read(encoder.tokenize(batch).to(device))
+        yield torch.tensor(rows, device=device), encoder.tokenize(batch).to(device)
 
 
 def _reduce(embedding: Site, rows: slice, passes: Iterator[tuple[Int[Tensor, " m"], Activations]]) -> Block:
