@@ -114,12 +114,6 @@ def _check_split(baseline: Run, other: Run) -> None:
             raise _refusal(baseline, other, trained, *found, "Remove fewer pairs.")
 
 
-def _same_length(baseline: Run, other: Run) -> bool:
-    """Return whether both show as many pairs in total, or, after a removal, each pair as often."""
-    fewer = other.trained_pairs < baseline.trained_pairs and other.passes == baseline.passes
-    return fewer or other.presentations == baseline.presentations
-
-
 def differing(baseline: Run, other: Run, irrelevant: Sequence[str] = IRRELEVANT) -> dict[str, list[Any]]:
     """Return the relevant settings that differ, with their values in the baseline and in the other run."""
     here, there = flatten(baseline.recipe), flatten(other.recipe)
@@ -135,7 +129,8 @@ def notes(baseline: Run, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return caveats of a fair comparison (removals, length, weights, captions), each a `kind` and its numbers."""
     found: list[dict[str, Any]] = []
     for run in runs:
-        if run.trained_pairs < baseline.trained_pairs:
+        fewer = run.trained_pairs < baseline.trained_pairs
+        if fewer:
             found.append(
                 {
                     "kind": "fewer_pairs",
@@ -145,7 +140,8 @@ def notes(baseline: Run, runs: Sequence[Run]) -> list[dict[str, Any]]:
                     "passes": run.passes / baseline.passes,
                 }
             )
-        if not _same_length(baseline, run):
+        # as many pairs in total or, after a removal, each pair as often
+        if run.presentations != baseline.presentations and not (fewer and run.passes == baseline.passes):
             shown = {"presentations": run.presentations, "baseline": baseline.presentations}
             found.append({"kind": "other_length", "run": run.name, **shown, "passes": run.passes / baseline.passes})
         if removed(baseline, run) & baseline.uids("candidate"):
