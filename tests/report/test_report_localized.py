@@ -99,7 +99,7 @@ def test_figures_name_their_last_values(localized: tuple[Built, dict[str, Any]])
         assert "In the last layer: image attn 0.580, image mlp 0.580, text attn 0.560, text mlp 0.560." in svg
         assert svg.count("the same under g") == 1
         assert len(re.findall("stroke-dasharray", svg)) >= 2
-        svg = layermem_figure(layers, "candidate").svg("layermem", size)
+        svg = layermem_figure(layers).svg("layermem", size)
         assert "In the last layer: image +0.100, text +0.090." in svg
         for name in ("block", "attention", "MLP", "embedding", "control, block", "difference", "emb."):
             assert f">{name}<" in svg, name
@@ -110,7 +110,7 @@ def test_figures_are_drawn_of_one_layer_and_of_nothing(localized: tuple[Built, d
     for some in (layers.filter(pl.col("layer") == 1), layers.clear()):
         for size in ("wide", "narrow"):
             assert unitmem_figure(some).svg("unitmem", size).startswith("<svg")
-            assert layermem_figure(some, "candidate").svg("layermem", size).startswith("<svg")
+            assert layermem_figure(some).svg("layermem", size).startswith("<svg")
 
 
 def test_all_layers_are_tested_as_one_family(localized: tuple[Built, dict[str, Any]]) -> None:

@@ -82,18 +82,16 @@ def unitmem_figure(layers: pl.DataFrame) -> Figure:
     rows = layers.filter(pl.col("unitmem_mean").is_finite())
     kinds = sorted(kinds_of(rows), key=lambda kind: kind != "mlp")
     styles = {kind: STYLES[0] if kind == "mlp" else _STYLES.get(kind, OTHER) for kind in kinds}
-    has_reference = "reference_unitmem_mean" in rows.columns
     panels: list[Panel] = []
     for tower in TOWERS:
         panel = Panel(f"{tower} tower", "layer", "mean UnitMem", whole=True, share="y", xlim=(0.6, last_layer(rows)))
         for kind, style in styles.items():
             own = rows.filter((pl.col("tower") == tower) & (pl.col("kind") == kind))
             panel.lines.append(layer_line(own, "unitmem_mean", ("unitmem_low", "unitmem_high"), style))
-            if has_reference:
-                panel.lines.append(layer_line(own, "reference_unitmem_mean", None, style._replace(color=SOFT)))
+            panel.lines.append(layer_line(own, "reference_unitmem_mean", None, style._replace(color=SOFT)))
         panels.append(panel)
     legend = {f"{KIND_NAMES.get(kind, 'other')}, f": style for kind, style in styles.items()}
-    legend |= {"the same under g": Style(SOFT, "-", "")} if has_reference else {}
+    legend["the same under g"] = Style(SOFT, "-", "")
     last = rows.filter(pl.col("layer") == pl.col("layer").max().over("tower", "kind")).sort("tower", "kind")
     ends = ", ".join(f"{row['tower']} {row['kind']} {plain(row['unitmem_mean'])}" for row in last.to_dicts())
     title = f"Mean UnitMem by layer of both towers. In the last layer: {ends}."
@@ -118,7 +116,7 @@ class Layers(Section):
         return {"layers": subject.table(LAYERS_TABLE).to_dicts()}
 
     def figures(self, subject: Run) -> Figures:
-        return {"layermem": layermem_figure(subject.table(LAYERS_TABLE), "candidate")}
+        return {"layermem": layermem_figure(subject.table(LAYERS_TABLE))}
 
 
 def _main_kind(layers: pl.DataFrame) -> str:
@@ -150,12 +148,11 @@ def against_control(layers: pl.DataFrame) -> dict[str, Any] | None:
     return {"tests": tested.height, "differ": found.height, "below": _BELOW, "clearest": clearest}
 
 
-def layermem_figure(layers: pl.DataFrame, role: str) -> Figure:
-    """Draw LayerMem by layer and its difference from the previous layer, for a role and the control."""
-    own = layers.filter(pl.col("role") == role)
+def layermem_figure(layers: pl.DataFrame) -> Figure:
+    """Draw LayerMem by layer and its difference from the previous layer, for the candidates and the control."""
+    own = layers.filter(pl.col("role") == "candidate")
     main, kinds = _main_kind(own), kinds_of(own)
     control = layers.filter((pl.col("role") == "external") & (pl.col("kind") == main))
-    has_control = role != "external" and control.height > 0
     panels: list[Panel] = []
     parts = (("layermem", ("low", "high"), "LayerMem"), ("delta", ("delta_low", "delta_high"), "difference"))
     for value, ends, name in parts:
@@ -163,7 +160,7 @@ def layermem_figure(layers: pl.DataFrame, role: str) -> Figure:
             here = own.filter(pl.col("tower") == tower)
             panel = Panel(f"{tower} tower", "layer", name, zero=True, share=value, whole=True)
             panel.xlim, panel.draw = (0.6, last_layer(own)), _embedding_axis(here)
-            if has_control:
+            if control.height:
                 panel.lines.append(layer_line(control.filter(pl.col("tower") == tower), value, ends, CONTROL))
             for kind in kinds:
                 band = ends if kind in (main, "embedding") else None
@@ -171,7 +168,7 @@ def layermem_figure(layers: pl.DataFrame, role: str) -> Figure:
                 panel.lines.append(layer_line(rows, value, band, _STYLES.get(kind, OTHER)))
             panels.append(panel)
     legend = {KIND_NAMES.get(kind, "other"): _STYLES.get(kind, OTHER) for kind in kinds}
-    legend |= {f"control, {KIND_NAMES.get(main, 'other')}": CONTROL} if has_control else {}
+    legend |= {f"control, {KIND_NAMES.get(main, 'other')}": CONTROL} if control.height else {}
     last = own.filter(pl.col("kind") == main).filter(pl.col("layer") == pl.col("layer").max().over("tower"))
     means = ", ".join(f"{row['tower']} {signed(row['layermem'])}" for row in last.sort("tower").to_dicts())
     title = f"LayerMem and its difference by layer. In the last layer: {means}."
