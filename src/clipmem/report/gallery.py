@@ -25,10 +25,10 @@ def ranked_candidates(scores: pl.DataFrame) -> pl.DataFrame:
     return scored.sort(["clipmem", "uid"], descending=[True, False])
 
 
-def pick(ranked: pl.DataFrame, shown: int = SHOWN) -> tuple[pl.DataFrame, pl.DataFrame]:
+def pick(ranked: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the most memorized rows, and the least memorized, lowest first; no row is in both."""
-    most = min(shown, (ranked.height + 1) // 2)
-    least = min(shown, ranked.height - most)
+    most = min(SHOWN, (ranked.height + 1) // 2)
+    least = min(SHOWN, ranked.height - most)
     return ranked.head(most), ranked.tail(least).reverse()
 
 
@@ -64,11 +64,11 @@ def _shown(scores: pl.DataFrame) -> list[str]:
     return [uid for rows in (*pick(ranked), *corners(ranked)) for uid in rows["uid"]]
 
 
-def top_units(units: pl.DataFrame, shown: int = UNITS_SHOWN) -> list[dict[str, Any]]:
-    """Return the `shown` units of f in each tower with the largest UnitMem; ties by seed, layer, kind and unit."""
+def top_units(units: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return the units of f in each tower with the largest UnitMem; ties by seed, layer, kind and unit."""
     alive = units.filter((pl.col("side") == "f") & pl.col("unitmem").is_finite() & pl.col("uid").is_not_null())
     ordered = alive.sort("unitmem", "seed", "layer", "kind", "unit", descending=[True, False, False, False, False])
-    return [row for tower in TOWERS for row in ordered.filter(pl.col("tower") == tower).head(shown).to_dicts()]
+    return [row for tower in TOWERS for row in ordered.filter(pl.col("tower") == tower).head(UNITS_SHOWN).to_dicts()]
 
 
 def image_uri(data: bytes | None) -> str | None:

@@ -62,13 +62,11 @@ class ScoredPairs(ScreenSection):
         ]
         ranked = subject.scores.filter(pl.col("role") == "candidate").sort("clipmem", "uid", descending=[True, False])
         first = ranked.head(len(subject.captions)).to_dicts()
-        words = words_of("given")
         return {
             "about": subject.about,
             "measure": measure_of(subject.about.get("alignment", "clip")),
             "quarantine": str(subject.quarantine),
-            "words": words,
-            "caveat": words["caveat"],
+            "words": words_of("given"),
             "spread": spread,
             "candidates": ranked.height,
             "first": [row | {"caption": next(iter(subject.captions[row["uid"]]), "")} for row in first],
