@@ -73,7 +73,7 @@ def measure(name: str, pairs: int, views: int) -> dict[str, object]:
 
         started = time.monotonic()
         settings = LocalizeSection(views=views)
-        units, _ = sweep_model(encoder, decoded, settings, chosen=None, progress=progress)
+        units, _ = sweep_model(encoder, decoded, settings, unit_pairs=None, progress=progress)
         seconds = time.monotonic() - started
     return {
         "model": name,

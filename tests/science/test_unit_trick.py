@@ -64,13 +64,13 @@ def fine_tune(encoder, pts, tower, unit):
 def test_only_the_tuned_unit_rises(tower):
     pts = points()
     encoder = openclip.create("clipmem-micro", seed=0)
-    before, _ = sweep_model(encoder, pts, VIEWS, chosen=None)
+    before, _ = sweep_model(encoder, pts, VIEWS, unit_pairs=None)
     here = (pl.col("tower") == tower) & (pl.col("layer") == 1) & (pl.col("kind") == "mlp")
     inside = before.filter(here & (pl.col("uid") != pts.uids[PAIR]))
     # a usual unit: of middle UnitMem, and of some response
     usual = inside.sort((pl.col("unitmem") - inside["unitmem"].median()).abs()).head(1).row(0, named=True)
     fine_tune(encoder, pts, tower, usual["unit"])
-    after, _ = sweep_model(encoder, pts, VIEWS, chosen=None)
+    after, _ = sweep_model(encoder, pts, VIEWS, unit_pairs=None)
     key = ["tower", "layer", "kind", "unit"]
     both = before.join(after, on=key, suffix="_after")
     rise = both.with_columns((pl.col("unitmem_after") - pl.col("unitmem")).alias("rise"))

@@ -101,7 +101,7 @@ def test_units_and_distances_equal_loops(models, tower):
     chosen = (pts.table["role"] == "candidate").to_numpy()
     labels = pts.table["label"].to_list()
     table, distances = sweep_model(
-        models["f"], pts, VIEWS, chosen=chosen, side="f", seed=5, towers=[tower], batch_size=4
+        models["f"], pts, VIEWS, unit_pairs=chosen, side="f", seed=5, towers=[tower], batch_size=4
     )
     mu, expected = reference(models["f"], pts, tower)
     assert table.schema == SCHEMAS["localize/units"]
@@ -137,13 +137,13 @@ def test_units_and_distances_equal_loops(models, tower):
 
 def test_nothing_depends_on_the_batch_or_on_the_other_pairs(models):
     pts = points()
-    whole = sweep_model(models["f"], pts, VIEWS, chosen=None)
-    again = sweep_model(models["f"], pts, VIEWS, chosen=None)
+    whole = sweep_model(models["f"], pts, VIEWS, unit_pairs=None)
+    again = sweep_model(models["f"], pts, VIEWS, unit_pairs=None)
     assert whole[0].equals(again[0])
-    other = sweep_model(models["f"], pts, VIEWS, chosen=None, batch_size=4)
+    other = sweep_model(models["f"], pts, VIEWS, unit_pairs=None, batch_size=4)
     for name in ("unitmem", "unitmem_median", "classmem", "mu_max", "mu_rest"):
         np.testing.assert_allclose(whole[0][name].to_numpy(), other[0][name].to_numpy(), atol=2e-4)
-    few = sweep_model(models["f"], replace(pts, table=pts.table[[7, 2, 5]]), VIEWS, chosen=None)
+    few = sweep_model(models["f"], replace(pts, table=pts.table[[7, 2, 5]]), VIEWS, unit_pairs=None)
     for place, values in few[1].items():
         np.testing.assert_allclose(values, whole[1][place][[7, 2, 5]], atol=1e-5)
 
@@ -151,7 +151,7 @@ def test_nothing_depends_on_the_batch_or_on_the_other_pairs(models):
 def test_no_views_take_the_clean_input(models):
     pts = points()
     settings = VIEWS.model_copy(update={"views": 0})
-    table, distances = sweep_model(models["f"], pts, settings, chosen=None)
+    table, distances = sweep_model(models["f"], pts, settings, unit_pairs=None)
     assert table["unitmem"].null_count() < table.height
     assert all(np.isnan(values).all() for values in distances.values())
 
@@ -159,7 +159,7 @@ def test_no_views_take_the_clean_input(models):
 def test_one_class_or_none_has_no_classmem(models):
     pts = points(4)
     same = replace(pts, table=pts.table.with_columns(label=pl.Series(["x", "x", "", "x"])))
-    table, _ = sweep_model(models["f"], same, VIEWS, chosen=None, towers=["image"])
+    table, _ = sweep_model(models["f"], same, VIEWS, unit_pairs=None, towers=["image"])
     assert table["classmem"].null_count() == table.height
     assert table["label"].null_count() == table.height
 
@@ -169,7 +169,7 @@ def test_a_dead_unit_has_no_value_and_no_owner():
     with torch.no_grad():
         fc = encoder.module.visual.transformer.resblocks[0].mlp.c_fc
         fc.weight[3], fc.bias[3] = 0, -50.0
-    table, _ = sweep_model(encoder, points(4), VIEWS, chosen=None, towers=["image"])
+    table, _ = sweep_model(encoder, points(4), VIEWS, unit_pairs=None, towers=["image"])
     row = table.filter((pl.col("layer") == 1) & (pl.col("kind") == "mlp") & (pl.col("unit") == 3)).row(0, named=True)
     assert (row["unitmem"], row["unitmem_median"], row["classmem"], row["uid"]) == (None, None, None, None)
     assert row["mu_max"] == 0
@@ -210,7 +210,7 @@ def test_layer_table_equals_loops(models):
     roles = pts.table["role"].to_numpy()
     frames, distances = [], {"f": {}, "g": {}}
     for side, encoder in models.items():
-        frame, distances[side][0] = sweep_model(encoder, pts, VIEWS, chosen=chosen, side=side, seed=0)
+        frame, distances[side][0] = sweep_model(encoder, pts, VIEWS, unit_pairs=chosen, side=side, seed=0)
         frames.append(frame)
     units = pl.concat(frames)
     table = layer_table(pts, distances, units)

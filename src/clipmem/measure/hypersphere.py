@@ -42,12 +42,12 @@ def potentials(x: Float[Tensor, "n d"], *, cells: int = _CELLS) -> Float64[np.nd
     n = len(x)
     require(n > 1, "embeddings", f"{n} row{'s' * (n != 1)}", "at least 2", "Choose more pairs.")
     unit, block = normalize(x.double()), max(1, cells // n)
-    found = np.empty(n)
+    sums = np.empty(n)
     for start in range(0, n, block):
         kernel = torch.exp(4 * (unit[start : start + block] @ unit.T) - 4)
         kernel[torch.arange(len(kernel)), torch.arange(start, start + len(kernel))] = 0
-        found[start : start + block] = kernel.sum(dim=1).cpu().numpy()
-    return found / (n - 1)
+        sums[start : start + block] = kernel.sum(dim=1).cpu().numpy()
+    return sums / (n - 1)
 
 
 def measure(
@@ -94,12 +94,12 @@ def _uniformity(
 ) -> dict[str, Any]:
     loss, n = np.log(values.mean(axis=1)), values.shape[1]
     influence = _influence(values) + (loss - loss.mean())[:, None] / n
-    found = entry(crossed_interval(float(loss.mean()), influence, groups, confidence=confidence), loss.tolist())
+    metric = entry(crossed_interval(float(loss.mean()), influence, groups, confidence=confidence), loss.tolist())
     if base is not None:
         difference = float(loss.mean() - np.log(base.mean()))
         change = crossed_interval(difference, influence - _influence(base), groups, confidence=confidence)
-        found["change"] = change._asdict()
-    return found
+        metric["change"] = change._asdict()
+    return metric
 
 
 def _influence(values: Float64[np.ndarray, "seed n"]) -> Float64[np.ndarray, "seed n"]:

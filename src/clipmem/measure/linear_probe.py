@@ -108,11 +108,11 @@ def validation_part(groups: Int[np.ndarray, " n"], share: float, *, seed: int) -
     require(len(names) >= 2, "groups", f"{len(names)} group of pairs", expected, "Use more pairs.")
     order = generator(seed, "validation").permutation(len(names))
     before = np.cumsum(sizes[order]) - sizes[order]
-    taken = before < share * len(groups)
-    taken[-1] = False
-    chosen = np.zeros(len(names), dtype=np.bool_)
-    chosen[order[taken]] = True
-    return chosen[codes]
+    in_part = before < share * len(groups)
+    in_part[-1] = False
+    group_in_part = np.zeros(len(names), dtype=np.bool_)
+    group_in_part[order[in_part]] = True
+    return group_in_part[codes]
 
 
 def linear_probe(
@@ -133,8 +133,8 @@ def linear_probe(
     got = f"{len(np.unique(labels))} class among {len(labels)} training pairs"
     require(len(np.unique(labels)) >= 2, "labels", got, "at least 2", "Choose pairs of several classes.")
     train, test = (
-        normalize(torch.from_numpy(np.asarray(one, dtype=np.float64)), name=f"{name} embeddings").numpy()
-        for one, name in ((train, "training"), (test, "test"))
+        normalize(torch.from_numpy(np.asarray(vectors, dtype=np.float64)), name=f"{name} embeddings").numpy()
+        for vectors, name in ((train, "training"), (test, "test"))
     )
     held = validation_part(groups, share, seed=seed)
     scaling = _scaling(train[~held])

@@ -64,7 +64,7 @@ def localize(
         require(n == len(pairs), f"embeddings of {side}, seed {seed}", f"{n} pairs", expected, "Run the study again.")
     sample = sample_pairs(pairs, recipe)
     how: dict[str, Any] = {"towers": _towers(recipe), "device": device, "progress": progress}
-    how["chosen"] = (sample.table["role"] == "candidate").to_numpy()
+    how["unit_pairs"] = (sample.table["role"] == "candidate").to_numpy()
     distances: dict[str, dict[int, Distances]] = {side: {} for side in SIDES}
     frames: list[pl.DataFrame] = []
     for seed, side in product(seeds, SIDES):

@@ -67,7 +67,7 @@ def classification_entries(
     interval = class_mean(hits, labels, groups, confidence=confidence)
     sizes = np.unique(labels, return_counts=True)[1]
     trials = min(len(np.unique(groups)), int(len(sizes) ** 2 / (1 / sizes).sum()))  # of equal weight: C² / Σ 1 / n_c
-    metrics[name] = entry(_within(interval, trials, confidence), [one[name] for one in by_seed])
+    metrics[name] = entry(_within(interval, trials, confidence), [values[name] for values in by_seed])
     if base is not None:
         change = class_mean(hits - hits_of(base, 1), labels, groups, confidence=confidence)
         metrics[name]["change"] = change._asdict()
@@ -92,11 +92,11 @@ def mean_of_means(
     n_p); groups are the same in all sets. The interval of a `share` is cut to [0, 1].
     """
     count = len(parts)
-    influence = np.hstack([(one - one.mean()) / (count * one.shape[1]) for one in parts])
-    mean = sum(float(one.mean()) for one in parts) / count
+    influence = np.hstack([(part - part.mean()) / (count * part.shape[1]) for part in parts])
+    mean = sum(float(part.mean()) for part in parts) / count
     owners = np.concatenate([*groups])
-    found = crossed_interval(mean, influence, owners, confidence=confidence)
-    return _within(found, len(np.unique(owners)), confidence) if share else found
+    interval = crossed_interval(mean, influence, owners, confidence=confidence)
+    return _within(interval, len(np.unique(owners)), confidence) if share else interval
 
 
 def _within(interval: Interval, trials: int, confidence: float) -> Interval:

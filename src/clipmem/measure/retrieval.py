@@ -50,13 +50,13 @@ def identity_of(uids: Sequence[str], captions: Sequence[Sequence[str]]) -> Ident
     """Number the images of pairs by their bytes (part of the uid), and their captions by `same_words`, pair by pair."""
     return Identity(
         _numbers([image_part(uid) for uid in uids]),
-        _numbers([same_words(caption) for own in captions for caption in own]),
+        _numbers([same_words(caption) for texts in captions for caption in texts]),
     )
 
 
 def _numbers(names: Sequence[str]) -> Int[np.ndarray, " n"]:
-    place = {name: k for k, name in enumerate(dict.fromkeys(names))}
-    return np.array([place[name] for name in names], dtype=np.int64)
+    number = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    return np.array([number[name] for name in names], dtype=np.int64)
 
 
 class Links(NamedTuple):
@@ -74,9 +74,9 @@ def links_of(same: Identity, text_pair: Int[np.ndarray, " m"]) -> Links:
     those of all pairs with this image.
     """
     got = f"{len(same.image)} images and {len(same.text)} captions, with {len(text_pair)} pair indices"
-    known = len(same.text) == len(text_pair) and text_pair.max(initial=-1) < len(same.image)
-    require(known, "identity", got, "a class for each image and caption", "Number them in the order of embeddings.")
-    image, text = (np.unique(one, return_inverse=True)[1] for one in same)
+    fits = len(same.text) == len(text_pair) and text_pair.max(initial=-1) < len(same.image)
+    require(fits, "identity", got, "a class for each image and caption", "Number them in the order of embeddings.")
+    image, text = (np.unique(classes, return_inverse=True)[1] for classes in same)
     shape = (int(image.max(initial=-1)) + 1, int(text.max(initial=-1)) + 1)
     linked = coo_array((np.ones(len(text), dtype=np.bool_), (image[text_pair], text)), shape=shape)
     return Links(linked.tocsr(), image, text)
@@ -101,7 +101,7 @@ def dependent_groups(
 ) -> Int[np.ndarray, " n"]:
     """Join groups of near-duplicates that have an image or a first caption in common: their queries are the same."""
     n, first = len(groups), np.unique(text_pair, return_index=True)[1]
-    codes = [np.unique(one, return_inverse=True)[1] for one in (groups, same.image, same.text[first])]
+    codes = [np.unique(classes, return_inverse=True)[1] for classes in (groups, same.image, same.text[first])]
     nodes = np.concatenate([code + n * (k + 1) for k, code in enumerate(codes)])
     edges = coo_array((np.ones(3 * n), (np.tile(np.arange(n), 3), nodes)), shape=(4 * n, 4 * n))
     return connected_components(edges, directed=False)[1][:n].astype(np.int64)
@@ -184,14 +184,14 @@ def _search(
     order = np.argsort(item_class, kind="stable")
     items, first = items[torch.from_numpy(order)], np.unique(item_class[order], return_index=True)[1]
     block = max(1, min(block, _CELLS // len(items)))
-    ranks, precisions, right = np.empty(len(queries)), np.empty(len(queries)), np.empty(len(queries), dtype=np.int64)
+    ranks, precisions, counts = np.empty(len(queries)), np.empty(len(queries)), np.empty(len(queries), dtype=np.int64)
     for start in range(0, len(queries), block):
         similarity = (queries[start : start + block] @ items.T).cpu().numpy()
         if len(first) < len(items):
             similarity = np.maximum.reduceat(similarity, first, axis=1)
         rows = slice(start, start + len(similarity))
-        ranks[rows], precisions[rows], right[rows] = _ranks_and_precisions(similarity, right_items[rows])
-    return Queries(ranks, precisions, right, len(first))
+        ranks[rows], precisions[rows], counts[rows] = _ranks_and_precisions(similarity, right_items[rows])
+    return Queries(ranks, precisions, counts, len(first))
 
 
 def _ranks_and_precisions(
@@ -200,33 +200,33 @@ def _ranks_and_precisions(
     """Return the rank of each query's best right item, its average precision, and its number of right items."""
     sizes = np.diff(right_items.indptr)
     query = np.repeat(np.arange(len(sizes)), sizes)
-    place = np.arange(len(query)) - np.repeat(right_items.indptr[:-1], sizes)
+    position = np.arange(len(query)) - np.repeat(right_items.indptr[:-1], sizes)
     # the right items of a query stand first, ascending; the places after them are not used
-    own = np.full((len(sizes), sizes.max()), np.inf)
-    own[query, place] = similarity[query, right_items.indices]
-    own.sort()
+    right_similarity = np.full((len(sizes), sizes.max()), np.inf)
+    right_similarity[query, position] = similarity[query, right_items.indices]
+    right_similarity.sort()
     similarity.sort()
-    ahead, level = _ahead_and_level(similarity, own, similarity.shape[1])
-    own_ahead, own_level = _ahead_and_level(own, own, sizes[:, None])
+    ahead, level = _ahead_and_level(similarity, right_similarity, similarity.shape[1])
+    right_ahead, right_level = _ahead_and_level(right_similarity, right_similarity, sizes[:, None])
     best = (np.arange(len(sizes)), sizes - 1)
-    rank = 1 + (ahead - own_ahead)[best] + (level - own_level)[best] / 2
+    rank = 1 + (ahead - right_ahead)[best] + (level - right_level)[best] / 2
     # a level item includes itself
-    precision = (2 * own_ahead + own_level + 1) / (2 * ahead + level + 1)
-    precision[np.arange(own.shape[1]) >= sizes[:, None]] = np.inf
+    precision = (2 * right_ahead + right_level + 1) / (2 * ahead + level + 1)
+    precision[np.arange(right_similarity.shape[1]) >= sizes[:, None]] = np.inf
     precision.sort()
     precision[np.isinf(precision)] = 0
     return rank, precision.sum(axis=1) / sizes, sizes
 
 
-def _ahead_and_level(every: Any, own: Any, count: Any) -> tuple[Any, Any]:
-    """Count the items that are more similar than each of `own`, and as similar, among the first `count` of a row."""
-    at_least = count - _below(every, own - _TIE, right=False)
-    ahead = count - _below(every, own + _TIE, right=True)
+def _ahead_and_level(every: Any, values: Any, count: Any) -> tuple[Any, Any]:
+    """Count the items that are more similar than each of `values`, and as similar, among the first `count` of a row."""
+    at_least = count - _below(every, values - _TIE, inclusive=False)
+    ahead = count - _below(every, values + _TIE, inclusive=True)
     return ahead, at_least - ahead
 
 
-def _below(ascending: Float64[np.ndarray, "q i"], values: Float64[np.ndarray, "q r"], *, right: bool) -> Any:
-    return torch.searchsorted(torch.from_numpy(ascending), torch.from_numpy(values), right=right).numpy()
+def _below(ascending: Float64[np.ndarray, "q i"], values: Float64[np.ndarray, "q r"], *, inclusive: bool) -> Any:
+    return torch.searchsorted(torch.from_numpy(ascending), torch.from_numpy(values), right=inclusive).numpy()
 
 
 def measure(
@@ -272,8 +272,8 @@ def _searches(models: Mapping[str, Sequence[Embeddings]], same: Identity) -> dic
         ways = ([result.image for result in results], [result.text for result in results])
         queries[side] = [
             Queries(
-                np.stack([one.rank for one in way]),
-                np.stack([one.precision for one in way]),
+                np.stack([result.rank for result in way]),
+                np.stack([result.precision for result in way]),
                 way[0].right,
                 way[0].items,
             )
@@ -311,25 +311,25 @@ def _describe(
     return described
 
 
-def chance(right: Int[np.ndarray, " q"], items: int) -> dict[str, float]:
+def chance(counts: Int[np.ndarray, " q"], items: int) -> dict[str, float]:
     """Return what a random order of N items is expected to reach, for queries with R right ones each.
 
     The best right item is among the first k with the probability 1 - Π_{j<k} (N - R - j) / (N - j), averaged over
     queries: recall@k, and the median of that distribution. Before a right item in place i are (i - 1) q other right
     ones on average, q = (R - 1) / (N - 1), so the expected average precision is q + (1 - q) H_N / N with H_N = Σ_i 1/i.
     """
-    sizes, times = np.unique(right, return_counts=True)
+    sizes, times = np.unique(counts, return_counts=True)
     others = (sizes - 1) / max(items - 1, 1)
     harmonic = float((1 / np.arange(1, items + 1)).mean())
-    precision = (others + (1 - others) * harmonic) @ times / len(right)
-    missed, found = np.ones(len(sizes)), [0.0]  # after k places
-    while len(found) <= max(KS) or found[-1] <= 0.5:
-        place = len(found) - 1
-        missed = missed * np.maximum(items - sizes - place, 0) / max(items - place, 1)
-        found.append(round(float(1 - missed @ times / len(right)), 12))
-    within = np.array(found)
+    precision = (others + (1 - others) * harmonic) @ times / len(counts)
+    missed, recalls = np.ones(len(sizes)), [0.0]  # after k places
+    while len(recalls) <= max(KS) or recalls[-1] <= 0.5:
+        k = len(recalls) - 1
+        missed = missed * np.maximum(items - sizes - k, 0) / max(items - k, 1)
+        recalls.append(round(float(1 - missed @ times / len(counts)), 12))
+    within = np.array(recalls)
     median = (int((within >= 0.5 - _ROUNDING).argmax()) + int((within > 0.5 + _ROUNDING).argmax())) / 2
-    return {**{f"recall@{k}": found[k] for k in KS}, "mAP": float(precision), "median_rank": median}
+    return {**{f"recall@{k}": recalls[k] for k in KS}, "mAP": float(precision), "median_rank": median}
 
 
 def _median_interval(ranks: np.ndarray, groups: np.ndarray, statistics: Statistics) -> Interval:

@@ -65,9 +65,9 @@ def find_sites(model: nn.Module, tower: str) -> list[Site]:
     modules = dict(model.named_modules())
     sites = _transformer_sites(modules, tower) or (_resnet_sites(modules) if tower == "image" else [])
     paths = (*_TRANSFORMERS[tower], *(_STAGES[:1] if tower == "image" else ()))
-    what, got = f"{tower} tower of {type(model).__name__}", "no layers that can be hooked"
+    subject, got = f"{tower} tower of {type(model).__name__}", "no layers that can be hooked"
     hint = "Localize in a ViT, ResNet or text transformer of open_clip, or in transformers' CLIPModel."
-    require(sites, what, got, f"one of {', '.join(paths)}", hint)
+    require(sites, subject, got, f"one of {', '.join(paths)}", hint)
     return sites
 
 

@@ -100,8 +100,8 @@ def orthogonal_map(source: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -
     R = argmin_{RᵀR = 1} || source R - target ||_F = U Vᵀ with U S Vᵀ = sourceᵀ target.
     """
     # not scipy's `orthogonal_procrustes`: fits of fewer pairs than dimensions would come out otherwise
-    left, _, right = torch.linalg.svd(source.double().T @ target.double())
-    return left @ right
+    u, _, vt = torch.linalg.svd(source.double().T @ target.double())
+    return u @ vt
 
 
 def explained(mapped: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> float:
@@ -168,7 +168,7 @@ def _mixed(f: Means, turned: Means, external: Bool[np.ndarray, " n"], weight: fl
     return aligned(fg, external, weight), aligned(gf, external, weight)
 
 
-def reliability(found: Swap, roles: Sequence[str], width: int) -> dict[str, Any]:
+def reliability(shares: Swap, roles: Sequence[str], width: int) -> dict[str, Any]:
     """Judge whether the swap can be read.
 
     It can when (1) half of the shared pairs are at least as many as the dimensions, else the map is not determined;
@@ -183,14 +183,14 @@ def reliability(found: Swap, roles: Sequence[str], width: int) -> dict[str, Any]
         both maps under each seed; `shared_bias`, `external_bias` and `gap`. Numbers that are not finite are None.
     """
     names = np.array(roles)
-    maps = {"image": found.image_fit, "text": found.text_fit}
+    maps = {"image": shares.image_fit, "text": shares.text_fit}
     r2 = {tower: min(fit.shared for fit in fits) for tower, fits in maps.items()}
-    measured = float(np.abs(found.clipmem[:, names == "candidate"].mean())) if "candidate" in roles else 0.0
+    measured = float(np.abs(shares.clipmem[:, names == "candidate"].mean())) if "candidate" in roles else 0.0
     bias = {
-        role: abs(float((found.image - found.text)[:, names == role].mean())) / measured if measured > 0 else np.inf
+        role: abs(float((shares.image - shares.text)[:, names == role].mean())) / measured if measured > 0 else np.inf
         for role in ("shared", "external")
     }
-    gaps = (found.gg - found.turned_gg)[:, names == "candidate"]
+    gaps = (shares.gg - shares.turned_gg)[:, names == "candidate"]
     gap = abs(float(gaps.mean())) / measured if measured > 0 else np.inf
     half = int((names == "shared").sum()) // 2
     checks = [
@@ -213,21 +213,21 @@ def reliability(found: Swap, roles: Sequence[str], width: int) -> dict[str, Any]
     }
 
 
-def summarize(found: Swap, roles: Sequence[str], groups: Sequence[str], *, confidence: float) -> dict[str, Any]:
+def summarize(shares: Swap, roles: Sequence[str], groups: Sequence[str], *, confidence: float) -> dict[str, Any]:
     """Average the shares over the pairs of each role, with intervals over seeds and groups of pairs, as JSON."""
     names, codes = np.array(roles), np.unique(np.array(groups), return_inverse=True)[1]
     values = {
-        "clipmem": found.clipmem,
-        "image_share": found.image,
-        "text_share": found.text,
-        "text_minus_image": found.text - found.image,
+        "clipmem": shares.clipmem,
+        "image_share": shares.image,
+        "text_share": shares.text,
+        "text_minus_image": shares.text - shares.image,
     }
     rows: dict[str, dict[str, Any]] = {}
     for role in dict.fromkeys(roles):
-        own = names == role
-        row: dict[str, Any] = {"n": int(own.sum())}
+        in_role = names == role
+        row: dict[str, Any] = {"n": int(in_role.sum())}
         for name, table in values.items():
-            row[name] = crossed_mean(table[:, own], codes[own], confidence=confidence)._asdict()
+            row[name] = crossed_mean(table[:, in_role], codes[in_role], confidence=confidence)._asdict()
         low, high = row["clipmem"]["low"], row["clipmem"]["high"]
         clear = low is not None and (low > 0 or high < 0)
         row["text_fraction"] = row["text_share"]["mean"] / row["clipmem"]["mean"] if clear else None

@@ -35,10 +35,10 @@ HOLD_BYTES = 384 * 2**20  # activations of a tower held for exact medians; beyon
 class UnitTracker:
     """Collects the blocks of a tower and returns the table of its units."""
 
-    def __init__(self, pairs: Pairs, chosen: Bool[np.ndarray, " n"], *, hold_bytes: int = HOLD_BYTES) -> None:
-        require_range("pairs for UnitMem", int(chosen.sum()), 2, hint="Choose another role.")
-        self._chosen, self._hold_bytes, self._points = chosen, hold_bytes, 0
-        table = pairs.table.filter(chosen)
+    def __init__(self, pairs: Pairs, unit_pairs: Bool[np.ndarray, " n"], *, hold_bytes: int = HOLD_BYTES) -> None:
+        require_range("pairs for UnitMem", int(unit_pairs.sum()), 2, hint="Choose another role.")
+        self._unit_pairs, self._hold_bytes, self._points = unit_pairs, hold_bytes, 0
+        table = pairs.table.filter(unit_pairs)
         self._uids, labels = table["uid"].to_list(), table["label"].to_list()
         self._classes = sorted(set(labels) - {""})
         number = {label: index for index, label in enumerate(self._classes)}
@@ -55,7 +55,7 @@ class UnitTracker:
                 self._units[site] = UnitMemState(count, hold_bytes=self._hold_bytes * count // total)
                 if len(self._classes) > 1:
                     self._class_means[site] = ClassMemState(len(self._classes), count)
-        rows = torch.from_numpy(np.flatnonzero(self._chosen[block.rows]))
+        rows = torch.from_numpy(np.flatnonzero(self._unit_pairs[block.rows]))
         labels = self._labels[self._points : self._points + len(rows)]
         for site, values in block.units.items():
             self._units[site].update(values[rows], first_row=self._points)
@@ -105,7 +105,7 @@ def sweep_model(
     pairs: Pairs,
     section: LocalizeSection,
     *,
-    chosen: Bool[np.ndarray, " n"] | None,
+    unit_pairs: Bool[np.ndarray, " n"] | None,
     side: str = "f",
     seed: int = 0,
     towers: Sequence[str] = TOWERS,
@@ -113,13 +113,13 @@ def sweep_model(
 ) -> tuple[pl.DataFrame, Distances]:
     """Return the units and distances of a model, from one pass over pairs and their views.
 
-    The table of the pairs has their `label` and their row in `pixels`, `row`; units are over the pairs `chosen`. The
+    The table of the pairs has their `label` and their row in `pixels`, `row`; units are over `unit_pairs`. The
     last arguments are those of `blocks`.
     """
     distances: dict[Site, list[np.ndarray]] = {}
     frames: list[pl.DataFrame] = []
     for tower in towers:
-        tracker = UnitTracker(pairs, np.ones(len(pairs), dtype=np.bool_) if chosen is None else chosen)
+        tracker = UnitTracker(pairs, np.ones(len(pairs), dtype=np.bool_) if unit_pairs is None else unit_pairs)
         for block in blocks(encoder, pairs, section, tower=tower, **how):
             tracker.add(block)
             for site, values in block.distances.items():

@@ -228,10 +228,10 @@ class Utility:
         }
 
 
-def only(embeddings: Embeddings, kept: Bool[np.ndarray, " n"]) -> Embeddings:
+def only(embeddings: Embeddings, mask: Bool[np.ndarray, " n"]) -> Embeddings:
     """Return copies of the embeddings of some pairs, with the first view of each image and without caption edits."""
-    found = chosen(embeddings, torch.from_numpy(np.flatnonzero(kept)))
-    return found._replace(image=found.image[:, :1].clone(), text_edits=None, text_edits_pair=None)
+    part = chosen(embeddings, torch.from_numpy(np.flatnonzero(mask)))
+    return part._replace(image=part.image[:, :1].clone(), text_edits=None, text_edits_pair=None)
 
 
 def why_not(
@@ -244,8 +244,8 @@ def why_not(
     text: str = "",
 ) -> dict[str, str]:
     """Return the tasks that cannot be measured, with the reason; `text` is the reason why captions cannot be used."""
-    tested = {kind: int((test & (own.labels >= 0)).sum()) for kind, own in classes.items()}
-    few = {kind: "there is only one class" if len(own.names) < 2 else "" for kind, own in classes.items()}
+    tested = {kind: int((test & (labeling.labels >= 0)).sum()) for kind, labeling in classes.items()}
+    few = {kind: "there is only one class" if len(labeling.names) < 2 else "" for kind, labeling in classes.items()}
     label = few["label"] if tested["label"] else unlabeled
     n, shared = int(test.sum()), tested["concept"]
     concept = f"{shared} of {n} test pairs have the first caption of another pair, fewer than half"
@@ -261,13 +261,13 @@ def why_not(
 
 
 def _why_no_probe(labels: Any, groups: Any, test: Any, train: Any) -> str:
-    known = train & (labels >= 0)
-    trained, n = len(np.unique(labels[known])), int(known.sum())
+    usable = train & (labels >= 0)
+    trained, n = len(np.unique(labels[usable])), int(usable.sum())
     reasons = (
         (trained < 2, f"{n} pairs to train on have fewer than 2 classes"),
         # labels that identify pairs, or too few pairs
         (2 * trained > n, f"{n} pairs to train on have {trained} classes, fewer than two pairs a class"),
-        (len(np.unique(groups[known])) < 2, "the pairs to train on are one group, and choosing C needs a second one"),
+        (len(np.unique(groups[usable])) < 2, "the pairs to train on are one group, and choosing C needs a second one"),
         (not (test & ~train & (labels >= 0)).any(), "no labeled pair is left to test on"),
     )
     return next((reason for applies, reason in reasons if applies), "")
@@ -275,7 +275,7 @@ def _why_no_probe(labels: Any, groups: Any, test: Any, train: Any) -> str:
 
 def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> Int[np.ndarray, " n"]:
     """Return the index of each label in `classes`; -1 for empty labels."""
-    place = {name: k for k, name in enumerate(classes)}
-    for label in set(labels) - {"", *place}:
+    number = {name: k for k, name in enumerate(classes)}
+    for label in set(labels) - {"", *number}:
         require_one_of("labels", label, classes)
-    return np.array([place[label] if label else -1 for label in labels], dtype=np.int64)
+    return np.array([number[label] if label else -1 for label in labels], dtype=np.int64)

@@ -101,15 +101,15 @@ def classification_metrics(
     check_labels(labels, classes)
     hits = (ranks <= 1).astype(np.float64)
     images = np.bincount(labels, minlength=classes)
-    right = np.bincount(labels, weights=hits, minlength=classes)
-    found: dict[str, float] = {f"acc{k}": float((ranks <= k).mean()) for k in TOP if k <= classes}
-    return {**found, "mean_per_class_recall": float((right[images > 0] / images[images > 0]).mean())}
+    correct = np.bincount(labels, weights=hits, minlength=classes)
+    accuracies: dict[str, float] = {f"acc{k}": float((ranks <= k).mean()) for k in TOP if k <= classes}
+    return {**accuracies, "mean_per_class_recall": float((correct[images > 0] / images[images > 0]).mean())}
 
 
 def chance(classes: int) -> dict[str, float]:
     """Return the metrics expected of random predictions: k / classes, and 1 / classes for the mean recall."""
-    found = {f"acc{k}": k / classes for k in TOP if k <= classes}
-    return {**found, "mean_per_class_recall": 1 / classes}
+    accuracies = {f"acc{k}": k / classes for k in TOP if k <= classes}
+    return {**accuracies, "mean_per_class_recall": 1 / classes}
 
 
 # the plain name comes first: few captions of a small study are sentences about photos
@@ -130,12 +130,12 @@ class Prompts(NamedTuple):
 
 def make_prompts(labels: Sequence[str], names: Mapping[str, Sequence[str]] | None, templates: Sequence[str]) -> Prompts:
     """Insert the names of each class into each template."""
-    there = sorted(set(labels) - {""})
+    distinct = sorted(set(labels) - {""})
     if names is None:
-        names = {label: [label.replace("-", " ").replace("_", " ")] for label in there}
-    missing = [label for label in there if label not in names]
+        names = {label: [label.replace("-", " ").replace("_", " ")] for label in distinct}
+    missing = [label for label in distinct if label not in names]
     for label in missing:
-        got = f"none for label {shorten(label)} ({len(missing):,} of {len(there):,} labels have none)"
+        got = f"none for label {shorten(label)} ({len(missing):,} of {len(distinct):,} labels have none)"
         hint = did_you_mean(label, names, kind="label")
         raise InputError(_NAMES, got=got, expected="a name for every label of the data", hint=hint)
     got = "no template" if names else "no class"

@@ -30,9 +30,9 @@ def localize_run(
     reporter, run = reporter or Quiet(), Run(path)
     folder, recipe = run.folder, run.recipe
     paired = declared("protocols", recipe.protocol).paired
-    right = paired and all((folder.path / "models" / side).is_dir() for side in SIDES)
-    what, expected = f"run folder {folder.path}", "a four-way study"
-    require(right, what, f"protocol {recipe.protocol!r}", expected, "Choose a run with protocol = 'four-way'.")
+    is_usable = paired and all((folder.path / "models" / side).is_dir() for side in SIDES)
+    subject, expected = f"run folder {folder.path}", "a four-way study"
+    require(is_usable, subject, f"protocol {recipe.protocol!r}", expected, "Choose a run with protocol = 'four-way'.")
     _ = run.summary  # raises if the run is not finished
     with folder.locked():
         changes = {name: value for name, value in (("views", views), ("pairs", pairs)) if value is not None}
@@ -45,8 +45,8 @@ def localize_run(
 def _measure(folder: RunFolder, recipe: Recipe, reporter: Reporter) -> list[Path]:
     started, study = time.monotonic(), PlannedStudy(folder.path)
     pairs = localized_pairs(study)
-    known = folder.is_done("localize") and (folder.path / SETTINGS_FILE).is_file()
-    if known and folder.read_json(SETTINGS_FILE) == describe(pairs, recipe):
+    is_measured = folder.is_done("localize") and (folder.path / SETTINGS_FILE).is_file()
+    if is_measured and folder.read_json(SETTINGS_FILE) == describe(pairs, recipe):
         reporter.end("localize", folder.seconds()["localize"], skipped=True)
         return []
     resources = study.execution
@@ -65,4 +65,4 @@ def localized_pairs(study: PlannedStudy) -> Pairs:
     # captions that a model did not train on are views of those it did
     captions = pl.Series("captions", study.all_captions())
     table = study.splits.with_columns(label, captions, pl.Series("row", study.rows))
-    return Pairs("study", table, pixels={one: study.pixels(one) for one in study.opened.geometries})
+    return Pairs("study", table, pixels={geometry: study.pixels(geometry) for geometry in study.opened.geometries})
