@@ -95,36 +95,36 @@ def compare_finished(
     machines = {tuple(f"{name} {run.manifest.get(name)}" for name in _MACHINE) for run in runs}
     metrics = common_utilities(runs)
     unworded = [run.name for run in runs if WORDINGS not in _means(run, run, measure)]
-    shown = WORDINGS if measure == "clipmem" and not unworded else measure
+    basis = WORDINGS if measure == "clipmem" and not unworded else measure
     return {
         "format": 3,
         "baseline": baseline.name,
         "measure": measure,
-        "primary": {"memorization": shown, "utility": utility},
+        "primary": {"memorization": basis, "utility": utility},
         "confidence": confidence,
         "seeds": baseline.seeds,
         "runs": [_describe(baseline, run, measure, metrics) for run in runs],
         "differences": rows,
-        "dominates": _dominates(others, rows, shown, utility) if utility else [],
+        "dominates": _dominates(others, rows, basis, utility) if utility else [],
         "cost": [row for run in others for row in _cost(baseline, run, confidence)] if len(machines) == 1 else [],
-        "pareto": {name: _front_of(runs, rows, shown, name) for name in metrics if not name.endswith(LOWER_IS_BETTER)},
+        "pareto": {name: _front_of(runs, rows, basis, name) for name in metrics if not name.endswith(LOWER_IS_BETTER)},
         "notes": [
             *notes(baseline, others),
             *_missing(runs, machines),
             *([{"kind": "no_wordings", "runs": unworded}] if 0 < len(unworded) < len(runs) else []),
         ],
-        **(_along(runs, along, measure, shown, utility, confidence) if along else {}),
+        **(_along(runs, along, measure, basis, utility, confidence) if along else {}),
     }
 
 
 def _along(
-    runs: Sequence[Run], along: str, measure: str, shown: str, utility: str, confidence: float
+    runs: Sequence[Run], along: str, measure: str, basis: str, utility: str, confidence: float
 ) -> dict[str, Any]:
     """Return `curve`, the means by the value of a setting, or `frontier` if runs differ in other settings too."""
     check_along(runs, along)
     groups = configurations(runs, along)
     if len(groups) > 1:
-        return {"frontier": frontier(groups, along, measure=shown, utility=utility, confidence=confidence)}
+        return {"frontier": frontier(groups, along, measure=basis, utility=utility, confidence=confidence)}
     names = {measure, WORDINGS, *common_utilities(runs)}
     rows = [
         {"run": run.name, "value": setting_of(run, along), "measure": name} | mean_over_seeds(mean.values, confidence)
@@ -145,11 +145,11 @@ class _Mean(NamedTuple):
 
 def _means(run: Run, other: Run, measure: str) -> dict[str, _Mean]:
     """Return a run's measures that were taken, of memorization over the pairs in common with another run."""
-    own, mirror, external = (common(run, other, role) for role in ("candidate", "independent", "external"))
+    candidates, mirror, external = (common(run, other, role) for role in ("candidate", "independent", "external"))
     scale = run.normalizer if measure == "clipmem_norm" else 1.0
     halved = (measure, WORDINGS) if measure == "clipmem" else (measure,)
-    means = {name: (len(own) + len(mirror), run.halved(own, mirror, name)) for name in halved}
-    for name, uids in (("candidates", own), ("planted", own & run.planted), ("control", external)):
+    means = {name: (len(candidates) + len(mirror), run.halved(candidates, mirror, name)) for name in halved}
+    for name, uids in (("candidates", candidates), ("planted", candidates & run.planted), ("control", external)):
         means[f"{measure} {name}"] = len(uids), [value / scale for value in run.memorization(uids)]
     memorization = {name: _Mean("memorization", n, values) for name, (n, values) in means.items() if values}
     return memorization | {name: _Mean("utility", None, values) for name, values in run.utility.items()}

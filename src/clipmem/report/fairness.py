@@ -53,34 +53,34 @@ _RULES: tuple[tuple[str, Callable[[Run], object], str], ...] = (
 def check_fair(baseline: Run, other: Run, *, measure: str = "clipmem") -> None:
     """Refuse a run that is not comparable with the baseline; `clipmem_norm` needs the same normalizer in both."""
     for name, value, hint in _RULES:
-        there, here = _differing_entries(value(other), value(baseline))
-        if there != here:
-            raise _refusal(baseline, other, name, there, here, hint)
+        got, expected = _differing_entries(value(other), value(baseline))
+        if got != expected:
+            raise _refusal(baseline, other, name, got, expected, hint)
     _check_split(baseline, other)
     if measure == "clipmem_norm" and other.normalizer != baseline.normalizer:
-        there, here = f"{other.normalizer:.6g}", f"{baseline.normalizer:.6g}"
+        got, expected = f"{other.normalizer:.6g}", f"{baseline.normalizer:.6g}"
         hint = "Compare clipmem, which has no normalizer."
-        raise _refusal(baseline, other, "normalizer of clipmem_norm", there, here, hint)
+        raise _refusal(baseline, other, "normalizer of clipmem_norm", got, expected, hint)
 
 
-def check_once(folders: Sequence[Path | str], what: str) -> None:
+def check_once(folders: Sequence[Path | str], subject: str) -> None:
     """Refuse a run that is named twice."""
     places = [Path(folder).resolve() for folder in folders]
     twice = [str(folder) for k, folder in enumerate(folders) if places[k] in places[:k]]
-    require(not twice, what, f"{twice} twice", "each run once", "Omit one of them.")
+    require(not twice, subject, f"{twice} twice", "each run once", "Omit one of them.")
 
 
-def _refusal(baseline: Run, other: Run, name: str, there: object, here: object, hint: str) -> InputError:
-    what = f"run folder {other.path}: different {name}"
-    return InputError(what, got=str(there), expected=f"{here}, as in {baseline.path}", hint=hint)
+def _refusal(baseline: Run, other: Run, name: str, got: object, expected: object, hint: str) -> InputError:
+    subject = f"run folder {other.path}: different {name}"
+    return InputError(subject, got=str(got), expected=f"{expected}, as in {baseline.path}", hint=hint)
 
 
-def _differing_entries(there: object, here: object) -> tuple[object, object]:
+def _differing_entries(other: object, base: object) -> tuple[object, object]:
     """Reduce two mappings to the entries that differ; return anything else unchanged."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = [key for key in {**here, **there} if here.get(key) != there.get(key)]
-        return {key: there.get(key) for key in keys}, {key: here.get(key) for key in keys}
-    return there, here
+    if isinstance(other, dict) and isinstance(base, dict):
+        keys = [key for key in {**base, **other} if base.get(key) != other.get(key)]
+        return {key: other.get(key) for key in keys}, {key: base.get(key) for key in keys}
+    return other, base
 
 
 def removed(baseline: Run, other: Run) -> set[str]:
@@ -102,36 +102,36 @@ def _check_split(baseline: Run, other: Run) -> None:
     """Refuse another split; pairs may have been removed from training, but the rest must be the same."""
     here = baseline.splits
     if removed(baseline, other):
-        there = pl.col("uid").is_in(other.splits["uid"].to_list())
-        if set(here.filter(~there)["role"]) <= {"shared", "candidate", "independent"}:
-            here = here.filter(there)
+        in_other = pl.col("uid").is_in(other.splits["uid"].to_list())
+        if set(here.filter(~in_other)["role"]) <= {"shared", "candidate", "independent"}:
+            here = here.filter(in_other)
     if _split_name(here) != _split_name(other.splits):
         names = _split_name(other.splits), _split_name(baseline.splits)
         raise _refusal(baseline, other, "split", *names, "Use the same [split] in both.")
     for role, trained in (("candidate", "candidates"), ("independent", "independent pairs")):
         if baseline.uids(role) and not common(baseline, other, role):
-            found = f"none of the {len(baseline.uids(role)):,} {trained}", f"{trained} that both trained on"
-            raise _refusal(baseline, other, trained, *found, "Remove fewer pairs.")
+            got, expected = f"none of the {len(baseline.uids(role)):,} {trained}", f"{trained} that both trained on"
+            raise _refusal(baseline, other, trained, got, expected, "Remove fewer pairs.")
 
 
 def differing(baseline: Run, other: Run, irrelevant: Sequence[str] = IRRELEVANT) -> dict[str, list[Any]]:
     """Return the relevant settings that differ, with their values in the baseline and in the other run."""
-    here, there = flatten(baseline.recipe), flatten(other.recipe)
-    found = {
-        key: [here.get(key), there.get(key)]
-        for key in {**here, **there}
-        if here.get(key) != there.get(key) and not key.startswith(tuple(irrelevant))
+    base, settings = flatten(baseline.recipe), flatten(other.recipe)
+    differences = {
+        key: [base.get(key), settings.get(key)]
+        for key in {**base, **settings}
+        if base.get(key) != settings.get(key) and not key.startswith(tuple(irrelevant))
     }
-    return json.loads(json.dumps(found))
+    return json.loads(json.dumps(differences))
 
 
 def notes(baseline: Run, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return caveats of a fair comparison (removals, length, weights, captions), each a `kind` and its numbers."""
-    found: list[dict[str, Any]] = []
+    caveats: list[dict[str, Any]] = []
     for run in runs:
         fewer = run.trained_pairs < baseline.trained_pairs
         if fewer:
-            found.append(
+            caveats.append(
                 {
                     "kind": "fewer_pairs",
                     "run": run.name,
@@ -142,16 +142,16 @@ def notes(baseline: Run, runs: Sequence[Run]) -> list[dict[str, Any]]:
             )
         # as many pairs in total or, after a removal, each pair as often
         if run.presentations != baseline.presentations and not (fewer and run.passes == baseline.passes):
-            shown = {"presentations": run.presentations, "baseline": baseline.presentations}
-            found.append({"kind": "other_length", "run": run.name, **shown, "passes": run.passes / baseline.passes})
+            counts = {"presentations": run.presentations, "baseline": baseline.presentations}
+            caveats.append({"kind": "other_length", "run": run.name, **counts, "passes": run.passes / baseline.passes})
         if removed(baseline, run) & baseline.uids("candidate"):
-            found.append({"kind": "common_candidates", "run": run.name, "n": len(common(baseline, run))})
+            caveats.append({"kind": "common_candidates", "run": run.name, "n": len(common(baseline, run))})
         if any(run.records[key]["init_sha256"] != record["init_sha256"] for key, record in baseline.records.items()):
-            found.append({"kind": "other_start", "run": run.name})
+            caveats.append({"kind": "other_start", "run": run.name})
         captions, plain = run.recipe.train.captions, baseline.recipe.train.captions
         if captions != plain:
-            found.append({"kind": "other_captions", "run": run.name, "captions": captions, "baseline": plain})
-        own, plain = (_evaluation(one).get(_WORDINGS) for one in (run, baseline))
-        if own != plain:
-            found.append({"kind": "other_wordings", "run": run.name, "wordings": own, "baseline": plain})
-    return found
+            caveats.append({"kind": "other_captions", "run": run.name, "captions": captions, "baseline": plain})
+        wordings, plain = (_evaluation(side).get(_WORDINGS) for side in (run, baseline))
+        if wordings != plain:
+            caveats.append({"kind": "other_wordings", "run": run.name, "wordings": wordings, "baseline": plain})
+    return caveats

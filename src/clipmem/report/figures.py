@@ -92,11 +92,11 @@ def light_colors() -> dict[str, str]:
 def standalone(svg: str) -> str:
     """Return a figure as a file of its own, with the light page's colors on white, for documentation."""
     svg, light = re.sub(r"var\(--sans\)", "sans-serif", svg), light_colors()
-    svg = re.sub(r"var\((--[a-z]+)\)", lambda found: light[found[1]], svg)
+    svg = re.sub(r"var\((--[a-z]+)\)", lambda match: light[match[1]], svg)
     box = re.search(r'viewBox="([^"]*)"', svg)
     _, _, width, height = (box[1] if box else "0 0 1 1").split()
     ground = f'<rect width="{width}" height="{height}" fill="#ffffff"/>'
-    svg = re.sub(r"</title>", lambda found: found[0] + ground, svg, count=1)
+    svg = re.sub(r"</title>", lambda match: match[0] + ground, svg, count=1)
     return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
 
 
@@ -284,20 +284,20 @@ def _line(axes: Axes, line: Line) -> None:
         linewidth=1.2 if faint else 1.8,
     )
     if line.band and len(line.x) > 1 and len(line.low):
-        low, high = ([math.nan if one is None else one for one in ends] for ends in (line.low, line.high))
+        low, high = ([math.nan if end is None else end for end in ends] for ends in (line.low, line.high))
         axes.fill_between(list(line.x), low, high, color=color, alpha=0.2, linewidth=0)
     else:
         for x, low, high in zip(line.x, line.low, line.high, strict=False):
             if low is not None and high is not None:
                 axes.plot([x, x], [low, high], color=color, linewidth=1.5)
     if line.ring and len(line.y):
-        value, place = {"lowest": min, "highest": max}[line.ring](zip(line.y, line.x, strict=True))
-        axes.plot(place, value, "o", color=color, fillstyle="none", markersize=12, markeredgewidth=1.4)
+        value, position = {"lowest": min, "highest": max}[line.ring](zip(line.y, line.x, strict=True))
+        axes.plot(position, value, "o", color=color, fillstyle="none", markersize=12, markeredgewidth=1.4)
 
 
-def _share(drawn: Sequence[Axes], panels: Sequence[Panel]) -> None:
+def _share(subplots: Sequence[Axes], panels: Sequence[Panel]) -> None:
     for name in {panel.share for panel in panels if panel.share}:
-        own = [axes for axes, panel in zip(drawn, panels, strict=True) if panel.share == name]
-        low, high = min(axes.get_ylim()[0] for axes in own), max(axes.get_ylim()[1] for axes in own)
-        for axes in own:
+        group = [axes for axes, panel in zip(subplots, panels, strict=True) if panel.share == name]
+        low, high = min(axes.get_ylim()[0] for axes in group), max(axes.get_ylim()[1] for axes in group)
+        for axes in group:
             axes.set_ylim(low, high)

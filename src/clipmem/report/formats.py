@@ -104,10 +104,10 @@ def amount(value: Number) -> str:
 def setting(value: object) -> str:
     """Format a recipe value on one line."""
     if isinstance(value, Mapping):
-        parts = ((key, setting(one), isinstance(one, Mapping)) for key, one in value.items())
+        parts = ((key, setting(entry), isinstance(entry, Mapping)) for key, entry in value.items())
         return ", ".join(f"{key} ({text})" if nested else f"{key} {text}" for key, text, nested in parts)
     if isinstance(value, list):
-        return f"[{', '.join(setting(one) for one in value)}]"
+        return f"[{', '.join(setting(item) for item in value)}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -47,14 +47,14 @@ def setting_of(run: Run, along: str) -> Any:
 def _numbers_of(runs: Sequence[Run], along: str) -> list[Any]:
     """Return each run's value of a setting; [] unless all are numbers."""
     values = [setting_of(run, along) for run in runs]
-    return values if all(isinstance(one, int | float) and not isinstance(one, bool) for one in values) else []
+    return values if all(isinstance(item, int | float) and not isinstance(item, bool) for item in values) else []
 
 
 def check_along(runs: Sequence[Run], along: str) -> None:
     """Refuse a setting that does not exist, is no number, or is the same in all runs."""
-    known = flatten(runs[0].recipe)
-    expected, hint = "a setting of the recipe, as SECTION.KEY", did_you_mean(along, known)
-    require(along in known, "--along", shorten(along), expected, hint)
+    settings = flatten(runs[0].recipe)
+    expected, hint = "a setting of the recipe, as SECTION.KEY", did_you_mean(along, settings)
+    require(along in settings, "--along", shorten(along), expected, hint)
     got = ", ".join(dict.fromkeys(str(setting_of(run, along)) for run in runs))
     usable = len(set(_numbers_of(runs, along))) > 1
     require(usable, f"--along {along}", got, "numbers, not all equal", "Name a setting such as train.epochs.")
@@ -151,12 +151,12 @@ def _compared(
 ) -> dict[str, Any]:  # fmt: skip
     """Compare two curves seed by seed, each at the given level of each seed."""
     seeds = range(len(levels))
-    found = {
+    differences = {
         name: difference(getattr(curve, name)[levels, seeds], getattr(base, name)[base_levels, seeds], confidence)
         for name in ("memorization", "utility")
     }
     values = {"values": [curve.values[k] for k in levels], "base_values": [base.values[k] for k in base_levels]}
-    return {"group": group, **values, **found, **dominance(**found)}
+    return {"group": group, **values, **differences, **dominance(**differences)}
 
 
 def _described(curves: Sequence[Curve], along: str, utility: str, confidence: float) -> list[dict[str, Any]]:
@@ -169,7 +169,7 @@ def _described(curves: Sequence[Curve], along: str, utility: str, confidence: fl
         for k, run in enumerate(curve.runs)
     }
     useful = {name for name, (_, gain) in means.items() if is_useful(gain, best, chance)}
-    shown = front({name: means[name] for name in means if name in useful})
+    on_front = front({name: means[name] for name in means if name in useful})
     return [
         {
             "differs": differing(first, curve.runs[0], (*IRRELEVANT, *_PARENTS, along)),
@@ -181,7 +181,7 @@ def _described(curves: Sequence[Curve], along: str, utility: str, confidence: fl
                     "memorization": mean_over_seeds(curve.memorization[k], confidence),
                     "utility": mean_over_seeds(curve.utility[k], confidence),
                     "near_chance": run.name not in useful,
-                    "front": run.name in shown,
+                    "front": run.name in on_front,
                 }
                 for k, run in enumerate(curve.runs)
             ],
@@ -211,16 +211,16 @@ def is_useful(utility: float, baseline: float, chance: float | None) -> bool:
 
 def difference(values: Seeds, base: Seeds, confidence: float) -> dict[str, Any]:
     """Return both means, the mean difference over paired seeds with its t interval, and its tests."""
-    own, other = (np.asarray(side, dtype=np.float64) for side in (values, base))
-    found = paired_test(own, other, confidence)
-    tests = {name: getattr(found, name) for name in ("difference", "low", "high", "p", "wilcoxon_p", "effect")}
-    return {"mean": float(own.mean()), "baseline": float(other.mean()), **tests}
+    run_values, base_values = (np.asarray(side, dtype=np.float64) for side in (values, base))
+    test = paired_test(run_values, base_values, confidence)
+    tests = {name: getattr(test, name) for name in ("difference", "low", "high", "p", "wilcoxon_p", "effect")}
+    return {"mean": float(run_values.mean()), "baseline": float(base_values.mean()), **tests}
 
 
 def mean_over_seeds(values: Seeds, confidence: float) -> dict[str, float | None]:
     """Return the mean of values by seed with its t interval, which is that of paired differences from 0."""
-    found = paired_test(np.asarray(values, dtype=np.float64), np.zeros(len(values)), confidence)
-    return {"mean": found.difference, "low": found.low, "high": found.high}
+    test = paired_test(np.asarray(values, dtype=np.float64), np.zeros(len(values)), confidence)
+    return {"mean": test.difference, "low": test.low, "high": test.high}
 
 
 def dominance(memorization: Mapping[str, Any], utility: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,8 +233,8 @@ def dominance(memorization: Mapping[str, Any], utility: Mapping[str, Any]) -> di
     sides = ((memorization, Claim("below"), -1), (utility, Claim("above"), 1))
     answers = [verdict(row["low"], row["high"], claim) for row, claim, _ in sides]
     order = ("no", "inconclusive", "yes")
-    known = [row["p"] if sign * row["difference"] > 0 else 1.0 for row, _, sign in sides if row["p"] is not None]
-    return {"dominates": min(answers, key=order.index), "p": max(known) if len(known) == 2 else None}
+    p_values = [row["p"] if sign * row["difference"] > 0 else 1.0 for row, _, sign in sides if row["p"] is not None]
+    return {"dominates": min(answers, key=order.index), "p": max(p_values) if len(p_values) == 2 else None}
 
 
 def adjust(rows: Sequence[dict[str, Any]]) -> None:

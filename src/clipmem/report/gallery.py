@@ -32,25 +32,25 @@ def pick(ranked: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return ranked.head(most), ranked.tail(least).reverse()
 
 
-def corners(ranked: pl.DataFrame, shown: int = CORNER_SHOWN) -> list[pl.DataFrame]:
+def corners(ranked: pl.DataFrame, count: int = CORNER_SHOWN) -> list[pl.DataFrame]:
     """Return the pairs at the four corners of learned against memorized, each in one corner, by sums of ranks.
 
     The corners are most learned and most memorized, least and most, most and least, least and least. Each has at most
-    `shown` rows, and at most a quarter of the pairs. Ties are ordered by uid. Empty from scratch.
+    `count` rows, and at most a quarter of the pairs. Ties are ordered by uid. Empty from scratch.
 
     Example:
         >>> table = pl.DataFrame({"uid": list("abcd"), "clipmem": [3, 4, 1, 2], "learned": [4, 1, 3, 2]})
         >>> [corner["uid"].to_list() for corner in corners(table, 1)]
         [['a'], ['b'], ['c'], ['d']]
     """
-    left = ranked.filter(pl.col("learned").is_finite())
-    most = min(shown, -(-left.height // 4))
-    found: list[pl.DataFrame] = []
+    rest = ranked.filter(pl.col("learned").is_finite())
+    most = min(count, -(-rest.height // 4))
+    frames: list[pl.DataFrame] = []
     for learned, memorized in ((1, 1), (-1, 1), (1, -1), (-1, -1)):
         ranks = learned * pl.col("learned").rank("average") + memorized * pl.col("clipmem").rank("average")
-        found.append(left.sort(-ranks, "uid").head(most))
-        left = left.join(found[-1], on="uid", how="anti")
-    return found
+        frames.append(rest.sort(-ranks, "uid").head(most))
+        rest = rest.join(frames[-1], on="uid", how="anti")
+    return frames
 
 
 def gallery_uids(run: Run) -> list[str]:
@@ -111,8 +111,8 @@ def cards(run: Run, rows: pl.DataFrame, ranked: pl.DataFrame) -> list[dict[str, 
 
 def shown_credits(run: Run) -> Sequence[str]:
     """Return the source's credits, then those of the pairs in the gallery."""
-    shown = set(_shown(run.scores))
-    named = {credit for uid, credit in run.pairs.select("uid", "credit").iter_rows() if uid in shown and credit}
+    uids = set(_shown(run.scores))
+    named = {credit for uid, credit in run.pairs.select("uid", "credit").iter_rows() if uid in uids and credit}
     return list(dict.fromkeys([*run.credits, *sorted(named)]))
 
 

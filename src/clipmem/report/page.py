@@ -40,8 +40,8 @@ def render(kind: str, subject: Any) -> str:
             name: [_safe(figure.svg(f"{section.name}-{name}", size)) for size in SIZES]
             for name, figure in section.figures(subject).items()
         }
-        shown = context | data | {"figures": figures, "section_id": section.name}
-        blocks.append(_safe(section.template_of().render(shown)))
+        variables = context | data | {"figures": figures, "section_id": section.name}
+        blocks.append(_safe(section.template_of().render(variables)))
         links += section.links(subject)
         if section.name == kind.rpartition(":")[2]:  # the page's own section
             context |= data

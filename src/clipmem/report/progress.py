@@ -41,11 +41,11 @@ class TerminalReporter:
         """Start a bar."""
         self._close()
         self._shown = self._console.get_time()
-        left = (_Rate(), TimeRemainingColumn(compact=True), TextColumn("left  {task.fields[note]}", markup=False))
+        columns = (_Rate(), TimeRemainingColumn(compact=True), TextColumn("left  {task.fields[note]}", markup=False))
         self._progress = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=30),
-            *((TimeElapsedColumn(),) if total is None else (TextColumn("{task.percentage:>3.0f} %"), *left)),
+            *((TimeElapsedColumn(),) if total is None else (TextColumn("{task.percentage:>3.0f} %"), *columns)),
             console=self._console,
             transient=True,
             # rich draws bars in notebooks with ipywidgets

@@ -118,9 +118,9 @@ class Run:
         return self._typed(Audit, AUDIT_FILE, AUDIT_FORMAT) if (self.path / AUDIT_FILE).is_file() else None
 
     def _typed(self, kind: type[Kind], name: str, newest: int) -> Kind:
-        document, what = self.folder.read_json(name), f"{self.path / name}"
-        manifest.check_format(document, what, newest, made_by=self.manifest.get("clipmem"))
-        return read_entry(kind, document, what)
+        document, subject = self.folder.read_json(name), f"{self.path / name}"
+        manifest.check_format(document, subject, newest, made_by=self.manifest.get("clipmem"))
+        return read_entry(kind, document, subject)
 
     @property
     def words(self) -> Words:
@@ -206,8 +206,8 @@ class Run:
         require(several, "uids", got, "a list of one or more uids", "Use uids from run.scores.")
         reference = dict(zip(self.pairs["uid"], self.pairs["image"], strict=True))
         unknown = [uid for uid in uids if uid not in reference]
-        what, hint = f"uid {', '.join(map(shorten, unknown[:1]))}", "Use uids from run.scores."
-        require(not unknown, what, "no such pair in this run", "a uid of run.pairs", hint)
+        subject, hint = f"uid {', '.join(map(shorten, unknown[:1]))}", "Use uids from run.scores."
+        require(not unknown, subject, "no such pair in this run", "a uid of run.pairs", hint)
         images = dict(zip(uids, self.source.read([reference[uid] for uid in uids]), strict=True))
         for uid, image in images.items():
             got, hint = "another image than was scored", "Use the data of the study, unchanged."
@@ -389,22 +389,22 @@ def _training_log(side: str, seed: int, file: Path) -> TrainingLog:
     return TrainingLog(side, seed, step, epoch, loss)
 
 
-def _numbers(line: str, what: str) -> list[float]:
+def _numbers(line: str, subject: str) -> list[float]:
     """Return the step, epoch and loss of a line of a log."""
     try:
         entry = json.loads(line)
         return [float(entry[key]) for key in ("step", "epoch", "loss")]
     except (ValueError, KeyError, TypeError) as error:
         expected = "a JSON object with the numbers step, epoch and loss"
-        raise InputError(what, got=shorten(line, 40), expected=expected, hint=_AGAIN) from error
+        raise InputError(subject, got=shorten(line, 40), expected=expected, hint=_AGAIN) from error
 
 
 def read_run(path: Path, gallery: Mapping[str, bytes] | None = None, credit_lines: Sequence[str] = ()) -> Run:
     """Open a run for its report: its summary has candidates."""
     run = Run(path, gallery=gallery, credits=credit_lines)
-    what, got = f"{path / FILE}", f"roles {sorted(run.summary.roles)}"
+    subject, got = f"{path / FILE}", f"roles {sorted(run.summary.roles)}"
     hint = "Score a study whose split has candidates."
-    require("candidate" in run.summary.roles, what, got, "the role 'candidate' among them", hint)
+    require("candidate" in run.summary.roles, subject, got, "the role 'candidate' among them", hint)
     return run
 
 
@@ -415,14 +415,14 @@ def is_finished(folder: RunFolder, protocol: str) -> bool:
 
 def read_finished(path: Path) -> Run:
     """Open a run for a comparison: finished, with models paired by seed."""
-    run, what = Run(path), f"run folder {path}"
+    run, subject = Run(path), f"run folder {path}"
     hint = "Compare runs of the protocol four-way, which trains one f and one g for each seed, or audited runs."
     protocol = run.recipe.protocol
     paired = declared("protocols", protocol).paired
-    require(paired, what, f"protocol {protocol!r}", "one whose models are paired by seed", hint)
+    require(paired, subject, f"protocol {protocol!r}", "one whose models are paired by seed", hint)
     resume = f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
     finished = is_finished(run.folder, protocol)
-    require(finished, what, "a run that is not finished", "a run whose stages are done", resume)
+    require(finished, subject, "a run that is not finished", "a run whose stages are done", resume)
     return run
 
 
@@ -436,7 +436,7 @@ def primary_utility(runs: Sequence[Run], name: str = "") -> str:
 
     Without any of those it is the first metric that all runs have and that is better when higher; "" without one.
     """
-    known = [metric for metric in common_utilities(runs) if not metric.endswith(LOWER_IS_BETTER)]
+    metrics = [metric for metric in common_utilities(runs) if not metric.endswith(LOWER_IS_BETTER)]
     if name:
-        require_one_of("--utility", name, known)
-    return name or next((metric for metric in (*PRIMARY, *known) if metric in known), "")
+        require_one_of("--utility", name, metrics)
+    return name or next((metric for metric in (*PRIMARY, *metrics) if metric in metrics), "")

@@ -44,15 +44,15 @@ def print_screen(screen: str, subject: Any, console: Console, where: str = "") -
 
 def screen_lines(screen: str, subject: Any, width: int) -> list[str]:
     """Render a screen as marked lines."""
-    found: list[str] = []
+    lines: list[str] = []
     for section in sections_of(subject, screen=screen):
         context = section.context_of(subject) | section.data(subject) | {"table": table, "facts": facts, "width": width}
         text = re.sub(
             r"[ \t]+(?=\n)|\n(?=\n\n)", "", html.unescape(section.template_of(screen=True).render(context))
         ).strip("\n ")
         if text:
-            found += [*([""] if found else []), *text.split("\n")]
-    return found
+            lines += [*([""] if lines else []), *text.split("\n")]
+    return lines
 
 
 def document_of(screen: str, subject: Any) -> dict[str, Any]:
@@ -71,13 +71,13 @@ def _plain(value: Any) -> Any:
     """Return a value as JSON can hold it: numbers that are not finite are null, other objects are texts."""
     match value:
         case Mapping():
-            return {str(key): _plain(one) for key, one in value.items()}
+            return {str(key): _plain(item) for key, item in value.items()}
         case str() | bool() | int() | None:
             return value
         case float():
             return value if math.isfinite(value) else None
         case Sequence():
-            return [_plain(one) for one in value]
+            return [_plain(item) for item in value]
         case _:
             return str(value)
 
@@ -89,25 +89,25 @@ def table(context: jinja2.runtime.Context, title: str, columns: str, caller: Cal
     A column heading that starts with ">" right-aligns its cells and does not wrap them, "=" does not wrap them, and "~"
     truncates them. A line of one cell is a heading in the table.
     """
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in html.unescape(str(columns)).split(CELL):
         kind = name[0] if name[0] in ">~=" else ""
-        drawn.add_column(
+        grid.add_column(
             Text(name.removeprefix(kind)),
             justify="right" if kind == ">" else "left",
             no_wrap=kind in {">", "="},
             overflow="ellipsis" if kind == "~" else "fold",
         )
-    return _drawn(drawn, caller(), context["width"], f"{HEADING}{visible(html.unescape(str(title)))}")
+    return _drawn(grid, caller(), context["width"], f"{HEADING}{visible(html.unescape(str(title)))}")
 
 
 @jinja2.pass_context
 def facts(context: jinja2.runtime.Context, caller: Callable[[], str]) -> Markup:
     """Draw names and values, one line of the block each."""
-    drawn = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    drawn.add_column(no_wrap=True)
-    drawn.add_column(overflow="fold")
-    return _drawn(drawn, caller(), context["width"])
+    grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    return _drawn(grid, caller(), context["width"])
 
 
 def _drawn(empty: Table, rows: str, width: int, *heading: str) -> Markup:
@@ -116,8 +116,8 @@ def _drawn(empty: Table, rows: str, width: int, *heading: str) -> Markup:
         empty.add_row(*(Text(cell, no_wrap=column.overflow == "ellipsis" or None) for cell, column in cells))
     stream = io.StringIO()
     Console(file=stream, width=width).print(empty)
-    drawn = [line.rstrip() for line in stream.getvalue().split("\n")]
-    lines = [*heading, *(VERBATIM + line for line in drawn if line), ""]
+    output = [line.rstrip() for line in stream.getvalue().split("\n")]
+    lines = [*heading, *(VERBATIM + line for line in output if line), ""]
     return Markup(escape("".join(f"{line}\n" for line in lines)))  # noqa: S704  escaped here
 
 

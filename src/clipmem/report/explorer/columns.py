@@ -71,26 +71,26 @@ class Columns:
         if stale:
             self._make(state)
             self.manifest = _manifest(self.folder)
-        self.by_name: dict[str, dict[str, Any]] = {one["name"]: one for one in self.manifest["columns"]}
+        self.by_name: dict[str, dict[str, Any]] = {about["name"]: about for about in self.manifest["columns"]}
 
     def _make(self, state: str) -> None:
         columns = list(_columns(self.subject))
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            made = Path(tempfile.mkdtemp(prefix=".columns-", dir=self.folder.parent))
+            target = Path(tempfile.mkdtemp(prefix=".columns-", dir=self.folder.parent))
         except OSError:  # a folder that cannot be written can still be viewed
-            made = self.folder = Path(tempfile.mkdtemp(prefix="clipmem-view-"))
+            target = self.folder = Path(tempfile.mkdtemp(prefix="clipmem-view-"))
         try:
             for about, values, strings in columns:
-                values.tofile(made / f"{about['name']}.bin")
+                values.tofile(target / f"{about['name']}.bin")
                 if strings is not None:
-                    (made / f"{about['name']}.strings.bin").write_bytes(strings)
-            write_json(made / "manifest.json", _describe(self.subject, [one.about for one in columns], state))
-            if made != self.folder:
+                    (target / f"{about['name']}.strings.bin").write_bytes(strings)
+            write_json(target / "manifest.json", _describe(self.subject, [column.about for column in columns], state))
+            if target != self.folder:
                 shutil.rmtree(self.folder, ignore_errors=True)
-                made.rename(self.folder)
+                target.rename(self.folder)
         except BaseException:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
             raise
 
     def __len__(self) -> int:
@@ -136,16 +136,16 @@ def _columns(subject: Subject) -> Iterator[Column]:
     hashed = bool(uids.str.contains("^[0-9a-f]{32}$").all())
     data = np.frombuffer(bytes.fromhex(uids.str.join("").item()) if hashed else b"", dtype="V16")
     yield Column(_about("uid", "uid", 0), data) if hashed else _text(uids)
-    found = [pl.Series("image_group", _image_group(data), dtype=pl.Int32)] if hashed else list[pl.Series]()
+    extra = [pl.Series("image_group", _image_group(data), dtype=pl.Int32)] if hashed else list[pl.Series]()
     if subject.pairs is not None:
         yield _text(subject.pairs["captions"].list.head(subject.trained_captions or 1_000_000))
         moved = subject.pairs.select(pl.when(pl.col("captions_from") != pl.col("uid")).then("own_captions"))
         if moved["own_captions"].is_not_null().any():
             yield _text(moved["own_captions"])
-        found.append(subject.pairs["label"])
+        extra.append(subject.pairs["label"])
     vectors = embedded(subject)
     maps = vectors.maps() if vectors else {}
-    for series in (*found, *subject.scores.drop("uid"), *(pl.Series(name, one) for name, one in maps.items())):
+    for series in (*extra, *subject.scores.drop("uid"), *(pl.Series(name, axis) for name, axis in maps.items())):
         if (column := _column(series)) is not None:
             yield column
 
@@ -168,7 +168,7 @@ def _column(series: pl.Series) -> Column | None:
         kind = "u8" if len(names) < 255 else "u16"
         none = np.iinfo(_DTYPES[kind]).max
         values = series.replace_strict(names, np.arange(len(names)), default=none, return_dtype=pl.Int64).to_numpy()
-        more: dict[str, Any] = {"categories": [visible(one, 100) for one in names], "codes": kind}
+        more: dict[str, Any] = {"categories": [visible(category, 100) for category in names], "codes": kind}
         column = Column(_about(name, "category", series.null_count(), **more), values.astype(_DTYPES[kind]))
     elif series.dtype == pl.Boolean:
         values = series.cast(pl.UInt8).fill_null(255).to_numpy()
@@ -188,9 +188,9 @@ def _text(series: pl.Series) -> Column:
     lists = isinstance(series.dtype, pl.List)
     texts = (series.explode() if lists else series).unique()
     if texts.str.contains(_INVISIBLE).any():  # rare: such characters would break pages, and the separators
-        own = [series.to_list()] if not lists else series.to_list()
-        shown = [[one and visible(one) for one in many] if many is not None else None for many in own]
-        series = pl.Series(series.name, shown if lists else shown[0])
+        text_lists = [series.to_list()] if not lists else series.to_list()
+        escaped = [[text and visible(text) for text in many] if many is not None else None for many in text_lists]
+        series = pl.Series(series.name, escaped if lists else escaped[0])
     joined = series.list.join("\x1f") if lists else series
     cut = pl.when(joined.str.len_chars() > TEXT_LIMIT).then(joined.str.head(TEXT_LIMIT) + "…").otherwise(joined)
     joined = pl.select(cut).to_series()
@@ -263,7 +263,7 @@ class Details:
             "role": value.get("role"),
             "planted": value.get("planted"),
             "caption_from": source if moved else None,
-            "seeds": [one for seed in self._seeds for one in seed.filter(uid=uid).drop("uid").to_dicts()],
+            "seeds": [entry for seed in self._seeds for entry in seed.filter(uid=uid).drop("uid").to_dicts()],
             "parts": None if parts["f"]["positive"] is None else parts,
             "detectors": self._detectors(value),
             "credit": visible(pair["credit"]) if pair.get("credit") else None,
@@ -272,15 +272,15 @@ class Details:
 
     def _captions(self, pair: dict[str, Any], *, moved: bool) -> list[dict[str, Any]]:
         """List the captions in training, then the pair's others."""
-        used, own = (pair.get(name) or [] for name in ("captions", "own_captions"))
+        used, data = (pair.get(name) or [] for name in ("captions", "own_captions"))
         count = len(used) if self._subject.trained_captions is None else self._subject.trained_captions
-        texts = [(text, True) for text in used[:count]] + [(text, False) for text in (own if moved else used[count:])]
+        texts = [(text, True) for text in used[:count]] + [(text, False) for text in (data if moved else used[count:])]
         return [{"text": visible(text, _LONG), "trained": trained} for text, trained in texts]
 
     def _detectors(self, value: dict[str, Any]) -> list[dict[str, Any]]:
         """List the detectors' scores with their ranks, 1 = the most suspect."""
-        found: list[dict[str, Any]] = []
-        why = "; ".join(reasons().get(own, own) for name in ("reason", "second_reason") if (own := value.get(name)))
+        entries: list[dict[str, Any]] = []
+        why = "; ".join(reasons().get(code, code) for name in ("reason", "second_reason") if (code := value.get(name)))
         for name, about in self._columns.by_name.items():
             if about["group"] == "detector" and about["type"] == "f32" and value.get(name) is not None:
                 if name not in self._sorted:
@@ -289,7 +289,7 @@ class Details:
                 order = self._sorted[name]
                 rank = 1 + len(order) - int(np.searchsorted(order, np.float32(value[name]), "right"))
                 reason = why if name == "score" else about["about"]
-                found.append(
+                entries.append(
                     {"name": name, "label": about["label"], "score": value[name], "rank": rank, "reason": reason}
                 )
-        return found
+        return entries

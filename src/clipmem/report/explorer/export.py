@@ -36,8 +36,8 @@ def choose(columns: Columns, rows: int | None, uids: Path | None, *, every: bool
         listed = _listed(uids)
         unknown = [uid for uid in listed if uid not in columns.row_of]
         got = f"unknown uid {', '.join(map(shorten, unknown[:1]))} ({len(unknown):,} of {len(listed):,})"
-        known, hint = listed and not unknown, "Take uids from the table of scores."
-        require(known, f"--uids {uids}", got if listed else "no uid", "uids of the viewed pairs", hint)
+        usable, hint = listed and not unknown, "Take uids from the table of scores."
+        require(usable, f"--uids {uids}", got if listed else "no uid", "uids of the viewed pairs", hint)
         return sorted({columns.row_of[uid] for uid in listed})
     require(rows or every or n <= MOST, "--export", f"{n:,} pairs", f"at most {MOST:,} without a choice", hint)
     if rows is None or first == "uid":
@@ -63,9 +63,9 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
     abouts = [_write_column(out, columns, about, np.array(rows)) for about in columns.by_name.values()]
     near: list[dict[str, Any]] = [{space: {} for space in SPACES} for _ in rows]
     for space, side in product(SPACES, columns.manifest["sides"]):
-        found = explorer.embedded.nearest_among(np.array(rows), space, side, NEIGHBORS) if explorer.embedded else ()
-        for own, entries in zip(near, found, strict=True):
-            own[space][side] = entries
+        nearest = explorer.embedded.nearest_among(np.array(rows), space, side, NEIGHBORS) if explorer.embedded else ()
+        for by_space, entries in zip(near, nearest, strict=True):
+            by_space[space][side] = entries
     details = [explorer.details.get(row) | {"row": k, "neighbors": near[k]} for k, row in enumerate(rows)]
     for k, row in enumerate(rows):
         image = explorer.thumbnails.get(row, SIZES[-1])
@@ -97,9 +97,9 @@ def _write_column(out: Path, columns: Columns, about: dict[str, Any], rows: np.n
     _script(out, f"columns/{name}", base64.b64encode(values.tobytes()).decode())
     if about["type"] not in {"f32", "i32"}:
         return about
-    there = values[np.isfinite(values) & (values != MISSING)]
-    ends = {"min": there.min().item(), "max": there.max().item()} if len(there) else {}
-    return about | ends | {"missing": len(values) - len(there)}
+    finite = values[np.isfinite(values) & (values != MISSING)]
+    ends = {"min": finite.min().item(), "max": finite.max().item()} if len(finite) else {}
+    return about | ends | {"missing": len(values) - len(finite)}
 
 
 def _script(out: Path, name: str, value: Any) -> None:

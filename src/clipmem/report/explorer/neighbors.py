@@ -36,9 +36,9 @@ class Vectors:
 
     def __init__(self, file: Path, owner: Int64[np.ndarray, " m"], rows: int) -> None:
         array = open_array(file, "r")
-        right = array.dtype == np.float32 and array.size == len(owner) * array.shape[-1]
+        fits = array.dtype == np.float32 and array.size == len(owner) * array.shape[-1]
         got, hint = f"{array.dtype} of shape {array.shape}", "Delete the folder of embeddings and run the study again."
-        require(right, f"embeddings in {file}", got, f"float32, {len(owner):,} rows", hint)
+        require(fits, f"embeddings in {file}", got, f"float32, {len(owner):,} rows", hint)
         self.file, self.owner, self.rows, self.array = file, owner, rows, array.reshape(len(owner), -1)
         self._start = getattr(array, "offset", 0)
         self._lengths: np.ndarray | None = None
@@ -53,26 +53,26 @@ class Vectors:
 
     def products(self, directions: Float32[np.ndarray, "d q"]) -> Float64[np.ndarray, "n q"]:
         """Return the mean product of each pair's unit embeddings with each direction; NaN for pairs without any."""
-        found = np.empty((len(self.owner), directions.shape[1]), dtype=np.float32)
-        known, lengths = self._lengths is not None, self._lengths
-        lengths = np.empty((len(found), 1), dtype=np.float32) if lengths is None else lengths
+        products = np.empty((len(self.owner), directions.shape[1]), dtype=np.float32)
+        has_lengths, lengths = self._lengths is not None, self._lengths
+        lengths = np.empty((len(products), 1), dtype=np.float32) if lengths is None else lengths
 
         def part(first: int, end: int) -> None:
             for start in range(first, end, _BLOCK):
                 where = slice(start, min(start + _BLOCK, end))
                 block = self._read(where.start, where.stop)
-                np.dot(block, directions, out=found[where])
-                if not known:
+                np.dot(block, directions, out=products[where])
+                if not has_lengths:
                     lengths[where, 0] = np.sqrt(np.einsum("bd,bd->b", block, block))
 
-        edges = np.linspace(0, len(found), _THREADS + 1).astype(int).tolist()
+        edges = np.linspace(0, len(products), _THREADS + 1).astype(int).tolist()
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(part, edges[:-1], edges[1:]))
-        self._lengths, own = lengths, self.owner >= 0
-        np.divide(found, lengths, out=found, where=lengths > 0)
-        found[~(lengths > 0)[:, 0]] = 0
-        count = np.bincount(self.owner[own], minlength=self.rows)
-        total = np.stack([np.bincount(self.owner[own], x[own], minlength=self.rows) for x in found.T], axis=1)
+        self._lengths, valid = lengths, self.owner >= 0
+        np.divide(products, lengths, out=products, where=lengths > 0)
+        products[~(lengths > 0)[:, 0]] = 0
+        count = np.bincount(self.owner[valid], minlength=self.rows)
+        total = np.stack([np.bincount(self.owner[valid], x[valid], minlength=self.rows) for x in products.T], axis=1)
         return np.divide(total, count[:, None], out=np.full(total.shape, np.nan), where=count[:, None] > 0)
 
     def similarities(self, row: int) -> Float64[np.ndarray, " n"]:
@@ -81,16 +81,16 @@ class Vectors:
 
     def means(self, rows: Int[np.ndarray, " k"]) -> Float32[np.ndarray, "k d"]:
         """Return the mean unit embeddings of pairs; zeros for those without embeddings."""
-        place = np.full(self.rows + 1, -1)  # the last is for owner -1
-        place[rows] = np.arange(len(rows))
+        position = np.full(self.rows + 1, -1)  # the last is for owner -1
+        position[rows] = np.arange(len(rows))
         total, count = (
             np.zeros((len(rows), self.array.shape[1]), dtype=np.float32),
             np.zeros((len(rows), 1), np.float32),
         )
-        wanted = np.flatnonzero(place[self.owner] >= 0)
+        wanted = np.flatnonzero(position[self.owner] >= 0)
         for start in range(0, len(wanted), _BLOCK):
-            own = wanted[start : start + _BLOCK]
-            block, where = np.array(self.array[own]), place[self.owner[own]]
+            indices = wanted[start : start + _BLOCK]
+            block, where = np.array(self.array[indices]), position[self.owner[indices]]
             block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), np.finfo(np.float32).tiny)
             first = np.flatnonzero(np.diff(where, prepend=-1))  # rows of a pair follow each other
             np.add.at(total, where[first], np.add.reduceat(block, first, axis=0))
@@ -126,9 +126,9 @@ class Embedded:
 
     def nearest(self, row: int, space: str, side: str, k: int) -> list[dict[str, Any]]:
         """Return the `k` most similar other pairs of a row, most similar first; ties by row."""
-        found = self.vectors(space, side).similarities(row)
-        found[row] = np.nan
-        return _entries(found, k)
+        similarity = self.vectors(space, side).similarities(row)
+        similarity[row] = np.nan
+        return _entries(similarity, k)
 
     def nearest_among(
         self, rows: Int[np.ndarray, " n"], space: str, side: str, k: int
@@ -136,9 +136,9 @@ class Embedded:
         """Yield the `k` most similar others of each row among `rows`, by their places in `rows`."""
         means = self.vectors(space, side).means(rows)
         for start in range(0, len(rows), 512):
-            for number, found in enumerate(means[start : start + 512] @ means.T, start):
-                found[number] = np.nan
-                yield _entries(found, k)
+            for number, similarity in enumerate(means[start : start + 512] @ means.T, start):
+                similarity[number] = np.nan
+                yield _entries(similarity, k)
 
     def maps(self) -> dict[str, np.ndarray]:
         """Return axes of the image embeddings of the first side: PCA; for few pairs UMAP, where it is installed."""
@@ -156,14 +156,14 @@ class Embedded:
             near = min(15, self.rows - 1)
             fitted = umap.UMAP(near, metric="cosine", random_state=0, n_jobs=1)
             flat["umap"] = fitted.fit_transform(vectors.means(np.arange(self.rows)))
-        return {f"{name}_{axis}": one[:, k] for name, one in flat.items() for k, axis in enumerate("xy")}
+        return {f"{name}_{axis}": points[:, k] for name, points in flat.items() for k, axis in enumerate("xy")}
 
 
 def _entries(similarity: np.ndarray, k: int) -> list[dict[str, Any]]:
-    there = np.flatnonzero(np.isfinite(similarity))
-    if len(there) > k:
-        there = there[similarity[there] >= np.partition(similarity[there], len(there) - k)[len(there) - k]]
-    near = there[np.argsort(-similarity[there], kind="stable")][:k]
+    rows = np.flatnonzero(np.isfinite(similarity))
+    if len(rows) > k:
+        rows = rows[similarity[rows] >= np.partition(similarity[rows], len(rows) - k)[len(rows) - k]]
+    near = rows[np.argsort(-similarity[rows], kind="stable")][:k]
     return [{"row": int(row), "similarity": round(float(similarity[row]), 4)} for row in near]
 
 
@@ -172,8 +172,8 @@ def embedded(subject: Subject) -> Embedded | None:
     if subject.run is None:
         return None
     files = sorted(subject.path.glob("embeddings/*/seed-*/image.npy"), key=lambda file: (len(str(file)), str(file)))
-    there = {file.parent.parent.name: file.parent for file in reversed(files)}
-    folders = {side: there[side] for side in SIDES if side in there} or dict(list(there.items())[-1:])
+    by_side = {file.parent.parent.name: file.parent for file in reversed(files)}
+    folders = {side: by_side[side] for side in SIDES if side in by_side} or dict(list(by_side.items())[-1:])
     if not folders:
         return None
     rows = subject.scores.select("uid").with_row_index("row")

@@ -82,13 +82,13 @@ class Explorer:
             return _json(self.columns.manifest | {"marks_file": str(self.marks_file)})
         if path == "marks.json":
             return _json(self.marks())
-        if found := re.fullmatch(r"data/columns/([^/]+?)(\.strings)?\.bin", path):
-            kind = self.columns.by_name.get(found[1], {}).get("type")
-            if kind is not None and (kind == "text" or not found[2]):
-                return self.columns.folder / f"{found[1]}{found[2] or ''}.bin", _BYTES, ""
-        if found := re.fullmatch(r"(thumbs|pairs|neighbors)/([0-9]{1,12})\.(?:webp|json)", path):
-            require_range("row", int(found[2]), 0, len(self.columns) - 1)
-            return {"thumbs": self._thumb, "pairs": self._pair, "neighbors": self._near}[found[1]](int(found[2]), query)
+        if match := re.fullmatch(r"data/columns/([^/]+?)(\.strings)?\.bin", path):
+            kind = self.columns.by_name.get(match[1], {}).get("type")
+            if kind is not None and (kind == "text" or not match[2]):
+                return self.columns.folder / f"{match[1]}{match[2] or ''}.bin", _BYTES, ""
+        if match := re.fullmatch(r"(thumbs|pairs|neighbors)/([0-9]{1,12})\.(?:webp|json)", path):
+            require_range("row", int(match[2]), 0, len(self.columns) - 1)
+            return {"thumbs": self._thumb, "pairs": self._pair, "neighbors": self._near}[match[1]](int(match[2]), query)
         raise RefusedError(HTTPStatus.NOT_FOUND)
 
     def _thumb(self, row: int, query: Mapping[str, str]) -> Content:
@@ -112,13 +112,13 @@ class Explorer:
     def marks(self) -> dict[int, str]:
         """Return the marks of the viewed pairs by row."""
         marks = read_marks(self.marks_file)
-        return {self.columns.row_of[uid]: one.mark for uid, one in marks.items() if uid in self.columns.row_of}
+        return {self.columns.row_of[uid]: record.mark for uid, record in marks.items() if uid in self.columns.row_of}
 
     def post(self, path: str, body: Any) -> Content:
         """Mark pairs, or return some as a Parquet file."""
         if path == "marks":
             read_marks(self.marks_file)  # refused before a line is added: the page sends again what is not answered
-            append_marks(self.marks_file, [self._mark(one) for one in (body if isinstance(body, list) else [body])])
+            append_marks(self.marks_file, [self._mark(entry) for entry in (body if isinstance(body, list) else [body])])
             return _json(self.marks())
         if path != "export":
             raise RefusedError(HTTPStatus.NOT_FOUND)
@@ -127,22 +127,22 @@ class Explorer:
         self._listed([self._row(row) for row in body["rows"]]).write_parquet(stream)
         return stream.getvalue(), _BYTES, "pairs.parquet"
 
-    def _mark(self, one: Any) -> tuple[str, str | None, str | None]:
-        right = isinstance(one, dict) and all(isinstance(one.get(name), str | None) for name in ("mark", "note"))
-        require(right, "mark", shorten(one), "row, mark and note")
-        return self.columns.uids[self._row(one.get("row"))], one.get("mark"), one.get("note")
+    def _mark(self, entry: Any) -> tuple[str, str | None, str | None]:
+        usable = isinstance(entry, dict) and all(isinstance(entry.get(name), str | None) for name in ("mark", "note"))
+        require(usable, "mark", shorten(entry), "row, mark and note")
+        return self.columns.uids[self._row(entry.get("row"))], entry.get("mark"), entry.get("note")
 
     def _row(self, row: Any) -> int:
-        there = type(row) is int and 0 <= row < len(self.columns)
-        require(there, "row", shorten(row), f"0 to {len(self.columns) - 1:,}")
+        is_row = type(row) is int and 0 <= row < len(self.columns)
+        require(is_row, "row", shorten(row), f"0 to {len(self.columns) - 1:,}")
         return row
 
     def _listed(self, rows: list[int]) -> pl.DataFrame:
         """Return uid, mark, time, note, captions and scores of some rows."""
         scores, marks = self.subject.scores[rows], read_marks(self.marks_file)
-        own = [marks.get(uid) for uid in scores["uid"]]
+        records = [marks.get(uid) for uid in scores["uid"]]
         names = ("mark", "time", "note")
-        columns = [pl.Series(name, [one and getattr(one, name) for one in own], dtype=pl.String) for name in names]
+        columns = [pl.Series(name, [m and getattr(m, name) for m in records], dtype=pl.String) for name in names]
         captions = [] if self.subject.pairs is None else [self.subject.pairs["captions"][rows]]
         return scores.select("uid").hstack([*columns, *captions, *scores.drop("uid").get_columns()])
 
@@ -186,8 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._check_token(self.server.explorer, token)
             content, kind, name = make(self.server.explorer, unquote(path), dict(parse_qsl(query)))
         except (RefusedError, ClipmemError, OSError) as error:
-            wrong = HTTPStatus.BAD_REQUEST if isinstance(error, InputError) else HTTPStatus.INTERNAL_SERVER_ERROR
-            status = error.status if isinstance(error, RefusedError) else wrong
+            default = HTTPStatus.BAD_REQUEST if isinstance(error, InputError) else HTTPStatus.INTERNAL_SERVER_ERROR
+            status = error.status if isinstance(error, RefusedError) else default
             content, kind, name = _json({"error": str(error)})
             self.close_connection = True  # the body of a request may be unread
         try:
@@ -198,10 +198,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: HTTPStatus, content: bytes | Path, kind: str, name: str) -> None:
         self.send_response(status)
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        kept = "private, max-age=86400" if kind == "image/webp" else "no-store"
-        own = {"Content-Type": kind, "Content-Length": str(size), "Cache-Control": kept}
+        caching = "private, max-age=86400" if kind == "image/webp" else "no-store"
+        headers = {"Content-Type": kind, "Content-Length": str(size), "Cache-Control": caching}
         download = {"Content-Disposition": f'attachment; filename="{name}"'} if name else {}
-        for header in (_HEADERS | own | download).items():
+        for header in (_HEADERS | headers | download).items():
             self.send_header(*header)
         self.end_headers()
         if isinstance(content, bytes):

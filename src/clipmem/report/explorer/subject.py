@@ -60,10 +60,10 @@ class Subject:
             return self.run.document(FILE)
         name = "curate.json" if self.path.name == "suspects.parquet" else f"{self.path.stem}.json"
         try:
-            found = json.loads(self.path.with_name(name).read_text(encoding="utf-8"))
+            document = json.loads(self.path.with_name(name).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return document if isinstance(document, dict) else {}
 
     @property
     def state(self) -> str:
@@ -91,9 +91,9 @@ class Subject:
             banks = {side: pl.col(f"{side}_image_bank") + pl.col(f"{side}_text_bank") for side in SIDES}
             aligned = {f"{side}_alignment": pl.col(f"{side}_positive") - weight * banks[side] for side in SIDES}
             table = table.with_columns(**aligned)
-        wrong = [name for name in table.columns if _NO_FILE.search(name)]
-        got, expected = f"a column {', '.join(map(shorten, wrong[:1]))}", "names that files can have"
-        require(not wrong, f"{self.path}", got, expected, "Rename the column: the page keeps each in a file.")
+        unusable = [name for name in table.columns if _NO_FILE.search(name)]
+        got, expected = f"a column {', '.join(map(shorten, unusable[:1]))}", "names that files can have"
+        require(not unusable, f"{self.path}", got, expected, "Rename the column: the page keeps each in a file.")
         finite = pl.when(cs.float().cast(pl.Float32).is_finite()).then(cs.float())
         table = table.drop(_REDUNDANT, strict=False).with_columns(cs.decimal().cast(pl.Float64)).with_columns(finite)
         return table if self.other is None else _compared(table, self.other)
@@ -103,10 +103,10 @@ class Subject:
         more = [self.seed_scores.group_by("uid").agg(pl.col(SIDES).mean().name.suffix("_alignment"))]
         for name, columns in _JOINED.items():
             if (self.path / name).is_file():
-                found = _read(self.path / name)
-                more.append(found.select("uid", *(columns or found.drop("uid").columns)))
-        for found in more:
-            new = found.select("uid", *(name for name in found.columns if name not in table.columns))
+                part = _read(self.path / name)
+                more.append(part.select("uid", *(columns or part.drop("uid").columns)))
+        for part in more:
+            new = part.select("uid", *(name for name in part.columns if name not in table.columns))
             table = table.join(new, on="uid", how="left", maintain_order="left")
         return table
 
@@ -119,20 +119,20 @@ class Subject:
     def pairs(self) -> pl.DataFrame | None:
         """Image, captions in training, `own_captions` and where captions are from; None for a table without data."""
         if self.run:
-            own, splits = self.run.pairs.select(_PAIRS), self.run.splits.select("uid", "captions_from")
+            originals, splits = self.run.pairs.select(_PAIRS), self.run.splits.select("uid", "captions_from")
         elif self.data and self.source:
-            own = self.source.pairs().select(_PAIRS)
-            splits = own.select("uid", captions_from="uid")
+            originals = self.source.pairs().select(_PAIRS)
+            splits = originals.select("uid", captions_from="uid")
         else:
             return None
         uids = self.scores["uid"]
-        rows, hint = _places(uids, own["uid"]), "Give the data that were scored."
+        rows, hint = _places(uids, originals["uid"]), "Give the data that were scored."
         require(rows.is_not_null().any(), f"{self.path}", "no uid of the data", "pairs of --data", hint)
         origin = splits["captions_from"].gather(_places(uids, splits["uid"]))
-        found = own.drop("uid").rename({"captions": "own_captions"}).select(pl.all().gather(rows))
+        table = originals.drop("uid").rename({"captions": "own_captions"}).select(pl.all().gather(rows))
         same = (origin.eq_missing(uids) | rows.is_null()).all()  # then captions are not copied
-        captions = found["own_captions"] if same else own["captions"].gather(_places(origin, own["uid"]))
-        return found.with_columns(uid=uids, captions_from=origin, captions=captions)
+        captions = table["own_captions"] if same else originals["captions"].gather(_places(origin, originals["uid"]))
+        return table.with_columns(uid=uids, captions_from=origin, captions=captions)
 
     @cached_property
     def trained_captions(self) -> int | None:
@@ -166,25 +166,25 @@ def open_subject(path: Path, data: str | None = None, compare_with: Path | None 
     path = path / "suspects.parquet" if curated else path
     require(path.is_file(), f"{path}", "no such file", "a table of scores, or a run folder", _HINT)
     section = DataSection.model_validate({"source" if shipped(data) else "path": data}) if data is not None else None
-    found = Subject(path, data=section, other=other)
-    version = found.about.get("format", FORMAT)
-    known = isinstance(version, int) and version <= FORMAT
-    what, got = f"document of {path}", f"format {shorten(version)}"
-    require(known, what, got, f"format {FORMAT} or older", "Update clipmem.")
+    subject = Subject(path, data=section, other=other)
+    version = subject.about.get("format", FORMAT)
+    readable = isinstance(version, int) and version <= FORMAT
+    document, got = f"document of {path}", f"format {shorten(version)}"
+    require(readable, document, got, f"format {FORMAT} or older", "Update clipmem.")
     if section is not None:
         open_source(section)  # names what is wrong
-    if data is not None or not curated or "section" not in found.about:
-        return found
-    named, _ = found.about["section"], found.scores
+    if data is not None or not curated or "section" not in subject.about:
+        return subject
+    named, _ = subject.about["section"], subject.scores
     try:
         section = DataSection.model_validate(named).model_copy(update={"download": False})
-        found = replace(found, data=section)
-        _ = open_source(section), found.pairs
+        subject = replace(subject, data=section)
+        _ = open_source(section), subject.pairs
     except (OSError, ValueError) as error:
         got = f"{shorten(named)}: {error.got if isinstance(error, InputError) else shorten(str(error))}"
         hint = "Run this in the folder where curate ran, or name the data with --data PATH."
         raise InputError(f"data of {path}", got=got, expected="the data of its list", hint=hint) from error
-    return found
+    return subject
 
 
 def _places(uids: pl.Series, among: pl.Series) -> pl.Series:
@@ -211,10 +211,10 @@ def _read(path: Path) -> pl.DataFrame:
 
 
 def _compared(table: pl.DataFrame, other: Subject) -> pl.DataFrame:
-    what, hint = f"--compare-with {other.path}", "Compare runs on the same data."
+    option, hint = f"--compare-with {other.path}", "Compare runs on the same data."
     scored = "clipmem" in table.columns and "clipmem" in other.scores.columns
-    require(scored, what, "no column clipmem", "CLIPMem in both", hint)
-    there = other.scores.select("uid", *(name for name in ("clipmem", *ALIGNMENTS) if name in other.scores.columns))
-    found = table.join(there, on="uid", how="left", suffix="_other", maintain_order="left")
-    require(found["clipmem_other"].is_not_null().any(), what, "no pair of this run", "pairs in common", hint)
-    return found.with_columns(clipmem_change=pl.col("clipmem") - pl.col("clipmem_other"))
+    require(scored, option, "no column clipmem", "CLIPMem in both", hint)
+    scores = other.scores.select("uid", *(name for name in ("clipmem", *ALIGNMENTS) if name in other.scores.columns))
+    joined = table.join(scores, on="uid", how="left", suffix="_other", maintain_order="left")
+    require(joined["clipmem_other"].is_not_null().any(), option, "no pair of this run", "pairs in common", hint)
+    return joined.with_columns(clipmem_change=pl.col("clipmem") - pl.col("clipmem_other"))

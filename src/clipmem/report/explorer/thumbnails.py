@@ -43,8 +43,8 @@ class Thumbnails:
             return None
 
     def _from_cache(self, row: int, size: int) -> Image.Image | None:
-        pixels, place = self._subject.pixels or (None, {})
-        index = place.get(self._subject.scores["uid"][row])
+        pixels, row_of = self._subject.pixels or (None, {})
+        index = row_of.get(self._subject.scores["uid"][row])
         if pixels is None or index is None:
             return None
         image = Image.fromarray(pixels[index])

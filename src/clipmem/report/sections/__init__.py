@@ -111,6 +111,6 @@ def all_sections() -> Registry[Section]:
 def sections_of(subject: Any, *, page: str = "", screen: str = "") -> list[Section]:
     """Return the sections of a page or screen that apply to a subject, in order."""
     sections = [SECTIONS[name]() for name in all_sections()]
-    screens = {one.name: one.screen or ("" if one.page else one.name) for one in sections}
-    sections = [one for one in sections if (one.page == page if page else screens[one.name] == screen)]
-    return sorted((one for one in sections if one.applies(subject)), key=lambda one: (one.order, one.name))
+    screens = {section.name: section.screen or ("" if section.page else section.name) for section in sections}
+    sections = [section for section in sections if (section.page == page if page else screens[section.name] == screen)]
+    return sorted((section for section in sections if section.applies(subject)), key=lambda s: (s.order, s.name))

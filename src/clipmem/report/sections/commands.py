@@ -56,9 +56,9 @@ class ScoredPairs(ScreenSection):
     def data(self, subject: Scored) -> Shown:
         roles = {role: subject.scores.filter(pl.col("role") == role)["clipmem"] for role in ("candidate", "external")}
         spread = [
-            (role, len(own), {name: getattr(own, name)() for name in ("mean", "std", "median", "min", "max")})
-            for role, own in roles.items()
-            if len(own)
+            (role, len(scores), {name: getattr(scores, name)() for name in ("mean", "std", "median", "min", "max")})
+            for role, scores in roles.items()
+            if len(scores)
         ]
         ranked = subject.scores.filter(pl.col("role") == "candidate").sort("clipmem", "uid", descending=[True, False])
         first = ranked.head(len(subject.captions)).to_dicts()
@@ -73,8 +73,8 @@ class ScoredPairs(ScreenSection):
         }
 
     def document(self, subject: Scored) -> Document:
-        shown = self.data(subject)
-        return {**subject.about, "spread": shown["spread"], "highest": shown["first"]}
+        content = self.data(subject)
+        return {**subject.about, "spread": content["spread"], "highest": content["first"]}
 
 
 @SECTIONS.register("estimated")
@@ -87,7 +87,7 @@ class EstimatedPairs(ScreenSection):
         return {
             "about": subject.about,
             "quarantine": str(subject.quarantine),
-            "first": [rows[uid] | {"caption": next(iter(own), "")} for uid, own in subject.captions.items()],
+            "first": [rows[uid] | {"caption": next(iter(captions), "")} for uid, captions in subject.captions.items()],
         }
 
 
@@ -96,9 +96,9 @@ class Budget(ScreenSection):
     """The estimator and half-models chosen for a budget, and better ones that cost more."""
 
     def data(self, subject: Any) -> Shown:
-        rows = [("this budget", subject.chosen), *(("better", one) for one in subject.better)]
+        rows = [("this budget", subject.chosen), *(("better", plan) for plan in subject.better)]
         # rounded up, so that a budget of what is printed buys it
-        prices = [math.ceil(100 * one.cost - 1e-6) / 100 for _, one in rows]
+        prices = [math.ceil(100 * plan.cost - 1e-6) / 100 for _, plan in rows]
         return {
             "plan": subject,
             "rows": list(zip(rows, prices, strict=True)),

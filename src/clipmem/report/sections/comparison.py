@@ -42,7 +42,7 @@ class Comparison(Section):
 
 def _by_run(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
     grouped = [(name, [row for row in rows if row["run"] == name]) for name in names]
-    return [(name, own) for name, own in grouped if own]
+    return [(name, group) for name, group in grouped if group]
 
 
 def label_of(metric: str) -> str:
@@ -72,11 +72,11 @@ def pareto_figure(document: Document) -> Figure:
     names = (_main(document) or list(document["pareto"]))[:MAX_PANELS]
     numbers = {run["run"]: str(k) for k, run in enumerate(document["runs"])}
 
-    def drawn(name: str) -> Callable[[Any], None]:
+    def painter(name: str) -> Callable[[Any], None]:
         return lambda axes: _points(axes, document["pareto"][name]["points"], numbers)
 
     panels = [
-        Panel(name.replace("_", " "), "memorization, difference", "utility, difference", zero=True, draw=drawn(name))
+        Panel(name.replace("_", " "), "memorization, difference", "utility, difference", zero=True, draw=painter(name))
         for name in names
     ]
     fronts = "; ".join(f"{name}: {', '.join(document['pareto'][name]['front'])}" for name in names)
@@ -87,7 +87,7 @@ def pareto_figure(document: Document) -> Figure:
 def _points(axes: Any, points: Sequence[Mapping[str, Any]], numbers: Mapping[str, str]) -> None:
     axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED)
     axes.grid(axis="x", color=LINE, linewidth=1)
-    best = sorted((one["memorization"]["difference"], one["utility"]["difference"]) for one in points if one["front"])
+    best = sorted((run["memorization"]["difference"], run["utility"]["difference"]) for run in points if run["front"])
     if len(best) > 1:  # the best utility at each level of memorization
         axes.step([x for x, _ in best], [y for _, y in best], where="post", color=CANDIDATE, linewidth=1.2, alpha=0.6)
     for point in points:
@@ -99,8 +99,8 @@ def _points(axes: Any, points: Sequence[Mapping[str, Any]], numbers: Mapping[str
         face = CANDIDATE if point["front"] else PAPER
         marked = {"markersize": 8, "markerfacecolor": face, "markeredgecolor": CANDIDATE, "markeredgewidth": 1.8}
         axes.plot(x["difference"], y["difference"], marker="o", linestyle="", **marked)
-        place = (x["difference"], y["difference"])
-        axes.annotate(numbers[point["run"]], place, xytext=(7, 6), textcoords="offset points", color=INK, fontsize=12)
+        xy = (x["difference"], y["difference"])
+        axes.annotate(numbers[point["run"]], xy, xytext=(7, 6), textcoords="offset points", color=INK, fontsize=12)
     axes.margins(0.12)
 
 
@@ -187,9 +187,9 @@ def frontier_figure(along: Mapping[str, Any]) -> Figure:
     ]
     for style, group in zip(styles.values(), along["groups"], strict=True):
         x, memory, gain = ([point[key] for point in group["points"]] for key in ("value", "memorization", "utility"))
-        panels[0].lines.append(Line([one["mean"] for one in memory], [one["mean"] for one in gain], style))
+        panels[0].lines.append(Line([entry["mean"] for entry in memory], [entry["mean"] for entry in gain], style))
         for panel, entries in zip(panels[1:], (memory, gain), strict=True):
-            y, low, high = ([one[key] for one in entries] for key in ("mean", "low", "high"))
+            y, low, high = ([entry[key] for entry in entries] for key in ("mean", "low", "high"))
             panel.lines.append(Line(x, y, style, low, high))
     title = f"{utility} against memorization, and both against {setting}, of {', '.join(styles)}."
     return Figure(title, panels, columns=3, legend=styles)

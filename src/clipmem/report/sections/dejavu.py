@@ -28,23 +28,23 @@ class Dejavu(Section):
         return {"dejavu": gaps_figure(subject.summary)} if measured else {}
 
 
-def gaps(found: Mapping[str, Any]) -> dict[str, Any]:
+def gaps(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the templates show, from the entry `dejavu` of a summary."""
-    if "skipped" in found:
-        return {"found": found, "skipped": found["skipped"]}
-    two = found["two_model"]
-    own = two["roles"]["candidate"]
-    floor = (found["floor"] or {}).get("top", [])
+    if "skipped" in entry:
+        return {"found": entry, "skipped": entry["skipped"]}
+    two = entry["two_model"]
+    candidate = two["roles"]["candidate"]
+    floor = (entry["floor"] or {}).get("top", [])
     return {
-        "found": found,
+        "found": entry,
         "skipped": "",
         "names": GAPS,
-        "candidate": own,
-        "clear": [name for key, name in GAPS.items() if side_of(own[key]) == "above"],
+        "candidate": candidate,
+        "clear": [name for key, name in GAPS.items() if side_of(candidate[key]) == "above"],
         "rest": two["roles"].get("candidate, not planted"),
         "two": two["roles"],
-        "few": [top for top in own["top"] if top["pairs"] < _FEW],
-        "tops": [{**top, "floor": floor[k] if k < len(floor) else None} for k, top in enumerate(own["top"])],
+        "few": [top for top in candidate["top"] if top["pairs"] < _FEW],
+        "tops": [{**top, "floor": floor[k] if k < len(floor) else None} for k, top in enumerate(candidate["top"])],
     }
 
 

@@ -42,7 +42,7 @@ class Units(Section):
             for row in top_units(units)
         ]
         by_tower = [(tower, [row for row in rows if row["tower"] == tower]) for tower in TOWERS]
-        return {"top": [one for one in by_tower if one[1]], "several_seeds": units["seed"].n_unique() > 1}
+        return {"top": [group for group in by_tower if group[1]], "several_seeds": units["seed"].n_unique() > 1}
 
     def document(self, subject: Run) -> Document:
         return {"units": top_units(subject.table(UNITS_TABLE))}
@@ -53,8 +53,8 @@ class Units(Section):
 
 def kinds_of(rows: pl.DataFrame) -> list[str]:
     """Return the kinds of layers in a table, in display order."""
-    there = set(rows["kind"].to_list())
-    return [kind for kind in KINDS if kind in there] + sorted(there - set(KINDS))
+    names = set(rows["kind"].to_list())
+    return [kind for kind in KINDS if kind in names] + sorted(names - set(KINDS))
 
 
 def layer_line(rows: pl.DataFrame, value: str, ends: tuple[str, str] | None, style: Any) -> Any:
@@ -86,9 +86,9 @@ def unitmem_figure(layers: pl.DataFrame) -> Figure:
     for tower in TOWERS:
         panel = Panel(f"{tower} tower", "layer", "mean UnitMem", whole=True, share="y", xlim=(0.6, last_layer(rows)))
         for kind, style in styles.items():
-            own = rows.filter((pl.col("tower") == tower) & (pl.col("kind") == kind))
-            panel.lines.append(layer_line(own, "unitmem_mean", ("unitmem_low", "unitmem_high"), style))
-            panel.lines.append(layer_line(own, "reference_unitmem_mean", None, style._replace(color=SOFT)))
+            of_kind = rows.filter((pl.col("tower") == tower) & (pl.col("kind") == kind))
+            panel.lines.append(layer_line(of_kind, "unitmem_mean", ("unitmem_low", "unitmem_high"), style))
+            panel.lines.append(layer_line(of_kind, "reference_unitmem_mean", None, style._replace(color=SOFT)))
         panels.append(panel)
     legend = {f"{KIND_NAMES.get(kind, 'other')}, f": style for kind, style in styles.items()}
     legend["the same under g"] = Style(SOFT, "-", "")
@@ -126,40 +126,40 @@ def _main_kind(layers: pl.DataFrame) -> str:
 
 def last_layers(layers: pl.DataFrame) -> list[dict[str, Any]]:
     """Compare the last layer's LayerMem of candidates and control, by tower."""
-    found: list[dict[str, Any]] = []
+    contrasts: list[dict[str, Any]] = []
     for tower in TOWERS:
-        own = layers.filter((pl.col("tower") == tower) & (pl.col("kind") == _main_kind(layers)))
-        last = own.filter(pl.col("layer") == pl.col("layer").max())
+        rows = layers.filter((pl.col("tower") == tower) & (pl.col("kind") == _main_kind(layers)))
+        last = rows.filter(pl.col("layer") == pl.col("layer").max())
         by_role = {row["role"]: {**row, "mean": row["layermem"]} for row in last.to_dicts()}
         candidate, control = by_role.get("candidate"), by_role.get("external")
         if candidate and control and None not in (candidate["low"], control["low"]):
             side = higher_of(candidate, control)
-            found.append({"tower": tower, "candidate": candidate, "control": control, "side": side})
-    return found
+            contrasts.append({"tower": tower, "candidate": candidate, "control": control, "side": side})
+    return contrasts
 
 
 def against_control(layers: pl.DataFrame) -> dict[str, Any] | None:
     """Count where the candidates' LayerMem differs from the control's (one family of tests); None if untested."""
     tested = layers.filter(pl.col("control_p_holm").is_not_null())
-    found = tested.filter(pl.col("control_p_holm") < _BELOW).sort("control_p_holm")
+    clear = tested.filter(pl.col("control_p_holm") < _BELOW).sort("control_p_holm")
     if tested.is_empty():
         return None
-    clearest = [{**row, "kind": KIND_NAMES.get(row["kind"], row["kind"])} for row in found.head(_CLEAREST).to_dicts()]
-    return {"tests": tested.height, "differ": found.height, "below": _BELOW, "clearest": clearest}
+    clearest = [{**row, "kind": KIND_NAMES.get(row["kind"], row["kind"])} for row in clear.head(_CLEAREST).to_dicts()]
+    return {"tests": tested.height, "differ": clear.height, "below": _BELOW, "clearest": clearest}
 
 
 def layermem_figure(layers: pl.DataFrame) -> Figure:
     """Draw LayerMem by layer and its difference from the previous layer, for the candidates and the control."""
-    own = layers.filter(pl.col("role") == "candidate")
-    main, kinds = _main_kind(own), kinds_of(own)
+    candidates = layers.filter(pl.col("role") == "candidate")
+    main, kinds = _main_kind(candidates), kinds_of(candidates)
     control = layers.filter((pl.col("role") == "external") & (pl.col("kind") == main))
     panels: list[Panel] = []
     parts = (("layermem", ("low", "high"), "LayerMem"), ("delta", ("delta_low", "delta_high"), "difference"))
     for value, ends, name in parts:
         for tower in TOWERS:
-            here = own.filter(pl.col("tower") == tower)
+            here = candidates.filter(pl.col("tower") == tower)
             panel = Panel(f"{tower} tower", "layer", name, zero=True, share=value, whole=True)
-            panel.xlim, panel.draw = (0.6, last_layer(own)), _embedding_axis(here)
+            panel.xlim, panel.draw = (0.6, last_layer(candidates)), _embedding_axis(here)
             if control.height:
                 panel.lines.append(layer_line(control.filter(pl.col("tower") == tower), value, ends, CONTROL))
             for kind in kinds:
@@ -169,7 +169,7 @@ def layermem_figure(layers: pl.DataFrame) -> Figure:
             panels.append(panel)
     legend = {KIND_NAMES.get(kind, "other"): _STYLES.get(kind, OTHER) for kind in kinds}
     legend |= {f"control, {KIND_NAMES.get(main, 'other')}": CONTROL} if control.height else {}
-    last = own.filter(pl.col("kind") == main).filter(pl.col("layer") == pl.col("layer").max().over("tower"))
+    last = candidates.filter(pl.col("kind") == main).filter(pl.col("layer") == pl.col("layer").max().over("tower"))
     means = ", ".join(f"{row['tower']} {signed(row['layermem'])}" for row in last.sort("tower").to_dicts())
     title = f"LayerMem and its difference by layer. In the last layer: {means}."
     return Figure(title, panels, columns=2, height=250, legend=legend)
@@ -177,12 +177,12 @@ def layermem_figure(layers: pl.DataFrame) -> Figure:
 
 def _embedding_axis(rows: pl.DataFrame) -> Callable[[Any], None] | None:
     """Return a function that labels the embedding "emb." instead of a layer number."""
-    found = rows.filter(pl.col("kind") == "embedding")["layer"].to_list()
-    if not found:
+    layers = rows.filter(pl.col("kind") == "embedding")["layer"].to_list()
+    if not layers:
         return None
 
     def name(value: float, _: int | None = None) -> str:
-        return "emb." if round(value) == found[0] else f"{value:g}" if value < found[0] else ""
+        return "emb." if round(value) == layers[0] else f"{value:g}" if value < layers[0] else ""
 
     return lambda axes: axes.xaxis.set_major_formatter(name)
 
@@ -206,7 +206,7 @@ class Towers(Section):
             "left_out": _left_out(subject),
             "failures": shares.get("failures", []),
             "text_fraction": shares.get("roles", {}).get("candidate", {}).get("text_fraction"),
-            "maps": [(tower, [one["shared"] for one in shares.get(f"{tower}_r2") or []]) for tower in TOWERS],
+            "maps": [(tower, [fit["shared"] for fit in shares.get(f"{tower}_r2") or []]) for tower in TOWERS],
             "biases": [(role, value) for role, value in biases.items() if value is not None],
         }
 
@@ -226,5 +226,5 @@ def _left_out(run: Run) -> str:
 def tower_rows(run: Run) -> list[dict[str, Any]]:
     """Return the entries clipmem, image_share and text_share (mean, low, high) of each role."""
     roles = _shares(run).get("roles", {})
-    known = [(role, roles[role]) for role in run.roles if role in roles]
-    return [{"role": role, "n": entry["n"], **{name: entry[name] for name in _SHARES}} for role, entry in known]
+    entries = [(role, roles[role]) for role in run.roles if role in roles]
+    return [{"role": role, "n": entry["n"], **{name: entry[name] for name in _SHARES}} for role, entry in entries]

@@ -129,22 +129,22 @@ class Learned(Section):
     nav, order, screen, entry = "Learned", 40, "report", "base"
 
     def data(self, subject: Run) -> Shown:
-        ranked, found = ranked_candidates(subject.scores), subject.summary.learned
-        shown = [cards(subject, rows, ranked) for rows in corners(ranked)]
+        ranked, learned = ranked_candidates(subject.scores), subject.summary.learned
+        corner_cards = [cards(subject, rows, ranked) for rows in corners(ranked)]
         return {
-            "found": found,
-            "candidate": found and found.roles["candidate"],
-            "control": found and found.roles.get("external"),
-            "corners": list(zip(CORNERS, shown, strict=True)),
+            "found": learned,
+            "candidate": learned and learned.roles["candidate"],
+            "control": learned and learned.roles.get("external"),
+            "corners": list(zip(CORNERS, corner_cards, strict=True)),
             "thinned": _POINTS if ranked.height > _POINTS else 0,
         }
 
     def figures(self, subject: Run) -> Figures:
-        found = subject.summary.learned
-        return {"learned": learned_figure(subject, found)} if found else {}
+        learned = subject.summary.learned
+        return {"learned": learned_figure(subject, learned)} if learned else {}
 
 
-def learned_figure(run: Run, found: LearnedPairs) -> Figure:
+def learned_figure(run: Run, learned: LearnedPairs) -> Figure:
     """Draw the candidates by what was learned and memorized about them, with the corners' pairs named by letter."""
     ranked, score = ranked_candidates(run.scores), run.measure["score"]
     styles = {"candidate": Style(CANDIDATE, "none", "o"), "planted candidate": Style(INK, "none", "^")}
@@ -157,15 +157,15 @@ def learned_figure(run: Run, found: LearnedPairs) -> Figure:
         for letter, rows in zip(CORNERS, corners(ranked), strict=True):
             x, y = rows["learned"].to_list(), rows["clipmem"].to_list()
             axes.plot(x, y, "o", color=INK, fillstyle="none", markersize=11, markeredgewidth=1.2)
-            for place in zip(x, y, strict=True):
-                axes.annotate(letter, place, (7, 5), textcoords="offset points", color=INK, size=11)
+            for xy in zip(x, y, strict=True):
+                axes.annotate(letter, xy, (7, 5), textcoords="offset points", color=INK, size=11)
 
     lines = [Line(rows["learned"].to_list(), rows["clipmem"].to_list(), styles[name]) for name, rows in points.items()]
     panel = Panel("", "learned from other pairs", f"memorized: {score}", lines, zero=True, draw=draw)
-    candidate = found.roles["candidate"]
+    candidate = learned.roles["candidate"]
     means = [signed(candidate.learned.mean), signed(candidate.clipmem.mean)]
     title = f"{score} against learned, {ranked.height:,} candidates. Means: learned {means[0]}, {score} {means[1]}; "
-    title += f"rank correlation {plain(found.spearman.spearman)}."
+    title += f"rank correlation {plain(learned.spearman.spearman)}."
     legend = {name: styles[name] for name in points} if len(points) > 1 else {}
     return Figure(title, [panel], height=420, legend=legend)
 
@@ -200,8 +200,8 @@ def _sides(run: Run, uid: str) -> dict[str, Numbers]:
 def model_counts(seed_scores: pl.DataFrame, scores: pl.DataFrame) -> dict[str, int]:
     """Return the number of models, and the fewest and most of them that trained on a candidate."""
     candidates = scores.filter(pl.col("role") == "candidate")
-    own = seed_scores.join(candidates.select("uid"), on="uid", how="semi")
-    counts = own.group_by("uid").agg(trained=pl.col("f").is_not_null().sum())["trained"].to_list()
+    of_candidates = seed_scores.join(candidates.select("uid"), on="uid", how="semi")
+    counts = of_candidates.group_by("uid").agg(trained=pl.col("f").is_not_null().sum())["trained"].to_list()
     return {"models": seed_scores["seed"].n_unique(), "least": min(counts, default=0), "most": max(counts, default=0)}
 
 

@@ -168,8 +168,8 @@ def _set(section: Mapping[str, Any]) -> dict[str, Any]:
 
 def _given(run: Run) -> dict[str, Any]:
     """Return the given models and their weight files; {} if the study trained its own."""
-    given = run.manifest.get("given")
-    if not given:
+    record = run.manifest.get("given")
+    if not record:
         return {}
     models = [
         {
@@ -179,9 +179,9 @@ def _given(run: Run) -> dict[str, Any]:
             "weights": [(name, sha[:16]) for name, sha in model["files"].items() if _WEIGHTS.search(name)],
         }
         for kind in ("target", "reference")
-        for number, model in enumerate(given[kind])
+        for number, model in enumerate(record[kind])
     ]
-    return {"models": models, "roles": given["roles"]}
+    return {"models": models, "roles": record["roles"]}
 
 
 @SECTIONS.register("training")
@@ -203,7 +203,7 @@ class Training(Section):
         groups: dict[str, list[TrainingLog]] = {}
         for log in logs:
             groups.setdefault(group_of(log.side), []).append(log)
-        return {"rows": [_group(MODELS[name], own) for name, own in groups.items()], "grouped": True}
+        return {"rows": [_group(MODELS[name], members) for name, members in groups.items()], "grouped": True}
 
     def figures(self, subject: Run) -> Figures:
         return {"curves": curves_figure(subject.logs)} if subject.logs else {}
@@ -216,7 +216,7 @@ def _ends(log: TrainingLog) -> dict[str, float]:
 
 def _group(model: str, logs: Sequence[TrainingLog]) -> dict[str, Any]:
     ends = [_ends(log) for log in logs]
-    spans = {name: [min(one[name] for one in ends), max(one[name] for one in ends)] for name in ("first", "last")}
+    spans = {name: [min(loss[name] for loss in ends), max(loss[name] for loss in ends)] for name in ("first", "last")}
     return {"model": model, "models": len(logs), "steps": sorted({log.loss.size for log in logs}), **spans}
 
 

@@ -9,7 +9,7 @@ from clipmem.report.sections import SECTIONS, Document, ScreenSection, Section, 
 from clipmem.report.templating import names, words_of
 
 RULERS: Mapping[str, Mapping[str, str]] = names("metrics")
-ROWS = {key: name for own in RULERS.values() for key, name in own.items()}
+ROWS = {key: name for metrics in RULERS.values() for key, name in metrics.items()}
 SHARES = {key: name for key, name in ROWS.items() if not key.endswith("_loss")}
 # left out in the terminal
 _LONG = ("_recall", "zero_shot_acc5", "probe_acc5", "sublabel_acc5")
@@ -48,14 +48,14 @@ def measured(utility: Measured, columns: Mapping[str, str]) -> Shown:
     entries = {name: entry for metrics in utility.metrics.values() for name, entry in metrics.items()}
     rows = [(name, ROWS[name]) for name in ROWS if name in entries]
     low = {side: [name for key, name in rows if key in SHARES and not _above(utility, side, key)] for side in columns}
-    groups = [(ruler, [row for row in rows if row[0] in own]) for ruler, own in RULERS.items()]
+    groups = [(ruler, [row for row in rows if row[0] in metrics]) for ruler, metrics in RULERS.items()]
     commonest = utility.probe.commonest_class_acc1 if utility.probe else utility.commonest_class_acc1
     return {
         "found": utility,
         "over": next((entry.over for entry in entries.values()), "pairs"),
         "columns": columns,
         "rows": rows,
-        "rulers": [(ruler, own) for ruler, own in groups if own],
+        "rulers": [(ruler, members) for ruler, members in groups if members],
         "short": [row for row in rows if not row[0].endswith(_LONG)],
         "templates": utility.templates[:_TEMPLATES_SHOWN],
         "more_templates": len(utility.templates) - _TEMPLATES_SHOWN,
