@@ -135,7 +135,7 @@ def add_contents(path, seed=0):
     units = [
         {"side": side, "seed": k, "tower": "image", "layer": layer, "kind": "mlp", "unit": unit,
          "unitmem": rng.random(), "unitmem_median": rng.random(),
-         "classmem": 0.5, "mu_max": 0.8, "mu_rest": 0.1, "uid": None}
+         "classmem": 0.5, "mu_max": 0.8, "mu_rest": 0.1, "median_error": 0.0, "uid": None, "label": ""}
         for side in "fg" for k in seeds for layer in (1, 2) for unit in range(3)
     ]  # fmt: skip
     (folder.path / "localize").mkdir()

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from clipmem.report.figures import CANDIDATE, INDEPENDENT, SOFT, Sketch, standalone
+from clipmem.report.figures import CANDIDATE, INDEPENDENT, SOFT, sketch, standalone, svg_of
 from clipmem.report.formats import interval, plain, signed
 from clipmem.study.validating import DOCUMENT
 
@@ -67,9 +67,9 @@ def printed(found: Document) -> str:
 
 def figure(documents: dict[str, Document]) -> str:
     """Draw agreement against cost, a panel for each data set; filled: full-size half-models, open: proxies."""
-    with Sketch("estimators", 760, 330) as sketch:
+    with sketch(760, 330) as canvas:
         for k, (name, found) in enumerate(documents.items()):
-            axes = sketch.figure.add_axes((0.08 + 0.48 * k, 0.16, 0.42, 0.72))
+            axes = canvas.add_axes((0.08 + 0.48 * k, 0.16, 0.42, 0.72))
             for estimator, color in _SHOWN.items():
                 for proxy in (False, True):
                     own = [one for one in found["estimators"] if (one["estimator"], one["proxy"]) == (estimator, proxy)]
@@ -103,7 +103,7 @@ def figure(documents: dict[str, Document]) -> str:
             for one in found["estimators"]
             if one["estimator"] in _SHOWN
         )
-        return sketch.svg(f"Agreement of estimators with the truth. {text}.")
+        return svg_of(canvas, "estimators", f"Agreement of estimators with the truth. {text}.")
 
 
 def frontier(documents: dict[str, Document]) -> list[Document]:

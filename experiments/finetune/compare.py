@@ -17,7 +17,7 @@ import polars as pl
 import clipmem
 from clipmem.base.folder import RunFolder
 from clipmem.functional import PairedTest, paired_test
-from clipmem.report.figures import SIZES, Sketch, standalone
+from clipmem.report.figures import SIZES, sketch, standalone, svg_of
 from clipmem.report.run import read_finished
 
 HERE = Path(__file__).parent
@@ -178,8 +178,8 @@ def spread(values: np.ndarray) -> tuple[float, float, float]:
 
 def ways_figure(table: pl.DataFrame, size: str) -> str:
     """Draw CLIPMem against retrieval, a line of epochs for each way, with intervals over seeds."""
-    with Sketch(f"ways-{size}", SIZES[size], 460) as sketch:
-        axes = sketch.figure.add_axes((0.09, 0.14, 0.88, 0.83))
+    with sketch(SIZES[size], 460) as canvas:
+        axes = canvas.add_axes((0.09, 0.14, 0.88, 0.83))
         for way, color in zip(WAYS, COLORS, strict=True):
             x, y = (
                 np.array([spread(values_of(table, name, way=way, epochs=e, alpha=1.0)) for e in EPOCHS]).T
@@ -198,7 +198,8 @@ def ways_figure(table: pl.DataFrame, size: str) -> str:
         axes.set_xlabel("recall@5 on unseen emoji, %")
         axes.set_ylabel("CLIPMem, (C - I) / 2")
         axes.legend(fontsize=11)
-        return sketch.svg("CLIPMem against retrieval on unseen emoji for six ways of training, by number of epochs.")
+        title = "CLIPMem against retrieval on unseen emoji for six ways of training, by number of epochs."
+        return svg_of(canvas, f"ways-{size}", title)
 
 
 def alpha_figure(table: pl.DataFrame, size: str) -> str:
@@ -209,9 +210,9 @@ def alpha_figure(table: pl.DataFrame, size: str) -> str:
         (KEPT, "recall@5, icons, %", 100.0),
     )
     alphas = [*ALPHAS, 1.0]
-    with Sketch(f"alpha-{size}", SIZES[size], 300) as sketch:
+    with sketch(SIZES[size], 300) as canvas:
         for k, (name, label, factor) in enumerate(names):
-            axes = sketch.figure.add_axes((0.07 + 0.325 * k, 0.18, 0.25, 0.72))
+            axes = canvas.add_axes((0.07 + 0.325 * k, 0.18, 0.25, 0.72))
             for epochs, color in zip(INTERPOLATED, COLORS, strict=False):
                 each = [values_of(table, name, way="full", epochs=epochs, alpha=alpha) for alpha in alphas]
                 mean, low, high = np.array([spread(factor * one) for one in each]).T
@@ -222,7 +223,7 @@ def alpha_figure(table: pl.DataFrame, size: str) -> str:
             if k == 0:
                 axes.legend(fontsize=11)
         title = "CLIPMem, retrieval on emoji and retrieval on icons against the weight of the fine-tuned model."
-        return sketch.svg(title)
+        return svg_of(canvas, f"alpha-{size}", title)
 
 
 if __name__ == "__main__":
