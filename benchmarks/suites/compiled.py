@@ -1,4 +1,4 @@
-"""`train.compile` against passes that are not compiled."""
+"""`train.compile` against clipmem's own passes."""
 
 from pathlib import Path
 

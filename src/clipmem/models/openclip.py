@@ -1,4 +1,4 @@
-"""The open_clip adapter: the only module that imports open_clip.
+"""The open_clip adapter: with `clipmem.models.shortcut` the only module that imports open_clip.
 
 Captions are trimmed to the longest one, as most of a 77-token context is padding. This is exact for causal text towers
 with end-of-text pooling. Other text towers, such as SigLIP's, get the whole context.
@@ -32,6 +32,7 @@ from clipmem.data.decoding import Geometry, Interpolation, ResizeMode
 from clipmem.models import hub, tokenizers
 from clipmem.models.names import model_config, settings_of
 from clipmem.models.protocol import three
+from clipmem.models.shortcut import image_pass, text_pass
 from clipmem.models.simple_tokenizer import simple_tokenizer
 from clipmem.models.vocabulary import Vocabulary
 from clipmem.models.weights import read_checkpoint
@@ -96,6 +97,9 @@ class OpenClipEncoder:
         """Embed normalized images."""
         if self._compiled:
             return self._compiled[0](pixels)
+        embedded = image_pass(self._model, pixels)
+        if embedded is not None:
+            return embedded
         return self._model.encode_image(pixels)  # pyright: ignore[reportCallIssue]
 
     def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
@@ -106,11 +110,12 @@ class OpenClipEncoder:
             rows = tokens if self._vocabulary is None else self._vocabulary.compact(tokens)
             if self._compiled:
                 return self._compiled[1](self._model, tokens, rows)
-            return _encode_trimmed(self._model, tokens, rows)
+            embedded = text_pass(self._model, tokens, rows)
+            return _encode_trimmed(self._model, tokens, rows) if embedded is None else embedded
         return self._model.encode_text(nn.functional.pad(tokens, (0, self.context - tokens.shape[1])))  # pyright: ignore[reportCallIssue]
 
     def compile(self, *, backend: str = "inductor") -> None:
-        """Use forward passes that torch has compiled."""
+        """Use open_clip's forward passes, compiled by torch, instead of `clipmem.models.shortcut`."""
         self._compiled = (
             torch.compile(self._model.encode_image, backend=backend),  # pyright: ignore[reportCallIssue, reportArgumentType]
             torch.compile(_encode_trimmed, backend=backend),
