@@ -49,7 +49,7 @@ F_SAW, G_SAW = np.isin(ROLE, ("shared", "candidate")), np.isin(ROLE, ("shared", 
 
 
 def test_what_f_memorized_is_found_and_mirrored():
-    found = measured([(model(1, F_SAW), model(2, G_SAW)), (model(3, F_SAW), model(4, G_SAW))]).document
+    found = measured([(model(1, F_SAW), model(2, G_SAW)), (model(3, F_SAW), model(4, G_SAW))])[0]
     roles = found["two_model"]["roles"]
     for gap in GAPS:
         # a random caption meets its class among 5 of 96 images now and then: the gap is below 1
@@ -64,7 +64,7 @@ def test_what_f_memorized_is_found_and_mirrored():
 
 def test_equal_models_have_no_gap_at_all():
     same = model(1, F_SAW)
-    found = measured([(same, same)]).document["two_model"]
+    found = measured([(same, same)])[0]["two_model"]
     for entry in found["roles"].values():
         assert all(entry[gap] == {"mean": 0.0, "low": 0.0, "high": 0.0, "over": "pairs"} for gap in GAPS)
         assert all(top[kind]["mean"] == 0 for top in entry["top"] for kind in ("precision", "recall", "f_score"))
@@ -75,7 +75,7 @@ def test_equal_models_have_no_gap_at_all():
 def test_models_that_saw_nothing_have_no_gap_but_a_top():
     nothing = np.zeros(len(ROLE), dtype=bool)
     models = [(model(2 * seed, nothing), model(2 * seed + 1, nothing)) for seed in range(3)]
-    found = measured(models).document
+    found = measured(models)[0]
     for entry in found["two_model"]["roles"].values():
         assert all(entry[gap]["low"] <= 0 <= entry[gap]["high"] for gap in GAPS)
     top, floor = found["two_model"]["roles"]["candidate"]["top"][-1], found["floor"]["top"][-1]
