@@ -190,6 +190,12 @@ def test_a_changed_attention_or_norm_takes_open_clips_pass(micro):
     assert both(micro) == (False, False)
 
 
+def test_a_convolution_of_other_patches_takes_open_clips_pass(micro):
+    conv = micro.module.visual.conv1
+    conv.bias = torch.nn.Parameter(torch.ones(conv.out_channels))
+    assert both(micro) == (False, True)
+
+
 def test_capture_reads_what_open_clip_computes(micro, theirs):
     pixels, tokens = images(micro), micro.tokenize(CAPTIONS)
     micro.module.eval()
@@ -244,7 +250,7 @@ def test_frozen_towers_get_no_gradient(micro):
 def test_open_clip_still_makes_the_towers_that_this_reads():
     model = open_clip.create_model("ViT-B-32", load_weights=False, pretrained_text=False, device="meta")
     for transformer, heads in ((model.visual.transformer, 12), (model.transformer, 8)):
-        assert shortcut._is_plain(transformer)
+        assert shortcut._is_plain(transformer, [])
         assert {block.attn.num_heads for block in transformer.resblocks} == {heads}
 
 

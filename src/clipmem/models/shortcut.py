@@ -36,16 +36,18 @@ def image_pass(model: nn.Module, pixels: Float[Tensor, "n 3 size size"]) -> Floa
     tower: Any = getattr(model, "visual", None)
     if type(model) is not CLIP or not _is_exactly(tower, VisionTransformer) or pixels.device.type != "cpu":
         return None
-    tokens = tower.grid_size[0] * tower.grid_size[1] + 1
+    tokens, conv = tower.grid_size[0] * tower.grid_size[1] + 1, tower.conv1
     if tower.pool_type != "tok" or tower.attn_pool is not None or tower.output_tokens or tokens > _LONGEST:
         return None
     if type(tower.patch_dropout) is not nn.Identity or tuple(pixels.shape[2:]) != tuple(tower.image_size):
         return None
-    if not (_is_exactly(tower.conv1, nn.Conv2d) and _is_plain(tower.transformer, model, *tower.modules())):
+    if not _is_exactly(conv, nn.Conv2d) or conv.bias is not None or conv.stride != conv.kernel_size:
+        return None
+    if not _is_plain(tower.transformer, [model, *tower.modules()]):
         return None
     (rows, columns), (height, width), n = tower.grid_size, tower.patch_size, len(pixels)
     cut = pixels.view(n, 3, rows, height, columns, width).permute(0, 2, 4, 1, 3, 5).reshape(n, tokens - 1, -1)
-    patches = nn.functional.linear(cut, tower.conv1.weight.flatten(1)).float()  # 6 times as fast as the convolution
+    patches = nn.functional.linear(cut, conv.weight.flatten(1)).float()  # 6 times as fast as the convolution
     x = torch.cat([tower.class_embedding.expand(n, 1, -1), patches], dim=1) + tower.positional_embedding
     packing = Packing(n, tokens, torch.arange(0, n * tokens, tokens))
     # with one token left, `final_ln_after_pool` does not matter
@@ -59,8 +61,8 @@ def text_pass(
     """Embed captions with a causal text tower with argmax (end-of-text) pooling, or return None."""
     if not _is_exactly(model, CLIP) or tokens.device.type != "cpu" or tokens.shape[1] > _LONGEST:
         return None
-    around = model, model.token_embedding, model.ln_final
-    if model.text_pool_type != "argmax" or not _is_causal(model.attn_mask) or not _is_plain(model.transformer, *around):
+    modules = [model, model.token_embedding, model.ln_final, *model.transformer.modules()]
+    if model.text_pool_type != "argmax" or not _is_causal(model.attn_mask) or not _is_plain(model.transformer, modules):
         return None
     end = tokens.argmax(dim=-1)
     n, length = len(tokens), int(end.max()) + 1
@@ -140,13 +142,11 @@ def _is_exactly(item: object, kind: type) -> bool:
 
 
 def _is_causal(mask: Any) -> bool:
-    return (
-        isinstance(mask, Tensor) and mask.ndim == 2 and bool((mask == torch.full_like(mask, -torch.inf).triu_(1)).all())
-    )
+    return isinstance(mask, Tensor) and mask.ndim == 2 and mask.equal(torch.full_like(mask, -torch.inf).triu_(1))
 
 
-def _is_plain(transformer: Any, *modules: nn.Module) -> bool:
-    """Return whether all blocks are float32 ones of joint self-attention, and no module has a hook."""
+def _is_plain(transformer: Any, modules: list[nn.Module]) -> bool:
+    """Return whether all blocks are float32 ones of joint self-attention, and none of `modules` has a hook."""
     if type(transformer) is not Transformer or transformer.grad_checkpointing or not len(transformer.resblocks):
         return False
     everywhere = nn.modules.module
@@ -154,7 +154,7 @@ def _is_plain(transformer: Any, *modules: nn.Module) -> bool:
         return False
     return all(map(_is_plain_block, transformer.resblocks)) and not any(
         m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks or "forward" in vars(m)  # pyright: ignore[reportPrivateUsage]
-        for m in (*modules, *transformer.modules())
+        for m in modules
     )
 
 
