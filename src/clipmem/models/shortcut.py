@@ -3,7 +3,7 @@
 The output of a tower is one token of each sequence: the last block computes query, output projection and MLP for that
 token only. Captions are packed: tokens after end-of-text are not computed. Attention and the patches' convolution are
 matrix products. All else is open_clip's modules, so that the result equals theirs up to rounding. A training step of
-the demo's model is 1.4 to 1.6 times as fast (`python benchmarks/run.py --suite passes`).
+the demo's model is 1.3 to 1.6 times as fast (`python benchmarks/run.py --suite passes`).
 
 For other towers, and for towers with hooks, `image_pass` and `text_pass` return None, and open_clip's own pass is used.
 With `clipmem.models.openclip`, the only module that imports open_clip.
