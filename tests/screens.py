@@ -1,8 +1,8 @@
 """Keep what users read as text, one file a page or screen: python -m tests.screens [--write].
 
 Makes every page and terminal screen from small made-up runs and documents, and compares it with
-`tests/report/screens/NAME.txt`: exit code 0 when nothing differs. With --write the files are written anew; read the
-difference before you commit it. Other tests check numbers, verdicts and structure, and no sentences.
+`tests/unit/report/screens/NAME.txt`: exit code 0 when nothing differs. With --write the files are written anew; read
+the difference before you commit it. Other tests check numbers, verdicts and structure, and no sentences.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from clipmem.report.terminal import screen_lines
 from clipmem.study.budget import plan
 from clipmem.study.curating import Curated
 from tests.compared import build as build_finished
-from tests.report.documents import (
+from tests.unit.report.documents import (
     AUDIT,
     DEJAVU,
     MODEL_AUDIT,
@@ -36,7 +36,7 @@ from tests.report.documents import (
     inspection,
     model_parts,
 )
-from tests.report.other_runs import (
+from tests.unit.report.other_runs import (
     add_audit,
     add_localize,
     build_finetuned,
@@ -44,10 +44,10 @@ from tests.report.other_runs import (
     build_leave_one_out,
     build_subsample,
 )
-from tests.report.outline import Outline
-from tests.report.run_folder import Built, build_run
+from tests.unit.report.outline import Outline
+from tests.unit.report.run_folder import Built, build_run
 
-SCREENS = Path(__file__).parent / "report" / "screens"
+SCREENS = Path(__file__).parent / "unit" / "report" / "screens"
 
 
 def page_text(kind: str, subject: Any) -> str:

@@ -15,8 +15,8 @@ from clipmem.cli.app import app
 from clipmem.report.run import read_run
 from clipmem.report.terminal import AS_JSON, document_of, print_json
 from tests.e2e.running import clip, clip_alone
-from tests.report.other_runs import add_localize
-from tests.report.run_folder import build_run
+from tests.unit.report.other_runs import add_localize
+from tests.unit.report.run_folder import build_run
 
 WITHOUT_TABLES = {"init", "pairs", "ids", "embeddings"}  # these write files and print one sentence
 

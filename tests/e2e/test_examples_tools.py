@@ -9,7 +9,7 @@ import pytest
 from clipmem.base.hashing import image_part
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
-from tests.sources import formats
+from tests.unit.data.sources import formats
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import clipmem
 from clipmem.base.recipes import load_recipe
 from clipmem.cli import main
 from clipmem.data.sources import open_source
-from tests.sources import formats
+from tests.unit.data.sources import formats
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text(encoding="utf-8")
 PAIRS = 60

@@ -7,9 +7,9 @@ import pytest
 
 import clipmem
 from tests.e2e.running import clip
-from tests.sources import formats
-from tests.sources.formats import some_pairs
 from tests.tiny import tiny_recipe
+from tests.unit.data.sources import formats
+from tests.unit.data.sources.formats import some_pairs
 
 STUDY = ("train.seeds=[0]", "train.epochs=1", "split.near_duplicates=false")
 

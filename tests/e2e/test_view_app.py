@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.browser import AXE, Session, becomes, needs_browser, started
-from tests.report.test_report_browser import CAPTIONS
+from tests.unit.report.test_page_browser import CAPTIONS
 from tests.view_folder import captions_of, columns_of, write_view
 
 pytestmark = needs_browser

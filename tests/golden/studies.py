@@ -13,8 +13,8 @@ from clipmem.report.comparison import write_compared
 from clipmem.study import pool
 from clipmem.study.localizing import localize_run
 from tests.golden.digest import Digest, of_folder, of_table
-from tests.sources.formats import FORMATS, some_pairs
 from tests.tiny import tiny_recipe, write_parquet
+from tests.unit.data.sources.formats import FORMATS, some_pairs
 
 _ALWAYS = ("train.precision=fp32",)
 _TEXT_NOISE = ("mitigate.text_noise.std=0.1", "mitigate.text_noise.start=0.0")

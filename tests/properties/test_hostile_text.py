@@ -11,7 +11,7 @@ import polars as pl
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
-from tests.report.documents import inspection
+from tests.unit.report.documents import inspection
 
 from clipmem.base.tables import write_table
 from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, summarize

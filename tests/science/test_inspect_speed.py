@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from tests.sources.formats import add_member
+from tests.unit.data.sources.formats import add_member
 
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source

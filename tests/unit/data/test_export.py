@@ -1,0 +1,327 @@
+"""Cleaned data: kept + corrected + removed = read in every format, and the input is never touched."""
+
+import json
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from clipmem.base.errors import InputError, RunError
+from clipmem.base.hashing import file_sha256, pair_uid
+from clipmem.base.sections import DataSection
+from clipmem.data import export
+from clipmem.data.export import check_output, export_pairs, write_cleaned
+from clipmem.data.sources import emoji, open_source
+from clipmem.study.score_inputs import read_pairs
+from tests.tiny import encoded_image
+from tests.unit.data.sources.formats import FORMATS, add_member, csv_file, some_pairs, write_csv, write_images
+
+NEW = 'a better caption, with "quotes" and commas'
+AS_PARQUET = {"coco", "karpathy", "flickr", "saved"}  # formats that are read, not written
+
+
+def opened(path, **keys):
+    return open_source(DataSection(path=str(path), **keys))
+
+
+def state(folder):
+    return {str(file): file_sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_round_trip_of_every_format(name, tmp_path):
+    format_name, write = FORMATS[name]
+    pairs = some_pairs()
+    path = write(tmp_path / "set", pairs)
+    before = state(tmp_path / "set")
+    uids = [pair_uid(data, captions) for _, data, captions in pairs]
+    out = tmp_path / "clean"
+    found = write_cleaned(opened(path), out, [uids[1], uids[4]], {uids[2]: NEW})
+    same = format_name not in AS_PARQUET
+    assert (found.format, found.same_format) == (format_name if same else "parquet", same)
+    assert (found.read, found.kept, found.corrected, found.removed, found.unusable) == (6, 3, 1, 2, 0)
+    assert state(tmp_path / "set") == before
+    again = opened(found.path)
+    table = again.pairs()
+    expected = {uids[0], uids[3], uids[5], pair_uid(pairs[2][1], [NEW])}
+    assert set(table["uid"]) == expected
+    if not same:
+        keys = dict(opened(path).pairs().select("uid", "key").iter_rows())
+        written = pl.read_parquet(found.path / "*.parquet")
+        assert set(written["uid"]) == expected
+        assert dict(written.select("uid", "key").iter_rows()).items() >= {uid: keys[uid] for uid in uids[3::2]}.items()
+    assert again.problems == []
+    images = dict(zip(table["uid"], again.read(table["image"].to_list()), strict=True))
+    assert images[uids[5]] == pairs[5][1]  # the same bytes
+    assert images[pair_uid(pairs[2][1], [NEW])] == pairs[2][1]
+    # the folder is enough: nothing of the input is needed
+    (tmp_path / "set").rename(tmp_path / "gone")
+    assert set(opened(found.path).pairs()["uid"]) == expected
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_unusable_records_and_duplicates(tmp_path):
+    pairs = some_pairs(6, captions=1)
+    path = csv_file(tmp_path / "set", pairs)
+    (tmp_path / "set" / "copy.png").write_bytes(pairs[1][1])
+    (tmp_path / "set" / "broken.png").write_bytes(b"no image")
+    more = f"copy.png,{pairs[1][2][0]}\r\nbroken.png,x\r\nmissing.png,y\r\n,z\r\nonly\r\n"
+    path.write_bytes(path.read_bytes() + more.encode())
+    uid = pair_uid(pairs[1][1], pairs[1][2])
+    found = write_cleaned(opened(path), tmp_path / "clean", [uid])
+    again = opened(found.path)
+    # the copy of the removed pair goes too, and what cannot be used stays as it was
+    assert again.pairs().height == 5
+    assert (again.ledger.read, again.ledger.left_out) == (9, 4)
+    assert found.unusable == 5
+    assert (tmp_path / "clean" / "broken.png").read_bytes() == b"no image"
+    assert more[more.index("broken") :] in found.path.read_bytes().decode()
+
+
+def test_lines_keep_their_bytes(tmp_path):
+    pairs = some_pairs(3, captions=1)
+    write_images(tmp_path / "set", pairs)
+    rows = "image;caption\r\n0000.png;  spaced, ünïcode \r\n0001.png;two\r\n0002.png;three"
+    (tmp_path / "set" / "pairs.csv").write_bytes(rows.encode("utf-16"))
+    uid = pair_uid(pairs[1][1], ["two"])
+    found = write_cleaned(opened(tmp_path / "set" / "pairs.csv"), tmp_path / "clean", [uid])
+    assert found.path.read_bytes() == rows.replace("0001.png;two\r\n", "").encode("utf-16")
+
+
+def test_a_tar_keeps_the_bytes_of_other_members(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    long = "f" * 150
+    with tarfile.open(folder / "0.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for k in range(3):
+            add_member(tar, f"{long}{k}.png", encoded_image(k))
+            add_member(tar, f"{long}{k}.txt", f"thing {k}".encode())
+            add_member(tar, f"{long}{k}.cls", b"7")
+    (folder / "0_stats.json").write_text(json.dumps({"successes": 3}))
+    rows = {"key": [f"{long}0", "x"], "status": ["success", "failed_to_download"]}
+    pl.DataFrame(rows).write_parquet(folder / "0.parquet")
+    found = write_cleaned(opened(folder), tmp_path / "clean", [pair_uid(encoded_image(0), ["thing 0"])])
+    with tarfile.open(tmp_path / "clean" / "0.tar") as tar:
+        assert tar.getnames() == [
+            f"{long}0.cls",
+            *(f"{long}{k}.{end}" for k in (1, 2) for end in ("png", "txt", "cls")),
+        ]
+    assert opened(tmp_path / "clean").pairs().height == 2
+    assert json.loads((tmp_path / "clean" / "0_stats.json").read_text()) == {"successes": 2}
+    assert found.unusable == 1
+
+
+def test_a_range_of_shards_and_one_shard(tmp_path):
+    path = FORMATS["webdataset"][1](tmp_path / "set", some_pairs())
+    uid = opened(path).pairs()["uid"][0]
+    found = write_cleaned(opened(f"{path}/{{00000..00001}}.tar"), tmp_path / "clean", [uid])
+    assert opened(found.path).pairs().height == 5
+    one = opened(path / "00000.tar")
+    found = write_cleaned(one, tmp_path / "one", [one.pairs()["uid"][0]])
+    assert found.path == tmp_path / "one" / "00000.tar"
+
+
+def test_an_arrow_file_is_written_back(tmp_path):
+    pairs = some_pairs()
+    file = FORMATS["saved"][1](tmp_path / "set", pairs) / "data-00000-of-00001.arrow"
+    uids = [pair_uid(data, captions) for _, data, captions in pairs]
+    found = write_cleaned(opened(file), tmp_path / "clean", uids[:2])
+    assert (found.path, found.format, found.same_format) == (tmp_path / "clean" / file.name, "saved", True)
+    assert set(opened(found.path).pairs()["uid"]) == set(uids[2:])
+
+
+def test_class_folders_become_parquet_with_their_classes(tmp_path):
+    for k in range(4):
+        (tmp_path / "set" / f"kind_{k % 2}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / f"kind_{k % 2}" / f"{k}.png").write_bytes(encoded_image(k))
+    source = opened(tmp_path / "set", source="classfolder")
+    pairs = source.pairs()
+    first, *others = pairs["uid"].to_list()
+    found = write_cleaned(source, tmp_path / "clean", [], {first: "another"})
+    assert (found.kept, found.corrected, found.removed, found.same_format) == (3, 1, 0, False)
+    table = opened(tmp_path / "clean", label_column="label").pairs()
+    assert set(others) < set(table["uid"])
+    assert sorted(table["label"]) == sorted(pairs["label"])
+
+
+def test_captions_shared_by_images_of_one_name(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for k, name in enumerate(("a.png", "b.png", "b.jpg")):
+        (folder / name).write_bytes(encoded_image(k))
+    (folder / "a.txt").write_text("one")
+    (folder / "b.txt").write_text("two")
+    (folder / "README.txt").write_text("stays")
+    uid = pair_uid(encoded_image(1), ["two"])
+    write_cleaned(opened(folder), tmp_path / "clean", [uid])
+    assert sorted(file.name for file in (tmp_path / "clean").iterdir()) == [
+        "README.txt", "a.png", "a.txt", "b.jpg", "b.txt",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", [{"source": "emoji"}, {"path": "set", "flaws": {"distorted": 0.5}}])
+def test_other_sources_are_written_as_parquet(keys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    csv_file(tmp_path / "set", some_pairs())
+    table = emoji.emoji_table().head(40)
+    monkeypatch.setattr(emoji, "emoji_table", lambda: table)
+    source = open_source(DataSection.model_validate(keys))
+    uids = source.pairs()["uid"].to_list()
+    found = write_cleaned(source, tmp_path / "clean", uids[:2], {uids[2]: NEW})
+    assert (found.format, found.same_format, found.removed, found.corrected) == ("parquet", False, 2, 1)
+    assert set(uids[3:]) < set(opened(found.path).pairs()["uid"])
+    assert opened(found.path).pairs().height == len(uids) - 2
+
+
+def test_images_that_do_not_decode_are_not_exported(tmp_path):
+    pairs = some_pairs(6, captions=1)
+    path = csv_file(tmp_path / "set", pairs)
+    (tmp_path / "set" / "0003.png").write_bytes(pairs[3][1][:-40])
+    source = open_source(DataSection.model_validate({"path": str(path), "flaws": {"distorted": 0.01}}))
+    uids = [pair_uid(data, captions) for _, data, captions in pairs]
+    found = write_cleaned(source, tmp_path / "clean", [uids[0]])
+    assert (found.same_format, found.read, found.kept, found.removed, found.unusable) == (False, 5, 4, 1, 1)
+    assert opened(found.path).pairs().height == 4
+
+
+@pytest.mark.parametrize(
+    ("removed", "out", "what"),
+    [
+        (["unknown"], "clean", "pairs to remove"),
+        (None, "clean", "pairs to remove"),
+        ([], "set/inside", "--write"),
+        ([], "full", "--write"),
+    ],
+)
+def test_refused(removed, out, what, tmp_path):
+    path = FORMATS["imagefolder-csv"][1](tmp_path / "set", some_pairs())
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("x")
+    source = opened(path)
+    before = state(tmp_path)
+    with pytest.raises(InputError) as caught:
+        write_cleaned(source, tmp_path / out, source.pairs()["uid"].to_list() if removed is None else removed)
+    assert caught.value.what.startswith(what)
+    assert state(tmp_path) == before
+
+
+def test_the_place_is_tried_first_and_may_be_the_working_directory(tmp_path, monkeypatch):
+    source = opened(FORMATS["csv"][1](tmp_path / "set", some_pairs()))
+    with pytest.raises(InputError) as caught:
+        check_output(source, Path("/proc/none/clean"))
+    assert (caught.value.what, caught.value.hint) == ("--write /proc/none/clean", "Choose another folder.")
+    (tmp_path / "clean").mkdir()
+    monkeypatch.chdir(tmp_path / "clean")
+    write_cleaned(source, Path("."), source.pairs()["uid"].to_list()[:1])  # noqa: PTH201
+    assert list((tmp_path / "clean").iterdir())
+
+
+def test_paths_that_leave_the_folder(tmp_path):
+    pairs = some_pairs(3, captions=1)
+    write_images(tmp_path / "images", pairs)
+    away = [(f"../images/{name}", data, captions) for name, data, captions in pairs]
+    path = write_csv(tmp_path / "set" / "pairs.csv", ("image", "caption"), away)
+    source = opened(path)
+    with pytest.raises(InputError) as caught:
+        write_cleaned(source, tmp_path / "clean", source.pairs()["uid"].to_list()[:1])
+    assert caught.value.what.startswith("image")
+    assert not (tmp_path / "clean").exists()
+    here = [(f"{tmp_path}/images/{name}", data, captions) for name, data, captions in pairs]
+    source = opened(write_csv(tmp_path / "set" / "here.csv", ("image", "caption"), here))
+    found = write_cleaned(source, tmp_path / "clean", source.pairs()["uid"].to_list()[:1])
+    assert opened(found.path).pairs().height == 2
+    assert [file.name for file in (tmp_path / "clean").iterdir()] == ["here.csv"]
+
+
+@pytest.mark.parametrize("name", ["csv", "webdataset", "parquet-struct", "coco", "imagefolder-txt"])
+def test_a_full_disk_leaves_nothing(name, tmp_path, disk):
+    place, remount = disk
+    assert remount("size=64k").returncode == 0
+    path = FORMATS[name][1](tmp_path / "set", some_pairs(40))
+    source = opened(path)
+    with (place / "ballast").open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, os.statvfs(place).f_bavail * os.statvfs(place).f_frsize - 8192)
+    with pytest.raises(RunError, match="No space left on device"):
+        write_cleaned(source, place / "clean", source.pairs()["uid"].to_list()[:1])
+    assert [file.name for file in place.iterdir()] == ["ballast"]
+    (place / "ballast").unlink()
+
+
+def test_a_killed_output_is_written_anew(tmp_path, monkeypatch):
+    source = opened(csv_file(tmp_path / "set", some_pairs()))
+    uids = source.pairs()["uid"].to_list()
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "_check", kill)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a killed process cleans nothing up
+        with pytest.raises(Killed):
+            write_cleaned(source, tmp_path / "clean", uids[:1])
+    partial = tmp_path / ".clean.clipmem-partial.tmp"
+    assert partial.is_dir()
+    assert not (tmp_path / "clean").exists()
+    (partial / "stray.png").write_bytes(b"of the killed call")
+    assert write_cleaned(source, tmp_path / "clean", uids[:2]).kept == 4
+    assert not partial.exists()
+    assert not (tmp_path / "clean" / "stray.png").exists()
+
+
+def test_an_output_that_lacks_a_pair_is_an_error(tmp_path, monkeypatch):
+    source = opened(csv_file(tmp_path / "set", some_pairs()))
+    uids = source.pairs()["uid"].to_list()
+    write = type(source).write_kept
+
+    def loses_one(self, cleaned):
+        cleaned.changes[self.pairs().filter(pl.col("uid") == uids[5])["key"][0]] = ""
+        return write(self, cleaned)
+
+    monkeypatch.setattr(type(source), "write_kept", loses_one)
+    with pytest.raises(RunError, match="1 pairs are missing"):
+        write_cleaned(source, tmp_path / "clean", uids[:1])
+    assert not (tmp_path / "clean").exists()
+
+
+def test_records_of_removed_pairs_are_counted_with_their_copies(tmp_path):
+    pairs = some_pairs(6, captions=1)
+    (tmp_path / "set").mkdir()
+    copies = [(f"copy-{name}", *more) for name, *more in pairs[:2]]
+    path = csv_file(tmp_path / "set", [*pairs, *copies])
+    uids = [pair_uid(data, captions) for _, data, captions in pairs]
+    found = write_cleaned(opened(path), tmp_path / "clean", [uids[0], uids[2]])
+    assert (found.read, found.kept, found.removed) == (6, 4, 2)
+    assert (found.records, found.removed_records) == (8, 3)
+    assert len(path.read_text().splitlines()) - len(found.path.read_text().splitlines()) == found.removed_records
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("to", ["images/new", "images/0/new", "link/new", "far/new"])
+def test_nothing_is_written_among_the_images_of_a_table(tmp_path, kind, to):
+    (tmp_path / "set").mkdir()
+    pairs = [(f"images/{k % 2}/{name}" if k else f"{tmp_path}/far/{name}", *more)
+             for k, (name, *more) in enumerate(some_pairs())]  # fmt: skip
+    write_images(tmp_path / "set", pairs)
+    table = pl.DataFrame({"image": [pair[0] for pair in pairs], "caption": [pair[2][0] for pair in pairs]})
+    path = tmp_path / "set" / f"table.{kind}"
+    (table.write_csv if kind == "csv" else table.write_parquet)(path)
+    (tmp_path / "set" / "link").symlink_to("images")
+    (tmp_path / "set" / "far").symlink_to(tmp_path / "far")
+    before, out = state(tmp_path), tmp_path / "set" / to
+    for option, write in (
+        ("--out", lambda: export_pairs(opened(path), out, "parquet")),
+        ("--write", lambda: write_cleaned(opened(path), out, [])),
+        ("--data", lambda: read_pairs(str(path), None, "", ("--data", out))),
+    ):
+        with pytest.raises(InputError) as error:
+            write()
+        assert (error.value.what, error.value.got) == (f"{option} {out}", "a folder inside the data")
+    assert state(tmp_path) == before
+    assert not out.exists()
+    assert export_pairs(opened(path), tmp_path / "set" / "new", "parquet") == 6  # beside the table

@@ -1,0 +1,63 @@
+"""The section on the audit: on the page, in the terminal, and only where there is one."""
+
+import pytest
+
+from clipmem.base.errors import InputError
+from clipmem.report.page import write_report
+from clipmem.report.run import read_run
+from clipmem.report.sections.audit import NAMES
+from clipmem.report.templating import VERBATIM
+from clipmem.report.terminal import screen_lines
+from tests.unit.report.documents import AUDIT, MODEL_AUDIT, attack
+from tests.unit.report.other_runs import add_audit, build_subsample
+from tests.unit.report.outline import outline
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    built = build_subsample(tmp_path_factory.mktemp("run") / "study")
+    add_audit(built, AUDIT)
+    return built
+
+
+def words(found):
+    return " ".join(" ".join(found).split()).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_the_page_shows_it(built):
+    page = outline(write_report(built.folder, built.images))
+    text = page.words().replace("\N{NO-BREAK SPACE}", " ")
+    for part in ("0.720 [0.700, 0.740]", "14.0 [12.0, 16.0]", "21.0%"):
+        assert part in text, part
+    assert "audit" in [attrs.get("id") for tag, attrs in page.tags if tag == "section"]
+    first = write_report(built.folder, built.images).read_bytes()
+    assert write_report(built.folder, built.images).read_bytes() == first
+
+
+def test_only_attacks_above_chance_are_named_as_such(built):
+    text = words(screen_lines("audit", read_run(built.folder), 100))
+    assert "Above chance, by AUC: similarity, LiRA." in text
+    weak = {**MODEL_AUDIT, "attacks": {"cosine": attack(0.5, 0.01), "gradient": attack(0.48, 0.01)}}
+    text = words(screen_lines("audited", weak, 100))
+    assert "above chance (AUC 0.5)" in text
+    assert "Above chance" not in text
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_tables_are_whole_at_usual_widths(built, width):
+    for screen, subject in (("audit", read_run(built.folder)), ("audited", MODEL_AUDIT)):
+        lines = screen_lines(screen, subject, width)
+        assert max(len(line) for line in lines if line.startswith(VERBATIM)) <= width + 1
+        for name, one in (AUDIT if screen == "audit" else MODEL_AUDIT)["attacks"].items():
+            row = next(line for line in lines if line.lstrip(VERBATIM + " ").startswith(NAMES[name]))
+            assert row.count("]") == 3, row
+            assert f"{one['auc']['high']:.3f}" in row
+
+
+def test_no_audit_no_section(tmp_path):
+    plain = build_subsample(tmp_path / "study")
+    assert screen_lines("audit", read_run(plain.folder), 100) == []
+    (plain.folder / "audit").mkdir()
+    (plain.folder / "audit" / "audit.json").write_text("{")
+    with pytest.raises(InputError):
+        screen_lines("audit", read_run(plain.folder), 100)

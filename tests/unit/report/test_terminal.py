@@ -1,0 +1,100 @@
+"""The terminal's tables: they fit, hold every number, and no caption moves the cursor."""
+
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from rich.console import Console
+
+from clipmem.report.terminal import print_run, screen_lines
+from clipmem.study.curating import Curated
+from tests.unit.report.run_folder import Built
+
+Build = Callable[..., Built]
+
+
+def printed(built: Built, width: int = 100, terminal: bool = False) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=terminal, color_system=None)
+    print_run("report", built.folder, console)
+    return stream.getvalue()
+
+
+def test_it_has_the_numbers_of_the_summary(two_seeds: Built) -> None:
+    words = " ".join(printed(two_seeds).split())
+    for entry in two_seeds.summary["roles"].values():
+        assert f"{entry['mean']:+.3f} [{entry['low']:+.3f}, {entry['high']:+.3f}]" in words
+    planted = two_seeds.summary["planted"]
+    assert f"AUROC {planted['auroc']:.3f} [{planted['low']:.3f}, {planted['high']:.3f}]" in words
+
+
+@pytest.mark.parametrize("width", [100, 200])
+def test_it_fits_100_columns_and_is_plain_where_there_is_no_terminal(build: Build, width: int) -> None:
+    built = build(seeds=(0, 1), captions=[["a very long caption " * 30]] * 124)
+    lines = printed(built, width).splitlines()
+    assert max(len(line) for line in lines if not line.startswith("Report:")) <= 100
+    assert "\x1b" not in "".join(lines)
+
+
+def test_the_path_of_the_report_is_on_one_line(build: Build) -> None:
+    built = build(seeds=(0, 1))
+    assert printed(built, 40).splitlines()[-1] == "Report: not written yet."
+    (built.folder / "report").mkdir()
+    (built.folder / "report" / "index.html").write_text("x")
+    assert printed(built, 40).splitlines()[-1] == f"Report: {built.folder / 'report' / 'index.html'}"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_caption_neither_colors_nor_moves(build: Build, terminal: bool) -> None:
+    hostile = "[bold red]x[/bold red] \x1b[2J\x1b]0;t\x07 \u202e \x1d\x1e\x1f ¦ &amp; [link=http://a]b[/link] [/]"
+    built = build(seeds=(0, 1), captions=[[hostile]] * 124)
+    text = printed(built, terminal=terminal)
+    if terminal:  # headings are bold
+        text = text.replace("\x1b[1m", "").replace("\x1b[0m", "")
+    assert "[bold red]x[/bold red] ␛[2J␛]0;t␇ \\u202e ␝␞␟ ¦ &amp; [" in text
+    assert not re.search("[\x07\x1b\x1d-\x1f\u202e]", text)
+
+
+def test_the_table_is_in_the_order_of_the_score(two_seeds: Built) -> None:
+    best = two_seeds.scores.filter(pl.col("role") == "candidate").sort("clipmem", descending=True).head(10)
+    sources = dict(two_seeds.splits.select("uid", "captions_from").iter_rows())
+    captions = dict(two_seeds.pairs.select("uid", "captions").iter_rows())
+    lines = [" ".join(line.split()) for line in printed(two_seeds).splitlines()]
+    shown = [line for line in lines if re.match(r"\d+ [+-]\d\.\d{3} ±", line)]
+    assert shown == [
+        f"{k} {row['clipmem']:+.3f} ± {row['stderr']:.3f} {captions[sources[row['uid']]][0]}"
+        + " planted" * row["planted"]
+        for k, row in enumerate(best.to_dicts(), start=1)
+    ]
+
+
+def _loaded(module: str) -> set[str]:
+    program = f"import sys, {module}; print(*sys.modules)"
+    return set(
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    )
+
+
+def test_the_terminal_loads_no_plotting_and_nothing_loads_torch() -> None:
+    for module in ("terminal", "page", "notebook", "comparison", "sections.comparison"):
+        assert not _loaded(f"clipmem.report.{module}") & {"torch", "open_clip", "matplotlib"}, module
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+@pytest.mark.parametrize("clear", [False, True])
+def test_a_long_caption_leaves_room_for_other_columns(width: int, clear: bool) -> None:
+    row = {"uid": "0123456789abcdef", "probability": 0.5, "caption": "long " * 34, "reason": None}
+    expected = {"found": False, "clear": clear, "pairs": [3, 0, 9], "confidence": 0.95, "share": 0.1}
+    about: dict[str, Any] = {"pairs": 400, "problems": 0, "model": None, "run": False, "seconds_in_all": 1.0}
+    about |= {"expected": expected, "suspects": 3, "by_rule": 0, "precision": []}
+    lines = screen_lines("curated", Curated(Path("suspects"), about, [row]), width)
+    cells = next(line for line in lines if "0123456789ab" in line).split()
+    assert cells[-1].endswith("…")
+    assert {"1", "0.50"} <= set(cells)
+    assert ("unknown" in " ".join(lines)) != clear

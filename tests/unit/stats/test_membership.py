@@ -1,0 +1,248 @@
+"""Membership inference: against loops, against simulated models of known leakage, and what it refuses."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm, t
+
+from clipmem.base.errors import InputError
+from clipmem.functional import auroc
+from clipmem.scoring.protocols.subsample import balanced_draw
+from clipmem.stats.membership import (
+    InOut,
+    bootstrap_rates,
+    learned_attack,
+    lira,
+    pair_risk,
+    references,
+    rmia,
+    true_positive_rates,
+)
+from tests.reference import loops_membership as loops
+
+PROFILE = settings(max_examples=20, derandomize=True)
+seeds = st.integers(0, 2**31)
+RATES = np.array([0.01])
+
+
+def simulated(rng, models=16, n=600, gain=0.0, noise=1.0, spread=3.0, times=None):
+    """In/out models: each pair has its own level, and `gain` more where a model trained on it."""
+    member = balanced_draw(np.ones(n, dtype=np.int64), models, times or models // 2, rng)
+    gain = np.broadcast_to(gain, n)
+    signal = rng.normal(0, spread, n) + gain * member + rng.normal(0, noise, (models, n))
+    return InOut(signal, member, rng.random((models, n)), np.arange(models))
+
+
+def halves(rng, couples=8, n=600, gain=0.0, shared=0.0):
+    """Complements: the two models of a couple train on the two halves, and share a part of the residual's variance."""
+    half = rng.permuted(np.tile(np.arange(n) % 2 == 0, (couples, 1)), axis=1)
+    member = np.concatenate([half, ~half])
+    common, noise = rng.normal(size=(couples, n)), rng.normal(size=member.shape)
+    residual = shared**0.5 * np.tile(common, (2, 1)) + (1 - shared) ** 0.5 * noise
+    signal = rng.normal(0, 3.0, n) + gain * member + residual
+    return InOut(signal, member, rng.random(member.shape), np.tile(np.arange(couples), 2))
+
+
+def over_targets(scores, member):
+    """AUC and TPR at 1% FPR, means over target models, with the half-width of the 95% interval."""
+    auc = np.array([auroc(*row).mean for row in zip(scores, member, strict=True)])
+    tpr = np.array([true_positive_rates(*row, RATES)[0] for row in zip(scores, member, strict=True)])
+    half = t.ppf(0.975, len(auc) - 1) / len(auc) ** 0.5
+    return (auc.mean(), half * auc.std(ddof=1)), (tpr.mean(), half * tpr.std(ddof=1))
+
+
+def learned(pairs):
+    return learned_attack(pairs, np.arange(pairs.signal.shape[1]))
+
+
+ATTACKS = {"lira": lira, "rmia": rmia, "learned": learned}
+
+
+@PROFILE
+@given(seeds, st.integers(6, 9), st.integers(0, 1))
+def test_scores_are_those_of_loops(seed, models, more):
+    pairs = simulated(np.random.default_rng(seed), models, 7, gain=1.0, times=models // 2 + more * (models % 2))
+    if seed % 2:
+        pairs = halves(np.random.default_rng(seed), models // 2, 7, gain=1.0, shared=0.4)
+    rows = [values.tolist() for values in pairs]
+    np.testing.assert_allclose(lira(pairs), loops.lira(*rows), rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(rmia(pairs, scale=0.5), loops.rmia(*rows, 0.5), rtol=1e-8, atol=1e-8)
+    scores = lira(pairs)
+    found = pair_risk(scores, pairs.member, fpr=0.3)
+    np.testing.assert_allclose(found.risk, loops.risk(scores.tolist(), rows[1], 0.3))
+    for fpr in (0.0, 0.1, 0.4):
+        own = true_positive_rates(scores[0], pairs.member[0], np.array([fpr]))[0]
+        assert own == pytest.approx(loops.tpr(scores[0].tolist(), rows[1][0], fpr))
+
+
+@PROFILE
+@given(seeds)
+def test_the_order_of_models_and_pairs_does_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    pairs = halves(rng, 4, 20, gain=1.0) if seed % 2 else simulated(rng, 8, 20, gain=1.0)
+    order, column = rng.permutation(8), rng.permutation(20)
+    moved = InOut(*(values[order][:, column] for values in pairs[:3]), pairs.couple[order])
+    for attack in (lira, rmia):
+        np.testing.assert_allclose(attack(moved), attack(pairs)[order][:, column], rtol=1e-9, atol=1e-9)
+
+
+@PROFILE
+@given(seeds, st.sampled_from([np.exp, np.cbrt, lambda x: 3 * x - 7, np.arctan]))
+def test_rates_and_risks_keep_under_increasing_functions(seed, function):
+    pairs = simulated(np.random.default_rng(seed), 6, 60, gain=1.0)
+    scores, member = pairs.signal, pairs.member
+    assert [*true_positive_rates(scores[0], member[0], np.linspace(0, 1, 9))] == [
+        *true_positive_rates(function(scores[0]), member[0], np.linspace(0, 1, 9))
+    ]
+    before, after = pair_risk(scores, member, fpr=0.1), pair_risk(function(scores), member, fpr=0.1)
+    np.testing.assert_array_equal(before.risk, after.risk)
+    np.testing.assert_array_equal(before.percentile, after.percentile)
+
+
+@pytest.mark.parametrize("gain", [1.5, 2.5])
+def test_planted_leakage_is_found_at_its_known_rate(gain):
+    # with many references, the optimal attack sees N(0, 1) against N(gain, 1): TPR = 1 - Phi(z(.99) - gain)
+    pairs = simulated(np.random.default_rng(1), 64, 1000, gain=gain)
+    (auc, _), (tpr, half) = over_targets(lira(pairs), pairs.member)
+    best = norm.sf(norm.isf(0.01) - gain)
+    assert auc == pytest.approx(norm.cdf(gain / 2**0.5), abs=0.02)
+    assert best - 0.06 < tpr < best + half
+    # the plain signal, whose pairs have levels of sd 3, sees sd 10 ** .5
+    (_, _), (plain, half) = over_targets(pairs.signal, pairs.member)
+    assert plain == pytest.approx(norm.sf(norm.isf(0.01) - gain / 10**0.5), abs=0.01 + half)
+    assert tpr > 2.5 * plain
+
+
+def test_all_attacks_see_more_than_the_plain_signal():
+    rng = np.random.default_rng(2)
+    pairs = simulated(rng, 12, 600, gain=rng.exponential(2.0, 600))
+    plain = over_targets(pairs.signal, pairs.member)[1][0]
+    # RMIA does not use how much a pair's signal varies
+    for name, factor in (("lira", 2.5), ("learned", 2.0), ("rmia", 1.1)):
+        assert over_targets(ATTACKS[name](pairs), pairs.member)[1][0] > factor * plain, name
+
+
+@pytest.mark.parametrize(("name", "studies"), [("lira", 30), ("rmia", 30), ("learned", 3)])
+@pytest.mark.parametrize("times", [3, 4])
+def test_without_leakage_no_attack_does_better_than_chance(name, studies, times):
+    # with all models as references, the balanced draw would give membership away: the AUC of LiRA would be about .47
+    found = []
+    for k in range(studies):
+        pairs = simulated(np.random.default_rng(100 + k), 8, 400, times=times)
+        found.append(over_targets(ATTACKS[name](pairs), pairs.member))
+    auc = np.array([one[0][0] for one in found])
+    assert abs(auc.mean() - 0.5) < 0.002 + 2.5 * auc.std(ddof=1) / len(auc) ** 0.5
+    assert np.mean([abs(mean - 0.5) <= half for (mean, half), _ in found]) >= 0.75
+    assert np.mean([one[1][0] for one in found]) == pytest.approx(0.01, abs=0.006)
+
+
+@pytest.mark.parametrize(("name", "studies", "error"), [("lira", 30, 0.006), ("learned", 2, 0.03)])
+def test_a_complement_gives_no_membership_away(name, studies, error):
+    # as a reference it does: LiRA then has an AUC of .41, the learned attack of .56 (RMIA of .50)
+    found = []
+    for k in range(studies):
+        pairs = halves(np.random.default_rng(200 + k), 5, 400, shared=0.5)
+        found.append(over_targets(ATTACKS[name](pairs), pairs.member)[0][0])
+    assert np.mean(found) == pytest.approx(0.5, abs=error)
+
+
+def test_without_leakage_nothing_is_gained():
+    found = [pair_risk(lira(pairs), pairs.member) for pairs in (simulated(np.random.default_rng(k)) for k in range(20))]
+    assert np.mean([one.false_alarm.mean() for one in found]) == pytest.approx(0.01)
+    # above the fourth of 300 non-members
+    assert np.mean([one.risk.mean() for one in found]) == pytest.approx(4 / 301, abs=0.001)
+    assert np.mean([one.percentile.mean() for one in found]) == pytest.approx(0.5, abs=0.01)
+
+
+def test_where_all_pairs_leak_alike_the_riskiest_carry_their_own_share():
+    shares = [
+        pair_risk(lira(pairs), pairs.member, top=0.1).top_share
+        for pairs in (simulated(np.random.default_rng(k), gain=3.0) for k in range(10))
+    ]
+    assert np.mean(shares) == pytest.approx(0.1, abs=0.05)
+
+
+def test_the_riskiest_pairs_are_those_with_the_largest_gain():
+    gain = np.where(np.arange(500) < 25, 6.0, 0.0)
+    pairs = simulated(np.random.default_rng(3), 16, 500, gain=gain)
+    found = pair_risk(lira(pairs), pairs.member, top=0.05)
+    assert set(np.argsort(found.false_alarm - found.risk, kind="stable")[:20]) <= set(range(25))
+    assert found.top_share > 0.7
+    assert found.false_alarm.max() <= 0.25
+
+
+def test_the_classifier_learns_nothing_from_its_target():
+    pairs = simulated(np.random.default_rng(4), 8, 200, gain=1.0)
+    first = learned(pairs)[0]
+    # other signals of the target in half of the pairs change the scores of these pairs alone
+    signal = pairs.signal.copy()
+    signal[0, 100:] += np.where(np.arange(100) % 2, 4.0, -4.0)
+    other = learned(pairs._replace(signal=signal))[0]
+    np.testing.assert_allclose(first[:100], other[:100])
+    assert (first[100:] != other[100:]).mean() > 0.9
+    # the same scores twice
+    np.testing.assert_array_equal(other, learned(pairs._replace(signal=signal))[0])
+
+
+def test_bootstrap_holds_the_rate():
+    rng = np.random.default_rng(6)
+    member = np.arange(1000) % 2 == 0
+    covered = 0
+    for _ in range(20):
+        low, high = bootstrap_rates(rng.normal(2.0 * member), member, np.array([0.1]), draws=100)
+        covered += low[0] <= norm.sf(norm.isf(0.1) - 2) <= high[0]
+    assert covered >= 16
+
+
+def test_groups_are_not_divided():
+    # ten copies of each pair, in the same models: a classifier that saw one of them would know the other's membership
+    rng = np.random.default_rng(9)
+    few = simulated(rng, 8, 40)
+    copies = InOut(*(np.repeat(values, 10, axis=1) for values in few[:3]), few.couple)
+    copies = copies._replace(signal=copies.signal + rng.normal(0, 1e-3, copies.signal.shape))
+    auc = over_targets(learned_attack(copies, np.repeat(np.arange(40), 10)), copies.member)[0][0]
+    assert abs(auc - 0.5) < 0.12
+
+
+def wrong(change):
+    pairs = simulated(np.random.default_rng(7), 8, 20, gain=1.0)
+    return InOut(**{**pairs._asdict(), **change(pairs)})
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda p: {"signal": p.signal[:, :5]}, "member"),
+        (lambda p: {"signal": np.where(p.signal > 2, np.nan, p.signal)}, "signal"),
+        (lambda p: {"signal": np.zeros_like(p.signal)}, "signal"),
+        (lambda p: {"member": np.ones_like(p.member)}, "member"),
+        (lambda p: {"member": np.zeros_like(p.member)}, "member"),
+        (lambda p: {"member": p.member & (np.arange(8) < 1)[:, None]}, "member"),
+        (lambda p: {"couple": np.arange(8) // 2}, "couple"),
+        (lambda p: {"couple": np.zeros(8, dtype=np.int64)}, "couple"),
+    ],
+)
+def test_what_cannot_be_attacked_is_refused(change, what):
+    for attack in (references, lira, rmia, learned):
+        with pytest.raises(InputError) as caught:
+            attack(wrong(change))
+        assert caught.value.what == what
+        assert caught.value.hint
+
+
+def test_an_empty_class_is_refused():
+    with pytest.raises(InputError) as caught:
+        true_positive_rates(np.arange(4.0), np.zeros(4, dtype=np.bool_), RATES)
+    assert caught.value.got == "0 of 4 pairs"
+    with pytest.raises(InputError) as caught:
+        pair_risk(np.zeros((2, 4)), np.array([[True] * 4, [False] * 4]))
+    assert "model 0" in caught.value.got
+
+
+def test_the_learned_attack_needs_three_models_on_a_side():
+    pairs = simulated(np.random.default_rng(8), 4, 50, gain=1.0)
+    lira(pairs)
+    with pytest.raises(InputError) as caught:
+        learned(pairs)
+    assert caught.value.got.startswith("2 models")

@@ -1,0 +1,91 @@
+"""Tables in memory as data: what every verb takes."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import clipmem
+from tests.tiny import write_parquet
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory):
+    """Pairs as bytes and texts, in an order of their own, with other columns."""
+    table = pl.read_parquet(write_parquet(tmp_path_factory.mktemp("data") / "pairs.parquet", 12))
+    return table.sample(fraction=1, shuffle=True, seed=1).with_columns(number=pl.int_range(pl.len()))
+
+
+def uids(source):
+    return set(source.pairs()["uid"])
+
+
+def test_a_table_in_memory_has_the_pairs_of_its_file(frame, tmp_path):
+    frame.write_parquet(tmp_path / "pairs.parquet")
+    pairs = clipmem.load_pairs(frame)
+    assert uids(pairs) == uids(clipmem.load_pairs(tmp_path / "pairs.parquet"))
+    assert len(uids(pairs)) == 12
+    assert pairs.title == "a table of 12 rows"
+
+
+def test_pandas_and_datasets(frame):
+    pytest.importorskip("pandas", reason="the extra bench is not installed")
+    assert uids(clipmem.load_pairs(frame.to_pandas())) == uids(clipmem.load_pairs(frame))
+
+
+def test_datasets(frame):
+    datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
+    dataset = datasets.Dataset.from_dict(frame.select("image", "captions").to_dict(as_series=False))
+    dataset = dataset.cast_column("image", datasets.Image())
+    assert uids(clipmem.load_pairs(dataset)) == uids(clipmem.load_pairs(frame))
+
+
+def test_paths_are_relative_to_the_working_directory(frame, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    files = [f"photos/{k}.png" for k in range(frame.height)]
+    for file, data in zip(files, frame["image"], strict=True):
+        Path(file).write_bytes(data["bytes"])
+    pairs = clipmem.load_pairs(frame.with_columns(image=pl.Series(files)))
+    monkeypatch.chdir("/")
+    assert uids(pairs) == uids(clipmem.load_pairs(frame))
+
+
+def test_columns_are_named_by_keys(frame):
+    renamed = frame.rename({"image": "photo", "captions": "words"})
+    with pytest.raises(clipmem.InputError):
+        clipmem.load_pairs(renamed).pairs()
+    pairs = clipmem.load_pairs(renamed, image_column="photo", caption_column="words")
+    assert uids(pairs) == uids(clipmem.load_pairs(frame))
+
+
+def test_the_file_goes_with_the_object(frame):
+    pairs = clipmem.load_pairs(frame)
+    file = Path(pairs.section.path)
+    assert file.is_file()
+    del pairs
+    assert not file.exists()
+
+
+def test_a_path_and_what_is_open_already(frame, tmp_path):
+    frame.write_parquet(tmp_path / "pairs.parquet")
+    pairs = clipmem.load_pairs(tmp_path / "pairs.parquet", label_column="number")
+    assert clipmem.load_pairs(pairs) is pairs
+    with pytest.raises(clipmem.InputError) as caught:  # not ignored
+        clipmem.load_pairs(pairs, label_column="captions")
+    assert "label_column" in caught.value.got
+    assert pairs.title == str(tmp_path / "pairs.parquet")
+    with pytest.raises(clipmem.InputError) as caught:
+        clipmem.load_pairs(tmp_path / "none")
+    assert caught.value.what == "[data] path"
+
+
+def test_a_study_of_a_table_keeps_its_pairs(frame, tmp_path):
+    from clipmem.study.opening import section_of
+
+    section = section_of(clipmem.load_pairs(frame), tmp_path / "runs" / "mine")
+    assert section.path == str(tmp_path / "runs" / "mine-pairs.parquet")
+    assert section_of(clipmem.load_pairs(frame), tmp_path / "runs" / "mine") == section
+    with pytest.raises(clipmem.InputError) as caught:
+        section_of(clipmem.load_pairs(frame.head(5)), tmp_path / "runs" / "mine")
+    assert caught.value.got == "an existing file"
