@@ -87,6 +87,26 @@ def test_a_table_says_when_each_file_with_slow_tests_runs():
     assert sum("promise" in entry for entry in table.values()) > 5
 
 
+# unit tests that are named for no module
+SEVERAL = dict.fromkeys(("data/test_examples", "measure/test_examples", "mitigate/test_examples"), "several modules")
+NO_MODULE = SEVERAL | {"report/test_screens": "the pages and screens of tests/screens.py"}
+
+
+def test_unit_tests_lie_where_their_module_does():
+    unit, source, elsewhere = ROOT / "tests" / "unit", ROOT / "src" / "clipmem", set()
+    for file in unit.rglob("test_*.py"):
+        path = file.relative_to(unit).with_suffix("")
+        assert (file.parent / "__init__.py").is_file(), path  # names repeat from room to room
+        package = source / path.parent
+        assert (package / "__init__.py").is_file(), f"{path}: src/clipmem has no room {path.parent}"
+        modules = {
+            entry.stem for entry in package.iterdir() if entry.suffix == ".py" or (entry / "__init__.py").is_file()
+        }
+        if not any(f"{path.name}_".startswith(f"test_{module}_") for module in modules):
+            elsewhere.add(path.as_posix())
+    assert elsewhere == NO_MODULE.keys()
+
+
 def test_the_fast_job_names_tests_that_exist_and_those_of_the_table():
     text = (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace("\\\n", " ")
     assert re.search(r"^\.venv/bin/python scripts/slow --changed ", text, flags=re.MULTILINE)

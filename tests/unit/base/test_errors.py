@@ -1,10 +1,53 @@
-"""The checks of `clipmem.base.errors`: what passes, and the four parts of what does not."""
+"""Errors: standard parents, text of one line, near names, and the checks that raise them."""
 
 import math
+import time
 
 import pytest
 
-from clipmem.base.errors import InputError, require, require_columns, require_one_of, require_range
+from clipmem.base.errors import (
+    ClipmemError,
+    InputError,
+    RunError,
+    did_you_mean,
+    require,
+    require_columns,
+    require_one_of,
+    require_range,
+    shorten,
+)
+
+
+def test_errors_have_standard_parents_and_exit_codes():
+    assert issubclass(InputError, ValueError)
+    assert InputError.exit_code == 2
+    assert issubclass(RunError, RuntimeError)
+    assert RunError.exit_code == 1
+    assert issubclass(InputError, ClipmemError)
+    assert str(InputError("a", got="b", expected="c", hint="Do d.")) == "a: got b, expected c. Do d."
+    assert str(InputError("a")) == "a"
+    assert str(InputError("a", hint="Do d.")) == "a. Do d."
+
+
+def test_shorten_keeps_both_ends():
+    assert shorten("x" * 10) == repr("x" * 10)
+    text = shorten("a" * 100 + "b" * 100, limit=21)
+    assert len(text) == 21
+    assert text.startswith("'aaa")
+    assert text.endswith("bbb'")
+
+
+def test_near_names_are_suggested():
+    assert did_you_mean("epoch", ["epochs", "lr"]) == "Did you mean 'epochs'?"
+    assert did_you_mean("zzz", ["b", "a"], kind="key") == "Known keys: a, b."
+
+
+def test_near_names_of_huge_names_are_found_at_once():
+    name, known = "x" * 100_000, ["y" * 100_000, *(f"column_{k}" * 20_000 for k in range(50)), "epochs"]
+    started = time.process_time()
+    assert len(did_you_mean(name, known)) < 10_000
+    assert did_you_mean("epoch", known) == "Did you mean 'epochs'?"
+    assert time.process_time() - started < 1
 
 
 def refusal(check, *args, **kwargs):

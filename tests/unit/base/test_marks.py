@@ -8,6 +8,7 @@ import pytest
 
 from clipmem.base.errors import InputError
 from clipmem.base.marks import append_marks, latest_marks, marks_file, read_marks
+from clipmem.mitigate.remove import removal_list
 
 
 def test_the_last_line_counts(tmp_path):
@@ -83,3 +84,32 @@ def test_unknown_marks(tmp_path):
     with pytest.raises(InputError) as error:
         read_marks(file)
     assert error.value.what.endswith("line 1")
+
+
+def test_the_last_mark_counts(tmp_path):
+    file = tmp_path / "marks.jsonl"
+    rows = [("a", "fine"), ("b", "wrong"), ("a", "wrong"), ("b", None), ("c", "memorized")]
+    file.write_text(
+        "\n".join(json.dumps({"uid": uid, "mark": mark, "time": "t", "note": ""}) for uid, mark in rows) + "\n\n"
+    )
+    assert {uid: given.mark for uid, given in read_marks(file).items()} == {"a": "wrong", "c": "memorized"}
+    assert removal_list(file, 1, by="marks") == ["a"]
+    with pytest.raises(InputError) as caught:
+        removal_list(file, 2, by="marks")
+    assert caught.value.what == "removal_list count"
+
+
+@pytest.mark.parametrize("line", ["[]", '{"uid": "a"}', '{"uid": 1, "mark": "fine"}', '{"uid": "a", "mark": "bad"}'])
+def test_lines_that_are_no_marks(tmp_path, line):
+    file = tmp_path / "marks.jsonl"
+    file.write_text('{"uid": "a", "mark": "fine"}\n' + line)
+    with pytest.raises(InputError) as caught:
+        read_marks(file)
+    assert caught.value.what.endswith("line 2")
+
+
+def test_deep_lines_are_skipped_and_notes_are_text(tmp_path):
+    file = tmp_path / "marks.jsonl"
+    lone = '{"uid": "a", "mark": "fine", "note": "x\\ud800"}'
+    file.write_text("[" * 100_000 + f"\n{lone}\n" + '{"uid": "b", "mark": "fine", "note": 5}\n')
+    assert [one.note for one in read_marks(file).values()] == ["x?", "5"]

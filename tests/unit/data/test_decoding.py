@@ -11,7 +11,9 @@ import open_clip
 import pytest
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from torchvision.transforms import functional as tv
 
+from clipmem.base.errors import InputError
 from clipmem.data import decoding
 from clipmem.data.decoding import FORMATS, DecodeError, Header, decode, read_header
 from tests.tiny import encoded_image
@@ -293,3 +295,61 @@ def test_the_header_says_format_and_size(form, monkeypatch):
     reader = Reader(monkeypatch)
     assert read_header(data) == Header(form, 20, 10)
     assert reader.times == 0
+
+
+def test_decoding_agrees_with_torchvision():
+    image = Image.open(io.BytesIO(encoded_image(3, size=60))).resize((75, 50))
+    ours = decode(encoded(image, "PNG"), 24)
+    theirs = tv.center_crop(tv.resize(image, 24, interpolation=tv.InterpolationMode.BICUBIC), [24, 24])
+    np.testing.assert_array_equal(ours, np.asarray(theirs))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "CMYK", "1", "RGB"])
+def test_every_mode_becomes_rgb_on_white(mode):
+    image = Image.new("RGBA", (8, 8), (255, 0, 0, 0)) if mode in {"RGBA", "LA"} else Image.new("RGB", (8, 8), "white")
+    form = "JPEG" if mode == "CMYK" else "PNG"
+    pixels = decode(encoded(image.convert(mode), form), 8)
+    assert pixels.shape == (8, 8, 3)
+    assert pixels.min() > 250  # what is transparent shows white
+
+
+def test_a_turn_by_180_degrees_in_exif_is_obeyed():
+    image = Image.new("RGB", (8, 8), "white")
+    image.putpixel((0, 0), (0, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180 degrees
+    pixels = decode(encoded(image, "PNG", exif=exif), 8)
+    assert pixels[7, 7].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "image: got 0 bytes, expected an image. "),
+        (b"GIF89a nonsense", "image: got 15 bytes that do not decode"),
+        (encoded_image(0)[:-40], "image: got"),
+        (encoded(Image.new("RGB", (4, 4)), "PPM"), "expected an image: WEBP, PNG, JPEG, GIF, BMP, TIFF"),
+    ],
+)
+def test_what_does_not_decode_is_named(data, message):
+    with pytest.raises(InputError) as error:
+        decode(data, 8)
+    assert message in str(error.value)
+
+
+def test_a_huge_image_is_refused_by_its_header():
+    # 30,000 x 30,000 pixels in a few kilobytes: the header alone must be enough to refuse it
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    with pytest.raises(InputError, match="900000000 pixels.* expected at most 100,000,000 pixels in total"):
+        decode(data, 8)
+
+
+def test_a_large_image_is_refused_with_its_size(monkeypatch):
+    monkeypatch.setattr("clipmem.data.decoding.MAX_PIXELS", 100)
+    with pytest.raises(InputError) as error:
+        decode(encoded_image(0, size=16), 8)
+    assert (error.value.got, error.value.expected) == ("16 x 16 pixels", "at most 100 pixels in total")

@@ -1,4 +1,4 @@
-"""The four-way split and the planted captions: exact sizes, whole groups, uniform derangements, messages."""
+"""The four-way split and the planted captions: exact sizes, whole groups, uniform derangements, shares, messages."""
 
 import itertools
 from collections import Counter
@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from clipmem.base.errors import InputError
+from clipmem.base.hashing import pair_uid
+from clipmem.base.recipes import load_recipe
 from clipmem.data import splits
 from clipmem.data.splits import ROLES, assign_roles, plant_captions, split_table
+from clipmem.study.api import find_recipe
 
 
 def sizes_of(shared, candidate, independent, external):
@@ -332,3 +335,55 @@ def test_table():
     assert own["uid"].to_list() == own["captions_from"].to_list()
     assert dict(table.select("uid", "group").iter_rows()).items() <= dict(zip(uids, groups, strict=True)).items()
     assert table.equals(split_table(uids, groups, sizes_of(8, 6, 6, 3), planted=4, seed=5))
+
+
+SIZES = {"shared": 40, "candidate": 20, "independent": 20, "external": 10}
+UIDS = [f"{k:016x}{(k * 7919) % 997:016x}" for k in range(100)]
+CAPTIONS = {uid: [f"caption {k}"] for k, uid in enumerate(UIDS)}
+
+
+def test_other_captions_keep_every_role():
+    images = [bytes([k]) for k in range(100)]
+    before = [pair_uid(one, [f"caption {k}"]) for k, one in enumerate(images)]
+    after = [pair_uid(one, [f"caption {(k + 1) % 100}"]) for k, one in enumerate(images)]
+    assert not set(before) & set(after)
+    roles = [assign_roles(uids, uids, SIZES, seed=3) for uids in (before, after)]
+    assert roles[0] == roles[1]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.4])
+def test_a_share_of_every_trained_role_swaps_captions_within_its_role(share):
+    table = split_table(UIDS, UIDS, SIZES, planted=share, seed=1, captions=CAPTIONS)
+    planted = table.filter("planted")
+    counts = dict(planted["role"].value_counts().iter_rows())
+    assert counts == {role: round(share * SIZES[role]) for role in ROLES[:3]}
+    assert (planted["uid"] != planted["captions_from"]).all()
+    role = dict(table.select("uid", "role").iter_rows())
+    assert all(role[uid] == role[other] for uid, other in planted.select("uid", "captions_from").iter_rows())
+
+
+def test_a_share_of_candidates_and_independent_pairs_leaves_them_exchangeable():
+    both = split_table(
+        UIDS, UIDS, SIZES, planted=0.2, planted_roles=("candidate", "independent"), seed=1, captions=CAPTIONS
+    )
+    every = split_table(UIDS, UIDS, SIZES, planted=0.2, seed=1, captions=CAPTIONS)
+    assert both.filter(pl.col("role") != "shared").equals(every.filter(pl.col("role") != "shared"))
+    assert not both.filter(role="shared")["planted"].any()
+
+
+@pytest.mark.parametrize("name", ["demo", "quick"])
+def test_the_shipped_demos_swap_captions_alike_in_both_exchangeable_roles(name):
+    split = find_recipe(name).split
+    assert (split.planted, sorted(split.planted_roles)) == (0, ["candidate", "independent"])
+    assert split.planted_share * split.candidate == split.planted_share * split.independent >= 50
+
+
+def test_a_share_of_one_pair_plants_two_and_of_none_plants_none():
+    small = split_table(UIDS, UIDS, SIZES, planted=0.05, seed=1, captions=CAPTIONS).filter("planted")
+    assert dict(small["role"].value_counts().iter_rows()) == {"shared": 2, "candidate": 2, "independent": 2}
+    assert not split_table(UIDS, UIDS, SIZES, planted=0.0, seed=1)["planted"].any()
+
+
+def test_two_ways_of_planting_are_refused():
+    with pytest.raises(InputError, match="planted_share"):
+        load_recipe("[split]\nplanted = 4\nplanted_share = 0.1")

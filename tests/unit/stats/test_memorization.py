@@ -1,4 +1,6 @@
-"""TracIn on the last layer: against autograd and finite differences, invariants, and bad input."""
+"""CLIPMem by hand, and TracIn on the last layer against autograd and finite differences."""
+
+import inspect
 
 import numpy as np
 import pytest
@@ -7,12 +9,83 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipmem.base.errors import InputError
+from clipmem.functional import (
+    clipmem,
+    range_normalize,
+)
 from clipmem.models.openclip import contrastive_loss
 from clipmem.models.signals import Signals
 from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.stats import memorization as module
 from clipmem.stats.memorization import self_influence
 from tests.reference import loops_neighbors as loops
+
+raw_clipmem, raw_range_normalize = inspect.unwrap(clipmem), inspect.unwrap(range_normalize)
+
+
+def test_clipmem_takes_different_numbers_of_seeds():
+    target, reference = torch.tensor([[0.5, 0.0], [1.0, 0.5]]), torch.tensor([[0.25, 1.0]])
+    assert clipmem(target, reference).tolist() == [0.5, -0.75]
+    assert clipmem(target, reference).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("target", "reference", "message"),
+    [
+        (
+            torch.ones(1, 2),
+            torch.ones(1, 3),
+            "target and reference: got 2 and 3 values",
+        ),
+        (
+            torch.ones(1, 2),
+            torch.ones(0, 2),
+            "reference: got no seed",
+        ),
+        (
+            torch.tensor([[0.0, float("nan")], [0.0, 1.0]]),
+            torch.ones(1, 2),
+            "target: got 1 of 2 rows not finite, the first in row 1",
+        ),
+    ],
+)
+def test_clipmem_errors(target, reference, message):
+    with pytest.raises(InputError) as error:
+        raw_clipmem(target, reference)
+    assert f"{error.value.what}: got {error.value.got}" == message
+
+
+def test_range_normalize_divides_and_never_shifts():
+    values = torch.tensor([-1.0, 3.0, 0.0, 20.0])
+    scores, normalizer = range_normalize(values, torch.tensor([True, True, True, False]))
+    assert normalizer == 4.0
+    assert scores.tolist() == [-0.25, 0.75, 0.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "candidates", "message"),
+    [
+        (
+            [1.0, 2.0],
+            [False, False],
+            "candidates: got none",
+        ),
+        (
+            [1.0, 2.0],
+            [True, False],
+            "candidates: got the same score 1 for all 1",
+        ),
+        (
+            [1.0, 2.0],
+            [True],
+            "candidates and values: got 1 and 2 values",
+        ),
+    ],
+)
+def test_range_normalize_errors(values, candidates, message):
+    with pytest.raises(InputError) as error:
+        raw_range_normalize(torch.tensor(values), torch.tensor(candidates))
+    assert f"{error.value.what}: got {error.value.got}" == message
 
 
 def vectors(seed: int, n: int = 9, d: int = 4) -> tuple[torch.Tensor, torch.Tensor]:

@@ -19,7 +19,7 @@ from clipmem.data.sources import open_source
 from clipmem.data.sources.csv_table import CsvSource
 from tests.tiny import encoded_image
 from tests.unit.data.sources import formats
-from tests.unit.data.sources.test_tar import shard
+from tests.unit.data.sources.test_webdataset import shard
 
 quick = settings(max_examples=25, suppress_health_check=list(HealthCheck))
 IMAGES = [encoded_image(k) for k in range(24)]

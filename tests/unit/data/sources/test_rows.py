@@ -231,3 +231,37 @@ def test_splits_by_the_names_of_files(tmp_path):
     with pytest.raises(InputError) as error:
         open_source(DataSection(path=str(tmp_path), split="tset"))
     assert (error.value.what, error.value.got, error.value.hint) == ("[data] split", "'tset'", "Did you mean 'test'?")
+
+
+PEAK = """
+import resource, sys
+from clipmem.base.sections import DataSection
+from clipmem.data.sources import open_source
+source = open_source(DataSection(path=sys.argv[1]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert source.pairs().height == int(sys.argv[2])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_many_pairs_does_not_grow_with_the_images(tmp_path):
+    """100,000 pairs in one Parquet file, of 1 kB and of 10 kB each."""
+    rng = np.random.default_rng(0)
+    peaks = {}
+    for size in (1000, 10_000):
+        path = tmp_path / f"{size}.parquet"
+        schema = pa.schema([("image", pa.binary()), ("caption", pa.string())])
+        with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+            for start in range(0, 100_000, 1000):
+                rows = range(start, start + 1000)
+                table = {
+                    "image": [b"\xff\xd8\xff" + rng.bytes(size) for _ in rows],
+                    "caption": [f"an image of thing number {k}, in some detail" for k in rows],
+                }
+                writer.write_table(pa.table(table, schema))
+        done = subprocess.run([sys.executable, "-c", PEAK, path, "100000"], capture_output=True, text=True, check=True)
+        peaks[size] = float(done.stdout)
+        path.unlink()
+    sys.stdout.write(f"peak above the start, MiB: {peaks}\n")
+    assert peaks[10_000] < peaks[1000] + 60

@@ -1,4 +1,4 @@
-"""Tests of the pair score `distilled` on drawings, with half-models simulated from a known effect."""
+"""Pair scores of half-models, `raw` and `distilled`, on drawings and against loops."""
 
 from dataclasses import replace
 
@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from clipmem.base.sections import DataSection
@@ -16,6 +18,8 @@ from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.pair_scores.halves import features
 from clipmem.stats.leave_one_out import leave_one_out_scores
 from clipmem.stats.reliability import agreement
+from tests.reference.loops_trajectory import in_minus_out
+from tests.unit.scoring.pair_scores.test_trajectory import signals
 
 N = 400
 
@@ -131,3 +135,19 @@ def test_similarities_against_a_loop(known: Signals) -> None:
         assert found["margin"][i] == pytest.approx(u[i] @ v[i] - max(others))
         crowd = sum(np.log(sum(np.exp(s / 0.05) for s in side)) for side in (v @ u[i], u @ v[i]))
         assert found["s-CLIPLoss"][i] == pytest.approx(u[i] @ v[i] - 0.05 / 2 * crowd)
+
+
+def halves(seed, n=7, pairs=2, **changes):
+    rng = np.random.default_rng(seed)
+    member = rng.random((pairs, n)) < 0.5
+    return Halves(rng.normal(size=(2 * pairs, n)), np.stack([member, ~member], axis=1).reshape(2 * pairs, n), **changes)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 3]), st.booleans())
+def test_raw_difference_against_a_loop(seed, pairs, proxy):
+    given_halves = halves(seed, pairs=pairs, proxy=proxy)
+    found = PAIR_SCORES["raw"]().estimate(signals(7, halves=given_halves))
+    score, error = in_minus_out(given_halves.alignment.tolist(), given_halves.member.tolist())
+    assert found.score == pytest.approx(score, abs=1e-12)
+    assert (found.calibrated, found.own) == (not proxy, 1.0)
+    assert found.stderr is None if pairs == 1 else found.stderr == pytest.approx(error, abs=1e-12)

@@ -1,4 +1,4 @@
-"""Pair scores that read trajectories or half-models as they are."""
+"""Pair scores that read trajectories as they are."""
 
 import numpy as np
 import pytest
@@ -6,19 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipmem.base.errors import InputError
-from clipmem.models.signals import Halves, Signals, Trajectory
+from clipmem.models.signals import Signals, Trajectory
 from clipmem.scoring.pair_scores import PAIR_SCORES
-from tests.reference.loops_trajectory import in_minus_out, mean_margins
+from tests.reference.loops_trajectory import mean_margins
 
 
 def signals(n, **known):
     return Signals([f"{k}" for k in range(n)], [["a"]] * n, np.arange(n), **known)
-
-
-def halves(seed, n=7, pairs=2, **changes):
-    rng = np.random.default_rng(seed)
-    member = rng.random((pairs, n)) < 0.5
-    return Halves(rng.normal(size=(2 * pairs, n)), np.stack([member, ~member], axis=1).reshape(2 * pairs, n), **changes)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 6))
@@ -38,13 +32,3 @@ def test_nothing_recorded(trajectory):
     with pytest.raises(InputError) as caught:
         PAIR_SCORES["margin"]().estimate(signals(3, trajectory=trajectory))
     assert caught.value.what == "trajectory"
-
-
-@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 3]), st.booleans())
-def test_raw_difference_against_a_loop(seed, pairs, proxy):
-    given_halves = halves(seed, pairs=pairs, proxy=proxy)
-    found = PAIR_SCORES["raw"]().estimate(signals(7, halves=given_halves))
-    score, error = in_minus_out(given_halves.alignment.tolist(), given_halves.member.tolist())
-    assert found.score == pytest.approx(score, abs=1e-12)
-    assert (found.calibrated, found.own) == (not proxy, 1.0)
-    assert found.stderr is None if pairs == 1 else found.stderr == pytest.approx(error, abs=1e-12)

@@ -1,4 +1,4 @@
-"""Roles and wrong captions that the data or the user give, planting by share, and roles that outlive captions."""
+"""Objects, roles and wrong pairs that users give: what is read, and the exact text where it cannot be."""
 
 import io
 
@@ -8,20 +8,111 @@ import pytest
 from PIL import Image
 
 from clipmem.base.errors import InputError
-from clipmem.base.hashing import pair_uid
 from clipmem.base.recipes import load_recipe
-from clipmem.base.sections import DataSection, EmojiArtistsSection
+from clipmem.base.sections import DataSection
+from clipmem.base.tables import read_table, write_table
 from clipmem.data.sources import open_source
-from clipmem.data.splits import ROLES, assign_roles, split_table
-from clipmem.data.user_tables import read_wrong, roles_of
+from clipmem.data.splits import ROLES, split_table
+from clipmem.data.user_tables import object_lists, read_wrong, roles_of, with_objects
 from clipmem.scoring.protocols import protocol_of
-from clipmem.study.api import find_recipe
 from clipmem.study.opening import open_study
 from clipmem.study.plan import check_needs
+from tests.tiny import encoded_image, write_parquet
+from tests.unit.data.test_splits import CAPTIONS, SIZES, UIDS
 
-SIZES = {"shared": 40, "candidate": 20, "independent": 20, "external": 10}
-UIDS = [f"{k:016x}{(k * 7919) % 997:016x}" for k in range(100)]
-CAPTIONS = {uid: [f"caption {k}"] for k, uid in enumerate(UIDS)}
+PAIRS = pl.DataFrame({"uid": ["a" * 32, "b" * 32], "objects": [["cat"], []]})
+
+
+def message(call):
+    with pytest.raises(InputError) as error:
+        call()
+    return str(error.value)
+
+
+def test_objects_of_the_emoji():
+    pairs = open_source(DataSection()).pairs()
+    row = pairs.row(by_predicate=pl.col("key") == "1F600", named=True)
+    assert {"group:smileys-emotion", "subgroup:face-smiling", "face", "smile"} <= set(row["objects"])
+    times = pairs["objects"].explode().value_counts()
+    words = times.filter(~pl.col("objects").str.contains("group:"))
+    assert words["count"].min() == 3  # an object that no other emoji has could never be found
+    assert pairs["objects"].list.n_unique().to_list() == pairs["objects"].list.len().to_list()
+    assert all(word == word.lower() for word in words["objects"])
+
+
+def test_objects_of_a_parquet_column(tmp_path):
+    images = [encoded_image(0), encoded_image(1), encoded_image(2)]
+    for name, column in (
+        ("list", [["cat", " sofa ", "cat"], None, []]),
+        ("text", ["cat,sofa, cat", None, " , "]),
+    ):
+        path = tmp_path / f"{name}.parquet"
+        pl.DataFrame({"image": images, "captions": ["x", "y", "z"], "things": column}).write_parquet(path)
+        section = DataSection(source="parquet", path=str(path), object_column="things")
+        assert open_source(section).pairs().sort("key")["objects"].to_list() == [["cat", "sofa"], [], []]
+    assert object_lists(pl.Series("objects", [None, None])) == [[], []]
+
+
+def test_without_a_column_no_pair_has_an_object(tmp_path):
+    path = str(write_parquet(tmp_path / "a.parquet", 3))
+    pairs = open_source(DataSection(source="parquet", path=path)).pairs()
+    assert pairs["objects"].to_list() == [[], [], []]
+    missing = DataSection(source="parquet", path=path, object_column="caption")
+    assert message(lambda: open_source(missing)) == f"{path}: got no column 'caption'. Did you mean 'captions'?"
+    assert message(lambda: object_lists(pl.Series("things", [1, 2]))) == (
+        "column 'things': got Int64, expected lists of strings, or comma-separated strings. "
+        "Convert the objects to strings."
+    )
+
+
+def test_a_pair_table_of_before_is_readable(tmp_path):
+    pairs = open_source(DataSection(source="parquet", path=str(write_parquet(tmp_path / "a.parquet", 2)))).pairs()
+    old, new = tmp_path / "old.parquet", tmp_path / "new.parquet"
+    pairs.drop("objects").write_parquet(old)
+    assert read_table(old, "pairs")["objects"].to_list() == [[], []]
+    write_table(new, "pairs", pairs.drop("objects"))
+    assert pl.read_parquet(new).schema["objects"] == pl.List(pl.String)
+
+
+def test_a_file_of_objects_stands_in_place_of_the_sources(tmp_path):
+    path = tmp_path / "objects.parquet"
+    pl.DataFrame({"uid": ["b" * 32], "objects": ["dog, ball"]}).write_parquet(path)
+    assert with_objects(PAIRS, str(path))["objects"].to_list() == [[], ["dog", "ball"]]
+    assert with_objects(PAIRS, "").equals(PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("columns", "what", "got"),
+    [
+        ({"id": ["a"], "objects": [["x"]]}, ", PATH", "the columns id, objects"),
+        ({"uid": ["a" * 32], "labels": [["x"]]}, ", PATH", "the columns uid, labels"),
+        (
+            {"uid": ["a" * 32, "c" * 32, None], "objects": [["x"], ["y"], ["z"]]},
+            ", row 2",
+            f"unknown uid '{'c' * 32}' (2 of 3 rows)",
+        ),
+        ({"uid": ["a" * 32] * 2, "objects": [["x"], ["y"]]}, "", f"uid '{'a' * 32}' in 2 rows"),
+        ({"uid": ["a" * 32], "objects": [""]}, "", "no object in the 1 rows of PATH"),
+    ],
+)
+def test_wrong_files_of_objects_are_named(tmp_path, columns, what, got):
+    path = tmp_path / "objects.parquet"
+    pl.DataFrame(columns).write_parquet(path)
+    with pytest.raises(InputError) as error:
+        with_objects(PAIRS, str(path))
+    assert error.value.what == f"[dejavu] objects{what}".replace("PATH", str(path))
+    assert error.value.got == got.replace("PATH", str(path))
+    assert error.value.hint
+
+
+def test_files_that_are_no_parquet_are_named(tmp_path):
+    path = tmp_path / "none.parquet"
+    for got in ("no such file", "an unreadable file ("):
+        with pytest.raises(InputError) as error:
+            with_objects(PAIRS, str(path))
+        assert error.value.what == f"[dejavu] objects, {path}"
+        assert error.value.got.startswith(got)
+        path.write_text("no")
 
 
 def image(k: int) -> bytes:
@@ -29,48 +120,6 @@ def image(k: int) -> bytes:
     pixels = np.random.default_rng(k).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()
-
-
-def test_other_captions_keep_every_role():
-    images = [bytes([k]) for k in range(100)]
-    before = [pair_uid(one, [f"caption {k}"]) for k, one in enumerate(images)]
-    after = [pair_uid(one, [f"caption {(k + 1) % 100}"]) for k, one in enumerate(images)]
-    assert not set(before) & set(after)
-    roles = [assign_roles(uids, uids, SIZES, seed=3) for uids in (before, after)]
-    assert roles[0] == roles[1]
-
-
-@pytest.mark.parametrize("share", [0.1, 0.2, 0.4])
-def test_a_share_of_every_trained_role_swaps_captions_within_its_role(share):
-    table = split_table(UIDS, UIDS, SIZES, planted=share, seed=1, captions=CAPTIONS)
-    planted = table.filter("planted")
-    counts = dict(planted["role"].value_counts().iter_rows())
-    assert counts == {role: round(share * SIZES[role]) for role in ROLES[:3]}
-    assert (planted["uid"] != planted["captions_from"]).all()
-    role = dict(table.select("uid", "role").iter_rows())
-    assert all(role[uid] == role[other] for uid, other in planted.select("uid", "captions_from").iter_rows())
-
-
-def test_a_share_of_candidates_and_independent_pairs_leaves_them_exchangeable():
-    both = split_table(
-        UIDS, UIDS, SIZES, planted=0.2, planted_roles=("candidate", "independent"), seed=1, captions=CAPTIONS
-    )
-    every = split_table(UIDS, UIDS, SIZES, planted=0.2, seed=1, captions=CAPTIONS)
-    assert both.filter(pl.col("role") != "shared").equals(every.filter(pl.col("role") != "shared"))
-    assert not both.filter(role="shared")["planted"].any()
-
-
-@pytest.mark.parametrize("name", ["demo", "quick"])
-def test_the_shipped_demos_swap_captions_alike_in_both_exchangeable_roles(name):
-    split = find_recipe(name).split
-    assert (split.planted, sorted(split.planted_roles)) == (0, ["candidate", "independent"])
-    assert split.planted_share * split.candidate == split.planted_share * split.independent >= 50
-
-
-def test_a_share_of_one_pair_plants_two_and_of_none_plants_none():
-    small = split_table(UIDS, UIDS, SIZES, planted=0.05, seed=1, captions=CAPTIONS).filter("planted")
-    assert dict(small["role"].value_counts().iter_rows()) == {"shared": 2, "candidate": 2, "independent": 2}
-    assert not split_table(UIDS, UIDS, SIZES, planted=0.0, seed=1)["planted"].any()
 
 
 def test_known_wrong_pairs_are_planted_with_their_own_captions(tmp_path):
@@ -170,52 +219,3 @@ def test_roles_that_do_not_fit_are_refused():
     with pytest.raises(InputError) as caught:
         roles_of(pl.DataFrame({"uid": ["a"], "role": ["train"]}))
     assert "'train'" in caught.value.got
-
-
-def test_two_ways_of_planting_are_refused():
-    with pytest.raises(InputError, match="planted_share"):
-        load_recipe("[split]\nplanted = 4\nplanted_share = 0.1")
-
-
-# ---- the redundant shipped data
-
-
-def artists(**settings):
-    section = DataSection(source="emoji-artists", emoji_artists=EmojiArtistsSection(**settings))
-    return open_source(section)
-
-
-def test_every_drawing_is_a_pair_with_the_captions_of_its_emoji():
-    pairs = artists().pairs()
-    assert pairs.height == 8588
-    assert (pairs["group"] == pairs["uid"]).all()
-    emoji = pairs["key"].str.split("_").list.first()
-    assert pairs.with_columns(emoji=emoji).group_by("emoji").agg(pl.col("captions").n_unique())["captions"].max() == 1
-    assert pairs["credit"].str.contains("CC-BY").any()
-    assert pairs["variants"].list.len().max() == 0
-
-
-def test_chosen_artists_have_pairs_and_the_others_are_variants():
-    pairs = artists(artists=["noto", "twemoji"]).pairs()
-    assert pairs.height == 1906 + 1914
-    assert set(pairs["key"].str.split("_").list.last()) == {"noto", "twemoji"}
-    others = set(pairs["variants"].explode().drop_nulls().str.split("_").list.last())
-    assert others == {"fluent-flat", "noto-v1", "emojione", "fxemoji"}
-    with pytest.raises(InputError) as caught:
-        artists(artists=["notto"])
-    assert caught.value.what == "[data.emoji_artists] artists"
-
-
-def test_own_orders_have_the_same_captions():
-    named, own = (artists(order=order).pairs().sort("key") for order in ("name first", "own"))
-    assert named["captions"].list.sort().equals(own["captions"].list.sort())
-    assert 0.05 < (named["captions"].list.first() == own["captions"].list.first()).mean() < 0.25
-
-
-def test_settings_of_another_source_are_refused_and_not_written():
-    with pytest.raises(InputError, match="emoji_artists"):
-        open_source(DataSection(source="emoji", emoji_artists=EmojiArtistsSection(order="own")))
-    from clipmem.base.recipes import dump_recipe
-
-    assert "emoji_artists" not in dump_recipe(load_recipe('[data]\nsource = "emoji"'))
-    assert "[data.emoji_artists]" in dump_recipe(load_recipe('[data]\nsource = "emoji-artists"'))

@@ -1,14 +1,57 @@
-"""A key of `[data]` that is set is obeyed or refused, in every format."""
+"""One set of pairs in every format: the same uids and images; a key of `[data]` that is set is obeyed or refused."""
 
 import polars as pl
 import pytest
 
 from clipmem.base.errors import InputError
+from clipmem.base.hashing import pair_uid
 from clipmem.base.sections import DataSection
-from clipmem.data.sources import SOURCES, data_section
+from clipmem.data.sources import SOURCES, data_section, detect, open_source
 from tests.unit.data.sources import formats
+from tests.unit.data.sources.formats import FORMATS, some_pairs
 from tests.unit.data.sources.test_base import IMAGES, opened, refused
-from tests.unit.data.sources.test_tar import shard
+from tests.unit.data.sources.test_webdataset import shard
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def written(request, tmp_path_factory):
+    format_name, write = FORMATS[request.param]
+    pairs = some_pairs()
+    return format_name, write(tmp_path_factory.mktemp("data") / "set", pairs), pairs
+
+
+def test_the_same_uids_from_every_format(written):
+    _, path, pairs = written
+    source = open_source(DataSection(path=str(path)))
+    table = source.pairs()
+    assert source.problems == []
+    assert dict(zip(table["uid"], table["captions"].to_list(), strict=True)) == {
+        pair_uid(data, captions): captions for _, data, captions in pairs
+    }
+    assert table["uid"].is_sorted()
+    assert table["group"].to_list() == table["uid"].to_list()
+
+
+def test_images_come_back_in_any_order(written):
+    _, path, pairs = written
+    references = open_source(DataSection(path=str(path))).pairs()
+    by_uid = {pair_uid(data, captions): data for _, data, captions in pairs}
+    # another process, which has never listed the pairs
+    source = open_source(DataSection(path=str(path)))
+    names = references["image"].to_list()
+    assert source.read(names) == [by_uid[uid] for uid in references["uid"]]
+    assert source.read(names[::-1]) == [by_uid[uid] for uid in references["uid"]][::-1]
+    assert source.read([names[2]] * 2) == [by_uid[references["uid"][2]]] * 2
+    assert sorted(source.storage_order(names)) == list(range(len(names)))
+
+
+def test_each_is_recognized(written):
+    format_name, path, _ = written
+    found = detect(str(path))
+    assert found.format == format_name
+    assert found.path == str(path)
+    assert found.reason
+
 
 ASKED = {
     "image_root": ".", "split": "train", "download": True, "image_column": "nope", "caption_column": "nope",

@@ -1,0 +1,131 @@
+"""The share of wrong captions on known mixtures, and the planted captions that it is estimated with."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipmem.curation.share import Planted, plant, share_of
+from clipmem.models.signals import Signals
+from clipmem.scoring.evidence import Evidence, evidence_of
+from tests.unit.curation.test_ranking import NAMES, THINGS, N, drawings, mixture
+
+
+@pytest.fixture(scope="module")
+def data():
+    return drawings()
+
+
+def test_a_planted_caption_fits_like_an_exchanged_one(data):
+    """Planting without a new computation is exactly what exchanging two captions gives, all computed again."""
+    signals, wrong = data
+    fold = evidence_of(signals).fold
+    i = int(np.flatnonzero(~wrong)[3])
+    j = next(k for k in np.flatnonzero(~wrong & (fold == fold[i])) if signals.captions[k] != signals.captions[i])
+    captions = [list(one) for one in signals.captions]
+    captions[i], captions[j] = captions[j], captions[i]
+    again = Evidence(replace(signals, captions=captions)).own
+    planted = evidence_of(signals).fit(np.array([i, j]), np.array([j, i]))
+    for fast, slow in zip(planted, again, strict=True):
+        assert fast == pytest.approx(slow[[i, j]], abs=1e-5)
+    together = np.array([i, j]), np.array([j, i])
+    again_known = Evidence(replace(signals, captions=captions)).known(together[0], together[0])
+    assert evidence_of(signals).known(*together) == pytest.approx(again_known, abs=1e-5)
+
+
+def test_planted_captions_look_like_exchanged_ones_where_half_are_like_no_other():
+    """What is left out may not tell which pair it was: if it is that alone, .2, .1, .0 come out for .7, .5, .3."""
+    stream, n = np.random.default_rng(0), 1000
+    thing = stream.integers(THINGS, size=n)
+    blocks = (stream.integers(0, 256, (THINGS, 8, 8, 3))[thing] + stream.integers(0, 256, (n, 8, 8, 3))) // 2
+    pixels = blocks.repeat(8, 1).repeat(8, 2).astype(np.uint8)
+    words = ["".join(stream.choice(list("abcdefghij"), 8)) for _ in range(n)]
+    own = np.array([NAMES[one] if k % 2 else words[k] for k, one in enumerate(thing)], dtype=object)
+    given, rows = own.copy(), stream.permutation(n)[:300]
+    given[rows] = own[np.roll(rows, 1)]
+    wrong = given != own
+    signals = Signals(list(map(str, range(n))), [[text] for text in given], np.arange(n), pixels=pixels.__getitem__)
+    planted = plant(evidence_of(signals), np.unique(given, return_inverse=True)[1], 0)
+    for share in (0.3, 0.5, 0.7):
+        above = (planted.observed[wrong] > np.quantile(planted.random, share)).mean()
+        assert above == pytest.approx(1 - share, abs=0.12)
+
+
+@given(st.floats(0.05, 0.3), st.integers(0, 1000))
+@settings(max_examples=25)
+def test_share_is_within_a_quarter_of_the_truth(share, seed):
+    planted, _ = mixture(share, seed, n=20_000)
+    one = share_of(planted, 0.95)
+    assert one.clear
+    assert one.found
+    assert one.share == pytest.approx(share, rel=0.25)
+    assert one.low < share < one.high
+
+
+def test_nothing_is_found_where_nothing_is_wrong_and_no_number_is_told_where_nothing_is_seen():
+    clean = share_of(mixture(0.0)[0], 0.95)
+    assert (clean.clear, clean.found, clean.low) == (True, False, 0.0)
+    stream = np.random.default_rng(0)
+    blind = share_of(Planted(*stream.normal(size=(3, 4000))), 0.95)
+    assert (blind.clear, blind.found, blind.low, blind.assumed) == (False, False, 0.0, 0.0)
+    assert clean.assumed == 0
+    hazy = Planted(stream.normal(-1.4, 1, 4000), *stream.normal(0, 1, (2, 8000)))
+    dim = share_of(hazy, 0.95)
+    assert not dim.clear
+    assert 0 < dim.assumed < dim.share / 3  # nothing is wrong
+
+
+def test_the_interval_holds_wherever_the_wrong_ones_lie_among_the_planted():
+    n, stream = 4000, np.random.default_rng(0)
+    random, alike = stream.normal(1.5, 1, 2 * n), stream.normal(2.5, 1, 2 * n)  # told from observed pairs more easily
+    right, wrong = stream.normal(-3, 1, n - 400), stream.normal(1.7, 1, 400)
+    one = share_of(Planted(np.concatenate([right, wrong]), random, alike), 0.95)
+    assert one.share < 0.08
+    assert one.low < one.share < 0.1 < one.high
+
+
+def test_with_few_captions_what_the_odds_miss_is_looked_for_in_the_fits():
+    n, stream = 4000, np.random.default_rng(0)
+
+    def scores(wrong):
+        """Observed pairs, 400 of them wrong around a mean, and planted captions around 3."""
+        observed = [stream.normal(-3, 1, n - 400), stream.normal(wrong, 0.5, 400)]
+        return Planted(np.concatenate(observed), *stream.normal(3, 1, (2, 2 * n)))
+
+    seen, partly, missed = scores(3.4), scores(3), scores(1)
+    alone, none = (share_of(missed._replace(fits=own), 0.95) for own in ((), (seen,)))
+    assert (alone.found, alone.clear) == (False, True)
+    assert alone.high < 0.01
+    assert (none.found, none.clear, none.low) == (False, False, 0)
+    assert none.high > 0.1
+    one = share_of(partly._replace(fits=(seen,)), 0.95)
+    ends = [share_of(each, 0.95) for each in (partly, seen)]
+    assert (one.found, one.clear) == (True, True)
+    assert one.share == pytest.approx((ends[0].share + ends[1].share) / 2)
+    assert (one.low, one.high) == (pytest.approx(ends[0].low), pytest.approx(ends[1].high))
+    assert ends[0].high < 0.1 < one.high
+    right = Planted(stream.normal(-3, 1, n), *stream.normal(3, 1, (2, 2 * n)))
+    assert share_of(right._replace(fits=(right,)), 0.95).clear
+
+
+def test_equal_captions_are_never_planted_on_each_other(data):
+    signals = data[0]
+    evidence, texts = evidence_of(signals), np.zeros(N, dtype=int)
+    texts[::2] = 1
+    seen = []
+
+    class Spy(Evidence):
+        def __init__(self):
+            self.__dict__ |= evidence.__dict__
+
+        def fit(self, image, caption):
+            seen.append(texts[image] == texts[caption])
+            return super().fit(image, caption)
+
+    plant(Spy(), texts, 0, 1)
+    own, random, alike = seen
+    assert own.all()
+    assert not random.any()
+    assert not alike.any()
