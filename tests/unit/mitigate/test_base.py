@@ -39,9 +39,6 @@ def test_every_section_has_a_mitigation_that_says_what_it_is():
     assert all(MITIGATIONS[name].name == name and MITIGATIONS[name].summary for name in MITIGATIONS)
 
 
-# ---- sections
-
-
 def test_nested_sections_survive_toml_and_are_told_apart():
     settings = [
         "mitigate.text_noise.std=0.15",

@@ -47,9 +47,6 @@ def test_variants_are_different_take_turns_and_follow_the_caption_alone():
     )
 
 
-# ---- how often
-
-
 @pytest.mark.parametrize("probability", [0.25, 1.0])
 def test_choice_against_the_slow_loop(probability):
     rng = np.random.default_rng(0)
