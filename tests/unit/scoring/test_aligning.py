@@ -1,6 +1,4 @@
-"""All wordings of a pair: kept apart from its first captions, scored and searched as plain loops do it."""
-
-import itertools
+"""All captions of a pair: kept apart from its first ones, and scored as plain loops do it."""
 
 import numpy as np
 import polars as pl
@@ -8,17 +6,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 from clipmem.base.errors import InputError
-from clipmem.base.sections import EmbedSection, EvaluateSection, TrainSection
+from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.base.tables import read_table, write_parquet, write_table
 from clipmem.data.decoding import decode
 from clipmem.functional import alignment
-from clipmem.measure import retrieval
-from clipmem.measure.over_seeds import Statistics
-from clipmem.measure.retrieval import Identity
-from clipmem.measure.utility import TestPairs, Utility
 from clipmem.models import openclip, passes
 from clipmem.models.passes import Embeddings
 from clipmem.scoring.aligning import parts_of
@@ -208,115 +201,3 @@ def test_the_summary_over_wordings_is_that_of_the_scores():
     first = roles(Scored(splits, made), seed=0, draws=200, confidence=settings.confidence)
     assert first["candidate"].mean != pytest.approx(found.roles["candidate"].mean, abs=1e-3)
     assert over_wordings(splits, tables(over=False)[2], 5, settings, seed=0) is None
-
-
-# ---- retrieval
-
-
-def words_of(more=MORE, kinds=3):
-    """A number for every wording of each pair; few kinds, so that pairs share captions."""
-    return [[(pair + place) % kinds + 10 * place for place in range(1 + count)] for pair, count in enumerate(more)]
-
-
-def identity(words, image=None):
-    """As `identity_of` numbers them."""
-    images = np.arange(len(words)) if image is None else np.array(image)
-    return Identity(images, np.array([word for own in words for word in own]))
-
-
-def best_rank(similarities, right):
-    """1 + better wrong items + half of the equal ones."""
-    best = max(value for value, is_right in zip(similarities, right, strict=True) if is_right)
-    wrong = [value for value, is_right in zip(similarities, right, strict=True) if not is_right]
-    return 1 + sum(1.0 if value > best + 1e-12 else 0.5 if value >= best - 1e-12 else 0.0 for value in wrong)
-
-
-def recall_by_loop(one, count, k, words):
-    """The mean over wordings, that at least two pairs have, and directions; equal captions are one, and right."""
-    found = []
-    for wording in range(count):
-        rows = [pair for pair in range(len(one.image)) if len(captions_of(one, pair)) > wording]
-        if len(rows) < 2:
-            continue
-        images = [one.image[pair, 0].tolist() for pair in rows]
-        texts = [captions_of(one, pair)[wording] for pair in rows]
-        table = [[loops.similarity(image, text) for text in texts] for image in images]
-        own = [words[pair][wording] for pair in rows]
-        by_image, by_text = [], []
-        for place, word in enumerate(own):
-            nearest = {other: max(s for s, w in zip(table[place], own, strict=True) if w == other) for other in own}
-            by_image.append(best_rank(list(nearest.values()), [other == word for other in nearest]))
-            by_text.append(best_rank([row[place] for row in table], [other == word for other in own]))
-        found += [loops.recall(by_text, k), loops.recall(by_image, k)]
-    return sum(found) / len(found)
-
-
-@pytest.mark.parametrize("kinds", [3, 9])
-@pytest.mark.parametrize("count", [2, 3, 5, 9])
-def test_recall_over_wordings_is_the_loop(count, kinds):
-    words = words_of(kinds=kinds)
-    models = {side: [embeddings(seed + 7 * (side == "g")) for seed in (0, 1, 2)] for side in "fg"}
-    found = retrieval.measure_wordings(models, identity(words), np.arange(N), count, 0.95)
-    sizes = [sum(own >= wording for own in MORE) for wording in range(count)]
-    for k in (1, 5, 10):
-        name = f"retrieval_wordings_recall@{k}"
-        for side, own in models.items():
-            expected = [recall_by_loop(one, count, k, words) for one in own]
-            assert found[side][name]["by_seed"] == pytest.approx(expected, abs=1e-12)
-            assert found[side][name]["mean"] == pytest.approx(np.mean(expected), abs=1e-12)
-            assert 0 <= found[side][name]["low"] <= found[side][name]["mean"] <= found[side][name]["high"] <= 1
-        if kinds == N:  # all captions differ
-            chance = np.mean([min(1, k / size) for size in sizes if size > 1])
-            assert found["chance"][name] == pytest.approx(chance, abs=1e-9)
-
-
-def test_the_change_is_that_of_the_same_queries():
-    models = {"base": [embeddings(9)], "f": [embeddings(0), embeddings(1)]}
-    found = retrieval.measure_wordings(models, identity(words_of()), np.arange(N), 3, 0.95, against="base")
-    entry = found["f"]["retrieval_wordings_recall@1"]
-    difference = entry["mean"] - found["base"]["retrieval_wordings_recall@1"]["mean"]
-    assert entry["change"]["mean"] == pytest.approx(difference, abs=1e-12)
-    assert "change" not in found["base"]["retrieval_wordings_recall@1"]
-
-
-def test_a_group_counts_once():
-    models = {"f": [embeddings(seed) for seed in range(3)]}
-    name = "retrieval_wordings_recall@1"
-    different = identity(words_of(kinds=N))
-    alone = retrieval.measure_wordings(models, different, np.arange(N), 4, 0.95)["f"][name]
-    paired = retrieval.measure_wordings(models, different, np.arange(N) // 5, 4, 0.95)["f"][name]
-    assert paired["mean"] == alone["mean"]
-    assert paired["high"] - paired["low"] > alone["high"] - alone["low"]
-
-
-@given(image=arrays.arrays(np.float64, (5, 3), elements=st.floats(0.1, 1)))
-def test_one_wording_is_retrieval_with_that_caption(image):
-    one = embeddings(4, (0,) * 5)._replace(image=torch.from_numpy(image)[:, None], text=torch.randn(5, 3).double())
-    one = one._replace(wordings=torch.empty(0, 3).double())
-    found = retrieval.measure_wordings({"f": [one]}, identity(words_of((0,) * 5, 9)), np.arange(5), 3, 0.95)["f"]
-    ranks = list(itertools.chain(*loops.retrieval_ranks(image.tolist(), one.text.tolist(), range(5))))
-    assert found["retrieval_wordings_recall@1"]["mean"] == pytest.approx(loops.recall(ranks, 1), abs=1e-12)
-
-
-def test_utility_has_them_only_if_there_are_several():
-    test = np.arange(N) >= 4
-    words = words_of()[4:]
-    first = identity([own[:1] for own in words])
-    pairs = TestPairs(np.arange(N), test, ~test, {}, first, {"zero_shot": "", "linear_probe": ""}, identity(words))
-    documents = []
-    for count in (1, 3):
-        utility = Utility(pairs, EvaluateSection(wordings=count), Statistics(0.95, 200, 0))
-        for seed in (0, 1):
-            utility.add("f", seed, embeddings(seed), None)
-        documents.append(utility.document(utility.retrieval()))
-    plain, found = documents
-    names = {f"retrieval_wordings_recall@{k}" for k in (1, 5, 10)}
-    assert (
-        set(found["metrics"]["f"]) - set(plain["metrics"]["f"]) == set(found["chance"]) - set(plain["chance"]) == names
-    )
-    for name, entry in plain["metrics"]["f"].items():
-        assert found["metrics"]["f"][name] == entry
-    by_seed = found["metrics"]["f"]["retrieval_wordings_recall@1"]["by_seed"]
-    for seed in (0, 1):
-        own = passes.chosen(embeddings(seed), torch.arange(4, N))
-        assert by_seed[seed] == pytest.approx(recall_by_loop(own, 3, 1, words), abs=1e-12)
