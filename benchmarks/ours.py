@@ -16,7 +16,8 @@ from torch.utils import deterministic
 from clipmem.base.sections import TrainSection
 from clipmem.models.numerics import keep_memory
 from clipmem.models.openclip import create
-from clipmem.train.loop import TrainingData, train
+from clipmem.train.batches import TrainingData
+from clipmem.train.loop import train
 from clipmem.train.paired import TrainingSet
 
 

@@ -17,8 +17,9 @@ import torch.distributed as dist
 from clipmem.base.sections import TrainSection
 from clipmem.data.decoding import decode
 from clipmem.models import openclip
+from clipmem.train.batches import TrainingData
 from clipmem.train.distributed import ALONE, World
-from clipmem.train.loop import TrainingData, train
+from clipmem.train.loop import train
 from clipmem.train.objectives import Towers, create_objective
 from clipmem.train.paired import TrainingSet
 from clipmem.train.record import state_hash

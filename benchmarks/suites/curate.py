@@ -30,8 +30,9 @@ from clipmem.models.openclip import create
 from clipmem.models.signals import Signals
 from clipmem.scoring.pair_scores import PAIR_SCORES, usable
 from clipmem.study.score_inputs import read_pairs
+from clipmem.train.batches import TrainingData
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints
-from clipmem.train.loop import TrainingData, train
+from clipmem.train.loop import train
 from clipmem.train.paired import TrainingSet
 from clipmem.train.recorder import read_trajectory
 

@@ -12,7 +12,8 @@ from timing import Row, in_turn
 
 from clipmem.base.sections import TrainSection
 from clipmem.models import openclip
-from clipmem.train.loop import Timing, TrainingData, train
+from clipmem.train.batches import TrainingData
+from clipmem.train.loop import Timing, train
 from clipmem.train.paired import TrainingSet
 
 

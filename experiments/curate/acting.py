@@ -58,9 +58,10 @@ from clipmem.models import openclip, passes
 from clipmem.models.means import Means, unit_means
 from clipmem.models.signals import Signals
 from clipmem.scoring.pair_scores import PAIR_SCORES, usable
+from clipmem.train.batches import TrainingData
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, sweep
 from clipmem.train.hooks import NO_HOOKS, Hooks
-from clipmem.train.loop import Timing, TrainingData, train
+from clipmem.train.loop import Timing, train
 from clipmem.train.paired import TrainingSet
 from clipmem.train.recorder import read_trajectory
 

@@ -127,9 +127,10 @@ def test_the_readme_counts_the_verdicts_of_published_findings():
         verdicts = [finding["holds"] for finding in findings if finding["finding"] in published]
         counts.append(tuple(str(verdicts.count(answer)) for answer in ("yes", "no", "inconclusive")))
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    three = r"(\d+), (\d+), (\d+)"
+    three = r"(\d+), (\d+), and (\d+)"
     pattern = (
-        rf"redundant data (\d+) hold, (\d+) do not, (\d+) are open; in unique data {three}; in the long tail {three}"
+        rf"redundant data \([^)]+\), (\d+) hold, (\d+) do not, and (\d+) are open; "
+        rf"on unique data \([^)]+\), {three}; on long-tail data, {three}\."
     )
     assert re.search(pattern, text).groups() == sum(counts, ())
 

@@ -10,7 +10,8 @@ from clipmem.base.sections import ModelSection, TrainSection
 from clipmem.data.decoding import decode
 from clipmem.models import given, openclip
 from clipmem.models.start import Start
-from clipmem.train.loop import TrainingData, train
+from clipmem.train.batches import TrainingData
+from clipmem.train.loop import train
 from clipmem.train.paired import TrainingSet
 from tests import tokens
 from tests.tiny import encoded_image

@@ -13,7 +13,8 @@ from clipmem.data.decoding import decode
 from clipmem.data.views import draw_crops, render, send
 from clipmem.models import openclip, passes
 from clipmem.models.openclip import OpenClipEncoder
-from clipmem.train.loop import TrainingData, train
+from clipmem.train.batches import TrainingData
+from clipmem.train.loop import train
 from clipmem.train.paired import TrainingSet
 
 pytestmark = [

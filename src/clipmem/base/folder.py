@@ -37,17 +37,18 @@ _SHOWN = 6
 _HASH = re.compile("[0-9a-f]{64}")
 
 
-def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Return nested plain data as `a.b` → value.
 
     Example:
         >>> flat({"a": {"b": 1}, "c": [{"d": 2}]})
         {'a.b': 1, 'c.0.d': 2}
     """
-    leaves: dict[str, Any] = {}
+    leaves: dict[str, object] = {}
     for key, child in value.items():
-        of_tables = isinstance(child, list) and any(isinstance(item, Mapping) for item in child)
-        inner = dict(enumerate(child)) if of_tables else child
+        inner: object = child
+        if isinstance(child, list) and any(isinstance(item, Mapping) for item in child):
+            inner = dict(enumerate(child))
         if isinstance(inner, Mapping):
             leaves |= flat({str(name): item for name, item in inner.items()}, f"{prefix}{key}.")
         else:
@@ -55,7 +56,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def refuse_other(subject: str, previous: Mapping[str, Any], current: Mapping[str, Any], hint: str) -> None:
+def refuse_other(subject: str, previous: Mapping[str, object], current: Mapping[str, object], hint: str) -> None:
     """Refuse to mix work with other settings, models or data."""
     before, after = (flat(json.loads(json.dumps(settings))) for settings in (previous, current))
     keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
@@ -100,11 +101,11 @@ class Job:
 
     # ---- claim
 
-    def settings(self) -> dict[str, Any] | None:
+    def settings(self) -> dict[str, object] | None:
         """Return the settings that the folder was started with; None if it was not."""
         return self.read_json("job.json") if (self.path / "job.json").is_file() else None
 
-    def resume(self, settings: Mapping[str, Any]) -> None:
+    def resume(self, settings: Mapping[str, object]) -> None:
         """Start the folder with these settings, or resume it."""
         previous = self.settings()
         if previous is None:
@@ -142,7 +143,7 @@ class Job:
         return [self.path / file for file in facts["outputs"]], facts
 
     def finish(
-        self, name: str, outputs: Sequence[Path], seconds: float, facts: Mapping[str, Any] | None = None
+        self, name: str, outputs: Sequence[Path], seconds: float, facts: Mapping[str, object] | None = None
     ) -> None:
         """Write a piece's marker: sizes and hashes of its outputs, seconds, facts."""
         described = {

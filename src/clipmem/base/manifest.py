@@ -25,8 +25,8 @@ def recipe_hash(recipe: Recipe) -> str:
 
 
 def build(
-    recipe: Recipe, *, data_sha256: str, command: str, user_set: Sequence[str], execution: dict[str, Any]
-) -> dict[str, Any]:
+    recipe: Recipe, *, data_sha256: str, command: str, user_set: Sequence[str], execution: Mapping[str, object]
+) -> dict[str, object]:
     """Describe a run: versions, machine, recipe and data hashes, and the values the user set."""
     return {
         "format": FORMAT,
@@ -54,7 +54,7 @@ def read(folder: RunFolder) -> dict[str, Any]:
     return manifest
 
 
-def check_format(document: Mapping[str, Any], subject: str, newest: int, *, made_by: object) -> None:
+def check_format(document: Mapping[str, object], subject: str, newest: int, *, made_by: object) -> None:
     """Refuse a document of another format: a newer one needs an update, an older one the version that made it."""
     version = document.get("format")
     got, expected = f"format {shorten(version)}, made by clipmem {made_by}", f"format {newest}"
@@ -95,7 +95,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _git() -> dict[str, Any] | None:
+def _git() -> dict[str, str | bool] | None:
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None

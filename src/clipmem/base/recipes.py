@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
+from pydantic.fields import FieldInfo
 
 from clipmem.base.declared import declared, key_of, known, load, plugins
 from clipmem.base.errors import InputError, require, shorten, shorten_text
@@ -276,16 +277,16 @@ def dump_recipe(recipe: Recipe, *, comments: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def flatten(recipe: Recipe) -> dict[str, Any]:
+def flatten(recipe: Recipe) -> dict[str, object]:
     """Return the recipe as `section.key` → plain value, in order."""
-    flat: dict[str, Any] = {"protocol": recipe.protocol}
+    flat: dict[str, object] = {"protocol": recipe.protocol}
     for name, section in _sections(recipe):
         for key, value in section.model_dump(mode="json", include=set(_own_fields(section))).items():
             flat[f"{name}.{key}"] = value
     return flat
 
 
-def differences(first: Recipe, second: Recipe) -> list[tuple[str, Any, Any]]:
+def differences(first: Recipe, second: Recipe) -> list[tuple[str, object, object]]:
     """List the keys that differ, with both values."""
     a, b = flatten(first), flatten(second)
     return [(key, a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)]
@@ -303,7 +304,7 @@ def _sections(parent: _Section, path: str = "") -> Iterator[tuple[str, _Section]
             yield from _sections(value, f"{path}{name}.")
 
 
-def _own_fields(section: _Section) -> dict[str, Any]:
+def _own_fields(section: _Section) -> dict[str, FieldInfo]:
     fields = type(section).model_fields.items()
     return {name: field for name, field in fields if not isinstance(getattr(section, name), _Section)}
 

@@ -19,7 +19,7 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """Return the document to write, without fields that were not measured."""
         return self.model_dump(exclude_unset=True)
 
@@ -27,7 +27,7 @@ class Entry(BaseModel):
 Kind = TypeVar("Kind", bound=Entry)
 
 
-def read_entry(kind: type[Kind], document: Mapping[str, Any], subject: str) -> Kind:
+def read_entry(kind: type[Kind], document: Mapping[str, object], subject: str) -> Kind:
     """Return a document as its type.
 
     Raises:

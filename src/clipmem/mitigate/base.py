@@ -118,7 +118,7 @@ class Mitigation(Hook):
         """Create the hook of a training; None if training does not change."""
         return cls(cls.section_of(training.recipe), training.plan.seed)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Return the settings for `record.json`."""
         return self.section.model_dump(mode="json")
 

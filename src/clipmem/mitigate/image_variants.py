@@ -24,7 +24,7 @@ from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.decoding import DecodeError
 from clipmem.data.views import Crops, distort, draw_crops, render
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
-from clipmem.mitigate.caption_variants import choose_variant
+from clipmem.mitigate.captions import choose_variant
 from clipmem.train.hooks import Moment
 
 TABLE = "mitigate/image_variants"

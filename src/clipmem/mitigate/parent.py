@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
@@ -35,7 +35,7 @@ class Parent:
 
     path: str
     table: pl.DataFrame
-    described: dict[str, Any]
+    described: dict[str, object]
     gives: Literal["scores", "models"] = "scores"
 
 
@@ -52,7 +52,7 @@ def read_parent(path: str, by: By, setting: str, column: str = "score") -> Paren
         marks        1 for pairs that people marked wrong, in a run folder's marks.jsonl; others have none
     """
     where, setting = Path(path), f"{setting} scores"
-    file, weight, described = where, 1.0, dict[str, Any]()
+    file, weight, described = where, 1.0, dict[str, object]()
     if where.is_dir():
         folder = RunFolder(where)
         file, recipe = folder.table_path("scores"), folder.recipe()

@@ -65,7 +65,7 @@ class Curated:
 
     folder: Path
     document: Mapping[str, Any]
-    first: list[dict[str, Any]]
+    first: list[dict[str, object]]
     written: Written | None = None
 
 

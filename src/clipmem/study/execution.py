@@ -1,5 +1,6 @@
 """Device, precision and threads of a study on this machine, stored in the manifest for resuming."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ class Execution:
     workers: int
     processes: int = 1
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return the fields for the manifest."""
         return asdict(self)
 
@@ -45,7 +46,7 @@ def batches_ahead(resources: Execution, processes: int) -> int:
     return int(cores() - processes * resources.threads >= processes)
 
 
-def from_manifest(manifest: dict[str, Any]) -> Execution:
+def from_manifest(manifest: Mapping[str, Any]) -> Execution:
     """Read the resources that a study was started with."""
     available = manifest["device"] != "cuda" or torch.cuda.is_available()
     return Execution(

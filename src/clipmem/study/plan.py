@@ -31,7 +31,7 @@ from clipmem.scoring.protocols import Protocol, protocol_of
 from clipmem.stats.alignment import AlignmentParts
 from clipmem.study import execution
 from clipmem.study.models import BASE, StudyModels, TrainedModels, open_models
-from clipmem.train.loop import TrainingData
+from clipmem.train.batches import TrainingData
 from clipmem.train.objectives import OBJECTIVES, class_head
 from clipmem.train.paired import TrainingSet
 from clipmem.train.recorder import TRAJECTORY_FILE, read_trajectory

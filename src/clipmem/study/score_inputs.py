@@ -76,7 +76,7 @@ class Settings(EmbedSection):
         """Find a model."""
         return Model.find(address, self, device=self.device, precision=self.precision)
 
-    def made_with(self) -> dict[str, Any]:
+    def made_with(self) -> dict[str, object]:
         """Return the settings that affect embeddings."""
         names = {"views", "caption_edits", "captions", "precision", "batch_size", "dtype", "device"}
         return self.model_dump(include=names)
@@ -198,7 +198,7 @@ def _check_made(models: Sequence[Embedder], pairs: Pairs, settings: Settings) ->
     }
     live = any(isinstance(model, Model) for model in models)
     for key, usual in {"views": 0, "caption_edits": 0, "captions": None, "precision": "fp32"}.items():
-        values: dict[str, Any] = {folder: card.get(key, usual) for folder, (card, _) in stored.items()}
+        values: dict[str, object] = {folder: card.get(key, usual) for folder, (card, _) in stored.items()}
         values |= {"this call": getattr(settings, key)} if live else {}
         if key == "captions" and len(set(values.values())) > 1:  # the same if each pair has one
             values = {folder: model.most_captions for folder, (_, model) in stored.items()}

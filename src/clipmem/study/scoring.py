@@ -151,7 +151,7 @@ def write_scores(
     return Scored(scores, about, _top_captions(scores, comparison), listed if about["problems"] else None)
 
 
-def _made_with(comparison: Comparison) -> dict[str, Any]:
+def _made_with(comparison: Comparison) -> dict[str, object]:
     models, settings = comparison.models, comparison.settings
     contents = {model: model.content() for model in dict.fromkeys(models)}
     names = settings.made_with()
@@ -171,7 +171,7 @@ def _made_with(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _finished(out: Path, about_file: Path, folder: Job, made_with: Mapping[str, Any]) -> dict[str, Any] | None:
+def _finished(out: Path, about_file: Path, folder: Job, made_with: Mapping[str, object]) -> dict[str, Any] | None:
     hint = "Choose another --out, or delete that file and its .json file."
     about = _read_sidecar(about_file)
     if about is not None and out.is_file() and about["sha256"] == file_sha256(out):

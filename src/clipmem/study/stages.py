@@ -1,5 +1,6 @@
 """The stages of a study in order: decode, plan, train, embed, score, evaluate, report."""
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ from clipmem.mitigate.base import Preparation, captions_in_training, edit, paren
 from clipmem.mitigate.parent import Parent, check_known
 from clipmem.report.gallery import gallery_uids
 from clipmem.report.page import write_report
-from clipmem.report.run import STAGES, Run
+from clipmem.report.run import Run
 from clipmem.scoring.alignments import alignment_of
 from clipmem.scoring.design import ScoreTables, combine
 from clipmem.scoring.protocols import Protocol, protocol_of
@@ -96,27 +97,28 @@ class Study:
             for row in decoding.quarantine_of(self.folder).iter_rows() if self.strict else ():
                 raise stop_at(Problem(*row))
             self._stage("plan", lambda: self._plan(source, models.geometries[0], parents))
-            with pool.reused():  # training processes also embed
-                if self._protocol.trains:
+            work = {
+                "train": self._train,
+                "embed": self._embed,
+                "score": self._score,
+                "estimate": self._estimate,
+                "evaluate": self._evaluate,
+                "report": lambda: write_summary_and_report(self.folder, source),
+            }
+            with contextlib.ExitStack() as processes:
+                processes.enter_context(pool.reused())  # training processes also embed
+                for name in self._protocol.stages:
                     # a missing model is trained again if a later stage needs it
-                    complete = self.folder.is_done("embed") or not self._missing()
-                    self._stage("train", self._train, complete=complete)
-                self._stage("embed", self._embed)
-            if not self._protocol.compares:
-                if self._protocol.scored:
-                    self._stage("estimate", self._estimate)
-                else:
-                    self._stage("evaluate", self._evaluate_only)
-                return
-            self._stage("score", self._score)
-            self._stage("evaluate", self._evaluate)
-            self._stage("report", lambda: write_summary_and_report(self.folder, source))
+                    complete = name != "train" or self.folder.is_done("embed") or not self._missing()
+                    self._stage(name, work[name], complete=complete)
+                    if name == "embed":
+                        processes.close()
             self.folder.write_json(_FILES, {"sha256": files_state(self.recipe.data)})
 
     def _is_finished(self) -> bool:
         """Return whether the study is complete and the files of its data are as they were, by name, size and time."""
         state = self.folder.path / _FILES
-        if not (state.is_file() and all(self.folder.is_done(stage) for stage in STAGES)):
+        if not (state.is_file() and all(map(self.folder.is_done, self._all_stages))):
             return False
         now = files_state(self.recipe.data)
         return bool(now) and self.folder.read_json(_FILES)["sha256"] == now
@@ -128,12 +130,16 @@ class Study:
         with self.folder.locked():
             manifest.check_files(self.folder, self.recipe)
             models.check(manifest.read(self.folder))
-            for stage in STAGES:
+            for stage in self._all_stages:
                 self.reporter.end(stage, self.folder.seconds()[stage], skipped=True)
 
     @cached_property
     def _protocol(self) -> Protocol:
         return protocol_of(self.recipe)
+
+    @property
+    def _all_stages(self) -> tuple[str, ...]:
+        return ("decode", "plan", *self._protocol.stages)
 
     @cached_property
     def _study(self) -> PlannedStudy:
@@ -261,21 +267,20 @@ class Study:
     def _estimate(self) -> list[Path]:
         signals = estimating.signals_of(self._study, self._study.aligned(self._study.models))
         files = estimating.estimate(self._study, signals, self._protocol.estimator)[1]
-        return [*files, self._summarize(seeds=[])]
+        return [*files, self._summarize([])]
 
     def _evaluate(self) -> list[Path]:
         study, reporter = self._study, self.reporter
-        measured = *utility.evaluate(study, reporter), *utility.evaluate_dejavu(study)
-        return [*measured, *evaluating.evaluate_retained(study, reporter)]
+        files = [*utility.evaluate(study, reporter), *utility.evaluate_dejavu(study)]
+        files += evaluating.evaluate_retained(study, reporter)
+        if self._protocol.compares:  # else nothing is left to do
+            return files
+        return [*files, self._summarize(list(self.recipe.train.seeds), confidence=self.recipe.score.confidence)]
 
-    def _evaluate_only(self) -> list[Path]:
-        about = {"seeds": list(self.recipe.train.seeds), "confidence": self.recipe.score.confidence}
-        return [*self._evaluate(), self._summarize(**about)]
-
-    def _summarize(self, **about: Any) -> Path:
-        """Write the summary of a study without scores."""
-        summary = {"format": FORMAT, "protocol": self.recipe.protocol, "roles": {}, **about}
-        return _write_summary(self.folder, Summary.model_validate(summary | _measured(Run(self.folder.path))))
+    def _summarize(self, seeds: Sequence[int], **more: float) -> Path:
+        """Write the summary of a study without differences of alignments."""
+        about = {"format": FORMAT, "protocol": self.recipe.protocol, "roles": {}, "seeds": seeds, **more}
+        return _write_summary(self.folder, Summary.model_validate(about | _measured(Run(self.folder.path))))
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
@@ -316,6 +321,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
     scored, protocol, seed = Scored(run.splits, tables), protocol_of(recipe), recipe.split.seed
     seconds = {stage: took for stage, took in run.stage_seconds.items() if stage != "report"}
     candidates = scored.clipmem[scored.of("candidate")]
+    with_role = run.splits.join(run.pairs.select("uid", "captions"), on="uid", maintain_order="left")
     summary = summarize(scored, recipe.score, seed=seed, estimated=bool(protocol.estimator))
     document = {
         "format": FORMAT,
@@ -327,7 +333,8 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         **dict(summary),
         "captions": {"scored": recipe.train.captions, "trained": captions_in_training(recipe)},
         "wordings": over_wordings(run.splits, tables, recipe.evaluate.wordings, recipe.score, seed=seed),
-        "regime": _regime(run),
+        # near images are those that the split keeps together
+        "regime": regime_of(with_role["captions"].list.first(), with_role["group"].to_list()),
         "learned": learned(scored, tables.scores["a_base"], summary.roles, confidence=recipe.score.confidence),
         "normalizer": float(candidates.max() - candidates.min()),
         "retrieval": run.document(utility.RETRIEVAL) or None,
@@ -359,12 +366,6 @@ def renew_run(path: Path | str) -> Path:
     _ = folder.recipe()  # raises before a folder is made
     with folder.locked():
         return renew_report(folder)[-1]
-
-
-def _regime(run: Run) -> dict[str, Any]:
-    """Tell the regime of the pairs with a role; near images are those that the split keeps together."""
-    pairs = run.splits.join(run.pairs.select("uid", "captions"), on="uid", maintain_order="left")
-    return regime_of(pairs["captions"].list.first(), pairs["group"].to_list())
 
 
 # ---- between a fine-tuned run and its pretrained model

@@ -162,7 +162,7 @@ def sigmoid_share(
 def nt_xent_share(
     first: Float[Tensor, "own d"], second: Float[Tensor, "own d"], temperature: float, world: World
 ) -> Float[Tensor, ""]:
-    """Return this process's share of NT-Xent (see `clipmem.train.objectives.simclr.nt_xent`)."""
+    """Return this process's share of NT-Xent (see `clipmem.train.objectives.image_only.nt_xent`)."""
     counts = world.counts(len(first), first.device)
     z = torch.cat([world.gather(first, counts), world.gather(second, counts)])
     n, index = sum(counts), _own_rows(first, counts, world)

@@ -8,7 +8,7 @@ rest of the batch nor on the number of processes, and is the same in f and g for
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8, UInt64
@@ -70,7 +70,7 @@ class Hook:
     changes: ClassVar[bool] = True
     follows: ClassVar[bool] = False
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Return its settings for `record.json`, which must be the same for f and g."""
         return {}
 
@@ -181,7 +181,7 @@ class Hooks:
 
     all: tuple[Hook, ...] = ()
 
-    def facts(self) -> dict[str, dict[str, Any]]:
+    def facts(self) -> dict[str, dict[str, object]]:
         """Return the settings of all that change the training, by name."""
         return {hook.name: hook.facts() for hook in self.all if hook.changes}
 

@@ -2,62 +2,34 @@
 
 import hashlib
 import math
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8, UInt64
 from torch import Tensor, nn
 
 from clipmem import _version
 from clipmem.base.errors import RunError, require
 from clipmem.base.hashing import json_sha256
-from clipmem.base.random import derive_seed, uniform
+from clipmem.base.random import derive_seed
 from clipmem.base.sections import TrainSection
-from clipmem.data.views import Crops, distort, draw_crops, normalize_pixels, pair_keys, render, send
 from clipmem.models.numerics import check_compiler, multiplying
 from clipmem.models.parts import rate_factors
 from clipmem.models.protocol import TrainableEncoder
 from clipmem.models.start import freeze, parts_of
-from clipmem.train.ahead import made_ahead
+from clipmem.train.batches import Batch, Batches, TextTokens, TrainingData, embed_frozen, made_ahead, tokenize
 from clipmem.train.checkpoint import Checkpoints, State, TrainingStopped
 from clipmem.train.distributed import ALONE, World, check_world
-from clipmem.train.frozen import embed_frozen
-from clipmem.train.hooks import NO_HOOKS, Hooks, Kind, Moment
+from clipmem.train.hooks import NO_HOOKS, Hooks
 from clipmem.train.objectives import Objective, Towers, create_objective
-from clipmem.train.objectives.base import Images, Texts
 from clipmem.train.paired import TrainingSet
 from clipmem.train.record import describe, write
 from clipmem.train.recorder import Recorder
-from clipmem.train.schedule import learning_rate
 
-_ALL_STEPS = range(sys.maxsize)
 _SETTLE = 16  # steps between readings of the losses, which synchronize with the accelerator
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Images and captions of a training set, by slot.
-
-    Attributes:
-        pixels: Decoded images, memory-mapped, shape (rows, size, size, 3).
-        rows: Row of `pixels` of each slot, shape (n,).
-        captions: Training captions of each slot.
-        labels: Class index of each slot, from 0, shape (n,); only for some objectives.
-        classes: Number of classes, the same for f and g; 0 = the largest label + 1.
-    """
-
-    pixels: UInt8[np.ndarray, "rows size size 3"]
-    rows: Int[np.ndarray, " n"]
-    captions: Sequence[Sequence[str]]
-    labels: Int[np.ndarray, " n"] | None = None
-    classes: int = 0
 
 
 @dataclass
@@ -140,7 +112,7 @@ def train(
         encoder.module.to(device).train()
         freeze(encoder, settings)
         objective.prepare(encoder)
-        texts = _tokenize(encoder, data.captions, hooks.captions(data.captions, plan.uids))
+        texts = tokenize(encoder, data.captions, hooks.captions(data.captions, plan.uids))
         compact = encoder.compact_vocabulary(texts.tokens) if objective.uses_text else ""
         objective.to(device)
         fixed = embed_frozen(towers, data.pixels, data.rows, texts.tokens)
@@ -159,14 +131,24 @@ def train(
                 state.load(checkpoints.file)
             # after loading the state: DDP broadcasts that of the first process
             compute = world.loss_function(objective, trained)
-            steps_left = range(state.step, last)
-            batches = _batches(towers, objective.views, data, texts, plan, settings, steps_left, fixed)
-            for batch in _timed(made_ahead(batches, depth=ahead), timing):
+            batches = Batches(towers, objective.views, data, texts, plan, settings, fixed)
+            steps_left = batches.of_steps(range(state.step, last))
+            for batch in _timed(made_ahead(steps_left, depth=ahead), timing):
                 rate = learning_rate(state.step, steps, peak=settings.lr, warmup=settings.warmup)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["factor"]
-                now = replace(towers, moment=batch.moment)
-                loss = _step(objective, compute, now, optimizer, trained, batch, settings)
+                loss = compute(replace(towers, moment=batch.moment), batch.views, batch.tokens, batch.labels)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                if settings.grad_clip:
+                    nn.utils.clip_grad_norm_([p for _, p in trained], settings.grad_clip)
+                optimizer.step()
+                scale: nn.Parameter = encoder.module.logit_scale  # pyright: ignore[reportAssignmentType]
+                if objective.uses_text and scale.requires_grad:
+                    with torch.no_grad():
+                        # as open_clip: a scale above 100 makes training unstable
+                        scale.clamp_(0, math.log(100))
+                loss = world.mean(loss.detach())
                 state.decay *= 1 - rate * unused
                 state.step += 1
                 state.stepped()
@@ -186,6 +168,14 @@ def train(
             return []
         files = [file for hook in hooks.all for file in hook.write(folder)]
         return [*files, *write(encoder, objective, folder, record, state.log.entries)]
+
+
+def learning_rate(step: int, steps: int, *, peak: float, warmup: float) -> float:
+    """Rise linearly over the first `warmup * steps` steps, then fall along a half cosine to 0."""
+    rise = round(warmup * steps)
+    if step < rise:
+        return peak * (step + 1) / rise
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
 def _check_loss(state: State, plan: TrainingSet, steps: int) -> None:
@@ -208,7 +198,7 @@ def _keep(state: State, checkpoints: Checkpoints, plan: TrainingSet, steps: int)
             raise TrainingStopped
 
 
-def _timed(batches: Iterator["_Batch"], timing: Timing) -> Iterator["_Batch"]:
+def _timed(batches: Iterator[Batch], timing: Timing) -> Iterator[Batch]:
     while True:
         started = time.monotonic()
         batch = next(batches, None)
@@ -222,7 +212,7 @@ def _timed(batches: Iterator["_Batch"], timing: Timing) -> Iterator["_Batch"]:
 
 
 def _identity(
-    record: dict[str, Any], data: TrainingData, plan: TrainingSet, texts: "_Texts", hooks: Hooks = NO_HOOKS
+    record: Mapping[str, object], data: TrainingData, plan: TrainingSet, texts: TextTokens, hooks: Hooks = NO_HOOKS
 ) -> str:
     """Hash everything that determines a training bitwise, so that checkpoints of other trainings are ignored."""
     numbers = [data.rows, texts.tokens.numpy(), texts.counts, *([] if data.labels is None else [data.labels])]
@@ -242,107 +232,6 @@ def _count_steps(plan: TrainingSet, settings: TrainSection) -> int:
     return settings.epochs * plan.batch_count(settings.batch_size)
 
 
-class _Texts(NamedTuple):
-    """All texts of a training set as tokens; the captions of slot k are the counts[k] rows from offsets[k]."""
-
-    tokens: Int[Tensor, "m length"]
-    offsets: Int[np.ndarray, " n"]
-    counts: Int[np.ndarray, " n"]
-
-
-class _Batch(NamedTuple):
-    """This process's part of a step: views of each image, one caption each, and class labels if any."""
-
-    moment: Moment
-    pairs: int  # of all processes
-    views: list[Images]
-    tokens: Texts
-    labels: Int[Tensor, " n"] | None
-
-
-def _batches(
-    towers: Towers,
-    views: int,
-    data: TrainingData,
-    texts: _Texts,
-    plan: TrainingSet,
-    settings: TrainSection,
-    steps: range = _ALL_STEPS,
-    fixed: Mapping[Kind, Tensor] = MappingProxyType({}),
-) -> Iterator[_Batch]:
-    hooks, device = towers.hooks, towers.device
-    keys = pair_keys(plan.uids)
-    labels = None if data.labels is None else torch.from_numpy(data.labels.astype(np.int64))
-    per_epoch = plan.batch_count(settings.batch_size)
-    for epoch in range(steps.start // per_epoch, min(settings.epochs, -(-steps.stop // per_epoch))):
-        draws = _draw_epoch(keys, texts.counts, plan.seed, epoch, settings, size=data.pixels.shape[1], views=views)
-        arranged = hooks.batches(plan.batches(settings.batch_size, epoch), epoch)
-        for step, whole in enumerate(arranged, start=epoch * per_epoch):
-            if step not in steps:
-                continue
-            batch = towers.world.share(whole)
-            moment = Moment(plan.seed, epoch, step, batch, keys[batch])
-            choice = hooks.through(lambda hook, choice: hook.choose(choice, moment), draws.caption[batch])  # noqa: B023
-            places = texts.offsets[batch] + choice
-            if "text" in fixed:
-                tokens = fixed["text"][places]
-            else:
-                tokens = hooks.through(lambda hook, tokens: hook.tokens(tokens, moment), texts.tokens[places])  # noqa: B023
-                tokens = towers.encoder.trim(tokens)
-            if "image" in fixed:
-                images = [send(fixed["image"][batch], device)]
-            else:
-                images = [_view(data, draws.crops[view], view, towers, moment, settings) for view in range(views)]
-            classes = None if labels is None else send(labels[batch], device)
-            yield _Batch(moment, len(whole), images, send(tokens, device), classes)
-
-
-@dataclass(frozen=True)
-class _EpochDraws:
-    crops: list[Crops]
-    caption: Int[np.ndarray, " n"]
-
-
-def _draw_epoch(
-    keys: np.ndarray, counts: np.ndarray, seed: int, epoch: int, settings: TrainSection, *, size: int, views: int = 1
-) -> _EpochDraws:
-    """Draw every slot's crops by (seed, epoch, pair, view) and caption by (seed, epoch, pair)."""
-    crops = [
-        draw_crops(
-            keys,
-            # the first view is the same for every objective
-            seed=derive_seed(seed, "view", epoch, *([view] if view else [])),
-            size=size,
-            scale=settings.crop_scale,
-            ratio=settings.crop_ratio,
-            flip=settings.flip,
-        )
-        for view in range(views)
-    ]
-    return _EpochDraws(crops, draw_captions(keys, counts, seed=seed, epoch=epoch))
-
-
-def draw_captions(
-    keys: UInt64[np.ndarray, " n"], counts: Int[np.ndarray, " n"], *, seed: int, epoch: int
-) -> Int[np.ndarray, " n"]:
-    """Draw one of the `counts` captions of each pair for an epoch, uniformly, by (seed, epoch, pair)."""
-    return np.floor(uniform(keys, derive_seed(seed, "caption", epoch), 1)[:, 0] * counts).astype(np.int64)
-
-
-def _view(
-    data: TrainingData, draws: Crops, view: int, towers: Towers, moment: Moment, settings: TrainSection
-) -> Float[Tensor, "n 3 size size"]:
-    encoder = towers.encoder
-    pixels = send(torch.from_numpy(data.pixels[data.rows[moment.slots]]), towers.device)
-    crops = Crops(*(values[moment.slots] for values in draws))
-    values = render(pixels, crops, size=encoder.image_size)
-    values = towers.hooks.through(lambda hook, images: hook.images(images, pixels, crops, moment, view), values)
-    how = {"strength": settings.color, "gray": settings.grayscale, "blur": settings.blur}
-    seed = derive_seed(moment.seed, "colour", moment.epoch, view)
-    values = distort(values, moment.keys, seed=seed, **how)
-    return normalize_pixels(values, encoder.mean, encoder.std, in_place=True)
-
-
 def _trained(encoder: TrainableEncoder, objective: Objective) -> list[tuple[str, nn.Parameter]]:
     """Return the parameters to train, by name: those of the towers that the objective uses, and its own."""
     ours = [
@@ -351,29 +240,6 @@ def _trained(encoder: TrainableEncoder, objective: Objective) -> list[tuple[str,
         if p.requires_grad and (objective.uses_text or encoder.is_image_parameter(name))
     ]
     return [*ours, *objective.named_parameters(prefix="objective")]
-
-
-def _step(
-    objective: Objective,
-    compute: Callable[..., Tensor],
-    towers: Towers,
-    optimizer: torch.optim.Optimizer,
-    trained: Sequence[tuple[str, nn.Parameter]],
-    batch: _Batch,
-    settings: TrainSection,
-) -> Tensor:
-    loss = compute(towers, batch.views, batch.tokens, batch.labels)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if settings.grad_clip:
-        nn.utils.clip_grad_norm_([p for _, p in trained], settings.grad_clip)
-    optimizer.step()
-    scale: nn.Parameter = towers.encoder.module.logit_scale  # pyright: ignore[reportAssignmentType]
-    if objective.uses_text and scale.requires_grad:
-        with torch.no_grad():
-            # as open_clip: a scale above 100 makes training unstable
-            scale.clamp_(0, math.log(100))
-    return towers.world.mean(loss.detach())
 
 
 def _optimizer(
@@ -397,13 +263,3 @@ def _optimizer(
         eps=settings.eps,
         fused=True,
     )
-
-
-def _tokenize(
-    encoder: TrainableEncoder, captions: Sequence[Sequence[str]], texts: Sequence[Sequence[str]] | None = None
-) -> _Texts:
-    """Tokenize the `texts` of each pair, which start with its captions (default: the captions)."""
-    texts = captions if texts is None else texts
-    counts, every = (np.array([len(pair) for pair in kind], dtype=np.int64) for kind in (captions, texts))
-    offsets = np.concatenate([[0], np.cumsum(every)[:-1]]).astype(np.int64)
-    return _Texts(encoder.tokenize([text for pair in texts for text in pair]), offsets, counts)

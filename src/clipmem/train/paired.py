@@ -8,7 +8,6 @@ shared pair is in the same batch of the same step in f and g.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,10 +15,21 @@ from jaxtyping import Int
 
 from clipmem.base.errors import RunError
 from clipmem.base.hashing import json_sha256
-from clipmem.base.random import derive_seed
-from clipmem.train.schedule import epoch_batches
+from clipmem.base.random import derive_seed, generator
 
 OWN_ROLE = {"f": "candidate", "g": "independent"}
+
+
+def epoch_batches(
+    n: int, batch_size: int, *, seed: int, epoch: int, largest: int = 0
+) -> list[Int[np.ndarray, " size"]]:
+    """Divide an epoch's random order of `n` slots into batches.
+
+    There are ceil(max(n, largest) / batch_size) batches whose sizes differ by at most one, so every pair is shown
+    exactly once per epoch. `largest` gives models of different sizes the same number of steps.
+    """
+    order = generator(seed, "order", epoch).permutation(n)
+    return np.array_split(order, math.ceil(max(n, largest) / batch_size))
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ def training_set(splits: pl.DataFrame, side: str, seed: int) -> TrainingSet:
     return TrainingSet(side, seed, (*shared, *exclusive), len(shared))
 
 
-def check_paired(records: Mapping[str, Mapping[str, Any]]) -> None:
+def check_paired(records: Mapping[str, Mapping[str, object]]) -> None:
     """Check by their records that f and g differ only in their own pairs."""
     f, g = records["f"], records["g"]
     for key in ("init_sha256", "steps", "shared_order_sha256", "settings_sha256"):
@@ -90,10 +100,10 @@ def check_paired(records: Mapping[str, Mapping[str, Any]]) -> None:
             )
 
 
-def check_alike(records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+def check_alike(records: Mapping[tuple[str, int], Mapping[str, object]]) -> None:
     """Check by their records that a study's models differ only in their pairs and seeds."""
     first = next(iter(records.values()))
-    starts: dict[int, str] = {}
+    starts: dict[int, object] = {}
     for (side, seed), record in records.items():
         start = starts.setdefault(seed, record["init_sha256"])
         for key, value in (

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save as save_safetensors
@@ -29,7 +29,7 @@ def state_hash(module: nn.Module) -> str:
 
 def describe(
     towers: Towers, objective: Objective, plan: TrainingSet, settings: TrainSection, steps: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the content of `record.json` at the start of training (see `paired.check_paired`)."""
     n, order, facts, samples_seen, step = len(plan.uids), hashlib.sha256(), objective.facts(), 0, 0
     hooks, precision, device = towers.hooks, towers.precision, towers.device
@@ -62,7 +62,11 @@ def describe(
 
 
 def write(
-    encoder: TrainableEncoder, objective: Objective, folder: Path, record: dict[str, Any], log: list[dict[str, Any]]
+    encoder: TrainableEncoder,
+    objective: Objective,
+    folder: Path,
+    record: Mapping[str, object],
+    log: Sequence[Mapping[str, object]],
 ) -> list[Path]:
     """Write the model, its log and its record into a folder; return the files."""
     encoder.module.to("cpu")
@@ -79,7 +83,7 @@ def write(
     return [*files, folder / "log.jsonl", write_json(folder / "record.json", record)]
 
 
-def write_changed(encoder: TrainableEncoder, folder: Path, parent: Path, record: dict[str, Any]) -> list[Path]:
+def write_changed(encoder: TrainableEncoder, folder: Path, parent: Path, record: Mapping[str, object]) -> list[Path]:
     """Write a trained model whose weights were changed; its log and objective are those in the folder `parent`."""
     files = encoder.save(folder)
     for name in filter(lambda name: (parent / name).is_file(), (OBJECTIVE_FILE, "log.jsonl")):

@@ -30,15 +30,17 @@ from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.protocols import PROTOCOLS
 from clipmem.study import pool
+from clipmem.train.objectives import OBJECTIVES
 from tests.tiny import encoded_image
 
 PLUG = Path(__file__).parent / "plug"
 PROJECT = tomllib.loads((PLUG / "pyproject.toml").read_text())["project"]
 POINTS = PROJECT["entry-points"]
-REGISTRIES = (PROTOCOLS, ALIGNMENTS, MITIGATIONS, SOURCES, SECTIONS, PAIR_SCORES, FAMILIES)
+REGISTRIES = (PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, SOURCES, SECTIONS, PAIR_SCORES, FAMILIES)
 SUMMARIES = (
     "Three models a seed, each without one third of the pairs",
     "plain similarity of image and captions, without a bank",
+    "Each image must find its caption among the batch's.",
     "Drop the pairs with the longest captions.",
     "Lines of JSON with a `pic` and what it `says`.",
     "How many characters captions have, and the mean score of each length.",
@@ -49,6 +51,7 @@ STUDY = (
     *("split.shared=60", "split.candidate=20", "split.independent=20", "split.external=20", "score.draws=200"),
     *("model.name=clipmem-micro", "train.epochs=1", "train.seeds=[0]", "train.batch_size=32"),
     *("score.alignment=plain", "score.plain.scale=2.0", "thirds.draw=3"),
+    *("train.objective=one-way", "train.one_way.smoothing=0.1"),
 )
 
 
@@ -91,7 +94,7 @@ def telegrams(tmp_path_factory):
 
 
 def drive(call, telegrams, place):
-    """Use all seven in every command that asks for them; `call` runs a command line and returns its output."""
+    """Use all in every command that asks for them; `call` runs a command line and returns its output."""
     recipe, plain, less = place / "recipe.toml", place / "plain", place / "less"
     settings = [part for setting in STUDY for part in ("--set", setting)]
     call("init", recipe, "--data", telegrams, "--protocol", "thirds", *settings)
@@ -99,6 +102,7 @@ def drive(call, telegrams, place):
     assert 'protocol = "thirds"' in text
     assert re.search(r"\[thirds\]\ndraw = 3 +# Seed of the draw of the thirds\.", text)
     assert re.search(r"\[data\.telegrams\]\nstop = true +# ", text)
+    assert re.search(r"\[train\.one_way\]\nsmoothing = 0\.1 +# ", text)
     assert re.search(r"\[score\.plain\]\nscale = 2\.0 +# ", text)
     told = call("run", recipe, "--out", plain)
     assert "Caption lengths: " in told
@@ -109,6 +113,8 @@ def drive(call, telegrams, place):
     assert "Plain memorization" in page
     runs = [clipmem.load_run(folder) for folder in (plain, less)]
     assert [run.summary.protocol for run in runs] == ["thirds"] * 2
+    records = [json.loads((run.path / "models/third-0/seed-0/record.json").read_text()) for run in runs]
+    assert [record["objective"] for record in records] == ["one-way"] * 2
     heights = [run.scores.filter(role="candidate").height for run in runs]
     assert heights == [100, 91]
     captions = dict(runs[0].pairs.select("uid", "captions").iter_rows())

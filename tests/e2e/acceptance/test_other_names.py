@@ -18,7 +18,7 @@ import numpy as np
 
 from clipmem.scoring.design import Design
 from clipmem.scoring.protocols.base import Protocol
-from clipmem.train.objectives.clip import Clip
+from clipmem.train.objectives.contrastive import Clip
 from clipmem.train.paired import training_set
 
 

@@ -1,8 +1,8 @@
 r"""Small examples of what `clipmem.mitigate` has inside; pytest runs them.
 
-`clipmem.mitigate.caption_variants`:
+`clipmem.mitigate.captions`:
 
-    >>> from clipmem.mitigate.caption_variants import *
+    >>> from clipmem.mitigate.captions import *
     >>> section = CaptionVariantsSection(kinds=("reorder",), count=3)
     >>> variants_of(["red, green", "a cat"], section)
     {'red, green': [('reorder', 'green, red')], 'a cat': []}
@@ -23,9 +23,9 @@ r"""Small examples of what `clipmem.mitigate` has inside; pytest runs them.
     >>> sorted(sorted(batch.tolist()) for batch in laid)
     [[0, 2], [1, 3]]
 
-`clipmem.mitigate.wordings`:
+`clipmem.mitigate.captions`:
 
-    >>> from clipmem.mitigate.wordings import *
+    >>> from clipmem.mitigate.captions import *
     >>> make_variants("a cat", {"loud": lambda text, number, seed: text + "!" * number}, count=2, seed=0)
     [('loud', 'a cat!'), ('loud', 'a cat!!')]
 """

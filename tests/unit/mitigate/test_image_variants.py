@@ -15,7 +15,7 @@ from clipmem.data.views import distort, draw_crops, render
 from clipmem.mitigate import Preparation, Training
 from clipmem.mitigate.image_variants import ImageVariants
 from tests.tiny import encoded_image
-from tests.unit.mitigate.test_caption_variants import KEYS, hook_of, moment
+from tests.unit.mitigate.test_captions import KEYS, hook_of, moment
 from tests.unit.train.test_loop import PIXELS, N, plan_of, section, uid
 
 

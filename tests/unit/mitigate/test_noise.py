@@ -22,8 +22,8 @@ from clipmem.train.checkpoint import Checkpoints, TrainingStopped
 from clipmem.train.hooks import Hook, Hooks, Moment
 from clipmem.train.loop import Timing, train
 from clipmem.train.objectives import Towers
-from clipmem.train.objectives.clip import Clip
-from clipmem.train.objectives.simclr import SimClr, nt_xent
+from clipmem.train.objectives.contrastive import Clip
+from clipmem.train.objectives.image_only import SimClr, nt_xent
 from tests.unit.train.test_loop import N, data_of, plan_of, section, uid
 
 KEYS = pair_keys([uid(k) for k in range(400)])

@@ -19,11 +19,11 @@ from clipmem.mitigate.reweight import TABLE, Reweight, pair_weights
 from clipmem.models import openclip
 from clipmem.models.openclip import contrastive_loss
 from clipmem.study.plan import PlannedStudy
-from clipmem.train.blocked import blocked_contrastive_loss
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainingStopped
 from clipmem.train.distributed import ALONE, contrastive_share
 from clipmem.train.hooks import Hook, Hooks
 from clipmem.train.loop import train
+from clipmem.train.objectives.contrastive import blocked_contrastive_loss
 from tests.tiny import tiny_recipe
 from tests.unit.train.test_checkpoint import contents
 from tests.unit.train.test_loop import N, data_of, plan_of, section

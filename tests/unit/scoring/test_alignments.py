@@ -11,7 +11,7 @@ from clipmem.functional import alignment
 from clipmem.models.passes import Embeddings
 from clipmem.scoring.aligning import parts_of
 from clipmem.scoring.alignments import ALIGNMENTS
-from clipmem.train.objectives.supervised import Supervised
+from clipmem.train.objectives.image_only import Supervised
 from tests.reference import loops_score as reference
 from tests.tiny import tiny_recipe
 

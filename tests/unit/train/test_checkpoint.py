@@ -10,6 +10,7 @@ import torch
 from clipmem.base.recipes import load_recipe
 from clipmem.models import openclip
 from clipmem.train import checkpoint, loop
+from clipmem.train.batches import TextTokens
 from clipmem.train.checkpoint import CHECKPOINT_FILE, LOG_FILE, Checkpoints, StepLog, TrainingStopped, sweep
 from clipmem.train.loop import Timing, train
 from tests.unit.models.test_openclip import PLAIN, build
@@ -141,7 +142,7 @@ def test_the_checkpoint_of_another_training_is_not_used(tmp_path, undisturbed, c
 
 
 def test_another_image_is_another_training(tmp_path):
-    plan, texts = plan_of(range(N)), loop._Texts(torch.zeros(1, 2, dtype=torch.long), *[torch.ones(1).numpy()] * 2)
+    plan, texts = plan_of(range(N)), TextTokens(torch.zeros(1, 2, dtype=torch.long), *[torch.ones(1).numpy()] * 2)
     one, other = data_of(range(N)), data_of([*range(1, N), 0])
     assert loop._identity({}, one, plan, texts) != loop._identity({}, other, plan, texts)
     assert loop._identity({}, one, plan, texts) == loop._identity({}, data_of(range(N)), plan, texts)

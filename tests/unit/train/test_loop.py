@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -18,13 +19,13 @@ from clipmem.data.views import as_float, distort, draw_crops, normalize_pixels, 
 from clipmem.models import openclip
 from clipmem.models.numerics import computing, resolve_precision, threads
 from clipmem.models.openclip import OpenClipEncoder
-from clipmem.train import loop
-from clipmem.train.loop import TrainingData, train
+from clipmem.train import batches, loop
+from clipmem.train.batches import TrainingData
+from clipmem.train.loop import learning_rate, train
 from clipmem.train.objectives import Towers
-from clipmem.train.objectives.clip import Clip
-from clipmem.train.paired import TrainingSet, check_paired, training_set
+from clipmem.train.objectives.contrastive import Clip
+from clipmem.train.paired import TrainingSet, check_paired, epoch_batches, training_set
 from clipmem.train.record import describe, state_hash
-from clipmem.train.schedule import epoch_batches, learning_rate
 from tests.tiny import encoded_image
 
 N = 18
@@ -78,7 +79,8 @@ def log_of(folder):
 
 
 def draws(keys, counts, *, seed=0, epoch=0):
-    return loop._draw_epoch(keys, counts, seed, epoch, section(), size=32)
+    crops = batches.epoch_crops(keys, seed, epoch, section(), 32)
+    return SimpleNamespace(crops=crops, caption=batches.draw_captions(keys, counts, seed=seed, epoch=epoch))
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 7])
@@ -110,7 +112,7 @@ def test_draws_depend_on_seed_epoch_and_pair_only():
 
 def test_tokens_of_each_slot(micro):
     captions = [["a"], ["b b", "c c c"], ["d d d d"]]
-    tokens, offsets, counts = loop._tokenize(micro, captions)
+    tokens, offsets, counts = batches.tokenize(micro, captions)
     assert (offsets.tolist(), counts.tolist()) == ([0, 1, 3], [1, 2, 1])
     assert torch.equal(tokens[offsets[1] + 1], micro.tokenize(["c c c", "d d d d"])[0])
 

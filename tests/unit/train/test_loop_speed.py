@@ -19,7 +19,8 @@ from clipmem.models import openclip
 from clipmem.models.numerics import check_compiler, multiplying, resolve_precision
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.train import loop
-from clipmem.train.loop import TrainingData, train
+from clipmem.train.batches import TrainingData
+from clipmem.train.loop import train
 from clipmem.train.paired import TrainingSet
 from tests.tiny import encoded_image
 

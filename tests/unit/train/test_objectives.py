@@ -22,12 +22,12 @@ from clipmem.models import openclip
 from clipmem.models.openclip import OpenClipEncoder, sigmoid_loss
 from clipmem.models.protocol import embedding_width
 from clipmem.train import loop
-from clipmem.train.loop import TrainingData, train
+from clipmem.train.batches import Batches, TrainingData, epoch_crops, tokenize
+from clipmem.train.loop import train
 from clipmem.train.objectives import OBJECTIVES, Towers, class_head, create_objective
 from clipmem.train.objectives.base import OBJECTIVE_FILE
-from clipmem.train.objectives.siglip import SigLip
-from clipmem.train.objectives.simclr import SimClr, nt_xent
-from clipmem.train.objectives.supervised import Supervised
+from clipmem.train.objectives.contrastive import SigLip
+from clipmem.train.objectives.image_only import SimClr, Supervised, nt_xent
 from clipmem.train.paired import TrainingSet
 from clipmem.train.record import describe, state_hash
 from tests.tiny import encoded_image
@@ -109,9 +109,9 @@ def test_nt_xent_is_its_equation(n, d, seed, t):
 def first_batch(encoder, views):
     """Return what the first step sees, and the towers' embeddings of it as float64 lists."""
     settings = section("simclr", batch_size=N)
-    texts = loop._tokenize(encoder, data_of().captions)
+    texts = tokenize(encoder, data_of().captions)
     plan = TrainingSet("f", 0, UIDS, N)
-    batch = next(loop._batches(Towers(encoder, "fp32", "cpu"), views, data_of(), texts, plan, settings))
+    batch = next(Batches(Towers(encoder, "fp32", "cpu"), views, data_of(), texts, plan, settings).of_steps())
     encoder.module.train()
     with torch.no_grad():
         images = [encoder.encode_image(view).double().tolist() for view in batch.views]
@@ -301,10 +301,10 @@ def test_trained_head_comes_back(fresh, tmp_path):
 
 def test_labels_follow_their_images(micro):
     settings, plan = section("supervised", batch_size=5), TrainingSet("f", 0, UIDS, N)
-    texts = loop._tokenize(micro, data_of().captions)
+    texts = tokenize(micro, data_of().captions)
     data = data_of(labels=np.arange(N) + 100)
     seen, towers = [], Towers(micro, "fp32", "cpu")
-    for number, batch in enumerate(loop._batches(towers, 1, data, texts, plan, settings)):
+    for number, batch in enumerate(Batches(towers, 1, data, texts, plan, settings).of_steps()):
         slots = plan.batches(5, number // 3)[number % 3]
         assert batch.labels.tolist() == (slots + 100).tolist()
         seen += batch.labels.tolist()
@@ -366,8 +366,7 @@ def test_labels_of_another_length(micro):
 
 
 def views_of(keys, *, seed=0, epoch=0, views=2):
-    counts = np.full(len(keys), 2)
-    return loop._draw_epoch(keys, counts, seed, epoch, section("simclr"), size=32, views=views).crops
+    return epoch_crops(keys, seed, epoch, section("simclr"), 32, views)
 
 
 def test_views_depend_on_seed_epoch_pair_and_view_only():

@@ -1,7 +1,7 @@
 """Scores of pairs, one file per family; importing this package registers them."""
 
-from clipmem.scoring.pair_scores import halves, hygiene, neighbors, ridge, similarity, study, trajectory
+from clipmem.scoring.pair_scores import halves, hygiene, ridge, similarity, trajectory
 from clipmem.scoring.pair_scores.base import PAIR_SCORES, Estimated, PairScore, usable
 
-__all__ = ["PAIR_SCORES", "Estimated", "PairScore", "halves", "hygiene", "neighbors", "ridge", "similarity", "study"]
+__all__ = ["PAIR_SCORES", "Estimated", "PairScore", "halves", "hygiene", "ridge", "similarity"]
 __all__ += ["trajectory", "usable"]

@@ -1,10 +1,12 @@
-"""Published scores from a model's embeddings of images and captions."""
+"""Scores from a model's embeddings of images and captions, and by neighbors: do alike images have alike captions?"""
 
 import numpy as np
+from scipy.stats import rankdata
 from torch import Tensor
 
 from clipmem.base.errors import InputError
 from clipmem.models.signals import Signals
+from clipmem.scoring.evidence import evidence_of
 from clipmem.scoring.pair_scores.base import BOTH, MEMORIZATION, PAIR_SCORES, PairScore, Scores
 from clipmem.stats.agreement import lemon
 from clipmem.stats.memorization import self_influence
@@ -87,3 +89,40 @@ class TracIn(PairScore):
             hint = "Give a model with a softmax loss."
             raise InputError("logit scale", got="none", expected="that of f", hint=hint)
         return self_influence(*embeddings_of(signals), signals.logit_scale).cpu().numpy()
+
+
+@PAIR_SCORES.register("image-neighbors")
+class ImageNeighbors(PairScore):
+    """-cos(P_i, t_i): P the softmax-weighted mean caption of similar images, t the pair's caption."""
+
+    summary = "Captions of images that look alike disagree with the pair's own; no model"
+    needs = frozenset({"images"})
+    weight = 1.0
+
+    def score(self, signals: Signals) -> Scores:
+        return -evidence_of(signals).own.by_images
+
+
+@PAIR_SCORES.register("word-neighbors")
+class WordNeighbors(PairScore):
+    """-cos(Q_i, x_i): Q the softmax-weighted mean image of similar captions, x the pair's image."""
+
+    summary = "Images with similar captions look unlike the pair's own; no model"
+    needs = frozenset({"images"})
+    weight = 1.0
+
+    def score(self, signals: Signals) -> Scores:
+        return -evidence_of(signals).own.by_words
+
+
+@PAIR_SCORES.register("embedded-neighbors")
+class EmbeddedNeighbors(PairScore):
+    """Mean rank of low softmax agreement from image embeddings to words, and from words to image embeddings."""
+
+    summary = "Words of pairs with similar image embeddings disagree with the pair's own, and the reverse"
+    needs = frozenset({"embeddings"})
+    weight = 1.0
+
+    def score(self, signals: Signals) -> Scores:
+        both = evidence_of(signals).agreement(embeddings_of(signals)[0])
+        return -np.mean([rankdata(values) for values in both], axis=0) / len(signals.uids)

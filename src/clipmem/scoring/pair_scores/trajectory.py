@@ -1,7 +1,7 @@
-"""Scores from what a training recorded: how late it told a pair from the others of its batches.
+"""Scores from what a training recorded (how late it told a pair from the others of its batches), or a finished study.
 
 When not to trust them: margins also depend on how crowded the neighborhood of a pair is. On one data set the margin had
-no agreement with CLIPMem.
+no agreement with CLIPMem. The scores of a study are NaN for pairs that it did not score.
 """
 
 import numpy as np
@@ -59,3 +59,27 @@ class MeanLoss(PairScore):
         loss = np.where(recorded, np.logaddexp(0, np.where(recorded, -margin, 0) / _TAU), 0)
         total, count = loss.sum(axis=0), recorded.sum(axis=0)
         return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+
+
+@PAIR_SCORES.register("clipmem")
+class Memorized(PairScore):
+    """CLIPMem of a finished study: what only seeing the pair taught the model."""
+
+    summary = "CLIPMem, or its estimate, of a finished study"
+    needs = frozenset({"scores"})
+    columns = ("clipmem",)
+
+    def score(self, signals: Signals) -> Scores:
+        return signals.scores["clipmem"]
+
+
+@PAIR_SCORES.register("low-alignment")
+class LowAlignment(PairScore):
+    """Minus A under the models of a study that never saw the pair."""
+
+    summary = "Low alignment under models that did not train on the pair"
+    needs = frozenset({"scores"})
+    columns = ("g_alignment",)
+
+    def score(self, signals: Signals) -> Scores:
+        return -signals.scores["g_alignment"]

@@ -1,10 +1,10 @@
 """Protocols, one file per family; importing this package registers them."""
 
 from clipmem.base.recipes import Recipe
-from clipmem.scoring.protocols import four_way, given, halves, leave_one_out, subsample
+from clipmem.scoring.protocols import four_way, halves, leave_one_out, subsample
 from clipmem.scoring.protocols.base import PROTOCOLS, Protocol
 
-_SHIPPED = (four_way, given, halves, leave_one_out, subsample)
+_SHIPPED = (four_way, halves, leave_one_out, subsample)
 __all__ = ["PROTOCOLS", "Protocol", "protocol_of"]
 
 

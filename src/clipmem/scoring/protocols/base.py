@@ -16,7 +16,7 @@ from clipmem.data.user_tables import read_wrong, roles_of
 from clipmem.scoring.design import Design
 from clipmem.train.paired import check_alike
 
-Records = Mapping[tuple[str, int], Mapping[str, Any]]
+Records = Mapping[tuple[str, int], Mapping[str, object]]
 
 
 class Protocol(ABC):
@@ -59,9 +59,14 @@ class Protocol(ABC):
         return ""
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages after `plan`, in order: of `train`, `embed`, `score`, `estimate`, `evaluate` and `report`."""
+        return ("train", "embed", "score", "evaluate", "report")
+
+    @property
     def compares(self) -> bool:
-        """Whether its models give differences of alignments; else a study ends with estimates, if it is `scored`."""
-        return self.scored
+        """Whether its models give differences of alignments."""
+        return "score" in self.stages
 
     @property
     @abstractmethod

@@ -40,8 +40,8 @@ class Halves(Subsample):
         return self.recipe.halves.estimator
 
     @property
-    def compares(self) -> bool:
-        return self.recipe.halves.pairs > 0
+    def stages(self) -> tuple[str, ...]:
+        return super().stages if self.recipe.halves.pairs else ("train", "embed", "estimate")
 
     @property
     def count(self) -> int:

@@ -1,4 +1,4 @@
-"""Training objectives for the same image encoder, one file each, to compare paradigms on the same data."""
+"""Training objectives for the same image encoder, to compare paradigms on the same data."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clipmem.train.objectives import clip, siglip, simclr, supervised
+from clipmem.train.objectives import contrastive, image_only
 from clipmem.train.objectives.base import OBJECTIVE_FILE, OBJECTIVES, Objective, Towers, create_objective
 
 __all__ = [
@@ -14,11 +14,9 @@ __all__ = [
     "Objective",
     "Towers",
     "class_head",
-    "clip",
+    "contrastive",
     "create_objective",
-    "siglip",
-    "simclr",
-    "supervised",
+    "image_only",
 ]
 
 

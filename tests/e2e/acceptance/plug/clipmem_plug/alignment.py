@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from clipmem.base.sections import Positive, Section
-from clipmem.scoring.alignments.base import Alignment
+from clipmem.scoring.alignments import Alignment
 
 
 class Plain(Alignment):

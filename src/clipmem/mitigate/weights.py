@@ -1,9 +1,13 @@
-"""Interpolation of the weights of a model before and after fine-tuning (WiSE-FT, Wortsman et al. 2022).
+"""Mitigations of the weights: average, interpolation (WiSE-FT), and the controls weight decay and early stopping.
 
-    θ = (1 - a) θ_base + a θ_tuned,  a from 0 to 1
+Average (Polyak and Juditsky 1992): θ̄_0 = θ_0, θ̄_k = d θ̄_{k-1} + (1 - d) θ_k after step k. The model written is θ̄. The
+average starts at the initial weights, without a correction for this bias: after K steps they have the weight d^K in it.
+It includes the running averages of batch norm. An embedding row of a token that no caption has is θ_0 times a factor
+known from weight decay, so that its average is θ_0 times the average factor.
 
-It costs no training: `run` takes the models of a finished run. When not to trust it: the line between two models that
-were not trained one from the other, or far from each other, can cross models that are worse than both.
+Interpolation (Wortsman et al. 2022): θ = (1 - a) θ_base + a θ_tuned, a from 0 to 1. It costs no training: `run` takes
+the models of a finished run. When not to trust it: the line between two models that were not trained one from the
+other, or far from each other, can cross models that are worse than both.
 """
 
 from collections.abc import Mapping
@@ -18,9 +22,41 @@ from clipmem.base.folder import RunFolder, refuse_other
 from clipmem.base.hashing import file_sha256, json_sha256
 from clipmem.base.mitigations import InterpolateSection
 from clipmem.base.recipes import Recipe, flatten
+from clipmem.base.sections import TrainSection
 from clipmem.mitigate.base import MITIGATIONS, Mitigation
 from clipmem.mitigate.parent import Parent
 from clipmem.models.start import Start
+from clipmem.train.hooks import Weights
+
+_FACTOR = "factor of unused rows"
+
+
+@MITIGATIONS.register("average")
+class Average(Mitigation):
+    """`[mitigate.average]`."""
+
+    summary = "Average the weights over the steps of training."
+
+    def __init__(self, section: object, seed: int = 0) -> None:
+        super().__init__(section, seed)
+        self._means: dict[str, Tensor] = {}
+
+    def step(self, weights: Weights, decay: float) -> None:
+        now = {name: weight.detach() for name, weight in weights}
+        now[_FACTOR] = torch.tensor(decay, dtype=torch.float64)
+        if not self._means:
+            self._means = {name: weight.clone() for name, weight in now.items()}
+        for name, mean in self._means.items():
+            mean.lerp_(now[name], 1 - self.section.decay)
+
+    def end(self, weights: Weights, decay: float) -> float:  # noqa: ARG002
+        for name, weight in weights:
+            weight.detach().copy_(self._means[name])
+        return float(self._means[_FACTOR])
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self._means
+
 
 # sections that determine the models of a run
 _SAME = ("protocol", "data.", "split.", "model.", "train.", "subsample.", "leave_one_out.", "mitigate.")
@@ -115,3 +151,23 @@ class Interpolation(Mitigation):
 
     def after(self, module: nn.Module) -> None:
         module.load_state_dict(interpolate_weights(self._base, module, self.section.alpha))
+
+
+@MITIGATIONS.register("weight_decay")
+class WeightDecay(Mitigation):
+    """`[mitigate.weight_decay]`: decay = factor · train.weight_decay."""
+
+    summary = "Control: more weight decay."
+
+    def settings(self, train: TrainSection) -> TrainSection:
+        return train.model_copy(update={"weight_decay": train.weight_decay * self.section.factor})
+
+
+@MITIGATIONS.register("early_stopping")
+class EarlyStopping(Mitigation):
+    """`[mitigate.early_stopping]`: round(share · steps) steps, at least one."""
+
+    summary = "Control: the same training, stopped early."
+
+    def last_step(self, steps: int) -> int:
+        return max(1, round(self.section.share * steps))

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from clipmem.models import openclip
 from clipmem.models.openclip import contrastive_loss
-from clipmem.train.blocked import blocked_contrastive_loss
-from clipmem.train.objectives import Towers, clip
+from clipmem.train.objectives import Towers, contrastive
+from clipmem.train.objectives.contrastive import blocked_contrastive_loss
 
 
 def drawn(n, d=5, seed=0):
@@ -55,12 +55,12 @@ def test_used_for_large_batches_only(monkeypatch):
     tokens = encoder.tokenize([f"thing {k}" for k in range(6)])
 
     def loss():
-        return clip.Clip()(Towers(encoder, "fp32", "cpu"), [pixels], tokens, None)
+        return contrastive.Clip()(Towers(encoder, "fp32", "cpu"), [pixels], tokens, None)
 
     plain = loss()
-    monkeypatch.setattr(clip, "LARGE", 5)
+    monkeypatch.setattr(contrastive, "LARGE", 5)
     blocked = loss()
-    monkeypatch.setattr(clip, "LARGE", 6)
+    monkeypatch.setattr(contrastive, "LARGE", 6)
     assert type(blocked.grad_fn).__name__ == "_BlockedBackward"
     assert type(plain.grad_fn) is type(loss().grad_fn) is not type(blocked.grad_fn)
     torch.testing.assert_close(blocked, plain, rtol=1e-5, atol=1e-6)
