@@ -32,7 +32,7 @@ from clipmem.models import given
 from clipmem.models.means import unit_means
 from clipmem.stats.reliability import correlation, reliability
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.work import reproducible
+from clipmem.study.tasks import reproducible
 from clipmem.train.hooks import Batches, Hook, Hooks
 from clipmem.train.loop import train
 

@@ -16,7 +16,7 @@ from clipmem.base.recipes import dump_recipe
 from clipmem.base.sections import DataSection
 from clipmem.data import inspection
 from clipmem.data.sources import detect, open_data, open_source
-from clipmem.study import pairs as of_pairs
+from clipmem.study import data_commands as of_pairs
 from clipmem.study.starting import start
 from tests.e2e.running import clip, clip_alone
 from tests.tiny import encoded_image, tiny_recipe
@@ -382,7 +382,7 @@ def test_lists_of_any_table_of_scores(tmp_path):
 )
 def test_a_list_that_cannot_be_made_is_one_line(finished, tmp_path, arguments, message):
     from clipmem.base.errors import InputError
-    from clipmem.study.pairs import write_list
+    from clipmem.study.data_commands import write_list
 
     options = dict(zip((name.strip("-") for name in arguments[::2]), arguments[1::2], strict=True))
     choice = {name: int(value) if value.isdigit() else value for name, value in options.items() if name != "out"}

@@ -17,7 +17,7 @@ from clipmem.base.recipes import dump_recipe
 from clipmem.models import given, openclip
 from clipmem.models.names import SHIPPED
 from clipmem.study.api import FINETUNE_RECIPES, find_recipe
-from clipmem.study.pairs import inspect
+from clipmem.study.data_commands import inspect
 from clipmem.study.plan import PlannedStudy
 from tests.e2e.running import clip, start, undisturbed_study
 from tests.e2e.test_study import contents

@@ -15,7 +15,7 @@ import clipmem
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe
-from clipmem.study import child, pool, work
+from clipmem.study import child, pool, tasks
 from clipmem.study import pool as local
 from clipmem.study.plan import PlannedStudy
 from tests.e2e.running import clip
@@ -41,7 +41,7 @@ def same_model(finished, study, side, seed):
 
 def train(study, models, told=None):
     pool.run(
-        work.train_task,
+        tasks.train_task,
         study.folder.path,
         models,
         study.execution,
@@ -119,7 +119,7 @@ def test_a_study_that_fails_ends_its_processes_and_the_next_has_new_ones(fresh, 
 
 
 def dying_task(board, directory, folder, side, seed, **options):
-    """As `work.train_task`, but for one model."""
+    """As `tasks.train_task`, but for one model."""
     if (side, seed) == ("g", 1):
         until = time.monotonic() + 120  # until another model is kept
         while not RunFolder(folder).is_done("train-f-seed-0") and time.monotonic() < until:
@@ -127,12 +127,12 @@ def dying_task(board, directory, folder, side, seed, **options):
         sys.stderr.write("boom\n")
         sys.stderr.flush()
         os._exit(3)
-    work.train_task(board, directory, folder, side, seed, **options)
+    tasks.train_task(board, directory, folder, side, seed, **options)
 
 
 @pytest.mark.slow
 def test_a_process_that_dies_is_reported_and_the_rest_is_kept(fresh, tmp_path, monkeypatch):
-    monkeypatch.setattr(local.work, "train_task", dying_task)
+    monkeypatch.setattr(local.tasks, "train_task", dying_task)
     with pytest.raises(RunError) as error:
         clipmem.run(tiny_recipe(), tmp_path / "run")
     assert "g, seed 1" in str(error.value)
@@ -147,10 +147,10 @@ def test_a_stop_is_met_after_the_step_and_the_training_resumes(finished, planned
     board.mkdir()
     (board / child.STOP).touch()
     model = planned.model("f", 0)
-    with pytest.raises(work.TrainingStopped):
-        work.train_task(board, str(tmp_path), str(planned.folder.path), "f", 0)
-    with pytest.raises(work.TrainingStopped):
-        work.train_one(planned, "f", 0, stop=lambda: True)
+    with pytest.raises(tasks.TrainingStopped):
+        tasks.train_task(board, str(tmp_path), str(planned.folder.path), "f", 0)
+    with pytest.raises(tasks.TrainingStopped):
+        tasks.train_one(planned, "f", 0, stop=lambda: True)
     assert (planned.folder.model_dir("f", 0) / "checkpoint.safetensors").is_file()
     train(planned, [model])
     same_model(finished, planned, "f", 0)
@@ -161,7 +161,7 @@ def waiting_task(board, side, seed, **_):
     (board.parent / "pid").write_text(str(os.getpid()))
     while not child.stop_requested(board):
         time.sleep(0.01)
-    raise work.TrainingStopped
+    raise tasks.TrainingStopped
 
 
 def test_a_process_that_is_asked_to_stop_ends_the_study_in_a_line(planned, fresh, tmp_path, monkeypatch):
@@ -183,9 +183,9 @@ def test_a_process_that_is_asked_to_stop_ends_the_study_in_a_line(planned, fresh
 
 
 def test_a_checkpoint_interval_that_is_no_number(planned, tmp_path, monkeypatch):
-    monkeypatch.setenv(work.EVERY_VARIABLE, "often")
+    monkeypatch.setenv(tasks.EVERY_VARIABLE, "often")
     with pytest.raises(InputError, match="got 'often', expected a number of seconds"):
-        work.train_task(tmp_path, ".", str(planned.folder.path), "f", 0)
+        tasks.train_task(tmp_path, ".", str(planned.folder.path), "f", 0)
 
 
 def test_a_study_is_not_finished_with_other_processes(finished):

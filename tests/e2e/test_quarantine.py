@@ -164,7 +164,7 @@ def test_pixels_of_several_sizes_leave_out_the_same_images(tmp_path):
     from clipmem.base.progress import Quiet
     from clipmem.data.decoding import Geometry
     from clipmem.data.sources import open_source
-    from clipmem.study.decoding import decode_pairs
+    from clipmem.study.decode_stage import decode_pairs
 
     path = write(tmp_path / "data.parquet", BROKEN)
     source = open_source(tiny_recipe(*SETTINGS, f"data.path={str(path)!r}").data)

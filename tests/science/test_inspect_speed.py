@@ -13,7 +13,7 @@ from tests.unit.data.sources.formats import add_member
 
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
-from clipmem.study.pairs import inspect
+from clipmem.study.data_commands import inspect
 
 PAIRS = int(os.environ.get("CLIPMEM_INSPECTED", "100000"))
 

@@ -46,7 +46,7 @@ def pairs(
     if not (source or set_):
         check_data(path)
     opened = study.opening.open_data(path, {"source": source}, settings=set_)
-    return study.pairs.export(opened, out, to, shard=shard, reporter=reporter)
+    return study.data_commands.export(opened, out, to, shard=shard, reporter=reporter)
 
 
 @export.command
@@ -73,7 +73,7 @@ def ids(
         role: Keep only pairs of this role: candidate, independent, shared or external.
         invert: Write all other pairs instead.
     """
-    n = study.pairs.write_list(scores, out, top=top, bottom=bottom, by=by, role=role, invert=invert)
+    n = study.data_commands.write_list(scores, out, top=top, bottom=bottom, by=by, role=role, invert=invert)
     return f"wrote {n:,} uids to {out}"
 
 

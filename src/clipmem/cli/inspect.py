@@ -47,12 +47,12 @@ def inspect(
     if not (source or set_):
         check_data(path)
     require(not names, "--names", f"data {path}", "a model", "Omit --names, or name a model.")
-    document = study.pairs.inspect(
+    document = study.data_commands.inspect(
         path,
         lambda: study.opening.open_data(path, {"source": source}, settings=set_),
         full=full,
         cost=time,
-        architecture=architecture or study.pairs.MODEL,
+        architecture=architecture or study.data_commands.MODEL,
         preset=preset,
         against=against,
         reporter=reporter,

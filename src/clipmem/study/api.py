@@ -90,7 +90,7 @@ def run(
     command: str = "",
     strict: bool = False,
     allow_long: bool = False,
-) -> "study.run.FinishedRun":
+) -> "study.finished.FinishedRun":
     """Run a study, or resume it, and return the finished run.
 
     Args:
@@ -147,13 +147,13 @@ def run(
     return load_run(folder.path)
 
 
-def load_run(path: str | Path) -> "study.run.FinishedRun":
+def load_run(path: str | Path) -> "study.finished.FinishedRun":
     """Open a finished run folder, without importing torch.
 
     Raises:
         InputError: The run is not finished, or was made by a newer version of clipmem.
     """
-    return study.run.FinishedRun(path)
+    return study.finished.FinishedRun(path)
 
 
 def load_pairs(data: Any, **keys: Any) -> "study.opening.Source":
@@ -178,12 +178,12 @@ def load_pairs(data: Any, **keys: Any) -> "study.opening.Source":
     return study.opening.open_data(data, keys)
 
 
-def _folder(run: "str | Path | study.run.FinishedRun") -> Path:
+def _folder(run: "str | Path | study.finished.FinishedRun") -> Path:
     return Path(run) if isinstance(run, str | Path) else run.path
 
 
 def evaluate(
-    run: "str | Path | study.run.FinishedRun | None" = None,
+    run: "str | Path | study.finished.FinishedRun | None" = None,
     *,
     model: str | Sequence[str] = (),
     data: "study.opening.Data | None" = None,
@@ -238,7 +238,7 @@ def evaluate(
 
 
 def audit(
-    run: "str | Path | study.run.FinishedRun | None" = None,
+    run: "str | Path | study.finished.FinishedRun | None" = None,
     *,
     model: str = "",
     members: "study.opening.Data | None" = None,

@@ -1,7 +1,7 @@
 """The local engine: a pool of processes that train models and embed pairs.
 
 loky starts new interpreters, since torch's thread pools do not survive a fork and scripts that call `clipmem.run` may
-lack a `__main__` guard. Tasks are functions of `study.work` and report progress through files, which also work on a
+lack a `__main__` guard. Tasks are functions of `study.tasks` and report progress through files, which also work on a
 cluster.
 """
 
@@ -19,7 +19,7 @@ from loky.process_executor import BrokenProcessPool
 
 from clipmem.base.errors import RunError, require
 from clipmem.models import passes
-from clipmem.study import child, work
+from clipmem.study import child, tasks
 from clipmem.study.child import Board
 from clipmem.study.execution import Execution, batches_ahead
 from clipmem.study.plan import PlannedStudy
@@ -106,7 +106,7 @@ def run(
     progress: Callable[[int, str], object],
     **options: Any,
 ) -> None:
-    """Run a task of `study.work` for each model, `resources.workers` at a time.
+    """Run a task of `study.tasks` for each model, `resources.workers` at a time.
 
     Raises:
         RunError: A task failed, or its process died. The others are ended.
@@ -171,7 +171,7 @@ class LocalEngine:
         check_processes(study, models, 1)
         resources = study.execution
         ahead = batches_ahead(resources, min(resources.workers, len(models)))
-        run(work.train_task, study.folder.path, models, resources, progress=progress, ahead=ahead)
+        run(tasks.train_task, study.folder.path, models, resources, progress=progress, ahead=ahead)
 
     def embed(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
@@ -179,9 +179,9 @@ class LocalEngine:
         """Embed with the models in the pool, whose process holds the memory of a GPU; here with one worker on a CPU."""
         if study.execution.workers == 1 and study.execution.device == "cpu":
             for model in models:
-                work.embed_one(study, model.side, model.seed, progress=progress)
+                tasks.embed_one(study, model.side, model.seed, progress=progress)
         else:
-            run(work.embed_task, study.folder.path, models, study.execution, progress=lambda count, _: progress(count))
+            run(tasks.embed_task, study.folder.path, models, study.execution, progress=lambda count, _: progress(count))
         return [
             file for model in models for file in passes.files_of(study.folder.embedding_dir(model.side, model.seed))
         ]

@@ -37,7 +37,7 @@ from clipmem.scoring.alignments import alignment_of
 from clipmem.scoring.design import ScoreTables, combine
 from clipmem.scoring.protocols import Protocol, protocol_of
 from clipmem.scoring.summary import Scored, learned, over_wordings, summarize
-from clipmem.study import api, decoding, estimating, evaluating, execution, forecast, pool, utility
+from clipmem.study import api, decode_stage, estimating, evaluating, execution, forecast, pool, utility
 from clipmem.study.child import BOARDS
 from clipmem.study.models import StudyModels, TrainedModels, open_models
 from clipmem.study.plan import CACHE, PlannedStudy, check_needs
@@ -76,7 +76,7 @@ class Study:
         source.check_outside(self.folder.path, "run folder")
         utility.prompts_of(pairs, self.recipe)  # checks class names
         evaluating.check_retained(self.recipe, frozenset())
-        decoding.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)
+        decode_stage.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)
         check_needs(self.recipe, self._protocol, pairs)
         parents = find_parents(self.recipe, self.folder, pairs["uid"])
         if not (self.folder.path / "manifest.json").is_file():
@@ -94,7 +94,7 @@ class Study:
                     file.unlink(missing_ok=True)
             self._begin(pairs, models, parents)
             self._stage("decode", lambda: self._decode(pairs, source, models.geometries))
-            for row in decoding.quarantine_of(self.folder).iter_rows() if self.strict else ():
+            for row in decode_stage.quarantine_of(self.folder).iter_rows() if self.strict else ():
                 raise stop_at(Problem(*row))
             self._stage("plan", lambda: self._plan(source, models.geometries[0], parents))
             work = {
@@ -188,7 +188,7 @@ class Study:
         return self.engine.fit(execution.resolve(self.recipe, self._protocol.count, device=self.device))
 
     def _decode(self, pairs: pl.DataFrame, source: Source, geometries: Sequence[Geometry]) -> list[Path]:
-        return decoding.decode_pairs(
+        return decode_stage.decode_pairs(
             self.folder,
             pairs,
             source,
@@ -341,7 +341,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         **_measured(run),
         "words": protocol.words,
         "measure": alignment_of(recipe).words,
-        "records": quarantine.summarize(decoding.quarantine_of(folder), run.pairs.height),
+        "records": quarantine.summarize(decode_stage.quarantine_of(folder), run.pairs.height),
         "seconds": seconds,
     }
     whole = Summary.model_validate(document)

@@ -15,7 +15,7 @@ from clipmem.data.inspection import regime_of
 from clipmem.data.sources import open_data, open_source
 from clipmem.report.templating import VERBATIM
 from clipmem.report.terminal import screen_lines
-from clipmem.study.pairs import inspect
+from clipmem.study.data_commands import inspect
 from tests.reference.loops import near_captions
 
 WORDS = [f"w{k}" for k in range(40)] + ["the", "A", "Ünder", "7", "gate-way"]

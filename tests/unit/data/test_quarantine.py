@@ -13,7 +13,7 @@ from clipmem.data.decoding import Geometry, decode
 from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, source_name, stop_at, summarize
 from clipmem.data.sources import open_source
 from clipmem.data.user_tables import read_roles
-from clipmem.study.decoding import decode_pairs
+from clipmem.study.decode_stage import decode_pairs
 from tests.tiny import encoded_image
 
 

@@ -18,10 +18,11 @@ from typing import Any
 from clipmem.base.errors import ClipmemError, InputError, RunError, require
 from clipmem.base.machine import cores
 from clipmem.models import passes
-from clipmem.study import pool, work
+from clipmem.study import pool
 from clipmem.study.child import BOARDS, Board
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.pool import check_processes
+from clipmem.study.tasks import embed_task, train_task
 from clipmem.train.paired import TrainingSet
 
 RETRIES = 3
@@ -30,7 +31,7 @@ _POLL = 0.5
 
 
 def _call(task: pool.Task, board: str, **options: Any) -> dict[str, Any]:
-    """Run a task of `study.work`; return clipmem's errors as data, since Ray would wrap them."""
+    """Run a task of `study.tasks`; return clipmem's errors as data, since Ray would wrap them."""
     try:
         task(board=Path(board), **options)
     except ClipmemError as error:
@@ -52,7 +53,7 @@ class RayEngine(pool.LocalEngine):
         check_processes(study, models, 1)
         # one process per model, as training changes settings of the process
         tasks = [(model, {}) for model in models]
-        self._run(study, work.train_task, "train", tasks, progress, max_calls=1)
+        self._run(study, train_task, "train", tasks, progress, max_calls=1)
 
     def embed(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
@@ -60,7 +61,7 @@ class RayEngine(pool.LocalEngine):
         """Embed blocks of pairs with all models, and join the blocks of each model."""
         count = -(-study.splits.height // (_PASSES * study.recipe.embed.batch_size))
         tasks = [(model, {"index": index, "count": count}) for model in models for index in range(count)]
-        self._run(study, work.embed_task, "embed", tasks, lambda done, _: progress(done))
+        self._run(study, embed_task, "embed", tasks, lambda done, _: progress(done))
         files: list[Path] = []
         for model in models:
             folder = study.folder.embedding_dir(model.side, model.seed)

@@ -14,7 +14,7 @@ from clipmem.base.machine import cores
 from clipmem.study import execution
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.pool import LocalEngine, check_processes
-from clipmem.study.work import train_one
+from clipmem.study.tasks import train_one
 from clipmem.train.distributed import World, connected
 from clipmem.train.paired import TrainingSet
 

@@ -21,7 +21,7 @@ from clipmem.data.user_tables import write_ids
 from clipmem.models import address
 from clipmem.models.names import model_config
 from clipmem.study.api import find_recipe
-from clipmem.study.run import check_role
+from clipmem.study.finished import check_role
 
 FORMAT = 1
 MODEL = "clipmem-tiny"
