@@ -8,7 +8,7 @@ import pytest
 import clipmem
 from clipmem.base.errors import InputError
 from clipmem.base.sections import DataSection
-from clipmem.data.sources import emoji, files_state, parquet
+from clipmem.data.sources import emoji, files_state, huggingface
 from tests.tiny import tiny_recipe, write_parquet
 
 SMALL = ("split.shared=8", "split.candidate=4", "split.independent=4", "split.external=4", "split.planted=0")
@@ -21,7 +21,7 @@ def unread(monkeypatch):
     def pairs(self):
         raise AssertionError(f"{self} was read")
 
-    for source in (emoji.EmojiSource, parquet.ParquetSource):
+    for source in (emoji.EmojiSource, huggingface.ParquetSource):
         monkeypatch.setattr(source, "pairs", pairs)
 
 

@@ -260,7 +260,7 @@ def test_a_folder_that_moved_names_the_data_that_it_misses(folder, tmp_path, mon
     ],
 )
 def test_hostile_documents_open_nothing(folder, section, monkeypatch):
-    monkeypatch.setattr("clipmem.data.sources.hub._fetch", ranking_fails)
+    monkeypatch.setattr("clipmem.data.sources.huggingface._fetch", ranking_fails)
     (folder / "my photos" / "metadata.jsonl").unlink()
     file = folder / "the suspects" / "curate.json"
     file.write_text(json.dumps(document_of(folder) | {"section": section}))

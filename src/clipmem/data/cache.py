@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -52,23 +51,21 @@ def build_cache(
                 stream.seek(begin + index * row)
                 stream.write(np.ascontiguousarray(pixels).tobytes())
             progress(len(block))
-        if broken:
-            _close_gaps(stream, [index for index in range(len(references)) if index not in broken], begin, row)
-            stream.seek(0)
-            stream.write(_header(len(references) - len(broken), size))
-
-
-def _close_gaps(stream: IO[bytes], positions: Sequence[int], begin: int, row: int) -> None:
-    stream.flush()
-    with Path(stream.name).open("rb") as old:
-        for number, index in enumerate(positions):
-            if number != index:
-                old.seek(begin + index * row)
-                pixels = old.read(row)
-                stream.seek(begin + number * row)
-                stream.write(pixels)
-    stream.flush()
-    stream.truncate(begin + len(positions) * row)
+        if not broken:
+            return
+        usable = [index for index in range(len(references)) if index not in broken]
+        stream.flush()
+        with Path(stream.name).open("rb") as old:
+            for number, index in enumerate(usable):
+                if number != index:  # close the gaps
+                    old.seek(begin + index * row)
+                    pixels = old.read(row)
+                    stream.seek(begin + number * row)
+                    stream.write(pixels)
+        stream.flush()
+        stream.truncate(begin + len(usable) * row)
+        stream.seek(0)
+        stream.write(_header(len(usable), size))
 
 
 def _header(n: int, size: int) -> bytes:

@@ -49,8 +49,6 @@ _BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error,
     OverflowError, MemoryError, AttributeError, NotImplementedError, ZeroDivisionError, RuntimeError,
 )  # fmt: skip
-
-
 ResizeMode = Literal["shortest", "squash", "longest"]
 Interpolation = Literal["bicubic", "bilinear"]
 
@@ -182,24 +180,18 @@ def _too_large(name: str, got: str) -> DecodeError:
 
 def _broken(data: bytes, name: str, error: BaseException) -> DecodeError:
     form, reason = image_format(data), DAMAGED
+    # a file that does not decode may lack its end: bytes that it states, or its format's end marker
+    stated = {"WEBP": int.from_bytes(data[4:8], "little") + 8, "BMP": int.from_bytes(data[2:6], "little")}
+    end = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b"\x3b"}.get(form, b"")
+    is_cut_off = len(data) < stated.get(form, 0) or end not in data[-64:]
     # any text may begin with BM: bitmaps also have zeros in the reserved bytes of the header
     if not form or (form == "BMP" and data[6:10] != bytes(4)):
         reason = UNKNOWN
-    elif "truncated" in str(error).lower() or _is_cut_off(data, form):
+    elif "truncated" in str(error).lower() or is_cut_off:
         reason = TRUNCATED
     got = f"{len(data):,} bytes that do not decode ({shorten(str(error))})"
     expected = f"an image: {', '.join(FORMATS)}"
     return DecodeError(name, reason, got=got, expected=expected, hint="Remove or replace that image.")
-
-
-def _is_cut_off(data: bytes, form: str) -> bool:
-    """Return whether a file that does not decode lacks its format's end marker."""
-    if form == "WEBP":
-        return len(data) < int.from_bytes(data[4:8], "little") + 8
-    if form == "BMP":
-        return len(data) < int.from_bytes(data[2:6], "little")
-    ends = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b"\x3b"}
-    return form in ends and ends[form] not in data[-64:]
 
 
 def _colors(image: Image.Image) -> Image.Image:
@@ -207,22 +199,16 @@ def _colors(image: Image.Image) -> Image.Image:
     if image.mode == "CMYK":  # open_clip resizes before it converts
         return image
     if image.mode.startswith("I"):
-        return _from_wide_gray(image)
+        # 16-bit gray to 8 bits: v * 255 / 65535, rounded. Pillow's own conversion would clip at 255
+        values, hidden = np.asarray(image), image.info.get("transparency")
+        gray = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
+        gray = np.where(values == hidden, np.uint8(255), gray) if isinstance(hidden, int) else gray
+        return Image.fromarray(gray).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
-
-
-def _from_wide_gray(image: Image.Image) -> Image.Image:
-    """Scale 16-bit gray to 8 bits: v * 255 / 65535, rounded. Pillow's own conversion would clip at 255."""
-    values = np.asarray(image)
-    gray = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
-    hidden = image.info.get("transparency")
-    if isinstance(hidden, int):
-        gray = np.where(values == hidden, np.uint8(255), gray)
-    return Image.fromarray(gray).convert("RGB")
 
 
 def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:

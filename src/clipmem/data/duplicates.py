@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, UInt8, UInt64
+from jaxtyping import Float64, Int64, UInt8, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -154,20 +154,14 @@ def duplicate_groups(
         small = np.concatenate([thumbnails(pixels[rows]) for rows in distinct])
         for pairs in near_pairs(hashes, distance=distance):
             pairs = pairs[labels[pairs[:, 0]] != labels[pairs[:, 1]]]
-            edges = labels[pairs[_alike(small, pairs, threshold)]]
+            blocks = [pairs[start : start + 4096] for start in range(0, len(pairs), 4096)]
+            alike = [correlation(small[part[:, 0]], small[part[:, 1]]) >= threshold for part in blocks]
+            edges = labels[pairs[np.concatenate([np.zeros(0, dtype=np.bool_), *alike])]]
             if len(edges):
                 labels = _join(labels, edges, int(labels.max()) + 1)
     # `unique` is sorted: the first member of a group has its smallest hash
     _, first, member = np.unique(labels, return_index=True, return_inverse=True)
     return unique[first[member]][np.searchsorted(unique, names)].tolist()
-
-
-def _alike(
-    small: UInt8[np.ndarray, "n d"], pairs: Int64[np.ndarray, "pair 2"], threshold: float
-) -> Bool[np.ndarray, " pair"]:
-    parts = [pairs[start : start + 4096] for start in range(0, len(pairs), 4096)]
-    matches = [correlation(small[part[:, 0]], small[part[:, 1]]) >= threshold for part in parts]
-    return np.concatenate(matches) if matches else np.zeros(0, dtype=np.bool_)
 
 
 def _join(labels: Int64[np.ndarray, " n"], edges: Int64[np.ndarray, "edge 2"], nodes: int) -> Int64[np.ndarray, " n"]:

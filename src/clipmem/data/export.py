@@ -30,6 +30,12 @@ FORMATS = ("webdataset", "parquet", "imagefolder")
 SHARD = 10_000
 _BLOCK = 256
 _ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
+_LIST = pa.list_(pa.string())
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_COLUMNS = ("uid", "key", "image", "captions", "group", "label", "sublabel", "credit", "objects", "role")
+_SCHEMA = pa.schema(
+    [(name, {"image": _IMAGE, "captions": _LIST, "objects": _LIST}.get(name, pa.string())) for name in _COLUMNS]
+)
 
 
 class Item(NamedTuple):
@@ -54,9 +60,14 @@ def export_pairs(source: Source, out: Path, to: str, *, shard: int = SHARD, repo
     items = _items(source, pairs, reporter.advance)
     with atomic_folder(out) as partial:
         if to == "imagefolder":
-            _write_folder(partial, items, shard)
+            with atomic_file(partial / "metadata.jsonl") as table:
+                for item in items:
+                    name = f"{item.number // shard:05d}/{item.number:09d}.{item.ending}"
+                    with atomic_file(partial / name) as stream:
+                        stream.write(item.image)
+                    table.write(_json({"file_name": name, **_described(item.row)}) + b"\n")
         else:
-            ending, write = _SHARD_WRITERS[to]
+            ending, write = (".tar", _write_tar) if to == "webdataset" else (".parquet", _write_parquet)
             for number, block in itertools.groupby(items, lambda item: item.number // shard):
                 with atomic_file(partial / f"{number:05d}{ending}") as stream:
                     write(stream, block)
@@ -101,26 +112,14 @@ def _write_tar(stream: IO[bytes], items: Iterator[Item]) -> None:
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for item in items:
             first = item.row["captions"][0]
-            _add(tar, f"{item.number:09d}.json", _json(_described(item.row)))
-            # for readers of one caption; clipmem reads the JSON
-            if first == first.removesuffix("\n").removesuffix("\r").removeprefix("\ufeff"):
-                _add(tar, f"{item.number:09d}.txt", first.encode())
-            _add(tar, f"{item.number:09d}.{item.ending}", item.image)
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Add a member without time and owner, so that the bytes are reproducible."""
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = len(data), 0o644
-    tar.addfile(member, io.BytesIO(data))
-
-
-_LIST = pa.list_(pa.string())
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_COLUMNS = ("uid", "key", "image", "captions", "group", "label", "sublabel", "credit", "objects", "role")
-_SCHEMA = pa.schema(
-    [(name, {"image": _IMAGE, "captions": _LIST, "objects": _LIST}.get(name, pa.string())) for name in _COLUMNS]
-)
+            # the text is for readers of one caption; clipmem reads the JSON
+            plain = first == first.removesuffix("\n").removesuffix("\r").removeprefix("\ufeff")
+            contents = {"json": _json(_described(item.row)), **({"txt": first.encode()} if plain else {})}
+            for ending, data in (*contents.items(), (item.ending, item.image)):
+                # without time and owner, so that the bytes are reproducible
+                member = tarfile.TarInfo(f"{item.number:09d}.{ending}")
+                member.size, member.mode = len(data), 0o644
+                tar.addfile(member, io.BytesIO(data))
 
 
 def _write_parquet(stream: IO[bytes], items: Iterator[Item]) -> None:
@@ -131,44 +130,19 @@ def _write_parquet(stream: IO[bytes], items: Iterator[Item]) -> None:
             writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
 
 
-_SHARD_WRITERS = {"webdataset": (".tar", _write_tar), "parquet": (".parquet", _write_parquet)}
-
-
-def _write_folder(out: Path, items: Iterator[Item], shard: int) -> None:
-    with atomic_file(out / "metadata.jsonl") as table:
-        for item in items:
-            name = f"{item.number // shard:05d}/{item.number:09d}.{item.ending}"
-            with atomic_file(out / name) as stream:
-                stream.write(item.image)
-            table.write(_json({"file_name": name, **_described(item.row)}) + b"\n")
-
-
 class Written(NamedTuple):
-    """What was written; read = kept + corrected + removed.
+    """What was written, in pairs: read = kept + corrected + removed."""
 
-    Attributes:
-        path: The path to open.
-        format: Name of the source that reads it.
-        same_format: Whether this is the format that the data came in.
-        read: Pairs of the input.
-        kept: Pairs that did not change.
-        corrected: Pairs with another caption.
-        removed: Pairs that are left out.
-        unusable: Unusable records, which are in the output as they were; not in another format.
-        records: Records of the input.
-        removed_records: Records of the removed pairs, copies included.
-    """
-
-    path: Path
-    format: str
-    same_format: bool
+    path: Path  # to open
+    format: str  # name of the source that reads it
+    same_format: bool  # whether the data came in it
     read: int
     kept: int
-    corrected: int
+    corrected: int  # with another caption
     removed: int
-    unusable: int
-    records: int
-    removed_records: int
+    unusable: int  # records, which are in the output as they were; not in another format
+    records: int  # of the input
+    removed_records: int  # of the removed pairs, copies included
 
 
 def check_output(source: Source, out: Path) -> None:
@@ -228,27 +202,19 @@ def write_cleaned(
         if not same:
             export_pairs(_Changed(source, change), partial, "parquet")
             lost = source.ledger.undecodable
-        opened = _opened(source, partial / (name or ""), same=same)
-        uids_written = set(opened.pairs()["uid"])
-        _check(out, expected, uids_written, (opened.ledger.read + gone if same else before, before), lost)
+        # opened as the input was; exported Parquet has columns of its own
+        kind, settings = (source.name, source.section) if same else ("parquet", DataSection())
+        about = {"path": f"{partial / (name or '')}", "image_root": "", "source": kind}
+        opened = SOURCES[kind](settings.model_copy(update=about))
+        written, records = set(opened.pairs()["uid"]), opened.ledger.read + gone if same else before
+        missing, extra = expected - written, written - expected
+        if extra or len(missing) != lost or records != before:
+            told = f"{len(missing):,} pairs are missing, {len(extra):,} are new, {records:,} of {before:,} records"
+            raise RunError(f"{out}: {told}. Nothing was written. This is a bug in clipmem; please report it.")
     corrected = sum(bool(caption) for caption in change.values())
     dropped = len(change) - corrected
     counts = (len(uids) - lost, len(uids) - len(change) - lost, corrected, dropped, unusable + lost, before, gone)
-    return Written(out / (name or ""), opened.section.source, same, *counts)
-
-
-def _check(out: Path, expected: set[str], written: set[str], records: tuple[int, int], lost: int) -> None:
-    if written - expected or len(expected - written) != lost or records[0] != records[1]:
-        differ = f"{len(expected - written):,} pairs are missing, {len(written - expected):,} are new"
-        told = f"{differ}, {records[0]:,} of {records[1]:,} records"
-        raise RunError(f"{out}: {told}. Nothing was written. This is a bug in clipmem; please report it.")
-
-
-def _opened(source: Source, path: Path, *, same: bool) -> Source:
-    """Open the output as the input was opened; exported Parquet has columns of its own."""
-    settings = source.section if same else DataSection()
-    name = source.name if same else "parquet"
-    return SOURCES[name](settings.model_copy(update={"path": f"{path}", "image_root": "", "source": name}))
+    return Written(out / (name or ""), kind, same, *counts)
 
 
 class _Changed(Wrapped):

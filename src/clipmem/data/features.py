@@ -52,10 +52,16 @@ def image_features(read: Callable[[Int[np.ndarray, " k"]], Pixels], n: int) -> F
     require(n >= 3, "images", f"{n}", "3 or more", "Give more pairs.")
     sample = np.array(_spread(n))
     raw = [np.concatenate(block) for block in zip(*(_blocks(read(rows)) for rows in _parts(sample)), strict=True)]
-    bases = [
-        (mean := block.mean(axis=0, dtype=np.float64), _components(block - mean, most, weight))
-        for block, most, weight in zip(raw, (PIXELS, HOG, COLORS), (1.0, 1.0, COLOR_WEIGHT), strict=True)
-    ]
+    bases: list[tuple[np.ndarray, np.ndarray]] = []
+    for block, most, weight in zip(raw, (PIXELS, HOG, COLORS), (1.0, 1.0, COLOR_WEIGHT), strict=True):
+        # the first principal axes as columns, scaled to a total variance of weight² of what they keep
+        mean = block.mean(axis=0, dtype=np.float64)
+        value, axis = np.linalg.eigh((block - mean).T @ (block - mean) / len(block))
+        value, axis = value[::-1][:most], axis[:, ::-1][:, :most]
+        significant = value > max(_FLAT * value.sum(), 1e-12)
+        axis = axis[:, significant] * (weight / np.sqrt(value[significant].sum() or 1.0))
+        axis *= np.sign(np.take_along_axis(axis, np.abs(axis).argmax(axis=0)[None], axis=0))
+        bases.append((mean, axis))
     got = f"{n} images with the same pixels"
     require(sum(basis.shape[1] for _, basis in bases), "images", got, "images that differ", "Check the data.")
     features = np.empty((n, sum(basis.shape[1] for _, basis in bases)), dtype=np.float32)
@@ -76,21 +82,18 @@ def _blocks(pixels: Pixels) -> list[Float32[np.ndarray, "k q"]]:
     cells = cell_sums(pixels, 16, 16).reshape(n, -1) / size**2
     level = (even * (_LEVELS / 256)).astype(np.int64) @ [_LEVELS**2, _LEVELS, 1]
     colors = _histogram(level.reshape(n, -1), _LEVELS**3)
-    return [block.astype(np.float32) for block in (cells, _gradients(even @ _GRAY), np.sqrt(colors))]
-
-
-def _gradients(gray: Float64[np.ndarray, "k 64 64"]) -> Float64[np.ndarray, "k q"]:
-    dy, dx = np.gradient(gray, axis=(1, 2))
+    dy, dx = np.gradient(even @ _GRAY, axis=(1, 2))
     angle = np.arctan2(dy, dx) * (_BINS / np.pi) % _BINS
     low = angle.astype(np.int64)
     cell = np.add.outer(np.arange(_SIDE) // _CELL * (_SIDE // _CELL), np.arange(_SIDE) // _CELL) * _BINS
-    size, share, bins = np.hypot(dy, dx), angle - low, (_SIDE // _CELL) ** 2 * _BINS
+    length, share, bins = np.hypot(dy, dx), angle - low, (_SIDE // _CELL) ** 2 * _BINS
     votes = sum(
-        _histogram((cell + direction % _BINS).reshape(len(gray), -1), bins, (size * weight).reshape(len(gray), -1))
+        _histogram((cell + direction % _BINS).reshape(n, -1), bins, (length * weight).reshape(n, -1))
         for direction, weight in ((low, 1 - share), (low + 1, share))
     )
     total = np.sum(votes, axis=1, keepdims=True)
-    return np.sqrt(votes / np.where(total > 0, total, 1))
+    gradients = np.sqrt(votes / np.where(total > 0, total, 1))
+    return [block.astype(np.float32) for block in (cells, gradients, np.sqrt(colors))]
 
 
 def _histogram(
@@ -100,15 +103,6 @@ def _histogram(
     flat = index + np.arange(len(index))[:, None] * bins
     counted = np.bincount(flat.ravel(), None if weight is None else weight.ravel(), len(index) * bins)
     return counted.reshape(len(index), bins) / (index.shape[1] if weight is None else 1)
-
-
-def _components(centered: Float64[np.ndarray, "n q"], most: int, weight: float) -> Float64[np.ndarray, "q p"]:
-    """Return the first principal axes as columns, scaled to a total variance of weight² of what they keep."""
-    value, axis = np.linalg.eigh(centered.T @ centered / len(centered))
-    value, axis = value[::-1][:most], axis[:, ::-1][:, :most]
-    significant = value > max(_FLAT * value.sum(), 1e-12)
-    axis = axis[:, significant] * (weight / np.sqrt(value[significant].sum() or 1.0))
-    return axis * np.sign(np.take_along_axis(axis, np.abs(axis).argmax(axis=0)[None], axis=0))
 
 
 def caption_features(captions: Sequence[Sequence[str]]) -> Computed:
@@ -136,8 +130,14 @@ def caption_features(captions: Sequence[Sequence[str]]) -> Computed:
     sample = [captions[row] for row in _spread(n)]
     different = len(set(map(tuple, sample))) > 1
     require(different, "captions", f"the same for all {n} pairs", "captions that differ", "Check the column.")
-    settings: dict[str, Any] = {"analyzer": _terms, "min_df": 2, "max_features": TERMS, "sublinear_tf": True}
-    vectorizer, effort = TfidfVectorizer(**settings, dtype=cast(Any, np.float32)), cast(Any, 2)
+
+    def terms(texts: Sequence[str]) -> Iterator[str]:
+        for words in (re.findall(r"\w+", text.lower()) for text in texts):
+            yield from words
+            yield from map(" ".join, pairwise(words))
+
+    build, effort = cast(Any, TfidfVectorizer), cast(Any, 2)
+    vectorizer = build(analyzer=terms, min_df=2, max_features=TERMS, sublinear_tf=True, dtype=np.float32)
     try:
         weights = vectorizer.fit_transform(sample).astype(np.float64)
     except ValueError as error:
@@ -150,10 +150,3 @@ def caption_features(captions: Sequence[Sequence[str]]) -> Computed:
 def _spread(n: int) -> list[int]:
     """Return evenly spaced rows, 20,000 at most."""
     return [k * n // min(n, SAMPLE) for k in range(min(n, SAMPLE))]
-
-
-def _terms(captions: Sequence[str]) -> Iterator[str]:
-    for caption in captions:
-        words = re.findall(r"\w+", caption.lower())
-        yield from words
-        yield from map(" ".join, pairwise(words))

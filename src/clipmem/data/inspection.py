@@ -34,6 +34,12 @@ MOST_COMPARED = 65_536  # maximum number of images to compare
 _SIDE = 64  # of compared images, as in the benchmark of `duplicates`
 _SAMPLES, _EXAMPLES, _BLOCK = 5, 3, 64
 _DIGEST = 12  # bytes of a hash that identify equal images
+NEAR = 0.8  # cosine of two captions that say nearly the same
+ONE_OF_A_KIND, REDUNDANT = 1 / 3, 2 / 3  # share of pairs with a twin, below and from
+COMMON = 0.1  # share of pairs above which a word tells nothing
+SEARCHED = 2000  # captions whose neighbors are searched
+MOST = 200_000  # captions whose words are counted
+_SEARCHED_BLOCK = 50  # searched captions at a time
 
 
 @dataclass
@@ -65,6 +71,12 @@ def inspect_source(
     usable = pairs.filter(~pl.int_range(pl.len()).is_in(list(sample.broken)))
     captions = usable["captions"]
     counted = pl.DataFrame({"captions": captions.list.len()}).group_by("captions").len().sort("captions")
+    headers = list(sample.headers.values())
+    formats = sorted(Counter(header.format for header in headers).items(), key=lambda item: -item[1])
+    same, near = ([n for n in groups.values() if n > 1] for groups in (digests, Counter(sample.near)))
+    problems = pl.DataFrame(source.problems, schema=dict.fromkeys(Problem._fields, pl.String), orient="row")
+    examples = pl.struct("source", "key").head(_EXAMPLES).alias("examples")
+    reasons = problems.group_by("reason", maintain_order=True).agg(pl.len().alias("count"), examples)
     facts = {
         "records": source.ledger.facts(),
         "pairs": usable.height,
@@ -75,16 +87,26 @@ def inspect_source(
             "characters": _quantiles(captions.explode().str.len_chars()),
         },
         "labels": usable["label"].filter(usable["label"] != "").n_unique(),
-        "images": _images(sample, pairs.height),
+        "images": {
+            "read": len(sample.sizes),
+            "of": pairs.height,
+            "formats": dict(formats),
+            "width": _quantiles(pl.Series([header.width for header in headers])),
+            "height": _quantiles(pl.Series([header.height for header in headers])),
+            "bytes": _quantiles(pl.Series(sample.sizes)),
+        },
         "samples": _samples(pairs, sample),
-        "duplicates": _duplicates(digests, sample),
+        "duplicates": {
+            "exact": {"groups": len(same), "images": sum(same), "of": digests.total()},
+            "near": {"groups": len(near), "images": sum(near), "of": len(sample.near)},
+        },
         "regime": regime_of(captions.list.first(), sample.near) if usable.height else None,
         "problems": {
             "listed": len(source.problems),
             "decoded": sample.tried,
             "of": pairs.height,
             "undecodable": len(sample.broken),
-            "reasons": _reasons(source.problems),
+            "reasons": reasons.sort("count", "reason", descending=[True, False]).to_dicts(),
         },
     }
     return facts, sample
@@ -137,26 +159,13 @@ def sample_images(
     return sample
 
 
-def _images(sample: ImageSample, n: int) -> dict[str, Any]:
-    headers = list(sample.headers.values())
-    return {
-        "read": len(sample.sizes),
-        "of": n,
-        "formats": dict(sorted(Counter(header.format for header in headers).items(), key=lambda item: -item[1])),
-        "width": _quantiles(pl.Series([header.width for header in headers])),
-        "height": _quantiles(pl.Series([header.height for header in headers])),
-        "bytes": _quantiles(pl.Series(sample.sizes)),
-    }
-
-
 def _quantiles(values: pl.Series) -> dict[str, int] | None:
-    if not len(values):
-        return None
-    quantiles = np.quantile(values.to_numpy(), [0, 0.5, 0.95, 1], method="nearest").tolist()
-    return dict(zip(("min", "median", "p95", "max"), (int(value) for value in quantiles), strict=True))
+    names, shares = ("min", "median", "p95", "max"), [0, 0.5, 0.95, 1]
+    quantiles = np.quantile(values.to_numpy(), shares, method="nearest").tolist() if len(values) else []
+    return dict(zip(names, map(int, quantiles), strict=True)) if quantiles else None
 
 
-def _samples(pairs: pl.DataFrame, sample: ImageSample) -> list[dict[str, Any]]:
+def _samples(pairs: pl.DataFrame, sample: ImageSample) -> list[dict[str, object]]:
     rows = sorted(sample.decoded)
     spread = [rows[k * len(rows) // _SAMPLES] for k in range(_SAMPLES)] if len(rows) > _SAMPLES else rows
     return [
@@ -169,30 +178,6 @@ def _samples(pairs: pl.DataFrame, sample: ImageSample) -> list[dict[str, Any]]:
         }
         for pair, header in ((pairs.row(row, named=True), sample.headers[row]) for row in spread)
     ]
-
-
-def _duplicates(digests: Counter[bytes], sample: ImageSample) -> dict[str, Any]:
-    same = [times for times in digests.values() if times > 1]
-    near = [times for times in Counter(sample.near).values() if times > 1]
-    return {
-        "exact": {"groups": len(same), "images": sum(same), "of": sum(digests.values())},
-        "near": {"groups": len(near), "images": sum(near), "of": len(sample.near)},
-    }
-
-
-def _reasons(problems: Sequence[Problem]) -> list[dict[str, Any]]:
-    table = pl.DataFrame(problems, schema=dict.fromkeys(Problem._fields, pl.String), orient="row")
-    examples = pl.struct("source", "key").head(_EXAMPLES).alias("examples")
-    counted = table.group_by("reason", maintain_order=True).agg(pl.len().alias("count"), examples)
-    return counted.sort("count", "reason", descending=[True, False]).to_dicts()
-
-
-NEAR = 0.8  # cosine of two captions that say nearly the same
-ONE_OF_A_KIND, REDUNDANT = 1 / 3, 2 / 3  # share of pairs with a twin, below and from
-COMMON = 0.1  # share of pairs above which a word tells nothing
-SEARCHED = 2000  # captions whose neighbors are searched
-MOST = 200_000  # captions whose words are counted
-_SEARCHED_BLOCK = 50  # searched captions at a time
 
 
 def regime_of(captions: pl.Series, image_groups: Sequence[str]) -> dict[str, Any]:
@@ -247,7 +232,7 @@ def _sizes(values: pl.Series) -> np.ndarray:
     return values.alias("value").to_frame().select(pl.len().over("value")).to_series().to_numpy().astype(np.int64)
 
 
-def _words(captions: pl.Series) -> tuple[dict[str, Any], csr_array]:
+def _words(captions: pl.Series) -> tuple[dict[str, int | float], csr_array]:
     """Count words, and return the captions' unit vectors over them, shape (n, word)."""
     n = len(captions)
     table = pl.DataFrame({"pair": np.arange(n), "word": captions.str.extract_all(r"[\p{L}\p{M}\p{N}]+")})

@@ -21,22 +21,16 @@ Pixels = UInt8[np.ndarray, "n size size 3"]
 class Pairs:
     """Pairs in the order of reading.
 
-    Attributes:
-        name: Name of the data in errors and in the list of skipped records.
-        table: One row per pair: `uid`; with a source also `key`, `image` and `captions`; with labels their number,
-            `class`.
-        source: Source of the images; None without images.
-        problems: Skipped records.
-        pixels: Decoded images by geometry (see `decoded`).
-        data: Name of the data that they are a selection of; by default `name`.
+    The table has a row per pair: `uid`; with a source also `key`, `image` and `captions`; with labels their number,
+    `class`.
     """
 
-    name: str
+    name: str  # of the data, in errors and in the list of skipped records
     table: pl.DataFrame
-    source: Source | None = None
-    problems: list[Problem] = field(default_factory=list)
-    pixels: Mapping[Geometry, Pixels] = field(default_factory=dict[Geometry, Pixels])
-    data: str = ""
+    source: Source | None = None  # of the images
+    problems: list[Problem] = field(default_factory=list)  # skipped records
+    pixels: Mapping[Geometry, Pixels] = field(default_factory=dict[Geometry, Pixels])  # see `decoded`
+    data: str = ""  # name of the data that they are a selection of; by default `name`
 
     def __post_init__(self) -> None:
         self.data = self.data or self.name
@@ -72,7 +66,9 @@ class Pairs:
         """Return the pairs of some rows whose images decode, with `pixels`; the others are its `problems`."""
         table = self.table[rows]
         images, usable, problems = list[list[np.ndarray]](), list[bool](), list[Problem]()
-        for key, content in zip(table["key"], self._contents(table["image"].to_list()), strict=True):
+        references = table["image"].to_list()
+        blocks = (self._read(references[start : start + _READ]) for start in range(0, len(references), _READ))
+        for key, content in zip(table["key"], (content for block in blocks for content in block), strict=True):
             reason = "unreadable image"
             if content is not None:
                 try:
@@ -96,10 +92,6 @@ class Pairs:
         """Decode consecutive rows, `size` at a time."""
         for start in range(rows.start, rows.stop, size):
             yield self.decoded(np.arange(start, min(start + size, rows.stop)), geometries)
-
-    def _contents(self, references: Sequence[str]) -> Iterator[bytes | None]:
-        for start in range(0, len(references), _READ):
-            yield from self._read(references[start : start + _READ])
 
     def _read(self, references: Sequence[str]) -> list[bytes | None]:
         """Read encoded images; None for those that cannot be read."""

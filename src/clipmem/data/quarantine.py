@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import polars as pl
 
@@ -72,14 +72,30 @@ class Ledger:
             tally = f"{self.pairs:,} pairs, {self.merged:,} merged, {self.left_out:,} left out of {self.read:,} records"
             raise RunError(f"{name}: {tally}. This is a bug in clipmem; please report it.")
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> "Counts":
         """Return the counts as plain data."""
-        names = ("read", "pairs", "merged", "left_out", "unnamed")
-        ignored = dict(sorted(self.ignored.items(), key=lambda item: (-item[1], item[0])))
-        return {**{name: getattr(self, name) for name in names}, "ignored": ignored}
+        return {
+            "read": self.read,
+            "pairs": self.pairs,
+            "merged": self.merged,
+            "left_out": self.left_out,
+            "unnamed": self.unnamed,
+            "ignored": dict(sorted(self.ignored.items(), key=lambda item: (-item[1], item[0]))),
+        }
 
 
-def records_sentence(counts: Mapping[str, Any]) -> str:
+class Counts(TypedDict):
+    """Counts of a `Ledger`; files that are not records by extension, most frequent first."""
+
+    read: int
+    pairs: int
+    merged: int
+    left_out: int
+    unnamed: int
+    ignored: dict[str, int]
+
+
+def records_sentence(counts: Counts) -> str:
     """Describe the counts of a `Ledger`."""
     merged = f", {counts['merged']:,} merged into the pair of their image" if counts["merged"] else ""
     more = f"; {_times(counts['unnamed'], 'image')} that no record names" if counts["unnamed"] else ""
@@ -125,13 +141,11 @@ def summarize(table: pl.DataFrame, used: int) -> dict[str, Any]:
 def left_out_sentence(counts: Mapping[str, Any]) -> str:
     """Describe the counts of `summarize`; empty if there are no problems."""
     reasons: Sequence[tuple[str, int]] = list(counts["reasons"].items())
-    if not reasons:
-        return ""
     named = [f"{count:,} {reason}" for reason, count in reasons[:_NAMED]]
     rest = sum(count for _, count in reasons[_NAMED:])
     named += [f"{rest:,} for other reasons"] if rest else []
     problems = _times(sum(counts["reasons"].values()), "problem")
-    return f"{problems}, {counts['used']:,} pairs used: {', '.join(named)}"
+    return f"{problems}, {counts['used']:,} pairs used: {', '.join(named)}" if reasons else ""
 
 
 def source_name(section: DataSection) -> str:

@@ -36,7 +36,15 @@ def assign_roles(
     it still does, an integer program finds the closest exact assignment, if there is one.
     """
     _check_pairs(uids, groups)
-    targets = _check_sizes(sizes, len(uids))
+    subject, got = "[split] sizes", ", ".join(sorted(sizes)) or "none"
+    require(set(sizes) == set(ROLES), subject, got, ", ".join(ROLES), "Give each of the four roles a size.")
+    targets = {role: sizes[role] for role in ROLES}
+    total, (f, g) = sum(targets.values()), (targets["candidate"], targets["independent"])
+    require(min(targets.values()) >= 0, subject, _listed(targets), "whole numbers ≥ 0", "Set each size to 0 or more.")
+    hint = "Set both to the same number, so that f and g train on equally many pairs."
+    require(f == g, subject, f"candidate {f}, independent {g}", "equal candidate and independent", hint)
+    got = f"{_listed(targets)} = {total} pairs, with {len(uids)} pairs in the data"
+    require(total <= len(uids), subject, got, f"at most {len(uids)} in total", "Reduce the sizes or add data.")
     members: dict[str, list[int]] = {}
     for i in sorted(range(len(uids)), key=uids.__getitem__):
         members.setdefault(groups[i], []).append(i)
@@ -45,14 +53,12 @@ def assign_roles(
     order = generator(seed, "split").permutation(len(blocks)).tolist()
     lengths = [len(blocks[b]) for b in order]
     filled, exact = _greedy(lengths, targets, LARGE)
-    if not exact:
-        filled, exact = _greedy(lengths, targets, 1.0)
-    if not exact:
-        filled = _solve(lengths, targets)
+    filled, exact = (filled, exact) if exact else _greedy(lengths, targets, 1.0)
+    filled = filled if exact else _solve(lengths, targets)
     if filled is None:
         got = f"{_listed(targets)} of {len(uids)} pairs in {len(blocks)} groups, the largest of {max(lengths)}"
         hint = "Change the sizes or leave more pairs unused: groups are never divided."
-        raise InputError("[split] sizes", got=got, expected="sizes that whole groups add up to", hint=hint)
+        raise InputError(subject, got=got, expected="sizes that whole groups add up to", hint=hint)
     roles: list[str | None] = [None] * len(uids)
     for b, role in zip(order, filled, strict=True):
         for i in blocks[b]:
@@ -110,15 +116,12 @@ def _solve(lengths: Sequence[int], targets: Mapping[str, int]) -> list[str | Non
     # groups of one size are interchangeable: those that keep their greedy role first, then in random order
     quota = {(int(s), role): int(x[j, r]) for j, s in enumerate(kinds) for r, role in enumerate(ROLES)}
     result: list[str | None] = [None] * len(lengths)
-    for b, (length, role) in enumerate(zip(lengths, greedy, strict=True)):
-        if role is not None and quota[length, role] > 0:
-            result[b] = role
-            quota[length, role] -= 1
-    for b, length in enumerate(lengths):
-        role = next((r for r in ROLES if quota[length, r] > 0), None)
-        if result[b] is None and role is not None:
-            result[b] = role
-            quota[length, role] -= 1
+    for wanted in ([(role,) for role in greedy], [ROLES] * len(lengths)):
+        for b, length in enumerate(lengths):
+            role = next((role for role in wanted[b] if role and quota[length, role] > 0), None)
+            if result[b] is None and role:
+                result[b] = role
+                quota[length, role] -= 1
     return result
 
 
@@ -136,7 +139,11 @@ def plant_captions(
     hint = "Set it to 0, or to 2 or more: a single planted pair cannot be swapped."
     hint = hint if n == 1 else "Plant fewer pairs or ask for more candidates."
     require(n == 0 or 2 <= n <= len(pool), "[split] planted", f"{n} with {len(pool)} candidates", expected, hint)
-    texts = _first_captions(pool, captions)
+    lacking = [] if captions is None else [uid for uid in pool if not captions.get(uid)]
+    got = f"none for {shorten(''.join(lacking[:1]))} and {len(lacking) - 1} more"
+    hint = "Remove pairs without captions before the split."
+    require(not lacking, "captions", got, "one or more for each candidate", hint)
+    texts = pool if captions is None else [same_words(captions[uid][0]) for uid in pool]
     [(text, count)] = Counter(texts).most_common(1) or [("", 0)]
     got = f"{n} with {count} of {len(pool)} candidates captioned {shorten(text)}"
     expected, hint = "enough different captions to give each planted pair a wrong one", "Plant fewer pairs."
@@ -202,7 +209,17 @@ def split_table(
         roles: The roles, None for unused pairs, if they are not to be drawn.
         mismatched: Pairs that already have wrong captions.
     """
-    roles = assign_roles(uids, groups, sizes, seed=seed) if roles is None else _given_roles(uids, groups, sizes, roles)
+    if roles is None:
+        roles = assign_roles(uids, groups, sizes, seed=seed)
+    else:
+        _check_pairs(uids, groups)
+        check_given_sizes(sizes, roles)
+        first: dict[str, int] = {}
+        for i, (group, role) in enumerate(zip(groups, roles, strict=True)):
+            j = i if role is None else first.setdefault(group, i)
+            got = f"{shorten(uids[j])} as {roles[j]} and {shorten(uids[i])} as {role}, which are near-duplicates"
+            hint = "Give both the same role, or set split.near_duplicates to false."
+            require(roles[j] == role, "[data] role_column", got, "one role for each group of pairs", hint)
     swapped: dict[str, str] = {}
     for role in planted_roles if isinstance(planted, float) else ("candidate",):
         pool = [uid for uid, name in zip(uids, roles, strict=True) if name == role]
@@ -228,53 +245,11 @@ def check_given_sizes(sizes: Mapping[str, int], roles: Sequence[str | None], *, 
     require(fits, "[split] sizes", _listed(sizes), f"{_listed(counts)}, as in data.role_column", hint)
 
 
-def _given_roles(
-    uids: Sequence[str], groups: Sequence[str], sizes: Mapping[str, int], roles: Sequence[str | None]
-) -> list[str | None]:
-    """Check roles that the data give: their sizes, and that no group of near-duplicates is divided."""
-    _check_pairs(uids, groups)
-    check_given_sizes(sizes, roles)
-    first: dict[str, int] = {}
-    for i, (group, role) in enumerate(zip(groups, roles, strict=True)):
-        if role is None:
-            continue
-        j = first.setdefault(group, i)
-        got = f"{shorten(uids[j])} as {roles[j]} and {shorten(uids[i])} as {role}, which are near-duplicates"
-        hint = "Give both the same role, or set split.near_duplicates to false."
-        require(roles[j] == role, "[data] role_column", got, "one role for each group of pairs", hint)
-    return list(roles)
-
-
 def _check_pairs(uids: Sequence[str], groups: Sequence[str]) -> None:
     expected = f"one for each of the {len(uids)} pairs"
     require(len(groups) == len(uids), "groups", f"{len(groups)}", expected, "Give one group per pair.")
     [(uid, count)] = Counter(uids).most_common(1) or [("", 0)]
     require(count < 2, "uids", f"{shorten(uid)} {count} times", "each uid once", "Remove the repeated pairs.")
-
-
-def _check_sizes(sizes: Mapping[str, int], n: int) -> dict[str, int]:
-    subject, got = "[split] sizes", ", ".join(sorted(sizes)) or "none"
-    require(set(sizes) == set(ROLES), subject, got, ", ".join(ROLES), "Give each of the four roles a size.")
-    targets = {role: sizes[role] for role in ROLES}
-    total = sum(targets.values())
-    require(min(targets.values()) >= 0, subject, _listed(targets), "whole numbers ≥ 0", "Set each size to 0 or more.")
-    f, g = targets["candidate"], targets["independent"]
-    hint = "Set both to the same number, so that f and g train on equally many pairs."
-    require(f == g, subject, f"candidate {f}, independent {g}", "equal candidate and independent", hint)
-    got = f"{_listed(targets)} = {total} pairs, with {n} pairs in the data"
-    require(total <= n, subject, got, f"at most {n} in total", "Reduce the sizes or add data.")
-    return targets
-
-
-def _first_captions(pool: Sequence[str], captions: Mapping[str, Sequence[str]] | None) -> list[str]:
-    if captions is None:
-        return list(pool)
-    missing = [uid for uid in pool if not captions.get(uid)]
-    for uid in missing:
-        got = f"none for {shorten(uid)} and {len(missing) - 1} more"
-        hint = "Remove pairs without captions before the split."
-        raise InputError("captions", got=got, expected="one or more for each candidate", hint=hint)
-    return [same_words(captions[uid][0]) for uid in pool]
 
 
 def _listed(targets: Mapping[str, int]) -> str:

@@ -124,7 +124,12 @@ def read_roles(path: Path, uids: frozenset[str], *, others: Literal["refuse", "l
         require_one_of(f"{subject}, row {row}", role, ROLES)
     absent = {"planted", "captions_from"}.difference(table.columns)
     table = table.with_columns(pl.lit(None).alias(name) for name in absent)
-    planted = [_truth(value, f"{subject}, row {row}") for row, value in enumerate(table["planted"], start=1)]
+    planted: list[bool] = []
+    for row, value in enumerate(table["planted"], start=1):
+        truth = _TRUTH.get("" if value is None else str(value).casefold())
+        got, hint = f"planted {shorten(value)}", "Fix that row."
+        require(truth is not None, f"{subject}, row {row}", got, "true or false", hint)
+        planted.append(bool(truth))
     source = pl.coalesce(pl.col("captions_from").cast(pl.String).replace("", None), "uid")
     roles = table.select("uid", "role", pl.Series("planted", planted), captions_from=source)
     if others == "leave out":
@@ -164,14 +169,6 @@ def read_wrong(path: str, uids: frozenset[str], *, others: Literal["refuse", "le
     return uids.intersection(known_uids(table, accepted, f"{subject}, {file}"))
 
 
-def _truth(value: object, subject: str) -> bool:
-    if value is None or isinstance(value, bool):
-        return bool(value)
-    truth = _TRUTH.get(str(value).casefold())
-    require(truth is not None, subject, f"planted {shorten(value)}", "true or false", "Fix that row.")
-    return bool(truth)
-
-
 def csv_cell(text: str) -> str:
     """Escape a text for spreadsheets: an apostrophe before formulas, and escaped control characters."""
     escaped = "".join(c if (c >= " " and c != "\x7f") or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
@@ -200,16 +197,12 @@ def write_ids(path: Path, table: pl.DataFrame) -> Path:
     elif path.suffix == ".parquet":
         table.write_parquet(stream, compression="zstd", statistics=False)
     else:
-        stream.write(_csv(table).encode())
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(table.columns)
+        for row in table.iter_rows():
+            cells = [" | ".join(map(str, value)) if isinstance(value, list) else value for value in row]
+            writer.writerow([csv_cell(cell) if isinstance(cell, str) else cell for cell in cells])
+        stream.write(text.getvalue().encode())
     atomic_write(path, stream.getvalue())
     return path
-
-
-def _csv(table: pl.DataFrame) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(table.columns)
-    for row in table.iter_rows():
-        cells = [" | ".join(map(str, value)) if isinstance(value, list) else value for value in row]
-        writer.writerow([csv_cell(cell) if isinstance(cell, str) else cell for cell in cells])
-    return text.getvalue()

@@ -29,6 +29,13 @@ from clipmem.base.random import derive_seed, uniform
 
 _TRIES = 10
 _SCRATCH = 2**20  # bytes of a block of images between the two passes: fits a core's cache
+_EDIT_TRIES = 16
+_DRAWS = 3  # kind of edit, place, and the word to keep if all would be dropped
+APPLIED = 0.8  # probability of the jitter
+_GRAY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as torchvision rounds it
+_SIGMA = (0.1, 2.0)
+Images = Float[Tensor, "n 3 size size"]
+Amounts = Float[Tensor, "n"]
 
 
 class Crops(NamedTuple):
@@ -156,35 +163,35 @@ def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-_EDIT_TRIES = 16
-_DRAWS = 3  # kind of edit, place, and the word to keep if all would be dropped
-
-
 def caption_edits(caption: str, uid: str, *, count: int, dropout: float = 0.2, seed: int = 0) -> list[str]:
     """Return up to `count` different edits of a caption; fewer if it is too short."""
     words = caption.split()
-    seen, edits = {_folded(words)}, list[str]()
+    seen, edits = {" ".join(words).lower()}, list[str]()
     key = pair_keys([uid])
     for view in range(count):
         for attempt in range(2 * _EDIT_TRIES):
             stream = derive_seed(seed, "caption edit", view, attempt)
             # after half of the tries, edit letters: there may be no new edit of words
             letters = len(words) < 2 or attempt >= _EDIT_TRIES
-            edited = _edit(words, uniform(key, stream, _DRAWS + max(len(words), 1))[0], dropout, letters=letters)
-            if edited and _folded(edited) not in seen:
-                seen.add(_folded(edited))
-                edits.append(" ".join(edited))
+            draws = uniform(key, stream, _DRAWS + max(len(words), 1))[0]
+            edited = " ".join(_edit(words, draws, dropout, letters=letters))
+            if edited and edited.lower() not in seen:
+                seen.add(edited.lower())
+                edits.append(edited)
                 break
     return edits
 
 
-def _folded(words: Sequence[str]) -> str:
-    return " ".join(words).lower()
-
-
 def _edit(words: list[str], draws: np.ndarray, dropout: float, *, letters: bool) -> list[str]:
-    if not letters:
-        return _swapped(words, draws[1]) if draws[0] < 0.5 else _dropped(words, draws, dropout)
+    if not letters and draws[0] < 0.5:
+        return _swapped(words, draws[1])
+    if not letters:  # drop each word with probability `dropout`, but at least one and not all
+        drop = draws[_DRAWS:] < dropout
+        if not drop.any():
+            drop[int(draws[1] * len(words))] = True
+        if drop.all():
+            drop[int(draws[2] * len(words))] = False
+        return [word for word, dropped in zip(words, drop, strict=True) if not dropped]
     places = [index for index, word in enumerate(words) if len(word) > 1]
     if not places:
         return []
@@ -200,16 +207,6 @@ def _edit(words: list[str], draws: np.ndarray, dropout: float, *, letters: bool)
 def _swapped(parts: list[str], where: float) -> list[str]:
     index = int(where * (len(parts) - 1))
     return [*parts[:index], parts[index + 1], parts[index], *parts[index + 2 :]]
-
-
-def _dropped(words: list[str], draws: np.ndarray, dropout: float) -> list[str]:
-    """Drop each word with probability `dropout`, but at least one and not all."""
-    drop = draws[_DRAWS:] < dropout
-    if not drop.any():
-        drop[int(draws[1] * len(words))] = True
-    if drop.all():
-        drop[int(draws[2] * len(words))] = False
-    return [word for word, dropped in zip(words, drop, strict=True) if not dropped]
 
 
 def edits_of_single(
@@ -232,15 +229,6 @@ def text_views(
     clean = captions[0]
     others = [text for text in dict.fromkeys(captions) if text != clean][:count]
     return clean, others or caption_edits(clean, uid, count=count, dropout=dropout, seed=seed)
-
-
-APPLIED = 0.8  # probability of the jitter
-_GRAY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as torchvision rounds it
-_SIGMA = (0.1, 2.0)
-
-
-Images = Float[Tensor, "n 3 size size"]
-Amounts = Float[Tensor, "n"]
 
 
 class Colors(NamedTuple):
@@ -324,7 +312,7 @@ def adjust_hue(pixels: Images, turn: Amounts) -> Images:
         (green - blue) / safe,
         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    hue = torch.remainder(sector + 6 * _column(turn).squeeze(1), 6).unsqueeze(1)
+    hue = torch.remainder(sector + 6 * turn.view(-1, 1, 1), 6).unsqueeze(1)
     # a channel falls from the value to value - chroma over the third of the circle on either side of its own hue
     channel = torch.tensor([5.0, 3.0, 1.0], device=pixels.device).view(1, 3, 1, 1)
     position = torch.remainder(channel + hue, 6)
@@ -350,13 +338,9 @@ def kernel_size(size: int) -> int:
     return max(3, size // 10 // 2 * 2 + 1)
 
 
-def _column(factor: Amounts) -> Float[Tensor, "n 1 1 1"]:
-    return factor.view(-1, 1, 1, 1)
-
-
 def _gray(pixels: Images) -> Float[Tensor, "n 1 size size"]:
     return (pixels * torch.tensor(_GRAY, device=pixels.device).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
 
 
 def _blend(pixels: Tensor, other: Tensor, factor: Amounts) -> Tensor:
-    return (other + _column(factor) * (pixels - other)).clamp(0, 1)
+    return (other + factor.view(-1, 1, 1, 1) * (pixels - other)).clamp(0, 1)

@@ -10,8 +10,7 @@ from clipmem.base.paths import atomic_write, check_place, check_readable
 from clipmem.base.recipes import Recipe
 from clipmem.base.sections import DataSection, shipped
 from clipmem.data.sources import SOURCES, Data, data_section, open_data, open_source
-from clipmem.data.sources.base import Source
-from clipmem.data.sources.detect import detect
+from clipmem.data.sources.base import Source, detect
 from clipmem.models import address, names
 
 _TABLES = ("parquet", "csv", "jsonl", "imagefolder", "saved", "hub")

@@ -87,9 +87,9 @@ r"""Small examples of what `clipmem.data` has inside; pytest runs them.
     >>> chosen(("filepath", "Title"), "captions", "caption_column")
     'Title'
 
-`clipmem.data.sources.imagefolder`:
+`clipmem.data.sources.folders`:
 
-    >>> from clipmem.data.sources.imagefolder import *
+    >>> from clipmem.data.sources.folders import *
     >>> caption_lines(b"a cat\n\na dog\r\n")
     ['a cat', 'a dog']
 

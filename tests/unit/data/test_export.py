@@ -12,7 +12,6 @@ import pytest
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.hashing import file_sha256, pair_uid
 from clipmem.base.sections import DataSection
-from clipmem.data import export
 from clipmem.data.export import check_output, export_pairs, write_cleaned
 from clipmem.data.sources import emoji, open_source
 from clipmem.study.score_inputs import read_pairs
@@ -257,11 +256,14 @@ def test_a_killed_output_is_written_anew(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
-    def kill(*_):
+    write = type(source).write_kept
+
+    def kill(self, cleaned):
+        write(self, cleaned)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(export, "_check", kill)
+        patch.setattr(type(source), "write_kept", kill)
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a killed process cleans nothing up
         with pytest.raises(Killed):
             write_cleaned(source, tmp_path / "clean", uids[:1])

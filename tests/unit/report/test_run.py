@@ -9,7 +9,7 @@ import pytest
 
 from clipmem.base.errors import InputError
 from clipmem.base.hashing import pair_uid
-from clipmem.data.sources import hub
+from clipmem.data.sources import huggingface
 from clipmem.report.explorer.subject import Subject
 from clipmem.report.explorer.thumbnails import Thumbnails
 from clipmem.report.run import Run
@@ -112,7 +112,7 @@ def test_nothing_is_downloaded_to_show_a_run(build: Callable[..., Built], monkey
     def fetched(*_: object) -> None:
         raise AssertionError("a download")
 
-    monkeypatch.setattr(hub, "_fetch", fetched)
+    monkeypatch.setattr(huggingface, "_fetch", fetched)
     with pytest.raises(InputError) as error:
         _ = Run(folder).source
     assert "data.download" in error.value.hint

@@ -1,4 +1,4 @@
-"""Data sources, one file per format."""
+"""Data sources, a file for each family of formats."""
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -12,8 +12,7 @@ from clipmem.base.hashing import json_sha256
 from clipmem.base.recipes import Overrides, as_settings, recipe_from
 from clipmem.base.sections import SHIPPED, DataSection, shipped
 from clipmem.data.sources import emoji
-from clipmem.data.sources.base import SOURCES, Source, TableFile, is_table, open_named, reading_data
-from clipmem.data.sources.detect import detect
+from clipmem.data.sources.base import SOURCES, Source, TableFile, detect, is_table, open_named, reading_data
 from clipmem.data.sources.flawed import planted
 
 __all__ = [
@@ -26,8 +25,8 @@ __all__ = [
     "files_state",
     "open_data",
     "open_source",
+    "reading_data",
 ]
-__all__ += ["reading_data"]
 
 for _module in iter_modules(__path__):  # each format registers itself
     import_module(f"{__name__}.{_module.name}")

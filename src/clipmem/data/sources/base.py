@@ -1,4 +1,6 @@
-"""Base class and registry of data sources, and what they share: tables in memory, and the output of cleaned data.
+"""Base class and registry of data sources, detection of a format by its content, and what sources share.
+
+They share tables in memory, and the output of cleaned data.
 
 A new format is one class in one file, registered in `SOURCES` or under the entry-point group `clipmem.sources`.
 """
@@ -12,20 +14,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import polars as pl
 
 from clipmem.base.declared import own_settings
-from clipmem.base.errors import InputError, did_you_mean, require, shorten
+from clipmem.base.errors import InputError, did_you_mean, near_names, require, shorten
 from clipmem.base.paths import explain_write_errors, make_folder, reading
 from clipmem.base.registry import Registry
 from clipmem.base.sections import DataSection, Section
 from clipmem.data.quarantine import Ledger, Problem, source_name
-from clipmem.data.sources.path_probe import PathProbe
-from clipmem.data.sources.records import Columns, Record, collect
+from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PACKED, PathProbe
+from clipmem.data.sources.records import CAPTIONS, IMAGES, Columns, Record, collect, named_columns, no_such_column
 
 LAST = 100
+_WITH_COLUMNS = (".jsonl", ".csv", ".tsv", ".parquet")
+_TABLES = (*_WITH_COLUMNS, ".json", ".txt", ".token")
+_MOST_FILES = 40  # tables in a folder that are looked at
 
 
 @dataclass(frozen=True)
@@ -62,14 +67,9 @@ class Cleaned:
         """Copy the image that a table names by a path relative to `root`; absolute paths stay valid without a copy."""
         if not path or "\0" in path or PurePosixPath(path).is_absolute():
             return
-        if ".." in PurePosixPath(path).parts:
-            hint = "Write absolute paths into the table, or convert it: clipmem export pairs --to parquet."
-            raise InputError(
-                f"image {shorten(path)}",
-                got="a path that leaves the folder of the images",
-                expected="paths inside it, or absolute ones",
-                hint=hint,
-            )
+        hint = "Write absolute paths into the table, or convert it: clipmem export pairs --to parquet."
+        got, expected = "a path that leaves the folder of the images", "paths inside it, or absolute ones"
+        require(".." not in PurePosixPath(path).parts, f"image {shorten(path)}", got, expected, hint)
         self.copy(root / path, path)
 
 
@@ -97,16 +97,12 @@ class TableFile:
             table.to_parquet(self.path)
             return
         frame = table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
-        frame.with_columns(map(_with_absolute_paths, frame)).write_parquet(self.path)
-
-
-def _with_absolute_paths(column: pl.Series) -> pl.Series:
-    """Return a column of texts that begins with the path of a file with absolute paths; any other as it is."""
-    first = column[0] if column.dtype == pl.String and len(column) else None
-    if first is None or len(first) >= 1024 or "\0" in first or not Path(first).is_file():
-        return column
-    paths = [None if text is None else str(Path(text).absolute()) for text in column]
-    return pl.Series(column.name, paths, dtype=pl.String)
+        for column in frame.iter_columns():  # of texts, the first of which is the path of a file
+            first = column[0] if column.dtype == pl.String and len(column) else None
+            if first is not None and len(first) < 1024 and "\0" not in first and Path(first).is_file():
+                paths = [None if text is None else str(Path(text).absolute()) for text in column]
+                frame = frame.with_columns(pl.Series(column.name, paths, dtype=pl.String))
+        frame.write_parquet(self.path)
 
 
 class Source(ABC):
@@ -286,3 +282,54 @@ def image_gone(reference: str, got: str) -> InputError:
     """Return the error for an image that is missing after the pairs were listed."""
     hint = "Restore the data, or start a study in another run folder."
     return InputError(f"image {reference!r}", got=got, expected="unchanged data", hint=hint)
+
+
+class Detection(NamedTuple):
+    """Source, path to open (of the table if a folder has one), and reason."""
+
+    format: str
+    path: str
+    reason: str
+
+
+def detect(path: str, section: DataSection | None = None) -> Detection:
+    """Detect the format of the data at a path, or in a folder of the only table there that has one."""
+    probe = PathProbe(path, section)
+    if detection := _recognized(probe):
+        return detection
+    names = [name for name in probe.with_suffix(*_TABLES) if name.count("/") < 2]
+    tables = [PathProbe(str(probe.path / name), probe.section) for name in names[:_MOST_FILES]]
+    inside = [detection for table in tables if (detection := _recognized(table))]
+    got = f"{path!r}, a folder with {len(inside)} data sets: {', '.join(match.path for match in inside[:4])}"
+    require(len(inside) < 2, "[data] path", got, "one data set", "Set data.path to one of these files.")
+    if inside:
+        return inside[0]
+    for key, name in named_columns(probe.section).items():
+        if probe.names and name not in probe.names:
+            raise no_such_column(key, name, probe.names, source=path)
+    tables = [table for table in tables or [probe] if table.is_file and table.path.suffix.lower() in _WITH_COLUMNS][:2]
+    got = "; ".join(f"{candidate.text!r}, {candidate.describe()}" for candidate in dict.fromkeys([probe, *tables]))
+    expected = "an image folder, CSV, JSON lines, COCO or Karpathy JSON, Flickr's text, tars, Parquet, or a folder "
+    expected += "saved by datasets"
+    if tables or probe.columns:
+        expected = "an image column (such as image or filepath) and a caption column (such as caption or title)"
+    elif probe.is_dir and probe.with_suffix(*IMAGE_ENDINGS):
+        expected = "captions: metadata.csv (file_name, caption), or a .txt or .json file next to each image"
+    usual = (*IMAGES, *CAPTIONS)
+    names = [name for table in tables for name in table.names if name.lower() not in usual]
+    near = " and ".join([f"{match!r} for {name!r}" for name in names for match in near_names(name, usual)[:1]][:2])
+    hint = "Set data.image_column and data.caption_column, or data.source; see docs/data.md for all formats."
+    hint = f"Did you mean {near}? {hint}" if near else hint
+    if not probe.is_file and not probe.is_dir:
+        hint = "Check the path; for a data set of the Hugging Face hub, use hf-hub:OWNER/NAME."
+    elif probe.head.startswith(PACKED) or probe.with_suffix(".gz", ".bz2", ".xz", ".zst"):
+        hint = "Decompress it first, for example with gunzip."
+    raise InputError("[data] path", got=got, expected=expected, hint=hint)
+
+
+def _recognized(probe: PathProbe) -> Detection | None:
+    for name in sorted(SOURCES, key=lambda name: SOURCES[name].rank):
+        reason = SOURCES[name].recognize(probe)
+        if reason:
+            return Detection(name, probe.text, reason)
+    return None

@@ -37,6 +37,14 @@ from clipmem.data.sources.records import (
 )
 from clipmem.data.sources.rows import ParquetRows, edited, values_of
 
+SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+BROKEN_LINE = "line that is not JSON"
+OPEN_QUOTE = "unclosed quote"
+FEW_CELLS = "fewer cells than columns"
+MANY_CELLS = "more cells than columns"
+_NAN = {"nan", "NaN"}
+_MOST_LINES = 1000  # per row
+
 
 @SOURCES.register("csv")
 class CsvSource(TableSource):
@@ -62,8 +70,9 @@ class CsvSource(TableSource):
         names = self._names(PathProbe(str(self.file), self.section))
         return find_columns(names, self.section, subject=str(self.file)) if names else None
 
-    def _names(self, probe: PathProbe) -> list[str]:
-        header = header_columns(probe.lines[0], self.section) if probe.lines else None
+    @classmethod
+    def _names(cls, probe: PathProbe) -> list[str]:
+        header = header_columns(probe.lines[0], probe.section) if probe.lines else None
         return header[1] if header else []
 
     def rows(self) -> Iterator[Record]:
@@ -86,25 +95,13 @@ class JsonLinesSource(CsvSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        image, caption = recognized(_first_object(probe), probe.section)
+        image, caption = recognized(cls._names(probe), probe.section)
         return f"JSON lines with {image!r} and {caption!r}" if image and caption else ""
 
-    def _names(self, probe: PathProbe) -> list[str]:
-        return list(_first_object(probe))
-
-
-def _first_object(probe: PathProbe) -> dict[str, object]:
-    row = probe.first_row if probe.is_file else None
-    return row if isinstance(row, dict) and "annotations" not in row and "images" not in row else {}
-
-
-SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
-BROKEN_LINE = "line that is not JSON"
-OPEN_QUOTE = "unclosed quote"
-FEW_CELLS = "fewer cells than columns"
-MANY_CELLS = "more cells than columns"
-_NAN = {"nan", "NaN"}
-_MOST_LINES = 1000  # per row
+    @classmethod
+    def _names(cls, probe: PathProbe) -> list[str]:
+        row = probe.first_row if probe.is_file else None
+        return list(row) if isinstance(row, dict) and "annotations" not in row and "images" not in row else []
 
 
 class Line(NamedTuple):
@@ -115,8 +112,7 @@ class Line(NamedTuple):
     corrected: Callable[[str], str] = str
 
 
-def line_end(text: str) -> str:
-    """Return the line break at the end of a row."""
+def _line_end(text: str) -> str:
     return text[len(text.rstrip("\r\n")) :]
 
 
@@ -191,10 +187,18 @@ def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *,
     """Yield the rows of a table."""
     form = form or path.suffix.lower()
     try:
-        if form == ".parquet":
-            yield from _parquet_rows(path, source, section, ledger)
-        else:
+        if form != ".parquet":
             yield from (line.row for line in _lines(form)(path, source, section, ledger) if line.row)
+            return
+        file = ParquetRows(path)
+        columns = find_columns(file.schema.names, section, subject=f"{path}")
+        for first, batch in file.batches(columns.used):
+            ledger.read += batch.num_rows
+            values = zip(*(values_of(batch.column(name)) for name in columns.used), strict=True)
+            for number, cells in enumerate(values, first):
+                row = dict(zip(columns.used, cells, strict=True))
+                part = Part(f"row {number}", listed_captions(row[columns.captions]))
+                yield row_record(source, row[columns.image], part, **about(row, section))
     except (OSError, UnicodeError, pa.ArrowException) as error:
         raise InputError(f"{path}", got=f"not readable ({shorten(str(error))})", hint="Check the file.") from error
 
@@ -250,13 +254,6 @@ def _place(path: object, folder: str) -> str:
     return posixpath.normpath(posixpath.join(folder, path)) if isinstance(path, str) and path.strip() else ""
 
 
-def csv_row(cells: list[str], separator: str, end: str) -> str:
-    """Return a row of a CSV file, quoted where it must be."""
-    stream = io.StringIO()
-    csv.writer(stream, delimiter=separator, lineterminator=end).writerow(cells)
-    return stream.getvalue()
-
-
 def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Line]:
     """Yield the header and the rows of a CSV file; a caption in the last column may have unquoted separators."""
     with open_text(path) as stream, long_fields():
@@ -291,8 +288,10 @@ def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> I
                 continue
 
             def corrected(caption: str, cells: list[str] = cells, text: str = text) -> str:
-                new = [*cells[:caption_place], caption, *cells[caption_place + 1 :]]
-                return csv_row(new, separator, line_end(text))
+                new = io.StringIO()
+                writer = csv.writer(new, delimiter=separator, lineterminator=_line_end(text))
+                writer.writerow([*cells[:caption_place], caption, *cells[caption_place + 1 :]])
+                return new.getvalue()
 
             row = dict(zip(names, cells, strict=False))
             values = {name: cell for name, cell in row.items() if cell not in _NAN}
@@ -318,22 +317,10 @@ def _jsonl_lines(path: Path, source: str, section: DataSection, ledger: Ledger) 
             name = columns.captions
 
             def corrected(caption: str, row: dict[str, object] = row, line: str = line, name: str = name) -> str:
-                return json.dumps({**row, name: replaced(row.get(name), caption)}) + line_end(line)
+                return json.dumps({**row, name: replaced(row.get(name), caption)}) + _line_end(line)
 
             part = Part(f"line {number}", listed_captions(row.get(columns.captions)))
             yield Line(line, row_record(source, row.get(columns.image), part, **about(row, section)), corrected)
-
-
-def _parquet_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Record]:
-    file = ParquetRows(path)
-    columns = find_columns(file.schema.names, section, subject=f"{path}")
-    for first, batch in file.batches(columns.used):
-        ledger.read += batch.num_rows
-        values = zip(*(values_of(batch.column(name)) for name in columns.used), strict=True)
-        for number, cells in enumerate(values, first):
-            row = dict(zip(columns.used, cells, strict=True))
-            part = Part(f"row {number}", listed_captions(row[columns.captions]))
-            yield row_record(source, row[columns.image], part, **about(row, section))
 
 
 @contextlib.contextmanager

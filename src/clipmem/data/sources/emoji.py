@@ -74,9 +74,10 @@ class EmojiSource(Source):
             about = {"group": row["concept"], "label": row["group"], "objects": objects, "variants": variants}
             yield self._record(row, row["unicode"], first, parts, **about)
 
-    def _record(self, row: Mapping[str, Any], key: str, drawing: str, parts: Sequence[Part], **about: Any) -> Record:
-        about |= {"sublabel": row["subgroup"], "credit": f"{row['attribution']} ({row['license']})"}
-        return Record(SOURCE, key, drawing, ImageHash(self._bytes[drawing]), parts, **about)
+    def _record(self, row: Mapping[str, str], key: str, drawing: str, parts: Sequence[Part], **about: Any) -> Record:
+        credit = f"{row['attribution']} ({row['license']})"
+        image = ImageHash(self._bytes[drawing])
+        return Record(SOURCE, key, drawing, image, parts, sublabel=row["subgroup"], credit=credit, **about)
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         return [self._bytes[reference] for reference in references]
@@ -128,11 +129,10 @@ class EmojiArtistsSource(EmojiSource):
                 continue
             self.ledger.read += 1
             label = row["name" if self.settings.label == "emoji" else "group"]
-            parts = [Part(row["id"], self._ordered(row["id"], row["captions"]))]
+            captions = row["captions"]
+            if self.settings.order != "name first":
+                order = generator(0, "caption order", row["id"]).permutation(len(captions))
+                captions = [captions[k] for k in order]
+            parts = [Part(row["id"], captions)]
             about = {"label": label, "objects": objects[row["unicode"]], "variants": others[row["unicode"]]}
             yield self._record(row, row["id"], row["id"], parts, **about)
-
-    def _ordered(self, drawing: str, captions: list[str]) -> list[str]:
-        if self.settings.order == "name first":
-            return captions
-        return [captions[k] for k in generator(0, "caption order", drawing).permutation(len(captions))]

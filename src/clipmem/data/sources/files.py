@@ -130,35 +130,21 @@ def find_root(section: DataSection, paths: Sequence[str], base: Path) -> Path:
     step = max(1, len(paths) // _SAMPLE)
     sample = paths[::step][:_SAMPLE]
 
-    def there(folder: Path) -> int:
-        return sum(_is_file(folder / path) for path in sample)
+    def count(folder: Path) -> int:
+        # unlike `Path.is_file`, does not raise on a name that is too long
+        return sum(os.path.isfile(folder / path) for path in sample)  # noqa: PTH113
 
     for near in (base, Path()):
-        if there(near):
+        if count(near):
             return near
-    around = list(_folders_around(base))
-    best = max(around, key=there, default=base)
-    return best if there(best) else base
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a NUL in the path, or too long
-        return False
-
-
-def _folders_around(base: Path) -> Iterator[Path]:
-    level, remaining = [base, base.absolute().parent], _FOLDERS
-    yield level[1]
+    level = [base, base.absolute().parent]
+    around = level[1:]
     for _ in range(2):
-        level = [
-            inside
-            for folder in level
-            for inside in sorted(folder / name for name in _names_in(folder)[0] if name[0] != ".")
-        ][:remaining]
-        yield from level
-        remaining -= len(level)
+        folders = [sorted(folder / name for name in _names_in(folder)[0] if name[0] != ".") for folder in level]
+        level = [folder for inside in folders for folder in inside][: _FOLDERS + 1 - len(around)]
+        around += level
+    best = max(around, key=count, default=base)
+    return best if count(best) else base
 
 
 def _names_in(folder: Path) -> list[list[str]]:

@@ -12,10 +12,10 @@ from PIL import Image
 
 from clipmem.base.errors import require
 from clipmem.base.hashing import ImageHash
-from clipmem.base.sections import DataSection, FlawsSection
+from clipmem.base.sections import DataSection
 from clipmem.data.decoding import DecodeError, decode, read_header
 from clipmem.data.sources.base import Source, Wrapped
-from clipmem.data.sources.records import Part, Record, caption_problem
+from clipmem.data.sources.records import Record, caption_problem
 
 VAGUE, DISTORTED = " (vague)", " (distorted)"
 _TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
@@ -55,22 +55,25 @@ class FlawedSource(Wrapped):
 
     def records(self) -> Iterator[Record]:
         """Yield the source's records, some with a flaw."""
+        vague, distorted = self._flaws.vague, self._flaws.distorted
         for record in self.source.records():
-            yield record if isinstance(record.image, str) else self._flawed(record, record.image.digest())
-
-    def _flawed(self, record: Record, bits: bytes) -> Record:
-        flaws: FlawsSection = self._flaws
-        number = int.from_bytes(bits[16:24], "little") / 2**64  # of bits that are not in the uid
-        if number < flaws.vague and record.label:
-            captions = [record.label.replace("-", " ").replace("_", " ")]
-            parts = [_captioned(part, captions) for part in record.parts]
-            return replace(record, key=record.key + VAGUE, parts=parts)
-        if flaws.vague <= number < flaws.vague + flaws.distorted:
-            with contextlib.suppress(DecodeError):  # unusable images are reported when they are decoded
-                image = ImageHash(distort(self.source.read([record.reference])[0], bits[24] % 7))
-                self._distorted[record.reference] = bits[24] % 7
-                return replace(record, key=record.key + DISTORTED, image=image)
-        return record
+            bits = b"" if isinstance(record.image, str) else record.image.digest()
+            number = int.from_bytes(bits[16:24], "little") / 2**64  # of bits that are not in the uid
+            flawed = record
+            if bits and number < vague and record.label:
+                captions = [record.label.replace("-", " ").replace("_", " ")]
+                # a part without a usable caption stays as it is, to be reported
+                parts = [
+                    part if all(map(caption_problem, part.captions)) else part._replace(captions=captions)
+                    for part in record.parts
+                ]
+                flawed = replace(record, key=record.key + VAGUE, parts=parts)
+            elif bits and vague <= number < vague + distorted:
+                with contextlib.suppress(DecodeError):  # unusable images are reported when they are decoded
+                    image = ImageHash(distort(self.source.read([record.reference])[0], bits[24] % 7))
+                    self._distorted[record.reference] = bits[24] % 7
+                    flawed = replace(record, key=record.key + DISTORTED, image=image)
+            yield flawed
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         if not self._distorted and self._flaws.distorted:
@@ -78,11 +81,6 @@ class FlawedSource(Wrapped):
         contents = self.source.read(references)
         kinds = [self._distorted.get(reference) for reference in references]
         return [data if kind is None else distort(data, kind) for data, kind in zip(contents, kinds, strict=True)]
-
-
-def _captioned(part: Part, captions: Sequence[object]) -> Part:
-    """Give a part other captions; one without a usable caption stays as it is, to be reported."""
-    return part if all(map(caption_problem, part.captions)) else part._replace(captions=captions)
 
 
 def planted(source: Source, section: DataSection) -> Source:

@@ -76,9 +76,7 @@ class PathProbe:
     @cached_property
     def document(self) -> object:
         """The parsed JSON of a file of at most 32 MiB, or None."""
-        if not self._may_be_json or self.large_json:
-            return None
-        return parse_json(self.path.read_bytes())
+        return parse_json(self.path.read_bytes()) if self._may_be_json and not self.large_json else None
 
     @property
     def _may_be_json(self) -> bool:

@@ -16,11 +16,18 @@ from clipmem.base.hashing import ImageHash
 from clipmem.base.sections import DataSection
 from clipmem.base.tables import SCHEMAS
 from clipmem.data.decoding import EMPTY, MANY_BYTES, MAX_BYTES, UNKNOWN, image_format
-from clipmem.data.quarantine import Ledger, Problem
+from clipmem.data.quarantine import Ledger
 from clipmem.data.user_tables import split_objects, text_of
 
 MAX_CAPTION = 100_000
 _CHUNK = 8192  # pairs held as Python objects before they become columns
+# open_clip uses filepath and title, img2dataset jpg and caption, Hugging Face image and text
+IMAGES = (
+    "image", "filepath", "image_path", "file_name", "filename", "path", "img", "picture", "jpg", "jpeg", "png", "webp",
+)  # fmt: skip
+CAPTIONS = ("captions", "caption", "title", "text", "sentences", "txt")
+_USUAL = {"image_column": IMAGES, "caption_column": CAPTIONS}
+KEYS = frozenset(name for name in DataSection.model_fields if name.endswith("_column"))
 
 # reasons, counted over records
 NO_PATH = "no image path"
@@ -108,12 +115,8 @@ class Record:
 
 def examine(data: bytes | None) -> ImageHash | str:
     """Hash an image, or return why it cannot be used."""
-    if data is None:
-        return NO_IMAGE
-    if not data:
-        return EMPTY
-    if len(data) > MAX_BYTES:
-        return MANY_BYTES
+    if not data or len(data) > MAX_BYTES:
+        return NO_IMAGE if data is None else MANY_BYTES if data else EMPTY
     return ImageHash(data) if image_format(data) else UNKNOWN
 
 
@@ -194,25 +197,40 @@ def collect(
     chunks.append(_frame(rows))
     ledger.check(subject)
     table = pl.concat(chunks).sort("uid")
-    got = f"{subject} without a usable pair ({_counted(ledger.problems)})"
+    reasons = Counter(problem.reason for problem in ledger.problems).most_common(3)
+    counted = ", ".join(f"{count:,} x {reason}" for reason, count in reasons) or "no records"
+    counted += f", the first {shorten(ledger.problems[0].key)}" if ledger.problems else ""
+    got = f"{subject} without a usable pair ({counted})"
     hint = "Check data.path, data.image_root and the columns; docs/data.md has examples of all formats."
     require(table.height, "[data] path", got, "at least one image with a caption", hint)
     return table
 
 
 def _row(record: Record, seen: set[str], ledger: Ledger) -> tuple[object, ...] | None:
-    if isinstance(record.image, str):
-        return _leave_out(record, record.image, len(record.parts), ledger)
+    """Return the row of an image; None if it is left out with its records, as one entry."""
     names = (record.key, record.reference, record.group, record.label, record.role, *record.objects)
-    if not is_unicode("".join(names)):
-        return _leave_out(record, NAME_NOT_UNICODE, len(record.parts), ledger)
-    good = [texts for part in record.parts if (texts := _good_captions(part, record, ledger))]
+    if isinstance(record.image, str) or not is_unicode("".join(names)):
+        reason = record.image if isinstance(record.image, str) else NAME_NOT_UNICODE
+        return ledger.leave_out(record.source, record.key, reason, records=len(record.parts))
+    good: list[list[str]] = []
+    for part in record.parts:
+        if not part.captions:
+            key = record.key if len(record.parts) == 1 else part.key
+            ledger.leave_out(record.source, key, part.why or NO_CAPTION)
+            continue
+        reasons = [caption_problem(caption) for caption in part.captions]
+        texts = [str(caption) for caption, reason in zip(part.captions, reasons, strict=True) if not reason]
+        listed = [(number, reason) for number, reason in enumerate(reasons, 1) if reason]
+        for index, (number, reason) in enumerate(listed):
+            key = part.key if len(reasons) == 1 else f"{part.key}, caption {number}"
+            (ledger.note if texts or index else ledger.leave_out)(record.source, key, reason)
+        good += [texts] if texts else []
     if not good:
         return None
     captions = list(dict.fromkeys(caption for texts in good for caption in texts))
     uid = record.image.uid(captions)
     if uid in seen:
-        return _leave_out(record, DUPLICATE, len(good), ledger)
+        return ledger.leave_out(record.source, record.key, DUPLICATE, records=len(good))
     seen.add(uid)
     ledger.pairs += 1
     ledger.merged += len(good) - 1
@@ -220,49 +238,11 @@ def _row(record: Record, seen: set[str], ledger: Ledger) -> tuple[object, ...] |
     return (uid, record.key, record.reference, captions, list(record.variants), *about)
 
 
-def _leave_out(record: Record, reason: str, parts: int, ledger: Ledger) -> None:
-    """Leave out an image with its records, as one entry."""
-    ledger.leave_out(record.source, record.key, reason, records=parts)
-
-
-def _good_captions(part: Part, record: Record, ledger: Ledger) -> list[str]:
-    key = record.key if len(record.parts) == 1 else part.key
-    if not part.captions:
-        ledger.leave_out(record.source, key, part.why or NO_CAPTION)
-        return []
-    good: list[str] = []
-    listed: list[tuple[str, str]] = []
-    for number, caption in enumerate(part.captions, 1):
-        reason = caption_problem(caption)
-        if reason:
-            listed.append((part.key if len(part.captions) == 1 else f"{part.key}, caption {number}", reason))
-        else:
-            good.append(str(caption))
-    for index, (which, reason) in enumerate(listed):
-        (ledger.note if good or index else ledger.leave_out)(record.source, which, reason)
-    return good
-
-
 def _frame(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
     # through Arrow: ten times faster than polars for lists of lists
     columns = zip(*rows, strict=True) if rows else [[] for _ in _ARROW]
     table = pa.table([pa.array(values, field.type) for values, field in zip(columns, _ARROW, strict=True)], _ARROW)
     return pl.DataFrame(table, schema=dict(SCHEMAS["pairs"]))
-
-
-def _counted(problems: Sequence[Problem], *, most: int = 3) -> str:
-    counts = Counter(problem.reason for problem in problems).most_common(most)
-    first = f", the first {shorten(problems[0].key)}" if problems else ""
-    return (", ".join(f"{count:,} x {reason}" for reason, count in counts) or "no records") + first
-
-
-# open_clip uses filepath and title, img2dataset jpg and caption, Hugging Face image and text
-IMAGES = (
-    "image", "filepath", "image_path", "file_name", "filename", "path", "img", "picture", "jpg", "jpeg", "png", "webp",
-)  # fmt: skip
-CAPTIONS = ("captions", "caption", "title", "text", "sentences", "txt")
-_USUAL = {"image_column": IMAGES, "caption_column": CAPTIONS}
-KEYS = frozenset(name for name in DataSection.model_fields if name.endswith("_column"))
 
 
 class Columns(NamedTuple):
@@ -361,11 +341,6 @@ class About(TypedDict):
 
 def about(row: Mapping[str, object], section: DataSection) -> About:
     """Return group, label and role of a record as strings, empty if missing, and its objects."""
-    names = section.group_column, section.label_column, section.role_column
-    group, label, role = (text_of(row.get(name) if name else None) for name in names)
-    return {
-        "group": group,
-        "label": label,
-        "role": role,
-        "objects": split_objects(row.get(section.object_column) if section.object_column else None),
-    }
+    names = section.group_column, section.label_column, section.role_column, section.object_column
+    group, label, role, objects = (row.get(name) if name else None for name in names)
+    return About(group=text_of(group), label=text_of(label), role=text_of(role), objects=split_objects(objects))

@@ -42,8 +42,6 @@ from clipmem.data.user_tables import object_lists
 
 BROKEN = "unreadable from this row on"
 _STATUS = "status"  # img2dataset's reason for a missing image
-
-
 _BATCH_BYTES = 8 * 2**20
 _BATCH_ROWS = 1024
 _BUFFER = 1 << 20
@@ -185,7 +183,18 @@ class RowSource(Source):
 
     def records(self) -> Iterator[Record]:
         """Yield one record per row, then those of images shared by several rows."""
-        shared, self._latest = self._shared_paths(), ("", "")
+        name, counts = self._columns.image, Counter[str]()  # of paths, without reading images
+        for file in self._files:
+            kind = file.schema.field(name).type
+            in_struct = pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+            if not in_struct and not _is_text(kind):
+                continue
+            with contextlib.suppress(pa.ArrowException, OSError):  # reported when the rows are read
+                for _, batch in file.batches([f"{name}.path" if in_struct else name]):
+                    values = batch.column(0)
+                    paths = values_of(values.field("path") if pa.types.is_struct(values.type) else values)
+                    counts.update(path for path in paths if isinstance(path, str) and path)
+        shared, self._latest = {path for path, times in counts.items() if times > 1}, ("", "")
         joined: dict[tuple[str, bytes | str], Record] = {}
         for path, record in self._rows():
             if path not in shared:
@@ -196,25 +205,6 @@ class RowSource(Source):
             if first is not record:
                 first.join(record, self.ledger)
         yield from joined.values()
-
-    def _shared_paths(self) -> set[str]:
-        """Return the paths in more than one row, without reading images."""
-        name = self._columns.image
-        counts: Counter[str] = Counter()
-        for file in self._files:
-            kind = file.schema.field(name).type
-            if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
-                column = f"{name}.path"
-            elif _is_text(kind):
-                column = name
-            else:
-                continue
-            with contextlib.suppress(pa.ArrowException, OSError):  # reported when the rows are read
-                for _, batch in file.batches([column]):
-                    values = batch.column(0)
-                    paths = values_of(values.field("path") if pa.types.is_struct(values.type) else values)
-                    counts.update(path for path in paths if isinstance(path, str) and path)
-        return {path for path, times in counts.items() if times > 1}
 
     def _rows(self) -> Iterator[tuple[str, Record]]:
         for begin, file in zip(self._begins, self._files, strict=False):
@@ -239,7 +229,13 @@ class RowSource(Source):
         objects = object_lists(pl.Series(columns.objects, batch.column(columns.objects))) if columns.objects else []
         for k in range(batch.num_rows):
             row = {name: column[k] for name, column in values.items()}
-            path, image = self._examined(value_of(images[k]), row.get(_STATUS))
+            data, path = _bytes_and_path(value_of(images[k]))
+            image = self._latest[1]
+            if data is not None or not path or path != self._latest[0]:  # several rows per image: read the file once
+                content, status = self._content(data, path), row.get(_STATUS)
+                image = content if isinstance(content, str) else examine(content)
+                image = f"img2dataset: {status}" if content is None and isinstance(status, str) else image
+                self._latest = (path, image) if data is None else self._latest
             key, position = f"{first + k}", f"{begin + first + k}"
             parts = [Part(key, listed_captions(row[columns.captions]), place=position)]
             fields, label = about(row, self.section), row.get(columns.label)
@@ -247,18 +243,6 @@ class RowSource(Source):
             if names and isinstance(label, int) and -1 <= label < len(names):  # datasets writes -1 for no class
                 fields["label"] = [*names, ""][label]
             yield path, Record(self._name(file), key, position, image, parts, **fields)
-
-    def _examined(self, value: object, status: object) -> tuple[str, ImageHash | str]:
-        data, path = _bytes_and_path(value)
-        if data is None and path and path == self._latest[0]:  # several rows per image: read the file once
-            return self._latest
-        content = self._content(data, path)
-        image = content if isinstance(content, str) else examine(content)
-        if content is None and isinstance(status, str):
-            image = f"img2dataset: {status}"
-        if data is None:
-            self._latest = path, image
-        return path, image
 
     def _name(self, file: RowFile) -> str:
         return file.path.relative_to(self._base).as_posix()
@@ -307,19 +291,15 @@ class RowSource(Source):
                     for first, batch in file.batches(file.schema.names):
                         rows = edited(batch, self._columns.captions, changes[first : first + batch.num_rows])
                         writer.write_batch(rows)
-                        if with_paths:
-                            self._copy_images(rows, cleaned)
+                        cells = map(value_of, rows.column(self._columns.image)) if with_paths else ()
+                        for data, path in map(_bytes_and_path, cells):
+                            if data is None:
+                                cleaned.copy_image(Path(self._root), path)
             except pa.ArrowException as error:
                 got, hint = f"rows that cannot be read ({shorten(str(error))})", "Repair the file, or remove it."
                 raise InputError(f"{file.path}", got=got, expected="a readable file", hint=hint) from error
         single = self._files[0].path
         return self._name(self._files[0]) if str(single) == self.section.path else ""
-
-    def _copy_images(self, batch: pa.RecordBatch, cleaned: Cleaned) -> None:
-        for value in map(value_of, batch.column(self._columns.image)):
-            data, path = _bytes_and_path(value)
-            if data is None:
-                cleaned.copy_image(Path(self._root), path)
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
         return sorted(range(len(references)), key=lambda k: int(references[k]))

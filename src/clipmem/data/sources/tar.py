@@ -60,19 +60,24 @@ def members(stream: BufferedIOBase) -> Iterator[Member]:
         if kind in {b"x", b"g", b"L", b"K"}:
             if size > _MOST_HEADER or begin + size > end:
                 raise TarError(f"a header of {size:,} bytes at byte {offset:,}")
-            extension = _extension(kind, stream.read(size))
-            (everywhere if kind == b"g" else extended).update(extension)
+            (everywhere if kind == b"g" else extended).update(_extension(kind, stream.read(size)))
             # a header for all following members belongs to none of them
             first = -1 if kind == b"g" else offset if first < 0 else first
             offset = begin + _padded(size)
             continue
         attributes = {**everywhere, **extended}
         extended = {}
-        size = _whole(attributes["size"], offset) if "size" in attributes else size
+        text = attributes.get("size", f"{size}")
+        if not (text.isascii() and text.isdigit()):
+            raise TarError(f"a size of {text!r} before byte {offset:,}")
+        size = int(text)
         if kind == b"S":
             begin = _after_sparse_map(stream, header, begin)
-        problem = _problem(kind, attributes)
-        name = attributes.get("path") or _name(header)
+        problem = "" if kind == b"5" else _KINDS.get(kind, "member of an unknown kind")
+        if kind in _PLAIN:
+            problem = "sparse member" if any(key in attributes for key in _SPARSE) else ""
+        prefix = _text(header[345:500]) if header[257:262] == b"ustar" and header[262:263] != b" " else ""
+        name = attributes.get("path") or (f"{prefix}/" if prefix else "") + _text(header[:100])
         if begin + size > end and not problem.endswith("link"):
             raise TarError(f"member {name!r} is truncated")
         # links have no bytes, whatever their size
@@ -127,12 +132,6 @@ def _number(field: bytes) -> int:
         raise TarError("a number that is not octal") from None
 
 
-def _whole(text: str, offset: int) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise TarError(f"a size of {text!r} before byte {offset:,}")
-    return int(text)
-
-
 def _padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
@@ -141,22 +140,10 @@ def _text(data: bytes) -> str:
     return data.split(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
-def _name(header: bytes) -> str:
-    prefix = _text(header[345:500]) if header[257:262] == b"ustar" and header[262:263] != b" " else ""
-    name = _text(header[:100])
-    return f"{prefix}/{name}" if prefix else name
-
-
 def _extension(kind: bytes, data: bytes) -> dict[str, str]:
-    if kind == b"L":
-        return {"path": _text(data)}
-    return {} if kind == b"K" else _pax(data)
-
-
-def _pax(data: bytes) -> dict[str, str]:
-    """Parse an extended header of lines `LENGTH KEY=VALUE`, where LENGTH counts the whole record."""
-    values: dict[str, str] = {}
-    while data:
+    """Parse a long name, or an extended header of lines `LENGTH KEY=VALUE`, where LENGTH counts the whole record."""
+    values = {"path": _text(data)} if kind == b"L" else dict[str, str]()
+    while data and kind not in {b"L", b"K"}:
         length, separator, _ = data.partition(b" ")
         if not separator or not length.isdigit() or not len(length) + 2 <= int(length) <= len(data):
             raise TarError("a broken extended header")
@@ -176,9 +163,3 @@ def _after_sparse_map(stream: BufferedIOBase, header: bytes, begin: int) -> int:
             raise TarError("a truncated sparse map")
         begin, more = begin + BLOCK, block[504] != 0
     return begin
-
-
-def _problem(kind: bytes, attributes: dict[str, str]) -> str:
-    if kind in _PLAIN:
-        return "sparse member" if any(key in attributes for key in _SPARSE) else ""
-    return "" if kind == b"5" else _KINDS.get(kind, "member of an unknown kind")

@@ -9,20 +9,19 @@ pair are listed; other members are counted. Shards can be given as `{0000..0123}
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BufferedIOBase, BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
 
 import polars as pl
 
-from clipmem.base.errors import InputError, require
+from clipmem.base.errors import require
 from clipmem.base.paths import atomic_file, write_json
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import MAX_BYTES
 from clipmem.data.sources.base import SOURCES, Cleaned, Source, image_gone, require_data
-from clipmem.data.sources.imagefolder import (
+from clipmem.data.sources.folders import (
     BROKEN_JSON,
     MOST_TEXT,
     TEXT_UNUSED,
@@ -130,9 +129,23 @@ class WebdatasetSource(Source):
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
-        self._base, self._shards = find_shards(section)
-        for name in self._shards:
-            _check_is_tar(self._base / name)
+        text, path = section.path, Path(section.path)
+        if text and path.is_dir():
+            self._base, names = path, sorted(name for name in PathProbe(text).all_files() if name.endswith(".tar"))
+        else:
+            self._base, names = Path(), expand(text) if text else []
+        self._shards = names
+        require_data(names, section, "a tar, a folder of tars, a range such as data/{0000..0123}.tar, or a :: list")
+        missing = [name for name in names if not (self._base / name).is_file()]
+        got = f"no file {''.join(missing[:1])!r} ({len(missing):,} of {len(names):,} shards are missing)"
+        require(not missing, "[data] path", got, "all named shards", "Restore it, or fix the range.")
+        for file in (self._base / name for name in self._shards):
+            with file.open("rb") as stream:
+                head = stream.read(512)
+            packed = head.startswith(PACKED)
+            got = "a compressed tar" if packed else "a file that is not a tar"
+            hint = "Decompress it, for example with gunzip." if packed else "Remove it from data.path."
+            require(is_tar(head) or not any(head), f"{file}", got, "an uncompressed tar", hint)
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
@@ -141,7 +154,8 @@ class WebdatasetSource(Source):
         if probe.is_dir:
             tars = probe.with_suffix(".tar")
             return f"a folder with {len(tars):,} tars" if tars else ""
-        return "a range or list of tars" if is_list(probe.text) and ".tar" in probe.text else ""
+        several = "::" in probe.text or _RANGE.search(probe.text)
+        return "a range or list of tars" if several and ".tar" in probe.text else ""
 
     def records(self) -> Iterator[Record]:
         """Yield one record per pair, shard by shard."""
@@ -158,16 +172,14 @@ class WebdatasetSource(Source):
                     self.ledger.read -= 1  # the table's row is that record
                 else:
                     yield self._record(name, sample, keys)
-            self._check_stats(name, images)
+            stated = self._stats(name).get("successes")
+            if isinstance(stated, int) and images < stated:
+                self.ledger.note(name, f"{images:,} of {stated:,}", FEWER)
         keys.check(f"the JSON of the tars of {self.section.path}")
         if self._base != Path():
-            self._count_others()
-
-    def _count_others(self) -> None:
-        probe = PathProbe(self.section.path)
-        stems = {name.removesuffix(".tar") for name in self._shards}
-        used = {f"{stem}{end}" for stem in stems for end in (".tar", ".parquet", "_stats.json")}
-        probe.count_others(self.ledger, probe.all_files(), used)
+            probe, stems = PathProbe(self.section.path), {name.removesuffix(".tar") for name in self._shards}
+            used = {f"{stem}{end}" for stem in stems for end in (".tar", ".parquet", "_stats.json")}
+            probe.count_others(self.ledger, probe.all_files(), used)
 
     def _samples(self, shard: str) -> Iterator[_Sample]:
         """Yield the samples of a shard, those whose members are not contiguous last."""
@@ -184,10 +196,10 @@ class WebdatasetSource(Source):
                         else:
                             self.ledger.ignore(member.name)
                         continue
-                    if current is None or key != current.key:
-                        if current is not None:
-                            yield from self._closed(current, loose, stream)
-                        current = _Sample(key)
+                    if current is not None and key != current.key:
+                        yield from self._closed(current, loose, stream)
+                        current = None
+                    current = current or _Sample(key)
                     if last == kind:
                         current.add(member, kind, stream)
                     else:
@@ -215,13 +227,25 @@ class WebdatasetSource(Source):
                 loose[part.key].join(part)
 
     def _record(self, shard: str, sample: _Sample, keys: KeysSeen) -> Record:
-        texts = Texts()
-        position = ""
+        captions, values, position, broken = list[object](), dict[str, object](), "", False
         if sample.image is not None and sample.complete:
-            texts = captions_of({k: sample.data[member.offset] for k, member in sample.texts.items()}, self.section)
-            keys.see(texts.values)
-            self.ledger.ignored.update([TEXT_UNUSED] * texts.unused)
-            for reason in (BROKEN_JSON * (texts.broken and bool(texts.captions)), sample.reason):
+            contents = {kind: sample.data[member.offset] for kind, member in sample.texts.items()}
+            parsed = json_captions(contents["json"], self.section) if "json" in contents else None
+            captions, values = (parsed[0], dict(parsed[1])) if parsed else (captions, values)
+            broken = "json" in contents and parsed is None
+            if "txt" in contents:
+                text = decode_text(contents["txt"]).removesuffix("\n").removesuffix("\r")
+                # a byte order mark or final line break stays if the JSON's caption has it, too
+                same = [str(caption).encode("utf-8", "surrogatepass") for caption in captions] == [contents["txt"]]
+                values.setdefault("txt", text)
+                if "caption_column" in named_columns(self.section):
+                    captions = listed_captions(values.get(self.section.caption_column))
+                elif len(captions) < 2 and not same:
+                    captions = [text]
+                unused = not same and bool(captions) and text not in captions
+                self.ledger.ignored.update([TEXT_UNUSED] * unused)
+            keys.see(values)
+            for reason in (BROKEN_JSON * (broken and bool(captions)), sample.reason):
                 if reason:
                     self.ledger.note(shard, sample.key, reason)
             image = examine(sample.data[sample.image.offset])
@@ -233,8 +257,8 @@ class WebdatasetSource(Source):
             sample.key,
             f"{shard}@{position}",
             image,
-            [Part(sample.key, texts.captions, BROKEN_JSON if texts.broken else "", f"{shard}@{position}")],
-            **about(texts.values, self.section),
+            [Part(sample.key, captions, BROKEN_JSON if broken else "", f"{shard}@{position}")],
+            **about(values, self.section),
         )
 
     def write_kept(self, cleaned: Cleaned) -> str:
@@ -255,28 +279,22 @@ class WebdatasetSource(Source):
                     changed.append((member, new))
             with (self._base / name).open("rb") as original, atomic_file(cleaned.folder / out) as stream:
                 copy_members(original, stream, changed)
-            self._write_described(name, out, gone, cleaned)
+            table, stats = (self._base / name).with_suffix(".parquet"), self._stats(name)
+            if table.is_file() and gone and "key" in pl.read_parquet_schema(table):
+                with atomic_file(cleaned.folder / out.with_suffix(".parquet")) as stream:
+                    pl.read_parquet(table).filter(~pl.col("key").cast(pl.String).is_in(gone)).write_parquet(stream)
+            cleaned.copy(table, str(out.with_suffix(".parquet")))
+            if isinstance(successes := stats.get("successes"), int):
+                file = cleaned.folder / out.with_name(_stats_name(name))
+                write_json(file, {**stats, "successes": successes - len(gone)})
         single = len(self._shards) == 1 and self._base == Path()
         return Path(self._shards[0]).name if single else ""
 
-    def _write_described(self, shard: str, out: Path, gone: Sequence[str], cleaned: Cleaned) -> None:
-        """Write img2dataset's table and counts of a shard without some pairs."""
-        table = (self._base / shard).with_suffix(".parquet")
-        if table.is_file() and gone and "key" in pl.read_parquet_schema(table):
-            with atomic_file(cleaned.folder / out.with_suffix(".parquet")) as stream:
-                pl.read_parquet(table).filter(~pl.col("key").cast(pl.String).is_in(gone)).write_parquet(stream)
-        cleaned.copy(table, str(out.with_suffix(".parquet")))
-        stats, counts = self._stats(shard)
-        if counts is not None and isinstance(counts.get("successes"), int):
-            counts = {**counts, "successes": counts["successes"] - len(gone)}
-            write_json(cleaned.folder / out.with_name(stats.name), counts)
-
-    def _stats(self, shard: str) -> tuple[Path, dict[str, Any] | None]:
-        """Return img2dataset's counts of a shard and their file; None if it has none."""
-        file = (self._base / shard).with_name(f"{Path(shard).stem}_stats.json")
-        read = read_file(file)
+    def _stats(self, shard: str) -> dict[str, object]:
+        """Return img2dataset's counts of a shard, if it has any."""
+        read = read_file((self._base / shard).with_name(_stats_name(shard)))
         counts = parse_json(read) if isinstance(read, bytes) else None
-        return file, counts if isinstance(counts, dict) else None
+        return counts if isinstance(counts, dict) else {}
 
     def _failed(self, shard: str) -> set[str]:
         """Return the keys that failed according to img2dataset's table, and leave them out."""
@@ -297,25 +315,23 @@ class WebdatasetSource(Source):
             self.ledger.leave_out(where, str(key), f"img2dataset: {status}")
         return set(keys)
 
-    def _check_stats(self, shard: str, usable: int) -> None:
-        counts = self._stats(shard)[1]
-        expected = counts.get("successes") if counts else None
-        if isinstance(expected, int) and usable < expected:
-            self.ledger.note(shard, f"{usable:,} of {expected:,}", FEWER)
-
     def read(self, references: Sequence[str]) -> list[bytes]:
         contents: dict[int, bytes] = {}
         opened, stream = "", None
         with contextlib.ExitStack() as stack:
             for position in self.storage_order(references):
-                shard, offset, size = _place(references[position])
+                reference = references[position]
+                shard, offset, size = _place(reference)
                 if stream is None or shard != opened:
                     stack.close()
-                    stream, opened = stack.enter_context(_open(self._base / shard, references[position])), shard
+                    try:
+                        stream, opened = stack.enter_context((self._base / shard).open("rb")), shard
+                    except OSError as error:
+                        raise image_gone(reference, error.strerror or str(error)) from error
                 stream.seek(offset)
                 contents[position] = stream.read(size)
                 if len(contents[position]) != size:
-                    raise image_gone(references[position], "a shorter tar than before")
+                    raise image_gone(reference, "a shorter tar than before")
         return [contents[position] for position in range(len(references))]
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
@@ -324,39 +340,15 @@ class WebdatasetSource(Source):
         return sorted(range(len(places)), key=lambda k: (rank.get(places[k][0], -1), places[k][1]))
 
 
+def _stats_name(shard: str) -> str:
+    return f"{Path(shard).stem}_stats.json"
+
+
 def split_name(name: str) -> tuple[str, str]:
     """Split a member's name at the first dot of its last part into key and kind."""
     folder, slash, file_name = name.rpartition("/")
     stem, _, kind = file_name.partition(".")
     return folder + slash + stem, kind.lower()
-
-
-class Texts(NamedTuple):
-    """Content of the text and JSON of a pair."""
-
-    captions: Sequence[object] = ()
-    values: Mapping[str, object] = {}
-    broken: bool = False
-    unused: bool = False
-
-
-def captions_of(texts: dict[str, bytes], section: DataSection) -> Texts:
-    """Return the captions of a pair's texts, and the values of its JSON."""
-    parsed = json_captions(texts["json"], section) if "json" in texts else None
-    captions: list[object] = parsed[0] if parsed else []
-    values: dict[str, object] = dict(parsed[1]) if parsed else {}
-    broken = "json" in texts and parsed is None
-    if "txt" not in texts:
-        return Texts(captions, values, broken)
-    text = decode_text(texts["txt"]).removesuffix("\n").removesuffix("\r")
-    # a byte order mark or final line break stays if the JSON's caption has it, too
-    same = [str(caption).encode("utf-8", "surrogatepass") for caption in captions] == [texts["txt"]]
-    values.setdefault("txt", text)
-    if "caption_column" in named_columns(section):
-        captions = listed_captions(values.get(section.caption_column))
-    elif len(captions) < 2 and not same:
-        captions = [text]
-    return Texts(captions, values, broken, unused=not same and bool(captions) and text not in captions)
 
 
 def _place(reference: str) -> tuple[str, int, int]:
@@ -367,64 +359,21 @@ def _place(reference: str) -> tuple[str, int, int]:
     return shard, int(offset), int(size)
 
 
-def _open(path: Path, reference: str) -> BufferedReader:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise image_gone(reference, error.strerror or str(error)) from error
-
-
-def _check_is_tar(path: Path) -> None:
-    with path.open("rb") as stream:
-        head = stream.read(512)
-    packed = head.startswith(PACKED)
-    got = "a compressed tar" if packed else "a file that is not a tar"
-    expected = "an uncompressed tar"
-    hint = "Decompress it, for example with gunzip." if packed else "Remove it from data.path."
-    require(is_tar(head) or not any(head), f"{path}", got, expected, hint)
-
-
 def expand(text: str) -> list[str]:
     """Expand ranges, choices and lists of shards."""
-    return [name for part in text.split("::") for name in _expanded(part)]
-
-
-def _expanded(text: str) -> list[str]:
-    names = [text]
-    while True:
-        span, choice = _RANGE.search(names[0]), _CHOICE.search(names[0])
-        match = span or choice
-        if match is None:
-            return names
-        options = _numbers(text, span) if span else match[1].split(",")
-        got = f"{text!r}, which is more than {_MOST_SHARDS:,} shards"
-        require(len(names) * len(options) <= _MOST_SHARDS, "[data] path", got, "fewer", "Make the range smaller.")
-        names = [name.replace(match[0], option, 1) for name in names for option in options]
-
-
-def _numbers(text: str, span: "re.Match[str]") -> Sequence[str]:
-    first, last = int(span[1]), int(span[2])
-    expected = f"an increasing range of at most {_MOST_SHARDS:,} shards"
-    is_valid, got = 0 <= last - first < _MOST_SHARDS, f"the range {span[0]} in {text!r}"
-    require(is_valid, "[data] path", got, expected, "Fix the range.")
-    return [f"{number:0{len(span[1])}d}" for number in range(first, last + 1)]
-
-
-def is_list(text: str) -> bool:
-    """Return whether a path is a range or a list of shards."""
-    return "::" in text or bool(_RANGE.search(text))
-
-
-def find_shards(section: DataSection) -> tuple[Path, list[str]]:
-    """Return the tars of a path: their folder, and their names."""
-    text, path = section.path, Path(section.path)
-    if text and path.is_dir():
-        base, names = path, sorted(name for name in PathProbe(text).all_files() if name.endswith(".tar"))
-    else:
-        base, names = Path(), expand(text) if text else []
-    require_data(names, section, "a tar, a folder of tars, a range such as data/{0000..0123}.tar, or a :: list")
-    missing = [name for name in names if not (base / name).is_file()]
-    for name in missing:
-        got = f"no file {name!r} ({len(missing):,} of {len(names):,} shards are missing)"
-        raise InputError("[data] path", got=got, expected="all named shards", hint="Restore it, or fix the range.")
-    return base, names
+    every: list[str] = []
+    for part in text.split("::"):
+        names = [part]
+        while match := (span := _RANGE.search(names[0])) or _CHOICE.search(names[0]):
+            options = match[1].split(",")
+            if span:
+                first, last = int(span[1]), int(span[2])
+                expected = f"an increasing range of at most {_MOST_SHARDS:,} shards"
+                is_valid, got = 0 <= last - first < _MOST_SHARDS, f"the range {span[0]} in {part!r}"
+                require(is_valid, "[data] path", got, expected, "Fix the range.")
+                options = [f"{number:0{len(span[1])}d}" for number in range(first, last + 1)]
+            got = f"{part!r}, which is more than {_MOST_SHARDS:,} shards"
+            require(len(names) * len(options) <= _MOST_SHARDS, "[data] path", got, "fewer", "Make the range smaller.")
+            names = [name.replace(match[0], option, 1) for name in names for option in options]
+        every += names
+    return every

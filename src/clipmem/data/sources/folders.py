@@ -1,15 +1,20 @@
-"""A folder of images with `metadata.csv`, `.jsonl` or `.parquet` (Hugging Face's imagefolder), or a text per image."""
+"""Folders of images: with metadata, with a text per image, or with a folder per class.
+
+Metadata are `metadata.csv`, `.jsonl` or `.parquet` (Hugging Face's imagefolder). Images of classes are
+`ROOT/CLASS/NAME.jpg`, as in ImageNet and torchvision's ImageFolder.
+"""
 
 import json
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from clipmem.base.errors import require
 from clipmem.base.paths import atomic_write
 from clipmem.base.sections import DataSection
-from clipmem.data.sources.base import SOURCES, Cleaned, require_data, require_split
+from clipmem.data.sources.base import SOURCES, Cleaned, Source, require_data, require_split
 from clipmem.data.sources.csv_table import table_rows, write_rows
-from clipmem.data.sources.files import FileSource, row_record
+from clipmem.data.sources.files import FileSource, read_files, row_record
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json, text_encoding
 from clipmem.data.sources.records import (
     KEYS,
@@ -18,6 +23,7 @@ from clipmem.data.sources.records import (
     Record,
     about,
     chosen,
+    examine_file,
     listed_captions,
     read_file,
     replaced,
@@ -30,6 +36,7 @@ BROKEN_JSON = "JSON that is not an object"
 TEXT_UNUSED = ".txt file next to a .json file with other captions"
 TEXTS = (".txt", ".json")
 MOST_TEXT = 16 * 2**20
+LOOSE = "image outside of class folders"
 _NO_CAPTIONS = ("readme", "license", "notice")
 
 
@@ -81,8 +88,13 @@ class ImageFolderSource(FileSource):
         files = [f"{inside}{name}" for name in probe.all_files()]
         tables = [name for name in files if PurePosixPath(name).name in METADATA]
         images = [name for name in files if name.lower().endswith(IMAGE_ENDINGS)]
-        texts = [] if tables else [name for name in files if name.lower().endswith(TEXTS) and _may_be_caption(name)]
-        return files, tables, images, texts
+        texts = {name: PurePosixPath(name).name.lower() for name in files if name.lower().endswith(TEXTS)}
+        captions = [
+            name
+            for name, lower in texts.items()
+            if not tables and not lower.endswith("_stats.json") and not lower.startswith(_NO_CAPTIONS)
+        ]
+        return files, tables, images, captions
 
     def write_kept(self, cleaned: Cleaned) -> str:
         """Write metadata or caption files of the images that stay, and copy all other files."""
@@ -106,23 +118,20 @@ class ImageFolderSource(FileSource):
         probe = PathProbe(str(self._folder / self.section.split))
         files, tables, images, texts = self._files(probe)
         if tables:
-            yield from self._listed(tables, images)
+            named: set[str] = set()
+            for table in tables:
+                folder = PurePosixPath(table).parent
+                for row in table_rows(self._folder / table, table, self.section, self.ledger):
+                    if row.reference.strip():
+                        row.reference = posixpath.normpath(str(folder / row.reference))
+                        named.add(row.reference)
+                    yield row
+            for name in images:
+                if name not in named:
+                    self.ledger.note(name, name, NOT_LISTED)
         else:
             yield from self._captioned(texts, images)
         probe.count_others(self.ledger, files, {*tables, *images, *texts})
-
-    def _listed(self, tables: list[str], images: list[str]) -> Iterator[Record]:
-        named: set[str] = set()
-        for table in tables:
-            folder = PurePosixPath(table).parent
-            for row in table_rows(self._folder / table, table, self.section, self.ledger):
-                if row.reference.strip():
-                    row.reference = posixpath.normpath(str(folder / row.reference))
-                    named.add(row.reference)
-                yield row
-        for name in images:
-            if name not in named:
-                self.ledger.note(name, name, NOT_LISTED)
 
     def _captioned(self, texts: list[str], images: list[str]) -> Iterator[Record]:
         by_stem: dict[str, list[str]] = {}
@@ -144,9 +153,9 @@ class ImageFolderSource(FileSource):
 
     def _add_text(self, row: Record, name: str, keys: KeysSeen) -> None:
         """Add the content of a text or JSON file to an image; the first with captions is used."""
-        data, [part] = read_file(self._folder / name, most=MOST_TEXT), row.parts
+        data, [part], reason = read_file(self._folder / name, most=MOST_TEXT), row.parts, ""
         if isinstance(data, str):
-            self._add_reason(row, name, f"caption file: {data}")
+            reason = f"caption file: {data}"
         elif name.lower().endswith(".txt"):
             captions = caption_lines(data)
             if part.captions:
@@ -156,20 +165,56 @@ class ImageFolderSource(FileSource):
                 self.ledger.note(row.source, row.key, part.why)
             row.parts = [part._replace(captions=captions)]
         elif (parsed := json_captions(data, self.section)) is None:
-            self._add_reason(row, name, BROKEN_JSON)
+            reason = BROKEN_JSON
         else:
             captions, values = parsed
             keys.see(values)
             row.parts = [part._replace(captions=captions)]
             for field, value in about(values, self.section).items():
                 setattr(row, field, value)
-
-    def _add_reason(self, row: Record, name: str, reason: str) -> None:
-        [part] = row.parts
-        if part.captions or part.why:
+        if reason and (part.captions or part.why):
             self.ledger.note(name, name, reason)
-        else:
+        elif reason:
             row.parts = [part._replace(why=reason)]
+
+
+@SOURCES.register("classfolder")
+class ClassFolderSource(Source):
+    """A folder of classes, each a folder of images."""
+
+    summary = "Images in one folder per class, for evaluation."
+
+    def __init__(self, section: DataSection) -> None:
+        super().__init__(section)
+        self._root = Path(section.path)
+        folders = sorted(folder for folder in self._root.iterdir() if folder.is_dir()) if self._root.is_dir() else []
+        # classes may be links to folders
+        self._classes = {folder.name: PathProbe(str(folder)) for folder in folders if not folder.name.startswith(".")}
+        has_images = any(probe.with_suffix(*IMAGE_ENDINGS) for probe in self._classes.values())
+        require_data(has_images, section, "a folder with one folder of images per class")
+
+    def records(self) -> Iterator[Record]:
+        """Yield one record per image."""
+        seen: dict[bytes, str] = {}
+        for label, probe in self._classes.items():
+            name_of_class = label.replace("-", " ").replace("_", " ").strip() or label
+            files = list(probe.all_files())
+            names = [name for name in files if name.lower().endswith(IMAGE_ENDINGS)]
+            for reference in (f"{label}/{name}" for name in names):
+                self.ledger.read += 1
+                image = examine_file(self._root / reference)
+                other = label if isinstance(image, str) else seen.setdefault(image.digest(), label)
+                subject = f"{self.section.path}, {reference}"
+                got = f"the same image in the classes {other!r} and {label!r}"
+                require(other == label, subject, got, "every image in one class", "Remove one of them.")
+                yield Record(reference, reference, reference, image, [Part(reference, [name_of_class])], label=label)
+            probe.count_others(self.ledger, files, set(names))
+        for file in sorted(self._root.iterdir()):
+            if file.name[0] != "." and file.name.lower().endswith(IMAGE_ENDINGS) and file.is_file():
+                self.ledger.note(file.name, file.name, LOOSE)
+
+    def read(self, references: Sequence[str]) -> list[bytes]:
+        return read_files(self._root, references)
 
 
 def caption_lines(data: bytes) -> list[object]:
@@ -205,8 +250,3 @@ def corrected_text(name: str, data: bytes, caption: str, section: DataSection) -
 
 def _stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
-
-
-def _may_be_caption(name: str) -> bool:
-    file_name = PurePosixPath(name).name.lower()
-    return not file_name.endswith("_stats.json") and not file_name.startswith(_NO_CAPTIONS)
