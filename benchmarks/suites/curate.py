@@ -24,9 +24,9 @@ from clipmem.base.sections import DataSection, EmbedSection, TrainSection
 from clipmem.curation.ranking import curate
 from clipmem.data.decoding import Geometry
 from clipmem.models import given, passes
-from clipmem.models.means import unit_means
 from clipmem.models.numerics import keep_memory, resolve_precision
 from clipmem.models.openclip import create
+from clipmem.models.passes import unit_means
 from clipmem.models.signals import Signals
 from clipmem.scoring.pair_scores import PAIR_SCORES, usable
 from clipmem.study.score_inputs import read_pairs

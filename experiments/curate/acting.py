@@ -55,7 +55,7 @@ from clipmem.functional import alignment, alignment_parts
 from clipmem.measure.retrieval import identity_of, retrieve
 from clipmem.mitigate.reweight import Reweight, neighbor_agreement
 from clipmem.models import openclip, passes
-from clipmem.models.means import Means, unit_means
+from clipmem.models.passes import Means, unit_means
 from clipmem.models.signals import Signals
 from clipmem.scoring.pair_scores import PAIR_SCORES, usable
 from clipmem.train.batches import TrainingData

@@ -29,7 +29,7 @@ from clipmem.base.random import generator
 from clipmem.data.pairs import Pairs
 from clipmem.functional import alignment, alignment_parts
 from clipmem.models import given
-from clipmem.models.means import unit_means
+from clipmem.models.passes import unit_means
 from clipmem.stats.reliability import correlation, reliability
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.tasks import reproducible

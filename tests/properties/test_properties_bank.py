@@ -9,7 +9,7 @@ from tests.reference import loops_score as reference
 
 from clipmem.base.errors import InputError
 from clipmem.functional import BankMeans, alignment_parts, alignment_parts_against, pair_means
-from clipmem.models.means import Means
+from clipmem.models.passes import Means
 from clipmem.scoring import bank
 from clipmem.scoring.alignments import ALIGNMENTS
 

@@ -11,7 +11,7 @@ from clipmem import study
 from clipmem.base.machine import check_device
 from clipmem.base.paths import check_new_table, check_readable
 from clipmem.base.sections import DataSection, shipped
-from clipmem.models import address
+from clipmem.models import names
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def _text(_: Any, tokens: Sequence[Token]) -> str:
 
 def _model(_: str, name: str) -> str:
     if name:
-        address.parse(name)
+        names.parse(name)
     return name
 
 

@@ -7,7 +7,7 @@ from clipmem.base.errors import InputError, require
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import Flag, ModelName, Settings, check_data
 from clipmem.cli.shell import Screen, command, show
-from clipmem.models import address
+from clipmem.models.names import names_model
 
 
 @command
@@ -42,7 +42,7 @@ def inspect(
         against: A model (docs/models.md): also find the pairs that it already aligns like members.
         names: Of a model: list the name of every parameter.
     """
-    if not source and address.names_model(path):
+    if not source and names_model(path):
         return Screen("model", study.probing.parts_of(path, set_, names=names))
     if not (source or set_):
         check_data(path)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import torch
 from safetensors.torch import save as save_safetensors
@@ -22,28 +22,34 @@ from torch import Tensor, nn
 from clipmem.base.errors import InputError, did_you_mean, require, shorten
 from clipmem.base.paths import atomic_write, make_folder
 from clipmem.base.sections import LoraSection
-from clipmem.models import extras, parts
+from clipmem.models import hub, parts
 from clipmem.models.protocol import DualEncoder, TrainableEncoder
 from clipmem.models.weights import read_checkpoint
 
 CONFIG_FILE, WEIGHTS_FILE, BASE_FILE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 FILES = (CONFIG_FILE, WEIGHTS_FILE, BASE_FILE)
-BASE = ("address", "files")  # keys of base.json
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"  # of names in peft's file
 _OTHER_FORMULAS = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern")
 _BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError)
 
 
-def add(encoder: TrainableEncoder, lora: LoraSection, *, seed: int, base: Mapping[str, Any]) -> None:
+class Base(TypedDict):
+    """The pretrained model of adapters, in base.json: its name with absolute paths, and the hashes of its files."""
+
+    address: str
+    files: dict[str, str]
+
+
+def add(encoder: TrainableEncoder, lora: LoraSection, *, seed: int, base: Base | None = None) -> None:
     """Add adapters to a model, and freeze its own weights; `save` then writes the adapters only.
 
     Args:
         encoder: The pretrained model, which is changed.
         lora: Rank, scale, dropout and targets.
         seed: Seed of A.
-        base: Address and hashes of the pretrained model, for `base.json`.
+        base: The pretrained model; None from scratch.
     """
-    peft, module = extras.library("peft", "[train] adapter = 'lora'"), encoder.module
+    peft, module = hub.library("peft", "[train] adapter = 'lora'"), encoder.module
     names = _targets(encoder, lora)
     joint = [name for name in names if isinstance(module.get_submodule(name), nn.MultiheadAttention)]
     got, hint = f"{lora.dropout} for {joint[:1]}, whose matrices are joint", "Set train.lora.dropout to 0."
@@ -58,7 +64,7 @@ def add(encoder: TrainableEncoder, lora: LoraSection, *, seed: int, base: Mappin
         attention.forward = partial(_attend, attention)
         attention.base_layer.out_proj.requires_grad_(False)
     # set on the object: everything else about the encoder stays the same
-    encoder.save = partial(_save, module, config, base)
+    encoder.save = partial(_save, module, config, base or {})
 
 
 def _attend(attention: Any, *inputs: Tensor, **settings: Any) -> tuple[Tensor, Tensor | None]:
@@ -87,9 +93,9 @@ def _targets(encoder: TrainableEncoder, lora: LoraSection) -> list[str]:
     return sorted(targets)
 
 
-def _save(module: nn.Module, config: Any, base: Mapping[str, Any], folder: Path) -> list[Path]:
+def _save(module: nn.Module, config: Any, base: Mapping[str, object], folder: Path) -> list[Path]:
     """Write peft's files and base.json."""
-    peft = extras.library("peft", "adapters")
+    peft = hub.library("peft", "adapters")
     make_folder(folder)
     state = peft.get_peft_model_state_dict(module, save_embedding_layers=False)
     state = {f"{_PREFIX}{name}": tensor.cpu().contiguous() for name, tensor in state.items()}
@@ -105,8 +111,8 @@ def is_saved(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
-def read_base(folder: Path) -> dict[str, Any]:
-    """Read the address and hashes of the pretrained model of saved adapters."""
+def read_base(folder: Path) -> Base:
+    """Read the pretrained model of saved adapters."""
     try:
         document = json.loads((folder / BASE_FILE).read_text(encoding="utf-8"))
         return {"address": str(document["address"]), "files": {k: str(v) for k, v in document["files"].items()}}

@@ -28,8 +28,8 @@ from clipmem.data.pairs import BLOCK, Pairs
 from clipmem.data.quarantine import Problem, read_quarantine, write_quarantine
 from clipmem.models import given, passes
 from clipmem.models.layout import CARD, StoredPart, is_layout, open_parts, read_card, write_card, write_part
-from clipmem.models.means import Means, stack, unit_means
 from clipmem.models.numerics import LONG, computing
+from clipmem.models.passes import Means, stack, unit_means
 from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.stats.similarity import pair_means
 
@@ -42,25 +42,15 @@ _CROPS = TrainSection()  # default crops of a study
 
 @dataclass(eq=False)
 class Model:
-    """A model, loaded on first use, and how it embeds.
+    """A model, loaded on first use, and how it embeds."""
 
-    Attributes:
-        name: Name in errors: the address of an existing model.
-        load: Loads the model.
-        settings: Views, caption edits and batch size.
-        crops: The crops of random views; by default those of a study.
-        device: `cpu` or `cuda`.
-        precision: `fp32`, `tf32`, or `bf16` = autocast.
-        files: Files of an existing model.
-    """
-
-    name: str
+    name: str  # in errors: that of an existing model
     load: Callable[[], DualEncoder]
-    settings: EmbedSection
-    crops: TrainSection = _CROPS
-    device: str = "cpu"
-    precision: str = "fp32"
-    files: given.GivenModel | None = None
+    settings: EmbedSection  # views, caption edits and batch size
+    crops: TrainSection = _CROPS  # of random views; by default those of a study
+    device: str = "cpu"  # or `cuda`
+    precision: str = "fp32"  # or `tf32`, or `bf16` = autocast
+    files: given.GivenModel | None = None  # of an existing model
 
     @classmethod
     def find(cls, address: str, settings: EmbedSection, *, device: str = "cpu", precision: str = "fp32") -> "Model":
@@ -78,7 +68,7 @@ class Model:
         """The geometry of its images."""
         return geometry_of(self.encoder)
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, str]:
         """Return the hashes of its files."""
         return given.content(self.files) if self.files else {}
 
@@ -115,19 +105,12 @@ class Model:
 
 @dataclass(frozen=True, eq=False)
 class SinglePart:
-    """Embeddings of single views and captions.
-
-    Attributes:
-        uids: The uid of each pair.
-        select: Reads the embeddings of some rows.
-        exact: Whether to average in float64; embeddings without a direction are then an error.
-        content: A hash of them.
-    """
+    """Embeddings of single views and captions."""
 
     uids: pl.Series
-    select: Callable[[Int[np.ndarray, " k"]], passes.Embeddings]
-    exact: bool = False
-    hashed: str = ""
+    select: Callable[[Int[np.ndarray, " k"]], passes.Embeddings]  # reads some rows
+    exact: bool = False  # average in float64; embeddings without a direction are then an error
+    hashed: str = ""  # their hash
 
     def __len__(self) -> int:
         return len(self.uids)
@@ -149,16 +132,13 @@ class SinglePart:
 class Embeddings:
     """Embeddings of pairs under one model: parts on disk, or in memory.
 
-    Attributes:
-        name: Name in errors.
-        parts: The parts; a pair may be in several, of which the first is read.
-        cards: How the embeddings of each folder were made; None for those of another writer.
-        problems: Pairs that have no embeddings.
+    A pair may be in several parts, of which the first is read. `cards` tell how the embeddings of each folder were
+    made; None for those of another writer. `problems` are pairs without embeddings.
     """
 
-    name: str
+    name: str  # in errors
     parts: Sequence[StoredPart | SinglePart]
-    cards: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict[str, Mapping[str, Any] | None])
+    cards: Mapping[str, Mapping[str, object] | None] = field(default_factory=dict[str, Mapping[str, object] | None])
     problems: Sequence[Problem] = ()
 
     @classmethod
@@ -227,7 +207,7 @@ class Embeddings:
         """The largest number of captions of a pair."""
         return max((part.most_captions for part in self.parts if isinstance(part, StoredPart)), default=1)
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, str]:
         """Return the hash of the arrays and their metadata."""
         return {"embeddings": json_sha256([part.content() for part in self.parts])}
 
@@ -240,7 +220,7 @@ def embed(
     models: Sequence[Model],
     pairs: Pairs,
     folders: Sequence[Path],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     *,
     block: int | None = None,
     part: int | None = None,
@@ -275,7 +255,18 @@ def embed(
     cards = [{"name": model.name, "model": model.content(), **about} for model in models]
     jobs = [Job(folder) for folder in folders]
     for folder, card in zip(folders, cards, strict=True):
-        _check_claim(folder, card)
+        old, hint = read_card(folder), "Choose another folder, or delete it."
+        free = old is not None or (is_free(folder) and not is_layout(folder))
+        got, expected = f"a folder with other files and no {CARD}", "a new folder, or one created by clipmem"
+        require(free, f"{folder}", got, expected, "Choose another folder.")
+        if old is not None:
+            files = [json_sha256(maker.get("model"))[:8] for maker in (old, card)]
+            made_by, now_by = f"{old.get('name', 'a model')} (files {files[0]})", f"{card['name']} (files {files[1]})"
+            same = old.get("model") == card["model"]
+            require(same, f"{folder}", f"embeddings by {made_by}", f"embeddings by {now_by}", hint)
+            before = {key: value for key, value in old.items() if key not in {"format", "rows", "name"}}
+            now = {key: value for key, value in card.items() if key != "name"}
+            refuse_other(f"{folder} was made with other settings", before, now, hint)
     keys = {
         (k, name): json_sha256([card["model"], about, pairs.uids[rows.start : rows.stop].to_list()])
         for name, rows in pieces
@@ -327,18 +318,3 @@ def _embed_rows(
     problems = [problem for decoded in blocks for problem in decoded.problems]
     usable = replace(pairs, table=pl.concat([decoded.table for decoded in blocks]), problems=problems)
     return usable, {model: stack(means) for model, means in embedded.items()}
-
-
-def _check_claim(folder: Path, card: Mapping[str, Any]) -> None:
-    """Refuse a folder of other files, or of embeddings that were made otherwise."""
-    old, hint = read_card(folder), "Choose another folder, or delete it."
-    free = old is not None or (is_free(folder) and not is_layout(folder))
-    got, expected = f"a folder with other files and no {CARD}", "a new folder, or one created by clipmem"
-    require(free, f"{folder}", got, expected, "Choose another folder.")
-    if old is not None:
-        makers = [f"{side.get('name', 'a model')} (files {json_sha256(side.get('model'))[:8]})" for side in (old, card)]
-        same = old.get("model") == card["model"]
-        require(same, f"{folder}", f"embeddings by {makers[0]}", f"embeddings by {makers[1]}", hint)
-        before = {key: value for key, value in old.items() if key not in {"format", "rows", "name"}}
-        now = {key: value for key, value in card.items() if key != "name"}
-        refuse_other(f"{folder} was made with other settings", before, now, hint)

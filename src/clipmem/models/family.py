@@ -1,14 +1,17 @@
 """Model families: the models of a library, found by `NAME:PATH` and loaded. A class each.
 
 Other packages add families by the entry-point group `clipmem.models`. open_clip's models have no prefix, since they are
-also named by architecture, tag or repository (`clipmem.models.address`).
+also named by architecture, tag or repository (`clipmem.models.names`). A family is asked about a path before torch is
+imported, so the libraries are imported when a model is read.
 """
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from clipmem.base.registry import Registry
-from clipmem.models.protocol import DualEncoder
+
+if TYPE_CHECKING:
+    import clipmem.models.protocol
 
 
 class ModelFamily:
@@ -17,10 +20,12 @@ class ModelFamily:
     Class attributes:
         name: Prefix of their names, `NAME:PATH`.
         summary: What they are, in one line.
+        in_folders: Whether each is a folder, so that a path to anything else is refused at once.
     """
 
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
+    in_folders: ClassVar[bool] = False
 
     @classmethod
     def files(cls, path: Path) -> list[Path]:
@@ -28,7 +33,7 @@ class ModelFamily:
         raise NotImplementedError
 
     @classmethod
-    def load(cls, path: Path) -> DualEncoder:
+    def load(cls, path: Path) -> "clipmem.models.protocol.DualEncoder":
         """Load a model in float32, in evaluation mode."""
         raise NotImplementedError
 
@@ -39,3 +44,26 @@ class ModelFamily:
 
 
 FAMILIES: Registry[ModelFamily] = Registry("model family", ModelFamily, group="models")
+
+
+@FAMILIES.register("transformers")
+class Transformers(ModelFamily):
+    """CLIP, SigLIP and SigLIP 2 in folders that transformers' `save_pretrained` wrote."""
+
+    in_folders = True
+
+    @classmethod
+    def files(cls, path: Path) -> list[Path]:
+        from clipmem.models import transformers  # imports torch
+
+        return transformers.files(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "clipmem.models.protocol.DualEncoder":
+        from clipmem.models import transformers  # imports torch
+
+        return transformers.load(path)
+
+    @classmethod
+    def is_saved(cls, folder: Path) -> bool:
+        return (folder / "config.json").is_file()

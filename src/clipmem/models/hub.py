@@ -1,9 +1,12 @@
-"""Files of the Hugging Face hub, downloaded only if requested."""
+"""Files of the Hugging Face hub, downloaded only if requested, and the packages of the extra hf."""
 
 import contextlib
+import importlib
 import os
+import warnings
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub import constants
@@ -19,6 +22,17 @@ from clipmem.base.errors import InputError, RunError, shorten
 
 DOWNLOAD = "CLIPMEM_DOWNLOAD"
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def library(package: str, subject: str) -> Any:
+    """Import a package of the extra hf; if missing, raise an `InputError` with the command to install it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of its imports
+            return importlib.import_module(package)
+    except ImportError as error:
+        hint = "Install it in the checkout: pip install '.[hf]'."
+        raise InputError(subject, got=f"no package {package}", expected="the extra hf", hint=hint) from error
 
 
 def may_download() -> bool:
@@ -38,19 +52,16 @@ def cache_folder() -> Path:
 @contextlib.contextmanager
 def offline() -> Generator[None]:
     """Keep libraries from using the hub, temporarily."""
-    before = {name: os.environ.get(name) for name in _OFFLINE}
-    setting = constants.HF_HUB_OFFLINE
+    before, setting = {name: os.environ[name] for name in _OFFLINE if name in os.environ}, constants.HF_HUB_OFFLINE
     os.environ.update(dict.fromkeys(_OFFLINE, "1"))
     constants.HF_HUB_OFFLINE = True  # read from the environment on import only
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE = setting
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in _OFFLINE:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def cached(repository: str, name: str) -> Path | None:
@@ -68,7 +79,7 @@ def get(repository: str, names: Sequence[str], *, subject: str, download: bool) 
     """Return the first available of some files of a repository, cached ones first."""
     path = next((file for name in names if (file := cached(repository, name))), None)
     if path is None and download:
-        path = _fetch(repository, names, subject)
+        path = fetch(repository, names, subject)
     if path is None:
         got = f"no {' or '.join(names)} of the hub repository {repository} in {cache_folder()}"
         hint = f"Set {DOWNLOAD}=1 to download it, or run: hf download {repository}."
@@ -76,16 +87,8 @@ def get(repository: str, names: Sequence[str], *, subject: str, download: bool) 
     return path
 
 
-def get_optional(repository: str, names: Sequence[str], *, subject: str, download: bool) -> list[Path]:
-    """Return those of some files that exist."""
-    files: list[Path] = []
-    for name in names:
-        file = cached(repository, name) or (_fetch(repository, [name], subject) if download else None)
-        files += [file] if file else []
-    return files
-
-
-def _fetch(repository: str, names: Sequence[str], subject: str) -> Path | None:
+def fetch(repository: str, names: Sequence[str], subject: str) -> Path | None:
+    """Download the first of some files that a repository has."""
     for name in names:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, name, cache_dir=cache_folder()))

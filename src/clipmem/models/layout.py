@@ -12,10 +12,9 @@ data that have uids.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,8 +25,7 @@ from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.hashing import file_sha256, pair_uid
 from clipmem.base.paths import atomic_file, write_json
 from clipmem.base.tables import open_array, write_parquet
-from clipmem.models.means import Means, unit_means
-from clipmem.models.passes import load, save
+from clipmem.models.passes import Means, load, save, unit_means
 
 CARD = "clipmem.json"
 FORMAT = 1
@@ -40,19 +38,11 @@ def is_layout(path: Path) -> bool:
     return any((path / name).is_dir() for name in _FOLDERS.values())
 
 
-def part_files(folder: Path, k: int, digits: int) -> tuple[Path, Path, Path]:
-    """Return the paths of part `k`: image embeddings, text embeddings, metadata."""
-    number = f"{k:0{digits}d}"
-    return (
-        folder / "img_emb" / f"img_emb_{number}.npy",
-        folder / "text_emb" / f"text_emb_{number}.npy",
-        folder / "metadata" / f"metadata_{number}.parquet",
-    )
-
-
 def write_part(folder: Path, k: int, digits: int, means: Means, metadata: pl.DataFrame) -> list[Path]:
     """Write part `k`, with single views and captions if it has any; return its files."""
-    image, text, table = part_files(folder, k, digits)
+    number = f"{k:0{digits}d}"
+    image, text = (folder / name / f"{name}_{number}.npy" for name in _FOLDERS.values())
+    table = folder / "metadata" / f"metadata_{number}.parquet"
     for file, values in ((image, means.image), (text, means.text)):
         with atomic_file(file) as stream:
             np.save(stream, values.cpu().numpy(), allow_pickle=False)
@@ -66,18 +56,18 @@ def _single(image: Path) -> Path:
     return image.parent.parent / "single" / image.stem.removeprefix("img_emb_")
 
 
-def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+def write_card(folder: Path, card: Mapping[str, object]) -> None:
     """Write `clipmem.json`, which records how the folder was made."""
     write_json(folder / CARD, {"format": FORMAT, "rows": "means", **card})
 
 
-def read_card(folder: Path) -> dict[str, Any] | None:
+def read_card(folder: Path) -> dict[str, object] | None:
     """Read `clipmem.json`; None if there is none."""
     file = folder / CARD
     if not file.is_file():
         return None
     try:
-        card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        card = json.loads(file.read_text(encoding="utf-8"))
         newer = card["format"] > FORMAT
     except (ValueError, KeyError, TypeError) as error:
         hint = "Delete the folder and embed the pairs again."
@@ -88,21 +78,13 @@ def read_card(folder: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class StoredPart:
-    """A part of a folder; its arrays are memory-mapped whenever some rows are read.
+    """A part of a folder; its arrays are memory-mapped whenever some rows are read."""
 
-    Attributes:
-        image: File of ū, or of embeddings of another writer, which are not normalized.
-        text: The same of v̄.
-        metadata: File of uids and captions.
-        rows: Number of pairs.
-        means: Whether the rows are means written by clipmem.
-    """
-
-    image: Path
-    text: Path
-    metadata: Path
-    rows: int
-    means: bool
+    image: Path  # file of ū, or of embeddings of another writer, which are not normalized
+    text: Path  # the same of v̄
+    metadata: Path  # file of uids and captions
+    rows: int  # number of pairs
+    means: bool  # whether the rows are means written by clipmem
 
     def __len__(self) -> int:
         return self.rows
@@ -115,17 +97,24 @@ class StoredPart:
     @property
     def uids(self) -> pl.Series:
         """The uid of each row's pair."""
-        return _uids(self.metadata)
+        table = _metadata(self.metadata, "uid", "image_path", "caption")
+        if "uid" in table.columns:
+            return table["uid"].cast(pl.String).fill_null("")
+        got = "neither of the columns image_path and caption"
+        require(table.columns, f"{self.metadata}", got, "both", _HINT)
+        texts = table.select(pl.all().cast(pl.String).fill_null(""))
+        keys = [pair_uid(row[0].encode("utf-8", "surrogatepass"), row[1:]) for row in texts.iter_rows()]
+        return pl.Series("uid", keys, dtype=pl.String)
 
     @property
     def most_captions(self) -> int:
         """The largest number of captions of a pair."""
-        table = _metadata(self.metadata, ("captions",))
+        table = _metadata(self.metadata, "captions")
         return table.select(pl.col("captions").list.len().max()).item() if table.width else 1
 
     def captions(self, rows: Int[np.ndarray, " k"]) -> list[list[str]]:
         """Return the captions of some rows."""
-        table = _metadata(self.metadata, ("captions", "caption"))[rows]
+        table = _metadata(self.metadata, "captions", "caption")[rows]
         if not table.width:
             return [[] for _ in rows]
         first = [[caption or ""] for caption in table["caption"]] if "caption" in table.columns else [[]] * len(rows)
@@ -134,19 +123,25 @@ class StoredPart:
 
     def read(self, rows: Int[np.ndarray, " k"]) -> Means:
         """Read the embeddings of some rows in ascending order."""
-        image, text = (torch.from_numpy(_take(file, rows)) for file in (self.image, self.text))
+        together = len(rows) and bool((np.diff(rows) == 1).all())  # the usual case
+        chosen_rows = slice(rows[0], rows[-1] + 1) if together else rows
+        arrays = (_open(file)[chosen_rows] for file in (self.image, self.text))
+        image, text = (
+            torch.from_numpy(np.array(array, dtype=np.float64 if array.dtype == np.float64 else np.float32))
+            for array in arrays
+        )
         if not self.means:
             return unit_means(image[:, None], text, torch.arange(len(rows)))
         ok = torch.isfinite(image).all(dim=1) & torch.isfinite(text).all(dim=1)
         single = _single(self.image)
         return Means(image.float(), text.float(), ok, load(single, rows) if single.is_dir() else None)
 
-    def content(self) -> list[Any]:
+    def content(self) -> list[int | str]:
         """Return its number of rows and the hashes of its files."""
         return [self.rows, *(file_sha256(file) for file in (self.image, self.text, self.metadata))]
 
 
-def open_parts(folder: Path) -> tuple[list[StoredPart], dict[str, Any] | None]:
+def open_parts(folder: Path) -> tuple[list[StoredPart], dict[str, object] | None]:
     """Return the parts of a folder that have pairs, and its card."""
     card = read_card(folder)
     numbered = {kind: _numbered(folder / name, name, "npy") for kind, name in _FOLDERS.items()}
@@ -163,7 +158,7 @@ def open_parts(folder: Path) -> tuple[list[StoredPart], dict[str, Any] | None]:
     parts = list[StoredPart]()
     for k in sorted(tables):
         image, text = numbered["image"][k], numbered["text"][k]
-        rows, shapes = _rows(tables[k]), [_shape(file) for file in (image, text)]
+        rows, shapes = int(_metadata(tables[k]).item()), [_shape(file) for file in (image, text)]
         got = f"shapes {shapes[0]} and {shapes[1]}, {rows} rows of metadata"
         consistent = shapes[0] == shapes[1] and shapes[0][0] == rows
         require(consistent, f"{subject}, part {k}", got, "the same number of rows and one width", _HINT)
@@ -199,39 +194,13 @@ def _open(file: Path) -> np.ndarray:
         raise InputError(f"{file}", got=got, expected="an array", hint=_HINT) from error
 
 
-def _take(file: Path, rows: np.ndarray) -> np.ndarray:
-    array = _open(file)
-    together = len(rows) and bool((np.diff(rows) == 1).all())  # the usual case
-    array = array[rows[0] : rows[-1] + 1] if together else array[rows]
-    return np.array(array, dtype=np.float64 if array.dtype == np.float64 else np.float32)
-
-
-def _rows(file: Path) -> int:
-    return _scanned(file, lambda: pl.scan_parquet(file).select(pl.len()).collect().item())
-
-
-def _metadata(file: Path, columns: Sequence[str]) -> pl.DataFrame:
-    def read() -> pl.DataFrame:
+def _metadata(file: Path, *columns: str) -> pl.DataFrame:
+    """Read those of some columns that a file has; without columns, the number of rows."""
+    try:
+        if not columns:
+            return pl.scan_parquet(file).select(pl.len()).collect()
         schema = pl.read_parquet_schema(file)
         return pl.read_parquet(file, columns=[name for name in columns if name in schema])
-
-    return _scanned(file, read)
-
-
-def _scanned(file: Path, read: Any) -> Any:
-    try:
-        return read()
     except (pl.exceptions.PolarsError, OSError) as error:
         got = f"not readable as Parquet ({shorten(str(error))})"
         raise InputError(f"{file}", got=got, expected="metadata", hint=_HINT) from error
-
-
-def _uids(file: Path) -> pl.Series:
-    table = _metadata(file, ("uid", "image_path", "caption"))
-    if "uid" in table.columns:
-        return table["uid"].cast(pl.String).fill_null("")
-    if not table.columns:
-        raise InputError(f"{file}", got="neither of the columns image_path and caption", expected="both", hint=_HINT)
-    texts = table.select(pl.all().cast(pl.String).fill_null(""))
-    keys = [pair_uid(row[0].encode("utf-8", "surrogatepass"), row[1:]) for row in texts.iter_rows()]
-    return pl.Series("uid", keys, dtype=pl.String)

@@ -1,4 +1,4 @@
-"""The open_clip adapter: with `clipmem.models.shortcut` the only module that imports open_clip.
+"""The open_clip adapter: with `clipmem.models.shortcut` and `tokenizers` the only module that imports open_clip.
 
 Captions are trimmed to the longest one, as most of a 77-token context is padding. This is exact for causal text towers
 with end-of-text pooling. Other text towers, such as SigLIP's, get the whole context.
@@ -7,10 +7,9 @@ with end-of-text pooling. Other text towers, such as SigLIP's, get the whole con
 import contextlib
 import json
 import logging
-import math
 import tempfile
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -30,11 +29,10 @@ from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import atomic_write, make_folder
 from clipmem.data.decoding import Geometry, Interpolation, ResizeMode
 from clipmem.models import hub, tokenizers
-from clipmem.models.names import model_config, settings_of
-from clipmem.models.protocol import three
+from clipmem.models.names import ModelConfig, Settings, TextConfig, model_config, settings_of
+from clipmem.models.protocol import TrainableEncoder, three
 from clipmem.models.shortcut import image_pass, text_pass
-from clipmem.models.simple_tokenizer import simple_tokenizer
-from clipmem.models.vocabulary import Vocabulary
+from clipmem.models.tokenizers import Vocabulary, simple_tokenizer
 from clipmem.models.weights import read_checkpoint
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
@@ -51,42 +49,37 @@ class Pretrained(NamedTuple):
     quick_gelu: bool | None
 
 
-class OpenClipEncoder:
-    """A `DualEncoder` on an open_clip model; `config` is its `model_cfg`, as in open_clip's config files."""
+class OpenClipEncoder(TrainableEncoder):
+    """A `TrainableEncoder` on an open_clip model; `config` is its `model_cfg`, as in open_clip's config files."""
 
-    def __init__(self, model: nn.Module, config: Mapping[str, Any], tokenizer: Any) -> None:
-        self._model, self._config, self._tokenizer = model, config, tokenizer
-        preprocess: dict[str, Any] = model.visual.preprocess_cfg  # pyright: ignore[reportAssignmentType, reportAttributeAccessIssue]
-        geometry = _geometry(model.visual.image_size, preprocess)  # pyright: ignore[reportAttributeAccessIssue]
-        self.image_size: int = geometry.size
-        self.resize_mode: ResizeMode = geometry.resize_mode
-        self.interpolation: Interpolation = geometry.interpolation
-        self.mean: tuple[float, float, float] = three(preprocess["mean"])
-        self.std: tuple[float, float, float] = three(preprocess["std"])
-        self._preprocess = preprocess
+    def __init__(self, model: nn.Module, config: ModelConfig, tokenizer: Any) -> None:
+        self._model: Any = model
+        self._config, self._tokenizer = config, tokenizer
+        self._preprocess: Any = self._model.visual.preprocess_cfg
+        self.image_size, self.resize_mode, self.interpolation = _geometry(
+            self._model.visual.image_size, self._preprocess
+        )
+        self.mean, self.std = three(self._preprocess["mean"]), three(self._preprocess["std"])
         self._vocabulary: Vocabulary | None = None
         self._compiled: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None
 
     @property
-    def config(self) -> Mapping[str, Any]:
+    def config(self) -> ModelConfig:
         """The `model_cfg`."""
         return self._config
 
     @property
     def context(self) -> int:
-        """Length of the longest caption, in tokens."""
         return int(self._config["text_cfg"].get("context_length", 77))
 
     @property
     def tokens(self) -> int:
         """Length of the longer of the two towers' sequences; of the text's if the image tower is no transformer."""
-        vision: Any = self._model.visual
-        patches = getattr(vision, "grid_size", (0, 0))
+        patches = getattr(self._model.visual, "grid_size", (0, 0))
         return max(patches[0] * patches[1] + 1, self.context)
 
     @property
     def module(self) -> nn.Module:
-        """The open_clip model."""
         return self._model
 
     def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "n length"]:
@@ -94,60 +87,42 @@ class OpenClipEncoder:
         return trim(self._tokenizer(list(captions)))
 
     def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
-        """Embed normalized images."""
         if self._compiled:
             return self._compiled[0](pixels)
         embedded = image_pass(self._model, pixels)
-        if embedded is not None:
-            return embedded
-        return self._model.encode_image(pixels)  # pyright: ignore[reportCallIssue]
+        return self._model.encode_image(pixels) if embedded is None else embedded
 
     def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
         """Embed captions, trimmed or not."""
         if tokens.device.type == "cpu":  # on other devices it would synchronize
             tokens = trim(tokens)
-        if _is_plain_clip(self._model):
-            rows = tokens if self._vocabulary is None else self._vocabulary.compact(tokens)
-            if self._compiled:
-                return self._compiled[1](self._model, tokens, rows)
-            embedded = text_pass(self._model, tokens, rows)
-            return _encode_trimmed(self._model, tokens, rows) if embedded is None else embedded
-        return self._model.encode_text(nn.functional.pad(tokens, (0, self.context - tokens.shape[1])))  # pyright: ignore[reportCallIssue]
+        if not _is_plain_clip(self._model):
+            return self._model.encode_text(nn.functional.pad(tokens, (0, self.context - tokens.shape[1])))
+        rows = tokens if self._vocabulary is None else self._vocabulary.compact(tokens)
+        if self._compiled:
+            return self._compiled[1](self._model, tokens, rows)
+        embedded = text_pass(self._model, tokens, rows)
+        return _encode_trimmed(self._model, tokens, rows) if embedded is None else embedded
 
     def compile(self, *, backend: str = "inductor") -> None:
         """Use open_clip's forward passes, compiled by torch, instead of `clipmem.models.shortcut`."""
-        self._compiled = (
-            torch.compile(self._model.encode_image, backend=backend),  # pyright: ignore[reportCallIssue, reportArgumentType]
-            torch.compile(_encode_trimmed, backend=backend),
-        )
-
-    def logit_scale(self) -> Float[Tensor, ""]:
-        """The exponentiated logit scale."""
-        return self._model.logit_scale.exp()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-
-    def set_logit_scale(self, value: float) -> None:
-        """Set the logit scale, given exponentiated."""
-        with torch.no_grad():
-            self._model.logit_scale.fill_(math.log(value))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+        passes = self._model.encode_image, _encode_trimmed
+        self._compiled = (torch.compile(passes[0], backend=backend), torch.compile(passes[1], backend=backend))
 
     def trim(self, tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
-        """Cut the columns that are padding in every row."""
         return trim(tokens)
 
     def is_image_parameter(self, name: str) -> bool:
-        """Return whether a parameter belongs to `visual`."""
         return name.startswith("visual.")
 
     def compact_vocabulary(self, used: Int[Tensor, "m length"]) -> str:
-        """Keep only the embedding rows of the tokens in `used` until `expand_vocabulary` (see `Vocabulary`)."""
         if not _is_plain_clip(self._model):
             return ""
         if self._vocabulary is None:
-            self._vocabulary = Vocabulary(cast(nn.Embedding, self._model.token_embedding), used)
+            self._vocabulary = Vocabulary(self._model.token_embedding, used)
         return "token_embedding.weight"
 
     def expand_vocabulary(self, decay: float = 1.0) -> None:
-        """Restore the whole embedding table; unused rows are multiplied by `decay`."""
         if self._vocabulary is not None:
             self._vocabulary.expand(decay)
             self._vocabulary = None
@@ -194,7 +169,7 @@ def tags(name: str) -> list[str]:
 
 def pretrained(name: str, tag: str) -> Pretrained | None:
     """Return a pretrained tag of an architecture, or None."""
-    config = cast(dict[str, Any], open_clip.get_pretrained_cfg(name, tag))
+    config: Any = open_clip.get_pretrained_cfg(name, tag)
     if not config or not config.get("hf_hub"):
         return None
     repository, _, file = config["hf_hub"].rpartition("/")
@@ -202,7 +177,8 @@ def pretrained(name: str, tag: str) -> Pretrained | None:
     stem = file.rpartition(".")[0]
     safe = "open_clip_model.safetensors" if file == "open_clip_pytorch_model.bin" else f"{stem}.safetensors"
     preprocess = {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in config}
-    return Pretrained(repository, tuple(dict.fromkeys([safe, file])), preprocess, config.get("quick_gelu"))
+    files = tuple(dict.fromkeys([safe, file]))
+    return Pretrained(repository, files, preprocess, config.get("quick_gelu"))
 
 
 def check(name: str) -> None:
@@ -217,7 +193,7 @@ def geometry_of_config(name: str) -> Geometry:
     return _geometry(settings["model_cfg"]["vision_cfg"].get("image_size", 224), settings["preprocess_cfg"])
 
 
-def _geometry(size: Any, preprocess: Mapping[str, Any]) -> Geometry:
+def _geometry(size: Any, preprocess: dict[str, Any]) -> Geometry:
     sides = {int(side) for side in size} if isinstance(size, list | tuple) else {int(size)}
     if len(sides) != 1:
         got = f"images of {' x '.join(str(side) for side in size)} pixels"
@@ -237,23 +213,21 @@ def _geometry(size: Any, preprocess: Mapping[str, Any]) -> Geometry:
 
 def create(name: str, *, seed: int) -> OpenClipEncoder:
     """Create a model (see `model_config`) with random weights that depend on the seed only."""
-    settings = settings_of(name)
-    source = tokenizers.find(settings["model_cfg"]["text_cfg"], subject=f"[model] name = {name!r}")
-    model = _build(settings, settings["model_cfg"], seed=seed)
-    return OpenClipEncoder(model, settings["model_cfg"], _tokenizer(settings["model_cfg"]["text_cfg"], source))
+    settings, config = settings_of(name), model_config(name)
+    source = tokenizers.find(config["text_cfg"], subject=f"[model] name = {name!r}")
+    return OpenClipEncoder(_build(settings, config, seed=seed), config, _tokenizer(config["text_cfg"], source))
 
 
 def outline(name: str) -> OpenClipEncoder:
     """Build a model without weights, on torch's device `meta`, and without its tokenizer."""
-    settings = settings_of(name)
-    tokenizers.find(settings["model_cfg"]["text_cfg"], subject=f"[model] name = {name!r}")
+    check(name)
     with torch.device("meta"):
-        model = _build(settings, settings["model_cfg"], seed=0, device="meta").eval()
-    return OpenClipEncoder(model, settings["model_cfg"], None)
+        model = _build(settings_of(name), model_config(name), seed=0, device="meta").eval()
+    return OpenClipEncoder(model, model_config(name), None)
 
 
 def assemble(
-    settings: Mapping[str, Any],
+    settings: Settings,
     state: dict[str, Tensor],
     *,
     tokenizer: Path | None = None,
@@ -261,29 +235,11 @@ def assemble(
     resize: bool = True,
 ) -> OpenClipEncoder:
     """Build a model and load weights, as open_clip does; raise one of `BROKEN` if they do not fit."""
-    config: dict[str, Any] = json.loads(json.dumps(settings["model_cfg"]))
+    config: ModelConfig = json.loads(json.dumps(settings["model_cfg"]))
     if text_tower is not None:
         config["text_cfg"]["hf_model_name"] = str(text_tower)
-    model = _build(settings, config, seed=0)
-    _fill(model, state, resize=resize)
-    return OpenClipEncoder(model, settings["model_cfg"], _tokenizer(config["text_cfg"], tokenizer))
-
-
-def _build(settings: Mapping[str, Any], config: Mapping[str, Any], *, seed: int, device: str = "cpu") -> nn.Module:
-    # initialization must not change the caller's random state
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]), _quiet(), hub.offline():
-        document = {"model_cfg": config, "preprocess_cfg": settings.get("preprocess_cfg") or {}}
-        (Path(folder) / CONFIG_FILE).write_text(json.dumps(document), encoding="utf-8")
-        torch.manual_seed(seed)
-        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False, device=device)
-        decoder: Any = getattr(model, "text_decoder", None)
-        if decoder is not None:  # CoCa's, of which open_clip leaves one matrix as it finds the memory
-            nn.init.normal_(decoder.text_projection, std=decoder.width**-0.5)
-        return model
-
-
-def _fill(model: Any, state: dict[str, Tensor], *, resize: bool) -> None:
-    """Load weights with the conversions of `open_clip.load_checkpoint`."""
+    model: Any = _build(settings, config, seed=0)
+    # as in `open_clip.load_checkpoint`
     state = dict(convert_state_dict(model, state))
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
@@ -300,12 +256,26 @@ def _fill(model: Any, state: dict[str, Tensor], *, resize: bool) -> None:
         resize_pos_embed(state, model)
         resize_text_pos_embed(state, model)
     model.load_state_dict(state, strict=True)
+    return OpenClipEncoder(model, settings["model_cfg"], _tokenizer(config["text_cfg"], tokenizer))
 
 
-def _tokenizer(text: Mapping[str, Any], source: Path | None) -> Any:
+def _build(settings: Settings, config: ModelConfig, *, seed: int, device: str = "cpu") -> nn.Module:
+    # initialization must not change the caller's random state
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]), _quiet(), hub.offline():
+        document = {"model_cfg": config, "preprocess_cfg": settings.get("preprocess_cfg") or {}}
+        (Path(folder) / CONFIG_FILE).write_text(json.dumps(document), encoding="utf-8")
+        torch.manual_seed(seed)
+        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False, device=device)
+        decoder: Any = getattr(model, "text_decoder", None)
+        if decoder is not None:  # CoCa's, of which open_clip leaves one matrix as it finds the memory
+            nn.init.normal_(decoder.text_projection, std=decoder.width**-0.5)
+        return model
+
+
+def _tokenizer(text: TextConfig, source: Path | None) -> Any:
     """Create the tokenizer as `open_clip.get_tokenizer` does, from local files, without remote code."""
     length = int(text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH))
-    settings: dict[str, Any] = dict(text.get("tokenizer_kwargs") or {})
+    settings = dict(text.get("tokenizer_kwargs") or {})
     if source is None:
         return simple_tokenizer(length, settings)
     settings |= {"tokenizer_mode": text.get("tokenizer_mode"), "trust_remote_code": False, "local_files_only": True}
@@ -340,13 +310,11 @@ def load(folder: Path) -> OpenClipEncoder:
         raise InputError(f"model folder {folder}", got=reason, expected="files of clipmem", hint=hint) from error
 
 
-def _is_plain_clip(model: nn.Module) -> bool:
-    if not isinstance(model, CLIP) or model.text_pool_type not in {"argmax", "eos"}:
+def _is_plain_clip(model: Any) -> bool:
+    """Return whether a text tower is causal with end-of-text pooling, and 0 is its padding."""
+    if not isinstance(model, CLIP) or cast(Any, model).attn_mask is None:
         return False
-    if model.text_pool_type == "eos" and model.text_eos_id == 0:
-        return False  # 0 is not padding then
-    causal: Any = model.attn_mask
-    return causal is not None
+    return model.text_pool_type == "argmax" or (model.text_pool_type == "eos" and bool(model.text_eos_id != 0))
 
 
 def _encode_trimmed(model: Any, tokens: Int[Tensor, "n length"], rows: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:

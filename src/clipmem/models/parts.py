@@ -52,7 +52,14 @@ def chosen(parts: Mapping[str, Part], patterns: Iterable[str], subject: str) -> 
     """Return the parameters that patterns name; raise an `InputError` for a pattern that names none."""
     names: set[str] = set()
     for pattern in patterns:
-        matches = {name for name, part in parts.items() if _matches(pattern, name, part)}
+        span = re.fullmatch(r"(?:(image|text)\.)?blocks\.(\d+)-(\d+)", pattern)
+        tower, first, last = (span[1], int(span[2]), int(span[3])) if span else ("", 0, -1)
+        matches = set[str]()
+        for name, part in parts.items():
+            inside = part.kind == "blocks" and tower in {None, part.tower} and first <= part.block <= last
+            combined = f"{part.tower}.{part.kind}", f"{part.kind}.{part.block}"
+            if inside or pattern in {name, part.tower, part.kind, str(part), *combined}:
+                matches.add(name)
         if not matches:
             part_names = list(dict.fromkeys([*TOWERS, *(str(part) for part in parts.values())]))
             hint = f"{did_you_mean(pattern, part_names, kind='part')} `clipmem inspect` lists them."
@@ -61,28 +68,18 @@ def chosen(parts: Mapping[str, Part], patterns: Iterable[str], subject: str) -> 
     return names
 
 
-def _matches(pattern: str, name: str, part: Part) -> bool:
-    if pattern in {name, part.tower, part.kind, str(part), f"{part.tower}.{part.kind}", f"{part.kind}.{part.block}"}:
-        return True
-    several = re.fullmatch(r"(?:(image|text)\.)?blocks\.(\d+)-(\d+)", pattern)
-    if not several or part.kind != "blocks":
-        return False
-    return several[1] in {None, part.tower} and int(several[2]) <= part.block <= int(several[3])
-
-
 def rate_factors(parts: Mapping[str, Part], decay: float) -> dict[str, float]:
     """Return the factor on the learning rate of each parameter for a decay by layer (Clark et al. 2020, ELECTRA).
 
     With L blocks in a tower: decay^(L - k) for block k (from 0), decay^(L + 1) for embeddings, 1 for the rest.
     """
     depth = {tower: max((p.block for p in parts.values() if p.tower == tower), default=-1) + 1 for tower in TOWERS}
-    return {name: decay ** _distance(part, depth.get(part.tower, 0)) for name, part in parts.items()}
-
-
-def _distance(part: Part, depth: int) -> int:
-    if part.kind == "blocks":
-        return depth - part.block
-    return depth + 1 if part.kind == "embeddings" else 0
+    distances = {
+        name: depth[part.tower] - part.block  # the block of embeddings is -1
+        for name, part in parts.items()
+        if part.kind in {"blocks", "embeddings"}
+    }
+    return {name: decay ** distances.get(name, 0) for name in parts}
 
 
 def place(part: Part) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Embeddings of a study's pairs under one model, in float32, as `.npy` arrays.
+"""Embeddings of a study's pairs under one model, in float32, as `.npy` arrays; and mean unit embeddings of pairs.
 
 `image.npy` has shape (n, view, d), `text.npy` (m, d), and `text_pair.npy` (m,) has the pair of each caption. With
 caption edits, `text_edits.npy` and `text_edits_pair.npy` have those of pairs with one caption; with
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from clipmem.base.errors import InputError, require
@@ -22,6 +22,7 @@ from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.base.tables import open_array
 from clipmem.data.views import Crops, as_float, draw_views, edits_of_single, normalize_pixels, render, send
 from clipmem.models.protocol import DualEncoder
+from clipmem.stats.similarity import pair_means
 
 _TEXTS = ("text", "text_edits", "wordings")  # each with the pair of every row in NAME_pair; all but the first optional
 _WINDOW = 8  # batches of captions sorted by length together, which makes passes over the emoji's captions 1.3x faster
@@ -118,7 +119,8 @@ def embed(
     size, scale, ratio = pixels.shape[1], crops.crop_scale, crops.crop_ratio
     views = draw_views(uids, settings.views, size=size, scale=scale, ratio=ratio, flip=crops.flip) or [None]
     first, end = part.rows(len(rows), settings.batch_size)
-    spans = {name: slice(*_text_rows(part, len(listed), settings.batch_size)) for name, (listed, _) in texts.items()}
+    window = settings.batch_size * _WINDOW
+    spans = {name: slice(*part.rows(len(listed), window)) for name, (listed, _) in texts.items()}
     total = (end - first) * len(views) + sum(rows.stop - rows.start for rows in spans.values())
     passed = 0  # of the images and captions
 
@@ -137,7 +139,8 @@ def embed(
             advance(len(block) * len(views))
         arrays = {"image": torch.cat(image)}
         for name, (listed, owner) in texts.items():
-            vectors = _text_passes(encoder, listed[spans[name]], settings.batch_size, device, advance)
+            batch_size = settings.batch_size
+            vectors = embed_texts(encoder, listed[spans[name]], batch_size=batch_size, device=device, advance=advance)
             arrays[name] = vectors if len(vectors) or name == "text" else arrays["text"][:0]
             arrays[f"{name}_pair"] = torch.tensor(owner[spans[name]], dtype=torch.long)
     return Embeddings(**arrays)
@@ -148,23 +151,17 @@ def _listed(captions: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
     return [text for texts in captions for text in texts], [pair for pair, texts in enumerate(captions) for _ in texts]
 
 
+@torch.inference_mode()
 def embed_texts(
-    encoder: DualEncoder, texts: Sequence[str], *, batch_size: int, device: str = "cpu"
-) -> Float[Tensor, "m d"]:
-    """Embed texts without images, such as class prompts; float32, not normalized."""
-    encoder.module.to(device).eval()
-    with torch.inference_mode():
-        return _text_passes(encoder, texts, batch_size, device)
-
-
-def _text_passes(
     encoder: DualEncoder,
     texts: Sequence[str],
+    *,
     batch_size: int,
-    device: str,
+    device: str = "cpu",
     advance: Callable[[int], object] = lambda _: None,
 ) -> Float[Tensor, "m d"]:
-    """Embed texts, batched by length, and return them in the given order."""
+    """Embed texts, such as class prompts, batched by length; float32, not normalized, in the order of the texts."""
+    encoder.module.to(device).eval()
     vectors: list[Tensor] = []
     for window in range(0, len(texts), batch_size * _WINDOW):
         rows = sorted(range(window, min(window + batch_size * _WINDOW, len(texts))), key=lambda row: len(texts[row]))
@@ -175,10 +172,6 @@ def _text_passes(
             advance(len(tokens))
         vectors.append(torch.cat(passed)[torch.from_numpy(np.argsort(rows))])
     return torch.cat(vectors) if vectors else torch.empty(0, 0)
-
-
-def _text_rows(part: Part, total: int, batch_size: int) -> tuple[int, int]:
-    return part.rows(total, batch_size * _WINDOW)
 
 
 def view_pixels(
@@ -237,18 +230,78 @@ def chosen(embeddings: Embeddings, rows: Int[Tensor, " k"]) -> Embeddings:
 
 
 def _selected(arrays: Mapping[str, np.ndarray], rows: Int[np.ndarray, " k"]) -> Embeddings:
-    subset = {"image": np.array(arrays["image"][rows])}
+    subset, position = {"image": np.array(arrays["image"][rows])}, np.full(len(arrays["image"]), -1)
+    position[rows] = np.arange(len(rows))
     for name in _TEXTS:
         if name in arrays:
-            where, subset[f"{name}_pair"] = _rows_of(arrays[f"{name}_pair"], rows, len(arrays["image"]))
-            subset[name] = np.array(arrays[name][where])
+            pair = position[arrays[f"{name}_pair"]]
+            of_rows = np.flatnonzero(pair >= 0)
+            of_rows = of_rows[np.argsort(pair[of_rows], kind="stable")]
+            subset[name], subset[f"{name}_pair"] = np.array(arrays[name][of_rows]), pair[of_rows]
     return Embeddings(**{name: torch.from_numpy(array) for name, array in subset.items()})
 
 
-def _rows_of(owner: np.ndarray, rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    index = np.full(n, -1)
-    index[rows] = np.arange(len(rows))
-    pair = index[owner]
-    where = np.flatnonzero(pair >= 0)
-    where = where[np.argsort(pair[where], kind="stable")]
-    return where, pair[where]
+Head = Callable[[Float[Tensor, "n d"]], Float[Tensor, "n class"]]
+
+
+class Means(NamedTuple):
+    """Embeddings of some pairs under one model.
+
+    Attributes:
+        image: ū, the mean unit embedding of each pair's views, shape (n, d).
+        text: v̄, the mean unit embedding of its captions, shape (n, d).
+        ok: Mask of the pairs whose embeddings are finite and not zero, shape (n,).
+        single: Embeddings of single views and captions; None if only means are stored.
+        labels: Class of each pair, shape (n,); None without labels.
+        head: The model's class head on image embeddings, if it has one.
+    """
+
+    image: Float[Tensor, "n d"]
+    text: Float[Tensor, "n d"]
+    ok: Bool[Tensor, " n"]
+    single: Embeddings | None = None
+    labels: Int[Tensor, " n"] | None = None
+    head: Head | None = None
+
+    def select(self, rows: Int[Tensor, " k"]) -> "Means":
+        """Return the embeddings of some pairs, in the order of `rows`."""
+        single = self.single and chosen(self.single, rows)
+        labels = None if self.labels is None else self.labels[rows]
+        return Means(self.image[rows], self.text[rows], self.ok[rows], single, labels, self.head)
+
+
+def unit_means(image: Float[Tensor, "n view d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, " m"]) -> Means:
+    """Average each pair's unit embeddings over its views and over its captions.
+
+    ū = mean_a image_a / ||image_a||, v̄ = mean_k text_k / ||text_k||, as in `pair_means`.
+    """
+    bad_image, bad_text = (~(_largest(rows) > 0) | torch.isinf(_largest(rows)) for rows in (image, text))
+    bad = bad_image.any(dim=1)
+    bad[text_pair[bad_text]] = True
+    u, v = pair_means(
+        torch.where(bad_image.unsqueeze(-1), 1.0, image) if bad_image.any() else image,
+        torch.where(bad_text.unsqueeze(-1), 1.0, text) if bad_text.any() else text,
+        text_pair,
+    )
+    return Means(u.float(), v.float(), ~bad)
+
+
+def stack(parts: Sequence[Means]) -> Means:
+    """Return the embeddings of the pairs of one part after another; of none without parts."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return Means(torch.zeros(0, 1), torch.zeros(0, 1), torch.zeros(0, dtype=torch.bool))
+    image, text, ok = map(torch.cat, zip(*(part[:3] for part in parts), strict=True))
+    start, single = 0, list[Embeddings]()
+    for embedded in (part.single for part in parts if part.single is not None):
+        arrays = embedded._asdict().items()
+        owners = {name: array + start for name, array in arrays if name.endswith("_pair") and array is not None}
+        single.append(embedded._replace(**owners))
+        start += len(embedded.image)
+    return Means(image, text, ok, join(single) if len(single) == len(parts) else None)
+
+
+def _largest(rows: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+    """Return max |x| of each row; NaN if a value is NaN."""
+    return torch.linalg.vector_norm(rows, ord=float("inf"), dim=-1)

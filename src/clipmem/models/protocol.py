@@ -1,5 +1,6 @@
 """`DualEncoder`: the interface of models for training, embedding and scoring."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -52,7 +53,7 @@ class DualEncoder(Protocol):
 
 
 class TrainableEncoder(DualEncoder, Protocol):
-    """A `DualEncoder` that the training loop can train."""
+    """A `DualEncoder` that the training loop can train; a class may inherit what is the same for most models."""
 
     @property
     def context(self) -> int:
@@ -72,20 +73,27 @@ class TrainableEncoder(DualEncoder, Protocol):
         """Return whether a parameter of the module belongs to the image tower."""
         ...
 
+    def logit_scale(self) -> Float[Tensor, ""]:
+        """The factor by which similarities become logits: the exponential of the module's parameter `logit_scale`."""
+        module: Any = self.module
+        return module.logit_scale.exp().reshape(())
+
     def set_logit_scale(self, value: float) -> None:
         """Set the factor by which similarities become logits."""
-        ...
+        module: Any = self.module
+        with torch.no_grad():
+            module.logit_scale.fill_(math.log(value))
 
     def compact_vocabulary(self, used: Int[Tensor, "m length"]) -> str:
         """Keep only the embedding rows of the tokens in `used` until `expand_vocabulary`; return the table's name.
 
-        An encoder that cannot do this returns "" and changes nothing.
+        An encoder that cannot do this returns "" and changes nothing, as here.
         """
-        ...
+        del used
+        return ""
 
     def expand_vocabulary(self, decay: float = 1.0) -> None:
         """Restore the whole embedding table; unused rows are multiplied by `decay`."""
-        ...
 
     def compile(self) -> None:
         """Compile the passes of both towers."""

@@ -6,7 +6,7 @@ matrix products. All else is open_clip's modules, so that the result equals thei
 the demo's model is 1.3 to 1.6 times as fast (`python benchmarks/run.py --suite passes`).
 
 For other towers, and for towers with hooks, `image_pass` and `text_pass` return None, and open_clip's own pass is used.
-With `clipmem.models.openclip`, the only module that imports open_clip.
+With `clipmem.models.openclip` and `tokenizers`, the only module that imports open_clip.
 """
 
 from typing import Any, NamedTuple
@@ -62,7 +62,9 @@ def text_pass(
     if not _is_exactly(model, CLIP) or tokens.device.type != "cpu" or tokens.shape[1] > _LONGEST:
         return None
     modules = [model, model.token_embedding, model.ln_final, *model.transformer.modules()]
-    if model.text_pool_type != "argmax" or not _is_causal(model.attn_mask) or not _is_plain(model.transformer, modules):
+    mask = model.attn_mask
+    causal = isinstance(mask, Tensor) and mask.ndim == 2 and mask.equal(torch.full_like(mask, -torch.inf).triu_(1))
+    if model.text_pool_type != "argmax" or not causal or not _is_plain(model.transformer, modules):
         return None
     end = tokens.argmax(dim=-1)
     n, length = len(tokens), int(end.max()) + 1
@@ -93,21 +95,19 @@ def _packed(end: Int[Tensor, " n"], length: int) -> tuple[Int[Tensor, " t"], Int
 def _blocks(x: Float[Tensor, "t d"], transformer: Any, packing: Packing) -> Float[Tensor, "n d"]:
     """Pass tokens, one row each, through blocks y = x + Attention(LN(x)), y + MLP(LN(y)) to the output tokens."""
     *first, last = transformer.resblocks
+    at = torch.arange(packing.length)
+    hidden = at > at[:, None] if packing.causal else None
     for block in first:
-        x = x + block.ls_1(block.attn.out_proj(_attention(block.attn, block.ln_1(x), packing)))
+        attention = block.attn
+        joint = nn.functional.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+        q, k, v = _split(joint, 3, attention.num_heads, packing)
+        laid = torch.bmm(_weights(q, k, hidden), v).view(packing.n, attention.num_heads, packing.length, -1)
+        rows = laid.transpose(1, 2).reshape(packing.n * packing.length, -1)
+        rows = rows if packing.slots is None else rows.index_select(0, packing.slots)
+        x = x + block.ls_1(attention.out_proj(rows))
         x = x + block.ls_2(block.mlp(block.ln_2(x)))
     x = x[packing.read] + last.ls_1(last.attn.out_proj(_last_attention(last.attn, last.ln_1(x), packing)))
     return x + last.ls_2(last.mlp(last.ln_2(x)))
-
-
-def _attention(attention: Any, h: Float[Tensor, "t d"], packing: Packing) -> Float[Tensor, "t d"]:
-    joint = nn.functional.linear(h, attention.in_proj_weight, attention.in_proj_bias)
-    q, k, v = _split(joint, 3, attention.num_heads, packing)
-    at = torch.arange(packing.length)
-    mixed = torch.bmm(_weights(q, k, at > at[:, None] if packing.causal else None), v)
-    laid = mixed.view(packing.n, attention.num_heads, packing.length, -1).transpose(1, 2)
-    rows = laid.reshape(packing.n * packing.length, -1)
-    return rows if packing.slots is None else rows.index_select(0, packing.slots)
 
 
 def _last_attention(attention: Any, h: Float[Tensor, "t d"], packing: Packing) -> Float[Tensor, "n d"]:
@@ -139,10 +139,6 @@ def _weights(q: Tensor, k: Tensor, hidden: Tensor | None) -> Tensor:
 
 def _is_exactly(item: object, kind: type) -> bool:
     return type(item) is kind  # a subclass may compute something else
-
-
-def _is_causal(mask: Any) -> bool:
-    return isinstance(mask, Tensor) and mask.ndim == 2 and mask.equal(torch.full_like(mask, -torch.inf).triu_(1))
 
 
 def _is_plain(transformer: Any, modules: list[nn.Module]) -> bool:

@@ -4,10 +4,9 @@ f and g of a seed start from the same weights. From scratch these depend on the 
 all seeds, which then differ in the order of pairs, views and new layers (adapters) only.
 """
 
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TypedDict, cast
 
 import torch
 from torch import nn
@@ -19,6 +18,16 @@ from clipmem.data.decoding import Geometry
 from clipmem.models import adapters, given, names, openclip, parts
 from clipmem.models.parts import Part
 from clipmem.models.protocol import DualEncoder, TrainableEncoder, embedding_width
+
+
+class PartRow(TypedDict):
+    """A part of a model: its name, parameters, trained parameters, and their names."""
+
+    part: str
+    parameters: int
+    trained: int
+    names: list[str]
+
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -32,9 +41,9 @@ class Start:
         base: The entry `base` of a manifest, whose facts need not be determined again.
     """
 
-    def __init__(self, model: ModelSection, train: TrainSection, base: Mapping[str, Any] | None = None) -> None:
-        self._model, self.train, self._base = model, train, base
-        self._address = str(base["address"]) if base else model.pretrained
+    def __init__(self, model: ModelSection, train: TrainSection, base: given.ModelFacts | None = None) -> None:
+        self._model, self.train = model, train
+        self._base: given.ModelFacts | None = base
 
     @property
     def name(self) -> str:
@@ -43,27 +52,23 @@ class Start:
 
     @cached_property
     def _given(self) -> given.GivenModel:
-        return given.find(self._address)
+        return given.find(self._base["address"] if self._base else self._model.pretrained)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, given.ModelFacts]:
         """Check the model and what `[train]` trains of it; return the manifest's entry: {} from scratch."""
         if not self._model.pretrained:
             openclip.check(self._model.name)
             if self.train.freeze:
                 freeze(self.outline(), self.train)
             return {}
-        encoder = given.load(self._given)
-        self._check_name(encoder)
+        encoder, name = given.load(self._given), self._model.name
+        same = not name or getattr(encoder, "config", None) == names.model_config(name)
+        got, hint = f"another architecture in pretrained = {self._model.pretrained!r}", "Set model.name to ''."
+        require(same, f"[model] name = {name!r}", got, "the same architecture, or ''", hint)
         facts, width = given.describe(self._given, encoder), embedding_width(encoder)
         self._base = {**facts, "width": width, "files": given.content(self._given)}
         freeze(self._adapted(encoder, 0), self.train)
         return {"base": self._base}
-
-    def _check_name(self, encoder: DualEncoder) -> None:
-        subject, name = f"[model] name = {self._model.name!r}", self._model.name
-        config = getattr(encoder, "config", None)
-        got, hint = f"another architecture in pretrained = {self._model.pretrained!r}", "Set model.name to ''."
-        require(not name or config == names.model_config(name), subject, got, "the same architecture, or ''", hint)
 
     def content(self) -> dict[str, str]:
         """Hash the files of the pretrained model."""
@@ -82,17 +87,16 @@ class Start:
         """The width d of the embeddings."""
         if not self._model.pretrained:
             return int(names.model_config(self._model.name)["embed_dim"])
-        return int(self._facts["width"])
+        return int(self._facts.get("width", 0))
 
     @property
-    def _facts(self) -> Mapping[str, Any]:
+    def _facts(self) -> given.ModelFacts:
         return self._base or self.describe()["base"]
 
     def create(self, seed: int) -> TrainableEncoder:
         """Create the model with its weights before training."""
-        if not self._model.pretrained:
-            return self._adapted(openclip.create(self._model.name, seed=seed), seed)
-        return self._adapted(given.load(self._given), seed)
+        name, pretrained = self._model.name, self._model.pretrained
+        return self._adapted(self.base() if pretrained else openclip.create(name, seed=seed), seed)
 
     def trained(self, folder: Path, seed: int) -> TrainableEncoder:
         """Load a model that was trained from this start; adapters stay separate."""
@@ -109,17 +113,18 @@ class Start:
     def _adapted(self, encoder: DualEncoder, seed: int) -> TrainableEncoder:
         encoder = cast(TrainableEncoder, encoder)
         if self.train.adapter == "lora":
-            base = {key: self._facts[key] for key in adapters.BASE} if self._model.pretrained else {}
+            facts = self._facts if self._model.pretrained else None
+            base = facts and adapters.Base(address=facts["address"], files=facts.get("files", {}))
             adapters.add(encoder, self.train.lora, seed=seed, base=base)
         return encoder
 
     def outline(self) -> TrainableEncoder:
         """Return the model without weights, on torch's device `meta`."""
-        if self._model.pretrained:
-            encoder = self.create(0)
-            encoder.module.to("meta")
-            return encoder
-        return self._adapted(openclip.outline(self._model.name), 0)
+        if not self._model.pretrained:
+            return self._adapted(openclip.outline(self._model.name), 0)
+        encoder = self.create(0)
+        encoder.module.to("meta")
+        return encoder
 
     def operations(self) -> float:
         """Count the operations of a pair's forward pass with a full-length caption, without computing anything."""
@@ -153,10 +158,9 @@ def freeze(encoder: TrainableEncoder, settings: TrainSection) -> None:
             module.eval()
 
 
-def table_of_parts(encoder: TrainableEncoder) -> list[dict[str, Any]]:
-    """Return one row per part from input to output: its name, parameters, trained parameters, and their names."""
-    rows: dict[Part, dict[str, Any]] = {}
-    of = parts_of(encoder)
+def table_of_parts(encoder: TrainableEncoder) -> list[PartRow]:
+    """Return one row per part, from input to output."""
+    rows, of = dict[Part, PartRow](), parts_of(encoder)
     for name, weight in encoder.module.named_parameters():
         row = rows.setdefault(of[name], {"part": str(of[name]), "parameters": 0, "trained": 0, "names": []})
         row["parameters"] += weight.numel()

@@ -3,6 +3,7 @@
 When not to trust it: weights that were tampered with load like any others.
 """
 
+import contextlib
 import pickle
 import struct
 import warnings
@@ -64,25 +65,36 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
         got = f"the file extension {path.suffix!r}"
         hint = "Save the model's state_dict as safetensors."
         raise InputError(f"checkpoint {path}", got=got, expected=f"one of {', '.join(SUFFIXES)}", hint=hint)
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if path.suffix == ".safetensors":
+        try:
+            content: object = load_file(path)
+        except (SafetensorError, OSError, ValueError, TypeError, LookupError) as error:
+            got, hint = f"a file that does not load ({shorten(str(error))})", "Check that the file is complete."
+            raise InputError(f"checkpoint {path}", got=got, expected="safetensors", hint=hint) from error
+    else:
+        content = _read_torch(path)
     if not isinstance(content, Mapping):
         raise _no_weights(path, f"a {type(content).__name__}")
-    state = _choose(path, cast(Mapping[Any, Any], content), averaged=averaged)
+    content, keys, other = cast(Mapping[Any, Any], content), *((_AVERAGED, _PLAIN) if averaged else (_PLAIN, _AVERAGED))
+    nested = [content[key] for key in keys if isinstance(content.get(key), Mapping)]
+    if not averaged and content and all(isinstance(value, Tensor) for value in content.values()):
+        nested.append(content)
+    if not nested and any(isinstance(content.get(key), Mapping) for key in other):
+        got = "no averaged weights (EMA)" if averaged else "averaged weights (EMA) only"
+        hint = "Omit #ema." if averaged else "Add #ema to the address."
+        raise InputError(f"checkpoint {path}", got=got, expected=f"one of {', '.join(keys)}", hint=hint)
+    if not nested:
+        raise _no_weights(path, f"keys {[str(key) for key in list(content)[:5]]}")
     run = content.get("name")
-    return Checkpoint(state, run if isinstance(run, str) else "")
-
-
-def _read_safetensors(path: Path) -> object:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, TypeError, LookupError) as error:
-        got = f"a file that does not load ({shorten(str(error))})"
-        hint = "Check that the file is complete."
-        raise InputError(f"checkpoint {path}", got=got, expected="safetensors", hint=hint) from error
+    return Checkpoint(_bare(path, nested[0]), run if isinstance(run, str) else "")
 
 
 def _read_torch(path: Path) -> object:
-    names = _archive(path)
+    names: list[str] = []
+    with contextlib.suppress(*BROKEN):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
     program = any("/code/" in name or name.endswith("/constants.pkl") for name in names)
     hint = "It was not loaded, since it can run code. Use a pretrained tag, such as ViT-B-32-quickgelu/openai, or save "
     hint += "the model's state_dict."
@@ -108,30 +120,6 @@ def reason(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     listed = len(lines) > 1 and lines[0].startswith("Error(s) in loading")
     return shorten(lines[1 if listed else 0], 160)
-
-
-def _archive(path: Path) -> list[str]:
-    try:
-        if not zipfile.is_zipfile(path):
-            return []
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
-    except BROKEN:
-        return []
-
-
-def _choose(path: Path, content: Mapping[Any, Any], *, averaged: bool) -> dict[str, Tensor]:
-    keys, other = (_AVERAGED, _PLAIN) if averaged else (_PLAIN, _AVERAGED)
-    for key in keys:
-        if isinstance(content.get(key), Mapping):
-            return _bare(path, content[key])
-    if not averaged and content and all(isinstance(value, Tensor) for value in content.values()):
-        return _bare(path, content)
-    if any(isinstance(content.get(key), Mapping) for key in other):
-        got = "no averaged weights (EMA)" if averaged else "averaged weights (EMA) only"
-        hint = "Omit #ema." if averaged else "Add #ema to the address."
-        raise InputError(f"checkpoint {path}", got=got, expected=f"one of {', '.join(keys)}", hint=hint)
-    raise _no_weights(path, f"keys {[str(key) for key in list(content)[:5]]}")
 
 
 def _no_weights(path: Path, got: str) -> InputError:

@@ -13,9 +13,8 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.data.pairs import Pairs
 from clipmem.data.quarantine import Problem
 from clipmem.models.embeddings import CHUNK, NO_DIRECTION, Embeddings, SinglePart
-from clipmem.models.means import Head, Means
 from clipmem.models.passes import Embeddings as Single
-from clipmem.models.passes import chosen
+from clipmem.models.passes import Head, Means, chosen
 from clipmem.scoring.alignments import ALIGNMENTS, Alignment
 from clipmem.scoring.bank import BankSums, add, bank_sums
 from clipmem.stats.alignment import AlignmentParts

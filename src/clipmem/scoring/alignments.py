@@ -18,8 +18,7 @@ from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
 from clipmem.base.sections import EmbedSection, Section
 from clipmem.data.views import edits_of_single
-from clipmem.models.means import Means
-from clipmem.models.passes import Embeddings
+from clipmem.models.passes import Embeddings, Means
 from clipmem.scoring.bank import BankSums
 from clipmem.stats.alignment import AlignmentParts, BankMeans, alignment_parts_against
 from clipmem.stats.memorization import class_probability

@@ -18,8 +18,7 @@ from clipmem.data.inspection import inspect_source
 from clipmem.data.quarantine import left_out_sentence, quarantine_table, records_sentence, summarize
 from clipmem.data.sources import Source, reading_data
 from clipmem.data.user_tables import write_ids
-from clipmem.models import address
-from clipmem.models.names import model_config
+from clipmem.models.names import model_config, parse
 from clipmem.study.api import find_recipe
 from clipmem.study.finished import check_role
 
@@ -44,7 +43,7 @@ def inspect(
     if not preset:
         model_config(architecture)
     if against:
-        address.parse(against)
+        parse(against)
     opened = open_pairs()
     section, started = opened.section, time.monotonic()
     with reading_data(section):

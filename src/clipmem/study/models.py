@@ -94,7 +94,7 @@ class GivenModels:
     def describe(self) -> dict[str, Any]:
         """Return address, hashes and size of each; loads each once, to find broken models early."""
         if self._known is None:
-            facts: dict[str, dict[str, Any]] = {}
+            facts: dict[str, given.ModelFacts] = {}
             for model in (model for models in self._models.values() for model in models):
                 if model.address not in facts:
                     facts[model.address] = given.describe(model, given.load(model))

@@ -11,7 +11,7 @@ from clipmem.base.recipes import Recipe
 from clipmem.base.sections import DataSection, shipped
 from clipmem.data.sources import SOURCES, Data, data_section, open_data, open_source
 from clipmem.data.sources.base import Source, detect
-from clipmem.models import address, names
+from clipmem.models import names
 
 _TABLES = ("parquet", "csv", "jsonl", "imagefolder", "saved", "hub")
 __all__ = ["Data", "RunFolder", "Source", "evaluation_section", "open_data", "open_study", "section_of"]
@@ -26,7 +26,7 @@ def open_study(recipe: Recipe, out: Path, *, device: str) -> tuple[RunFolder, So
     check_device(device)
     models = (*recipe.given.target, *recipe.given.reference)
     for model in (*models, *filter(None, (recipe.model.pretrained, recipe.halves.model))):
-        address.parse(model)
+        names.parse(model)
     if recipe.model.name and not models:
         names.settings_of(recipe.model.name)
     files = {

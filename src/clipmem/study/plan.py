@@ -19,7 +19,7 @@ from clipmem.mitigate.base import captions_in_training
 from clipmem.mitigate.base import check as check_mitigations
 from clipmem.models import passes
 from clipmem.models.embeddings import Embeddings, Model, SinglePart
-from clipmem.models.means import Head, Means, unit_means
+from clipmem.models.passes import Head, Means, unit_means
 from clipmem.models.protocol import DualEncoder
 from clipmem.models.signals import Trajectory
 from clipmem.models.start import Start

@@ -25,10 +25,9 @@ from clipmem.data.sources import SOURCES, open_source
 from clipmem.data.sources.base import Source
 from clipmem.measure.retrieval import retrieve
 from clipmem.mitigate import MITIGATIONS
-from clipmem.models import address
 from clipmem.models.embeddings import Model, embed
 from clipmem.models.family import FAMILIES
-from clipmem.models.names import is_architecture
+from clipmem.models.names import is_architecture, parse
 from clipmem.models.numerics import threads
 from clipmem.models.start import Start, freeze, table_of_parts
 from clipmem.report.sections import all_sections
@@ -49,7 +48,7 @@ _EMBEDDED, _LARGE, _LARGE_PAIRS = 256, "ViT-B-32", 8
 
 def cost_of_study(facts: dict[str, Any], sample: ImageSample, recipe: Recipe, preset: str = "") -> dict[str, Any]:
     """Estimate decoding, cache, training and memory of the four-way study that `clipmem init --data` writes."""
-    tag = address.parse(recipe.model.pretrained) if recipe.model.pretrained else None
+    tag = parse(recipe.model.pretrained) if recipe.model.pretrained else None
     # the weights of a tag need not be on this machine
     named = recipe.model if tag is None or tag.kind != "tag" else ModelSection(name=tag.name)
     start = Start(named, recipe.train)

@@ -19,7 +19,7 @@ from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.user_tables import read_roles
 from clipmem.models import given, openclip, passes
-from clipmem.models.address import parse
+from clipmem.models.names import parse
 from clipmem.models.protocol import DualEncoder
 from clipmem.scoring.protocols import protocol_of
 from tests.tiny import tiny_recipe

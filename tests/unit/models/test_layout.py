@@ -11,7 +11,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.hashing import pair_uid
 from clipmem.models import layout
 from clipmem.models.embeddings import Embeddings
-from clipmem.models.means import unit_means
+from clipmem.models.passes import unit_means
 
 TODO = "Create the folder with `clipmem export embeddings`, or with clip-retrieval's inference of images and texts."
 

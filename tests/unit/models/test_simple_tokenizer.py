@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from clipmem.models import simple_tokenizer as module
-from clipmem.models.simple_tokenizer import SimpleTokenizer, simple_tokenizer
+from clipmem.models import tokenizers as module
+from clipmem.models.tokenizers import SimpleTokenizer, simple_tokenizer
 
 TEXT = st.text(st.sampled_from("ab '&;é猫👍\t"), max_size=12)
 

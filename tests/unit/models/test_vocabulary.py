@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from clipmem.models import openclip
 from clipmem.models.openclip import OpenClipEncoder
-from clipmem.models.vocabulary import Vocabulary
+from clipmem.models.tokenizers import Vocabulary
 
 CAPTIONS = ["a red square", "two cats", "a photo of a dog, running", "!", "sky"]
 RATES = [1e-3, 2e-3, 3e-3, 1.5e-3, 5e-4]

@@ -12,7 +12,7 @@ from clipmem.base.errors import ClipmemWarning, InputError
 from clipmem.base.tables import SCHEMAS
 from clipmem.models.embeddings import Embeddings
 from clipmem.models.layout import write_card, write_part
-from clipmem.models.means import Means
+from clipmem.models.passes import Means
 from tests.reference import loops_score as reference
 from tests.unit.models.test_layout import write
 
