@@ -82,9 +82,7 @@ def curve_of_untrained(study: RunFolder, encoder: openclip.OpenClipEncoder, seed
     recipe = study.recipe()
     sample = sample_pairs(localized_pairs(PlannedStudy(study.path)), recipe)
     candidates = replace(sample, table=sample.table.filter(role="candidate"))
-    units, _ = sweep_model(
-        encoder, candidates, views_of(recipe), unit_pairs=None, side="f", seed=seed, towers=["image"]
-    )
+    units, _ = sweep_model(encoder, candidates, views_of(recipe), unit_pairs=None, model=("f", seed), towers=["image"])
     return curves_of(units, run="untrained", objective="none")
 
 

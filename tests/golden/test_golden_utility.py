@@ -36,7 +36,7 @@ def compute():
     prompts = torch.cat([centers, centers]) + 0.5 * waves(3.0, 2 * CLASSES, 5)
     classes = class_embeddings(prompts, torch.arange(2 * CLASSES) % CLASSES, CLASSES)
     ranks = zero_shot_ranks(image, classes, labels)
-    probe = linear_probe(image[:30].numpy(), labels[:30], groups[:30], image[30:].numpy(), labels[30:], seed=0)
+    probe = linear_probe((image[:30].numpy(), labels[:30]), groups[:30], (image[30:].numpy(), labels[30:]), seed=0)
     hits = (np.stack([ranks, np.roll(ranks, 7)]) <= 1).astype(float)
     return {
         "class_embeddings": classes[0].tolist(),

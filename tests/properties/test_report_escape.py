@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clipmem.report.escape import CAPTION_LIMIT, visible
+from clipmem.report.formats import CAPTION_LIMIT, visible
 from clipmem.report.templating import environment
 
 HOSTILE = st.one_of(

@@ -13,7 +13,7 @@ from clipmem.base.errors import ClipmemError, ClipmemWarning, RunError
 from clipmem.base.paths import as_os_error
 from clipmem.cli.app import app, load_all
 from clipmem.cli.errors import TRACEBACK, report_bug, wrong_command_line
-from clipmem.report.escape import visible
+from clipmem.report.formats import visible
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

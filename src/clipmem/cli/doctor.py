@@ -11,7 +11,7 @@ from clipmem import report, study
 from clipmem.base.machine import cores, installed
 from clipmem.cli.arguments import Flag
 from clipmem.cli.shell import Screen, command
-from clipmem.report.escape import visible
+from clipmem.report.formats import visible
 
 _PACKAGES = (
     "clipmem", "torch", "torchvision", "open_clip_torch", "numpy", "scipy", "scikit-learn", "polars", "pyarrow",

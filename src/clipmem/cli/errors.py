@@ -59,7 +59,7 @@ _TYPES: dict[object, str] = {int: "a whole number", float: "a number", bool: "tr
 
 def report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Report an unexpected error in one line, with the place of its traceback (a `sys.excepthook`)."""
-    from clipmem.report.escape import visible
+    from clipmem.report.formats import visible
 
     lines = "".join(traceback.format_exception(kind, error, trace))
     if os.environ.get(TRACEBACK):

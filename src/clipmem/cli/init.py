@@ -11,7 +11,7 @@ from clipmem.base.errors import require
 from clipmem.base.paths import atomic_write
 from clipmem.cli.arguments import Flag, Settings
 from clipmem.cli.shell import command
-from clipmem.report.escape import visible
+from clipmem.report.formats import visible
 
 
 @command

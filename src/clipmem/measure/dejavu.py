@@ -87,7 +87,7 @@ def measure(
     labeled: Labeled,
     settings: DejavuSection,
     statistics: Statistics,
-) -> tuple[dict[str, Any], pl.DataFrame]:
+) -> tuple[dict[str, object], pl.DataFrame]:
     """Measure Déjà Vu memorization over the seeds of a study; `models` load the embeddings of f, then g, of each.
 
     Returns the content of `evaluate/dejavu.json` without settings, and the rows of `evaluate/dejavu.parquet`.
@@ -110,7 +110,7 @@ def measure(
 
     predictions = [(predict(load_f), predict(load_g)) for load_f, load_g in models]
     results: dict[str, list[DejaVu]] = {}
-    roles: dict[str, dict[str, Any]] = {}
+    roles: dict[str, dict[str, object]] = {}
     for name in (*MEASURED, NOT_PLANTED) if labeled.planted[candidate].any() else MEASURED:
         where = labeled.where(name)
         if name != "candidate" and not objects[torch.from_numpy(where)].any():
@@ -149,7 +149,7 @@ def _as_json(value: Any) -> Any:
     return [_as_json(entry) for entry in value] if isinstance(value, tuple) else value
 
 
-def _agreement(results: Sequence[DejaVu], labeled: Labeled, confidence: float) -> dict[str, Any]:
+def _agreement(results: Sequence[DejaVu], labeled: Labeled, confidence: float) -> dict[str, object]:
     """Compare the extra objects of the candidates with their CLIPMem, and with which of them are planted."""
     rows, extra = np.flatnonzero(labeled.where("candidate"))[results[0].kept], _mean(results, "extra")
     clipmem, planted = labeled.clipmem[rows], labeled.planted[rows]

@@ -5,7 +5,6 @@ ones are nearly uniform: look at both, beside a task. Wider embeddings can be mo
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from clipmem.base.errors import require
-from clipmem.measure.over_seeds import describe, entry
+from clipmem.measure.over_seeds import Metric, describe, entry
 from clipmem.measure.retrieval import Identity
 from clipmem.models.passes import Embeddings
 from clipmem.stats.intervals import crossed_interval
@@ -57,13 +56,13 @@ def measure(
     confidence: float,
     *,
     against: str = "",
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, Metric]]:
     """Measure alignment over pairs, and uniformity over distinct images and over distinct captions, under each side.
 
     An image or caption that several pairs have counts once for uniformity: two copies are in one point under every
     model. Without two distinct ones there is no uniformity. Intervals are over groups of pairs, and over seeds.
     """
-    metrics: dict[str, dict[str, Any]] = {side: {} for side in models}
+    metrics: dict[str, dict[str, Metric]] = {side: {} for side in models}
     distances = {
         side: np.stack([alignment_distances(model.image[:, :1], model.text, model.text_pair) for model in several])
         for side, several in models.items()
@@ -81,25 +80,15 @@ def measure(
             for side, several in models.items()
         }
         for side, values in spread.items():
-            base = None if against in ("", side) else spread[against]
-            metrics[side][f"{name}_uniformity_loss"] = _uniformity(values, base, of[rows], confidence)
+            loss, influence = np.log(values.mean(axis=1)), _influence(values)
+            influence = influence + (loss - loss.mean())[:, None] / values.shape[1]
+            interval = crossed_interval(float(loss.mean()), influence, of[rows], confidence=confidence)
+            metric = metrics[side][f"{name}_uniformity_loss"] = entry(interval, loss.tolist())
+            if against not in ("", side):
+                difference = float(loss.mean() - np.log(spread[against].mean()))
+                influence = influence - _influence(spread[against])
+                metric["change"] = crossed_interval(difference, influence, of[rows], confidence=confidence)._asdict()
     return metrics
-
-
-def _uniformity(
-    values: Float64[np.ndarray, "seed n"],
-    base: Float64[np.ndarray, "1 n"] | None,
-    groups: Int[np.ndarray, " n"],
-    confidence: float,
-) -> dict[str, Any]:
-    loss, n = np.log(values.mean(axis=1)), values.shape[1]
-    influence = _influence(values) + (loss - loss.mean())[:, None] / n
-    metric = entry(crossed_interval(float(loss.mean()), influence, groups, confidence=confidence), loss.tolist())
-    if base is not None:
-        difference = float(loss.mean() - np.log(base.mean()))
-        change = crossed_interval(difference, influence - _influence(base), groups, confidence=confidence)
-        metric["change"] = change._asdict()
-    return metric
 
 
 def _influence(values: Float64[np.ndarray, "seed n"]) -> Float64[np.ndarray, "seed n"]:

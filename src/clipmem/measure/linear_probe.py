@@ -116,29 +116,28 @@ def validation_part(groups: Int[np.ndarray, " n"], share: float, *, seed: int) -
 
 
 def linear_probe(
-    train: Float[np.ndarray, "n d"],
-    labels: Int[np.ndarray, " n"],
+    train: tuple[Float[np.ndarray, "n d"], Int[np.ndarray, " n"]],
     groups: Int[np.ndarray, " n"],
-    test: Float[np.ndarray, "m d"],
-    test_labels: Int[np.ndarray, " m"],
+    test: tuple[Float[np.ndarray, "m d"], Int[np.ndarray, " m"]],
     *,
     grid: Sequence[float] = (0.001, 0.01, 0.1, 1.0),
     share: float = 0.2,
     seed: int,
 ) -> Probe:
-    """Fit a probe to some pairs and rank the classes of others."""
-    check_same_length("embeddings", len(train), "labels", len(labels))
-    check_same_length("embeddings", len(train), "groups", len(groups))
-    check_same_length("embeddings", len(test), "labels", len(test_labels))
+    """Fit a probe to some pairs, their embeddings and labels, and rank the classes of others."""
+    (vectors, labels), (tested, test_labels) = train, test
+    check_same_length("embeddings", len(vectors), "labels", len(labels))
+    check_same_length("embeddings", len(vectors), "groups", len(groups))
+    check_same_length("embeddings", len(tested), "labels", len(test_labels))
     got = f"{len(np.unique(labels))} class among {len(labels)} training pairs"
     require(len(np.unique(labels)) >= 2, "labels", got, "at least 2", "Choose pairs of several classes.")
-    train, test = (
-        normalize(torch.from_numpy(np.asarray(vectors, dtype=np.float64)), name=f"{name} embeddings").numpy()
-        for vectors, name in ((train, "training"), (test, "test"))
+    vectors, tested = (
+        normalize(torch.from_numpy(np.asarray(values, dtype=np.float64)), name=f"{name} embeddings").numpy()
+        for values, name in ((vectors, "training"), (tested, "test"))
     )
     held = validation_part(groups, share, seed=seed)
-    scaling = _scaling(train[~held])
-    x, validation_x = scaling(train[~held]), scaling(train[held])
+    scaling = _scaling(vectors[~held])
+    x, validation_x = scaling(vectors[~held]), scaling(vectors[held])
     model, start, validation, converged = _estimator(), None, list[float](), True
     for c in grid:  # each fit starts from that with the next smaller C
         classifier = fit(x, labels[~held], c, warm=model, tolerance=_CHOOSING)
@@ -149,6 +148,6 @@ def linear_probe(
     best = int(np.argmax(validation))
     if start:
         model.coef_, model.intercept_ = start
-    scaling, same = _scaling(train), np.array_equal(np.unique(labels[~held]), np.unique(labels))
-    final = fit(scaling(train), labels, grid[best], warm=model if same else None)
-    return Probe(final.ranks(scaling(test), test_labels), grid[best], validation, converged and final.converged)
+    scaling, same = _scaling(vectors), np.array_equal(np.unique(labels[~held]), np.unique(labels))
+    final = fit(scaling(vectors), labels, grid[best], warm=model if same else None)
+    return Probe(final.ranks(scaling(tested), test_labels), grid[best], validation, converged and final.converged)

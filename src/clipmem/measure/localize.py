@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -63,14 +62,22 @@ def localize(
         n, expected = len(means[side][seed].image), f"{len(pairs)}, one per row of the split table"
         require(n == len(pairs), f"embeddings of {side}, seed {seed}", f"{n} pairs", expected, "Run the study again.")
     sample = sample_pairs(pairs, recipe)
-    how: dict[str, Any] = {"towers": _towers(recipe), "device": device, "progress": progress}
-    how["unit_pairs"] = (sample.table["role"] == "candidate").to_numpy()
+    candidates = (sample.table["role"] == "candidate").to_numpy()
     distances: dict[str, dict[int, Distances]] = {side: {} for side in SIDES}
     frames: list[pl.DataFrame] = []
     for seed, side in product(seeds, SIDES):
-        model = sweep_model(load_encoder(side, seed), sample, views_of(recipe), side=side, seed=seed, **how)
-        frames.append(model[0])
-        distances[side][seed] = model[1]
+        encoder = load_encoder(side, seed)
+        encoder.module.to(device)
+        frame, distances[side][seed] = sweep_model(
+            encoder,
+            sample,
+            views_of(recipe),
+            unit_pairs=candidates,
+            model=(side, seed),
+            towers=_towers(recipe),
+            progress=progress,
+        )
+        frames.append(frame)
     units = pl.concat(frames)
     layers = layer_table(sample, distances, units, confidence=confidence)
     files = [folder.write("localize/units", units), folder.write("localize/layers", layers)]
@@ -84,7 +91,7 @@ def _towers(recipe: Recipe) -> tuple[str, ...]:
     return TOWERS[:1] if untrained_text(recipe) else TOWERS
 
 
-def describe(pairs: Pairs, recipe: Recipe) -> dict[str, Any]:
+def describe(pairs: Pairs, recipe: Recipe) -> dict[str, object]:
     """Return the content of `settings.json`: pairs, views, and what else determines the tables."""
     sample = sample_pairs(pairs, recipe)
     document = {
@@ -128,16 +135,12 @@ def _write_towers(
     shares = towers.swap(means["f"], means["g"], roles, weight=recipe.score.weight)
     width = next(iter(means["f"].values())).image.shape[1]
     judged = towers.reliability(shares, roles, width)
-    columns: dict[str, Any] = {
-        "uid": uids,
-        "role": roles,
-        "clipmem": shares.clipmem.mean(axis=0),
-        "reliable": [judged["reliable"]] * len(pairs),
-    }
+    columns: dict[str, list[object]] = {"uid": uids, "role": roles, "reliable": [judged["reliable"]] * len(pairs)}
+    columns["clipmem"] = shares.clipmem.mean(axis=0).tolist()
     for tower, values in (("image", shares.image), ("text", shares.text)):
         interval = seed_interval(values, recipe.score.confidence)
-        columns[f"{tower}_share"] = values.mean(axis=0)
-        columns[f"{tower}_low"], columns[f"{tower}_high"] = interval.low, interval.high
+        columns[f"{tower}_share"] = values.mean(axis=0).tolist()
+        columns[f"{tower}_low"], columns[f"{tower}_high"] = interval.low.tolist(), interval.high.tolist()
         columns[f"{tower}_sslmem"] = [sslmem[tower].get(uid) for uid in uids]
     table = pl.DataFrame(columns, SCHEMAS["localize/towers"]).with_columns(pl.col(pl.Float64).fill_nan(None))
     document = judged | {"roles": towers.summarize(shares, roles, groups, confidence=recipe.score.confidence)}

@@ -4,7 +4,7 @@ When not to trust an interval: below about 10 groups of pairs it is too narrow.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from jaxtyping import Float64, Int
@@ -23,9 +23,21 @@ class Statistics(NamedTuple):
     seed: int
 
 
-def entry(interval: Interval, by_seed: Sequence[float]) -> dict[str, Any]:
-    """Describe a metric: `mean`, `low`, `high` (None where undefined) and `by_seed`, a value a model, in order."""
-    return {**interval._asdict(), "by_seed": [float(value) for value in by_seed]}
+class Metric(TypedDict):
+    """A metric as JSON: its mean and interval (None where undefined), and a value a model, in order."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    over: str
+    by_seed: list[float]
+    change: NotRequired[dict[str, float | str | None]]  # from another model, with its interval
+
+
+def entry(interval: Interval, by_seed: Sequence[float]) -> Metric:
+    """Describe a metric of several models."""
+    mean, low, high, over = interval
+    return {"mean": mean, "low": low, "high": high, "over": over, "by_seed": [float(value) for value in by_seed]}
 
 
 def describe(
@@ -35,7 +47,7 @@ def describe(
     base: Sequence[Float64[np.ndarray, "1 _"]] | None = None,
     *,
     share: bool = False,
-) -> dict[str, Any]:
+) -> Metric:
     """Describe a metric that is a mean over sets of values of the mean in each, under several models (`mean_of_means`).
 
     With the values of a `base` model, `change` is the mean of x_ki - x_0i. The interval of a `share` is cut to [0, 1].
@@ -55,10 +67,10 @@ def classification_entries(
     classes: int,
     confidence: float,
     base: Float64[np.ndarray, "1 n"] | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Metric]:
     """Make the metrics of a classifier under several models, each with its interval, and its change from `base`."""
     by_seed = [classification_metrics(row, labels, classes) for row in ranks]
-    metrics: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, Metric] = {}
     for k in TOP:
         if k <= classes:
             before = None if base is None else [hits_of(base, k)]

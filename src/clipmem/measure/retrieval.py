@@ -24,7 +24,7 @@ from torch import Tensor
 from clipmem.base.errors import require, require_range
 from clipmem.base.hashing import image_part, same_words
 from clipmem.base.random import generator
-from clipmem.measure.over_seeds import Statistics, describe, entry, hits_of
+from clipmem.measure.over_seeds import Metric, Statistics, describe, entry, hits_of
 from clipmem.models.passes import Embeddings
 from clipmem.stats.intervals import Interval
 from clipmem.stats.similarity import caption_counts, normalize
@@ -220,13 +220,10 @@ def _ranks_and_precisions(
 
 def _ahead_and_level(every: Any, values: Any, count: Any) -> tuple[Any, Any]:
     """Count the items that are more similar than each of `values`, and as similar, among the first `count` of a row."""
-    at_least = count - _below(every, values - _TIE, inclusive=False)
-    ahead = count - _below(every, values + _TIE, inclusive=True)
+    ascending = torch.from_numpy(every)
+    at_least = count - torch.searchsorted(ascending, torch.from_numpy(values - _TIE)).numpy()
+    ahead = count - torch.searchsorted(ascending, torch.from_numpy(values + _TIE), right=True).numpy()
     return ahead, at_least - ahead
-
-
-def _below(ascending: Float64[np.ndarray, "q i"], values: Float64[np.ndarray, "q r"], *, inclusive: bool) -> Any:
-    return torch.searchsorted(torch.from_numpy(ascending), torch.from_numpy(values), right=inclusive).numpy()
 
 
 def measure(
@@ -245,23 +242,24 @@ def measure(
     text_pair = next(iter(models.values()))[0].text_pair.numpy()
     of_image = dependent_groups(groups, same, text_pair)
     queries, owners = _searches(models, same), [of_image[text_pair], of_image]
-    summary: dict[str, Any] = {"n": len(of_image), "captions": len(text_pair), "chance": {}} | {s: {} for s in models}
+    by_chance, metrics = dict[str, float](), {side: dict[str, Metric]() for side in models}
     for prefix, parts in ((WAYS[0], slice(0, 1)), (WAYS[1], slice(1, 2)), ("retrieval", slice(0, 2))):
         searched = {side: ways[parts] for side, ways in queries.items()}
-        metrics = _describe(prefix, searched, owners[parts], statistics.confidence, against=against)
-        for side, entries in metrics.items():
-            summary[side] |= entries
+        expected, described = _describe(prefix, searched, owners[parts], statistics.confidence, against=against)
+        by_chance |= expected
+        for side, entries in described.items():
+            metrics[side] |= entries
     for k, way in enumerate(WAYS):
         name = f"{way}_median_rank"
         for side, ways in queries.items():
             median = _median_interval(ways[k].rank, owners[k], statistics)
-            summary[side][name] = entry(median, np.median(ways[k].rank, axis=1).tolist())
+            metrics[side][name] = entry(median, np.median(ways[k].rank, axis=1).tolist())
             if against not in ("", side):
                 change = Interval(median.mean - float(np.median(queries[against][k].rank)), None, None)
-                summary[side][name]["change"] = change._asdict()
+                metrics[side][name]["change"] = change._asdict()
         first = next(iter(queries.values()))[k]
-        summary["chance"][name] = chance(first.right, first.items)["median_rank"]
-    return summary
+        by_chance[name] = chance(first.right, first.items)["median_rank"]
+    return {"n": len(of_image), "captions": len(text_pair), "chance": by_chance, **metrics}
 
 
 def _searches(models: Mapping[str, Sequence[Embeddings]], same: Identity) -> dict[str, list[Queries]]:
@@ -271,12 +269,7 @@ def _searches(models: Mapping[str, Sequence[Embeddings]], same: Identity) -> dic
         results = [retrieve(model.image[:, 0], model.text, model.text_pair, same) for model in several]
         ways = ([result.image for result in results], [result.text for result in results])
         queries[side] = [
-            Queries(
-                np.stack([result.rank for result in way]),
-                np.stack([result.precision for result in way]),
-                way[0].right,
-                way[0].items,
-            )
+            way[0]._replace(rank=np.stack([q.rank for q in way]), precision=np.stack([q.precision for q in way]))
             for way in ways
         ]
     return queries
@@ -290,11 +283,11 @@ def _describe(
     *,
     against: str,
     names: Sequence[str] = (*RECALLS, "mAP"),
-) -> dict[str, dict[str, Any]]:
-    """Describe the metrics of each side that are means over several sets of queries, and what random orders reach."""
+) -> tuple[dict[str, float], dict[str, dict[str, Metric]]]:
+    """Return what random orders reach, and the metrics of each side that are means over several sets of queries."""
     by_chance = [chance(part.right, part.items) for part in next(iter(queries.values()))]
     expected = {f"{prefix}_{name}": float(np.mean([metrics[name] for metrics in by_chance])) for name in names}
-    described: dict[str, dict[str, Any]] = {"chance": expected}
+    described: dict[str, dict[str, Metric]] = {}
     values = {side: [part.values() for part in parts] for side, parts in queries.items()}
     for side, parts in values.items():
         base = values[against] if against not in ("", side) else None
@@ -308,7 +301,7 @@ def _describe(
             )
             for name in names
         }
-    return described
+    return expected, described
 
 
 def chance(counts: Int[np.ndarray, " q"], items: int) -> dict[str, float]:
@@ -361,7 +354,7 @@ def measure_wordings(
     confidence: float,
     *,
     against: str = "",
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, Metric] | dict[str, float]]:
     """Measure recall with each of the first `count` wordings alone, and average over wordings and both directions.
 
     With n_j pairs that have wording j, and ranks among these pairs, with that caption alone (see `retrieve`):
@@ -393,6 +386,7 @@ def measure_wordings(
         searched = _searches(alone, Identity(same.image[rows], same.text[starts[rows] + wording]))
         queries = {side: [*parts, *searched[side]] for side, parts in queries.items()}
         owners += [of_pair[rows]] * 2
-    return (
-        _describe("retrieval_wordings", queries, owners, confidence, against=against, names=RECALLS) if owners else {}
-    )
+    if not owners:
+        return {}
+    expected, metrics = _describe("retrieval_wordings", queries, owners, confidence, against=against, names=RECALLS)
+    return {"chance": expected, **metrics}

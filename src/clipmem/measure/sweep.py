@@ -206,14 +206,14 @@ def blocks(
     *,
     tower: str,
     batch_size: int = BATCH,
-    device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Block]:
     """Pass pairs and their views through a tower; yield the averages of each block, in order.
 
-    The crops are those of the section; the table of the pairs has their row in `pixels`, `row`.
+    The encoder stays on its device. The crops are those of the section; the table of the pairs has their row in
+    `pixels`, `row`.
     """
-    encoder.module.to(device).eval()
+    device = next(encoder.module.eval().parameters()).device
     pixels, rows, uids = pairs.pixels[geometry_of(encoder)], pairs.table["row"].to_numpy(), pairs.uids.to_list()
     with Capture(encoder, tower) as capture:
         views = draw_views(
@@ -242,7 +242,7 @@ def blocks(
 
 
 def _text_inputs(
-    encoder: DualEncoder, texts: Sequence[tuple[str, Sequence[str]]], batch_size: int, device: str
+    encoder: DualEncoder, texts: Sequence[tuple[str, Sequence[str]]], batch_size: int, device: torch.device
 ) -> Iterator[tuple[Int[Tensor, " m"], Int[Tensor, "m length"]]]:
     """Yield the tokens of captions, then of their views, with the pair of each row."""
     captions = encoder.tokenize([caption for caption, _ in texts])

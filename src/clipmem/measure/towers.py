@@ -213,7 +213,9 @@ def reliability(shares: Swap, roles: Sequence[str], width: int) -> dict[str, Any
     }
 
 
-def summarize(shares: Swap, roles: Sequence[str], groups: Sequence[str], *, confidence: float) -> dict[str, Any]:
+def summarize(
+    shares: Swap, roles: Sequence[str], groups: Sequence[str], *, confidence: float
+) -> dict[str, dict[str, object]]:
     """Average the shares over the pairs of each role, with intervals over seeds and groups of pairs, as JSON."""
     names, codes = np.array(roles), np.unique(np.array(groups), return_inverse=True)[1]
     values = {
@@ -222,14 +224,18 @@ def summarize(shares: Swap, roles: Sequence[str], groups: Sequence[str], *, conf
         "text_share": shares.text,
         "text_minus_image": shares.text - shares.image,
     }
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, object]] = {}
     for role in dict.fromkeys(roles):
         in_role = names == role
-        row: dict[str, Any] = {"n": int(in_role.sum())}
-        for name, table in values.items():
-            row[name] = crossed_mean(table[:, in_role], codes[in_role], confidence=confidence)._asdict()
-        low, high = row["clipmem"]["low"], row["clipmem"]["high"]
-        clear = low is not None and (low > 0 or high < 0)
-        row["text_fraction"] = row["text_share"]["mean"] / row["clipmem"]["mean"] if clear else None
-        rows[role] = row
+        means = {
+            name: crossed_mean(table[:, in_role], codes[in_role], confidence=confidence)
+            for name, table in values.items()
+        }
+        score = means["clipmem"]
+        clear = score.low is not None and score.high is not None and (score.low > 0 or score.high < 0)
+        rows[role] = {
+            "n": int(in_role.sum()),
+            **{name: interval._asdict() for name, interval in means.items()},
+            "text_fraction": means["text_share"].mean / score.mean if clear else None,
+        }
     return rows

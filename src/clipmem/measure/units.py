@@ -106,12 +106,11 @@ def sweep_model(
     section: LocalizeSection,
     *,
     unit_pairs: Bool[np.ndarray, " n"] | None,
-    side: str = "f",
-    seed: int = 0,
+    model: tuple[str, int] = ("f", 0),
     towers: Sequence[str] = TOWERS,
     **how: Any,
 ) -> tuple[pl.DataFrame, Distances]:
-    """Return the units and distances of a model, from one pass over pairs and their views.
+    """Return the units and distances of a model, named by side and seed, from one pass over pairs and their views.
 
     The table of the pairs has their `label` and their row in `pixels`, `row`; units are over `unit_pairs`. The
     last arguments are those of `blocks`.
@@ -124,7 +123,7 @@ def sweep_model(
             tracker.add(block)
             for site, values in block.distances.items():
                 distances.setdefault(site, []).append(values.numpy())
-        frames.append(tracker.finish(side, seed))
+        frames.append(tracker.finish(*model))
     return pl.concat(frames), {site: np.concatenate(parts) for site, parts in distances.items()}
 
 
@@ -152,7 +151,11 @@ def layer_table(
                 step = (values - before)[:, members]
                 row |= _average(step, groups[members], ("delta", "delta_low", "delta_high"), confidence)
             if role == "candidate":
-                row |= _against_control(values.mean(axis=0), roles)
+                averages, finite = values.mean(axis=0), np.isfinite(values.mean(axis=0))
+                a, b = (averages[finite & (roles == name)] for name in ("candidate", "external"))
+                if len(a) and len(b):  # the control has the same models
+                    test = welch(a, b)
+                    row |= {"control_difference": test.difference, "control_p": test.p}
                 row |= _unit_columns(site, units, confidence) if site.kind in UNIT_KINDS else {}
             rows.append(row)
     table = pl.DataFrame(rows, schema=SCHEMAS["localize/layers"])
@@ -176,16 +179,6 @@ def _scores(distances: Mapping[str, Mapping[int, Distances]]) -> dict[Site, Floa
     f, g = distances["f"], distances["g"]
     sites = sorted(next(iter(f.values())), key=lambda site: (TOWERS.index(site.tower), site.kind == EMBEDDING))
     return {site: np.stack([g[seed][site] - f[seed][site] for seed in sorted(f)]) for site in sites}
-
-
-def _against_control(values: Float64[np.ndarray, " n"], roles: np.ndarray) -> dict[str, object]:
-    """Test the candidates against the external pairs at a site, seeds averaged: the control has the same models."""
-    finite = np.isfinite(values)
-    a, b = values[finite & (roles == "candidate")], values[finite & (roles == "external")]
-    if not (len(a) and len(b)):
-        return {}
-    test = welch(a, b)
-    return {"control_difference": test.difference, "control_p": test.p}
 
 
 def _unit_columns(site: Site, units: pl.DataFrame, confidence: float) -> dict[str, object]:

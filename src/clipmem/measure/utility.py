@@ -18,7 +18,7 @@ from clipmem.base.random import derive_seed
 from clipmem.base.sections import EvaluateSection
 from clipmem.measure import hypersphere, retrieval
 from clipmem.measure.linear_probe import Probe, linear_probe
-from clipmem.measure.over_seeds import Statistics, classification_entries
+from clipmem.measure.over_seeds import Metric, Statistics, classification_entries
 from clipmem.measure.retrieval import Identity
 from clipmem.measure.zero_shot import Prompts, chance, class_embeddings, zero_shot_ranks
 from clipmem.models.passes import Embeddings, chosen
@@ -93,7 +93,7 @@ class Measured:
     seed: int
     presentations: int | None
     test: Embeddings
-    ranks: dict[str, Float[np.ndarray, " n"]] = field(default_factory=dict[str, Any])
+    ranks: dict[str, Float[np.ndarray, " n"]] = field(default_factory=dict[str, np.ndarray])
     probes: dict[str, Probe] = field(default_factory=dict[str, Probe])
 
 
@@ -131,11 +131,9 @@ class Utility:
                 start += len(of_class)
             elif task.train is not None:
                 model.probes[name] = linear_probe(
-                    image[torch.from_numpy(task.train)].numpy(),
-                    labels[task.train],
+                    (image[torch.from_numpy(task.train)].numpy(), labels[task.train]),
                     pairs.groups[task.train],
-                    test.numpy(),
-                    labels[task.test],
+                    (test.numpy(), labels[task.test]),
                     grid=self.settings.probe_c,
                     share=self.settings.probe_validation,
                     seed=derive_seed(self.statistics.seed, "probe"),
@@ -160,10 +158,10 @@ class Utility:
                 summary[name] |= metrics
         return summary
 
-    def document(self, retrieval: dict[str, Any] | None) -> dict[str, Any]:
+    def document(self, retrieval: Mapping[str, Any] | None) -> dict[str, object]:
         """Return the content of `evaluate/utility.json`, with what `retrieval` returned; None if skipped."""
         pairs, confidence, tasks = self.pairs, self.statistics.confidence, self.pairs.tasks
-        metrics: dict[str, dict[str, Any]] = {side: {} for side in self.models}
+        metrics: dict[str, dict[str, Metric]] = {side: {} for side in self.models}
         by_chance: dict[str, float] = {}
         for name, task in tasks.items():
             count, labels, groups = len(task.classes.names), task.classes.labels[task.test], pairs.groups[task.test]
@@ -210,7 +208,7 @@ class Utility:
             "probe_sublabel": self._probe("linear_probe_sublabel"),
         }
 
-    def _probe(self, name: str) -> dict[str, Any] | None:
+    def _probe(self, name: str) -> dict[str, object] | None:
         """Describe the fits of a probe; None if it is not measured."""
         task = self.pairs.tasks.get(name)
         if task is None or task.train is None:

@@ -4,6 +4,11 @@ With m_k the measure of a run and b_k that of the baseline under seed k, the dif
 its t interval over seeds (`functional.paired_test`): a seed has the same initial weights and order of pairs in both
 runs, so its effect cancels. Cost is a ratio: exp of the mean of log m_r - log b_r over models r.
 
+Unfair comparisons are refused: data, split, alignment (with weight and views), evaluation and seeds must be those of
+the baseline. Lengths of training and numbers of captions or wordings may differ, with a note: training longer raises
+both memorization and utility, and must not pass for the effect of a method. If a run *removed* pairs, memorization is
+compared over the pairs that both have.
+
 Memorization is the half-difference (`Run.halved`), on the captions that were scored and, where all runs have
 it, over all wordings; verdicts rest on the latter and on one utility (`primary_utility`). Intervals are not corrected
 for multiplicity; `p_holm` is, over all differences in memorization and utility, and over runs for `dominates`.
@@ -13,7 +18,7 @@ When not to trust differences of audits: intervals treat the models of two runs 
 members in both, as `clipmem compare` requires, their errors are partly shared, and the intervals are too wide.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import hypot
 from pathlib import Path
 from statistics import fmean
@@ -22,17 +27,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from clipmem.base.errors import require, require_one_of
+from clipmem.base.errors import InputError, require, require_one_of
+from clipmem.base.hashing import json_sha256
 from clipmem.base.paths import is_free, write_json
+from clipmem.base.recipes import flatten
 from clipmem.base.summary import Audit, Rate
 from clipmem.base.tables import write_parquet
-from clipmem.report.fairness import check_fair, check_once, common, differing, notes
 from clipmem.report.figures import standalone
 from clipmem.report.frontier import (
+    Difference,
     adjust,
-    check_along,
     configurations,
     difference,
+    differing,
     dominance,
     front,
     frontier,
@@ -43,6 +50,7 @@ from clipmem.report.frontier import (
 )
 from clipmem.report.page import write_page
 from clipmem.report.run import LOWER_IS_BETTER, Run, common_utilities, primary_utility, read_finished
+from clipmem.report.sections import Document
 from clipmem.report.sections.comparison import Comparison as Section
 from clipmem.report.sections.comparison import pareto_figure
 from clipmem.report.templating import notebook_html
@@ -50,6 +58,130 @@ from clipmem.report.templating import notebook_html
 MEASURES = ("clipmem", "clipmem_norm")
 WORDINGS = "clipmem_wordings"
 _MACHINE = ("processor", "cores", "device", "precision", "threads", "workers", "processes")
+_EVALUATED_WORDINGS = "evaluate.wordings"
+_SPLIT = ("uid", "role", "group", "planted", "captions_from")  # what runs must have in common
+
+
+class _Mean(NamedTuple):
+    """A measure by seed: of memorization over `n` pairs, or of utility."""
+
+    kind: str
+    n: int | None
+    values: list[float]
+
+
+class Row(Difference):
+    """The difference of a run from the baseline in a measure, as JSON; of memorization over `n` pairs."""
+
+    run: str
+    measure: str
+    kind: str
+    n: int | None
+    seeds: int
+    values: list[float]
+    baseline_values: list[float]
+
+
+# ---- what may be compared
+
+
+def _evaluation(run: Run) -> dict[str, object]:
+    return {key: value for key, value in flatten(run.recipe).items() if key.startswith("evaluate.")}
+
+
+# what must be the same: name, value, hint
+_RULES: tuple[tuple[str, Callable[[Run], object], str], ...] = (
+    ("data", lambda run: str(run.manifest["data_sha256"])[:16], "Run both recipes on the same data."),
+    (
+        "alignment",
+        lambda run: f"{run.recipe.score.alignment} with weight {run.recipe.score.weight:g}",
+        "Use the same [score] alignment and weight in both.",
+    ),
+    (
+        "views of the alignment",
+        lambda run: f"{run.recipe.embed.views} views, {run.recipe.embed.caption_edits} caption edits",
+        "Use the same [embed] in both: the number of views changes the measure.",
+    ),
+    (
+        "evaluation",
+        lambda run: {key: value for key, value in _evaluation(run).items() if key != _EVALUATED_WORDINGS},
+        "Use the same [evaluate] in both.",
+    ),
+    ("seeds", lambda run: run.seeds, "Train both with the same train.seeds: runs are compared seed by seed."),
+)
+
+
+def check_fair(baseline: Run, other: Run, *, measure: str = "clipmem") -> None:
+    """Refuse a run that is not comparable with the baseline, naming both sides.
+
+    Pairs may have been removed from training, but the rest of the split must be the same; `clipmem_norm` needs the same
+    normalizer in both.
+    """
+
+    def refuse(name: str, got: object, expected: object, hint: str) -> InputError:
+        subject = f"run folder {other.path}: different {name}"
+        return InputError(subject, got=str(got), expected=f"{expected}, as in {baseline.path}", hint=hint)
+
+    for name, value, hint in _RULES:
+        got, expected = value(other), value(baseline)
+        if isinstance(got, dict) and isinstance(expected, dict):  # only the entries that differ
+            keys = [key for key in {**expected, **got} if expected.get(key) != got.get(key)]
+            got, expected = ({key: entries.get(key) for key in keys} for entries in (got, expected))
+        if got != expected:
+            raise refuse(name, got, expected, hint)
+    splits = baseline.splits
+    if _removed(baseline, other):
+        in_other = pl.col("uid").is_in(other.splits["uid"].to_list())
+        if set(splits.filter(~in_other)["role"]) <= {"shared", "candidate", "independent"}:
+            splits = splits.filter(in_other)
+    used, got, expected = (
+        f"{side.height} pairs, {json_sha256(side.select(_SPLIT).sort('uid').rows())[:16]}"
+        for side in (splits, other.splits, baseline.splits)
+    )
+    if used != got:
+        raise refuse("split", got, expected, "Use the same [split] in both.")
+    for role, trained in (("candidate", "candidates"), ("independent", "independent pairs")):
+        pairs = baseline.uids(role)
+        if pairs and not pairs & other.uids(role):
+            got, expected = f"none of the {len(pairs):,} {trained}", f"{trained} that both trained on"
+            raise refuse(trained, got, expected, "Remove fewer pairs.")
+    if measure == "clipmem_norm" and other.normalizer != baseline.normalizer:
+        got, expected = f"{other.normalizer:.6g}", f"{baseline.normalizer:.6g}"
+        raise refuse("normalizer of clipmem_norm", got, expected, "Compare clipmem, which has no normalizer.")
+
+
+def _removed(baseline: Run, other: Run) -> set[str]:
+    """Return the pairs that are in the baseline's split only."""
+    return set(baseline.splits["uid"]) - set(other.splits["uid"])
+
+
+def _notes(baseline: Run, runs: Sequence[Run]) -> Iterator[dict[str, object]]:
+    """Yield caveats of a fair comparison (removals, length, weights, captions), each a `kind` and its numbers."""
+    for run in runs:
+        fewer = run.trained_pairs < baseline.trained_pairs
+        passes = run.passes / baseline.passes
+        if fewer:
+            counts = {"pairs": baseline.trained_pairs - run.trained_pairs}
+            counts["presentations"] = baseline.presentations - run.presentations
+            yield {"kind": "fewer_pairs", "run": run.name, **counts, "passes": passes}
+        # as many pairs in total or, after a removal, each pair as often
+        if run.presentations != baseline.presentations and not (fewer and run.passes == baseline.passes):
+            counts = {"presentations": run.presentations, "baseline": baseline.presentations}
+            yield {"kind": "other_length", "run": run.name, **counts, "passes": passes}
+        if _removed(baseline, run) & baseline.uids("candidate"):
+            shared = baseline.uids("candidate") & run.uids("candidate")
+            yield {"kind": "common_candidates", "run": run.name, "n": len(shared)}
+        if any(run.records[key]["init_sha256"] != record["init_sha256"] for key, record in baseline.records.items()):
+            yield {"kind": "other_start", "run": run.name}
+        captions, plain = run.recipe.train.captions, baseline.recipe.train.captions
+        if captions != plain:
+            yield {"kind": "other_captions", "run": run.name, "captions": captions, "baseline": plain}
+        wordings, plain = (_evaluation(side).get(_EVALUATED_WORDINGS) for side in (run, baseline))
+        if wordings != plain:
+            yield {"kind": "other_wordings", "run": run.name, "wordings": wordings, "baseline": plain}
+
+
+# ---- runs with models paired by seed
 
 
 def compare_finished(
@@ -59,7 +191,7 @@ def compare_finished(
     confidence: float | None = None,
     along: str = "",
     utility: str = "",
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Compare runs with the first of them, and by a setting `along`; return the content of `compare.json`.
 
     Args:
@@ -89,63 +221,82 @@ def compare_finished(
     for run in others:
         check_fair(baseline, run, measure=measure)
     confidence, utility = confidence or baseline.recipe.score.confidence, primary_utility(runs, utility)
-    rows = [row for run in others for row in _differences(baseline, run, measure, confidence)]
+    metrics, means = common_utilities(runs), {run.name: _means(run, run, measure) for run in runs}
+    rows: list[Row] = [
+        {
+            "run": run.name,
+            "measure": name,
+            "kind": base.kind,
+            "n": mean.n,
+            "seeds": len(mean.values),
+            "values": mean.values,
+            "baseline_values": base.values,
+            **difference(mean.values, base.values, confidence),
+        }
+        for run in others
+        for name, base in _means(baseline, run, measure).items()
+        if (mean := _means(run, baseline, measure).get(name))
+    ]
     adjust(rows)
+    unworded = [run.name for run in runs if WORDINGS not in means[run.name]]
+    basis = WORDINGS if measure == "clipmem" and not unworded else measure
+    by_name = {(row["run"], row["measure"]): row for row in rows}
+    answers = [dominance(by_name[run.name, basis], by_name[run.name, utility]) for run in others if utility]
+    adjust(answers)
     along = along or setting_between(runs)
     machines = {tuple(f"{name} {run.manifest.get(name)}" for name in _MACHINE) for run in runs}
-    metrics = common_utilities(runs)
-    unworded = [run.name for run in runs if WORDINGS not in _means(run, run, measure)]
-    basis = WORDINGS if measure == "clipmem" and not unworded else measure
-    return {
+    ready = [run.name for run in runs if not run.was_trained]
+    notes = [*_notes(baseline, others), *({"kind": "no_utility", "run": run.name} for run in runs if not run.utility)]
+    notes += [{"kind": "not_trained", "runs": ready}] if ready else []
+    notes += [{"kind": "other_machine"}] if len(machines) > 1 else []
+    notes += [{"kind": "one_seed"}] if len(baseline.seeds) == 1 else []
+    notes += [{"kind": "no_wordings", "runs": unworded}] if 0 < len(unworded) < len(runs) else []
+    document = {
         "format": 3,
         "baseline": baseline.name,
         "measure": measure,
         "primary": {"memorization": basis, "utility": utility},
         "confidence": confidence,
         "seeds": baseline.seeds,
-        "runs": [_describe(baseline, run, measure, metrics) for run in runs],
-        "differences": rows,
-        "dominates": _dominates(others, rows, basis, utility) if utility else [],
-        "cost": [row for run in others for row in _cost(baseline, run, confidence)] if len(machines) == 1 else [],
-        "pareto": {name: _front_of(runs, rows, basis, name) for name in metrics if not name.endswith(LOWER_IS_BETTER)},
-        "notes": [
-            *notes(baseline, others),
-            *_missing(runs, machines),
-            *([{"kind": "no_wordings", "runs": unworded}] if 0 < len(unworded) < len(runs) else []),
+        "runs": [
+            {
+                "run": run.name,
+                "folder": str(run.path),
+                "recipe_sha256": run.manifest["recipe_sha256"],
+                "differs": differing(baseline, run),
+                "presentations": run.presentations,
+                "pairs": run.trained_pairs,
+                "candidates": len(run.uids("candidate")),
+                **{name: mean.values for name, mean in means[run.name].items() if name in (measure, WORDINGS)},
+                "utility": {name: run.utility[name] for name in metrics},
+            }
+            for run in runs
         ],
-        **(_along(runs, along, measure, basis, utility, confidence) if along else {}),
+        "differences": rows,
+        "dominates": [{"run": run.name, **row} for run, row in zip(others, answers, strict=False)],
+        "cost": [row for run in others for row in _cost(baseline, run, confidence)] if len(machines) == 1 else [],
+        "pareto": {name: _pareto(runs, by_name, basis, name) for name in metrics if not name.endswith(LOWER_IS_BETTER)},
+        "notes": notes,
     }
-
-
-def _along(
-    runs: Sequence[Run], along: str, measure: str, basis: str, utility: str, confidence: float
-) -> dict[str, Any]:
-    """Return `curve`, the means by the value of a setting, or `frontier` if runs differ in other settings too."""
-    check_along(runs, along)
-    groups = configurations(runs, along)
-    if len(groups) > 1:
-        return {"frontier": frontier(groups, along, measure=basis, utility=utility, confidence=confidence)}
-    names = {measure, WORDINGS, *common_utilities(runs)}
-    rows = [
+    groups = configurations(runs, along) if along else []
+    if len(groups) > 1:  # they differ in other settings too
+        along_it = frontier(groups, along, measure=basis, utility=utility, confidence=confidence)
+        return {**document, "frontier": along_it}
+    curve = [
         {"run": run.name, "value": setting_of(run, along), "measure": name} | mean_over_seeds(mean.values, confidence)
-        for run in groups[0]
-        for name, mean in _means(run, run, measure).items()
-        if name in names
+        for group in groups
+        for run in group
+        for name, mean in means[run.name].items()
+        if name in {measure, WORDINGS, *metrics}
     ]
-    return {"curve": {"setting": along, "rows": rows}}
-
-
-class _Mean(NamedTuple):
-    """A measure by seed: of memorization over `n` pairs, or of utility."""
-
-    kind: str
-    n: int | None
-    values: list[float]
+    return {**document, **({"curve": {"setting": along, "rows": curve}} if along else {})}
 
 
 def _means(run: Run, other: Run, measure: str) -> dict[str, _Mean]:
     """Return a run's measures that were taken, of memorization over the pairs in common with another run."""
-    candidates, mirror, external = (common(run, other, role) for role in ("candidate", "independent", "external"))
+    candidates, mirror, external = (
+        run.uids(role) & other.uids(role) for role in ("candidate", "independent", "external")
+    )
     scale = run.normalizer if measure == "clipmem_norm" else 1.0
     halved = (measure, WORDINGS) if measure == "clipmem" else (measure,)
     means = {name: (len(candidates) + len(mirror), run.halved(candidates, mirror, name)) for name in halved}
@@ -155,102 +306,61 @@ def _means(run: Run, other: Run, measure: str) -> dict[str, _Mean]:
     return memorization | {name: _Mean("utility", None, values) for name, values in run.utility.items()}
 
 
-def _differences(baseline: Run, run: Run, measure: str, confidence: float) -> list[dict[str, Any]]:
-    means = _means(run, baseline, measure)
-    return [
-        {"run": run.name, "measure": name, "kind": base.kind, "n": mean.n, "seeds": len(mean.values)}
-        | {"values": mean.values, "baseline_values": base.values, **difference(mean.values, base.values, confidence)}
-        for name, base in _means(baseline, run, measure).items()
-        if (mean := means.get(name))
-    ]
-
-
-def _dominates(
-    runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], measure: str, utility: str
-) -> list[dict[str, Any]]:
-    """Decide for each run whether it dominates the baseline (`dominance`), Holm-adjusted over runs."""
-    by_name = {(row["run"], row["measure"]): row for row in rows}
-    answers = [{"run": run.name, **dominance(by_name[run.name, measure], by_name[run.name, utility])} for run in runs]
-    adjust(answers)
-    return answers
-
-
-def _cost(baseline: Run, run: Run, confidence: float) -> list[dict[str, Any]]:
+def _cost(baseline: Run, run: Run, confidence: float) -> Iterator[dict[str, object]]:
+    """Yield the ratios of a run's costs to the baseline's, if both were trained."""
     if not (baseline.was_trained and run.was_trained):
-        return []
-    rows: list[dict[str, Any]] = []
-    costs, base_costs = run.costs, baseline.costs
-    for name, base in base_costs.items():
-        if name not in costs:
-            continue
-        values = costs[name]
-        logs = difference(np.log(values), np.log(base), confidence)
-        ends = {end: None if logs[end] is None else float(np.exp(logs[end])) for end in ("low", "high")}
-        ratio = float(np.exp(logs["difference"]))
-        rows.append({"measure": name, "mean": fmean(values), "baseline": fmean(base), "ratio": ratio, **ends})
+        return
+    about, costs = {"run": run.name, "models": len(baseline.markers)}, run.costs
+    for name, base in baseline.costs.items():
+        if values := costs.get(name):
+            logs = difference(np.log(values), np.log(base), confidence)
+            ratio, low, high = (
+                None if end is None else float(np.exp(end)) for end in (logs["difference"], logs["low"], logs["high"])
+            )
+            means = {"mean": fmean(values), "baseline": fmean(base)}
+            yield {**about, "measure": name, **means, "ratio": ratio, "low": low, "high": high}
     whole = {"mean": run.seconds, "baseline": baseline.seconds, "ratio": run.seconds / baseline.seconds}
-    rows.append({"measure": "seconds of all stages", **whole, "low": None, "high": None})
-    return [{"run": run.name, "models": len(baseline.markers), **row} for row in rows]
+    yield {**about, "measure": "seconds of all stages", **whole, "low": None, "high": None}
 
 
-def _describe(baseline: Run, run: Run, measure: str, utilities: Sequence[str]) -> dict[str, Any]:
-    halved = {name: mean.values for name, mean in _means(run, run, measure).items() if name in (measure, WORDINGS)}
-    return {
-        "run": run.name,
-        "folder": str(run.path),
-        "recipe_sha256": run.manifest["recipe_sha256"],
-        "differs": differing(baseline, run),
-        "presentations": run.presentations,
-        "pairs": run.trained_pairs,
-        "candidates": len(run.uids("candidate")),
-        **halved,
-        "utility": {name: run.utility[name] for name in utilities},
-    }
-
-
-_AT_BASELINE = {"difference": 0.0, "low": None, "high": None}
-
-
-def _front_of(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], measure: str, utility: str) -> dict[str, Any]:
+def _pareto(runs: Sequence[Run], rows: Mapping[tuple[str, str], Row], measure: str, utility: str) -> dict[str, object]:
     """Return each run's differences from the baseline, which is at (0, 0), and the front of the useful runs."""
     means, chance = {run.name: fmean(run.utility[utility]) for run in runs}, runs[0].chance.get(utility)
-    by_name = {(row["run"], row["measure"]): {name: row[name] for name in _AT_BASELINE} for row in rows}
-    points: list[dict[str, Any]] = [
-        {
-            "run": run.name,
-            "memorization": by_name.get((run.name, measure), _AT_BASELINE),
-            "utility": by_name.get((run.name, utility), _AT_BASELINE),
-        }
-        for run in runs
-    ]
-    near = [name for name, mean in means.items() if not is_useful(mean, means[runs[0].name], chance)]
-    useful = {
-        point["run"]: (point["memorization"]["difference"], point["utility"]["difference"])
-        for point in points
-        if point["run"] not in near
-    }
-    best = front(useful)
+    useful = [name for name, mean in means.items() if is_useful(mean, means[runs[0].name], chance)]
+
+    def at(run: str, name: str) -> tuple[float, float | None, float | None]:
+        row = rows.get((run, name))
+        return (row["difference"], row["low"], row["high"]) if row else (0.0, None, None)
+
+    best = front({name: (at(name, measure)[0], at(name, utility)[0]) for name in useful})
+    ends = ("difference", "low", "high")
     return {
-        "points": [point | {"front": point["run"] in best} for point in points],
+        "points": [
+            {
+                "run": name,
+                "memorization": dict(zip(ends, at(name, measure), strict=True)),
+                "utility": dict(zip(ends, at(name, utility), strict=True)),
+                "front": name in best,
+            }
+            for name in means
+        ],
         "front": best,
         "chance": chance,
-        "left_off": [{"run": name, "reason": "near_chance", "utility": means[name]} for name in near],
+        "left_off": [
+            {"run": name, "reason": "near_chance", "utility": mean}
+            for name, mean in means.items()
+            if name not in useful
+        ],
     }
 
 
-def _missing(runs: Sequence[Run], machines: set[tuple[str, ...]]) -> list[dict[str, Any]]:
-    missing: list[dict[str, Any]] = [{"kind": "no_utility", "run": run.name} for run in runs if not run.utility]
-    ready = [run.name for run in runs if not run.was_trained]
-    missing += [{"kind": "not_trained", "runs": ready}] if ready else []
-    missing += [{"kind": "other_machine"}] if len(machines) > 1 else []
-    return missing + ([{"kind": "one_seed"}] if len(runs[0].seeds) == 1 else [])
-
+# ---- audits
 
 PAIRS = "audit/pairs"
 RATE = 1  # of `auditing.RATES`: 1% false positives
 
 
-def compare_audits(runs: Sequence[Run]) -> dict[str, Any]:
+def compare_audits(runs: Sequence[Run]) -> dict[str, object]:
     """Compare the audits of runs with that of the first.
 
     Measures: of each attack AUC and true positive rate at 1% false positives, with their intervals over target models;
@@ -269,13 +379,17 @@ def compare_audits(runs: Sequence[Run]) -> dict[str, Any]:
         got, expected = f"confidence {audit.confidence}", f"{baseline.confidence}"
         require(audit.confidence == baseline.confidence, f"audit of {run.name}", got, expected, hint)
     measures = [_rates(audit, run.table(PAIRS)) for run, audit in zip(runs, audits, strict=True)]
-    rows = [
-        {"run": run.name, "measure": name, "baseline": base.document(), "value": rate.document()}
-        | _difference(rate, base)
-        for run, rates in zip(runs[1:], measures[1:], strict=True)
-        for name, rate in rates.items()
-        if (base := measures[0].get(name))
-    ]
+    rows: list[dict[str, object]] = []
+    for run, rates in zip(runs[1:], measures[1:], strict=True):
+        for name, rate in rates.items():
+            if base := measures[0].get(name):
+                change, ends = rate.mean - base.mean, dict[str, float | None](low=None, high=None)
+                if rate.low is not None and rate.high is not None and base.low is not None and base.high is not None:
+                    # squares of half-widths of independent intervals add up
+                    ends["low"] = change - hypot(rate.mean - rate.low, base.high - base.mean)
+                    ends["high"] = change + hypot(rate.high - rate.mean, base.mean - base.low)
+                sides = {"baseline": base.document(), "value": rate.document()}
+                rows.append({"run": run.name, "measure": name, **sides, "difference": change, **ends})
     described = zip(runs, audits, strict=True)
     return {
         "format": 1,
@@ -296,14 +410,7 @@ def _rates(audit: Audit, pairs: pl.DataFrame) -> dict[str, Rate]:
     return rates
 
 
-def _difference(rate: Rate, base: Rate) -> dict[str, float | None]:
-    """Return the difference of two means; the squares of half-widths of independent intervals add up."""
-    difference = rate.mean - base.mean
-    if rate.low is None or rate.high is None or base.low is None or base.high is None:
-        return {"difference": difference, "low": None, "high": None}
-    low, high = hypot(rate.mean - rate.low, base.high - base.mean), hypot(rate.high - rate.mean, base.mean - base.low)
-    return {"difference": difference, "low": difference - low, "high": difference + high}
-
+# ---- documents and pages
 
 DOCUMENT, TABLE, PAGE = "compare.json", "compare.parquet", "index.html"
 _TEXT = ("run", "measure", "kind")
@@ -320,7 +427,9 @@ def compare_runs(folders: Sequence[Path], **settings: Any) -> dict[str, Any]:
 
     If all have an audit, which runs with models paired by seed never have, audits are compared (`compare_audits`).
     """
-    check_once(folders, "clipmem compare")
+    places = [folder.resolve() for folder in folders]
+    twice = [str(folder) for k, folder in enumerate(folders) if places[k] in places[:k]]
+    require(not twice, "clipmem compare", f"{twice} twice", "each run once", "Omit one of them.")
     audited = [run for run in map(Run, folders) if run.audit]
     if len(audited) == len(folders) > 1:
         return compare_audits(audited)
@@ -349,7 +458,7 @@ class Comparison:
         document: What `clipmem compare` writes as compare.json.
     """
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+    def __init__(self, document: Document) -> None:
         self.document = document
 
     @property
@@ -362,9 +471,9 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         rows = [
-            {**row, "run": answer["run"], "name": name}
+            {**row, "run": answer.run, "name": name}
             for answer in Section().data(self.document)["answers"]
-            for name, row in answer["parts"]
+            for name, row in answer.parts
         ]
         figure = standalone(pareto_figure(self.document).svg("pareto", "narrow")) if self.document["pareto"] else ""
         return notebook_html("comparison", document=self.document, rows=rows) + figure

@@ -187,13 +187,23 @@ class Figure:
         foot = 24 * math.ceil(len(names) / ncols) + 10 if names else 0
         whole = (width, self.height * rows + foot)
         with sketch(*whole) as canvas:
-            every: list[Axes] = []
+            shared: dict[str, list[Axes]] = {}
             for k, panel in enumerate(self.panels):
-                every.append(canvas.add_axes(_cell(whole, panel.margin, divmod(k, columns), (rows, columns), foot)))
-                every[-1].grid(axis="y", color=LINE, linewidth=1)
-                every[-1].set_axisbelow(True)
-                _panel(every[-1], panel)
-            _share(every, self.panels)
+                edge, top, bottom, (row, column) = 12, 30, 50, divmod(k, columns)
+                cell, high = whole[0] / columns, (whole[1] - foot) / rows
+                x, y = column * cell + panel.margin, whole[1] - (row + 1) * high + bottom
+                right, up = cell - panel.margin - edge, high - top - bottom
+                # left, bottom, width and height, as shares of the whole figure
+                axes = canvas.add_axes((x / whole[0], y / whole[1], right / whole[0], up / whole[1]))
+                axes.grid(axis="y", color=LINE, linewidth=1)
+                axes.set_axisbelow(True)
+                _panel(axes, panel)
+                if panel.share:
+                    shared.setdefault(panel.share, []).append(axes)
+            for group in shared.values():
+                low, high = min(axes.get_ylim()[0] for axes in group), max(axes.get_ylim()[1] for axes in group)
+                for axes in group:
+                    axes.set_ylim(low, high)
             if names:
                 handles = [
                     Line2D([], [], color=color, linestyle=dashes, marker=mark, markersize=5.5, linewidth=1.8)
@@ -232,28 +242,33 @@ def draw(panel: Panel, axes: Axes = None) -> Axes:
     return axes
 
 
-def _cell(
-    whole: tuple[int, int], margin: int, cell: tuple[int, int], grid: tuple[int, int], foot: int
-) -> tuple[float, float, float, float]:
-    """Return where a panel's axes are: left, bottom, width and height, as shares of the whole figure."""
-    edge, top, bottom = 12, 30, 50
-    width, high = whole[0] / grid[1], (whole[1] - foot) / grid[0]
-    row, column = cell
-    return (
-        (column * width + margin) / whole[0],
-        (whole[1] - (row + 1) * high + bottom) / whole[1],
-        (width - margin - edge) / whole[0],
-        (high - top - bottom) / whole[1],
-    )
-
-
 def _panel(axes: Axes, panel: Panel) -> None:
     from matplotlib.ticker import MaxNLocator
 
     if panel.zero:
         axes.axhline(0, color=SOFT, linewidth=1, linestyle=DASHED)
     for line in panel.lines:
-        _line(axes, line)
+        color, dashes, mark = line.style
+        faint = color == SOFT
+        axes.plot(
+            line.x,
+            line.y,
+            color=color,
+            linestyle=dashes if line.joined else "none",
+            marker=mark,
+            markersize=4 if faint else 5.5,
+            linewidth=1.2 if faint else 1.8,
+        )
+        if line.band and len(line.x) > 1 and len(line.low):
+            low, high = ([math.nan if end is None else end for end in ends] for ends in (line.low, line.high))
+            axes.fill_between(list(line.x), low, high, color=color, alpha=0.2, linewidth=0)
+        else:
+            for x, low, high in zip(line.x, line.low, line.high, strict=False):
+                if low is not None and high is not None:
+                    axes.plot([x, x], [low, high], color=color, linewidth=1.5)
+        if line.ring and len(line.y):
+            value, position = {"lowest": min, "highest": max}[line.ring](zip(line.y, line.x, strict=True))
+            axes.plot(position, value, "o", color=color, fillstyle="none", markersize=12, markeredgewidth=1.4)
     axes.set_title(panel.title, loc="left", size=13, weight="bold", parse_math=False)
     axes.set_xlabel(panel.xlabel, parse_math=False)
     axes.set_ylabel(panel.ylabel, parse_math=False)
@@ -269,35 +284,3 @@ def _panel(axes: Axes, panel: Panel) -> None:
         axes.set_xlim(*panel.xlim)
     if panel.draw:
         panel.draw(axes)
-
-
-def _line(axes: Axes, line: Line) -> None:
-    color, dashes, mark = line.style
-    faint = color == SOFT
-    axes.plot(
-        line.x,
-        line.y,
-        color=color,
-        linestyle=dashes if line.joined else "none",
-        marker=mark,
-        markersize=4 if faint else 5.5,
-        linewidth=1.2 if faint else 1.8,
-    )
-    if line.band and len(line.x) > 1 and len(line.low):
-        low, high = ([math.nan if end is None else end for end in ends] for ends in (line.low, line.high))
-        axes.fill_between(list(line.x), low, high, color=color, alpha=0.2, linewidth=0)
-    else:
-        for x, low, high in zip(line.x, line.low, line.high, strict=False):
-            if low is not None and high is not None:
-                axes.plot([x, x], [low, high], color=color, linewidth=1.5)
-    if line.ring and len(line.y):
-        value, position = {"lowest": min, "highest": max}[line.ring](zip(line.y, line.x, strict=True))
-        axes.plot(position, value, "o", color=color, fillstyle="none", markersize=12, markeredgewidth=1.4)
-
-
-def _share(subplots: Sequence[Axes], panels: Sequence[Panel]) -> None:
-    for name in {panel.share for panel in panels if panel.share}:
-        group = [axes for axes, panel in zip(subplots, panels, strict=True) if panel.share == name]
-        low, high = min(axes.get_ylim()[0] for axes in group), max(axes.get_ylim()[1] for axes in group)
-        for axes in group:
-            axes.set_ylim(low, high)

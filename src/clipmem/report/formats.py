@@ -1,13 +1,42 @@
-"""Format numbers, the same on pages and in the terminal, and tell the side of a value that an interval is on."""
+r"""Write numbers and hostile text, the same on pages and in the terminal; tell which side of a value an interval is on.
+
+Captions, keys and credits come from the internet and may hold anything. All such text passes through `visible` before
+it is shown on a page or in the terminal. HTML and terminal markup are escaped elsewhere, by the template engine
+(autoescape) and by `rich.text.Text` (which reads no markup). Do not use it to store text: it is not reversible where
+the text holds a written-out escape such as `\u202e`.
+"""
 
 import math
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 
-from clipmem.base.summary import Number
-
 MISSING = "n/a"
 _NOISE = 1e-7  # of float32
+Number = float | int  # of a JSON file: 1.0 may have been written as 1
+
+_CONTROL_PICTURES = 0x2400  # the Unicode block: U+2400 + c depicts the C0 control c
+# what reorders, hides or breaks the text around it: bidi marks, embeddings, overrides and isolates, line and paragraph
+# separators, the byte-order mark, annotation controls, and the two code points that are never characters
+_HIDDEN = (
+    *(0x061C, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF, 0xFFFE, 0xFFFF),
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x2070),
+    *range(0xFFF9, 0xFFFC),
+)
+_VISIBLE: dict[int, str] = {
+    **{code: chr(_CONTROL_PICTURES + code) for code in range(0x20)},
+    0x7F: "\u2421",
+    **{code: f"\\u{code:04x}" for code in (*range(0x80, 0xA0), *_HIDDEN)},
+    **{code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)},
+}
+CAPTION_LIMIT = 240
+
+
+def visible(text: str, limit: int | None = None) -> str:
+    """Replace invisible characters and control characters with a visible form."""
+    if limit is not None and len(text) > limit:
+        return f"{text[:limit].translate(_VISIBLE)}… ({len(text):,} characters)"
+    return text.translate(_VISIBLE)
 
 
 @runtime_checkable
@@ -66,8 +95,8 @@ def percent(value: Number | None, digits: int = 1) -> str:
 
 def percent_interval(entry: Interval) -> str:
     """Format the interval of a share in [0, 1] in percent."""
-    low, high = (100 * end if _known(end) else None for end in ends_of(entry))
-    return interval({"low": low, "high": high}, digits=1)
+    low, high = ends_of(entry)
+    return interval({"low": low and 100 * low, "high": high and 100 * high}, digits=1)
 
 
 def p_value(value: Number | None) -> str:

@@ -11,22 +11,45 @@ removed the most memorized pairs, that lowers all curves alike.
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from clipmem.base.errors import did_you_mean, require, shorten
 from clipmem.base.recipes import flatten
-from clipmem.report.fairness import IRRELEVANT, differing
 from clipmem.report.run import Run
 from clipmem.stats.comparisons import Claim, holm, paired_test, verdict
 
+# settings of presentation
+IRRELEVANT = ("score.confidence", "score.draws", "localize.", "dejavu.", "train.seeds", "mitigate.interpolate.run")
 # a parent's scores belong to a configuration at each length
 _PARENTS = ("mitigate.remove.scores", "mitigate.regroup.scores")
 
-
 Seeds = Sequence[float] | Float64[np.ndarray, " seed"]  # a value by seed
+Levels = Sequence[int] | Int64[np.ndarray, " seed"]  # a place on a curve by seed
+
+
+class Difference(TypedDict):
+    """Means over seeds of a run and its baseline, and their difference with its interval and tests, as JSON."""
+
+    mean: float
+    baseline: float
+    difference: float
+    low: float | None
+    high: float | None
+    p: float | None
+    wilcoxon_p: float
+    effect: float | None
+    p_holm: NotRequired[float | None]
+
+
+class Dominance(TypedDict):
+    """Whether a run dominates its baseline, `yes`, `no` or `inconclusive`, as JSON."""
+
+    dominates: str
+    p: float | None
+    p_holm: NotRequired[float | None]
 
 
 class Curve(NamedTuple):
@@ -39,38 +62,46 @@ class Curve(NamedTuple):
     validation: Float64[np.ndarray, "level seed"] | None  # None if not all runs measured it
 
 
+def differing(baseline: Run, other: Run, irrelevant: Sequence[str] = IRRELEVANT) -> dict[str, list[Any]]:
+    """Return the relevant settings that differ, with their values in the baseline and in the other run."""
+    base, settings = flatten(baseline.recipe), flatten(other.recipe)
+    differences = {
+        key: [base.get(key), settings.get(key)]
+        for key in {**base, **settings}
+        if base.get(key) != settings.get(key) and not key.startswith(tuple(irrelevant))
+    }
+    return json.loads(json.dumps(differences))
+
+
 def setting_of(run: Run, along: str) -> Any:
     """Return a run's value of a setting `section.key`."""
     return flatten(run.recipe)[along]
 
 
-def _numbers_of(runs: Sequence[Run], along: str) -> list[Any]:
-    """Return each run's value of a setting; [] unless all are numbers."""
+def _distinct_numbers(runs: Sequence[Run], along: str) -> int:
+    """Count the values that runs have of a setting; 0 unless all are numbers."""
     values = [setting_of(run, along) for run in runs]
-    return values if all(isinstance(item, int | float) and not isinstance(item, bool) for item in values) else []
-
-
-def check_along(runs: Sequence[Run], along: str) -> None:
-    """Refuse a setting that does not exist, is no number, or is the same in all runs."""
-    settings = flatten(runs[0].recipe)
-    expected, hint = "a setting of the recipe, as SECTION.KEY", did_you_mean(along, settings)
-    require(along in settings, "--along", shorten(along), expected, hint)
-    got = ", ".join(dict.fromkeys(str(setting_of(run, along)) for run in runs))
-    usable = len(set(_numbers_of(runs, along))) > 1
-    require(usable, f"--along {along}", got, "numbers, not all equal", "Name a setting such as train.epochs.")
+    return all(isinstance(item, int | float) and not isinstance(item, bool) for item in values) and len(set(values))
 
 
 def setting_between(runs: Sequence[Run]) -> str:
     """Return the only setting in which three or more runs differ, if its values are numbers and distinct; else ""."""
     keys = {key for run in runs[1:] for key in differing(runs[0], run, (*IRRELEVANT, *_PARENTS))}
-    if len(runs) < 3 or len(keys) != 1:
-        return ""
-    [key] = keys
-    return key if len(set(_numbers_of(runs, key))) == len(runs) else ""
+    usable = len(runs) > 2 and len(keys) == 1
+    return next((key for key in keys if usable and _distinct_numbers(runs, key) == len(runs)), "")
 
 
 def configurations(runs: Sequence[Run], along: str) -> list[list[Run]]:
-    """Group runs by all their other settings, the first run's group first, each sorted by the setting."""
+    """Group runs by all settings but `along`, the first run's group first, each sorted by that setting.
+
+    Raises:
+        InputError: The setting does not exist, is no number, is the same in all runs, or twice in one group.
+    """
+    settings = flatten(runs[0].recipe)
+    expected, hint = "a setting of the recipe, as SECTION.KEY", did_you_mean(along, settings)
+    require(along in settings, "--along", shorten(along), expected, hint)
+    got, usable = ", ".join(dict.fromkeys(str(setting_of(run, along)) for run in runs)), _distinct_numbers(runs, along)
+    require(usable > 1, f"--along {along}", got, "numbers, not all equal", "Name a setting such as train.epochs.")
     groups: dict[str, list[Run]] = {}
     for run in runs:
         key = json.dumps(differing(runs[0], run, (*IRRELEVANT, *_PARENTS, along)), sort_keys=True)
@@ -93,29 +124,55 @@ def best_levels(curve: Curve, *, validated: bool) -> Int64[np.ndarray, " seed"]:
 
 def frontier(
     groups: Sequence[Sequence[Run]], along: str, *, measure: str, utility: str, confidence: float
-) -> dict[str, Any]:
-    """Return the curve of each configuration and their comparisons with the first, as `compare.json` holds them."""
+) -> dict[str, object]:
+    """Return the curve of each configuration and their comparisons with the first, as `compare.json` holds them.
+
+    Points near chance (`is_useful`, against the baseline's best) are not on the front.
+    """
     runs = [run for group in groups for run in group]
-    candidates, independent = (set.intersection(*(run.uids(role) for run in runs)) for role in _ROLES)
+    roles = ("candidate", "independent")
+    candidates, independent = (set.intersection(*(run.uids(role) for run in runs)) for role in roles)
     hint = "Compare fewer runs, or runs that removed fewer pairs."
     require(candidates, f"--along {along}", "no candidate in common", "candidates that all trained on", hint)
     hint = "Run `clipmem run` again in their folders: it measures what is missing."
     require(utility, f"--along {along}", "no metric of utility in common", "runs whose utility was measured", hint)
-    curves = [_curve(group, along, measure, utility, candidates, independent) for group in groups]
-    validated = all(curve.validation is not None for curve in curves)
-    seeds, base = len(runs[0].seeds), curves[0]
+    curves: list[Curve] = []
+    for group in groups:
+        held_out = [run.validation.get(utility) for run in group]
+        memory = np.array([run.halved(candidates, independent, measure) for run in group])
+        validation = None if None in held_out else np.array(held_out, dtype=np.float64)
+        values = [setting_of(run, along) for run in group]
+        curves.append(Curve(group, values, memory, np.array([run.utility[utility] for run in group]), validation))
+    seeds, base = range(len(runs[0].seeds)), curves[0]
+
+    def compared(k: int, levels: Levels, base_levels: Levels) -> tuple[dict[str, object], Dominance]:
+        """Compare a curve with the first, seed by seed, each at the given level of each seed."""
+        curve = curves[k]
+        memory = difference(curve.memorization[levels, seeds], base.memorization[base_levels, seeds], confidence)
+        gain = difference(curve.utility[levels, seeds], base.utility[base_levels, seeds], confidence)
+        values = {"values": [curve.values[n] for n in levels], "base_values": [base.values[n] for n in base_levels]}
+        return {"group": k, **values, "memorization": memory, "utility": gain}, dominance(memory, gain)
+
     equal = [
-        _compared(k, curve, [level] * seeds, base, [base.values.index(value)] * seeds, confidence)
+        compared(k, [level] * len(seeds), [base.values.index(value)] * len(seeds))
         for k, curve in enumerate(curves[1:], start=1)
         for level, value in enumerate(curve.values)
         if value in base.values
     ]
-    best: list[dict[str, Any]] = []
-    if validated or seeds > 1:
+    best, validated = equal[:0], all(curve.validation is not None for curve in curves)
+    if validated or len(seeds) > 1:
         levels = [best_levels(curve, validated=validated) for curve in curves]
-        best = [_compared(k, curves[k], levels[k], base, levels[0], confidence) for k in range(1, len(curves))]
-    adjust(equal)
-    adjust(best)
+        best = [compared(k, levels[k], levels[0]) for k in range(1, len(curves))]
+    for family in (equal, best):
+        adjust([answer for _, answer in family])
+    means = {
+        run.name: (float(curve.memorization[k].mean()), float(curve.utility[k].mean()))
+        for curve in curves
+        for k, run in enumerate(curve.runs)
+    }
+    chance, most = runs[0].chance.get(utility), float(base.utility.mean(axis=1).max())
+    useful = {name: mean for name, mean in means.items() if is_useful(mean[1], most, chance)}
+    on_front = front(useful)
     return {
         "setting": along,
         "measure": measure,
@@ -123,80 +180,36 @@ def frontier(
         "chosen_by": "validation" if validated else "other_seeds",
         "candidates": len(candidates),
         "independent": len(independent),
-        "groups": _described(curves, along, utility, confidence),
-        "equal": equal,
-        "best": best,
+        "groups": [
+            {
+                "differs": differing(runs[0], curve.runs[0], (*IRRELEVANT, *_PARENTS, along)),
+                "peak": curve.values[int(curve.utility.mean(axis=1).argmax())],
+                "points": [
+                    {
+                        "run": run.name,
+                        "value": curve.values[k],
+                        "memorization": mean_over_seeds(curve.memorization[k], confidence),
+                        "utility": mean_over_seeds(curve.utility[k], confidence),
+                        "near_chance": run.name not in useful,
+                        "front": run.name in on_front,
+                    }
+                    for k, run in enumerate(curve.runs)
+                ],
+            }
+            for curve in curves
+        ],
+        "equal": [{**row, **answer} for row, answer in equal],
+        "best": [{**row, **answer} for row, answer in best],
     }
-
-
-_ROLES = ("candidate", "independent")
-
-
-def _curve(
-    group: Sequence[Run], along: str, measure: str, utility: str, candidates: set[str], independent: set[str]
-) -> Curve:
-    held_out = [run.validation.get(utility) for run in group]
-    return Curve(
-        group,
-        [setting_of(run, along) for run in group],
-        np.array([run.halved(candidates, independent, measure) for run in group]),
-        np.array([run.utility[utility] for run in group]),
-        None if None in held_out else np.array(held_out, dtype=np.float64),
-    )
-
-
-def _compared(
-    group: int, curve: Curve, levels: Sequence[int] | np.ndarray, base: Curve, base_levels: Sequence[int] | np.ndarray,
-    confidence: float,
-) -> dict[str, Any]:  # fmt: skip
-    """Compare two curves seed by seed, each at the given level of each seed."""
-    seeds = range(len(levels))
-    differences = {
-        name: difference(getattr(curve, name)[levels, seeds], getattr(base, name)[base_levels, seeds], confidence)
-        for name in ("memorization", "utility")
-    }
-    values = {"values": [curve.values[k] for k in levels], "base_values": [base.values[k] for k in base_levels]}
-    return {"group": group, **values, **differences, **dominance(**differences)}
-
-
-def _described(curves: Sequence[Curve], along: str, utility: str, confidence: float) -> list[dict[str, Any]]:
-    """Describe each curve; points near chance (`is_useful`, against the baseline's best) are not on the front."""
-    first = curves[0].runs[0]
-    chance, best = first.chance.get(utility), float(curves[0].utility.mean(axis=1).max())
-    means = {
-        run.name: (float(curve.memorization[k].mean()), float(curve.utility[k].mean()))
-        for curve in curves
-        for k, run in enumerate(curve.runs)
-    }
-    useful = {name for name, (_, gain) in means.items() if is_useful(gain, best, chance)}
-    on_front = front({name: means[name] for name in means if name in useful})
-    return [
-        {
-            "differs": differing(first, curve.runs[0], (*IRRELEVANT, *_PARENTS, along)),
-            "peak": curve.values[int(curve.utility.mean(axis=1).argmax())],
-            "points": [
-                {
-                    "run": run.name,
-                    "value": curve.values[k],
-                    "memorization": mean_over_seeds(curve.memorization[k], confidence),
-                    "utility": mean_over_seeds(curve.utility[k], confidence),
-                    "near_chance": run.name not in useful,
-                    "front": run.name in on_front,
-                }
-                for k, run in enumerate(curve.runs)
-            ],
-        }
-        for curve in curves
-    ]
 
 
 def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     """Return the runs on the Pareto front of mean (memorization, utility), in order of memorization."""
-
-    def is_beaten(point: tuple[float, float]) -> bool:
-        return any(x <= point[0] and y >= point[1] for x, y in points.values() if (x, y) != point)
-
-    best = [run for run, point in points.items() if not is_beaten(point)]
+    best = [
+        run
+        for run, point in points.items()
+        if not any(x <= point[0] and y >= point[1] for x, y in points.values() if (x, y) != point)
+    ]
     return sorted(best, key=lambda run: (points[run][0], -points[run][1]))
 
 
@@ -209,12 +222,20 @@ def is_useful(utility: float, baseline: float, chance: float | None) -> bool:
     return chance is None or (utility > chance and utility - chance >= (baseline - chance) / 2)
 
 
-def difference(values: Seeds, base: Seeds, confidence: float) -> dict[str, Any]:
+def difference(values: Seeds, base: Seeds, confidence: float) -> Difference:
     """Return both means, the mean difference over paired seeds with its t interval, and its tests."""
     run_values, base_values = (np.asarray(side, dtype=np.float64) for side in (values, base))
     test = paired_test(run_values, base_values, confidence)
-    tests = {name: getattr(test, name) for name in ("difference", "low", "high", "p", "wilcoxon_p", "effect")}
-    return {"mean": float(run_values.mean()), "baseline": float(base_values.mean()), **tests}
+    return {
+        "mean": float(run_values.mean()),
+        "baseline": float(base_values.mean()),
+        "difference": test.difference,
+        "low": test.low,
+        "high": test.high,
+        "p": test.p,
+        "wilcoxon_p": test.wilcoxon_p,
+        "effect": test.effect,
+    }
 
 
 def mean_over_seeds(values: Seeds, confidence: float) -> dict[str, float | None]:
@@ -223,7 +244,7 @@ def mean_over_seeds(values: Seeds, confidence: float) -> dict[str, float | None]
     return {"mean": test.difference, "low": test.low, "high": test.high}
 
 
-def dominance(memorization: Mapping[str, Any], utility: Mapping[str, Any]) -> dict[str, Any]:
+def dominance(memorization: Difference, utility: Difference) -> Dominance:
     """Decide from two differences whether a run dominates its baseline: memorization lower *and* utility higher.
 
     `dominates` is `yes` if both intervals exclude 0 on that side, `no` if one excludes 0 on the other side, otherwise
@@ -237,7 +258,7 @@ def dominance(memorization: Mapping[str, Any], utility: Mapping[str, Any]) -> di
     return {"dominates": min(answers, key=order.index), "p": max(p_values) if len(p_values) == 2 else None}
 
 
-def adjust(rows: Sequence[dict[str, Any]]) -> None:
+def adjust(rows: Sequence[Difference | Dominance]) -> None:
     """Add `p_holm`, the Holm-adjusted `p`, to each row of a family of tests; None where `p` is None."""
     adjusted = holm(np.array([np.nan if row["p"] is None else row["p"] for row in rows], dtype=np.float64))
     for row, p in zip(rows, adjusted.tolist(), strict=True):

@@ -5,7 +5,7 @@ Pairs are ordered by score alone. Neighbors in that order differ by less than th
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import polars as pl
 
@@ -17,6 +17,23 @@ CORNER_SHOWN = 3  # pairs at each corner of learned against memorized
 TOWERS = ("image", "text")
 UNITS_TABLE = "localize/units"
 _MAGIC = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
+
+
+class Card(NamedTuple):
+    """What a report shows of a pair: its scores and rank, image, captions, and its interval on an axis, in percent."""
+
+    uid: str
+    clipmem: float
+    low: float | None
+    high: float | None
+    stderr: float | None
+    learned: float | None
+    planted: bool
+    rank: int
+    image: str | None
+    trained_with: list[str]
+    own: list[str]
+    strip: Mapping[str, float]
 
 
 def ranked_candidates(scores: pl.DataFrame) -> pl.DataFrame:
@@ -55,7 +72,7 @@ def corners(ranked: pl.DataFrame, count: int = CORNER_SHOWN) -> list[pl.DataFram
 
 def gallery_uids(run: Run) -> list[str]:
     """Return the pairs whose images `write_report` needs, so that only these are decoded."""
-    owners = [row["uid"] for row in top_units(run.table(UNITS_TABLE))] if run.has(UNITS_TABLE) else []
+    owners = top_units(run.table(UNITS_TABLE))["uid"].to_list() if run.has(UNITS_TABLE) else []
     return list(dict.fromkeys([*_shown(run.scores), *owners]))
 
 
@@ -64,11 +81,11 @@ def _shown(scores: pl.DataFrame) -> list[str]:
     return [uid for rows in (*pick(ranked), *corners(ranked)) for uid in rows["uid"]]
 
 
-def top_units(units: pl.DataFrame) -> list[dict[str, Any]]:
+def top_units(units: pl.DataFrame) -> pl.DataFrame:
     """Return the units of f in each tower with the largest UnitMem; ties by seed, layer, kind and unit."""
     alive = units.filter((pl.col("side") == "f") & pl.col("unitmem").is_finite() & pl.col("uid").is_not_null())
     ordered = alive.sort("unitmem", "seed", "layer", "kind", "unit", descending=[True, False, False, False, False])
-    return [row for tower in TOWERS for row in ordered.filter(pl.col("tower") == tower).head(UNITS_SHOWN).to_dicts()]
+    return pl.concat([ordered.filter(pl.col("tower") == tower).head(UNITS_SHOWN) for tower in TOWERS])
 
 
 def image_uri(data: bytes | None) -> str | None:
@@ -88,25 +105,21 @@ def image_uri(data: bytes | None) -> str | None:
     return None if kind is None else f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def cards(run: Run, rows: pl.DataFrame, ranked: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return the score row, rank, image, captions and axis position of some ranked candidates."""
-    about = {row["uid"]: row for row in run.pairs.select("uid", "key", "label").iter_rows(named=True)}
+def cards(run: Run, rows: pl.DataFrame, ranked: pl.DataFrame) -> list[Card]:
+    """Return what is shown of some ranked candidates; the axis of their scores has 0 and all intervals."""
     ranks = {uid: rank for rank, uid in enumerate(ranked["uid"], start=1)}
     ends = [0.0, *(float(v) for name in ("clipmem", "low", "high") for v in ranked[name].drop_nulls().drop_nans())]
-    used = run.recipe.train.captions
-    return [
-        {
-            **row,
-            "rank": ranks[row["uid"]],
-            "key": (about.get(row["uid"]) or {}).get("key") or "",
-            "label": (about.get(row["uid"]) or {}).get("label") or "",
-            "image": image_uri(run.gallery.get(row["uid"])),
-            "trained_with": run.trained_captions(row["uid"])[:used],
-            "own": run.own_captions.get(row["uid"], []),
-            "strip": _strip(row, min(ends), max(ends)),
-        }
-        for row in rows.iter_rows(named=True)
-    ]
+    start, width = min(ends), (max(ends) - min(ends)) or 1.0
+    shown: list[Card] = []
+    for row in rows.iter_rows(named=True):
+        scores = {name: row[name] for name in ("clipmem", "low", "high", "stderr", "learned", "planted")}
+        values = (0.0, *(row["clipmem"] if row[name] is None else row[name] for name in ("clipmem", "low", "high")))
+        zero, dot, left, right = (round(100 * (float(value) - start) / width, 2) for value in values)
+        strip = {"zero": zero, "dot": dot, "left": left, "width": round(right - left, 2)}
+        uid, image = row["uid"], image_uri(run.gallery.get(row["uid"]))
+        texts = run.trained_captions(uid)[: run.recipe.train.captions], run.own_captions.get(uid, [])
+        shown.append(Card(uid, *scores.values(), ranks[uid], image, *texts, strip))
+    return shown
 
 
 def shown_credits(run: Run) -> Sequence[str]:
@@ -114,12 +127,3 @@ def shown_credits(run: Run) -> Sequence[str]:
     uids = set(_shown(run.scores))
     named = {credit for uid, credit in run.pairs.select("uid", "credit").iter_rows() if uid in uids and credit}
     return list(dict.fromkeys([*run.credits, *sorted(named)]))
-
-
-def _strip(row: Mapping[str, Any], start: float, end: float) -> dict[str, float]:
-    def place(value: float) -> float:
-        return round(100 * (value - start) / ((end - start) or 1.0), 2)
-
-    score = float(row["clipmem"])
-    low, high = (float(row[key]) if row[key] is not None else score for key in ("low", "high"))
-    return {"zero": place(0.0), "dot": place(score), "left": place(low), "width": round(place(high) - place(low), 2)}

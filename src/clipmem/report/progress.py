@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.report.escape import visible
+from clipmem.report.formats import visible
 
 _FIRST, _EVERY = 2.0, 15.0  # seconds to the first line, and the most between two lines
 _UNCOUNTED = 5.0  # seconds to the first line of a step without units: importing torch alone takes some

@@ -227,8 +227,13 @@ class Run:
     @cached_property
     def logs(self) -> tuple[TrainingLog, ...]:
         """Every `models/SIDE/seed-K/log.jsonl`, by side and seed."""
-        files = [(side, seed, folder / "log.jsonl") for side, seed, folder in self._model_folders]
-        logs = [_training_log(side, seed, file) for side, seed, file in files if file.is_file()]
+        logs: list[TrainingLog] = []
+        for side, seed, file in ((side, seed, folder / "log.jsonl") for side, seed, folder in self._model_folders):
+            if file.is_file():
+                with reading(f"{file}", expected="a file written by clipmem", hint=_AGAIN):
+                    lines = file.read_text(encoding="utf-8").splitlines()
+                steps = [_numbers(line, f"{file} line {number}") for number, line in enumerate(lines, start=1)]
+                logs.append(TrainingLog(side, seed, *np.array(steps, dtype=np.float64).reshape(-1, 3).T))
         return tuple(log for log in logs if log.step.size)
 
     @cached_property
@@ -379,14 +384,6 @@ class Run:
                 if entry.get("by_seed") is not None:
                     values[f"{prefix}{name}"] = [float(entry["by_seed"][column]) for column in columns]
         return values
-
-
-def _training_log(side: str, seed: int, file: Path) -> TrainingLog:
-    with reading(f"{file}", expected="a file written by clipmem", hint=_AGAIN):
-        lines = file.read_text(encoding="utf-8").splitlines()
-    steps = [_numbers(line, f"{file} line {number}") for number, line in enumerate(lines, start=1)]
-    step, epoch, loss = np.array(steps, dtype=np.float64).reshape(-1, 3).T
-    return TrainingLog(side, seed, step, epoch, loss)
 
 
 def _numbers(line: str, subject: str) -> list[float]:

@@ -7,15 +7,14 @@ and are unescaped at the end, so pages and screens share their sentences.
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from functools import cache, partial, wraps
+from functools import cache, partial
 from importlib import resources
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from clipmem.report.escape import CAPTION_LIMIT, visible
-from clipmem.report.formats import FORMATS, side_of
+from clipmem.report.formats import CAPTION_LIMIT, FORMATS, side_of, visible
 
 # marks in a rendered screen: a heading, an unwrapped line, the end of a cell; `visible` text has none of them
 HEADING, VERBATIM, CELL = "\x1d", "\x1e", "\x1f"
@@ -42,34 +41,28 @@ def typeset(text: str) -> str:
     return re.sub(r"(\[[^\[\], ]+), (?=[^\[\], ]+\])", "\\1,\N{NO-BREAK SPACE}", text)
 
 
-def _finalize(value: object) -> object:
-    """Apply `visible` to every text that a template prints, except to the package's own markup."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _typesetting(write: Callable[..., str]) -> Callable[..., str]:
-    @wraps(write)
-    def typeset_number(*args: Any, **settings: Any) -> str:
-        return typeset(write(*args, **settings))
-
-    return typeset_number
-
-
 @cache
 def environment(*, screen: bool = False) -> jinja2.Environment:
     """Return the engine, with autoescape and `visible` on; an undefined name is an error."""
+
+    def finalize(value: object) -> object:
+        """Apply `visible` to every text that a template prints, except to the package's own markup."""
+        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    def typesetting(write: Callable[..., str]) -> Callable[..., str]:
+        return lambda *args, **settings: typeset(write(*args, **settings))
+
     engine = jinja2.Environment(
         loader=jinja2.FunctionLoader(template_text),
         autoescape=True,
-        finalize=_finalize,
+        finalize=finalize,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Any] = {write.__name__: write if screen else _typesetting(write) for write in FORMATS}
-    functions: dict[str, Any] = {"side_of": side_of, "names": names, "cell": Markup(CELL)}  # noqa: S704  no user text
-    engine.filters.update(filters | {"shown": partial(visible, limit=CAPTION_LIMIT)})
-    engine.globals.update(functions)
+    engine.filters.update({write.__name__: write if screen else typesetting(write) for write in FORMATS})
+    engine.filters["shown"] = partial(visible, limit=CAPTION_LIMIT)
+    engine.globals.update({"side_of": side_of, "names": names, "cell": Markup(CELL)})  # noqa: S704  no user text
     return engine
 
 
@@ -79,13 +72,9 @@ def notebook_html(name: str, **context: Any) -> str:
 
 
 @cache
-def _words() -> dict[str, Any]:
-    return tomllib.loads(template_text("words.toml"))
-
-
 def names(kind: str) -> dict[str, Any]:
-    """Return names by key, such as those of `attacks`."""
-    return _words()[kind]
+    """Return what is in a table of `words.toml`, such as the names of `attacks`."""
+    return tomllib.loads(template_text("words.toml"))[kind]
 
 
 @cache
@@ -96,11 +85,11 @@ def reasons() -> Words:
 
 def words_of(protocol: str, changes: Words | None = None) -> Words:
     """Return the words of a protocol, with `changes`; what it does not define is taken from four-way."""
-    protocols = _words()["protocols"]
+    protocols = names("protocols")
     return {**protocols["four-way"], **protocols.get(protocol, {}), **(changes or {})}
 
 
 def measure_of(alignment: str = "clip", changes: Words | None = None) -> Words:
     """Return the words of an alignment, with `changes`; what it does not define is taken from clip."""
-    alignments = _words()["alignments"]
+    alignments = names("alignments")
     return {**alignments["clip"], "score": alignment, **alignments.get(alignment, {}), **(changes or {})}

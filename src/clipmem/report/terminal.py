@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipmem.report.escape import visible
+from clipmem.report.formats import visible
 from clipmem.report.run import read_run
 from clipmem.report.sections import sections_of
 from clipmem.report.templating import CELL, HEADING, VERBATIM

@@ -7,7 +7,7 @@ import polars as pl
 
 from clipmem.base.errors import ClipmemError, InputError, did_you_mean, require, shorten
 from clipmem.report.gallery import ranked_candidates
-from clipmem.report.notebook import SHOWN, Html, Plots, pairs_html, run_html
+from clipmem.report.page import SHOWN, Html, Plots, pairs_html, run_html
 from clipmem.report.run import Run
 
 

@@ -10,8 +10,7 @@ from clipmem.data.inspection import ImageSample, sample_images
 from clipmem.data.sources import Data, open_data
 from clipmem.data.splits import ROLES, assign_roles
 from clipmem.data.user_tables import roles_of
-from clipmem.report.escape import visible
-from clipmem.report.formats import count
+from clipmem.report.formats import count, visible
 from clipmem.study.api import find_recipe
 
 FEWEST = 50  # pairs: enough for a test with four or five pairs in each measured role

@@ -44,7 +44,7 @@ r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
     >>> part.tolist() in ([True, True, False, False], [False, False, True, True])
     True
     >>> x, y = np.array([[1.0, 0.1], [1.0, 0.2], [0.1, 1.0], [0.2, 1.0]]), np.array([0, 0, 1, 1])
-    >>> linear_probe(x, y, np.arange(4), x, y, seed=0).ranks.tolist()
+    >>> linear_probe((x, y), np.arange(4), (x, y), seed=0).ranks.tolist()
     [1.0, 1.0, 1.0, 1.0]
 
 `clipmem.measure.over_seeds`:

@@ -52,7 +52,7 @@ def test_the_probe_is_scikit_learns_pipeline():
     x, y = study(n=120, noise=1.5)
     test, truth = study(n=80, noise=1.5, seed=1)
     groups = np.arange(120) // 2
-    found = linear_probe(x, y, groups, test, truth, grid=(0.01, 0.1, 1.0), seed=3)
+    found = linear_probe((x, y), groups, (test, truth), grid=(0.01, 0.1, 1.0), seed=3)
     held = validation_part(groups, 0.2, seed=3)
     accuracies = []
     for c in (0.01, 0.1, 1.0):
@@ -75,14 +75,14 @@ def test_labels_of_noise_are_found_as_often_as_chance(seed):
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(300, 8)), rng.integers(4, size=300)
     test, truth = rng.normal(size=(2000, 8)), rng.integers(4, size=2000)
-    ranks = linear_probe(x, y, np.arange(300), test, truth, seed=0).ranks
+    ranks = linear_probe((x, y), np.arange(300), (test, truth), seed=0).ranks
     assert (ranks <= 1).mean() == pytest.approx(0.25, abs=0.04)
 
 
 def test_a_class_that_nobody_trained_on_is_never_found():
     x, y = study(c=3)
     test, truth = study(n=20, c=3, seed=1)
-    ranks = linear_probe(x[y > 0], y[y > 0], np.arange((y > 0).sum()), test, truth, seed=0).ranks
+    ranks = linear_probe((x[y > 0], y[y > 0]), np.arange((y > 0).sum()), (test, truth), seed=0).ranks
     assert np.isinf(ranks[truth == 0]).all()
     assert np.isfinite(ranks[truth > 0]).all()
 
@@ -92,7 +92,7 @@ def test_the_class_may_be_missing_from_the_part_that_is_fitted():
     x = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
     y, groups = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])
     for seed in range(4):
-        found = linear_probe(x, y, groups, x, y, seed=seed)
+        found = linear_probe((x, y), groups, (x, y), seed=seed)
         assert found.validation == [0.0] * 4
         assert found.c == 0.001
         assert found.ranks.tolist() == [1.0] * 4
@@ -100,7 +100,7 @@ def test_the_class_may_be_missing_from_the_part_that_is_fitted():
 
 def test_of_equally_good_strengths_the_weakest_is_taken():
     x, y = study(noise=0.01)
-    assert linear_probe(x, y, np.arange(90), x, y, grid=(0.5, 1.0, 2.0), seed=0).c == 0.5
+    assert linear_probe((x, y), np.arange(90), (x, y), grid=(0.5, 1.0, 2.0), seed=0).c == 0.5
 
 
 @settings(max_examples=15)
@@ -139,7 +139,7 @@ def test_a_coordinate_that_does_not_vary_is_not_blown_up():
     x, y = study(d=3)
     flat = np.hstack([x / np.linalg.norm(x, axis=1, keepdims=True) * 0.6, np.full((90, 1), 0.8)])
     flat[:, 3] += 1e-15 * np.arange(90) % 2e-15
-    ranks = linear_probe(flat, y, np.arange(90), flat, y, seed=0).ranks
+    ranks = linear_probe((flat, y), np.arange(90), (flat, y), seed=0).ranks
     assert (ranks <= 1).mean() > 0.5
 
 
@@ -180,7 +180,7 @@ def test_many_classes_of_which_some_have_one_training_pair():
     centers, y = rng.normal(size=(60, 32)), np.concatenate([np.repeat(np.arange(40), 8), np.arange(40, 60)])
     x = centers[y] + 0.2 * rng.normal(size=(len(y), 32))
     test = centers + 0.2 * rng.normal(size=(60, 32))
-    found = linear_probe(x, y, np.arange(len(y)), test, np.arange(60), seed=0)
+    found = linear_probe((x, y), np.arange(len(y)), (test, np.arange(60)), seed=0)
     assert np.isfinite(found.ranks).all()  # all are fitted in the end, with those that validation took away
     assert (found.ranks[:40] <= 1).mean() > 0.9
     assert found.converged

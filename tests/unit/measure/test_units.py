@@ -101,7 +101,7 @@ def test_units_and_distances_equal_loops(models, tower):
     chosen = (pts.table["role"] == "candidate").to_numpy()
     labels = pts.table["label"].to_list()
     table, distances = sweep_model(
-        models["f"], pts, VIEWS, unit_pairs=chosen, side="f", seed=5, towers=[tower], batch_size=4
+        models["f"], pts, VIEWS, unit_pairs=chosen, model=("f", 5), towers=[tower], batch_size=4
     )
     mu, expected = reference(models["f"], pts, tower)
     assert table.schema == SCHEMAS["localize/units"]
@@ -210,7 +210,7 @@ def test_layer_table_equals_loops(models):
     roles = pts.table["role"].to_numpy()
     frames, distances = [], {"f": {}, "g": {}}
     for side, encoder in models.items():
-        frame, distances[side][0] = sweep_model(encoder, pts, VIEWS, unit_pairs=chosen, side=side, seed=0)
+        frame, distances[side][0] = sweep_model(encoder, pts, VIEWS, unit_pairs=chosen, model=(side, 0))
         frames.append(frame)
     units = pl.concat(frames)
     table = layer_table(pts, distances, units)

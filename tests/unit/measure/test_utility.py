@@ -93,11 +93,9 @@ def test_every_number_is_that_of_its_model_alone():
             ):
                 train = tested.train & (own.labels >= 0)
                 probe = linear_probe(
-                    image.numpy()[train],
-                    own.labels[train],
+                    (image.numpy()[train], own.labels[train]),
                     tested.groups[train],
-                    image.numpy()[where],
-                    own.labels[where],
+                    (image.numpy()[where], own.labels[where]),
                     seed=derive_seed(0, "probe"),
                 )
                 assert found[key]["c"][side][k] == probe.c

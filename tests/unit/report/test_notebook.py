@@ -13,7 +13,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.progress import Quiet
 from clipmem.report.figures import light_colors
 from clipmem.report.gallery import ranked_candidates
-from clipmem.report.notebook import Plots, pairs_html, run_html
+from clipmem.report.page import Plots, pairs_html, run_html
 from clipmem.report.progress import reporter_here
 from clipmem.report.run import read_run
 from tests.compared import build as build_finished

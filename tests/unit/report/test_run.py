@@ -10,8 +10,7 @@ import pytest
 from clipmem.base.errors import InputError
 from clipmem.base.hashing import pair_uid
 from clipmem.data.sources import huggingface
-from clipmem.report.explorer.subject import Subject
-from clipmem.report.explorer.thumbnails import Thumbnails
+from clipmem.report.explorer.subject import Subject, Thumbnails
 from clipmem.report.run import Run
 from tests.unit.report.run_folder import Built, encoded_image
 

@@ -82,7 +82,7 @@ def _loaded(module: str) -> set[str]:
 
 
 def test_the_terminal_loads_no_plotting_and_nothing_loads_torch() -> None:
-    for module in ("terminal", "page", "notebook", "comparison", "sections.comparison"):
+    for module in ("terminal", "page", "comparison", "sections.comparison"):
         assert not _loaded(f"clipmem.report.{module}") & {"torch", "open_clip", "matplotlib"}, module
 
 

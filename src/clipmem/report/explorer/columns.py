@@ -9,10 +9,10 @@ import shutil
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 import numpy as np
 import polars as pl
@@ -22,9 +22,9 @@ from clipmem.base.folder import SIDES
 from clipmem.base.hashing import json_sha256
 from clipmem.base.marks import MARKS
 from clipmem.base.paths import write_json
-from clipmem.report.escape import visible
 from clipmem.report.explorer.neighbors import embedded
 from clipmem.report.explorer.subject import ALIGNMENTS, FORMAT, Subject
+from clipmem.report.formats import visible
 from clipmem.report.templating import reasons
 
 MISSING = -(2**31)
@@ -41,10 +41,26 @@ _MAPS = (
 )
 
 
+class About(TypedDict):
+    """A column's entry in the manifest, as JSON."""
+
+    name: str
+    type: str
+    label: str
+    about: str
+    group: str
+    error: str | None
+    categories: list[str] | None
+    missing: int
+    codes: NotRequired[str]
+    min: NotRequired[float]
+    max: NotRequired[float]
+
+
 class Column(NamedTuple):
     """A column: its entry in the manifest, its values, and the unique texts of a text column."""
 
-    about: dict[str, Any]
+    about: About
     values: np.ndarray
     strings: bytes | None = None
 
@@ -62,7 +78,7 @@ class Columns:
         kind = "" if subject.other is None else f"-{json_sha256(str(subject.other.path.resolve()))[:8]}"
         self.folder = subject.cache / f"columns{kind}"
         try:
-            self.manifest = _manifest(self.folder)
+            self._open()
             # links in a folder that somebody sent could name files elsewhere as columns
             links = any(path.is_symlink() for path in (self.folder, *self.folder.iterdir()))
             stale = links or self.manifest["hash"] != state
@@ -70,8 +86,11 @@ class Columns:
             stale = True
         if stale:
             self._make(state)
-            self.manifest = _manifest(self.folder)
-        self.by_name: dict[str, dict[str, Any]] = {about["name"]: about for about in self.manifest["columns"]}
+            self._open()
+        self.by_name: dict[str, About] = {about["name"]: about for about in self.manifest["columns"]}
+
+    def _open(self) -> None:
+        self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
 
     def _make(self, state: str) -> None:
         columns = list(_columns(self.subject))
@@ -115,20 +134,14 @@ class Columns:
         return {uid: row for row, uid in enumerate(self.uids)}
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+_KNOWN = tomllib.loads((resources.files("clipmem.report.explorer") / "columns.toml").read_text(encoding="utf-8"))
 
 
-@cache
-def _known() -> Mapping[str, Mapping[str, Any]]:
-    return tomllib.loads((resources.files("clipmem.report.explorer") / "columns.toml").read_text(encoding="utf-8"))
-
-
-def _about(name: str, kind: str, missing: int, **more: Any) -> dict[str, Any]:
+def _about(name: str, kind: str, missing: int, **more: Any) -> About:
     """Return a column's entry in the manifest; unknown columns are shown by their names."""
     group, label = "detector" if name.endswith("_score") else "score", name.removesuffix("_score").replace("_", " ")
     default = {"label": label, "about": "", "group": group, "error": f"{name}_stderr", "categories": None}
-    return {"name": name, "type": kind, **default, **_known().get(name, {}), "missing": missing, **more}
+    return cast(About, {"name": name, "type": kind, **default, **_KNOWN.get(name, {}), "missing": missing, **more})
 
 
 def _columns(subject: Subject) -> Iterator[Column]:
@@ -136,7 +149,11 @@ def _columns(subject: Subject) -> Iterator[Column]:
     hashed = bool(uids.str.contains("^[0-9a-f]{32}$").all())
     data = np.frombuffer(bytes.fromhex(uids.str.join("").item()) if hashed else b"", dtype="V16")
     yield Column(_about("uid", "uid", 0), data) if hashed else _text(uids)
-    extra = [pl.Series("image_group", _image_group(data), dtype=pl.Int32)] if hashed else list[pl.Series]()
+    extra = list[pl.Series]()
+    if hashed:  # numbers of the images that several pairs have, which are the first half of a uid
+        _, number, count = np.unique(data.view(">u8")[::2], return_inverse=True, return_counts=True)
+        several = pl.select(pl.when(pl.Series(count > 1)).then(pl.Series(np.cumsum(count > 1))))[:, 0]
+        extra.append(several.gather(number).cast(pl.Int32).alias("image_group"))
     if subject.pairs is not None:
         yield _text(subject.pairs["captions"].list.head(subject.trained_captions or 1_000_000))
         moved = subject.pairs.select(pl.when(pl.col("captions_from") != pl.col("uid")).then("own_captions"))
@@ -150,13 +167,6 @@ def _columns(subject: Subject) -> Iterator[Column]:
             yield column
 
 
-def _image_group(uids: np.ndarray) -> list[int | None]:
-    """Number the images that several pairs have, which is the first half of a uid; None for other pairs."""
-    _, number, count = np.unique(uids.view(">u8")[::2], return_inverse=True, return_counts=True)
-    several = np.cumsum(count > 1)
-    return pl.select(pl.when(pl.Series(count > 1)).then(pl.Series(several)))[:, 0].gather(number).to_list()
-
-
 def _column(series: pl.Series) -> Column | None:
     """Return the column of a series; None if nothing is in it that the page can show."""
     name = series.name
@@ -168,8 +178,9 @@ def _column(series: pl.Series) -> Column | None:
         kind = "u8" if len(names) < 255 else "u16"
         none = np.iinfo(_DTYPES[kind]).max
         values = series.replace_strict(names, np.arange(len(names)), default=none, return_dtype=pl.Int64).to_numpy()
-        more: dict[str, Any] = {"categories": [visible(category, 100) for category in names], "codes": kind}
-        column = Column(_about(name, "category", series.null_count(), **more), values.astype(_DTYPES[kind]))
+        about = _about(name, "category", series.null_count(), codes=kind)
+        about["categories"] = [visible(category, 100) for category in names]
+        column = Column(about, values.astype(_DTYPES[kind]))
     elif series.dtype == pl.Boolean:
         values = series.cast(pl.UInt8).fill_null(255).to_numpy()
         column = Column(_about(name, "bool", series.null_count()), values)
@@ -201,16 +212,13 @@ def _text(series: pl.Series) -> Column:
     return Column(about, codes.to_numpy(), "\0".join(unique.to_list()).encode())
 
 
-def _describe(subject: Subject, columns: list[dict[str, Any]], state: str) -> dict[str, Any]:
+def _describe(subject: Subject, columns: list[About], state: str) -> dict[str, object]:
     names = [about["name"] for about in columns]
-    columns = [about | {"error": about["error"] if about["error"] in names else None} for about in columns]
+    for about in columns:
+        about["error"] = about["error"] if about["error"] in names else None
     numbers = [about["name"] for about in columns if about["type"] == "f32"]
     compared = [[name, f"{name}_other"] for name in ("clipmem", *ALIGNMENTS) if f"{name}_other" in names]
-    compare = subject.other and {
-        "title": subject.other.path.resolve().name,
-        "change": "clipmem_change",
-        "pairs": compared,
-    }
+    compare = {"change": "clipmem_change", "pairs": compared}
     vectors = embedded(subject)
     first = next(name for name in ("clipmem", "suspect_rank", "score", "risk", *numbers, *names) if name in names)
     return {
@@ -230,7 +238,7 @@ def _describe(subject: Subject, columns: list[dict[str, Any]], state: str) -> di
         "neighbors": vectors is not None,
         "thumbnails": subject.pairs is not None,
         "details": True,
-        "compare": compare,
+        "compare": subject.other and {"title": subject.other.path.resolve().name, **compare},
         "credits": [visible(line) for line in (subject.source.credits() if subject.source else [])],
         "marks": list(MARKS),
     }
@@ -249,37 +257,18 @@ class Details:
         seeds = columns.subject.seed_scores.select("uid", "seed", *SIDES)
         self._seeds = seeds.partition_by("seed", include_key=True)
 
-    def get(self, row: int) -> dict[str, Any]:
+    def get(self, row: int) -> dict[str, object]:
         """Return everything that is known of a pair."""
         value = self._subject.scores.row(row, named=True)
         pair = {} if self._subject.pairs is None else self._subject.pairs.row(row, named=True)
         uid, source = value["uid"], pair.get("captions_from")
         moved = source not in {None, uid}
-        parts = {side: {name: value.get(f"{side}_{name}") for name in _PARTS} for side in SIDES}
-        return {
-            "row": row,
-            "uid": visible(uid, 100),
-            "captions": self._captions(pair, moved=moved),
-            "role": value.get("role"),
-            "planted": value.get("planted"),
-            "caption_from": source if moved else None,
-            "seeds": [entry for seed in self._seeds for entry in seed.filter(uid=uid).drop("uid").to_dicts()],
-            "parts": None if parts["f"]["positive"] is None else parts,
-            "detectors": self._detectors(value),
-            "credit": visible(pair["credit"]) if pair.get("credit") else None,
-            "source": visible(pair.get("key") or pair.get("image") or "", 300),
-        }
-
-    def _captions(self, pair: dict[str, Any], *, moved: bool) -> list[dict[str, Any]]:
-        """List the captions in training, then the pair's others."""
+        # the captions in training, then the pair's others
         used, data = (pair.get(name) or [] for name in ("captions", "own_captions"))
         count = len(used) if self._subject.trained_captions is None else self._subject.trained_captions
         texts = [(text, True) for text in used[:count]] + [(text, False) for text in (data if moved else used[count:])]
-        return [{"text": visible(text, _LONG), "trained": trained} for text, trained in texts]
-
-    def _detectors(self, value: dict[str, Any]) -> list[dict[str, Any]]:
-        """List the detectors' scores with their ranks, 1 = the most suspect."""
-        entries: list[dict[str, Any]] = []
+        parts = {side: {name: value.get(f"{side}_{name}") for name in _PARTS} for side in SIDES}
+        detectors: list[dict[str, object]] = []
         why = "; ".join(reasons().get(code, code) for name in ("reason", "second_reason") if (code := value.get(name)))
         for name, about in self._columns.by_name.items():
             if about["group"] == "detector" and about["type"] == "f32" and value.get(name) is not None:
@@ -287,9 +276,26 @@ class Details:
                     values = self._columns.values(name)
                     self._sorted[name] = np.sort(values[np.isfinite(values)])
                 order = self._sorted[name]
-                rank = 1 + len(order) - int(np.searchsorted(order, np.float32(value[name]), "right"))
-                reason = why if name == "score" else about["about"]
-                entries.append(
-                    {"name": name, "label": about["label"], "score": value[name], "rank": rank, "reason": reason}
+                detectors.append(
+                    {
+                        "name": name,
+                        "label": about["label"],
+                        "score": value[name],
+                        # 1 = the most suspect
+                        "rank": 1 + len(order) - int(np.searchsorted(order, np.float32(value[name]), "right")),
+                        "reason": why if name == "score" else about["about"],
+                    }
                 )
-        return entries
+        return {
+            "row": row,
+            "uid": visible(uid, 100),
+            "captions": [{"text": visible(text, _LONG), "trained": trained} for text, trained in texts],
+            "role": value.get("role"),
+            "planted": value.get("planted"),
+            "caption_from": source if moved else None,
+            "seeds": [entry for seed in self._seeds for entry in seed.filter(uid=uid).drop("uid").to_dicts()],
+            "parts": None if parts["f"]["positive"] is None else parts,
+            "detectors": detectors,
+            "credit": visible(pair["credit"]) if pair.get("credit") else None,
+            "source": visible(pair.get("key") or pair.get("image") or "", 300),
+        }

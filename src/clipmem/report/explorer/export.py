@@ -18,8 +18,8 @@ from clipmem.base.errors import require, shorten
 from clipmem.base.paths import atomic_write, check_place, make_folder, reading
 from clipmem.base.progress import Reporter
 from clipmem.data.user_tables import read_table
-from clipmem.report.explorer.columns import MISSING, Columns
-from clipmem.report.explorer.neighbors import SPACES
+from clipmem.report.explorer.columns import MISSING, About, Columns
+from clipmem.report.explorer.neighbors import SPACES, Neighbor
 from clipmem.report.explorer.server import SIZES, STATIC, Explorer, page, static
 
 MOST = 20_000  # pairs, unless chosen
@@ -33,7 +33,11 @@ def choose(columns: Columns, rows: int | None, uids: Path | None, *, every: bool
     hint = f"Choose with --rows {MOST}, --uids FILE or --all."
     require((rows is not None) + (uids is not None) + every < 2, "--export", "several choices", "one", hint)
     if uids is not None:
-        listed = _listed(uids)
+        if uids.suffix == ".txt":
+            with reading(f"--uids {uids}", expected="a text file, one uid a line"):
+                listed = uids.read_text(encoding="utf-8").split()
+        else:
+            listed = read_table(uids, "--uids", ["uid"])["uid"].cast(pl.String).to_list()
         unknown = [uid for uid in listed if uid not in columns.row_of]
         got = f"unknown uid {', '.join(map(shorten, unknown[:1]))} ({len(unknown):,} of {len(listed):,})"
         usable, hint = listed and not unknown, "Take uids from the table of scores."
@@ -46,13 +50,6 @@ def choose(columns: Columns, rows: int | None, uids: Path | None, *, every: bool
     return sorted(np.argsort(-values if descending else values, kind="stable")[:rows].tolist())  # NaN last
 
 
-def _listed(file: Path) -> list[str]:
-    if file.suffix != ".txt":
-        return read_table(file, "--uids", ["uid"])["uid"].cast(pl.String).to_list()
-    with reading(f"--uids {file}", expected="a text file, one uid a line"):
-        return file.read_text(encoding="utf-8").split()
-
-
 def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Reporter) -> Path:
     """Write the pairs of some rows to a new or empty folder, and return its index.html, which is written last."""
     free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
@@ -61,7 +58,7 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
     reporter.begin("export", len(rows), "pairs")
     columns, images, credit_lines = explorer.columns, 0, dict.fromkeys(explorer.columns.manifest["credits"])
     abouts = [_write_column(out, columns, about, np.array(rows)) for about in columns.by_name.values()]
-    near: list[dict[str, Any]] = [{space: {} for space in SPACES} for _ in rows]
+    near = [{space: dict[str, list[Neighbor]]() for space in SPACES} for _ in rows]
     for space, side in product(SPACES, columns.manifest["sides"]):
         nearest = explorer.embedded.nearest_among(np.array(rows), space, side, NEIGHBORS) if explorer.embedded else ()
         for by_space, entries in zip(near, nearest, strict=True):
@@ -87,7 +84,7 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
     return out / "index.html"
 
 
-def _write_column(out: Path, columns: Columns, about: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
+def _write_column(out: Path, columns: Columns, about: About, rows: np.ndarray) -> About:
     name, values = about["name"], np.array(columns.values(about["name"])[rows])
     if about["type"] == "text":
         texts = (columns.folder / f"{name}.strings.bin").read_bytes().split(b"\0")
@@ -97,9 +94,11 @@ def _write_column(out: Path, columns: Columns, about: dict[str, Any], rows: np.n
     _script(out, f"columns/{name}", base64.b64encode(values.tobytes()).decode())
     if about["type"] not in {"f32", "i32"}:
         return about
-    finite = values[np.isfinite(values) & (values != MISSING)]
-    ends = {"min": finite.min().item(), "max": finite.max().item()} if len(finite) else {}
-    return about | ends | {"missing": len(values) - len(finite)}
+    finite, exported = values[np.isfinite(values) & (values != MISSING)], about.copy()
+    exported["missing"] = len(values) - len(finite)
+    if len(finite):
+        exported["min"], exported["max"] = finite.min().item(), finite.max().item()
+    return exported
 
 
 def _script(out: Path, name: str, value: Any) -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
@@ -29,6 +29,13 @@ _BLOCK = 2048  # rows read at once: 4 MB at width 512
 _THREADS = 2
 _SAMPLE = 20_000  # pairs that axes are fitted on
 _SMALLEST = 10  # pairs, for a map
+
+
+class Neighbor(TypedDict):
+    """A row, and its similarity to another, as JSON."""
+
+    row: int
+    similarity: float
 
 
 class Vectors:
@@ -124,15 +131,13 @@ class Embedded:
                 self._open[space, side] = Vectors(file, owner, self.rows)
             return self._open[space, side]
 
-    def nearest(self, row: int, space: str, side: str, k: int) -> list[dict[str, Any]]:
+    def nearest(self, row: int, space: str, side: str, k: int) -> list[Neighbor]:
         """Return the `k` most similar other pairs of a row, most similar first; ties by row."""
         similarity = self.vectors(space, side).similarities(row)
         similarity[row] = np.nan
         return _entries(similarity, k)
 
-    def nearest_among(
-        self, rows: Int[np.ndarray, " n"], space: str, side: str, k: int
-    ) -> Iterator[list[dict[str, Any]]]:
+    def nearest_among(self, rows: Int[np.ndarray, " n"], space: str, side: str, k: int) -> Iterator[list[Neighbor]]:
         """Yield the `k` most similar others of each row among `rows`, by their places in `rows`."""
         means = self.vectors(space, side).means(rows)
         for start in range(0, len(rows), 512):
@@ -159,7 +164,7 @@ class Embedded:
         return {f"{name}_{axis}": points[:, k] for name, points in flat.items() for k, axis in enumerate("xy")}
 
 
-def _entries(similarity: np.ndarray, k: int) -> list[dict[str, Any]]:
+def _entries(similarity: np.ndarray, k: int) -> list[Neighbor]:
     rows = np.flatnonzero(np.isfinite(similarity))
     if len(rows) > k:
         rows = rows[similarity[rows] >= np.partition(similarity[rows], len(rows) - k)[len(rows) - k]]

@@ -25,8 +25,7 @@ from clipmem.base.errors import ClipmemError, InputError, require, require_range
 from clipmem.base.marks import append_marks, marks_file, read_marks
 from clipmem.report.explorer.columns import Columns, Details
 from clipmem.report.explorer.neighbors import embedded
-from clipmem.report.explorer.subject import Subject
-from clipmem.report.explorer.thumbnails import Thumbnails
+from clipmem.report.explorer.subject import Subject, Thumbnails
 
 SIZES = (96, 256)  # longest side of thumbnails, in pixels
 STATIC = {"app.js": "text/javascript; charset=utf-8", "app.css": "text/css; charset=utf-8"}
@@ -88,26 +87,27 @@ class Explorer:
                 return self.columns.folder / f"{match[1]}{match[2] or ''}.bin", _BYTES, ""
         if match := re.fullmatch(r"(thumbs|pairs|neighbors)/([0-9]{1,12})\.(?:webp|json)", path):
             require_range("row", int(match[2]), 0, len(self.columns) - 1)
-            return {"thumbs": self._thumb, "pairs": self._pair, "neighbors": self._near}[match[1]](int(match[2]), query)
+            return self._of_row(match[1], int(match[2]), query)
         raise RefusedError(HTTPStatus.NOT_FOUND)
 
-    def _thumb(self, row: int, query: Mapping[str, str]) -> Content:
-        size = _number(query, "size", SIZES[0])
-        require(size in SIZES, "size", f"{size}", "96 or 256")
-        image = self.thumbnails.get(row, size)
+    def _of_row(self, part: str, row: int, query: Mapping[str, str]) -> Content:
+        """Return the thumbnail of a row, its details (`pairs`), or its neighbors."""
+        if part == "pairs":
+            mark = read_marks(self.marks_file).get(self.columns.uids[row])
+            return _json(self.details.get(row) | {"mark": mark and mark.mark, "note": mark and mark.note})
+        name, default = ("size", SIZES[0]) if part == "thumbs" else ("k", 20)
+        text = query.get(name, str(default))
+        require(re.fullmatch("[0-9]{1,6}", text), name, shorten(text), "a whole number")
+        number = int(text)
+        if part == "neighbors":
+            require_range("k", number, 1, 200)
+            near = self.embedded and self.embedded.nearest(row, query.get("space", ""), query.get("side", ""), number)
+            return _json(near or [])
+        require(number in SIZES, "size", f"{number}", "96 or 256")
+        image = self.thumbnails.get(row, number)
         if image is None:
             raise RefusedError(HTTPStatus.NOT_FOUND, "no image")
         return image, "image/webp", ""
-
-    def _pair(self, row: int, _: Mapping[str, str]) -> Content:
-        mark = read_marks(self.marks_file).get(self.columns.uids[row])
-        return _json(self.details.get(row) | {"mark": mark and mark.mark, "note": mark and mark.note})
-
-    def _near(self, row: int, query: Mapping[str, str]) -> Content:
-        k = _number(query, "k", 20)
-        require_range("k", k, 1, 200)
-        near = self.embedded and self.embedded.nearest(row, query.get("space", ""), query.get("side", ""), k)
-        return _json(near or [])
 
     def marks(self) -> dict[int, str]:
         """Return the marks of the viewed pairs by row."""
@@ -118,33 +118,30 @@ class Explorer:
         """Mark pairs, or return some as a Parquet file."""
         if path == "marks":
             read_marks(self.marks_file)  # refused before a line is added: the page sends again what is not answered
-            append_marks(self.marks_file, [self._mark(entry) for entry in (body if isinstance(body, list) else [body])])
+            entries: list[tuple[str, str | None, str | None]] = []
+            for entry in body if isinstance(body, list) else [body]:
+                named = isinstance(entry, dict) and all(isinstance(entry.get(x), str | None) for x in ("mark", "note"))
+                require(named, "mark", shorten(entry), "row, mark and note")
+                entries.append((self.columns.uids[self._row(entry.get("row"))], entry.get("mark"), entry.get("note")))
+            append_marks(self.marks_file, entries)
             return _json(self.marks())
         if path != "export":
             raise RefusedError(HTTPStatus.NOT_FOUND)
         require(isinstance(body, dict) and isinstance(body.get("rows"), list), "export", shorten(body), "rows")
-        stream = io.BytesIO()
-        self._listed([self._row(row) for row in body["rows"]]).write_parquet(stream)
+        rows, marks, stream = [self._row(row) for row in body["rows"]], read_marks(self.marks_file), io.BytesIO()
+        # uid, mark, time, note, captions and scores
+        scores = self.subject.scores[rows]
+        records, names = [marks.get(uid) for uid in scores["uid"]], ("mark", "time", "note")
+        columns = [pl.Series(name, [m and getattr(m, name) for m in records], dtype=pl.String) for name in names]
+        captions = [] if self.subject.pairs is None else [self.subject.pairs["captions"][rows]]
+        columns = [*columns, *captions, *scores.drop("uid").get_columns()]
+        scores.select("uid").hstack(columns).write_parquet(stream)
         return stream.getvalue(), _BYTES, "pairs.parquet"
-
-    def _mark(self, entry: Any) -> tuple[str, str | None, str | None]:
-        usable = isinstance(entry, dict) and all(isinstance(entry.get(name), str | None) for name in ("mark", "note"))
-        require(usable, "mark", shorten(entry), "row, mark and note")
-        return self.columns.uids[self._row(entry.get("row"))], entry.get("mark"), entry.get("note")
 
     def _row(self, row: Any) -> int:
         is_row = type(row) is int and 0 <= row < len(self.columns)
         require(is_row, "row", shorten(row), f"0 to {len(self.columns) - 1:,}")
         return row
-
-    def _listed(self, rows: list[int]) -> pl.DataFrame:
-        """Return uid, mark, time, note, captions and scores of some rows."""
-        scores, marks = self.subject.scores[rows], read_marks(self.marks_file)
-        records = [marks.get(uid) for uid in scores["uid"]]
-        names = ("mark", "time", "note")
-        columns = [pl.Series(name, [m and getattr(m, name) for m in records], dtype=pl.String) for name in names]
-        captions = [] if self.subject.pairs is None else [self.subject.pairs["captions"][rows]]
-        return scores.select("uid").hstack([*columns, *captions, *scores.drop("uid").get_columns()])
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -190,25 +187,22 @@ class _Handler(BaseHTTPRequestHandler):
             status = error.status if isinstance(error, RefusedError) else default
             content, kind, name = _json({"error": str(error)})
             self.close_connection = True  # the body of a request may be unread
-        try:
-            self._send(status, content, kind, name)
-        except (ConnectionError, TimeoutError):  # a closed browser
-            self.close_connection = True
-
-    def _send(self, status: HTTPStatus, content: bytes | Path, kind: str, name: str) -> None:
-        self.send_response(status)
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         caching = "private, max-age=86400" if kind == "image/webp" else "no-store"
         headers = {"Content-Type": kind, "Content-Length": str(size), "Cache-Control": caching}
         download = {"Content-Disposition": f'attachment; filename="{name}"'} if name else {}
-        for header in (_HEADERS | headers | download).items():
-            self.send_header(*header)
-        self.end_headers()
-        if isinstance(content, bytes):
-            self.wfile.write(content)
-        else:
-            with content.open("rb") as stream:
-                self.connection.sendfile(stream)
+        try:
+            self.send_response(status)
+            for header in (_HEADERS | headers | download).items():
+                self.send_header(*header)
+            self.end_headers()
+            if isinstance(content, bytes):
+                self.wfile.write(content)
+            else:
+                with content.open("rb") as stream:
+                    self.connection.sendfile(stream)
+        except (ConnectionError, TimeoutError):  # a closed browser
+            self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Print nothing."""
@@ -246,9 +240,3 @@ class Server(ThreadingHTTPServer):
 def _json(value: Any) -> tuple[bytes, str, str]:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "surrogatepass"), _JSON, ""
-
-
-def _number(query: Mapping[str, str], name: str, default: int) -> int:
-    text = query.get(name, str(default))
-    require(re.fullmatch("[0-9]{1,6}", text), name, shorten(text), "a whole number")
-    return int(text)

@@ -1,24 +1,29 @@
-"""What is viewed: the pairs of a run folder, or of a table with uids, one row a pair, read on first use."""
+"""What is viewed: the pairs of a run folder or of a table with uids, one row a pair, and their images as thumbnails."""
 
+import io
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import polars.selectors as cs
+from PIL import Image
 
-from clipmem.base.errors import InputError, require, require_columns, shorten
+from clipmem.base.errors import ClipmemError, InputError, require, require_columns, shorten
 from clipmem.base.folder import SIDES
-from clipmem.base.hashing import json_sha256
+from clipmem.base.hashing import is_image_of, json_sha256
 from clipmem.base.sections import DataSection, shipped
 from clipmem.base.summary import FILE
 from clipmem.base.tables import SCHEMAS
 from clipmem.data.cache import open_cache
+from clipmem.data.decoding import shrink
 from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
 from clipmem.report.run import Run
@@ -36,6 +41,7 @@ _JOINED: Mapping[str, Sequence[str] | None] = {
 _PAIRS = ("uid", "key", "image", "captions", "label", "credit")
 _REDUNDANT = ("clipmem_norm", "clipmem_centered", "low", "high")  # linear in others: exports must stay small
 _NO_FILE = re.compile(r"[/\\\0]|\.strings$")  # names that no column file can have
+_KEPT = 4000  # thumbnails in memory: at most about 64 MB
 _HINT = "Give a run folder, the folder that curate wrote, or a table written by score, estimate, curate or audit."
 
 
@@ -146,6 +152,37 @@ class Subject:
         if self.run is None or not caches:
             return None
         return open_cache(caches[0]), {uid: row for row, uid in enumerate(self.run.pairs["uid"])}
+
+
+class Thumbnails:
+    """Thumbnails by row: from the data or, where these are gone, from the run's decoded images."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject, self._lock = subject, threading.Lock()
+        self.get = lru_cache(_KEPT)(self._make)
+
+    def _make(self, row: int, size: int) -> bytes | None:
+        """Return the WebP file of a row, its longest side at most `size`; None if there is no image.
+
+        It is decoded with the checks of a study, and encoded again.
+        """
+        subject, uid, image = self._subject, self._subject.scores["uid"][row], None
+        reference = None if subject.pairs is None else subject.pairs["image"][row]
+        if subject.source is not None and reference is not None:
+            with suppress(ClipmemError, OSError, KeyError):
+                with self._lock:  # sources are not made for several threads
+                    data = subject.source.read([reference])[0]
+                # a run folder that somebody else wrote could name any file
+                image = shrink(data, size) if is_image_of(uid, data) else None
+        pixels, row_of = subject.pixels or (None, {})
+        if image is None and pixels is not None and uid in row_of:
+            image = Image.fromarray(pixels[row_of[uid]])
+            image.thumbnail((size, size))
+        if image is None:
+            return None
+        stream = io.BytesIO()
+        image.save(stream, "WEBP", quality=82, method=1)
+        return stream.getvalue()
 
 
 def open_subject(path: Path, data: str | None = None, compare_with: Path | None = None) -> Subject:

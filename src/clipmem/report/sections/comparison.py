@@ -1,16 +1,26 @@
 """Comparison of runs: settings that differ, Pareto front, differences, cost, conditions, and along a setting."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from clipmem.report import formats
-from clipmem.report.figures import CANDIDATE, DASHED, INK, LINE, PAPER, SOFT, STYLES, Figure, Line, Panel, Style
+from clipmem.report.figures import CANDIDATE, DASHED, INK, LINE, PAPER, SOFT, STYLES, Figure, Line, Panel
+from clipmem.report.frontier import Difference, Dominance
 from clipmem.report.run import UTILITIES
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 
 SHORT = UTILITIES | {f"retained_{name}": f"retained {words}" for name, words in UTILITIES.items()}
 MEMORIZATION = {"clipmem_wordings": "memorization over all wordings"}
 MAX_PANELS = 3
+
+
+class Answer(NamedTuple):
+    """A run's differences in memorization and in the main utilities, and whether it dominates at a level."""
+
+    run: str
+    parts: list[tuple[str, Difference]]
+    dominates: Dominance | None
+    level: float
 
 
 @SECTIONS.register("comparison")
@@ -27,22 +37,20 @@ class Comparison(Section):
     def data(self, subject: Document) -> Shown:
         names = [run["run"] for run in subject["runs"]]
         along = "frontier" in subject  # runs at other lengths are not answers, and the length is no caveat
+        tables = {
+            table: [(name, [row for row in subject[table] if row["run"] == name]) for name in names]
+            for table in ("differences", "cost")
+        }
         return {
             "answers": [answer(subject, name) for name in names[1:] if not along],
             "notes": [note for note in subject["notes"] if not (along and note["kind"] == "other_length")],
-            "differences": _by_run(names, subject["differences"]),
-            "cost": _by_run(names, subject["cost"]),
+            **{table: [group for group in groups if group[1]] for table, groups in tables.items()},
             "fronts": [(label_of(name), subject["pareto"][name]) for name in _main(subject)],
             "primary": label_of(subject["primary"]["utility"]),
         }
 
     def figures(self, subject: Document) -> Figures:
         return {"pareto": pareto_figure(subject)} if subject["pareto"] else {}
-
-
-def _by_run(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    grouped = [(name, [row for row in rows if row["run"] == name]) for name in names]
-    return [(name, group) for name, group in grouped if group]
 
 
 def label_of(metric: str) -> str:
@@ -56,15 +64,14 @@ def _main(document: Document) -> list[str]:
     return sorted((name for name in document["pareto"] if name in order), key=order.index)
 
 
-def answer(document: Document, run: str) -> dict[str, Any]:
+def answer(document: Document, run: str) -> Answer:
     """Return a run's differences in memorization and in the main utilities, and whether it dominates the baseline."""
     rows = {row["measure"]: row for row in document["differences"] if row["run"] == run}
     parts = [("memorization", rows[document["measure"]])]
     parts += [(words, rows[name]) for name, words in MEMORIZATION.items() if name in rows]
     parts += [(label_of(name), rows[name]) for name in _main(document)]
-    dominates = [row for row in document["dominates"] if row["run"] == run]
-    about = {"dominates": dominates[0] if dominates else None, "level": 1 - document["confidence"]}
-    return {"run": run, "parts": parts, **about}
+    dominates = next((row for row in document["dominates"] if row["run"] == run), None)
+    return Answer(run, parts, dominates, 1 - document["confidence"])
 
 
 def pareto_figure(document: Document) -> Figure:
@@ -73,7 +80,29 @@ def pareto_figure(document: Document) -> Figure:
     numbers = {run["run"]: str(k) for k, run in enumerate(document["runs"])}
 
     def painter(name: str) -> Callable[[Any], None]:
-        return lambda axes: _points(axes, document["pareto"][name]["points"], numbers)
+        return lambda axes: draw(axes, document["pareto"][name]["points"])
+
+    def draw(axes: Any, points: Any) -> None:
+        axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED)
+        axes.grid(axis="x", color=LINE, linewidth=1)
+        best = sorted(
+            (run["memorization"]["difference"], run["utility"]["difference"]) for run in points if run["front"]
+        )
+        if len(best) > 1:  # the best utility at each level of memorization
+            x, y = zip(*best, strict=True)
+            axes.step(x, y, where="post", color=CANDIDATE, linewidth=1.2, alpha=0.6)
+        for point in points:
+            x, y = point["memorization"], point["utility"]
+            if x["low"] is not None:
+                axes.plot([x["low"], x["high"]], [y["difference"]] * 2, color=SOFT, linewidth=1.3)
+            if y["low"] is not None:
+                axes.plot([x["difference"]] * 2, [y["low"], y["high"]], color=SOFT, linewidth=1.3)
+            face = CANDIDATE if point["front"] else PAPER
+            marked = {"markersize": 8, "markerfacecolor": face, "markeredgecolor": CANDIDATE, "markeredgewidth": 1.8}
+            axes.plot(x["difference"], y["difference"], marker="o", linestyle="", **marked)
+            xy = (x["difference"], y["difference"])
+            axes.annotate(numbers[point["run"]], xy, xytext=(7, 6), textcoords="offset points", color=INK, fontsize=12)
+        axes.margins(0.12)
 
     panels = [
         Panel(name.replace("_", " "), "memorization, difference", "utility, difference", zero=True, draw=painter(name))
@@ -84,26 +113,6 @@ def pareto_figure(document: Document) -> Figure:
     return Figure(title, panels, columns=len(names))
 
 
-def _points(axes: Any, points: Sequence[Mapping[str, Any]], numbers: Mapping[str, str]) -> None:
-    axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED)
-    axes.grid(axis="x", color=LINE, linewidth=1)
-    best = sorted((run["memorization"]["difference"], run["utility"]["difference"]) for run in points if run["front"])
-    if len(best) > 1:  # the best utility at each level of memorization
-        axes.step([x for x, _ in best], [y for _, y in best], where="post", color=CANDIDATE, linewidth=1.2, alpha=0.6)
-    for point in points:
-        x, y = point["memorization"], point["utility"]
-        if x["low"] is not None:
-            axes.plot([x["low"], x["high"]], [y["difference"]] * 2, color=SOFT, linewidth=1.3)
-        if y["low"] is not None:
-            axes.plot([x["difference"]] * 2, [y["low"], y["high"]], color=SOFT, linewidth=1.3)
-        face = CANDIDATE if point["front"] else PAPER
-        marked = {"markersize": 8, "markerfacecolor": face, "markeredgecolor": CANDIDATE, "markeredgewidth": 1.8}
-        axes.plot(x["difference"], y["difference"], marker="o", linestyle="", **marked)
-        xy = (x["difference"], y["difference"])
-        axes.annotate(numbers[point["run"]], xy, xytext=(7, 6), textcoords="offset points", color=INK, fontsize=12)
-    axes.margins(0.12)
-
-
 @SECTIONS.register("curve")
 class Curve(Section):
     """Memorization and the main utilities against a setting."""
@@ -112,31 +121,23 @@ class Curve(Section):
     nav, order, entry = "Curves", 400, "curve"
 
     def data(self, subject: Document) -> Shown:
-        return {"setting": subject["curve"]["setting"].rpartition(".")[2], "curves": _curves(subject)}
+        """Return the rows of memorization and of the main and the retained utilities, by name."""
+        curves: Shown = {}
+        for row in subject["curve"]["rows"]:
+            name = row["measure"]
+            if name in SHORT | MEMORIZATION or name == subject["measure"]:
+                curves.setdefault((SHORT | MEMORIZATION).get(name, name), []).append(row)
+        return {"setting": subject["curve"]["setting"].rpartition(".")[2], "curves": curves}
 
     def figures(self, subject: Document) -> Figures:
-        return {"curve": curve_figure(subject)}
-
-
-def _curves(document: Document) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the rows of memorization and of the main and the retained utilities, by name."""
-    curves: dict[str, list[Mapping[str, Any]]] = {}
-    for row in document["curve"]["rows"]:
-        name = str(row["measure"])
-        if name in SHORT | MEMORIZATION or name == document["measure"]:
-            curves.setdefault((SHORT | MEMORIZATION).get(name, name), []).append(row)
-    return curves
-
-
-def curve_figure(document: Document) -> Figure:
-    """Draw the mean of each measure over seeds, with its interval, against the setting."""
-    setting = document["curve"]["setting"].rpartition(".")[2]
-    panels: list[Panel] = []
-    for name, rows in _curves(document).items():
-        x, y, low, high = ([row[key] for row in rows] for key in ("value", "mean", "low", "high"))
-        panels.append(Panel(name, setting, "mean over seeds", [Line(x, y, STYLES[0], low, high)]))
-    title = f"{', '.join(panel.title for panel in panels)} by {setting}."
-    return Figure(title, panels, columns=min(3, len(panels)), height=260)
+        """Draw the mean of each measure over seeds, with its interval, against the setting."""
+        data, panels = self.data(subject), list[Panel]()
+        setting = data["setting"]
+        for name, rows in data["curves"].items():
+            x, y, low, high = ([row[key] for row in rows] for key in ("value", "mean", "low", "high"))
+            panels.append(Panel(name, setting, "mean over seeds", [Line(x, y, STYLES[0], low, high)]))
+        title = f"{', '.join(panel.title for panel in panels)} by {setting}."
+        return {"curve": Figure(title, panels, columns=min(3, len(panels)), height=260)}
 
 
 @SECTIONS.register("frontier")
@@ -147,7 +148,11 @@ class Frontier(Section):
     nav, order, entry = "Frontier", 300, "frontier"
 
     def data(self, subject: Document) -> Shown:
-        along, labels = subject["frontier"], _labels(subject["frontier"])
+        along = subject["frontier"]
+        labels = ["baseline"]  # the settings in which each configuration differs from the first
+        for group in along["groups"][1:]:
+            differs = ((key.removeprefix("mitigate."), value) for key, (_, value) in group["differs"].items())
+            labels.append(", ".join(f"{key} {formats.setting(value)}" for key, value in differs))
         return {
             "setting": along["setting"].rpartition(".")[2],
             "curves": list(zip(labels, along["groups"], strict=True)),
@@ -163,51 +168,35 @@ class Frontier(Section):
         }
 
     def figures(self, subject: Document) -> Figures:
-        return {"frontier": frontier_figure(subject["frontier"])}
+        """Draw utility against memorization, and both against the setting: a line a configuration, the front ringed."""
+        data = self.data(subject)
+        setting, utility, curves = data["setting"], data["utility"], data["curves"]
+        points = [point for _, group in curves for point in group["points"]]
 
+        def draw(axes: Any) -> None:
+            for point in points:
+                position = point["memorization"]["mean"], point["utility"]["mean"]
+                label = f"{point['value']:g}"
+                axes.annotate(label, position, xytext=(6, 5), textcoords="offset points", color=INK, fontsize=11)
+                if point["front"]:
+                    axes.plot(*position, "o", color=INK, fillstyle="none", markersize=12, markeredgewidth=1.2)
 
-def _labels(along: Mapping[str, Any]) -> list[str]:
-    """Return a name for each configuration: the settings in which it differs from the first."""
-    return ["baseline"] + [
-        ", ".join(
-            f"{key.removeprefix('mitigate.')} {formats.setting(value)}" for key, (_, value) in group["differs"].items()
-        )
-        for group in along["groups"][1:]
-    ]
-
-
-def frontier_figure(along: Mapping[str, Any]) -> Figure:
-    """Draw utility against memorization, and both against the setting: a line a configuration, the front ringed."""
-    setting, utility = along["setting"].rpartition(".")[2], label_of(along["utility"])
-    styles = {label: _style(k) for k, label in enumerate(_labels(along))}
-    panels = [
-        Panel(f"{utility} against memorization", "memorization", utility, draw=lambda axes: _label_points(axes, along)),
-        Panel("memorization", setting, "memorization", zero=True),
-        Panel(utility, setting, utility),
-    ]
-    for style, group in zip(styles.values(), along["groups"], strict=True):
-        x, memory, gain = ([point[key] for point in group["points"]] for key in ("value", "memorization", "utility"))
-        panels[0].lines.append(Line([entry["mean"] for entry in memory], [entry["mean"] for entry in gain], style))
-        for panel, entries in zip(panels[1:], (memory, gain), strict=True):
-            y, low, high = ([entry[key] for entry in entries] for key in ("mean", "low", "high"))
-            panel.lines.append(Line(x, y, style, low, high))
-    title = f"{utility} against memorization, and both against {setting}, of {', '.join(styles)}."
-    return Figure(title, panels, columns=3, legend=styles)
-
-
-def _style(k: int) -> Style:
-    style = STYLES[k % len(STYLES)]
-    if k < len(STYLES):
-        return style
-    return style._replace(dashes=STYLES[(k + 1) % len(STYLES)].dashes, mark=STYLES[(k + 2) % len(STYLES)].mark)
-
-
-def _label_points(axes: Any, along: Mapping[str, Any]) -> None:
-    """Label each point by the value of the setting, and ring the front."""
-    points: Sequence[Mapping[str, Any]] = [point for group in along["groups"] for point in group["points"]]
-    for point in points:
-        position = point["memorization"]["mean"], point["utility"]["mean"]
-        label = f"{point['value']:g}"
-        axes.annotate(label, position, xytext=(6, 5), textcoords="offset points", color=INK, fontsize=11)
-        if point["front"]:
-            axes.plot(*position, "o", color=INK, fillstyle="none", markersize=12, markeredgewidth=1.2)
+        panels = [
+            Panel(f"{utility} against memorization", "memorization", utility, draw=draw),
+            Panel("memorization", setting, "memorization", zero=True),
+            Panel(utility, setting, utility),
+        ]
+        legend = {label: STYLES[k % len(STYLES)] for k, (label, _) in enumerate(curves)}
+        for k, label in list(enumerate(legend))[len(STYLES) :]:  # more configurations than styles
+            dashes, mark = STYLES[(k + 1) % len(STYLES)].dashes, STYLES[(k + 2) % len(STYLES)].mark
+            legend[label] = legend[label]._replace(dashes=dashes, mark=mark)
+        for style, (_, group) in zip(legend.values(), curves, strict=True):
+            x, memory, gain = (
+                [entry[key] for entry in group["points"]] for key in ("value", "memorization", "utility")
+            )
+            panels[0].lines.append(Line([entry["mean"] for entry in memory], [entry["mean"] for entry in gain], style))
+            for panel, entries in zip(panels[1:], (memory, gain), strict=True):
+                y, low, high = ([entry[key] for entry in entries] for key in ("mean", "low", "high"))
+                panel.lines.append(Line(x, y, style, low, high))
+        title = f"{utility} against memorization, and both against {setting}, of {', '.join(legend)}."
+        return {"frontier": Figure(title, panels, columns=3, legend=legend)}

@@ -1,12 +1,13 @@
 """Sections of a localized run: UnitMem by layer and top units, LayerMem by layer, the share of each tower."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import polars as pl
 
+from clipmem.base.summary import Interval
 from clipmem.report.figures import CONTROL, INK, OTHER, SHARED, SOFT, STYLES, Figure, Line, Panel, Style
-from clipmem.report.formats import higher_of, plain, signed
+from clipmem.report.formats import Side, higher_of, plain, signed
 from clipmem.report.gallery import TOWERS, UNITS_TABLE, image_uri, top_units
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
@@ -14,10 +15,9 @@ from clipmem.report.templating import names
 
 KINDS = ("block", "attn", "mlp", "embedding")
 KIND_NAMES = names("layers")
-LAYERS_TABLE = "localize/layers"
+LAYERS_TABLE, SHARES = "localize/layers", "localize/towers.json"
 _CLEAREST = 4
 _BELOW = 0.05  # significance level of the adjusted p-values
-_SHARES = ("clipmem", "image_share", "text_share")
 
 
 @SECTIONS.register("units")
@@ -30,22 +30,21 @@ class Units(Section):
         return subject.has(UNITS_TABLE)
 
     def data(self, subject: Run) -> Shown:
-        units = subject.table(UNITS_TABLE)
-        rows = [
-            {
-                **row,
-                "kind": KIND_NAMES.get(row["kind"], row["kind"]),
-                "image": image_uri(subject.gallery.get(row["uid"])),
-                "caption": next(iter(subject.trained_captions(row["uid"])), ""),
-                "planted": row["uid"] in subject.planted,
-            }
-            for row in top_units(units)
-        ]
-        by_tower = [(tower, [row for row in rows if row["tower"] == tower]) for tower in TOWERS]
-        return {"top": [group for group in by_tower if group[1]], "several_seeds": units["seed"].n_unique() > 1}
+        units, top = subject.table(UNITS_TABLE), {tower: list[Shown]() for tower in TOWERS}
+        for row in top_units(units).to_dicts():
+            top[row["tower"]].append(
+                {
+                    **row,
+                    "kind": KIND_NAMES.get(row["kind"], row["kind"]),
+                    "image": image_uri(subject.gallery.get(row["uid"])),
+                    "caption": next(iter(subject.trained_captions(row["uid"])), ""),
+                    "planted": row["uid"] in subject.planted,
+                }
+            )
+        return {"top": [group for group in top.items() if group[1]], "several_seeds": units["seed"].n_unique() > 1}
 
     def document(self, subject: Run) -> Document:
-        return {"units": top_units(subject.table(UNITS_TABLE))}
+        return {"units": top_units(subject.table(UNITS_TABLE)).to_dicts()}
 
     def figures(self, subject: Run) -> Figures:
         return {"unitmem": unitmem_figure(subject.table(LAYERS_TABLE))}
@@ -53,8 +52,7 @@ class Units(Section):
 
 def kinds_of(rows: pl.DataFrame) -> list[str]:
     """Return the kinds of layers in a table, in display order."""
-    names = set(rows["kind"].to_list())
-    return [kind for kind in KINDS if kind in names] + sorted(names - set(KINDS))
+    return sorted(set(rows["kind"]), key=lambda kind: (KINDS.index(kind) if kind in KINDS else len(KINDS), kind))
 
 
 def layer_line(rows: pl.DataFrame, value: str, ends: tuple[str, str] | None, style: Any) -> Any:
@@ -124,21 +122,29 @@ def _main_kind(layers: pl.DataFrame) -> str:
     return "block" if "block" in kinds else min(kinds, default="block")
 
 
-def last_layers(layers: pl.DataFrame) -> list[dict[str, Any]]:
+class Contrast(NamedTuple):
+    """LayerMem of candidates and control in the last layer of a tower, and the side that the candidates are on."""
+
+    tower: str
+    candidate: Interval
+    control: Interval
+    side: Side
+
+
+def last_layers(layers: pl.DataFrame) -> list[Contrast]:
     """Compare the last layer's LayerMem of candidates and control, by tower."""
-    contrasts: list[dict[str, Any]] = []
+    contrasts: list[Contrast] = []
     for tower in TOWERS:
         rows = layers.filter((pl.col("tower") == tower) & (pl.col("kind") == _main_kind(layers)))
-        last = rows.filter(pl.col("layer") == pl.col("layer").max())
-        by_role = {row["role"]: {**row, "mean": row["layermem"]} for row in last.to_dicts()}
+        last = rows.filter(pl.col("layer") == pl.col("layer").max()).select("role", "layermem", "low", "high")
+        by_role = {role: Interval(mean=mean, low=low, high=high) for role, mean, low, high in last.iter_rows()}
         candidate, control = by_role.get("candidate"), by_role.get("external")
-        if candidate and control and None not in (candidate["low"], control["low"]):
-            side = higher_of(candidate, control)
-            contrasts.append({"tower": tower, "candidate": candidate, "control": control, "side": side})
+        if candidate and control and None not in (candidate.low, control.low):
+            contrasts.append(Contrast(tower, candidate, control, higher_of(candidate, control)))
     return contrasts
 
 
-def against_control(layers: pl.DataFrame) -> dict[str, Any] | None:
+def against_control(layers: pl.DataFrame) -> Shown | None:
     """Count where the candidates' LayerMem differs from the control's (one family of tests); None if untested."""
     tested = layers.filter(pl.col("control_p_holm").is_not_null())
     clear = tested.filter(pl.col("control_p_holm") < _BELOW).sort("control_p_holm")
@@ -194,10 +200,12 @@ class Towers(Section):
     nav, order, screen = "Towers", 100, "localize"
 
     def applies(self, subject: Run) -> bool:
-        return bool(tower_rows(subject)) or bool(_left_out(subject))
+        return bool(_left_out(subject)) or bool(self.data(subject)["rows"])
 
     def data(self, subject: Run) -> Shown:
-        shares, rows = _shares(subject), tower_rows(subject)
+        shares = subject.document(SHARES)
+        roles = shares.get("roles", {})
+        rows = [roles[role] | {"role": role} for role in subject.roles if role in roles]
         biases = {"shared": shares.get("shared_bias"), "external": shares.get("external_bias")}
         return {
             "rows": rows,
@@ -205,26 +213,15 @@ class Towers(Section):
             "reliable": bool(shares.get("reliable")),
             "left_out": _left_out(subject),
             "failures": shares.get("failures", []),
-            "text_fraction": shares.get("roles", {}).get("candidate", {}).get("text_fraction"),
+            "text_fraction": roles.get("candidate", {}).get("text_fraction"),
             "maps": [(tower, [fit["shared"] for fit in shares.get(f"{tower}_r2") or []]) for tower in TOWERS],
             "biases": [(role, value) for role, value in biases.items() if value is not None],
         }
 
     def document(self, subject: Run) -> Document:
-        return {"towers": _shares(subject)}
-
-
-def _shares(run: Run) -> Mapping[str, Any]:
-    return run.document("localize/towers.json")
+        return {"towers": subject.document(SHARES)}
 
 
 def _left_out(run: Run) -> str:
     """Return why the text tower, and with it the tower swap, was left out; "" if it was not."""
     return run.document("localize/settings.json").get("untrained_text") or ""
-
-
-def tower_rows(run: Run) -> list[dict[str, Any]]:
-    """Return the entries clipmem, image_share and text_share (mean, low, high) of each role."""
-    roles = _shares(run).get("roles", {})
-    entries = [(role, roles[role]) for role in run.roles if role in roles]
-    return [{"role": role, "n": entry["n"], **{name: entry[name] for name in _SHARES}} for role, entry in entries]

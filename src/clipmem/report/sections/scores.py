@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from clipmem.base.summary import Learned as LearnedPairs
 from clipmem.base.summary import Planted as PlantedPairs
-from clipmem.base.summary import Role
 from clipmem.report.figures import (
     CANDIDATE,
     DASHED,
@@ -26,7 +25,7 @@ from clipmem.report.figures import (
     svg_of,
 )
 from clipmem.report.formats import higher_of, interval, plain, signed
-from clipmem.report.gallery import cards, corners, ranked_candidates
+from clipmem.report.gallery import Card, cards, corners, ranked_candidates
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Figures, Section, Shown
 from clipmem.stats.ranking import roc_curve
@@ -75,7 +74,7 @@ def _even(n: int, most: int) -> NDArray[np.int64]:
 
 
 def roles_figure(run: Run) -> Figure:
-    """Draw the distribution of the score, one row per role on a common axis."""
+    """Draw the distribution of the score, one row per role on a common axis, with its marks, mean and interval."""
     roles, entries, score = run.roles, run.summary.roles, run.measure["score"]
     finite = run.scores.filter(pl.col("clipmem").is_finite())
     values = {role: finite.filter(pl.col("role") == role)["clipmem"].to_numpy() for role in roles}
@@ -88,9 +87,23 @@ def roles_figure(run: Run) -> Figure:
         axes.grid(visible=False)
         axes.set_ylim(-0.34, len(roles) - 0.3)
         for row, role in enumerate(reversed(roles)):
+            color, shape, entry = ROLE_COLORS[role], density(values[role], grid), entries[role]
+            if shape.max() > 0:
+                top, seen = row + 0.5 * shape / shape.max(), shape > 1e-3 * shape.max()
+                axes.fill_between(grid, row, top, where=seen.tolist(), color=color, alpha=0.22, linewidth=0)
+                axes.plot(grid, np.where(seen, top, np.nan), color=color, linewidth=1.6)
+            marks = np.sort(values[role])[_even(values[role].size, _MARKS)]
+            line = {"color": color, "markersize": 9, "markeredgewidth": 0.8, "alpha": 0.55}
+            axes.plot(marks, np.full(marks.size, row - 0.17), "|", **line)
             planted = finite.filter((pl.col("role") == role) & pl.col("planted"))["clipmem"].to_numpy()
-            _draw_row(axes, row, role, values[role], grid, planted)
-            _draw_mean(axes, row, role, entries[role])
+            if planted.size:
+                marks = np.sort(planted)[_even(planted.size, _MARKS)]
+                axes.plot(marks, np.full(marks.size, row - 0.285), "^", color=INK, markersize=5, markeredgewidth=0)
+            if entry.mean is not None and entry.low is not None and entry.high is not None:
+                axes.plot([entry.low, entry.high], [row, row], color=INK, linewidth=4, solid_capstyle="butt")
+            if entry.mean is not None:
+                dot = {"color": INK, "markersize": 7, "markerfacecolor": color, "markeredgewidth": 1.5}
+                axes.plot([entry.mean], [row], "o", **dot)
         axes.spines["left"].set_visible(False)
         axes.set_yticks(range(len(roles)), [f"{role}\nn = {entries[role].n:,}" for role in reversed(roles)])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
@@ -99,27 +112,6 @@ def roles_figure(run: Run) -> Figure:
     panel = Panel("", f"{score}, not normalized", "", xlim=(float(grid[0]), float(grid[-1])), margin=116, draw=draw)
     title = f"Distribution of {score} in each role. Means: {means}."
     return Figure(title, [panel], height=96 * len(roles) + 80)
-
-
-def _draw_row(axes: Any, row: int, role: str, values: Numbers, grid: Numbers, planted: Numbers) -> None:
-    color, shape = ROLE_COLORS[role], density(values, grid)
-    if shape.max() > 0:
-        top, seen = row + 0.5 * shape / shape.max(), shape > 1e-3 * shape.max()
-        axes.fill_between(grid, row, top, where=seen.tolist(), color=color, alpha=0.22, linewidth=0)
-        axes.plot(grid, np.where(seen, top, np.nan), color=color, linewidth=1.6)
-    marks = np.sort(values)[_even(values.size, _MARKS)]
-    axes.plot(marks, np.full(marks.size, row - 0.17), "|", color=color, markersize=9, markeredgewidth=0.8, alpha=0.55)
-    if planted.size:
-        marks = np.sort(planted)[_even(planted.size, _MARKS)]
-        axes.plot(marks, np.full(marks.size, row - 0.285), "^", color=INK, markersize=5, markeredgewidth=0)
-
-
-def _draw_mean(axes: Any, row: int, role: str, entry: Role) -> None:
-    if entry.mean is None:
-        return
-    if entry.low is not None and entry.high is not None:
-        axes.plot([entry.low, entry.high], [row, row], color=INK, linewidth=4, solid_capstyle="butt")
-    axes.plot([entry.mean], [row], "o", color=INK, markersize=7, markerfacecolor=ROLE_COLORS[role], markeredgewidth=1.5)
 
 
 @SECTIONS.register("learned")
@@ -181,20 +173,24 @@ class InAndOut(Section):
 
     def data(self, subject: Run) -> Shown:
         ranked = ranked_candidates(subject.scores)
-        rows = [{**card, **_sides(subject, card["uid"])} for card in cards(subject, ranked.head(_SHOWN), ranked)]
-        values = np.concatenate([np.zeros(0), *(row[side] for row in rows for side in ("with_it", "without_it"))])
+        rows: list[tuple[Card, Numbers, Numbers]] = []
+        for card in cards(subject, ranked.head(_SHOWN), ranked):
+            scores = subject.seed_scores.filter(pl.col("uid") == card.uid).sort("seed")
+            with_it, without_it = (scores[name].drop_nulls().drop_nans().to_numpy() for name in ("f", "g"))
+            rows.append((card, with_it, without_it))
+        values = np.concatenate([np.zeros(0), *(part for _, *parts in rows for part in parts)])
         ends = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
-        axis = subject.measure["axis"]
-        for number, row in enumerate(rows, start=1):
-            svg = _dots(number, row["with_it"], row["without_it"], ends, axis)
-            row["svg"] = Markup(svg)  # noqa: S704  matplotlib escapes its text
-        return {"pairs": rows, **model_counts(subject.seed_scores, subject.scores)}
-
-
-def _sides(run: Run, uid: str) -> dict[str, Numbers]:
-    rows = run.seed_scores.filter(pl.col("uid") == uid).sort("seed")
-    with_it, without_it = (rows[name].drop_nulls().drop_nans().to_numpy() for name in ("f", "g"))
-    return {"with_it": with_it, "without_it": without_it}
+        pairs = [
+            {
+                **card._asdict(),
+                "with_it": with_it,
+                "without_it": without_it,
+                # matplotlib escapes its text
+                "svg": Markup(_dots(card.rank, with_it, without_it, ends, subject.measure["axis"])),  # noqa: S704
+            }
+            for card, with_it, without_it in rows
+        ]
+        return {"pairs": pairs, **model_counts(subject.seed_scores, subject.scores)}
 
 
 def model_counts(seed_scores: pl.DataFrame, scores: pl.DataFrame) -> dict[str, int]:

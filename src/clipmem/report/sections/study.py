@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -142,15 +142,29 @@ class Setup(Section):
 
     def data(self, subject: Run) -> Shown:
         recipe = tomllib.loads(subject.recipe_text)  # only what it says
-        model = dict(recipe.get("model", {}))
+        model, training = (
+            {key: value for key, value in recipe.get(section, {}).items() if value not in ("", [], {})}
+            for section in ("model", "train")
+        )
+        record = subject.manifest.get("given")
+        models = [
+            {
+                "kind": kind,
+                "number": number,
+                **{key: entry[key] for key in ("name", "parameters", "image_size")},
+                "weights": [(name, sha[:16]) for name, sha in entry["files"].items() if _WEIGHTS.search(name)],
+            }
+            for kind in ("target", "reference")
+            for number, entry in enumerate(record[kind] if record else ())
+        ]
         return {
-            "given": _given(subject),
+            "given": {"models": models, "roles": record["roles"]} if record else {},
             "fraction": recipe.get("subsample", {}).get("fraction"),
             "model_name": model.pop("name", ""),
-            "model": _set(model),
+            "model": model,
             "epochs": sorted({int(log.epoch.max()) + 1 for log in subject.logs}),
             "steps": sorted({log.step.size for log in subject.logs}),
-            "training": _set({k: v for k, v in recipe.get("train", {}).items() if k not in _SHOWN_ELSEWHERE}),
+            "training": {key: value for key, value in training.items() if key not in _SHOWN_ELSEWHERE},
             "machine": [str(subject.manifest[name]) for name in _MACHINE if subject.manifest.get(name)],
             "left_out": _left_out(subject.summary.records),
             "seconds": subject.summary.seconds,
@@ -159,29 +173,6 @@ class Setup(Section):
 
 def _left_out(records: Records | None) -> str:
     return left_out_sentence(records.document()) if records else ""
-
-
-def _set(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that are not empty."""
-    return {key: value for key, value in section.items() if value not in ("", [], {})}
-
-
-def _given(run: Run) -> dict[str, Any]:
-    """Return the given models and their weight files; {} if the study trained its own."""
-    record = run.manifest.get("given")
-    if not record:
-        return {}
-    models = [
-        {
-            "kind": kind,
-            "number": number,
-            **{key: model[key] for key in ("name", "parameters", "image_size")},
-            "weights": [(name, sha[:16]) for name, sha in model["files"].items() if _WEIGHTS.search(name)],
-        }
-        for kind in ("target", "reference")
-        for number, model in enumerate(record[kind])
-    ]
-    return {"models": models, "roles": record["roles"]}
 
 
 @SECTIONS.register("training")
@@ -193,31 +184,27 @@ class Training(Section):
     def data(self, subject: Run) -> Shown:
         """Return the mean loss of the first and last epoch, one row per model, or per kind if there are many."""
         logs = subject.logs
+        ends = [
+            [float(log.loss[log.epoch == epoch].mean()) for epoch in (log.epoch.min(), log.epoch.max())] for log in logs
+        ]
         if len(logs) <= _ROWS or {log.side for log in logs} <= set(SIDES):
             rows = [
-                {"model": log.side, "seed": log.seed, "steps": [log.loss.size]}
-                | {end: [value] for end, value in _ends(log).items()}
-                for log in logs
+                {"model": log.side, "seed": log.seed, "steps": [log.loss.size], "first": [first], "last": [last]}
+                for log, (first, last) in zip(logs, ends, strict=True)
             ]
             return {"rows": rows, "grouped": False}
-        groups: dict[str, list[TrainingLog]] = {}
-        for log in logs:
-            groups.setdefault(group_of(log.side), []).append(log)
-        return {"rows": [_group(MODELS[name], members) for name, members in groups.items()], "grouped": True}
+        groups: dict[str, list[int]] = {}
+        for k, log in enumerate(logs):
+            groups.setdefault(group_of(log.side), []).append(k)
+        rows: list[Shown] = []
+        for name, members in groups.items():
+            first, last = ([min(losses), max(losses)] for losses in zip(*(ends[k] for k in members), strict=True))
+            steps = sorted({logs[k].loss.size for k in members})
+            rows.append({"model": MODELS[name], "models": len(members), "steps": steps, "first": first, "last": last})
+        return {"rows": rows, "grouped": True}
 
     def figures(self, subject: Run) -> Figures:
         return {"curves": curves_figure(subject.logs)} if subject.logs else {}
-
-
-def _ends(log: TrainingLog) -> dict[str, float]:
-    ends = {"first": log.epoch.min(), "last": log.epoch.max()}
-    return {name: float(log.loss[log.epoch == epoch].mean()) for name, epoch in ends.items()}
-
-
-def _group(model: str, logs: Sequence[TrainingLog]) -> dict[str, Any]:
-    ends = [_ends(log) for log in logs]
-    spans = {name: [min(loss[name] for loss in ends), max(loss[name] for loss in ends)] for name in ("first", "last")}
-    return {"model": model, "models": len(logs), "steps": sorted({log.loss.size for log in logs}), **spans}
 
 
 def group_of(side: str) -> str:

@@ -47,7 +47,12 @@ def measured(utility: Measured, columns: Mapping[str, str]) -> Shown:
     """Return what the templates show, from the entry `utility` of a summary or the output of `clipmem evaluate`."""
     entries = {name: entry for metrics in utility.metrics.values() for name, entry in metrics.items()}
     rows = [(name, ROWS[name]) for name in ROWS if name in entries]
-    low = {side: [name for key, name in rows if key in SHARES and not _above(utility, side, key)] for side in columns}
+    low: dict[str, list[str]] = {}  # what is not clearly above chance
+    for side, metrics in ((side, utility.metrics[side]) for side in columns):
+        for key, name in ((key, name) for key, name in rows if key in SHARES):
+            least, chance = metrics[key].mean if metrics[key].low is None else metrics[key].low, utility.chance[key]
+            if least is None or chance is None or least <= chance:
+                low.setdefault(side, []).append(name)
     groups = [(ruler, [row for row in rows if row[0] in metrics]) for ruler, metrics in RULERS.items()]
     commonest = utility.probe.commonest_class_acc1 if utility.probe else utility.commonest_class_acc1
     return {
@@ -61,14 +66,8 @@ def measured(utility: Measured, columns: Mapping[str, str]) -> Shown:
         "more_templates": len(utility.templates) - _TEMPLATES_SHOWN,
         "commonest": commonest,
         "few": (utility.n["test"] or 0) < _FEW_PAIRS,
-        "not_above": [(columns[side], metrics) for side, metrics in low.items() if metrics],
+        "not_above": [(columns[side], names) for side, names in low.items()],
     }
-
-
-def _above(utility: Measured, side: str, name: str) -> bool:
-    entry, chance = utility.metrics[side][name], utility.chance[name]
-    lowest = entry.mean if entry.low is None else entry.low
-    return lowest is not None and chance is not None and lowest > chance
 
 
 @SECTIONS.register("retained")

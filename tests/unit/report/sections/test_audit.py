@@ -5,7 +5,7 @@ import pytest
 from clipmem.base.errors import InputError
 from clipmem.report.page import write_report
 from clipmem.report.run import read_run
-from clipmem.report.sections.audit import NAMES
+from clipmem.report.sections.audit import ATTACKS
 from clipmem.report.templating import VERBATIM
 from clipmem.report.terminal import screen_lines
 from tests.unit.report.documents import AUDIT, MODEL_AUDIT, attack
@@ -49,7 +49,7 @@ def test_tables_are_whole_at_usual_widths(built, width):
         lines = screen_lines(screen, subject, width)
         assert max(len(line) for line in lines if line.startswith(VERBATIM)) <= width + 1
         for name, one in (AUDIT if screen == "audit" else MODEL_AUDIT)["attacks"].items():
-            row = next(line for line in lines if line.lstrip(VERBATIM + " ").startswith(NAMES[name]))
+            row = next(line for line in lines if line.lstrip(VERBATIM + " ").startswith(ATTACKS[name]))
             assert row.count("]") == 3, row
             assert f"{one['auc']['high']:.3f}" in row
 

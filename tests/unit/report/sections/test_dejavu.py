@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from clipmem.report.page import write_report
-from clipmem.report.sections.dejavu import gaps
+from clipmem.report.sections.audit import gaps
 from clipmem.report.terminal import print_run
 from tests.unit.report.documents import DEJAVU, dejavu_entry
 from tests.unit.report.outline import outline

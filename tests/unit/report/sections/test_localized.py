@@ -77,7 +77,7 @@ def test_units_come_by_tower_and_value_with_the_pair_that_owns_them(
         for tower in ("image", "text")
         for row in sorted((r for r in rows if r["tower"] == tower), key=lambda r: -r["unitmem"])[:6]
     ]
-    shown = top_units(found["units"])
+    shown = top_units(found["units"]).to_dicts()
     assert [(unit["tower"], unit["unitmem"], unit["uid"]) for unit in shown] == [
         (row["tower"], row["unitmem"], row["uid"]) for row in expected
     ]
@@ -134,13 +134,13 @@ def test_all_layers_are_tested_as_one_family(localized: tuple[Built, dict[str, A
 def test_layers_are_judged_against_the_control(localized: tuple[Built, dict[str, Any]]) -> None:
     layers: pl.DataFrame = localized[1]["layers"]
     found = last_layers(layers)
-    assert [(row["tower"], row["side"]) for row in found] == [("image", "above"), ("text", "above")]
-    assert [round(row["candidate"]["mean"], 3) for row in found] == [0.1, 0.09]
+    assert [(row.tower, row.side) for row in found] == [("image", "above"), ("text", "above")]
+    assert [round(row.candidate.mean, 3) for row in found] == [0.1, 0.09]
     shifted = layers.with_columns(
         pl.when(pl.col("role") == "external").then(pl.col(name) + 0.095).otherwise(name).alias(name)
         for name in ("layermem", "low", "high")
     )
-    assert {row["side"] for row in last_layers(shifted)} == {"inconclusive"}
+    assert {row.side for row in last_layers(shifted)} == {"inconclusive"}
     assert last_layers(layers.filter(pl.col("role") == "candidate")) == []
 
 
@@ -163,7 +163,7 @@ def test_a_tower_that_was_left_out_is_not_judged(build: Build) -> None:
     (built.folder / "localize" / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     text = outline(write_report(built.folder, built.images)).words()
     assert "left out: objective 'simclr' trains no text tower." in text
-    assert [row["tower"] for row in last_layers(found["layers"].filter(tower="image"))] == ["image"]
+    assert [row.tower for row in last_layers(found["layers"].filter(tower="image"))] == ["image"]
 
 
 def test_a_table_of_another_make_is_refused_in_one_line(build: Build) -> None:
