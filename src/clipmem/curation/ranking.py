@@ -192,16 +192,21 @@ def curate(
     probability[ruled] = 1.0
     suspect = probability >= SUSPECT
     rows = np.flatnonzero(suspect)
-    reasons, evident = _reasons(members), zip(evidence.near, suspect, strict=True)
+    # the two scores in the combination that rank a pair highest
+    names = np.array([part.name for part in members])
+    order = np.argsort(-np.stack([part.priority for part in members]), axis=0, kind="stable")[:2]
+    # the kind of the special score that adds most to the combination, else exchanged
+    adds = [np.where(part.high, part.weight * part.priority, 0) for part in special]
+    kinds = np.array(["exchanged", *(part.kind for part in special)])[np.argmax([np.zeros(n), *adds], axis=0)]
+    why = {"kind": kinds, "reason": names[order[0]], "second_reason": names[order[-1]]}
+    evident = zip(evidence.near, suspect, strict=True)
     table = pl.DataFrame(
         {
             "uid": list(signals.uids),
             "score": score,
             "is_suspect": suspect,
             "probability": probability,
-            "kind": _where(suspect, _kinds(special)),
-            "reason": _where(suspect, reasons[0]),
-            "second_reason": _where(suspect, reasons[1]),
+            **{name: np.where(suspect, values.astype(object), None).tolist() for name, values in why.items()},
             "neighbors": pl.Series(
                 [[signals.uids[k] for k in near if k >= 0] if listed else [] for near, listed in evident],
                 dtype=pl.List(pl.String),
@@ -231,24 +236,6 @@ def _ranks(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     ranks, scored = np.full(len(x), 0.5), ~np.isnan(x)
     ranks[scored] = (rankdata(x[scored]) - 0.5) / max(1, scored.sum())
     return ranks
-
-
-def _reasons(members: Sequence[Ranked]) -> list[list[str]]:
-    """Name the two scores in the combination that rank each pair highest."""
-    names = np.array([part.name for part in members])
-    order = np.argsort(-np.stack([part.priority for part in members]), axis=0, kind="stable")[:2]
-    return [names[row].tolist() for row in (order[0], order[-1])]
-
-
-def _kinds(special: Sequence[Ranked]) -> list[str]:
-    """Name what is wrong: the kind of the special score that adds most to the combination, else exchanged."""
-    adds = [np.where(part.high, part.weight * part.priority, 0) for part in special]
-    most = np.argmax([np.zeros_like(adds[0]), *adds], axis=0)
-    return np.array(["exchanged", *(part.kind for part in special)])[most].tolist()
-
-
-def _where(suspect: Bool[np.ndarray, " n"], values: Sequence[str]) -> list[str | None]:
-    return [value if listed else None for value, listed in zip(values, suspect, strict=True)]
 
 
 def _suggest(
@@ -347,18 +334,14 @@ def learn(
         model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(mine[fitted], label[fitted])
         predicted[tested] = model.decision_function(mine[tested])
     model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(mine, label)
-    ahead = np.stack([_ahead(values, label) for values in (predicted, list_score[marked])])
+    # every wrong pair with every other: 1 if its score is larger, 1/2 if equal; the mean is the AUROC
+    sides = ((values[label, None], values[~label]) for values in (predicted, list_score[marked]))
+    ahead = np.stack([(a > b) + 0.5 * (a == b) for a, b in sides])
     rng, sizes = generator(0, "marks"), ahead.shape[1:]
     times = [rng.multinomial(size, np.full(size, 1 / size), _DRAWS) / size for size in sizes]
     more = np.einsum("dw,rwf,df->rd", times[0], ahead, times[1])
     auroc, list_auroc = ahead.mean(axis=(1, 2)).tolist()
     return Learned(model.decision_function(x), auroc, list_auroc, bool((more[0] > more[1]).mean() >= _SURE))
-
-
-def _ahead(score: Float64[np.ndarray, " n"], is_wrong: Bool[np.ndarray, " n"]) -> Float64[np.ndarray, "w f"]:
-    """Compare every wrong pair with every other: 1 if its score is larger, 1/2 if equal; the mean is the AUROC."""
-    a, b = score[is_wrong, None], score[~is_wrong]
-    return (a > b) + 0.5 * (a == b)
 
 
 def apply_marks(curation: Curation, marks: Mapping[str, str]) -> Curation:
@@ -375,7 +358,7 @@ def apply_marks(curation: Curation, marks: Mapping[str, str]) -> Curation:
     values = table.select(pl.col(detectors).cast(pl.Float64).fill_null(float("nan"))).to_numpy()
     learned = learn(values, score, is_wrong | is_fine, is_wrong) if detectors else None
     used = learned is not None and learned.better
-    columns: dict[str, Any] = {name: table[name].to_numpy() for name in ("probability", "is_suspect")}
+    columns = {name: table[name].to_numpy() for name in ("probability", "is_suspect")}
     if learned is not None and used:
         # the largest probabilities, and the suspects, are the first pairs of the new order
         rank = np.argsort(np.argsort(-learned.score, kind="stable"), kind="stable")

@@ -63,7 +63,8 @@ def plant(
     order, sizes = np.argsort(evidence.fold, kind="stable"), np.bincount(evidence.fold)
     members = np.split(order, np.cumsum(sizes)[:-1])[: -(-MOST // int(sizes[0]))]
     image, anyone, alike = np.hstack([_exchanges(evidence, texts, rows, plantings, stream) for rows in members])
-    x = [_describe(evidence, *pair) for pair in ((np.arange(n), np.arange(n)), (image, anyone), (image, alike))]
+    pairs = ((np.arange(n), np.arange(n)), (image, anyone), (image, alike))
+    x = [np.hstack([np.stack(evidence.fit(*pair), axis=1), evidence.known(*pair)]) for pair in pairs]
     fold = evidence.fold % FOLDS
     folds = (fold, fold[image], fold[image])
     log_odds = [np.empty(len(features)) for features in x]
@@ -86,12 +87,6 @@ def plant(
     few = len(np.unique(texts)) < min(FEW, n / EACH)
     fits = (Planted(*(-features[:, : len(Fit._fields)].mean(axis=1) for features in x)),) if few else ()
     return Planted(*log_odds, fits=fits)
-
-
-def _describe(
-    evidence: Evidence, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]
-) -> Float64[np.ndarray, "k 8"]:
-    return np.hstack([np.stack(evidence.fit(image, caption), axis=1), evidence.known(image, caption)])
 
 
 def _exchanges(
@@ -181,20 +176,13 @@ def posterior(
     """Return the probability that each caption is wrong, which never falls as the score rises."""
     from sklearn.isotonic import IsotonicRegression  # slow to import
 
-    ratio = _ratio(planted)
-    probability = np.clip(share * ratio, 0, 1)
-    fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score[exchanged], probability[exchanged])
-    return np.asarray(fitted.predict(score), dtype=np.float64)
-
-
-def _ratio(planted: Planted) -> Float64[np.ndarray, " n"]:
-    """Density of planted over that of observed pairs at each observed one, rising with the log odds, mean 1."""
-    from sklearn.isotonic import IsotonicRegression  # slow to import
-
+    # density of planted over that of observed pairs at each observed one, rising with the log odds, mean 1
     both = np.concatenate([planted.random, planted.alike])
-    x = np.concatenate([planted.observed, both])
-    label = np.repeat((0.0, 1.0), (len(planted.observed), len(both)))
-    weight = np.repeat((1 / len(planted.observed), 1 / len(both)), (len(planted.observed), len(both)))
+    sizes = len(planted.observed), len(both)
+    x, label = np.concatenate([planted.observed, both]), np.repeat((0.0, 1.0), sizes)
+    weight = np.repeat((1 / sizes[0], 1 / sizes[1]), sizes)
     odds = IsotonicRegression(out_of_bounds="clip").fit(x, label, sample_weight=weight).predict(planted.observed)
     ratio = odds / np.maximum(1 - odds, 1e-6)
-    return ratio / ratio.mean()
+    probability = np.clip(share * (ratio / ratio.mean()), 0, 1)
+    fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score[exchanged], probability[exchanged])
+    return np.asarray(fitted.predict(score), dtype=np.float64)

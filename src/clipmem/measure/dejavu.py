@@ -127,8 +127,19 @@ def measure(
         others = [*predictions[1:], predictions[0]]
         couples = [compare(g, other, candidate) for (_, g), (_, other) in zip(predictions, others, strict=True)]
         floor = {"top": gaps(couples, candidate, "floor")["top"]}
+    # the extra objects of the candidates, CLIPMem, and which of them are planted
+    rows, extra = np.flatnonzero(candidate)[results["candidate"][0].kept], _mean(results["candidate"], "extra")
+    clipmem, planted = labeled.clipmem[rows], labeled.planted[rows]
+    agreement: dict[str, object] = {"extra_mean": float(extra.mean()), "clipmem": None, "planted": None}
+    scored = np.isfinite(clipmem)
+    if scored.any():
+        agreement["clipmem"] = spearman(extra[scored], clipmem[scored], statistics.confidence)._asdict()
+    if planted.any() and not planted.all():
+        area = auroc(extra, planted, statistics.confidence)
+        ends = {"auroc": area.mean, "low": area.low, "high": area.high}
+        agreement["planted"] = {"n": int(planted.sum()), **ends}
     true = objects[torch.from_numpy(candidate)]
-    document = {
+    document: dict[str, object] = {
         "public": int(public.sum()),
         "objects": {
             "names": objects.shape[1],
@@ -136,7 +147,7 @@ def measure(
             # the largest possible recall
             "in_public": float((true & objects[public].any(dim=0)).sum() / max(1, int(true.sum()))),
         },
-        "two_model": {"roles": roles, **_agreement(results["candidate"], labeled, statistics.confidence)},
+        "two_model": {"roles": roles, **agreement},
         "floor": floor,
     }
     return document, _by_pair(results, labeled, objects)
@@ -147,19 +158,6 @@ def _as_json(value: Any) -> Any:
     if hasattr(value, "_asdict"):
         return {name: _as_json(entry) for name, entry in value._asdict().items()}
     return [_as_json(entry) for entry in value] if isinstance(value, tuple) else value
-
-
-def _agreement(results: Sequence[DejaVu], labeled: Labeled, confidence: float) -> dict[str, object]:
-    """Compare the extra objects of the candidates with their CLIPMem, and with which of them are planted."""
-    rows, extra = np.flatnonzero(labeled.where("candidate"))[results[0].kept], _mean(results, "extra")
-    clipmem, planted = labeled.clipmem[rows], labeled.planted[rows]
-    scored, ranks, detection = np.isfinite(clipmem), None, None
-    if scored.any():
-        ranks = spearman(extra[scored], clipmem[scored], confidence)._asdict()
-    if planted.any() and not planted.all():
-        area = auroc(extra, planted, confidence)
-        detection = {"n": int(planted.sum()), "auroc": area.mean, "low": area.low, "high": area.high}
-    return {"extra_mean": float(extra.mean()), "clipmem": ranks, "planted": detection}
 
 
 def _mean(results: Sequence[DejaVu], field: str) -> Any:

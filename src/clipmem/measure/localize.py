@@ -1,7 +1,7 @@
 """Localize a finished four-way run: write `localize/{units,layers,towers}.parquet` and `towers.json`."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -82,8 +82,20 @@ def localize(
     layers = layer_table(sample, distances, units, confidence=confidence)
     files = [folder.write("localize/units", units), folder.write("localize/layers", layers)]
     if not untrained_text(recipe):
-        sslmem = {tower: tower_sslmem(distances, sample.uids.to_list(), tower) for tower in TOWERS}
-        files += _write_towers(folder, pairs, means, sslmem, recipe)
+        uids, roles, groups = (pairs.table[name].to_list() for name in ("uid", "role", "group"))
+        shares = towers.swap(means["f"], means["g"], roles, weight=recipe.score.weight)
+        judged = towers.reliability(shares, roles, next(iter(means["f"].values())).image.shape[1])
+        columns: dict[str, list[object]] = {"uid": uids, "role": roles, "reliable": [judged["reliable"]] * len(pairs)}
+        columns["clipmem"] = shares.clipmem.mean(axis=0).tolist()
+        for tower, values in (("image", shares.image), ("text", shares.text)):
+            sslmem = tower_sslmem(distances, sample.uids.to_list(), tower)
+            interval = seed_interval(values, confidence)
+            columns[f"{tower}_share"] = values.mean(axis=0).tolist()
+            columns[f"{tower}_low"], columns[f"{tower}_high"] = interval.low.tolist(), interval.high.tolist()
+            columns[f"{tower}_sslmem"] = [sslmem.get(uid) for uid in uids]
+        table = pl.DataFrame(columns, SCHEMAS["localize/towers"]).with_columns(pl.col(pl.Float64).fill_nan(None))
+        document = judged | {"roles": towers.summarize(shares, roles, groups, confidence=confidence)}
+        files += [folder.write("localize/towers", table), folder.write_json("localize/towers.json", document)]
     return [*files, folder.write_json(SETTINGS_FILE, describe(pairs, recipe))]
 
 
@@ -122,26 +134,3 @@ def sample_pairs(pairs: Pairs, recipe: Recipe) -> Pairs:
         stream = generator(recipe.split.seed, "localize sample", role)
         rows += stream.permutation((roles == role).arg_true().to_numpy())[: recipe.localize.pairs].tolist()
     return replace(pairs, table=pairs.table[sorted(rows)])
-
-
-def _write_towers(
-    folder: RunFolder,
-    pairs: Pairs,
-    means: Mapping[str, Mapping[int, towers.Means]],
-    sslmem: Mapping[str, Mapping[str, float | None]],
-    recipe: Recipe,
-) -> list[Path]:
-    uids, roles, groups = (pairs.table[name].to_list() for name in ("uid", "role", "group"))
-    shares = towers.swap(means["f"], means["g"], roles, weight=recipe.score.weight)
-    width = next(iter(means["f"].values())).image.shape[1]
-    judged = towers.reliability(shares, roles, width)
-    columns: dict[str, list[object]] = {"uid": uids, "role": roles, "reliable": [judged["reliable"]] * len(pairs)}
-    columns["clipmem"] = shares.clipmem.mean(axis=0).tolist()
-    for tower, values in (("image", shares.image), ("text", shares.text)):
-        interval = seed_interval(values, recipe.score.confidence)
-        columns[f"{tower}_share"] = values.mean(axis=0).tolist()
-        columns[f"{tower}_low"], columns[f"{tower}_high"] = interval.low.tolist(), interval.high.tolist()
-        columns[f"{tower}_sslmem"] = [sslmem[tower].get(uid) for uid in uids]
-    table = pl.DataFrame(columns, SCHEMAS["localize/towers"]).with_columns(pl.col(pl.Float64).fill_nan(None))
-    document = judged | {"roles": towers.summarize(shares, roles, groups, confidence=recipe.score.confidence)}
-    return [folder.write("localize/towers", table), folder.write_json("localize/towers.json", document)]

@@ -190,32 +190,26 @@ def _search(
         if len(first) < len(items):
             similarity = np.maximum.reduceat(similarity, first, axis=1)
         rows = slice(start, start + len(similarity))
-        ranks[rows], precisions[rows], counts[rows] = _ranks_and_precisions(similarity, right_items[rows])
+        right = right_items[rows]
+        sizes = np.diff(right.indptr)
+        query = np.repeat(np.arange(len(sizes)), sizes)
+        position = np.arange(len(query)) - np.repeat(right.indptr[:-1], sizes)
+        # the right items of a query stand first, ascending; the places after them are not used
+        right_similarity = np.full((len(sizes), sizes.max()), np.inf)
+        right_similarity[query, position] = similarity[query, right.indices]
+        right_similarity.sort()
+        similarity.sort()
+        ahead, level = _ahead_and_level(similarity, right_similarity, similarity.shape[1])
+        right_ahead, right_level = _ahead_and_level(right_similarity, right_similarity, sizes[:, None])
+        best = (np.arange(len(sizes)), sizes - 1)
+        ranks[rows] = 1 + (ahead - right_ahead)[best] + (level - right_level)[best] / 2
+        # a level item includes itself
+        precision = (2 * right_ahead + right_level + 1) / (2 * ahead + level + 1)
+        precision[np.arange(right_similarity.shape[1]) >= sizes[:, None]] = np.inf
+        precision.sort()
+        precision[np.isinf(precision)] = 0
+        precisions[rows], counts[rows] = precision.sum(axis=1) / sizes, sizes
     return Queries(ranks, precisions, counts, len(first))
-
-
-def _ranks_and_precisions(
-    similarity: Float64[np.ndarray, "q i"], right_items: Any
-) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, " q"], Int[np.ndarray, " q"]]:
-    """Return the rank of each query's best right item, its average precision, and its number of right items."""
-    sizes = np.diff(right_items.indptr)
-    query = np.repeat(np.arange(len(sizes)), sizes)
-    position = np.arange(len(query)) - np.repeat(right_items.indptr[:-1], sizes)
-    # the right items of a query stand first, ascending; the places after them are not used
-    right_similarity = np.full((len(sizes), sizes.max()), np.inf)
-    right_similarity[query, position] = similarity[query, right_items.indices]
-    right_similarity.sort()
-    similarity.sort()
-    ahead, level = _ahead_and_level(similarity, right_similarity, similarity.shape[1])
-    right_ahead, right_level = _ahead_and_level(right_similarity, right_similarity, sizes[:, None])
-    best = (np.arange(len(sizes)), sizes - 1)
-    rank = 1 + (ahead - right_ahead)[best] + (level - right_level)[best] / 2
-    # a level item includes itself
-    precision = (2 * right_ahead + right_level + 1) / (2 * ahead + level + 1)
-    precision[np.arange(right_similarity.shape[1]) >= sizes[:, None]] = np.inf
-    precision.sort()
-    precision[np.isinf(precision)] = 0
-    return rank, precision.sum(axis=1) / sizes, sizes
 
 
 def _ahead_and_level(every: Any, values: Any, count: Any) -> tuple[Any, Any]:

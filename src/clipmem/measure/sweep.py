@@ -14,7 +14,7 @@ so that padding, and thus the batch, does not matter. For all kinds but `block`,
 token: UnitMem needs nonnegative activations.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
@@ -62,46 +62,30 @@ Pooled = dict[Site, Float[Tensor, "n unit"]]
 
 def find_sites(model: nn.Module, tower: str) -> list[Site]:
     """Return the sites of a tower, in the order of the forward pass."""
-    modules = dict(model.named_modules())
-    sites = _transformer_sites(modules, tower) or (_resnet_sites(modules) if tower == "image" else [])
+    modules, sites = dict(model.named_modules()), list[Site]()
+    for path in _TRANSFORMERS[tower]:
+        blocks = modules.get(path)
+        if not sites and isinstance(blocks, nn.ModuleList | nn.Sequential):
+            # older open_clip models have the token axis first
+            first = getattr(modules[path.rpartition(".")[0]], "batch_first", True)
+            layout: Literal["ntu", "tnu"] = "ntu" if first else "tnu"
+            for index in range(len(blocks)):
+                for kind, names in (("mlp", _NONLINEARITY), ("attn", _ATTENTION)):
+                    full = [f"{path}.{index}.{name}" for name in names if f"{path}.{index}.{name}" in modules]
+                    sites += [Site(tower, index + 1, kind, full[0], layout)] if full else []
+                sites.append(Site(tower, index + 1, BLOCK, f"{path}.{index}", layout))
+    is_resnet = tower == "image" and not sites and _STAGES[0] in modules
+    stages = [stage for stage in _STAGES if stage in modules] if is_resnet else []
+    children = [f"{stage}.{name}" for stage in stages for name, _ in modules[stage].named_children()]
+    for layer, path in enumerate(children, start=1):
+        for kind, act in (("conv1", "act1"), ("conv2", "act2")):
+            if f"{path}.{act}" in modules:
+                sites.append(Site("image", layer, kind, f"{path}.{act}", "nuhw"))
+        sites.append(Site("image", layer, BLOCK, path, "nuhw"))
     paths = (*_TRANSFORMERS[tower], *(_STAGES[:1] if tower == "image" else ()))
     subject, got = f"{tower} tower of {type(model).__name__}", "no layers that can be hooked"
     hint = "Localize in a ViT, ResNet or text transformer of open_clip, or in transformers' CLIPModel."
     require(sites, subject, got, f"one of {', '.join(paths)}", hint)
-    return sites
-
-
-def _transformer_sites(modules: dict[str, nn.Module], tower: str) -> list[Site]:
-    for path in _TRANSFORMERS[tower]:
-        blocks = modules.get(path)
-        if not isinstance(blocks, nn.ModuleList | nn.Sequential) or len(blocks) == 0:
-            continue
-        # older open_clip models have the token axis first
-        first = getattr(modules[path.rpartition(".")[0]], "batch_first", True)
-        layout: Literal["ntu", "tnu"] = "ntu" if first else "tnu"
-        sites: list[Site] = []
-        for index in range(len(blocks)):
-            for kind, names in (("mlp", _NONLINEARITY), ("attn", _ATTENTION)):
-                full = [f"{path}.{index}.{name}" for name in names if f"{path}.{index}.{name}" in modules]
-                sites += [Site(tower, index + 1, kind, full[0], layout)] if full else []
-            sites.append(Site(tower, index + 1, BLOCK, f"{path}.{index}", layout))
-        return sites
-    return []
-
-
-def _resnet_sites(modules: dict[str, nn.Module]) -> list[Site]:
-    if _STAGES[0] not in modules:
-        return []
-    sites: list[Site] = []
-    layer = 0
-    for stage in _STAGES:
-        for name, _ in modules[stage].named_children() if stage in modules else ():
-            layer += 1
-            path = f"{stage}.{name}"
-            for kind, act in (("conv1", "act1"), ("conv2", "act2")):
-                if f"{path}.{act}" in modules:
-                    sites.append(Site("image", layer, kind, f"{path}.{act}", "nuhw"))
-            sites.append(Site("image", layer, BLOCK, path, "nuhw"))
     return sites
 
 
@@ -234,23 +218,17 @@ def blocks(
                 else:
                     captions = zip(pairs.captions[block], uids[block], strict=True)
                     texts = [text_views(*pair, count=section.views) for pair in captions]
-                    inputs = _text_inputs(encoder, texts, batch_size, device)
+                    several = [(row, view) for row, (_, views) in enumerate(texts) for view in views]
+                    parts = [several[k : k + batch_size] for k in range(0, len(several), batch_size)]
+                    parts = [[(row, caption) for row, (caption, _) in enumerate(texts)], *parts]
+                    inputs = (
+                        (torch.tensor(rows, device=device), encoder.tokenize(batch).to(device))
+                        for rows, batch in (zip(*part, strict=True) for part in parts)
+                    )
                 passes = ((pair, capture.read(values)) for pair, values in inputs)
                 averages = _reduce(capture.embedding, block, passes)
             yield averages
             progress(block.stop - block.start)
-
-
-def _text_inputs(
-    encoder: DualEncoder, texts: Sequence[tuple[str, Sequence[str]]], batch_size: int, device: torch.device
-) -> Iterator[tuple[Int[Tensor, " m"], Int[Tensor, "m length"]]]:
-    """Yield the tokens of captions, then of their views, with the pair of each row."""
-    captions = encoder.tokenize([caption for caption, _ in texts])
-    yield torch.arange(len(texts), device=device), captions.to(device)
-    views = [(row, view) for row, (_, views) in enumerate(texts) for view in views]
-    for start in range(0, len(views), batch_size):
-        rows, batch = zip(*views[start : start + batch_size], strict=True)
-        yield torch.tensor(rows, device=device), encoder.tokenize(batch).to(device)
 
 
 def _reduce(embedding: Site, rows: slice, passes: Iterator[tuple[Int[Tensor, " m"], Activations]]) -> Block:

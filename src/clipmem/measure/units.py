@@ -65,35 +65,32 @@ class UnitTracker:
 
     def finish(self, side: str, seed: int) -> pl.DataFrame:
         """Return the table of the tower's units, and free the states."""
-        frames = [self._rows(site, side, seed) for site in list(self._units)]
-        return pl.concat(frames) if frames else pl.DataFrame(schema=SCHEMAS["localize/units"])
-
-    def _rows(self, site: Site, side: str, seed: int) -> pl.DataFrame:
-        state = self._units.pop(site)
-        mean, median = state.result("mean"), state.result("median")
-        classes = self._class_means.pop(site).result("mean") if site in self._class_means else None
-        columns = {
-            "side": side,
-            "seed": seed,
-            "tower": site.tower,
-            "layer": site.layer,
-            "kind": site.kind,
-            "unit": list(range(len(mean.value))),
-            "unitmem": mean.value.tolist(),
-            "unitmem_median": median.value.tolist(),
-            "classmem": classes.value.tolist() if classes else None,
-            "mu_max": mean.mu_max.tolist(),
-            "mu_rest": mean.mu_rest.tolist(),
-            "median_error": median.relative_error,
-            "uid": [self._uids[row] if row >= 0 else None for row in mean.argmax.tolist()],
-            "label": [self._classes[k] if k >= 0 else None for k in classes.argmax.tolist()] if classes else None,
-        }
-        # a dead unit has no pair, and no value to average
-        table = pl.DataFrame(columns, schema=SCHEMAS["localize/units"])
-        alive = pl.Series((~mean.dead).numpy())
-        return table.with_columns(
-            pl.when(alive).then(pl.col(name)).alias(name) for name in ("unitmem", "unitmem_median", "classmem")
-        )
+        frames = [pl.DataFrame(schema=SCHEMAS["localize/units"])]
+        for site in list(self._units):
+            state = self._units.pop(site)
+            mean, median = state.result("mean"), state.result("median")
+            classes = self._class_means.pop(site).result("mean") if site in self._class_means else None
+            columns = {
+                "side": side,
+                "seed": seed,
+                "tower": site.tower,
+                "layer": site.layer,
+                "kind": site.kind,
+                "unit": list(range(len(mean.value))),
+                "unitmem": mean.value.tolist(),
+                "unitmem_median": median.value.tolist(),
+                "classmem": classes.value.tolist() if classes else None,
+                "mu_max": mean.mu_max.tolist(),
+                "mu_rest": mean.mu_rest.tolist(),
+                "median_error": median.relative_error,
+                "uid": [self._uids[row] if row >= 0 else None for row in mean.argmax.tolist()],
+                "label": [self._classes[k] if k >= 0 else None for k in classes.argmax.tolist()] if classes else None,
+            }
+            # a dead unit has no pair, and no value to average
+            alive, names = pl.Series((~mean.dead).numpy()), ("unitmem", "unitmem_median", "classmem")
+            table = pl.DataFrame(columns, schema=SCHEMAS["localize/units"])
+            frames.append(table.with_columns(pl.when(alive).then(pl.col(name)).alias(name) for name in names))
+        return pl.concat(frames)
 
 
 # L(m; x) of every pair at each site; NaN for a pair without views
@@ -156,7 +153,16 @@ def layer_table(
                 if len(a) and len(b):  # the control has the same models
                     test = welch(a, b)
                     row |= {"control_difference": test.difference, "control_p": test.p}
-                row |= _unit_columns(site, units, confidence) if site.kind in UNIT_KINDS else {}
+                of_site = units.filter(tower=site.tower, layer=site.layer, kind=site.kind)
+                for side, prefix in (("f", "unitmem"), ("g", "reference_unitmem")):
+                    of_side = of_site.filter(side=side).sort("seed", "unit")
+                    if site.kind in UNIT_KINDS and not of_side.is_empty():
+                        names = [f"{prefix}_{end}" for end in ("mean", "low", "high")]
+                        unitmem = (
+                            of_side["unitmem"].fill_null(np.nan).to_numpy().reshape(of_side["seed"].n_unique(), -1)
+                        )
+                        row["n_units"] = unitmem.shape[1]
+                        row |= _average(unitmem, np.arange(unitmem.shape[1]), names, confidence)
             rows.append(row)
     table = pl.DataFrame(rows, schema=SCHEMAS["localize/layers"])
     adjusted = holm(table["control_p"].fill_null(np.nan).to_numpy())
@@ -179,21 +185,6 @@ def _scores(distances: Mapping[str, Mapping[int, Distances]]) -> dict[Site, Floa
     f, g = distances["f"], distances["g"]
     sites = sorted(next(iter(f.values())), key=lambda site: (TOWERS.index(site.tower), site.kind == EMBEDDING))
     return {site: np.stack([g[seed][site] - f[seed][site] for seed in sorted(f)]) for site in sites}
-
-
-def _unit_columns(site: Site, units: pl.DataFrame, confidence: float) -> dict[str, object]:
-    """Average UnitMem over the units of a site, under f and under g."""
-    columns: dict[str, object] = {}
-    of_site = units.filter(tower=site.tower, layer=site.layer, kind=site.kind)
-    for side, prefix in (("f", "unitmem"), ("g", "reference_unitmem")):
-        table = of_site.filter(side=side).sort("seed", "unit")
-        if table.is_empty():
-            continue
-        values = table["unitmem"].fill_null(np.nan).to_numpy().reshape(table["seed"].n_unique(), -1)
-        columns["n_units"] = values.shape[1]
-        names = [f"{prefix}_{end}" for end in ("mean", "low", "high")]
-        columns |= _average(values, np.arange(values.shape[1]), names, confidence)
-    return columns
 
 
 def tower_sslmem(

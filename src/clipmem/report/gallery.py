@@ -112,13 +112,13 @@ def cards(run: Run, rows: pl.DataFrame, ranked: pl.DataFrame) -> list[Card]:
     start, width = min(ends), (max(ends) - min(ends)) or 1.0
     shown: list[Card] = []
     for row in rows.iter_rows(named=True):
-        scores = {name: row[name] for name in ("clipmem", "low", "high", "stderr", "learned", "planted")}
         values = (0.0, *(row["clipmem"] if row[name] is None else row[name] for name in ("clipmem", "low", "high")))
         zero, dot, left, right = (round(100 * (float(value) - start) / width, 2) for value in values)
         strip = {"zero": zero, "dot": dot, "left": left, "width": round(right - left, 2)}
         uid, image = row["uid"], image_uri(run.gallery.get(row["uid"]))
         texts = run.trained_captions(uid)[: run.recipe.train.captions], run.own_captions.get(uid, [])
-        shown.append(Card(uid, *scores.values(), ranks[uid], image, *texts, strip))
+        score, errors = row["clipmem"], (row["low"], row["high"], row["stderr"])
+        shown.append(Card(uid, score, *errors, row["learned"], row["planted"], ranks[uid], image, *texts, strip))
     return shown
 
 

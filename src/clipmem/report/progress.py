@@ -54,8 +54,15 @@ class TerminalReporter:
         self._progress.add_task(stage, total=total, unit=unit, note="")
         self._progress.start()
         if self._progress.disable:
-            self._closed = Event()
-            Thread(target=self._watch, args=(self._closed,), daemon=True).start()
+            closed = self._closed = Event()
+
+            def watch() -> None:
+                """Print lines of a step that reports nothing."""
+                while not closed.wait(_FIRST):
+                    if (progress := self._progress) is not None:
+                        self._tell(progress)
+
+            Thread(target=watch, daemon=True).start()
 
     def advance(self, amount: int, note: str = "") -> None:
         """Move the bar, or print a line if the last one is old."""
@@ -75,12 +82,6 @@ class TerminalReporter:
                 columns = (column for column in progress.columns if isinstance(column, ProgressColumn))
                 self.note(" ".join(str(column(task)) for column in columns if not isinstance(column, BarColumn)))
                 self._shown = now
-
-    def _watch(self, closed: Event) -> None:
-        """Print lines of a step that reports nothing."""
-        while not closed.wait(_FIRST):
-            if (progress := self._progress) is not None:
-                self._tell(progress)
 
     def note(self, text: str) -> None:
         """Print a line."""

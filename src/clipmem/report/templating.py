@@ -60,9 +60,10 @@ def environment(*, screen: bool = False) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    engine.filters.update({write.__name__: write if screen else typesetting(write) for write in FORMATS})
-    engine.filters["shown"] = partial(visible, limit=CAPTION_LIMIT)
-    engine.globals.update({"side_of": side_of, "names": names, "cell": Markup(CELL)})  # noqa: S704  no user text
+    filters: dict[str, Any] = {write.__name__: write if screen else typesetting(write) for write in FORMATS}
+    functions: dict[str, Any] = {"side_of": side_of, "names": names, "cell": Markup(CELL)}  # noqa: S704  no user text
+    engine.filters.update(filters | {"shown": partial(visible, limit=CAPTION_LIMIT)})
+    engine.globals.update(functions)
     return engine
 
 

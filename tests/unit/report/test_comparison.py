@@ -359,7 +359,7 @@ def test_one_utility_decides(runs):
     assert compare_runs([runs / "plain", runs / "noisy"])["primary"]["utility"] == "linear_probe_acc1"
     document = compare_runs([runs / "plain", runs / "noisy"], utility="zero_shot_acc1")
     assert document["primary"] == {"memorization": "clipmem", "utility": "zero_shot_acc1"}
-    assert [name for name, _ in answer(document, "noisy")["parts"]] == ["memorization", "zero-shot", "linear probe"]
+    assert [name for name, _ in answer(document, "noisy").parts] == ["memorization", "zero-shot", "linear probe"]
     retrieval = {"retrieval_recall@5": 0.2, "linear_probe_acc1": 0.4}
     build(runs / "a", metrics=retrieval)
     build(runs / "b", metrics={"retrieval_wordings_recall@5": 0.2, **retrieval}, noise=2)
@@ -389,7 +389,7 @@ def test_files_page_and_terminal(runs, tmp_path):
     assert "<script" not in page
     assert "http://" not in page.replace("http://www.w3.org/", "")
     assert page.count("<svg") == 2
-    name, memory = answer(document, "noisy")["parts"][0]
+    name, memory = answer(document, "noisy").parts[0]
     assert (name, side_of(memory)) == ("memorization", "below")
     text = printed(document, width=140)
     assert max(len(line) for line in text.splitlines() if not line.startswith("Page: ")) <= 100

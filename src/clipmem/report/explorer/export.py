@@ -57,7 +57,21 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
     check_place(out)
     reporter.begin("export", len(rows), "pairs")
     columns, images, credit_lines = explorer.columns, 0, dict.fromkeys(explorer.columns.manifest["credits"])
-    abouts = [_write_column(out, columns, about, np.array(rows)) for about in columns.by_name.values()]
+    abouts: list[About] = []
+    for name, about in columns.by_name.items():
+        values, about = np.array(columns.values(name)[rows]), about.copy()
+        if about["type"] == "text":
+            texts = (columns.folder / f"{name}.strings.bin").read_bytes().split(b"\0")
+            used = np.unique(values[values != MISSING])
+            values = np.where(values == MISSING, MISSING, np.searchsorted(used, values)).astype("<i4")
+            _script(out, f"columns/{name}.strings", base64.b64encode(b"\0".join(texts[code] for code in used)).decode())
+        _script(out, f"columns/{name}", base64.b64encode(values.tobytes()).decode())
+        if about["type"] in {"f32", "i32"}:
+            finite = values[np.isfinite(values) & (values != MISSING)]
+            about["missing"] = len(values) - len(finite)
+            if len(finite):
+                about["min"], about["max"] = finite.min().item(), finite.max().item()
+        abouts.append(about)
     near = [{space: dict[str, list[Neighbor]]() for space in SPACES} for _ in rows]
     for space, side in product(SPACES, columns.manifest["sides"]):
         nearest = explorer.embedded.nearest_among(np.array(rows), space, side, NEIGHBORS) if explorer.embedded else ()
@@ -82,23 +96,6 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
         atomic_write(out / name, static(name))
     atomic_write(out / "index.html", page(columns.manifest["title"]))
     return out / "index.html"
-
-
-def _write_column(out: Path, columns: Columns, about: About, rows: np.ndarray) -> About:
-    name, values = about["name"], np.array(columns.values(about["name"])[rows])
-    if about["type"] == "text":
-        texts = (columns.folder / f"{name}.strings.bin").read_bytes().split(b"\0")
-        used = np.unique(values[values != MISSING])
-        values = np.where(values == MISSING, MISSING, np.searchsorted(used, values)).astype("<i4")
-        _script(out, f"columns/{name}.strings", base64.b64encode(b"\0".join(texts[code] for code in used)).decode())
-    _script(out, f"columns/{name}", base64.b64encode(values.tobytes()).decode())
-    if about["type"] not in {"f32", "i32"}:
-        return about
-    finite, exported = values[np.isfinite(values) & (values != MISSING)], about.copy()
-    exported["missing"] = len(values) - len(finite)
-    if len(finite):
-        exported["min"], exported["max"] = finite.min().item(), finite.max().item()
-    return exported
 
 
 def _script(out: Path, name: str, value: Any) -> None:

@@ -89,8 +89,17 @@ class Subject:
     @cached_property
     def scores(self) -> pl.DataFrame:
         """One row a pair: uid, and everything that is known of it as numbers and names."""
-        table = self._joined(self.run) if self.run else _read(self.path)
-        if not self.run and {"is_suspect", "probability", "score"} <= set(table.columns):  # in the order of curate
+        table = self.run.scores if self.run else _read(self.path)
+        if self.run:
+            more = [self.seed_scores.group_by("uid").agg(pl.col(SIDES).mean().name.suffix("_alignment"))]
+            for name, columns in _JOINED.items():
+                if (self.path / name).is_file():
+                    part = _read(self.path / name)
+                    more.append(part.select("uid", *(columns or part.drop("uid").columns)))
+            for part in more:
+                new = part.select("uid", *(name for name in part.columns if name not in table.columns))
+                table = table.join(new, on="uid", how="left", maintain_order="left")
+        elif {"is_suspect", "probability", "score"} <= set(table.columns):  # in the order of curate
             table = table.drop("suspect_rank", strict=False).with_row_index("suspect_rank", offset=1)
         if {f"{side}_text_bank" for side in SIDES} <= set(table.columns) and "f_alignment" not in table.columns:
             weight = float(self.about.get("job", {}).get("weight", 1.0))
@@ -102,19 +111,15 @@ class Subject:
         require(not unusable, f"{self.path}", got, expected, "Rename the column: the page keeps each in a file.")
         finite = pl.when(cs.float().cast(pl.Float32).is_finite()).then(cs.float())
         table = table.drop(_REDUNDANT, strict=False).with_columns(cs.decimal().cast(pl.Float64)).with_columns(finite)
-        return table if self.other is None else _compared(table, self.other)
-
-    def _joined(self, run: Run) -> pl.DataFrame:
-        table = run.scores
-        more = [self.seed_scores.group_by("uid").agg(pl.col(SIDES).mean().name.suffix("_alignment"))]
-        for name, columns in _JOINED.items():
-            if (self.path / name).is_file():
-                part = _read(self.path / name)
-                more.append(part.select("uid", *(columns or part.drop("uid").columns)))
-        for part in more:
-            new = part.select("uid", *(name for name in part.columns if name not in table.columns))
-            table = table.join(new, on="uid", how="left", maintain_order="left")
-        return table
+        if self.other is None:
+            return table
+        other, option = self.other.scores, f"--compare-with {self.other.path}"
+        scored, hint = "clipmem" in table.columns and "clipmem" in other.columns, "Compare runs on the same data."
+        require(scored, option, "no column clipmem", "CLIPMem in both", hint)
+        other = other.select("uid", *(name for name in ("clipmem", *ALIGNMENTS) if name in other.columns))
+        joined = table.join(other, on="uid", how="left", suffix="_other", maintain_order="left")
+        require(joined["clipmem_other"].is_not_null().any(), option, "no pair of this run", "pairs in common", hint)
+        return joined.with_columns(clipmem_change=pl.col("clipmem") - pl.col("clipmem_other"))
 
     @cached_property
     def seed_scores(self) -> pl.DataFrame:
@@ -245,13 +250,3 @@ def _read(path: Path) -> pl.DataFrame:
         return parts[0].join(errors, on="uid", how="left", maintain_order="left")
     distinct = table["uid"].n_unique() == table.height
     return table if distinct else table.unique("uid", keep="first", maintain_order=True)
-
-
-def _compared(table: pl.DataFrame, other: Subject) -> pl.DataFrame:
-    option, hint = f"--compare-with {other.path}", "Compare runs on the same data."
-    scored = "clipmem" in table.columns and "clipmem" in other.scores.columns
-    require(scored, option, "no column clipmem", "CLIPMem in both", hint)
-    scores = other.scores.select("uid", *(name for name in ("clipmem", *ALIGNMENTS) if name in other.scores.columns))
-    joined = table.join(scores, on="uid", how="left", suffix="_other", maintain_order="left")
-    require(joined["clipmem_other"].is_not_null().any(), option, "no pair of this run", "pairs in common", hint)
-    return joined.with_columns(clipmem_change=pl.col("clipmem") - pl.col("clipmem_other"))

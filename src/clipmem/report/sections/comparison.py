@@ -1,6 +1,6 @@
 """Comparison of runs: settings that differ, Pareto front, differences, cost, conditions, and along a setting."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from clipmem.report import formats
@@ -79,10 +79,7 @@ def pareto_figure(document: Document) -> Figure:
     names = (_main(document) or list(document["pareto"]))[:MAX_PANELS]
     numbers = {run["run"]: str(k) for k, run in enumerate(document["runs"])}
 
-    def painter(name: str) -> Callable[[Any], None]:
-        return lambda axes: draw(axes, document["pareto"][name]["points"])
-
-    def draw(axes: Any, points: Any) -> None:
+    def draw(points: Any, axes: Any) -> None:
         axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED)
         axes.grid(axis="x", color=LINE, linewidth=1)
         best = sorted(
@@ -104,10 +101,11 @@ def pareto_figure(document: Document) -> Figure:
             axes.annotate(numbers[point["run"]], xy, xytext=(7, 6), textcoords="offset points", color=INK, fontsize=12)
         axes.margins(0.12)
 
-    panels = [
-        Panel(name.replace("_", " "), "memorization, difference", "utility, difference", zero=True, draw=painter(name))
-        for name in names
-    ]
+    panels: list[Panel] = []
+    for name in names:
+        panel = Panel(name.replace("_", " "), "memorization, difference", "utility, difference", zero=True)
+        panel.draw = partial(draw, document["pareto"][name]["points"])
+        panels.append(panel)
     fronts = "; ".join(f"{name}: {', '.join(document['pareto'][name]['front'])}" for name in names)
     title = f"Utility against memorization, as differences from {document['baseline']}. Pareto front by {fronts}."
     return Figure(title, panels, columns=len(names))

@@ -1,6 +1,6 @@
 """Sections of a localized run: UnitMem by layer and top units, LayerMem by layer, the share of each tower."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -159,13 +159,20 @@ def layermem_figure(layers: pl.DataFrame) -> Figure:
     candidates = layers.filter(pl.col("role") == "candidate")
     main, kinds = _main_kind(candidates), kinds_of(candidates)
     control = layers.filter((pl.col("role") == "external") & (pl.col("kind") == main))
+
+    def name_embedding(rows: pl.DataFrame, axes: Any) -> None:
+        """Label the embedding "emb." instead of a layer number."""
+        layer = next(iter(rows.filter(pl.col("kind") == "embedding")["layer"]), None)
+        if layer is not None:
+            axes.xaxis.set_major_formatter(lambda x, _: "emb." if round(x) == layer else f"{x:g}" if x < layer else "")
+
     panels: list[Panel] = []
     parts = (("layermem", ("low", "high"), "LayerMem"), ("delta", ("delta_low", "delta_high"), "difference"))
     for value, ends, name in parts:
         for tower in TOWERS:
             here = candidates.filter(pl.col("tower") == tower)
             panel = Panel(f"{tower} tower", "layer", name, zero=True, share=value, whole=True)
-            panel.xlim, panel.draw = (0.6, last_layer(candidates)), _embedding_axis(here)
+            panel.xlim, panel.draw = (0.6, last_layer(candidates)), partial(name_embedding, here)
             if control.height:
                 panel.lines.append(layer_line(control.filter(pl.col("tower") == tower), value, ends, CONTROL))
             for kind in kinds:
@@ -179,18 +186,6 @@ def layermem_figure(layers: pl.DataFrame) -> Figure:
     means = ", ".join(f"{row['tower']} {signed(row['layermem'])}" for row in last.sort("tower").to_dicts())
     title = f"LayerMem and its difference by layer. In the last layer: {means}."
     return Figure(title, panels, columns=2, height=250, legend=legend)
-
-
-def _embedding_axis(rows: pl.DataFrame) -> Callable[[Any], None] | None:
-    """Return a function that labels the embedding "emb." instead of a layer number."""
-    layers = rows.filter(pl.col("kind") == "embedding")["layer"].to_list()
-    if not layers:
-        return None
-
-    def name(value: float, _: int | None = None) -> str:
-        return "emb." if round(value) == layers[0] else f"{value:g}" if value < layers[0] else ""
-
-    return lambda axes: axes.xaxis.set_major_formatter(name)
 
 
 @SECTIONS.register("towers")

@@ -14,7 +14,7 @@ from clipmem.data.quarantine import left_out_sentence
 from clipmem.report.figures import CANDIDATE, INDEPENDENT, INK, Figure, Panel, Style
 from clipmem.report.gallery import cards, pick, ranked_candidates, shown_credits
 from clipmem.report.run import Run, TrainingLog
-from clipmem.report.sections import SECTIONS, Figures, Section, Shown
+from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 from clipmem.report.templating import names
 
 Numbers = NDArray[np.float64]
@@ -146,7 +146,7 @@ class Setup(Section):
             {key: value for key, value in recipe.get(section, {}).items() if value not in ("", [], {})}
             for section in ("model", "train")
         )
-        record = subject.manifest.get("given")
+        record: Document = subject.manifest.get("given") or {}
         models = [
             {
                 "kind": kind,
@@ -155,7 +155,7 @@ class Setup(Section):
                 "weights": [(name, sha[:16]) for name, sha in entry["files"].items() if _WEIGHTS.search(name)],
             }
             for kind in ("target", "reference")
-            for number, entry in enumerate(record[kind] if record else ())
+            for number, entry in enumerate(record.get(kind, ()))
         ]
         return {
             "given": {"models": models, "roles": record["roles"]} if record else {},
