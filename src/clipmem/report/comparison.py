@@ -222,27 +222,31 @@ def compare_finished(
         check_fair(baseline, run, measure=measure)
     confidence, utility = confidence or baseline.recipe.score.confidence, primary_utility(runs, utility)
     metrics, means = common_utilities(runs), {run.name: _means(run, run, measure) for run in runs}
-    rows: list[Row] = [
-        {
-            "run": run.name,
-            "measure": name,
-            "kind": base.kind,
-            "n": mean.n,
-            "seeds": len(mean.values),
-            "values": mean.values,
-            "baseline_values": base.values,
-            **difference(mean.values, base.values, confidence),
-        }
-        for run in others
-        for name, base in _means(baseline, run, measure).items()
-        if (mean := _means(run, baseline, measure).get(name))
-    ]
+    rows: list[Row] = []
+    for run in others:
+        base_means, run_means = _means(baseline, run, measure), _means(run, baseline, measure)
+        rows += [
+            {
+                "run": run.name,
+                "measure": name,
+                "kind": mean.kind,
+                "n": mean.n,
+                "seeds": len(mean.values),
+                "values": mean.values,
+                "baseline_values": base_means[name].values,
+                **difference(mean.values, base_means[name].values, confidence),
+            }
+            for name in base_means
+            if (mean := run_means.get(name))
+        ]
     adjust(rows)
     unworded = [run.name for run in runs if WORDINGS not in means[run.name]]
     basis = WORDINGS if measure == "clipmem" and not unworded else measure
     by_name = {(row["run"], row["measure"]): row for row in rows}
-    answers = [dominance(by_name[run.name, basis], by_name[run.name, utility]) for run in others if utility]
-    adjust(answers)
+    dominates = [
+        (run.name, dominance(by_name[run.name, basis], by_name[run.name, utility])) for run in others if utility
+    ]
+    adjust([row for _, row in dominates])
     along = along or setting_between(runs)
     machines = {tuple(f"{name} {run.manifest.get(name)}" for name in _MACHINE) for run in runs}
     ready = [run.name for run in runs if not run.was_trained]
@@ -273,15 +277,15 @@ def compare_finished(
             for run in runs
         ],
         "differences": rows,
-        "dominates": [{"run": run.name, **row} for run, row in zip(others, answers, strict=False)],
+        "dominates": [{"run": name, **row} for name, row in dominates],
         "cost": [row for run in others for row in _cost(baseline, run, confidence)] if len(machines) == 1 else [],
         "pareto": {name: _pareto(runs, by_name, basis, name) for name in metrics if not name.endswith(LOWER_IS_BETTER)},
         "notes": notes,
     }
     groups = configurations(runs, along) if along else []
     if len(groups) > 1:  # they differ in other settings too
-        along_it = frontier(groups, along, measure=basis, utility=utility, confidence=confidence)
-        return {**document, "frontier": along_it}
+        by_setting = frontier(groups, along, measure=basis, utility=utility, confidence=confidence)
+        return {**document, "frontier": by_setting}
     curve = [
         {"run": run.name, "value": setting_of(run, along), "measure": name} | mean_over_seeds(mean.values, confidence)
         for group in groups

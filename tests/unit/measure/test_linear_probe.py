@@ -111,10 +111,11 @@ def test_order_length_and_names_of_classes_change_nothing(seed, length):
     test, truth = study(n=20, c=3, d=4, seed=seed + 1)
     groups = np.arange(40) // 2
     options = {"grid": (0.01, 0.1), "seed": 1}
-    found = raw_probe(x, y, groups, test, truth, **options)
+    found = raw_probe((x, y), groups, (test, truth), **options)
     rows = rng.permutation(40)
     names = rng.permutation(3) * 10 - 5
-    again = raw_probe(length * x[rows], names[y[rows]], groups[rows], length * test, names[truth], **options)
+    training, tested = (length * x[rows], names[y[rows]]), (length * test, names[truth])
+    again = raw_probe(training, groups[rows], tested, **options)
     # another order of rows and classes: sums and steps round otherwise, and an image on a border may change sides
     assert (found.ranks == again.ranks).mean() >= 0.9
     assert found.validation == pytest.approx(again.validation, abs=0.13)
@@ -171,7 +172,8 @@ def test_errors(changes, what, got):
         **changes,
     }
     with pytest.raises(InputError) as error:
-        raw_probe(*given_.values(), seed=0)
+        train, labels, groups, test, truth = given_.values()
+        raw_probe((train, labels), groups, (test, truth), seed=0)
     assert (error.value.what, error.value.got) == (what, got)
 
 

@@ -28,7 +28,7 @@ from clipmem.report.formats import visible
 from clipmem.report.templating import reasons
 
 MISSING = -(2**31)
-TEXT_LIMIT = 1000  # characters of the captions of a pair; the detail has all
+TEXT_LIMIT, _LONG = 1000, 20_000  # characters of the captions of a pair, and of a caption in its details
 _CATEGORIES = 1000
 _DTYPES = {"f32": "<f4", "i32": "<i4", "bool": "u1", "text": "<i4", "uid": "V16", "u8": "u1", "u16": "<u2"}
 _FILES = ("columns.toml", "columns.py", "subject.py", "neighbors.py")
@@ -88,6 +88,9 @@ class Columns:
             self._make(state)
             self._open()
         self.by_name: dict[str, About] = {about["name"]: about for about in self.manifest["columns"]}
+        self._sorted: dict[str, np.ndarray] = {}  # scores of detectors
+        seeds = subject.seed_scores.select("uid", "seed", *SIDES)
+        self._seeds = seeds.partition_by("seed", include_key=True)
 
     def _open(self) -> None:
         self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
@@ -132,6 +135,52 @@ class Columns:
     def row_of(self) -> Mapping[str, int]:
         """The row of each uid."""
         return {uid: row for row, uid in enumerate(self.uids)}
+
+    def details(self, row: int) -> dict[str, object]:
+        """Return everything that is known of a pair."""
+        value = self.subject.scores.row(row, named=True)
+        pair = {} if self.subject.pairs is None else self.subject.pairs.row(row, named=True)
+        uid, source = value["uid"], pair.get("captions_from")
+        moved = source not in {None, uid}
+        # the captions in training, then the pair's others
+        used, data = (pair.get(name) or [] for name in ("captions", "own_captions"))
+        count = len(used) if self.subject.trained_captions is None else self.subject.trained_captions
+        texts = [(text, True) for text in used[:count]] + [(text, False) for text in (data if moved else used[count:])]
+        parts = {
+            side: {name: value.get(f"{side}_{name}") for name in ("positive", "image_bank", "text_bank")}
+            for side in SIDES
+        }
+        detectors: list[dict[str, object]] = []
+        why = "; ".join(reasons().get(code, code) for name in ("reason", "second_reason") if (code := value.get(name)))
+        for name, about in self.by_name.items():
+            if about["group"] == "detector" and about["type"] == "f32" and value.get(name) is not None:
+                if name not in self._sorted:
+                    values = self.values(name)
+                    self._sorted[name] = np.sort(values[np.isfinite(values)])
+                order = self._sorted[name]
+                detectors.append(
+                    {
+                        "name": name,
+                        "label": about["label"],
+                        "score": value[name],
+                        # 1 = the most suspect
+                        "rank": 1 + len(order) - int(np.searchsorted(order, np.float32(value[name]), "right")),
+                        "reason": why if name == "score" else about["about"],
+                    }
+                )
+        return {
+            "row": row,
+            "uid": visible(uid, 100),
+            "captions": [{"text": visible(text, _LONG), "trained": trained} for text, trained in texts],
+            "role": value.get("role"),
+            "planted": value.get("planted"),
+            "caption_from": source if moved else None,
+            "seeds": [entry for seed in self._seeds for entry in seed.filter(uid=uid).drop("uid").to_dicts()],
+            "parts": None if parts["f"]["positive"] is None else parts,
+            "detectors": detectors,
+            "credit": visible(pair["credit"]) if pair.get("credit") else None,
+            "source": visible(pair.get("key") or pair.get("image") or "", 300),
+        }
 
 
 _KNOWN = tomllib.loads((resources.files("clipmem.report.explorer") / "columns.toml").read_text(encoding="utf-8"))
@@ -242,60 +291,3 @@ def _describe(subject: Subject, columns: list[About], state: str) -> dict[str, o
         "credits": [visible(line) for line in (subject.source.credits() if subject.source else [])],
         "marks": list(MARKS),
     }
-
-
-_PARTS = ("positive", "image_bank", "text_bank")
-_LONG = 20_000  # characters of a caption that is shown
-
-
-class Details:
-    """Details by row."""
-
-    def __init__(self, columns: Columns) -> None:
-        self._columns, self._subject = columns, columns.subject
-        self._sorted: dict[str, np.ndarray] = {}
-        seeds = columns.subject.seed_scores.select("uid", "seed", *SIDES)
-        self._seeds = seeds.partition_by("seed", include_key=True)
-
-    def get(self, row: int) -> dict[str, object]:
-        """Return everything that is known of a pair."""
-        value = self._subject.scores.row(row, named=True)
-        pair = {} if self._subject.pairs is None else self._subject.pairs.row(row, named=True)
-        uid, source = value["uid"], pair.get("captions_from")
-        moved = source not in {None, uid}
-        # the captions in training, then the pair's others
-        used, data = (pair.get(name) or [] for name in ("captions", "own_captions"))
-        count = len(used) if self._subject.trained_captions is None else self._subject.trained_captions
-        texts = [(text, True) for text in used[:count]] + [(text, False) for text in (data if moved else used[count:])]
-        parts = {side: {name: value.get(f"{side}_{name}") for name in _PARTS} for side in SIDES}
-        detectors: list[dict[str, object]] = []
-        why = "; ".join(reasons().get(code, code) for name in ("reason", "second_reason") if (code := value.get(name)))
-        for name, about in self._columns.by_name.items():
-            if about["group"] == "detector" and about["type"] == "f32" and value.get(name) is not None:
-                if name not in self._sorted:
-                    values = self._columns.values(name)
-                    self._sorted[name] = np.sort(values[np.isfinite(values)])
-                order = self._sorted[name]
-                detectors.append(
-                    {
-                        "name": name,
-                        "label": about["label"],
-                        "score": value[name],
-                        # 1 = the most suspect
-                        "rank": 1 + len(order) - int(np.searchsorted(order, np.float32(value[name]), "right")),
-                        "reason": why if name == "score" else about["about"],
-                    }
-                )
-        return {
-            "row": row,
-            "uid": visible(uid, 100),
-            "captions": [{"text": visible(text, _LONG), "trained": trained} for text, trained in texts],
-            "role": value.get("role"),
-            "planted": value.get("planted"),
-            "caption_from": source if moved else None,
-            "seeds": [entry for seed in self._seeds for entry in seed.filter(uid=uid).drop("uid").to_dicts()],
-            "parts": None if parts["f"]["positive"] is None else parts,
-            "detectors": detectors,
-            "credit": visible(pair["credit"]) if pair.get("credit") else None,
-            "source": visible(pair.get("key") or pair.get("image") or "", 300),
-        }

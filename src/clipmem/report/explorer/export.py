@@ -77,7 +77,7 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
         nearest = explorer.embedded.nearest_among(np.array(rows), space, side, NEIGHBORS) if explorer.embedded else ()
         for by_space, entries in zip(near, nearest, strict=True):
             by_space[space][side] = entries
-    details = [explorer.details.get(row) | {"row": k, "neighbors": near[k]} for k, row in enumerate(rows)]
+    details = [columns.details(row) | {"row": k, "neighbors": near[k]} for k, row in enumerate(rows)]
     for k, row in enumerate(rows):
         image = explorer.thumbnails.get(row, SIZES[-1])
         if image is not None:

@@ -23,7 +23,7 @@ import polars as pl
 
 from clipmem.base.errors import ClipmemError, InputError, require, require_range, shorten
 from clipmem.base.marks import append_marks, marks_file, read_marks
-from clipmem.report.explorer.columns import Columns, Details
+from clipmem.report.explorer.columns import Columns
 from clipmem.report.explorer.neighbors import embedded
 from clipmem.report.explorer.subject import Subject, Thumbnails
 
@@ -68,7 +68,7 @@ class Explorer:
 
     def __init__(self, subject: Subject) -> None:
         self.subject, self.columns = subject, Columns(subject)
-        self.details, self.thumbnails, self.embedded = Details(self.columns), Thumbnails(subject), embedded(subject)
+        self.thumbnails, self.embedded = Thumbnails(subject), embedded(subject)
         self.marks_file, self.token = marks_file(subject.path), secrets.token_urlsafe(24)
 
     def get(self, path: str, query: Mapping[str, str]) -> Content:
@@ -94,7 +94,7 @@ class Explorer:
         """Return the thumbnail of a row, its details (`pairs`), or its neighbors."""
         if part == "pairs":
             mark = read_marks(self.marks_file).get(self.columns.uids[row])
-            return _json(self.details.get(row) | {"mark": mark and mark.mark, "note": mark and mark.note})
+            return _json(self.columns.details(row) | {"mark": mark and mark.mark, "note": mark and mark.note})
         name, default = ("size", SIZES[0]) if part == "thumbs" else ("k", 20)
         text = query.get(name, str(default))
         require(re.fullmatch("[0-9]{1,6}", text), name, shorten(text), "a whole number")
