@@ -198,7 +198,7 @@ def curate(
     # the kind of the special score that adds most to the combination, else exchanged
     adds = [np.where(part.high, part.weight * part.priority, 0) for part in special]
     kinds = np.array(["exchanged", *(part.kind for part in special)])[np.argmax([np.zeros(n), *adds], axis=0)]
-    why = {"kind": kinds, "reason": names[order[0]], "second_reason": names[order[-1]]}
+    why = {"kind": kinds.tolist(), "reason": names[order[0]].tolist(), "second_reason": names[order[-1]].tolist()}
     evident = zip(evidence.near, suspect, strict=True)
     table = pl.DataFrame(
         {
@@ -206,7 +206,7 @@ def curate(
             "score": score,
             "is_suspect": suspect,
             "probability": probability,
-            **{name: np.where(suspect, values.astype(object), None).tolist() for name, values in why.items()},
+            **{name: [x if y else None for x, y in zip(values, suspect, strict=True)] for name, values in why.items()},
             "neighbors": pl.Series(
                 [[signals.uids[k] for k in near if k >= 0] if listed else [] for near, listed in evident],
                 dtype=pl.List(pl.String),

@@ -190,13 +190,13 @@ def _search(
         if len(first) < len(items):
             similarity = np.maximum.reduceat(similarity, first, axis=1)
         rows = slice(start, start + len(similarity))
-        right = right_items[rows]
-        sizes = np.diff(right.indptr)
+        relevant = right_items[rows]
+        sizes = np.diff(relevant.indptr)
         query = np.repeat(np.arange(len(sizes)), sizes)
-        position = np.arange(len(query)) - np.repeat(right.indptr[:-1], sizes)
+        position = np.arange(len(query)) - np.repeat(relevant.indptr[:-1], sizes)
         # the right items of a query stand first, ascending; the places after them are not used
         right_similarity = np.full((len(sizes), sizes.max()), np.inf)
-        right_similarity[query, position] = similarity[query, right.indices]
+        right_similarity[query, position] = similarity[query, relevant.indices]
         right_similarity.sort()
         similarity.sort()
         ahead, level = _ahead_and_level(similarity, right_similarity, similarity.shape[1])

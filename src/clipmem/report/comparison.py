@@ -5,7 +5,7 @@ its t interval over seeds (`functional.paired_test`): a seed has the same initia
 runs, so its effect cancels. Cost is a ratio: exp of the mean of log m_r - log b_r over models r.
 
 Unfair comparisons are refused: data, split, alignment (with weight and views), evaluation and seeds must be those of
-the baseline. Lengths of training and numbers of captions or wordings may differ, with a note: training longer raises
+the baseline. Lengths of training and numbers of captions may differ, with a note: training longer raises
 both memorization and utility, and must not pass for the effect of a method. If a run *removed* pairs, memorization is
 compared over the pairs that both have.
 
@@ -36,7 +36,7 @@ from clipmem.base.tables import write_parquet
 from clipmem.report.figures import standalone
 from clipmem.report.frontier import (
     Difference,
-    adjust,
+    adjusted,
     configurations,
     difference,
     differing,
@@ -58,7 +58,6 @@ from clipmem.report.templating import notebook_html
 MEASURES = ("clipmem", "clipmem_norm")
 WORDINGS = "clipmem_wordings"
 _MACHINE = ("processor", "cores", "device", "precision", "threads", "workers", "processes")
-_EVALUATED_WORDINGS = "evaluate.wordings"
 _SPLIT = ("uid", "role", "group", "planted", "captions_from")  # what runs must have in common
 
 
@@ -70,23 +69,7 @@ class _Mean(NamedTuple):
     values: list[float]
 
 
-class Row(Difference):
-    """The difference of a run from the baseline in a measure, as JSON; of memorization over `n` pairs."""
-
-    run: str
-    measure: str
-    kind: str
-    n: int | None
-    seeds: int
-    values: list[float]
-    baseline_values: list[float]
-
-
 # ---- what may be compared
-
-
-def _evaluation(run: Run) -> dict[str, object]:
-    return {key: value for key, value in flatten(run.recipe).items() if key.startswith("evaluate.")}
 
 
 # what must be the same: name, value, hint
@@ -104,7 +87,11 @@ _RULES: tuple[tuple[str, Callable[[Run], object], str], ...] = (
     ),
     (
         "evaluation",
-        lambda run: {key: value for key, value in _evaluation(run).items() if key != _EVALUATED_WORDINGS},
+        lambda run: {
+            key: value
+            for key, value in flatten(run.recipe).items()
+            if key.startswith("evaluate.") and key != "evaluate.wordings"
+        },
         "Use the same [evaluate] in both.",
     ),
     ("seeds", lambda run: run.seeds, "Train both with the same train.seeds: runs are compared seed by seed."),
@@ -176,9 +163,9 @@ def _notes(baseline: Run, runs: Sequence[Run]) -> Iterator[dict[str, object]]:
         captions, plain = run.recipe.train.captions, baseline.recipe.train.captions
         if captions != plain:
             yield {"kind": "other_captions", "run": run.name, "captions": captions, "baseline": plain}
-        wordings, plain = (_evaluation(side).get(_EVALUATED_WORDINGS) for side in (run, baseline))
-        if wordings != plain:
-            yield {"kind": "other_wordings", "run": run.name, "wordings": wordings, "baseline": plain}
+        count, plain = run.recipe.evaluate.wordings, baseline.recipe.evaluate.wordings
+        if count != plain:
+            yield {"kind": "other_wordings", "run": run.name, "wordings": count, "baseline": plain}
 
 
 # ---- runs with models paired by seed
@@ -222,31 +209,16 @@ def compare_finished(
         check_fair(baseline, run, measure=measure)
     confidence, utility = confidence or baseline.recipe.score.confidence, primary_utility(runs, utility)
     metrics, means = common_utilities(runs), {run.name: _means(run, run, measure) for run in runs}
-    rows: list[Row] = []
+    compared: dict[tuple[str, str], tuple[_Mean, _Mean, Difference]] = {}
     for run in others:
-        base_means, run_means = _means(baseline, run, measure), _means(run, baseline, measure)
-        rows += [
-            {
-                "run": run.name,
-                "measure": name,
-                "kind": mean.kind,
-                "n": mean.n,
-                "seeds": len(mean.values),
-                "values": mean.values,
-                "baseline_values": base_means[name].values,
-                **difference(mean.values, base_means[name].values, confidence),
-            }
-            for name in base_means
-            if (mean := run_means.get(name))
-        ]
-    adjust(rows)
+        run_means = _means(run, baseline, measure)
+        for name, base in _means(baseline, run, measure).items():
+            if mean := run_means.get(name):
+                compared[run.name, name] = mean, base, difference(mean.values, base.values, confidence)
+    tests = {key: test for key, (_, _, test) in compared.items()}
     unworded = [run.name for run in runs if WORDINGS not in means[run.name]]
     basis = WORDINGS if measure == "clipmem" and not unworded else measure
-    by_name = {(row["run"], row["measure"]): row for row in rows}
-    dominates = [
-        (run.name, dominance(by_name[run.name, basis], by_name[run.name, utility])) for run in others if utility
-    ]
-    adjust([row for _, row in dominates])
+    dominates = [(run.name, dominance(tests[run.name, basis], tests[run.name, utility])) for run in others if utility]
     along = along or setting_between(runs)
     machines = {tuple(f"{name} {run.manifest.get(name)}" for name in _MACHINE) for run in runs}
     ready = [run.name for run in runs if not run.was_trained]
@@ -276,10 +248,26 @@ def compare_finished(
             }
             for run in runs
         ],
-        "differences": rows,
-        "dominates": [{"run": name, **row} for name, row in dominates],
+        "differences": [
+            {
+                "run": run,
+                "measure": name,
+                "kind": mean.kind,
+                "n": mean.n,
+                "seeds": len(mean.values),
+                "values": mean.values,
+                "baseline_values": base.values,
+                **test,
+                "p_holm": p,
+            }
+            for ((run, name), (mean, base, test)), p in zip(compared.items(), adjusted(tests.values()), strict=True)
+        ],
+        "dominates": [
+            {"run": name, **row, "p_holm": p}
+            for (name, row), p in zip(dominates, adjusted(row for _, row in dominates), strict=True)
+        ],
         "cost": [row for run in others for row in _cost(baseline, run, confidence)] if len(machines) == 1 else [],
-        "pareto": {name: _pareto(runs, by_name, basis, name) for name in metrics if not name.endswith(LOWER_IS_BETTER)},
+        "pareto": {name: _pareto(runs, tests, basis, name) for name in metrics if not name.endswith(LOWER_IS_BETTER)},
         "notes": notes,
     }
     groups = configurations(runs, along) if along else []
@@ -327,14 +315,16 @@ def _cost(baseline: Run, run: Run, confidence: float) -> Iterator[dict[str, obje
     yield {**about, "measure": "seconds of all stages", **whole, "low": None, "high": None}
 
 
-def _pareto(runs: Sequence[Run], rows: Mapping[tuple[str, str], Row], measure: str, utility: str) -> dict[str, object]:
+def _pareto(
+    runs: Sequence[Run], tests: Mapping[tuple[str, str], Difference], measure: str, utility: str
+) -> dict[str, object]:
     """Return each run's differences from the baseline, which is at (0, 0), and the front of the useful runs."""
     means, chance = {run.name: fmean(run.utility[utility]) for run in runs}, runs[0].chance.get(utility)
     useful = [name for name, mean in means.items() if is_useful(mean, means[runs[0].name], chance)]
 
     def at(run: str, name: str) -> tuple[float, float | None, float | None]:
-        row = rows.get((run, name))
-        return (row["difference"], row["low"], row["high"]) if row else (0.0, None, None)
+        test = tests.get((run, name))
+        return (test["difference"], test["low"], test["high"]) if test else (0.0, None, None)
 
     best = front({name: (at(name, measure)[0], at(name, utility)[0]) for name in useful})
     ends = ("difference", "low", "high")

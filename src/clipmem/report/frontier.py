@@ -10,8 +10,8 @@ removed the most memorized pairs, that lowers all curves alike.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -41,7 +41,6 @@ class Difference(TypedDict):
     p: float | None
     wilcoxon_p: float
     effect: float | None
-    p_holm: NotRequired[float | None]
 
 
 class Dominance(TypedDict):
@@ -49,7 +48,6 @@ class Dominance(TypedDict):
 
     dominates: str
     p: float | None
-    p_holm: NotRequired[float | None]
 
 
 class Curve(NamedTuple):
@@ -163,8 +161,6 @@ def frontier(
     if validated or len(seeds) > 1:
         levels = [best_levels(curve, validated=validated) for curve in curves]
         best = [compared(k, levels[k], levels[0]) for k in range(1, len(curves))]
-    for family in (equal, best):
-        adjust([answer for _, answer in family])
     means = {
         run.name: (float(curve.memorization[k].mean()), float(curve.utility[k].mean()))
         for curve in curves
@@ -198,8 +194,13 @@ def frontier(
             }
             for curve in curves
         ],
-        "equal": [{**row, **answer} for row, answer in equal],
-        "best": [{**row, **answer} for row, answer in best],
+        **{
+            name: [
+                {**row, **answer, "p_holm": p}
+                for (row, answer), p in zip(family, adjusted(answer for _, answer in family), strict=True)
+            ]
+            for name, family in (("equal", equal), ("best", best))
+        },
     }
 
 
@@ -258,8 +259,7 @@ def dominance(memorization: Difference, utility: Difference) -> Dominance:
     return {"dominates": min(answers, key=order.index), "p": max(p_values) if len(p_values) == 2 else None}
 
 
-def adjust(rows: Sequence[Difference | Dominance]) -> None:
-    """Add `p_holm`, the Holm-adjusted `p`, to each row of a family of tests; None where `p` is None."""
-    adjusted = holm(np.array([np.nan if row["p"] is None else row["p"] for row in rows], dtype=np.float64))
-    for row, p in zip(rows, adjusted.tolist(), strict=True):
-        row["p_holm"] = None if np.isnan(p) else p
+def adjusted(rows: Iterable[Difference | Dominance]) -> list[float | None]:
+    """Return the Holm-adjusted `p` of each row of a family of tests; None where `p` is None."""
+    p_values = np.array([np.nan if row["p"] is None else row["p"] for row in rows], dtype=np.float64)
+    return [None if np.isnan(p) else p for p in holm(p_values).tolist()]

@@ -32,7 +32,7 @@ class Card(NamedTuple):
     rank: int
     image: str | None
     trained_with: list[str]
-    own: list[str]
+    captions: list[str]
     strip: Mapping[str, float]
 
 
@@ -110,16 +110,16 @@ def cards(run: Run, rows: pl.DataFrame, ranked: pl.DataFrame) -> list[Card]:
     ranks = {uid: rank for rank, uid in enumerate(ranked["uid"], start=1)}
     ends = [0.0, *(float(v) for name in ("clipmem", "low", "high") for v in ranked[name].drop_nulls().drop_nans())]
     start, width = min(ends), (max(ends) - min(ends)) or 1.0
-    shown: list[Card] = []
+    entries: list[Card] = []
     for row in rows.iter_rows(named=True):
         values = (0.0, *(row["clipmem"] if row[name] is None else row[name] for name in ("clipmem", "low", "high")))
-        zero, dot, left, right = (round(100 * (float(value) - start) / width, 2) for value in values)
-        strip = {"zero": zero, "dot": dot, "left": left, "width": round(right - left, 2)}
+        zero, dot, low, high = (round(100 * (float(value) - start) / width, 2) for value in values)
+        strip = {"zero": zero, "dot": dot, "left": low, "width": round(high - low, 2)}
         uid, image = row["uid"], image_uri(run.gallery.get(row["uid"]))
         texts = run.trained_captions(uid)[: run.recipe.train.captions], run.own_captions.get(uid, [])
         score, errors = row["clipmem"], (row["low"], row["high"], row["stderr"])
-        shown.append(Card(uid, score, *errors, row["learned"], row["planted"], ranks[uid], image, *texts, strip))
-    return shown
+        entries.append(Card(uid, score, *errors, row["learned"], row["planted"], ranks[uid], image, *texts, strip))
+    return entries
 
 
 def shown_credits(run: Run) -> Sequence[str]:

@@ -171,8 +171,8 @@ def test_errors(changes, what, got):
         "test_labels": np.zeros(1, dtype=int),
         **changes,
     }
+    train, labels, groups, test, truth = given_.values()
     with pytest.raises(InputError) as error:
-        train, labels, groups, test, truth = given_.values()
         raw_probe((train, labels), groups, (test, truth), seed=0)
     assert (error.value.what, error.value.got) == (what, got)
 

@@ -162,9 +162,13 @@ def layermem_figure(layers: pl.DataFrame) -> Figure:
 
     def name_embedding(rows: pl.DataFrame, axes: Any) -> None:
         """Label the embedding "emb." instead of a layer number."""
-        layer = next(iter(rows.filter(pl.col("kind") == "embedding")["layer"]), None)
-        if layer is not None:
-            axes.xaxis.set_major_formatter(lambda x, _: "emb." if round(x) == layer else f"{x:g}" if x < layer else "")
+        layers = rows.filter(pl.col("kind") == "embedding")["layer"].to_list()
+
+        def text(value: float, _: int | None = None) -> str:
+            return "emb." if round(value) == layers[0] else f"{value:g}" if value < layers[0] else ""
+
+        if layers:
+            axes.xaxis.set_major_formatter(text)
 
     panels: list[Panel] = []
     parts = (("layermem", ("low", "high"), "LayerMem"), ("delta", ("delta_low", "delta_high"), "difference"))
