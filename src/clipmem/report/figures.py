@@ -192,9 +192,9 @@ class Figure:
                 edge, top, bottom, (row, column) = 12, 30, 50, divmod(k, columns)
                 cell, high = whole[0] / columns, (whole[1] - foot) / rows
                 x, y = column * cell + panel.margin, whole[1] - (row + 1) * high + bottom
-                size = (cell - panel.margin - edge) / whole[0], (high - top - bottom) / whole[1]
+                extent = (cell - panel.margin - edge) / whole[0], (high - top - bottom) / whole[1]
                 # left, bottom, width and height, as shares of the whole figure
-                axes = canvas.add_axes((x / whole[0], y / whole[1], *size))
+                axes = canvas.add_axes((x / whole[0], y / whole[1], *extent))
                 axes.grid(axis="y", color=LINE, linewidth=1)
                 axes.set_axisbelow(True)
                 _panel(axes, panel)
