@@ -60,7 +60,7 @@ def card_page(caption: str) -> Page:
         "planted": True,
         "image": "data:image/png;base64,AA==",
         "trained_with": [caption],
-        "own": [caption],
+        "captions": [caption],
         "strip": {"zero": 0.0, "dot": 1.0, "left": 0.5, "width": 1.0},
     }
     page = Page()
