@@ -196,7 +196,7 @@ def parquet_paths(folder: Path, pairs: Pairs) -> Path:
 
 
 def saved(folder: Path, pairs: Pairs) -> Path:
-    """As `Dataset.save_to_disk` writes it; tests/unit/data/sources/test_huggingface_saved.py compares with the library itself."""
+    """As `Dataset.save_to_disk` writes it; test_huggingface_saved.py compares with the library itself."""
     folder.mkdir(parents=True)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table(
