@@ -187,6 +187,7 @@ class Utility(Entry):
     templates: list[str]
     chance: Mapping[str, Number | None]
     n: Mapping[str, int | None]
+    words: Mapping[str, str] = {}  # names of other packages' metrics
     commonest_class_acc1: Number | None = None
     probe: Probe | None = None
 

@@ -4,15 +4,14 @@ When not to trust it: neither says whether a model is useful. All embeddings in 
 ones are nearly uniform: look at both, beside a task. Wider embeddings can be more uniform.
 """
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from clipmem.base.errors import require
-from clipmem.measure.over_seeds import Metric, describe, entry
+from clipmem.measure.base import MEASURES, Measure, Sides
+from clipmem.measure.over_seeds import Metric, entry
 from clipmem.measure.retrieval import Identity
 from clipmem.models.passes import Embeddings
 from clipmem.stats.intervals import crossed_interval
@@ -49,46 +48,46 @@ def potentials(x: Float[Tensor, "n d"], *, cells: int = _CELLS) -> Float64[np.nd
     return sums / (n - 1)
 
 
-def measure(
-    models: Mapping[str, Sequence[Embeddings]],
-    same: Identity,
-    groups: Int[np.ndarray, " n"],
-    confidence: float,
-    *,
-    against: str = "",
-) -> dict[str, dict[str, Metric]]:
-    """Measure alignment over pairs, and uniformity over distinct images and over distinct captions, under each side.
+@MEASURES.register("hypersphere")
+class Hypersphere(Measure):
+    """Alignment over pairs, and uniformity over distinct images and over distinct captions."""
 
-    An image or caption that several pairs have counts once for uniformity: two copies are in one point under every
-    model. Without two distinct ones there is no uniformity. Intervals are over groups of pairs, and over seeds.
-    """
-    metrics: dict[str, dict[str, Metric]] = {side: {} for side in models}
-    distances = {
-        side: np.stack([alignment_distances(model.image[:, :1], model.text, model.text_pair) for model in several])
-        for side, several in models.items()
-    }
-    for side, values in distances.items():
-        base = None if against in ("", side) else [distances[against]]
-        metrics[side]["alignment_loss"] = describe([values], [groups], confidence, base)
-    text_pair = next(iter(models.values()))[0].text_pair.numpy()
-    for name, classes, of in (("image", same.image, groups), ("text", same.text, groups[text_pair])):
-        rows = np.unique(classes, return_index=True)[1]
-        if len(rows) < 2:
-            continue
-        spread = {
-            side: np.stack([potentials((m.image[:, 0] if name == "image" else m.text)[rows]) for m in several])
-            for side, several in models.items()
-        }
-        for side, values in spread.items():
-            loss, influence = np.log(values.mean(axis=1)), _influence(values)
-            influence = influence + (loss - loss.mean())[:, None] / values.shape[1]
-            interval = crossed_interval(float(loss.mean()), influence, of[rows], confidence=confidence)
-            metric = metrics[side][f"{name}_uniformity_loss"] = entry(interval, loss.tolist())
-            if against not in ("", side):
-                difference = float(loss.mean() - np.log(spread[against].mean()))
-                influence = influence - _influence(spread[against])
-                metric["change"] = crossed_interval(difference, influence, of[rows], confidence=confidence)._asdict()
-    return metrics
+    summary = "Alignment and uniformity on the unit sphere."
+
+    def values(self, embeddings: Embeddings) -> dict[str, Float64[np.ndarray, " n"]]:
+        image, text = embeddings.image[:, :1], embeddings.text
+        return {"alignment_loss": alignment_distances(image, text, embeddings.text_pair)}
+
+    def measure(
+        self, models: Sides, same: Identity, groups: Int[np.ndarray, " n"], confidence: float, *, against: str = ""
+    ) -> dict[str, dict[str, Metric]]:
+        """Measure both under each side.
+
+        An image or caption that several pairs have counts once for uniformity: two copies are in one point under every
+        model. Without two distinct ones there is no uniformity. Intervals are over groups of pairs, and over seeds.
+        """
+        metrics = super().measure(models, same, groups, confidence, against=against)
+        text_pair = next(iter(models.values()))[0].text_pair.numpy()
+        for name, classes, of in (("image", same.image, groups), ("text", same.text, groups[text_pair])):
+            rows = np.unique(classes, return_index=True)[1]
+            if len(rows) < 2:
+                continue
+            spread = {
+                side: np.stack([potentials((m.image[:, 0] if name == "image" else m.text)[rows]) for m in several])
+                for side, several in models.items()
+            }
+            for side, values in spread.items():
+                loss, influence = np.log(values.mean(axis=1)), _influence(values)
+                influence = influence + (loss - loss.mean())[:, None] / values.shape[1]
+                interval = crossed_interval(float(loss.mean()), influence, of[rows], confidence=confidence)
+                metric = metrics[side][f"{name}_uniformity_loss"] = entry(interval, loss.tolist())
+                if against not in ("", side):
+                    difference = float(loss.mean() - np.log(spread[against].mean()))
+                    influence = influence - _influence(spread[against])
+                    metric["change"] = crossed_interval(
+                        difference, influence, of[rows], confidence=confidence
+                    )._asdict()
+        return metrics
 
 
 def _influence(values: Float64[np.ndarray, "seed n"]) -> Float64[np.ndarray, "seed n"]:

@@ -16,7 +16,8 @@ from torch import Tensor
 from clipmem.base.errors import require, require_one_of
 from clipmem.base.random import derive_seed
 from clipmem.base.sections import EvaluateSection
-from clipmem.measure import hypersphere, retrieval
+from clipmem.measure import retrieval
+from clipmem.measure.base import MEASURES
 from clipmem.measure.linear_probe import Probe, linear_probe
 from clipmem.measure.over_seeds import Metric, Statistics, classification_entries
 from clipmem.measure.retrieval import Identity
@@ -162,7 +163,7 @@ class Utility:
         """Return the content of `evaluate/utility.json`, with what `retrieval` returned; None if skipped."""
         pairs, confidence, tasks = self.pairs, self.statistics.confidence, self.pairs.tasks
         metrics: dict[str, dict[str, Metric]] = {side: {} for side in self.models}
-        by_chance: dict[str, float] = {}
+        by_chance, words = dict[str, float](), dict[str, str]()
         for name, task in tasks.items():
             count, labels, groups = len(task.classes.names), task.classes.labels[task.test], pairs.groups[task.test]
             by_chance |= {f"{name}_{metric}": value for metric, value in chance(count).items()}
@@ -173,8 +174,11 @@ class Utility:
                 metrics[side] |= {f"{name}_{metric}": entry for metric, entry in entries.items()}
         if retrieval:
             groups = pairs.groups[pairs.test]
-            geometry = hypersphere.measure(self._tested, pairs.same, groups, confidence, against=self.against)
-            metrics = {side: {**entries, **retrieval[side], **geometry[side]} for side, entries in metrics.items()}
+            metrics = {side: {**entries, **retrieval[side]} for side, entries in metrics.items()}
+            for measure in map(MEASURES.__getitem__, MEASURES):
+                measured = measure().measure(self._tested, pairs.same, groups, confidence, against=self.against)
+                metrics = {side: {**entries, **measured[side]} for side, entries in metrics.items()}
+                words |= measure.words
             by_chance |= retrieval["chance"]
         none = Classes([], np.full(len(pairs.test), -1))
         label, concept, finer = (pairs.classes.get(kind, none) for kind in ("label", "concept", "sublabel"))
@@ -206,6 +210,7 @@ class Utility:
             "prompts": len(pairs.texts),
             "probe": self._probe("linear_probe"),
             "probe_sublabel": self._probe("linear_probe_sublabel"),
+            **({"words": words} if words else {}),
         }
 
     def _probe(self, name: str) -> dict[str, object] | None:

@@ -23,6 +23,7 @@ from clipmem.data.inspection import ImageSample
 from clipmem.data.pairs import Pairs
 from clipmem.data.sources import SOURCES, open_source
 from clipmem.data.sources.base import Source
+from clipmem.measure.base import MEASURES
 from clipmem.measure.retrieval import retrieve
 from clipmem.mitigate import MITIGATIONS
 from clipmem.models.embeddings import Model, embed
@@ -127,7 +128,7 @@ def parts_of(model: str, settings: Overrides = (), *, names: bool = False) -> di
 
 def registries() -> list[Registry[Any]]:
     """Return what can be declared by name, including what other packages declare."""
-    return [PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, PAIR_SCORES, SOURCES, FAMILIES, all_sections()]
+    return [PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, MEASURES, PAIR_SCORES, SOURCES, FAMILIES, all_sections()]
 
 
 def resources() -> tuple[execution.Execution, str]:

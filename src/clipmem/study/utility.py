@@ -230,7 +230,7 @@ def without_seeds(document: Mapping[str, Any]) -> dict[str, Any]:
         side: {name: {key: value[key] for key in value if key != "by_seed"} for name, value in entries.items()}
         for side, entries in document["metrics"].items()
     }
-    keys = ("seeds", "presentations", "n", "chance", "skipped", "labels", "pairs", "probe_pairs", "left_out")
+    keys = ("seeds", "presentations", "n", "chance", "skipped", "labels", "pairs", "probe_pairs", "left_out", "words")
     return {
         **{key: document[key] for key in keys if key in document},
         "templates": document["templates"],

@@ -22,6 +22,7 @@ from clipmem.base.recipes import differences, dump_recipe, flatten, load_recipe
 from clipmem.base.sections import DataSection
 from clipmem.cli import main
 from clipmem.data.sources import SOURCES
+from clipmem.measure.base import MEASURES
 from clipmem.mitigate import MITIGATIONS
 from clipmem.models import given
 from clipmem.models.family import FAMILIES
@@ -36,7 +37,7 @@ from tests.tiny import encoded_image
 PLUG = Path(__file__).parent / "plug"
 PROJECT = tomllib.loads((PLUG / "pyproject.toml").read_text())["project"]
 POINTS = PROJECT["entry-points"]
-REGISTRIES = (PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, SOURCES, SECTIONS, PAIR_SCORES, FAMILIES)
+REGISTRIES = (PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, MEASURES, SOURCES, SECTIONS, PAIR_SCORES, FAMILIES)
 SUMMARIES = (
     "Three models a seed, each without one third of the pairs",
     "plain similarity of image and captions, without a bank",
@@ -45,6 +46,7 @@ SUMMARIES = (
     "Lines of JSON with a `pic` and what it `says`.",
     "How many characters captions have, and the mean score of each length.",
     "Captions of many words.",
+    "How long the embeddings of captions are.",
     "Linear maps of pixels and letters.",
 )
 STUDY = (
@@ -111,6 +113,7 @@ def drive(call, telegrams, place):
     assert "Long captions and short ones" in page
     assert 'href="#caption-length"' in page
     assert "Plain memorization" in page
+    assert "length of captions" in page
     runs = [clipmem.load_run(folder) for folder in (plain, less)]
     assert [run.summary.protocol for run in runs] == ["thirds"] * 2
     records = [json.loads((run.path / "models/third-0/seed-0/record.json").read_text()) for run in runs]
@@ -121,6 +124,8 @@ def drive(call, telegrams, place):
     gone = set(runs[0].splits["uid"]) - set(runs[1].splits["uid"])
     assert all("again again" in captions[uid][0] for uid in gone)
     assert not any("STOP" in own[0] for own in captions.values())
+    norms = [runs[0].summary.utility.metrics[side]["caption_norm_loss"] for side in "fg"]
+    assert all(norm.low < norm.mean < norm.high for norm in norms)
     scores = runs[0].scores
     assert (scores["f_image_bank"] == 0).all()  # no bank
     call("compare", plain, less, "--out", place / "compared")

@@ -14,7 +14,7 @@ def written(text):
 
 def test_the_page_shows_the_package():
     text = PAGE.read_text()
-    assert len(_BLOCK.findall(text)) == 10
+    assert len(_BLOCK.findall(text)) == 11
     assert written(text) == text
 
 

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from clipmem.base.errors import InputError
-from clipmem.measure import hypersphere
-from clipmem.measure.hypersphere import alignment_distances, potentials
+from clipmem.measure.hypersphere import Hypersphere, alignment_distances, potentials
 from clipmem.measure.retrieval import Identity, identity_of
 from clipmem.models.passes import Embeddings
 from tests.reference import loops_utility as reference
 from tests.unit.measure.test_retrieval import study
+
+HYPERSPHERE = Hypersphere()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -22,7 +23,7 @@ def test_distances_are_those_of_the_loop(seed):
         loss = np.log(potentials(image, cells=cells).mean())
         assert loss == pytest.approx(reference.uniformity_loss(image.tolist()), rel=1e-10)
     same = identity_of([name + "0" * 16 for name in images], captions)
-    found = hypersphere.measure({"f": [Embeddings(image[:, None], text, pair)]}, same, np.arange(9), 0.95)["f"]
+    found = HYPERSPHERE.measure({"f": [Embeddings(image[:, None], text, pair)]}, same, np.arange(9), 0.95)["f"]
     distinct = [text[int(np.flatnonzero(same.text == k)[0])].tolist() for k in sorted(set(same.text.tolist()))]
     assert found["text_uniformity_loss"]["mean"] == pytest.approx(reference.uniformity_loss(distinct))
     assert found["alignment_loss"]["mean"] == pytest.approx(distances.mean())
@@ -38,7 +39,7 @@ def test_distances_lie_in_their_ranges_and_reach_their_ends():
 
 def test_one_distinct_caption_has_no_uniformity():
     one = Embeddings(torch.eye(3)[:, None], torch.eye(3), torch.arange(3))
-    found = hypersphere.measure({"f": [one]}, Identity(np.arange(3), np.zeros(3, dtype=int)), np.arange(3), 0.95)
+    found = HYPERSPHERE.measure({"f": [one]}, Identity(np.arange(3), np.zeros(3, dtype=int)), np.arange(3), 0.95)
     assert list(found["f"]) == ["alignment_loss", "image_uniformity_loss"]
     with pytest.raises(InputError) as error:
         potentials(torch.ones(1, 2))
@@ -55,7 +56,7 @@ def test_the_interval_of_uniformity_covers():
     for _ in range(200):
         image = draw(60)
         same = Identity(np.arange(60), np.arange(60))
-        found = hypersphere.measure(
+        found = HYPERSPHERE.measure(
             {"f": [Embeddings(image[:, None], image, torch.arange(60))]}, same, np.arange(60), 0.9
         )
         entry = found["f"]["image_uniformity_loss"]

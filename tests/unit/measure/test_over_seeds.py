@@ -10,11 +10,14 @@ from scipy import stats
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.functional import crossed_mean
-from clipmem.measure import hypersphere, retrieval
+from clipmem.measure import retrieval
+from clipmem.measure.hypersphere import Hypersphere
 from clipmem.measure.over_seeds import Statistics, class_mean, classification_entries, describe, mean_of_means
 from clipmem.measure.retrieval import Identity
 from clipmem.measure.zero_shot import classification_metrics
 from clipmem.models.passes import Embeddings
+
+HYPERSPHERE = Hypersphere()
 
 raw = inspect.unwrap(class_mean)
 
@@ -174,13 +177,13 @@ def test_the_change_of_retrieval_is_taken_query_by_query():
 def test_the_change_of_distances_is_that_of_their_means():
     models = {"base": [embeddings(9)], "f": [embeddings(k) for k in range(SEEDS)]}
     same = Identity(np.arange(N), np.arange(len(models["base"][0].text)))
-    found = hypersphere.measure(models, same, GROUPS, 0.9, against="base")
+    found = HYPERSPHERE.measure(models, same, GROUPS, 0.9, against="base")
     assert list(found["f"]) == ["alignment_loss", "image_uniformity_loss", "text_uniformity_loss"]
     for name, entry in found["f"].items():
         assert "change" not in found["base"][name]
         assert entry["change"]["mean"] == pytest.approx(entry["mean"] - found["base"][name]["mean"])
         assert entry["change"]["low"] < entry["change"]["mean"] < entry["change"]["high"]
-    itself = hypersphere.measure({"base": models["base"], "f": models["base"]}, same, GROUPS, 0.9, against="base")
+    itself = HYPERSPHERE.measure({"base": models["base"], "f": models["base"]}, same, GROUPS, 0.9, against="base")
     for entry in itself["f"].values():
         assert [entry["change"][key] for key in ("mean", "low", "high")] == [0, 0, 0]
 

@@ -104,7 +104,7 @@ def test_every_number_is_that_of_its_model_alone():
             test = only(embeddings, tested.test)
             groups = tested.groups[tested.test]
             alone = retrieval.measure({"x": [test]}, tested.same, groups, Statistics(0.9, 1, 0))["x"]
-            alone |= hypersphere.measure({"x": [test]}, tested.same, groups, 0.9)["x"]
+            alone |= hypersphere.Hypersphere().measure({"x": [test]}, tested.same, groups, 0.9)["x"]
             assert len(alone) == 14 + 3
             for name, value in alone.items():
                 assert metrics[name]["by_seed"][k] == value["mean"]

@@ -46,14 +46,15 @@ class Evaluated(ScreenSection):
 def measured(utility: Measured, columns: Mapping[str, str]) -> Shown:
     """Return what the templates show, from the entry `utility` of a summary or the output of `clipmem evaluate`."""
     entries = {name: entry for metrics in utility.metrics.values() for name, entry in metrics.items()}
-    rows = [(name, ROWS[name]) for name in ROWS if name in entries]
+    rulers = {**RULERS, "other measures": utility.words} if utility.words else RULERS
+    rows = [(key, name) for metrics in rulers.values() for key, name in metrics.items() if key in entries]
     low: dict[str, list[str]] = {}  # what is not clearly above chance
     for side, metrics in ((side, utility.metrics[side]) for side in columns):
         for key, name in ((key, name) for key, name in rows if key in SHARES):
             least, chance = metrics[key].mean if metrics[key].low is None else metrics[key].low, utility.chance[key]
             if least is None or chance is None or least <= chance:
                 low.setdefault(side, []).append(name)
-    groups = [(ruler, [row for row in rows if row[0] in metrics]) for ruler, metrics in RULERS.items()]
+    groups = [(ruler, [row for row in rows if row[0] in metrics]) for ruler, metrics in rulers.items()]
     commonest = utility.probe.commonest_class_acc1 if utility.probe else utility.commonest_class_acc1
     return {
         "found": utility,
