@@ -18,7 +18,7 @@ from clipmem.data.views import send
 from clipmem.models import openclip
 from clipmem.models.numerics import check_compiler, multiplying, resolve_precision
 from clipmem.models.openclip import OpenClipEncoder
-from clipmem.train import loop
+from clipmem.train import batches, loop
 from clipmem.train.batches import TrainingData
 from clipmem.train.loop import train
 from clipmem.train.paired import TrainingSet
@@ -73,7 +73,7 @@ def test_batches_made_ahead_change_nothing(fresh, tmp_path, objective):
 
 
 def test_an_error_in_a_batch_made_ahead_is_that_error(fresh, tmp_path, monkeypatch):
-    real, calls = loop.render, []
+    real, calls = batches.render, []
 
     def broken(*args, **how):
         calls.append(1)
@@ -81,7 +81,7 @@ def test_an_error_in_a_batch_made_ahead_is_that_error(fresh, tmp_path, monkeypat
             raise OSError("the shard is gone")
         return real(*args, **how)
 
-    monkeypatch.setattr(loop, "render", broken)
+    monkeypatch.setattr(batches, "render", broken)
     steps = []
     how = {"folder": tmp_path, "precision": "fp32", "ahead": 2, "progress": lambda step, *_: steps.append(step)}
     encoder = fresh()
@@ -93,11 +93,11 @@ def test_an_error_in_a_batch_made_ahead_is_that_error(fresh, tmp_path, monkeypat
 
 
 def test_ctrl_c_while_batches_are_made_ahead(fresh, tmp_path, monkeypatch):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         assert makers()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "_step", interrupt)
+    monkeypatch.setattr(loop, "learning_rate", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(fresh(), DATA, PLAN, section(epochs=50), folder=tmp_path, precision="fp32", ahead=1)
     assert not makers()
