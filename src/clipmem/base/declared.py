@@ -11,8 +11,6 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from pydantic_core import PydanticCustomError
-
 from clipmem.base.errors import InputError, shorten, shorten_text
 
 
@@ -84,15 +82,6 @@ def load(point: EntryPoint) -> Any:
 def declared(kind: str, name: str) -> Any:
     """Return an object with the attributes of `Facts` that apply to the kind."""
     return BUILT_IN[kind][name] if name in BUILT_IN[kind] else load(plugins(kind)[name])
-
-
-def known(kind: str, name: str) -> str:
-    """Validate a name in a recipe."""
-    names = [*BUILT_IN[kind], *(plugin for plugin in plugins(kind) if plugin not in BUILT_IN[kind])]
-    if name not in names:
-        expected = f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"
-        raise PydanticCustomError("literal_error", "an unknown name", {"expected": expected})
-    return name
 
 
 def key_of(name: str) -> str:

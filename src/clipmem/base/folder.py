@@ -25,6 +25,7 @@ from clipmem.base.paths import (
     is_free,
     make_folder,
     reading,
+    recipe_file,
     write_json,
 )
 from clipmem.base.recipes import Recipe, flatten, load_recipe
@@ -242,10 +243,7 @@ class RunFolder(Job):
 
     def recipe_text(self) -> str:
         """Read the text of the folder's recipe."""
-        file = self.path / "recipe.toml"
-        got = "no recipe.toml in it" if self.path.is_dir() else "no such folder"
-        expected = "a folder created by `clipmem run` or `clipmem demo`"
-        require(file.is_file(), f"{self.path}", got, expected, "Check the path.")
+        file = recipe_file(self.path)
         with reading(f"{file}", expected="the recipe written by clipmem"):
             return file.read_text(encoding="utf-8")
 

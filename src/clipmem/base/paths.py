@@ -120,6 +120,14 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def recipe_file(folder: Path) -> Path:
+    """Return the path of a run folder's recipe, which exists."""
+    file, expected = folder / "recipe.toml", "a folder created by `clipmem run` or `clipmem demo`"
+    got = "no recipe.toml in it" if folder.is_dir() else "no such folder"
+    require(file.is_file(), f"{folder}", got, expected, "Check the path.")
+    return file
+
+
 def check_place(path: Path) -> None:
     """Check that a folder can be created at `path`, or written to if it exists, without leaving anything behind."""
     with explain_write_errors(path):

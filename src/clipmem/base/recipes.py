@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
 
-from clipmem.base.declared import declared, key_of, known, load, plugins
+from clipmem.base.declared import declared, key_of, load, plugins
 from clipmem.base.errors import InputError, require, shorten, shorten_text
 from clipmem.base.mitigations import MitigateSection
 from clipmem.base.sections import (
@@ -31,6 +31,7 @@ from clipmem.base.sections import (
     SubsampleSection,
     TrainSection,
     explain,
+    known,
 )
 from clipmem.base.sections import Section as _Section
 

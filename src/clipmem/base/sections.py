@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from clipmem.base.declared import known
+from clipmem.base.declared import BUILT_IN, plugins
 from clipmem.base.errors import InputError, did_you_mean, near_names, require, shorten, shorten_text
 from clipmem.base.paths import checked_path
 
@@ -37,6 +37,15 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 T = TypeVar("T")
 Listed = Annotated[tuple[T, ...], Field(strict=False)]
 Range = Annotated[tuple[T, T], Field(strict=False)]
+
+
+def known(kind: str, name: str) -> str:
+    """Validate a name in a recipe."""
+    names = [*BUILT_IN[kind], *(plugin for plugin in plugins(kind) if plugin not in BUILT_IN[kind])]
+    if name not in names:
+        expected = f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"
+        raise PydanticCustomError("literal_error", "an unknown name", {"expected": expected})
+    return name
 
 
 def key(default: Any, meaning: str) -> Any:

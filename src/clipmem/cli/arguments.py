@@ -9,8 +9,7 @@ from cyclopts import Parameter, Token, validators
 
 from clipmem import study
 from clipmem.base.machine import check_device
-from clipmem.base.paths import check_new_table, check_readable
-from clipmem.base.sections import DataSection, shipped
+from clipmem.base.paths import check_new_table, check_readable, checked_path, recipe_file
 from clipmem.models import names
 
 
@@ -32,6 +31,7 @@ def _model(_: str, name: str) -> str:
 
 
 def _run_folder(_: str, path: Path) -> Path:
+    recipe_file(checked_path(path, "run folder"))
     from clipmem.base.folder import RunFolder  # imports polars
 
     RunFolder(path).recipe()
@@ -40,6 +40,8 @@ def _run_folder(_: str, path: Path) -> Path:
 
 def check_data(path: str) -> str:
     """Check the path of data before what reads them is imported, which takes most of a second."""
+    from clipmem.base.sections import DataSection, shipped  # imports pydantic, which --help does not need
+
     if not shipped(path):
         DataSection.model_validate({"path": path}).check_paths()
     return path

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from clipmem import study
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import DataPath, Device, ModelName, RunDir
 from clipmem.cli.shell import Screen, command
-from clipmem.study import api
 
 
 @command
@@ -35,5 +35,5 @@ def audit(
         device: With --model: device to compute on.
     """
     sets = {"members": members, "nonmembers": nonmembers}
-    document = api.audit(folder, model=model, **sets, out=out, device=device, reporter=reporter)
+    document = study.api.audit(folder, model=model, **sets, out=out, device=device, reporter=reporter)
     return Screen("audited", document, f"Written: {out}") if folder is None else Screen("audit", folder)

@@ -5,11 +5,11 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
+from clipmem import study
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import Flag
 from clipmem.cli.run import screen_of
 from clipmem.cli.shell import Screen, command, command_line
-from clipmem.study import api
 
 
 @command
@@ -34,5 +34,5 @@ def demo(
         out = Path("clipmem-demo-quick")
     settings = [] if seeds is None else [f"train.seeds={list(range(seeds))}"]
     typed = command_line("demo", quick=quick, seeds=seeds, out=out)
-    api.run("quick" if quick else "demo", out, settings=settings, command=typed, reporter=reporter)
+    study.api.run("quick" if quick else "demo", out, settings=settings, command=typed, reporter=reporter)
     return screen_of(out), Screen("next", {"out": out})

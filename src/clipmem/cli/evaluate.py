@@ -6,11 +6,11 @@ from typing import Literal
 
 from cyclopts import Parameter
 
+from clipmem import study
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import ModelNames, ReadableFile, RunDir
 from clipmem.cli.shell import Screen, command
-from clipmem.study import api
 
 
 @Parameter(name="*")
@@ -78,7 +78,7 @@ def evaluate(
             folder of the comparison; by default interpolate/compared in the run folder.
     """
     alphas, prompts = _numbers(interpolate), {"labels": test.labels, "classnames": test.classnames}
-    evaluated = api.evaluate(
+    evaluated = study.api.evaluate(
         folder,
         model=model,
         data=test.section,

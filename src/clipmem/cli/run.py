@@ -7,7 +7,6 @@ from clipmem import study
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import Budget, Device, Flag, Settings
 from clipmem.cli.shell import Screen, command, command_line, show
-from clipmem.study import api
 from clipmem.study.engines import is_first
 
 
@@ -54,9 +53,9 @@ def run(
     typed = command_line("run", recipe, settings=set_, **about)
     settings = list(set_)
     if budget is not None:
-        settings, plan = api.plan_budget(recipe, set_, budget)
+        settings, plan = study.api.plan_budget(recipe, set_, budget)
         show(Screen("budget", plan))
-    api.run(
+    study.api.run(
         recipe,
         out,
         settings=settings,

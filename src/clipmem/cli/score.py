@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
+from clipmem import study
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import (
     Count,
@@ -19,7 +20,6 @@ from clipmem.cli.arguments import (
     ReadableFile,
 )
 from clipmem.cli.shell import Screen, command
-from clipmem.study import api
 
 
 @Parameter(name="*")
@@ -80,7 +80,7 @@ def score(
         out: Output table of scores (.parquet); a sidecar .json records how it was made.
         embeddings: Store the embeddings in this folder (clip-retrieval's layout); without --target, read them from it.
     """
-    scored = api.score_into(
+    scored = study.api.score_into(
         out,
         list(target) or None,
         list(reference) or None,

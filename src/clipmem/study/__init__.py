@@ -12,6 +12,7 @@ from clipmem.base import lazy
 
 if TYPE_CHECKING:  # what is used as an attribute of this package
     from clipmem.study import (
+        api,
         auditing,
         budget,
         curating,

@@ -13,11 +13,10 @@ import torch
 from pydantic import AfterValidator, Field, ValidationError
 from torch import Tensor
 
-from clipmem.base.declared import known
 from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import checked_path
 from clipmem.base.recipes import recipe_from
-from clipmem.base.sections import Count, EmbedSection, NonNegative, explain
+from clipmem.base.sections import Count, EmbedSection, NonNegative, explain, known
 from clipmem.data.pairs import Pairs
 from clipmem.data.quarantine import Problem
 from clipmem.data.sources import Data, open_data
