@@ -16,7 +16,7 @@ from torch import Tensor
 from clipmem.base.errors import require, require_one_of
 from clipmem.base.random import derive_seed
 from clipmem.base.sections import EvaluateSection
-from clipmem.measure import retrieval
+from clipmem.measure import hypersphere, retrieval
 from clipmem.measure.base import MEASURES
 from clipmem.measure.linear_probe import Probe, linear_probe
 from clipmem.measure.over_seeds import Metric, Statistics, classification_entries
@@ -25,6 +25,7 @@ from clipmem.measure.zero_shot import Prompts, chance, class_embeddings, zero_sh
 from clipmem.models.passes import Embeddings, chosen
 
 FORMAT = 1
+_SHIPPED = (hypersphere,)  # importing it registers it
 FEATURES = "unit length, then mean 0 and standard deviation 1 of each coordinate over the fitted pairs"
 # prefix of the metrics → the classes
 ZERO_SHOT = {"zero_shot": "label", "zero_shot_concept": "concept"}

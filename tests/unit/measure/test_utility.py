@@ -1,5 +1,8 @@
 """Utility of several models on one set of pairs: what is measured, what is left out and why."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -220,3 +223,9 @@ def test_only_some_pairs():
     assert found.image.flatten().tolist() == [2.0, 6.0]
     assert found.text.flatten().tolist() == [2.0, 0.0, 3.0]  # pair by pair
     assert found.text_pair.tolist() == [0, 1, 1]
+
+
+def test_our_measures_are_there_without_being_named():
+    code = "import clipmem.measure.utility, clipmem.measure.base as base; print(*base.MEASURES)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "hypersphere" in done.stdout.split()
