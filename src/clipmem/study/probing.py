@@ -23,8 +23,8 @@ from clipmem.data.inspection import ImageSample
 from clipmem.data.pairs import Pairs
 from clipmem.data.sources import SOURCES, open_source
 from clipmem.data.sources.base import Source
-from clipmem.measure.base import MEASURES
 from clipmem.measure.retrieval import retrieve
+from clipmem.measure.utility import MEASURES
 from clipmem.mitigate import MITIGATIONS
 from clipmem.models.embeddings import Model, embed
 from clipmem.models.family import FAMILIES
