@@ -27,7 +27,11 @@ IMAGES = (
 )  # fmt: skip
 CAPTIONS = ("captions", "caption", "title", "text", "sentences", "txt")
 _USUAL = {"image_column": IMAGES, "caption_column": CAPTIONS}
-KEYS = frozenset(name for name in DataSection.model_fields if name.endswith("_column"))
+# the default of every key that names a column
+DEFAULTS: Mapping[str, str] = {
+    name: key.default for name, key in DataSection.model_fields.items() if name.endswith("_column")
+}
+KEYS = frozenset(DEFAULTS)
 
 # reasons, counted over records
 NO_PATH = "no image path"
@@ -266,7 +270,7 @@ def chosen(names: tuple[str, ...], name: str, key: str) -> str:
     """Return the column `name`, or for the default of `key` the first common name; "" if none exists."""
     if name in names:
         return name
-    if name != DataSection.model_fields[key].default:
+    if name != DEFAULTS[key]:
         return ""
     by_lower = {name.lower(): name for name in reversed(names)}
     return next((by_lower[name] for name in _USUAL[key] if name in by_lower), "")
@@ -276,16 +280,14 @@ def recognized(names: Iterable[str], section: DataSection) -> tuple[str, str]:
     """Return the image and the caption column that identify a table; empty if missing."""
     columns = tuple(names)
     image, captions = (
-        chosen(columns, getattr(section, key), key) or chosen(columns, DataSection.model_fields[key].default, key)
-        for key in _USUAL
+        chosen(columns, getattr(section, key), key) or chosen(columns, DEFAULTS[key], key) for key in _USUAL
     )
     return image, captions
 
 
 def named_columns(section: DataSection) -> dict[str, str]:
     """Return the columns that a recipe sets, by key."""
-    columns = {key: str(getattr(section, key)) for key in DataSection.model_fields if key in KEYS}
-    return {key: name for key, name in columns.items() if name != DataSection.model_fields[key].default}
+    return {key: name for key, default in DEFAULTS.items() if (name := getattr(section, key)) != default}
 
 
 def no_such_column(key: str, name: str, columns: Iterable[str], *, source: str) -> InputError:

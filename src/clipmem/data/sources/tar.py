@@ -17,7 +17,7 @@ _PLAIN = (b"0", b"\0", b"7")
 _KINDS = {
     b"1": "hard link", b"2": "symbolic link", b"3": "device", b"4": "device", b"6": "pipe", b"S": "sparse member",
 }  # fmt: skip
-_SPARSE = ("GNU.sparse.major", "GNU.sparse.size", "GNU.sparse.realsize", "GNU.sparse.map")
+_SPARSE = {"GNU.sparse.major", "GNU.sparse.size", "GNU.sparse.realsize", "GNU.sparse.map"}
 
 
 class Member(NamedTuple):
@@ -67,15 +67,15 @@ def members(stream: BufferedIOBase) -> Iterator[Member]:
             continue
         attributes = {**everywhere, **extended}
         extended = {}
-        text = attributes.get("size", f"{size}")
-        if not (text.isascii() and text.isdigit()):
-            raise TarError(f"a size of {text!r} before byte {offset:,}")
-        size = int(text)
+        if text := attributes.get("size"):
+            if not (text.isascii() and text.isdigit()):
+                raise TarError(f"a size of {text!r} before byte {offset:,}")
+            size = int(text)
         if kind == b"S":
             begin = _after_sparse_map(stream, header, begin)
         problem = "" if kind == b"5" else _KINDS.get(kind, "member of an unknown kind")
         if kind in _PLAIN:
-            problem = "sparse member" if any(key in attributes for key in _SPARSE) else ""
+            problem = "" if _SPARSE.isdisjoint(attributes) else "sparse member"
         prefix = _text(header[345:500]) if header[257:262] == b"ustar" and header[262:263] != b" " else ""
         name = attributes.get("path") or (f"{prefix}/" if prefix else "") + _text(header[:100])
         if begin + size > end and not problem.endswith("link"):
@@ -125,7 +125,7 @@ def _number(field: bytes) -> int:
         if field[0] & 0x40:
             raise TarError("a negative size")
         return value
-    digits = field.strip(b" \0").split(b"\0")[0]
+    digits = field.strip(b" \0").partition(b"\0")[0]
     try:
         return int(digits or b"0", 8)
     except ValueError:
@@ -137,7 +137,7 @@ def _padded(size: int) -> int:
 
 
 def _text(data: bytes) -> str:
-    return data.split(b"\0")[0].decode("utf-8", "surrogateescape")
+    return data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
 def _extension(kind: bytes, data: bytes) -> dict[str, str]:

@@ -58,7 +58,7 @@ _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _MOST_SHARDS = 1_000_000
 
 
-@dataclass
+@dataclass(slots=True)
 class _Sample:
     """The members of one pair read so far, and their bytes while available."""
 
