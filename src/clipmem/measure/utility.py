@@ -6,6 +6,7 @@ points. Pairs of another domain than the training pairs measure the shift betwee
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,11 +91,15 @@ class TestPairs:
 
 @dataclass
 class Measured:
-    """Measurements of one model: ranks of the true class by task, and probes; no embeddings of training pairs."""
+    """Measurements of one model: ranks of the true class by task, and probes; no embeddings of training pairs.
+
+    `images` is the hash of all image embeddings: models with the same frozen image tower have the same probes.
+    """
 
     seed: int
     presentations: int | None
     test: Embeddings
+    images: str = ""
     ranks: dict[str, Float[np.ndarray, " n"]] = field(default_factory=dict[str, np.ndarray])
     probes: dict[str, Probe] = field(default_factory=dict[str, Probe])
 
@@ -122,17 +127,19 @@ class Utility:
         pairs, count = self.pairs, 0 if prompts is None else len(prompts)
         expected = f"those of the {len(pairs.texts)} prompts"
         require(count == len(pairs.texts), "prompts", f"{count} embeddings", expected, "Embed `pairs.texts`.")
-        model, start = Measured(seed, presentations, only(embeddings, pairs.test)), 0
+        image, start = embeddings.image[:, 0].contiguous(), 0
+        model = Measured(seed, presentations, only(embeddings, pairs.test), sha256(image.numpy()).hexdigest())
+        measured = (other for models in self.models.values() for other in models if other.images == model.images)
+        probes = next((other.probes for other in measured), {})
         for name, task in pairs.tasks.items():
-            labels = task.classes.labels
-            image, test = embeddings.image[:, 0], embeddings.image[torch.from_numpy(task.test), 0]
+            labels, test = task.classes.labels, image[torch.from_numpy(task.test)]
             if task.prompts and prompts is not None:
                 of_class = torch.tensor(task.prompts.prompt_class)
                 classes = class_embeddings(prompts[start : start + len(of_class)], of_class, len(task.classes.names))
                 model.ranks[name] = zero_shot_ranks(test, classes, labels[task.test])
                 start += len(of_class)
             elif task.train is not None:
-                model.probes[name] = linear_probe(
+                model.probes[name] = probes.get(name) or linear_probe(
                     (image[torch.from_numpy(task.train)].numpy(), labels[task.train]),
                     pairs.groups[task.train],
                     (test.numpy(), labels[task.test]),

@@ -68,6 +68,27 @@ def measured(tested, seeds=(0, 1)):
     return utility
 
 
+def test_models_with_one_frozen_image_tower_share_their_probes(monkeypatch):
+    tested, calls = pairs(), []
+
+    def counted(*parts, **settings):
+        calls.append(1)
+        return linear_probe(*parts, **settings)
+
+    monkeypatch.setattr("clipmem.measure.utility.linear_probe", counted)
+    utility = Utility(tested, EvaluateSection(), STATISTICS)
+    (first, prompts), (second, _) = model(0, tested), model(1, tested)
+    utility.add("f", 0, first, prompts)
+    utility.add("g", 0, second._replace(image=first.image.clone()), prompts)
+    assert len(calls) == len(PROBES)
+    utility.add("g", 1, second, prompts)
+    assert len(calls) == 2 * len(PROBES)
+    probes = [measured.probes for side in ("f", "g") for measured in utility.models[side]]
+    for task in PROBES:
+        assert np.array_equal(probes[0][task].ranks, probes[1][task].ranks)
+        assert not np.array_equal(probes[0][task].ranks, probes[2][task].ranks)
+
+
 def test_every_number_is_that_of_its_model_alone():
     tested = pairs()
     utility = measured(tested)
