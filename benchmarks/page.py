@@ -1,4 +1,4 @@
-"""Write tables and plots of docs/benchmarks.md and docs/curate.md from stored results: `python benchmarks/page.py`.
+"""Write tables and plots of benchmarks/RESULTS.md and docs/curate.md from stored results: `python benchmarks/page.py`.
 
 Results are JSON files in `benchmarks/results/`, one per suite, written by `run.py --json`.
 """
@@ -13,7 +13,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 ROOT = Path(__file__).parents[1]
-RESULTS, PAGE, PLOT = ROOT / "benchmarks" / "results", ROOT / "docs" / "benchmarks.md", ROOT / "docs/images/scale.svg"
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "benchmarks" / "RESULTS.md"
+PLOT = ROOT / "docs/images/scale.svg"
 CURATE, DETECTORS = ROOT / "docs" / "curate.md", ROOT / "docs/images/curate.svg"
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PEERS = {

@@ -2,7 +2,7 @@
 
 Synthetic pairs, exported; with `--run RUN`, such as the run of `clipmem demo`, `clipmem view` is measured as well: on
 it, and on a run of as many pairs with 512 numbers an embedding, made of its tables. All requests to other machines are
-refused. `--json FILE` stores the numbers for docs/benchmarks.md. Needs the `dev` extra, Chromium, and 6 GB in the
+refused. `--json FILE` stores the numbers for RESULTS.md. Needs the `dev` extra, Chromium, and 6 GB in the
 temporary folder. Run nothing else on the machine meanwhile.
 """
 

@@ -1,4 +1,4 @@
-"""Print the tables of docs/paradigms.md: UnitMem by layer of CLIP, supervised and SimCLR on the emoji.
+"""Print the tables of RESULTS.md: UnitMem by layer of CLIP, supervised and SimCLR on the emoji.
 
     pip install -e ./reproduce
     for r in clip supervised simclr; do
@@ -174,13 +174,13 @@ def main() -> None:
 
 
 def print_tables(result: dict[str, Any]) -> None:
-    """Print the tables of docs/paradigms.md."""
+    """Print the tables of RESULTS.md."""
     for line in markdown(result):
         print(line)
 
 
 def markdown(result: dict[str, Any]) -> list[str]:
-    """Return the lines of the tables of docs/paradigms.md."""
+    """Return the lines of the tables of RESULTS.md."""
     runs = list(TITLES.values())
     mean = {(row["run"], row["side"], row["kind"], row["layer"]): row for row in result["curves"]}
     start = {(row["kind"], row["layer"]): row["unitmem"] for row in result["untrained"]}

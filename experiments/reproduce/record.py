@@ -1,4 +1,4 @@
-"""Store the results of reproductions, and write from them what docs/findings.md and docs/mitigate.md show.
+"""Store the results of reproductions, and write from them what RESULTS.md and docs/mitigate.md show.
 
     clipmem reproduce --regime redundant --scale laptop --out reproduced     # and the other regimes
     python experiments/reproduce/record.py reproduced                        # stores it, then writes the page
@@ -45,7 +45,7 @@ from clipmem_reproduce.spec import RunSpec
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
-PAGE, CHOICE, IMAGES = DOCS / "findings.md", DOCS / "mitigate.md", DOCS / "images"
+PAGE, CHOICE, IMAGES = HERE / "RESULTS.md", DOCS / "mitigate.md", DOCS / "images"
 LONGER = "redundant"
 _DATA = {"long-tail": " --set data.path=icons.parquet"}  # which icons.py makes
 _CHOSEN = {
@@ -278,7 +278,7 @@ def section(name: str, documents: dict[str, Document]) -> str:
             looked = str(macros.looked(one)).rstrip()
             lines += [f"**{regime}: {verdict}.** Primary effect: {one['effects'][0]['measure']}.{looked}", ""]
             if drawable(one["panels"]):
-                lines += [f"![{one['title']}, {regime}](images/finding-{regime}-{name}.svg)", ""]
+                lines += [f"![{one['title']}, {regime}](../../docs/images/finding-{regime}-{name}.svg)", ""]
             lines += ["<details><summary>All effects</summary>", ""]
             lines += ["| effect | estimate | interval | claimed | holds |", "| --- | --- | --- | --- | --- |"]
             lines += [_row(effect, macros) for effect in one["effects"]]

@@ -1,4 +1,4 @@
-"""Compare the balanced draw of the subsample protocol with independent draws. See docs/validation.md.
+"""Compare the balanced draw of the subsample protocol with independent draws. See RESULTS.md.
 
     python experiments/validation/balanced.py simulate      # "Balanced draws", first table: about a minute
     python experiments/validation/balanced.py runs BEFORE AFTER

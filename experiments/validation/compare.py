@@ -1,4 +1,4 @@
-"""Compare the protocols with leave-one-out: print the tables of docs/validation.md and write validation.json.
+"""Compare the protocols with leave-one-out: print the tables of RESULTS.md and write validation.json.
 
     for r in four-way leave-one-out subsample-short subsample-long; do
         clipmem run experiments/validation/$r.toml --out runs/$r

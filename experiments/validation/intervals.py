@@ -1,4 +1,4 @@
-"""How often do the intervals hold what they are of? Prints the tables of docs/validation.md, "Coverage".
+"""How often do the intervals hold what they are of? Prints the tables of RESULTS.md, "Coverage".
 
     for r in coverage-four-way coverage-subsample; do
         clipmem run experiments/validation/$r.toml --out runs/$r

@@ -57,7 +57,7 @@ def test_there_is_evidence():
 
 
 def test_the_page_shows_what_is_kept(record, tmp_path, monkeypatch):
-    page = tmp_path / "findings.md"
+    page = tmp_path / "RESULTS.md"
     page.write_text(record.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
     before = page.read_text(encoding="utf-8")
     monkeypatch.setattr(record, "PAGE", page)
@@ -117,7 +117,7 @@ def test_second_looks_are_said_beside_the_verdict(record, document, regime):
 
 def test_the_readme_counts_the_verdicts_of_published_findings():
     rows = re.findall(
-        r"^\| `([\w-]+)` \|.*\| ([^|]+) \|$", (ROOT / "docs/reproduce.md").read_text("utf-8"), re.MULTILINE
+        r"^\| `([\w-]+)` \|.*\| ([^|]+) \|$", (FOLDER / "RESULTS.md").read_text("utf-8"), re.MULTILINE
     )
     published = {name for name, source in rows if source != "not published"}
     assert published | {name for name, source in rows if source == "not published"} >= set(FINDINGS)

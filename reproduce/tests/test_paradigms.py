@@ -1,4 +1,4 @@
-"""The tables and the figure of docs/paradigms.md are those that the stored curves give."""
+"""The tables and the figure of experiments/paradigms/RESULTS.md are those that the stored curves give."""
 
 import importlib.util
 import json
@@ -33,7 +33,7 @@ def test_the_stored_curves_give_the_documented_numbers(tmp_path, compare):
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result = json.loads((tmp_path / "paradigms.json").read_text())
     assert alike(result, json.loads((FOLDER / "paradigms.json").read_text()))
-    text = (ROOT / "docs" / "paradigms.md").read_text(encoding="utf-8")
+    text = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
     lines = [line for line in done.stdout.splitlines() if line]
     assert len(lines) > 50
     flat = " ".join(text.split())

@@ -75,7 +75,7 @@ def test_every_run_has_a_recipe_and_is_made_once(regime, name):
     bases = [spec for spec in runs.values() if spec.key(where.base).startswith("base-")]
     assert RunSpec().key(where.base) in keys
     assert [len(spec.recipe(where.base).train.seeds) for spec in bases] == [where.scale.seeds]
-    page = (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "experiments" / "reproduce" / "RESULTS.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith(f"| {name}, {regime} |")]
     assert len(rows) == (name != "tiny" or regime == "redundant")
     assert all(line.endswith(f"| {len(runs)} | {models:,} |") for line in rows)

@@ -1,4 +1,4 @@
-"""Every code block of the README and the docs: Python runs, commands and their options exist, TOML is read."""
+"""Every code block of README, docs and results: Python runs, commands and their options exist, TOML is read."""
 
 import json
 import re
@@ -15,9 +15,10 @@ from clipmem.cli.app import app
 from clipmem.study.localizing import localize_run
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RESULTS = [*sorted(ROOT.glob("experiments/*/RESULTS.md")), ROOT / "benchmarks" / "RESULTS.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *RESULTS]
 BLOCKS = [
-    (page.name, number, language, text)
+    (page.parent.name if page in RESULTS else page.name, number, language, text)
     for page in PAGES
     for number, (language, text) in enumerate(
         re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)

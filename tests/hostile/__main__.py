@@ -1,4 +1,4 @@
-"""Run every hostile input and print the table of `docs/hostile.md`: python -m tests.hostile [--write] [--seed N].
+"""Run every hostile input and print how each ended, by group: python -m tests.hostile [--seed N].
 
 All of them take some minutes; CI takes every eighth (--every 8). Exit code 0 when no input did what none may do (see
 `case`), else 1, with each fault named.
@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from tests.hostile import (  # noqa: F401
     archives,
@@ -25,28 +24,22 @@ from tests.hostile import (  # noqa: F401
 )
 from tests.hostile.case import Case, Outcome, generate, run_case
 
-PAGE = Path(__file__).parents[2] / "docs" / "hostile.md"
-MARK = "<!-- table: python -m tests.hostile --write -->"
 _HEAD = "| inputs | number | exit 0 | exit 2 | other | traceback | lost records | slowest, s | largest memory, MiB |"
 
 
 def main() -> int:
-    """Run, print, and with --write put the table into the page."""
+    """Run the cases, and print the table and each fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--group", default="", help="only groups whose name holds this")
     parser.add_argument("--every", type=int, default=1, help="only each Nth input of a group")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help="write the table into docs/hostile.md")
     options = parser.parse_args()
-    if options.write and (options.group or options.every > 1):
-        parser.error("--write writes the table of all inputs")
     made = generate(options.seed).items()
     groups = {name: cases[:: options.every] for name, cases in made if options.group in name}
     began = time.monotonic()
     outcomes = run_all(groups, options.jobs)
-    lines = table(groups, outcomes)
-    print("\n".join(lines))
+    print("\n".join(table(groups, outcomes)))
     faults = [
         f"{name}: {case.name}: {'; '.join(outcome.faults)}\n    clipmem {' '.join(case.arguments)[:200]}\n"
         f"    {outcome.stderr.strip()[-600:]}"
@@ -57,10 +50,6 @@ def main() -> int:
     print("\n".join(faults))
     total = sum(map(len, groups.values()))
     print(f"{total} inputs of seed {options.seed} in {time.monotonic() - began:.0f} s: {len(faults)} at fault")
-    if options.write and not faults:
-        before, _, after = PAGE.read_text(encoding="utf-8").partition(MARK)
-        after = after.split("\n\n", 1)[1] if "\n\n" in after else ""
-        PAGE.write_text("\n".join([before + MARK, *lines]) + "\n\n" + after, encoding="utf-8")
     return bool(faults)
 
 

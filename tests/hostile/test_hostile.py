@@ -1,4 +1,4 @@
-"""The generator is what the page says, a sample of it ends well, and the judge of it can find fault."""
+"""The generator makes the same cases again, a sample of it ends well, and the judge of it can find fault."""
 
 import random
 import sys

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and docs/curate.md show the stored results and nothing else."""
+"""benchmarks/RESULTS.md and docs/curate.md show the stored results and nothing else."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What UnitMem takes beside the model: the script behind the number in docs/validation.md."""
+"""What UnitMem takes beside the model: the script behind the number in experiments/validation/RESULTS.md."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def test_the_documented_numbers_are_the_measured_ones():
     assert (found["model"], found["pairs"], found["views"]) == ("ViT-B-32", 1000, 10)
     assert found["images_per_pair"] == 11.0
     assert found["extra_mib"] < 1024
-    text = (ROOT / "docs" / "validation.md").read_text(encoding="utf-8")
+    text = (ROOT / "experiments" / "validation" / "RESULTS.md").read_text(encoding="utf-8")
     assert f"**{found['extra_mib']:.0f} MiB**" in text
     assert f"{found['units']:,} units" in text
     assert f"{found['seconds']:,.0f} s with one thread" in text

@@ -1,4 +1,4 @@
-"""The tables of docs/validation.md are those that the stored scores give."""
+"""The tables of experiments/validation/RESULTS.md are those that the stored scores give."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ def test_the_stored_scores_give_the_documented_numbers(tmp_path):
     subprocess.run([sys.executable, tmp_path / "compare.py", "--stored"], check=True, capture_output=True)
     result = json.loads((tmp_path / "validation.json").read_text())
     assert alike(result, json.loads((folder / "validation.json").read_text()))
-    text = (ROOT / "docs" / "validation.md").read_text(encoding="utf-8")
+    text = (folder / "RESULTS.md").read_text(encoding="utf-8")
     for row in result["agreement"]:
         assert f"| {row['run']} | {row['against']} | {row['pairs']:,} | {row['spearman']:.3f} |" in text
         assert f"{row['high']:.3f} | {100 * row['top10_overlap']:.0f} % | {row['mean_difference']:+.3f} |" in text
@@ -38,7 +38,7 @@ def run_stored(tmp_path, script, *needed):
     written = script.replace("intervals.py", "coverage.json").replace(".py", ".json")
     result = json.loads((tmp_path / written).read_text())
     assert alike(result, json.loads((folder / written).read_text()))
-    return result, (ROOT / "docs" / "validation.md").read_text(encoding="utf-8")
+    return result, (folder / "RESULTS.md").read_text(encoding="utf-8")
 
 
 def test_the_stored_scores_give_the_documented_coverage(tmp_path):

@@ -54,7 +54,7 @@ class Layers(Finding):
     )
     limits = (
         "SimCLR replaces the published DINO-like model, and one class per image the several labels. UnitMem depends on "
-        "the number of pairs, so heights are not comparable. See docs/paradigms.md."
+        "the number of pairs, so heights are not comparable. See experiments/paradigms/RESULTS.md."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:

@@ -45,7 +45,7 @@ class Alignment(ABC):
         source: Publication.
         means: Whether mean embeddings over views and captions suffice.
         finds_wrong_captions: Whether the interval of its AUROC for planted captions on the shipped data is above 0.5
-            (docs/validation.md, "Planted wrong captions under each measure").
+            (experiments/validation/RESULTS.md, "Planted wrong captions under each measure").
         Settings: Its table in the recipe's `[score]`, if it has one.
         words: Words in reports that differ from those for clip (see `report/templates/words.toml`).
     """
