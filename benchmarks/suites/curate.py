@@ -3,8 +3,8 @@
 4,000 pairs, 15% of them with wrong captions: a third exchanged at random, a third exchanged within the category, and a
 third replaced by the category's name. clipmem-tiny trains on them for 15 epochs with `train.record`. A kind is scored
 against the pairs with right captions. Intervals are a bootstrap over pairs. `CLIPMEM_ICONS` names the icons of
-experiments/reproduce/RESULTS.md as a second regime, `CLIPMEM_CLIPART` the clip art of experiments/curate/clipart.py as a third, and
-`CLIPMEM_CURATE` a folder that keeps the trained models.
+experiments/reproduce/RESULTS.md as a second regime, `CLIPMEM_CLIPART` the clip art of experiments/curate/clipart.py
+as a third, and `CLIPMEM_CURATE` a folder that keeps the trained models.
 """
 
 import os

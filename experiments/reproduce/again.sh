@@ -1,5 +1,5 @@
 #!/bin/sh
-# Removal at 20 % wrong captions again, with 24 seeds that no verdict uses: `sh experiments/reproduce/again.sh`, 45 minutes
+# Removal at 20 % swapped captions again, with 24 seeds that no verdict uses: `sh experiments/reproduce/again.sh`, 45 minutes
 # on two cores, resumes. Then `python experiments/reproduce/record.py --again ...` (RESULTS.md) stores it.
 set -e
 cd "$(dirname "$0")/../.."

@@ -1,4 +1,4 @@
-"""Store the results of reproductions, and write from them what RESULTS.md and docs/mitigate.md show.
+"""Store the results of reproductions, and write from them what RESULTS.md, docs/findings.md and docs/mitigate.md show.
 
     clipmem reproduce --regime redundant --scale laptop --out reproduced     # and the other regimes
     python experiments/reproduce/record.py reproduced                        # stores it, then writes the page
@@ -17,7 +17,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,15 @@ from clipmem_reproduce.spec import RunSpec
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
+GLANCE = DOCS / "findings.md"
 PAGE, CHOICE, IMAGES = HERE / "RESULTS.md", DOCS / "mitigate.md", DOCS / "images"
 LONGER = "redundant"
 _DATA = {"long-tail": " --set data.path=icons.parquet"}  # which icons.py makes
 _CHOSEN = {
     "clipmem": "CLIPMem, first caption",
-    "clipmem_wordings": "CLIPMem, all wordings",
+    "clipmem_wordings": "CLIPMem, all captions",
     "retrieval_recall@5": "recall@5, first caption",
-    "retrieval_wordings_recall@5": "recall@5, all wordings",
+    "retrieval_wordings_recall@5": "recall@5, all captions",
 }
 _BLOCK = re.compile(r"(<!-- finding: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _ROLES = ("candidate", "independent", "shared", "external")
@@ -252,7 +253,7 @@ def summary(documents: dict[str, Document]) -> str:
     for name, title in sorted(titles.items(), key=lambda one: list(FINDINGS).index(one[0])):
         cells = [_cell(found.get((regime, name))) for regime in documents]
         anchor = re.sub(r"[^a-z0-9-]", "", title.lower().replace(" ", "-"))
-        lines.append(f"| [{title}](#{anchor}) | {' | '.join(cells)} |")
+        lines.append(f"| [{title}](results/reproduce.md#{anchor}) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -273,7 +274,8 @@ def section(name: str, documents: dict[str, Document]) -> str:
         for one in document["findings"]:
             if one["finding"] != name:
                 continue
-            lines += [*([] if lines else [f"Claim: {one['claim']}", "", f"Limits: {one['limits']}"]), ""]
+            words = [f"Claim: {one['claim']}", *(["", f"Limits: {one['limits']}"] if one["limits"] else [])]
+            lines += [*([] if lines else words), ""]
             verdict = macros.VERDICTS[one["holds"]]
             looked = str(macros.looked(one)).rstrip()
             lines += [f"**{regime}: {verdict}.** Primary effect: {one['effects'][0]['measure']}.{looked}", ""]
@@ -283,7 +285,7 @@ def section(name: str, documents: dict[str, Document]) -> str:
             lines += ["| effect | estimate | interval | claimed | holds |", "| --- | --- | --- | --- | --- |"]
             lines += [_row(effect, macros) for effect in one["effects"]]
             command = f"clipmem reproduce --finding {name} --regime {regime}{_DATA.get(regime, '')}"
-            lines += ["", "</details>", "", f"`{command}`; its runs took {duration(one['seconds'])}."]
+            lines += ["", "</details>", "", f"`{command}` took {duration(one['seconds'])} for its runs."]
     return "\n".join(lines)
 
 
@@ -353,7 +355,7 @@ def longer() -> str:
 
 
 def again() -> str:
-    """Return the changes by removal at 20 % wrong captions with the further seeds, paired."""
+    """Return the changes by removal at 20 % swapped captions with the further seeds, paired."""
     runs = _by_length(LONGER, "again")
     equal, more = sorted(runs["epochs"].unique())  # passes, and steps
     measures = [measure for measure in _CHOSEN if measure.startswith("retrieval")]
@@ -369,18 +371,22 @@ def again() -> str:
     return "\n".join(lines)
 
 
+def _insert(page: Path, sections: Mapping[str, str]) -> None:
+    """Insert sections between the marks of a page; each needs one."""
+    text = page.read_text(encoding="utf-8")
+    if missing := set(sections) - {block[2] for block in _BLOCK.finditer(text)}:
+        sys.exit(f"{page}: no place for {sorted(missing)}, expected a mark <!-- finding: NAME --> for each.")
+    text = _BLOCK.sub(lambda block: f"{block[1]}{sections.get(block[2], 'Not run yet.')}\n{block[3]}", text)
+    page.write_text(text, encoding="utf-8")
+
+
 def write_page() -> None:
     """Insert verdicts, figures and tables between the marks of the pages."""
     documents = stored()
     names = {one["finding"] for document in documents.values() for one in document["findings"]}
-    sections = {name: section(name, documents) for name in names}
-    sections |= {"summary": summary(documents), "longer": longer(), "again": again()}
-    text = PAGE.read_text(encoding="utf-8")
-    marks = {found[2] for found in _BLOCK.finditer(text)}
-    if missing := set(sections) - marks:
-        sys.exit(f"{PAGE}: no place for {sorted(missing)}, expected a mark <!-- finding: NAME --> for each.")
-    text = _BLOCK.sub(lambda found: f"{found[1]}{sections.get(found[2], 'Not run yet.')}\n{found[3]}", text)
-    PAGE.write_text(text, encoding="utf-8")
+    sections = {name: section(name, documents) for name in names} | {"longer": longer(), "again": again()}
+    _insert(PAGE, sections)
+    _insert(GLANCE, {"summary": summary(documents)})
     text = CHOICE.read_text(encoding="utf-8")
     CHOICE.write_text(_BLOCK.sub(lambda found: f"{found[1]}{choices(found[2])}\n{found[3]}", text), encoding="utf-8")
     for regime, document in documents.items():

@@ -18,7 +18,7 @@ from clipmem_reproduce.measured import Measured
 from clipmem_reproduce.spec import RunSpec
 
 ABOVE, BELOW = Claim("above"), Claim("below")
-MEASURES: Mapping[str, str] = {"clipmem": "", "clipmem_wordings": " over all wordings"}
+MEASURES: Mapping[str, str] = {"clipmem": "", "clipmem_wordings": " over all captions"}
 Pair = tuple[Sequence[float], Sequence[float]]  # values by seed, and those of the base
 
 

@@ -63,7 +63,7 @@ class Measured:
     ) -> list[float]:
         """Return (mean over C - mean over I) / 2 by seed, as `clipmem.functional.half_difference` takes it.
 
-        Without independent pairs it is the mean over the candidates.
+        Without g-only pairs it is the mean over the candidates.
         """
         mean = self.memorization(candidates, measure)
         if not independent:

@@ -31,7 +31,7 @@ class Scale:
     named before any run. `seeds` is the number of seeds; runs whose effects are large use `fewer`. `without` are the
     findings that the data cannot test, and `looks` counts how often others were judged, each time with more seeds.
     Sweeps: `captions` (1 first), `noise` (standard deviations, 0 first), `images`
-    (image noise, the control), `lengths` (epochs, shortest first), `removed` (share of wrong captions → shares of the
+    (image noise, the control), `lengths` (epochs, shortest first), `removed` (share of swapped captions → shares of
     candidates removed), `widths` of the towers (including 128; empty for no grid), `epochs` of the study of one pass
     (1 first), `sizes` (numbers of f's pairs, smallest first). Settings that change the base study: `removal` for
     removals, `redundancy` for counting a pair's likes, `flaws` for what is memorized, `sized` for data size, `warmed`
@@ -91,7 +91,7 @@ def _flaws(share: float) -> Settings:
     return {"data.flaws.vague": share, "data.flaws.distorted": share, "split.planted_share": share}
 
 
-# a quarter of the external pairs chooses the length of training; one C fits a probe in a fifth of the time
+# a quarter of the held-out pairs chooses the length of training; one C fits a probe in a fifth of the time
 _HELD_OUT: Settings = {"evaluate.validation": 0.25, "evaluate.probe_c": [0.1]}
 _LONG: Settings = {"localize.pairs": 200, **_HELD_OUT}
 _BRIEF: Settings = {
@@ -127,7 +127,7 @@ _LAPTOP = Scale(
     settings={**_FOUR, **_sizes(1500, 1000, 1100), "train.epochs": 16, "evaluate.wordings": 5, **_LONG},
     lengths=(5, 16, 45),
     removal={**_ALL, **_sizes(500, 2500, 900), "train.epochs": 12},
-    # most wrong captions go when as many pairs are removed as are wrong
+    # most swapped captions go when as many pairs are removed as are wrong
     removed={
         0.0: (0.02, 0.05, 0.1, 0.2, 0.4),
         0.1: (0.05, 0.1, 0.2),

@@ -165,10 +165,11 @@ def test_pairs_are_counted_by_others_of_the_same_name(made, where):
                 assert min(same, redundancy.MOST) == count
 
 
-def test_exchanged_captions_are_compared_with_the_same_pairs(made, where):
+def test_swapped_captions_are_compared_with_the_same_pairs(made, where):
     effects = {one.measure: one for one in FINDINGS["planted"]().effects(where, made)}
     run, base = made[RunSpec({"split.planted": 6})], made[RunSpec()]
     wrong = {"c00", "c01"}
     assert run.planted == wrong
     shift = np.subtract(run.memorization(wrong), base.memorization(wrong)).mean()
-    assert effects["exchanged pairs: CLIPMem minus that with their own captions"].estimate == pytest.approx(shift)
+    name = "pairs with swapped captions: CLIPMem minus that with their own captions"
+    assert effects[name].estimate == pytest.approx(shift)

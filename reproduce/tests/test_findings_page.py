@@ -1,4 +1,4 @@
-"""docs/findings.md shows the kept verdicts and nothing else, and these are what the kept measurements give."""
+"""RESULTS.md and docs/findings.md show the kept verdicts and nothing else, as the kept measurements give them."""
 
 import importlib.util
 import json
@@ -57,13 +57,15 @@ def test_there_is_evidence():
 
 
 def test_the_page_shows_what_is_kept(record, tmp_path, monkeypatch):
-    page = tmp_path / "RESULTS.md"
-    page.write_text(record.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
-    before = page.read_text(encoding="utf-8")
-    monkeypatch.setattr(record, "PAGE", page)
+    before = {}
+    for name in ("PAGE", "GLANCE", "CHOICE"):
+        page = tmp_path / f"{name}.md"
+        before[page] = getattr(record, name).read_text(encoding="utf-8")
+        page.write_text(before[page], encoding="utf-8")
+        monkeypatch.setattr(record, name, page)
     monkeypatch.setattr(record, "IMAGES", tmp_path)
     record.write_page()
-    assert page.read_text(encoding="utf-8") == before
+    assert {page: page.read_text(encoding="utf-8") for page in before} == before
     names = {
         f"finding-{regime}-{one['finding']}.svg"
         for regime, document in record.stored().items()
@@ -74,8 +76,12 @@ def test_the_page_shows_what_is_kept(record, tmp_path, monkeypatch):
 
 
 def test_there_is_a_place_for_every_finding(record):
-    marks = re.findall(r"<!-- finding: ([\w-]+) -->", record.PAGE.read_text(encoding="utf-8"))
-    assert sorted(marks) == sorted([*FINDINGS, "summary", "longer", "again"])
+    text, glance = (page.read_text(encoding="utf-8") for page in (record.PAGE, record.GLANCE))
+    assert sorted(re.findall(r"<!-- finding: ([\w-]+) -->", text)) == sorted([*FINDINGS, "longer", "again"])
+    assert re.findall(r"<!-- finding: ([\w-]+) -->", glance) == ["summary"]
+    for title in re.findall(r"^\| \[([^]]+)\]", glance, flags=re.MULTILINE):
+        assert f"\n## {title}\n" in text  # the anchor of the link
+        assert f"**{title}.**" in glance
 
 
 def test_the_base_study_is_that_of_the_scale(document, regime):
@@ -116,9 +122,7 @@ def test_second_looks_are_said_beside_the_verdict(record, document, regime):
 
 
 def test_the_readme_counts_the_verdicts_of_published_findings():
-    rows = re.findall(
-        r"^\| `([\w-]+)` \|.*\| ([^|]+) \|$", (FOLDER / "RESULTS.md").read_text("utf-8"), re.MULTILINE
-    )
+    rows = re.findall(r"^\| `([\w-]+)` \|.*\| ([^|]+) \|$", (FOLDER / "RESULTS.md").read_text("utf-8"), re.MULTILINE)
     published = {name for name, source in rows if source != "not published"}
     assert published | {name for name, source in rows if source == "not published"} >= set(FINDINGS)
     counts = []
@@ -136,7 +140,7 @@ def test_the_readme_counts_the_verdicts_of_published_findings():
 
 
 def test_effects_follow_from_the_kept_measurements_by_hand(document, runs):
-    """CLIPMem of exchanged pairs minus that of the others in the same run, and the mean over C, written out."""
+    """CLIPMem of swapped captions minus that of the others in the same run, and the mean over C, written out."""
     [finding] = [one for one in document["findings"] if one["finding"] == "planted"]
     effects = {one["measure"]: one for one in finding["effects"]}
     of = {
@@ -147,7 +151,7 @@ def test_effects_follow_from_the_kept_measurements_by_hand(document, runs):
     share = 0.1
     d = wrong - (every - share * wrong) / (1 - share)
     half = stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5
-    found = effects["exchanged pairs minus the other candidates of the same run"]
+    found = effects["pairs with swapped captions minus the other candidates of the same run"]
     expected = [d.mean(), d.mean() - half, d.mean() + half]
     assert np.allclose([found["estimate"], found["low"], found["high"]], expected, atol=1e-9)
 

@@ -299,7 +299,7 @@ def test_a_mitigation_is_measured_over_all_wordings_too(tmp_path):
     }
     first, wordings, *rest = mitigated(results_of(folders), base, noisy, "captions", primary=True)
     assert (first.holds, wordings.holds) == ("yes", "no")
-    assert wordings.measure == "captions: relative change of CLIPMem over all wordings"
+    assert wordings.measure == "captions: relative change of CLIPMem over all captions"
     assert [first.primary, wordings.primary, *(one.primary for one in rest)] == [True, False, False, False]
     runs = [Measured(folders[spec]) for spec in (base, noisy)]
     means = [run.half_difference(run.uids("candidate"), run.uids("independent"), "clipmem_wordings") for run in runs]

@@ -21,8 +21,11 @@ def several(count: int) -> RunSpec:
 class Captions(Sweep):
     name = "captions"
     title = "Number of captions"
-    claim = "With more captions of each pair, at equal presentations, less is memorized and utility rises."
-    published = "Captions 1 to 5: CLIPMem .4380 .4350 .4280 .4240 .4220, probe .6311 .6317 .6431 .6477 .6488 (±0.0005)."
+    claim = "With more captions of each pair, at equal samples seen, less is memorized and utility rises."
+    published = (
+        "Captions 1 to 5: CLIPMem 0.4380 0.4350 0.4280 0.4240 0.4220, "
+        "probe 0.6311 0.6317 0.6431 0.6477 0.6488 (±0.0005)."
+    )
     limits = (
         "The verdict depends on the caption that is scored. It is based on CLIPMem on the first caption, which several "
         "captions show less often, not on utility. Over all captions CLIPMem can change in the other direction."

@@ -1,4 +1,4 @@
-"""Finding 1: candidates score clearly above 0, independent pairs mirror them, shared and external ones are about 0."""
+"""Finding 1: candidates score clearly above 0, g-only pairs mirror them, shared and external ones are about 0."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,7 +32,7 @@ class Distributions(Finding):
     name = "distributions"
     title = "Score distributions"
     claim = (
-        "Candidates score clearly above 0, independent pairs are their mirror, shared and external pairs lie about 0; "
+        "Candidates score clearly above 0, g-only pairs are their mirror, shared and held-out pairs lie about 0; "
         "SSLMem of one encoder is a weaker signal."
     )
     published = "COCO: mean over the candidates 0.438 on the normalized scale, the most memorized above 0.89 (±0.0005)."
@@ -51,10 +51,10 @@ class Distributions(Finding):
         plain, alone = (separation(results[spec]) for spec in self.runs(context).values())
         return [
             results.effect("CLIPMem of candidates", means["candidate"], None, ABOVE, primary=True),
-            results.effect("CLIPMem of independent pairs", means["independent"], None, BELOW),
-            results.effect("candidates plus independent pairs", mirror.tolist(), None, about),
+            results.effect("CLIPMem of g-only pairs", means["independent"], None, BELOW),
+            results.effect("candidates plus g-only pairs", mirror.tolist(), None, about),
             results.effect("CLIPMem of shared pairs", means["shared"], None, about),
-            results.effect("CLIPMem of external pairs", means["external"], None, about),
+            results.effect("CLIPMem of held-out pairs", means["external"], None, about),
             results.effect("separation by CLIPMem minus that by SSLMem (image)", plain, alone, ABOVE),
         ]
 

@@ -35,8 +35,8 @@ class Encoders(Finding):
     title = "Text and image encoder"
     claim = "The text encoder contributes more to memorization than the image encoder."
     published = (
-        "CLIPMem / probe %: 1 image + 1 caption .438 / 63.11, 5 + 1 .424 / 64.60, 1 + 5 .423 / 64.88, "
-        "5 + 5 .417 / 64.79 (std of the probe 0.8 to 1.0)."
+        "CLIPMem / probe %: 1 image + 1 caption 0.438 / 63.11, 5 + 1 0.424 / 64.60, 1 + 5 0.423 / 64.88, "
+        "5 + 5 0.417 / 64.79 (std of the probe 0.8 to 1.0)."
     )
     limits = (
         "The verdict is based on freezing: each tower alone is trained from a common warm start, which has read most "

@@ -1,6 +1,7 @@
 """Finding 2: mismatched or vague captions and distorted images are memorized most, clear and precise pairs least.
 
-Flaws are planted: exchanged captions, captions that name a pair's class only, and images turned or cropped to a corner.
+Flaws are added on purpose: swapped captions, captions that name only a pair's class, and images turned or cropped to a
+corner.
 Among the other pairs, two proxies are correlated with CLIPMem: the rarity of a caption's words, and the distance of an
 image's pixels from those of its nearest images. The first is poor where rare words are precise.
 """
@@ -19,13 +20,13 @@ from clipmem_reproduce.measured import Measured
 from clipmem_reproduce.spec import RunSpec
 
 FLAWS = {"vague": "vague captions", "distorted": "distorted images"}
-EXCHANGED, ORDINARY = "exchanged captions", "ordinary pairs"
+SWAPPED, ORDINARY = "swapped captions", "ordinary pairs"
 _NEAR = 10  # neighbors over which the distance is averaged
 _LEAST = 2  # pairs of a kind in each role
 
 
 def flawed(context: Context) -> RunSpec:
-    """Return the base study with planted flaws."""
+    """Return the base study with added flaws."""
     return RunSpec(context.scale.flaws)
 
 
@@ -57,14 +58,14 @@ def _proxies(run: Measured) -> dict[str, dict[str, float]]:
 
 @cache
 def kinds(run: Measured) -> dict[str, set[str]]:
-    """Return the pairs of each kind; an exchanged caption counts before another flaw."""
+    """Return the pairs of each kind; a swapped caption counts before another flaw."""
     flaw = {
         uid: next((words for name, words in FLAWS.items() if key.endswith(f"({name})")), ORDINARY)
         for uid, key in run.run.pairs.select("uid", "key").iter_rows()
     }
-    by_kind: dict[str, set[str]] = {kind: set() for kind in (EXCHANGED, *FLAWS.values(), ORDINARY)}
+    by_kind: dict[str, set[str]] = {kind: set() for kind in (SWAPPED, *FLAWS.values(), ORDINARY)}
     for uid in run.run.splits["uid"]:
-        by_kind[EXCHANGED if uid in run.planted else flaw[uid]].add(uid)
+        by_kind[SWAPPED if uid in run.planted else flaw[uid]].add(uid)
     return by_kind
 
 
@@ -78,11 +79,11 @@ def by_kind(run: Measured) -> dict[str, list[float]]:
 class Memorized(Finding):
     name = "memorized"
     title = "Which pairs are memorized"
-    claim = "Wrong and vague captions and distorted images are memorized more than ordinary pairs."
+    claim = "Mismatched and vague captions and distorted images are memorized more than ordinary pairs."
     published = "Shown as images; no number was published."
     limits = (
-        "The flaws are planted. Vague captions name the class of a pair, so many pairs share them. Rare words and "
-        "pixel distance are proxies for what people would call imprecise and atypical."
+        "The flaws are added on purpose. Vague captions name the class of a pair, so many pairs share them. Rare words "
+        "and pixel distance are proxies for what people would call imprecise and atypical."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
@@ -129,6 +130,6 @@ class Memorized(Finding):
             curves.append(results.series(name, range(4), quarters))
         ticks = ["lowest", "2nd", "3rd", "highest"]
         return [
-            Panel("planted flaws", "", "CLIPMem", [flaws], ticks=list(means), joined=False),
+            Panel("added flaws", "", "CLIPMem", [flaws], ticks=list(means), joined=False),
             Panel("ordinary pairs", "quarter of the candidates", "CLIPMem", curves, ticks=ticks),
         ]

@@ -15,7 +15,7 @@ class OnePass(Sweep):
         "YFCC100M was trained in one pass (not certain), and memorized pairs are shown; no number can be read off."
     )
     limits = (
-        "One pass over these few pairs is also a short training: the effects of few presentations and few repeats "
+        "One pass over these few pairs is also a short training: the effects of few samples seen and few repeats "
         f"cannot be separated. Batches of {_BATCH} instead of the base's."
     )
     levels, xlabel = "epochs", "passes"

@@ -1,4 +1,4 @@
-"""Finding 3: pairs are memorized more if their captions are exchanged before training."""
+"""Finding 3: pairs are memorized more if their captions are swapped before training."""
 
 from collections.abc import Mapping
 
@@ -13,23 +13,23 @@ from clipmem_reproduce.spec import RunSpec
 SHARE = 0.1
 
 
-def exchanged(context: Context) -> RunSpec:
+def swapped(context: Context) -> RunSpec:
     """Return the base study with a tenth of the candidates (at least two) given each other's captions."""
     return RunSpec({"split.planted": max(2, round(SHARE * context.base.split.candidate))})
 
 
 class Planted(Finding):
     name = "planted"
-    title = "Exchanged captions"
-    claim = "With their captions exchanged, pairs are memorized clearly more than with their own captions."
+    title = "Swapped captions"
+    claim = "With swapped captions, pairs are memorized clearly more than with their own captions."
     published = "500 of 5,000 candidates (not certain): their CLIPMem shifts clearly upward; no number can be read off."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        return {"base": BASE, "exchanged": exchanged(context)}
+        return {"base": BASE, "swapped": swapped(context)}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """CLIPMem of the exchanged pairs minus that of the same pairs unchanged; other candidates; how well found."""
-        run, base = results[exchanged(context)], results[BASE]
+        """CLIPMem with swapped captions minus that of the same pairs unchanged; other candidates; how well found."""
+        run, base = results[swapped(context)], results[BASE]
         mismatched, others = run.planted, run.uids("candidate") - run.planted
         of_mismatched, of_others, others_before = (
             run.memorization(mismatched),
@@ -42,21 +42,24 @@ class Planted(Finding):
         above_chance = [auroc(scores, is_mismatched).mean - 0.5 for scores in by_seed]
         over_pairs = auroc(by_seed.mean(axis=0), is_mismatched, results.level())
         ends = (None if end is None else end - 0.5 for end in (over_pairs.low, over_pairs.high))
-        area = "AUROC of exchanged captions by CLIPMem of one seed, minus 0.5"
+        area = "AUROC of swapped captions by CLIPMem of one seed, minus 0.5"
         return [
             results.effect(
-                "exchanged pairs: CLIPMem minus that with their own captions",
+                "pairs with swapped captions: CLIPMem minus that with their own captions",
                 of_mismatched,
                 base.memorization(mismatched),
                 ABOVE,
                 primary=True,
             ),
             results.effect(
-                "exchanged pairs minus the other candidates of the same run", of_mismatched, of_others, ABOVE
+                "pairs with swapped captions minus the other candidates of the same run",
+                of_mismatched,
+                of_others,
+                ABOVE,
             ),
-            # not published: the exchange should not affect the other pairs
+            # not published: the swap should not affect the other pairs
             results.effect(
-                "the other candidates: CLIPMem minus that without exchanges",
+                "the other candidates: CLIPMem minus that without swaps",
                 of_others,
                 others_before,
                 about_zero(others_before),
@@ -65,10 +68,10 @@ class Planted(Finding):
         ]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        run, base = results[exchanged(context)], results[BASE]
-        groups = {"exchanged pairs": run.planted, "other candidates": run.uids("candidate") - run.planted}
+        run, base = results[swapped(context)], results[BASE]
+        groups = {"pairs with swapped captions": run.planted, "other candidates": run.uids("candidate") - run.planted}
         series = [
             results.series(name, [0, 1], [study.memorization(uids) for study in (base, run)])
             for name, uids in groups.items()
         ]
-        return [Panel("here", "captions", "CLIPMem", series, ticks=["own", "exchanged"])]
+        return [Panel("here", "captions", "CLIPMem", series, ticks=["own", "swapped"])]

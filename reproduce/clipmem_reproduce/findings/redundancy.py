@@ -22,7 +22,7 @@ def counted(context: Context) -> RunSpec:
 
 @cache
 def others(run: Measured) -> dict[str, dict[int, set[str]]]:
-    """Return for candidates and independent pairs the pairs by the number of shared pairs with the same first caption.
+    """Return for candidates and g-only pairs the pairs by the number of shared pairs with the same first caption.
 
     Both models trained on these; `MOST` stands for that many or more.
     """

@@ -13,7 +13,7 @@ WAYS = {
     "similarity": "CLIP similarity",
     "g-alignment": "low A(g)",
     "clipmem": "CLIPMem",
-    "planted": "the known wrong ones",
+    "planted": "the oracle",
 }
 UNSCORED = ("random", "planted")
 _RIVALS = ("random", "similarity", "g-alignment")
@@ -73,17 +73,17 @@ class Removal(Finding):
     name = "removal"
     title = "Removing memorized pairs"
     claim = (
-        "Utility over the number of removed pairs is an inverted U: wrong captions go first, then useful atypical "
+        "Utility over the number of removed pairs is an inverted U: mismatched captions go first, then useful atypical "
         "pairs; and CLIPMem chooses better than chance."
     )
     published = (
-        "COCO probe, .6311 with nothing removed, at 100 and 3,200 removed: by CLIPMem .6645 and .6106, by similarity "
-        ".6545 and .613, at random .6314 and .624 (±0.0005)."
+        "COCO probe, 0.6311 with nothing removed; at 100 and 3,200 removed: by CLIPMem 0.6645 and 0.6106, by "
+        "similarity 0.6545 and 0.613, at random 0.6314 and 0.624 (±0.0005)."
     )
     limits = (
-        f"The verdict is based on {PRIMARY:.0%} wrong captions among all training pairs, as many pairs removed as are "
-        "wrong among the candidates, all by the same passes over the rest; all ways choose among the candidates. The "
-        "comparison at equal steps is shown as well."
+        f"The verdict is based on {PRIMARY:.0%} swapped captions among all training pairs. As many pairs are removed "
+        "as are swapped among the candidates, and every method chooses among the candidates. Training makes the same "
+        "number of passes over the rest; equal steps are shown too."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
@@ -105,11 +105,11 @@ class Removal(Finding):
         for noise, shares in context.scale.removed.items():
             peak, whole, last = peak_of(context, noise), parent(context, noise), shares[-1]
             at = {way: without(context, noise, peak, way) for way in ways_of(noise)}
-            where, best = f"{noise:.0%} wrong captions, {peak:.0%} removed", at["clipmem"]
+            where, best = f"{noise:.0%} swapped captions, {peak:.0%} removed", at["clipmem"]
             contrasts = [(f"{where} by {WAYS[way]} minus none", run, whole, ABOVE) for way, run in at.items()]
             contrasts += [(f"{where}: CLIPMem minus {WAYS[way]}", best, at[way], ABOVE) for way in _RIVALS]
             if last != peak:
-                name = f"{noise:.0%} wrong captions, by CLIPMem: {last:.0%} removed minus {peak:.0%}"
+                name = f"{noise:.0%} swapped captions, by CLIPMem: {last:.0%} removed minus {peak:.0%}"
                 contrasts.append((name, without(context, noise, last, "clipmem"), best, BELOW))
             if noise == PRIMARY:
                 steps = {way: without(context, noise, peak, way, steps=True) for way in at}
@@ -137,7 +137,7 @@ class Removal(Finding):
             for way in ways_of(noise):
                 runs = [without(context, noise, share, way) for share in x]
                 series.append(results.series(WAYS[way], x, [results.values(run, metric) for run in runs]))
-            panels.append(Panel(f"{noise:.0%} wrong captions", "share removed", label(metric), series))
+            panels.append(Panel(f"{noise:.0%} swapped captions", "share removed", label(metric), series))
         x = [n / 5000 for n in PUBLISHED_N]
         axes = ("removed / candidates", "linear probe, ImageNet")
         for name, curves in PUBLISHED.items():
@@ -161,7 +161,7 @@ def _shares(results: Results, metric: str, at: Mapping[str, RunSpec], whole: Run
     gain = float(np.mean(best) - np.mean(plain)) if best and plain else 0.0
     if gain <= 0:
         return []
-    name, base = f"{where}: gain as a share of that from removing the known wrong ones, by", np.array(plain) / gain
+    name, base = f"{where}: gain as a share of that from oracle removal, by", np.array(plain) / gain
     return [
         results.effect(
             f"{name} {WAYS[way]}", (np.array(results.values(run, metric)) / gain).tolist(), base.tolist(), ABOVE

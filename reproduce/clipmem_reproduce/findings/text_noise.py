@@ -41,8 +41,8 @@ class TextNoise(Sweep):
     title = "Noise on text embeddings"
     claim = "At 0.15 less is memorized than without noise, and utility is not lower."
     published = (
-        "std 0 .01 .05 .10 .15 .20 .25 .30: CLIPMem .438 .435 .428 .421 .417 .422 .436 .447, "
-        "probe .6311 .6336 .640 .6495 .6535 .648 .633 .615 (±0.0005)."
+        "std 0 0.01 0.05 0.10 0.15 0.20 0.25 0.30: CLIPMem 0.438 0.435 0.428 0.421 0.417 0.422 0.436 0.447, "
+        "probe 0.6311 0.6336 0.640 0.6495 0.6535 0.648 0.633 0.615 (±0.0005)."
     )
     limits = (
         "The publication does not say whether noise was added before or after normalization. The verdict is based on "

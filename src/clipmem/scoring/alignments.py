@@ -44,8 +44,8 @@ class Alignment(ABC):
         equation: The value under a single model m, then memorization.
         source: Publication.
         means: Whether mean embeddings over views and captions suffice.
-        finds_wrong_captions: Whether the interval of its AUROC for planted captions on the shipped data is above 0.5
-            (experiments/validation/RESULTS.md, "Planted wrong captions under each measure").
+        finds_wrong_captions: Whether the interval of its AUROC for swapped captions on the shipped data is above 0.5
+            (experiments/validation/RESULTS.md, "Under each measure").
         Settings: Its table in the recipe's `[score]`, if it has one.
         words: Words in reports that differ from those for clip (see `report/templates/words.toml`).
     """

@@ -94,8 +94,9 @@ def class_probability(logits: Float[Tensor, "n class"], label: Int[Tensor, " n"]
     needs fewer models. `in_out_means` subtracts.
 
     Do not compare its size with CLIPMem: it is a difference of probabilities. It depends on class labels alone, so it
-    does not detect wrong captions (on the shipped data the interval of the AUROC contains 0.5; experiments/validation/RESULTS.md,
-    "Planted wrong captions"). If a head is trained on a frozen encoder, the head must not have seen the pair either.
+    does not detect mismatched captions: on the shipped data the interval of the AUROC contains 0.5
+    (experiments/validation/RESULTS.md, "Swapped captions"). If a head is trained on a frozen encoder, the
+    head must not have seen the pair either.
 
     Args:
         logits: Class scores, finite, shape (n, class).

@@ -9,8 +9,8 @@ distance is Euclidean, not squared. The script takes 5 views and then applies `r
 
 It does not measure memorization of a *pair*: an output may be stable because the input is easy. Captions with different
 meanings make L of the text tower large under every model; only the difference is informative. A view equal to the clean
-input adds 0 under both models and dilutes the score. It does not detect wrong captions: on the shipped data the AUROC
-intervals of both towers contain 0.5 (experiments/validation/RESULTS.md, "Planted wrong captions").
+input adds 0 under both models and dilutes the score. It does not detect mismatched captions: on the shipped data the
+AUROC intervals of both towers contain 0.5 (experiments/validation/RESULTS.md, "Swapped captions").
 """
 
 import torch
