@@ -1,4 +1,4 @@
-"""docs/models.md: every address in its table is one, and its example in Python runs."""
+"""docs/models.md: every name in its table is one, and its example in Python runs."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-32", PLAIN)
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-32-quickgelu", {**PLAIN, "quick_gelu": True})
     model = write_folder(tmp_path / "my-model", PLAIN)
-    shutil.copytree("my-model", "twins/models/f/seed-0")
+    shutil.copytree("my-model", "runs/mine/models/f/seed-0")
     weights = tmp_path / "my-model" / "open_clip_model.safetensors"
     shutil.copy(weights, "my-weights.safetensors")
     Path("my-config.json").write_text(json.dumps(PLAIN))
