@@ -25,7 +25,7 @@ def test_the_stored_scores_give_the_documented_numbers(tmp_path):
     text = (folder / "RESULTS.md").read_text(encoding="utf-8")
     for row in result["agreement"]:
         assert f"| {row['run']} | {row['against']} | {row['pairs']:,} | {row['spearman']:.3f} |" in text
-        assert f"{row['high']:.3f} | {100 * row['top10_overlap']:.0f} % | {row['mean_difference']:+.3f} |" in text
+        assert f"{row['high']:.3f} | {100 * row['top10_overlap']:.0f}% | {row['mean_difference']:+.3f} |" in text
     for row in result["planted"]:
         assert f"| {row['auroc']:.3f} | {row['low']:.3f} to {row['high']:.3f} |" in text
 
@@ -46,18 +46,18 @@ def test_the_stored_scores_give_the_documented_coverage(tmp_path):
         tmp_path, "intervals.py", "compare.py", "scores.parquet", "coverage.parquet", "means.parquet"
     )
     for row in result["own protocol"]:
-        spread = f"{100 * row['least']:.0f} to {100 * row['most']:.0f} %"
+        spread = f"{100 * row['least']:.0f} to {100 * row['most']:.0f}%"
         name = row["run"].removeprefix("coverage-")
-        assert f"| {name} | {100 * row['claimed']:.0f} % | {100 * row['covered']:.0f} % | {spread} |" in text
+        assert f"| {name} | {100 * row['claimed']:.0f}% | {100 * row['covered']:.0f}% | {spread} |" in text
     for row in result["means"][:-2]:
-        name = row["mean"].replace("candidate mean", "over candidates")
-        assert f"| {name} | {row['seeds']} | {row['over']} | {100 * row['covered']:.0f} % |" in text
+        name = row["mean"].replace("candidate mean", "over candidates").replace("half-difference", "mean memorization")
+        assert f"| {name} | {row['seeds']} | {row['over']} | {100 * row['covered']:.0f}% |" in text
     own, half = (row["covered"] for row in result["means"][-2:])
-    assert f"{own:.3f} for the mean over candidates and {half:.3f} for the half-difference" in text.replace("\n", " ")
+    assert f"{own:.3f} for the mean over candidates and {half:.3f} for mean memorization" in text.replace("\n", " ")
     for row in result["leave-one-out"]:
         cells = [f"{row['shift']:+.3f}", f"{row['error_sd']:.3f}", f"{row['between_sd']:.3f}"]
         cells += [
-            f"{100 * row[f'{kind}_{level:g}']:.0f} %" for kind in ("plain", "widened") for level in (0.5, 0.8, 0.95)
+            f"{100 * row[f'{kind}_{level:g}']:.0f}%" for kind in ("plain", "widened") for level in (0.5, 0.8, 0.95)
         ]
         assert f"| {row['run']} | {' | '.join(cells)} |" in text
     for row in result["shared out"]:
@@ -72,9 +72,9 @@ def test_the_stored_runs_and_planted_studies_give_the_documented_gain_of_balance
             for kind in ("independent", "same_share")
         ]
         changes = [f"{row[f'{name}_independent']:.3f} → {row[f'{name}_balanced']:.3f}" for name in ("truth", "halves")]
-        changes += [f"{100 * row['lost_independent']:.0f} % → {100 * row['lost_balanced']:.0f} %"]
-        changes += [f"{100 * row['covers_independent']:.1f} % → {100 * row['covers_balanced']:.1f} %"]
-        cells = [row["models"], row["fraction"], row["times"], f"{100 * row['unscored_independent']:.1f} %"]
+        changes += [f"{100 * row['lost_independent']:.0f}% → {100 * row['lost_balanced']:.0f}%"]
+        changes += [f"{100 * row['covers_independent']:.1f}% → {100 * row['covers_balanced']:.1f}%"]
+        cells = [row["models"], row["fraction"], row["times"], f"{100 * row['unscored_independent']:.1f}%"]
         assert f"| {' | '.join(str(cell) for cell in [*cells, *ratios, *changes])} |" in text
     for row in result["runs"]:
         models = f"{row['in_least']} to {row['in_most']} of {row['models']}"
