@@ -233,9 +233,7 @@ class ModelSection(Section):
     name: str = key(
         "clipmem-tiny", "Architecture: open_clip's name, a shipped name, or a JSON config; empty = that of pretrained."
     )
-    pretrained: str = key(
-        "", "Model to fine-tune: a folder or another address (docs/models.md); empty = train from scratch."
-    )
+    pretrained: str = key("", "Model to fine-tune: a name or path (docs/models.md); empty = train from scratch.")
 
     @model_validator(mode="before")
     @classmethod
@@ -352,7 +350,7 @@ class HalvesSection(Section):
     proxy: str = key(
         "", "Smaller architecture of the half-models, such as clipmem-tiny-32 for clipmem-tiny; empty = f's."
     )
-    model: str = key("", "Address of an existing f, which is not trained (docs/models.md); empty = train f.")
+    model: str = key("", "Name or path of an existing f, which is not trained (docs/models.md); empty = train f.")
     trajectory: str = key("", "What its training recorded: a file of AlignmentRecorder.")
     estimator: str = key("distilled", "Estimator of single scores: raw = the difference of the halves.")
 
@@ -371,7 +369,7 @@ class LeaveOneOutSection(Section):
 class GivenSection(Section):
     """`[given]`: one or more pairs of existing models; nothing is trained."""
 
-    target: Listed[str] = key((), "Models that trained on the candidates: folders or other addresses (docs/models.md).")
+    target: Listed[str] = key((), "Models that trained on the candidates: names or paths (docs/models.md).")
     reference: Listed[str] = key((), "Models that did not, one for each target, in the same order.")
     roles: str = key("", "Parquet or CSV: uid, role[, planted, captions_from]; empty = draw split.external pairs.")
 

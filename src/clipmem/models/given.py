@@ -136,7 +136,7 @@ def load(model: GivenModel) -> DualEncoder:
             files = content(base)
         except InputError as error:
             got = f"adapters whose base model cannot be read ({error.what}: got {error.got})"
-            expected = "the base model at its address"
+            expected = "the base model under its name"
             raise InputError(model.subject, got=got, expected=expected, hint=hint) from error
         for file in sorted({*origin["files"], *files}):
             expected, now = (side.get(file, "none")[:16] for side in (origin["files"], files))
@@ -185,7 +185,7 @@ def _weights(parsed: Address, name: str, allowed: bool) -> Path:
         case "tag":
             pretrained = openclip.pretrained(parsed.name, parsed.tag)
             if pretrained is None:
-                raise names.wrong(name, "no such tag", "Check the address.")
+                raise names.wrong(name, "no such tag", "Check the name.")
             if pretrained.quick_gelu and not names.model_config(parsed.name).get("quick_gelu"):  # open_clip only warns
                 got = f"an architecture without QuickGELU and weights trained with it ({parsed.tag})"
                 expected = "the activation that the weights were trained with"

@@ -81,7 +81,7 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
         nested.append(content)
     if not nested and any(isinstance(content.get(key), Mapping) for key in other):
         got = "no averaged weights (EMA)" if averaged else "averaged weights (EMA) only"
-        hint = "Omit #ema." if averaged else "Add #ema to the address."
+        hint = "Omit #ema." if averaged else "Add #ema to the name."
         raise InputError(f"checkpoint {path}", got=got, expected=f"one of {', '.join(keys)}", hint=hint)
     if not nested:
         raise _no_weights(path, f"keys {[str(key) for key in list(content)[:5]]}")

@@ -74,7 +74,7 @@ def curate(data: Data, model: str | None = None, *, captions: int | None = None,
 
     Args:
         data: A path, the name of a shipped source, keys of `[data]`, or a source; or a finished run folder.
-        model: Address of a model whose embeddings are used; by default pixels and words alone.
+        model: Name or path of a model whose embeddings are used; by default pixels and words alone.
         captions: Maximum number of captions per pair; by default all.
         device: `auto`, `cpu` or `cuda`.
 

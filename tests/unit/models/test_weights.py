@@ -71,7 +71,7 @@ def test_averaged_weights_when_asked_for(tmp_path, key):
     torch.save({key: counted}, path)
     assert refused(path) == (
         f"checkpoint {path}: got averaged weights (EMA) only, expected one of state_dict, model_state_dict, model. "
-        "Add #ema to the address."
+        "Add #ema to the name."
     )
     torch.save({"state_dict": STATE}, path)
     assert refused(path, averaged=True) == (

@@ -40,7 +40,7 @@ def test_the_page_says_what_the_base_model_may_have_seen(finetuned):
     page = page_of(finetuned)
     words = page.words()
     assert "learned" in ids(page)
-    assert "clipmem inspect PATH --against ADDRESS" in words
+    assert "clipmem inspect PATH --against MODEL" in words
     assert "runs/first/models/f/seed-0" in words
     assert "other pre-trainings" in words
     entry = finetuned.summary["learned"]["roles"]["candidate"]
