@@ -36,7 +36,7 @@ class Distributions(Finding):
         "SSLMem of one encoder is a weaker signal."
     )
     published = "COCO: mean over the candidates 0.438 on the normalized scale, the most memorized above 0.89 (±0.0005)."
-    limits = f"“About 0” and “mirror” mean: within {ABOUT:.0%} of the candidates' mean; the margin is ours."
+    limits = f"“About 0” and “mirror” mean within {ABOUT:.0%} of the candidates' mean. This margin is not published."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
         study = {"embed.views": context.scale.views, "evaluate.wordings": 1}

@@ -39,7 +39,7 @@ class Encoders(Finding):
         "5 + 5 0.417 / 64.79 (std of the probe 0.8 to 1.0)."
     )
     limits = (
-        "The verdict is based on freezing: each tower alone is trained from a common warm start, which has read most "
+        "The verdict is based on freezing. Each tower alone is trained from a common warm start, which has read most "
         "of the study's captions and seen none of its images. That favors the claim. Most weights of the text tower "
         "are its token table. Image variants are other artists' drawings. A tower's share needs a map between f and g."
     )

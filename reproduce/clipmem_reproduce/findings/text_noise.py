@@ -46,8 +46,8 @@ class TextNoise(Sweep):
     )
     limits = (
         "The publication does not say whether noise was added before or after normalization. The verdict is based on "
-        "noise after it, from the first step of a short training; a later start was not tested. “Not lower” means: by "
-        f"at most {MARGIN:.0%}; the margin is ours. Rings mark the best level of each curve."
+        "noise after it, from the first step of a short training. A later start was not tested. “Not lower” means by "
+        f"at most {MARGIN:.0%}, a margin that is not published. Rings mark the best level of each curve."
     )
     levels, names, xlabel = "noise", PLACES, "std of the noise"
     curves_published, levels_published = PUBLISHED, NOISE_LEVELS

@@ -40,9 +40,9 @@ class Tradeoff(Finding):
     claim = "There is a mitigation that lowers memorization and improves utility."
     published = "5 captions: CLIPMem -3.7%, probe +1.8 points; noise 0.15: -4.8%, +2.2 points (from findings 6 and 7)."
     limits = (
-        "The verdict is based on training with and without mitigation each at its own best length (chosen on other "
-        "held-out pairs), on CLIPMem over all captions where pairs have several, and on the best of the mitigations, "
-        "with intervals corrected for their number. Several images show f drawings that no other model sees: part of "
+        "Training with and without mitigation is compared at the best length of each, chosen on other held-out pairs. "
+        "CLIPMem is that over all captions where pairs have several. The best of the mitigations decides, with "
+        "intervals corrected for their number. Several images show f drawings that no other model sees, so part of "
         "their gain may be that of more data. Hyperparameters other than the length were not tuned."
     )
 
