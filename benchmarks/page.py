@@ -1,4 +1,4 @@
-"""Write tables and plots of benchmarks/RESULTS.md and docs/curate.md from stored results: `python benchmarks/page.py`.
+"""Write tables and plots of benchmarks/RESULTS.md and experiments/curate/RESULTS.md from stored results: `python benchmarks/page.py`.
 
 Results are JSON files in `benchmarks/results/`, one per suite, written by `run.py --json`.
 """
@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "benchmarks" / "RESULTS.md"
 PLOT = ROOT / "docs/images/scale.svg"
-CURATE, DETECTORS = ROOT / "docs" / "curate.md", ROOT / "docs/images/curate.svg"
+CURATE, DETECTORS = ROOT / "experiments" / "curate" / "RESULTS.md", ROOT / "docs/images/curate.svg"
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PEERS = {
     "open_clip": "open_clip",
@@ -62,7 +62,7 @@ def detectors(rows: Sequence[Mapping[str, Any]]) -> str:
     parts = list[str]()
     for regime, kind in dict.fromkeys((row["regime"], row["kind"]) for row in rows):
         lines = [
-            "| detector | AUROC | average precision | AUROC minus best published | seconds of a core |",
+            "| detector | AUROC | average precision | AUROC minus best published | seconds on one core |",
             "| --- | --- | --- | --- | --- |",
         ]
         for row in rows:

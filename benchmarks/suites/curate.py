@@ -1,8 +1,8 @@
-"""Detectors of wrong captions: every one of them by kind of wrong caption, against the best published one.
+"""Detectors of mismatched captions: every one of them by kind of mismatch, against the best published one.
 
-4,000 pairs, 15% of them with wrong captions: a third exchanged at random, a third exchanged within the category, and a
+4,000 pairs, 15% of them with mismatched captions: a third swapped at random, a third swapped within the category, and a
 third replaced by the category's name. clipmem-tiny trains on them for 15 epochs with `train.record`. A kind is scored
-against the pairs with right captions. Intervals are a bootstrap over pairs. `CLIPMEM_ICONS` names the icons of
+against the pairs with their own captions. Intervals are a bootstrap over pairs. `CLIPMEM_ICONS` names the icons of
 experiments/reproduce/RESULTS.md as a second regime, `CLIPMEM_CLIPART` the clip art of experiments/curate/clipart.py
 as a third, and `CLIPMEM_CURATE` a folder that keeps the trained models.
 """
@@ -37,7 +37,7 @@ from clipmem.train.paired import TrainingSet
 from clipmem.train.recorder import read_trajectory
 
 WRONG = 0.15
-KINDS = ("exchanged at random", "exchanged within the category", "vague: the category's name", "all three")
+KINDS = ("swapped at random", "swapped within the category", "vague: the category's name", "all three")
 OURS = "clipmem, all signals", "clipmem, no model", "clipmem, no model, ranks alone"
 _GEOMETRY = Geometry(64, "squash", "bicubic")
 

@@ -1,4 +1,4 @@
-"""Store validations of estimators, and write the tables and the figure of docs/estimators.md from them.
+"""Store validations of estimators, and write the tables of RESULTS.md and their figure from them.
 
 clipmem validate-estimators experiments/estimators/emoji-artists.toml --proxy clipmem-tiny-32 --out validated
 python experiments/estimators/record.py emoji-artists=validated    # stores validated/validated.json, writes the page
@@ -18,9 +18,9 @@ from clipmem.report.formats import interval, plain, signed
 from clipmem.study.validating import DOCUMENT
 
 HERE = Path(__file__).parent
-PAGE = HERE.parents[1] / "docs" / "estimators.md"
+PAGE = HERE / "RESULTS.md"
 FRONTIER = HERE.parents[1] / "src" / "clipmem" / "scoring" / "pair_scores" / "frontier.json"
-FIGURE = PAGE.parent / "images" / "estimators.svg"
+FIGURE = HERE.parents[1] / "docs" / "images" / "estimators.svg"
 _BLOCK = re.compile(r"(<!-- validated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 REGIMES = ("emoji-artists", "icons")
 _PRINTED = re.compile(r"(<!-- printed -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -37,10 +37,10 @@ def stored(name: str) -> Document:
 def table(found: Document) -> str:
     """Return the table of one data set."""
     lines = [
-        f"{found['pairs']:,} pairs, {found['planted']} planted; truth: {2 * found['truth']} half-models, reliability "
-        f"{plain(found['reliability'], 2)}.",
+        f"{found['pairs']:,} pairs, {found['planted']} of them with swapped captions. Ground truth: "
+        f"{2 * found['truth']} shadow models, reliability {plain(found['reliability'], 2)}.",
         "",
-        "| estimator | half-models | cost | agreement | without planted | above raw of 4 | seconds |",
+        "| estimator | shadow models | cost | agreement | without swapped captions | above `raw` with 4 | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in found["estimators"]:
@@ -56,17 +56,22 @@ def table(found: Document) -> str:
 
 
 def printed(found: Document) -> str:
-    """Return the table of printed and true agreements, a row for each set of half-models."""
-    lines = ["| estimator | half-models | printed | true | difference |", "| --- | --- | --- | --- | --- |"]
+    """Return the table of printed and true agreements, a row for each set of shadow models."""
+    lines = ["| estimator | shadow models | printed | true | difference |", "| --- | --- | --- | --- | --- |"]
     for one in found["estimators"]:
         for case in one["printed"]:
             numbers = [plain(case["printed"]), plain(case["agreement"]), signed(case["printed"] - case["agreement"])]
             lines.append(f"| `{one['estimator']}` | {2 * one['pairs']} | {' | '.join(numbers)} |")
-    return "\n".join(lines)
+    means = list[str]()
+    for name in dict.fromkeys(one["estimator"] for one in found["estimators"] if one["printed"]):
+        cases = [case for one in found["estimators"] if one["estimator"] == name for case in one["printed"]]
+        off = sum(case["printed"] - case["agreement"] for case in cases) / len(cases)
+        means.append(f"{signed(off)} for `{name}`")
+    return "\n".join([*lines, "", f"Mean difference: {', '.join(means)}."])
 
 
 def figure(documents: dict[str, Document]) -> str:
-    """Draw agreement against cost, a panel for each data set; filled: full-size half-models, open: proxies."""
+    """Draw agreement against cost, a panel for each data set; filled: full-size shadow models, open: proxies."""
     with sketch(760, 330) as canvas:
         for k, (name, found) in enumerate(documents.items()):
             axes = canvas.add_axes((0.08 + 0.48 * k, 0.16, 0.42, 0.72))
@@ -87,15 +92,15 @@ def figure(documents: dict[str, Document]) -> str:
                         fmt="o",
                         color=color,
                         markerfacecolor="white" if proxy else color,
-                        label=estimator + (", small half-models" if proxy else ""),
+                        label=estimator + (", small shadow models" if proxy else ""),
                     )
             axes.set_xscale("log")
             axes.set_ylim(0, 1)
             axes.set_xticks([0.03, 0.1, 0.3, 1, 3, 8], ["0", "0.1", "0.3", "1", "3", "8"])
-            axes.set_xlabel("cost of half-models, in trainings of f")
+            axes.set_xlabel("cost of shadow models, in trainings of f")
             axes.set_title(name)
             if k == 0:
-                axes.set_ylabel("rank correlation with the truth")
+                axes.set_ylabel("agreement with the ground truth")
                 axes.legend(loc="lower right", fontsize=10)
         text = "; ".join(
             f"{name}: {one['estimator']} at cost {plain(one['cost'], 2)}: {plain(one['agreement'])}"
@@ -103,7 +108,7 @@ def figure(documents: dict[str, Document]) -> str:
             for one in found["estimators"]
             if one["estimator"] in _SHOWN
         )
-        return svg_of(canvas, "estimators", f"Agreement of estimators with the truth. {text}.")
+        return svg_of(canvas, "estimators", f"Agreement of estimators with the ground truth. {text}.")
 
 
 def frontier(documents: dict[str, Document]) -> list[Document]:
@@ -119,7 +124,7 @@ def frontier(documents: dict[str, Document]) -> list[Document]:
 
 
 def write_page() -> None:
-    """Insert the tables into docs/estimators.md, draw its figure, and write the frontier of `--budget`."""
+    """Insert the tables into RESULTS.md, draw their figure, and write the frontier of `--budget`."""
     documents = {name: stored(name) for name in REGIMES}
     text = PAGE.read_text(encoding="utf-8")
     tables = {name: table(document) for name, document in documents.items()}

@@ -183,7 +183,7 @@ def test_validation_knows_which_models_an_estimator_used(recipe, tmp_path):
 
 @pytest.mark.slow
 def test_the_printed_agreement_is_right(tmp_path):
-    """By the recipe and command of docs/estimators.md, trained anew."""
+    """By the recipe and command of experiments/estimators/RESULTS.md, trained anew."""
     folder = Path(__file__).parents[2] / "experiments" / "estimators"
     check_printed(validating.validate(folder / "printed.toml", tmp_path / "run", truth=12))
 

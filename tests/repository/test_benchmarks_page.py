@@ -1,4 +1,4 @@
-"""benchmarks/RESULTS.md and docs/curate.md show the stored results and nothing else."""
+"""benchmarks/RESULTS.md and experiments/curate/RESULTS.md show the stored results and nothing else."""
 
 import sys
 from pathlib import Path

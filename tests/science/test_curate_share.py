@@ -1,4 +1,4 @@
-"""The number of wrong captions that curation expects, against planted ones: the tables of docs/curate.md.
+"""The number of wrong captions that curation expects, against planted ones: the tables of experiments/curate/RESULTS.md.
 
     pytest -m slow -s tests/science/test_curate_share.py
 
@@ -78,7 +78,7 @@ def test_expected_numbers(name):
     plain = Signals(uids, [[text] for text in own], np.arange(n), pixels=pixels.__getitem__)
     features, covered, errors = plain.shapes_and_colors, [], []
     show(
-        "\n| wrong | expected | lower ends | upper ends | within 25% | covered |\n| --- | --- | --- | --- | --- | --- |"
+        "\n| swapped | expected | lower ends | upper ends | within 25% | covered |\n| --- | --- | --- | --- | --- | --- |"
     )
     for share in SHARES:
         rows = []
