@@ -234,7 +234,7 @@ def test_with_a_model(planted, run, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_of_the_data_adds_its_margins(planted, tmp_path):
-    """The commands of docs/curate.md, with a shorter training."""
+    """The commands for a training in docs/mismatched-captions.md, with a shorter one."""
     path, wrong = planted
     recipe, folder = tmp_path / "pairs.toml", tmp_path / "run"
     begun = clip("init", recipe, "--data", path, "--set", "train.record=true", "--set", "train.epochs=7")

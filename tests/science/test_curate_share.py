@@ -1,4 +1,4 @@
-"""The number of wrong captions that curation expects, against planted ones: the tables of experiments/curate/RESULTS.md.
+"""The number of mismatched captions that curation expects, against swapped ones: experiments/curate/RESULTS.md.
 
     pytest -m slow -s tests/science/test_curate_share.py
 
@@ -77,9 +77,8 @@ def test_expected_numbers(name):
     uids = [str(row) for row in range(n)]
     plain = Signals(uids, [[text] for text in own], np.arange(n), pixels=pixels.__getitem__)
     features, covered, errors = plain.shapes_and_colors, [], []
-    show(
-        "\n| swapped | expected | lower ends | upper ends | within 25% | covered |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    head = "| swapped | expected | lower ends | upper ends | within 25% | covered |"
+    show(f"\n{head}\n| --- | --- | --- | --- | --- | --- |")
     for share in SHARES:
         rows = []
         for seed in range(PLANTINGS if share else 1):
