@@ -1,13 +1,13 @@
-"""open_clip's trainer with clipmem's mitigations (several captions, text noise, removed pairs) and recorder.
+"""open_clip's trainer with clipmem's mitigations (reweighting, captions, text noise, removed pairs) and recorder.
 
-    python examples/open_clip_trainer.py [--quick] [--captions 5] [--std 0.15] [--remove RUN --count 50]
-        [--record FILE.npz]
+    python examples/open_clip_trainer.py [--quick] [--reweight 0.4] [--captions 5] [--std 0.15]
+        [--remove RUN --count 50] [--record FILE.npz]
 
 Runs `open_clip_train.main` of the installed release (`pip install '.[bench]'`) with three names replaced:
-`create_loss` records each pair's similarity and margin and adds noise to text features, `CsvDataset` samples one of
-several captions per row, and `DataInfo` passes on the epoch and the order of the pairs. Text features are normalized
-already, so that the noise is `post` or `post-scaled`; it starts after a third of the steps. Give each process its own
-seed.
+`create_loss` records each pair's similarity and margin and adds noise to text features, or reweights the pairs;
+`CsvDataset` samples one of several captions per row, and `DataInfo` passes on the epoch and the order of the pairs.
+Text features are normalized already, so that the noise is `post` or `post-scaled`; it starts after a third of the
+steps. Give each process its own seed.
 """
 
 import argparse
@@ -24,8 +24,10 @@ import numpy as np
 import open_clip
 import open_clip_train.data
 import open_clip_train.main
+import torch
 from emoji_pairs import emoji
 from open_clip_train.data import CsvDataset, DataInfo
+from reweighting import Reweighting
 from torch import nn
 
 from clipmem import AlignmentRecorder
@@ -66,6 +68,19 @@ class NoisyLoss(nn.Module):
         return self.loss(image_features, self.noise(text_features), *more, **named)
 
 
+class ReweightedLoss(nn.Module):
+    """`reweighting.Reweighting` in place of open_clip's loss, for a single process."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, image_features, text_features, logit_scale, **_):
+        """Return the loss under the name by which open_clip's trainer adds and logs it."""
+        index = torch.tensor([Noted.order.popleft() for _ in image_features])
+        return {"contrastive_loss": self.loss(index, image_features, text_features, logit_scale, Noted.epoch)}
+
+
 class SeveralCaptions(CsvDataset):
     """A CSV with several captions per row, one of which is sampled each epoch."""
 
@@ -93,12 +108,10 @@ class EpochInfo(DataInfo):
             batches.sampler = Noted(batches.sampler)
 
 
-def patch(recorder, std, steps, place="post", seed=0):
-    """Replace the three names; call before `open_clip_train.main.main`."""
+def patch(make_loss):
+    """Replace the three names; call before `open_clip_train.main.main`. `make_loss` gets open_clip's loss."""
     create_loss: Any = open_clip.create_loss
-    open_clip_train.main.create_loss = lambda args: NoisyLoss(
-        create_loss(args), TextEmbeddingNoise(std, place, seed, steps=steps), recorder
-    )
+    open_clip_train.main.create_loss = lambda args: make_loss(create_loss(args))
     open_clip_train.data.CsvDataset = SeveralCaptions
     open_clip_train.data.DataInfo = EpochInfo
 
@@ -116,7 +129,7 @@ def write_data(folder, pairs, captions):
     return table
 
 
-def train(*, pairs=512, epochs=10, batch=64, std=0.0, captions=5, leave_out=frozenset(), record=""):
+def train(*, pairs=512, epochs=10, batch=64, std=0.0, captions=5, leave_out=frozenset(), record="", reweight=0.0):
     """Train, write the record, and return the losses in the trainer's log."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -125,7 +138,14 @@ def train(*, pairs=512, epochs=10, batch=64, std=0.0, captions=5, leave_out=froz
         config = (files("clipmem.models") / "configs" / "clipmem-micro.json").read_text(encoding="utf-8")
         (folder / "clipmem-micro.json").write_text(json.dumps(json.loads(config)))
         open_clip.add_model_config(folder / "clipmem-micro.json")
-        patch(recorder, std, steps=epochs * (len(chosen) // batch))
+        if reweight:
+            images, texts = [pair.decode() for pair in chosen], [pair.captions[0] for pair in chosen]
+            reweighted = Reweighting(images, texts, reweight)
+            recorder = reweighted.recorder
+            patch(lambda _: ReweightedLoss(reweighted))
+        else:
+            noise = TextEmbeddingNoise(std, "post", seed=0, steps=epochs * (len(chosen) // batch))
+            patch(lambda loss: NoisyLoss(loss, noise, recorder))
         open_clip_train.main.main([
             "--train-data", str(table), "--dataset-type", "csv", "--csv-img-key", "filepath",
             "--csv-caption-key", "title", "--model", "clipmem-micro", "--batch-size", str(batch),
@@ -142,6 +162,7 @@ def main(arguments=None):
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="use 128 pairs and two epochs (seconds)")
+    parser.add_argument("--reweight", type=float, default=0.0, help="share of pairs with a weight below 1; 0 = none")
     parser.add_argument("--std", type=float, default=0.0, help="noise on the text embeddings; 0 = none")
     parser.add_argument("--captions", type=int, default=5, help="captions per pair")
     parser.add_argument("--remove", default="", help="remove the most memorized pairs of this finished clipmem run")
@@ -150,7 +171,8 @@ def main(arguments=None):
     chosen = parser.parse_args(arguments)
     worst = frozenset(removal_list(chosen.remove, chosen.count)) if chosen.remove else frozenset()
     size = {"pairs": 128, "epochs": 2} if chosen.quick else {}
-    losses = train(std=chosen.std, captions=chosen.captions, leave_out=worst, record=chosen.record, **size)
+    settings = {"std": chosen.std, "captions": chosen.captions, "record": chosen.record, "reweight": chosen.reweight}
+    losses = train(leave_out=worst, **settings, **size)
     print(f"{len(losses)} steps; loss {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end")
     return losses
 

@@ -3,7 +3,8 @@
     python examples/transformers_trainer.py [--quick] [--record trajectory.npz]
 
 Needs `pip install '.[hf]' accelerate`. Replace the small CLIP and the emoji with your own; the data set's items
-need an "index", and the training arguments `remove_unused_columns=False`.
+need an "index", and the training arguments `remove_unused_columns=False`. `reweighting.py` has the hook that lowers
+the weight of suspect captions.
 """
 
 import argparse
@@ -46,15 +47,23 @@ class RecordCallback(TrainerCallback):
             self.recorder.save(self.file)
 
 
-def items(pairs, size=32):
+def items(images, captions, size=32):
     """Return what the model gets of each pair."""
-    tokens = SimpleTokenizer(context_length=32)([pair.captions[0] for pair in pairs])
     transform = v2.Compose([v2.ToImage(), v2.Resize((size, size)), v2.ToDtype(torch.float32, scale=True)])
-    images = [transform(pair.decode()) for pair in pairs]
     return [
-        {"pixel_values": image, "input_ids": row, "attention_mask": (row != 0).long(), "index": k}
-        for k, (image, row) in enumerate(zip(images, tokens, strict=True))
+        {"pixel_values": transform(image), "input_ids": row, "attention_mask": (row != 0).long(), "index": k}
+        for k, (image, row) in enumerate(zip(images, SimpleTokenizer(context_length=32)(captions), strict=True))
     ]
+
+
+def small_clip():
+    """Return a small CLIP with random weights."""
+    config = CLIPConfig(
+        text_config={**_SMALL, "vocab_size": 49408, "max_position_embeddings": 32, "eos_token_id": 49407},
+        vision_config={**_SMALL, "image_size": 32, "patch_size": 8},
+        projection_dim=32,
+    )
+    return CLIPModel(config)
 
 
 def batch_of(rows):
@@ -69,19 +78,15 @@ def main(arguments=None):
     parser.add_argument("--record", default="trajectory.npz", help="file of the record")
     chosen = parser.parse_args(arguments)
     pairs = emoji(128 if chosen.quick else 512)
-    config = CLIPConfig(
-        text_config={**_SMALL, "vocab_size": 49408, "max_position_embeddings": 32, "eos_token_id": 49407},
-        vision_config={**_SMALL, "image_size": 32, "patch_size": 8},
-        projection_dim=32,
-    )
-    model = CLIPModel(config)
+    data = items([pair.decode() for pair in pairs], [pair.captions[0] for pair in pairs])
+    model = small_clip()
     recorder = AlignmentRecorder([pair.uid for pair in pairs])
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
             folder, per_device_train_batch_size=64, num_train_epochs=2 if chosen.quick else 10, learning_rate=1e-3,
             logging_steps=1, save_strategy="no", report_to=[], use_cpu=True, remove_unused_columns=False,
         )  # fmt: skip
-        trainer = Trainer(model, settings, batch_of, items(pairs))
+        trainer = Trainer(model, settings, batch_of, data)
         trainer.add_callback(RecordCallback(model, recorder, chosen.record))
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

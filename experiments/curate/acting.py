@@ -3,24 +3,26 @@
     python experiments/curate/acting.py --scale tiny --out runs/acting-tiny     # under three minutes
     python experiments/curate/acting.py --scale full --out runs/acting          # emoji-artists, 8 seeds: resumes
     python experiments/curate/acting.py --out runs/acting --record              # stores it in acting.json, then writes
-                                                                                # the tables of docs/mitigate.md
+                                                                                # the tables of
+                                                                                # experiments/mitigate/RESULTS.md
 
-Of the training pairs a share gets the caption of another one: at random, or of the same category. The model trains from
+A share of the training pairs gets the caption of another one: at random, or of the same category. The model trains from
 scratch on
 
     everything     all pairs
-    random         as many pairs removed at random as are wrong
+    random         as many pairs removed at random as are swapped
     NAME           as many removed by a detector of `clipmem curate`, which sees the data, and the embeddings and
                    trajectory of the model trained on everything: two trainings
     free:NAME      the same by a detector without any model: one training
     curate         the suspects of the whole list removed, however many; free:curate without any model
     clipmem, low-alignment
-                   as many removed by two half-models, each trained on a random half of the pairs, together one training
-    reweight       [mitigate.reweight] with share = twice the share of wrong captions, .2 with none: one training
-    oracle         exactly the wrong pairs removed
+                   as many removed by two shadow models, each trained on a random half of the pairs, together one
+                   training
+    reweight       [mitigate.reweight] with share = twice the share of swapped captions, 0.2 with none: one training
+    oracle         exactly the pairs with swapped captions removed
 
-The ruler is recall@5 on held-out pairs with right captions, mean of both directions, identical captions count as right.
-Seeds are paired: the same wrong captions, initial weights and order. The share of the oracle's gain is
+The metric is R@5 on held-out pairs with their own captions, mean of both directions, identical captions count as
+right. Seeds are paired: the same swapped captions, initial weights and order. The share of the oracle's gain is
 
     (mean recall of the method - mean recall of everything) / (mean recall of the oracle - mean recall of everything)
 
@@ -81,12 +83,12 @@ SCALES: dict[str, dict[str, Any]] = {
 SIMPLE = ("everything", "random", "oracle", "reweight")
 HALVES, BANK = ("clipmem", "low-alignment"), 500
 DRAWS, EVERY, CLEAN = 2000, 20.0, 0.2
-RECORD, PAGE = ROOT / "experiments" / "curate" / "acting.json", ROOT / "docs" / "mitigate.md"
+RECORD, PAGE = ROOT / "experiments" / "curate" / "acting.json", ROOT / "experiments" / "mitigate" / "RESULTS.md"
 KINDS = {"random": "at random", "category": "within the category"}
 NAMES = {
-    "random": "as many removed at random",
+    "random": "random pairs removed, as many as were swapped",
     **{
-        name: f"as many removed by `{name}`"
+        name: f"worst by `{name}` removed"
         for name in (
             "similarity",
             "s-cliploss",
@@ -98,12 +100,12 @@ NAMES = {
             "clipmem",
         )
     },
-    "free:image-neighbors": "as many removed by `image-neighbors`, no model",
-    "rank-sum": "as many removed by the score of `clipmem curate`, that model's embeddings and margins",
-    "curate": "suspects of `clipmem curate` removed, that model's embeddings and margins",
+    "free:image-neighbors": "worst by `image-neighbors` removed, no model",
+    "rank-sum": "worst by `clipmem curate` removed, with that model",
+    "curate": "suspects of `clipmem curate` removed, with that model",
     "free:curate": "suspects of `clipmem curate` removed, no model",
-    "reweight": "`mitigate.reweight`, `share` twice the share of wrong ones",
-    "oracle": "exactly the wrong ones removed (unknown in practice)",
+    "reweight": "`mitigate.reweight`, `share` twice the swapped share",
+    "oracle": "oracle removal",
 }
 
 
@@ -357,9 +359,9 @@ def _summary(own: pl.DataFrame) -> dict[str, Any]:
 
 
 def by_rate(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the table of gains by kind and share of wrong captions."""
+    """Return the table of gains by kind and share of swapped captions."""
     shown = ("oracle", "reweight", "free:curate")
-    lines = [f"| wrong captions | recall@5, nothing done | {' | '.join(NAMES[one] for one in shown)} |"]
+    lines = [f"| swapped captions | R@5, nothing done | {' | '.join(NAMES[one] for one in shown)} |"]
     lines += [f"|{' --- |' * (2 + len(shown))}"]
     found = {(row["kind"], row["rate"], row["method"]): row for row in rows}
     for kind, named in KINDS.items():
@@ -371,9 +373,9 @@ def by_rate(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def by_method(rows: Sequence[Mapping[str, Any]], kind: str = "random", rate: float = 0.2) -> str:
-    """Return the table of all methods for one kind and share of wrong captions, the best last."""
+    """Return the table of all methods for one kind and share of swapped captions, the best last."""
     own = {row["method"]: row for row in rows if (row["kind"], row["rate"]) == (kind, rate)}
-    lines = ["| what is done | recall@5 | gain, points | share of the best gain | right removals | cost, trainings |"]
+    lines = ["| method | R@5 | gain, points | share of oracle's gain | swapped among removed | cost, trainings |"]
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
     lines += [f"| nothing | {100 * own['everything']['recall']:.1f}% | 0 | 0 | | 1.00 |"]
     for method, named in sorted(NAMES.items(), key=lambda one: own[one[0]]["gain"]):
@@ -390,7 +392,7 @@ def _gain(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return ""
     low, high = (100 * end for end in row["gain_interval"])
-    # where the gain of the oracle is hardly known, so is the share of it
+    # where the gain of the oracle is uncertain, so is the share of it
     known = row["method"] != "oracle" and row["share_interval"] and np.ptp(row["share_interval"]) < 1
     share = f", {100 * row['share']:.0f}%" if known else ""
     return f"{100 * row['gain']:+.1f} [{low:.1f}, {high:.1f}]{share}"

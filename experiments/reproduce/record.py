@@ -1,4 +1,4 @@
-"""Store the results of reproductions, and write from them what RESULTS.md, docs/findings.md and docs/mitigate.md show.
+"""Store the results of reproductions, and write from them what RESULTS.md, docs/findings.md and ../mitigate/RESULTS.md show.
 
     clipmem reproduce --regime redundant --scale laptop --out reproduced     # and the other regimes
     python experiments/reproduce/record.py reproduced                        # stores it, then writes the page
@@ -46,7 +46,7 @@ from clipmem_reproduce.spec import RunSpec
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
 GLANCE = DOCS / "findings.md"
-PAGE, CHOICE, IMAGES = HERE / "RESULTS.md", DOCS / "mitigate.md", DOCS / "images"
+PAGE, CHOICE, IMAGES = HERE / "RESULTS.md", HERE.parent / "mitigate" / "RESULTS.md", DOCS / "images"
 LONGER = "redundant"
 _DATA = {"long-tail": " --set data.path=icons.parquet"}  # which icons.py makes
 _CHOSEN = {

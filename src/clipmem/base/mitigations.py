@@ -26,8 +26,8 @@ from clipmem.base.sections import (
 )
 
 Place = Literal["post", "pre", "post-scaled"]
-_MORE_CAPTIONS = "Remove it: add paraphrases to the data, and set mitigate.captions.count (docs/mitigate.md)."
-_MORE_IMAGES = "Remove it: generate images beforehand, and use source = 'given' (docs/mitigate.md)."
+_MORE_CAPTIONS = "Remove it: add paraphrases to the data, and set mitigate.captions.count (docs/mitigations.md)."
+_MORE_IMAGES = "Remove it: generate images beforehand, and use source = 'given' (docs/mitigations.md)."
 
 
 class MitigationSection(Section):
