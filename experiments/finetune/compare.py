@@ -1,4 +1,4 @@
-"""Which way of fine-tuning memorizes least at equal utility? The runs, tables and figures of docs/finetune.md.
+"""Which way of fine-tuning memorizes least at equal utility? The runs, tables and figures of RESULTS.md.
 
     clipmem run experiments/finetune/pretrain.toml --set data.path=icons.parquet --out runs/base
     python experiments/finetune/compare.py runs icons.parquet    # makes the runs, stores results.parquet
@@ -36,7 +36,7 @@ WAYS = {
     "from scratch": ("train.lr=1e-3",),
 }
 COLORS = ("#1b4965", "#ca6702", "#0a9396", "#9b2226", "#bb3e03", "#6c757d")
-LEVELS = (0.18, 0.22, 0.25)  # of recall@5
+LEVELS = (0.18, 0.22, 0.25)  # of R@5
 UTILITY, KEPT = "retrieval", "retained"
 
 
@@ -131,7 +131,7 @@ def at_equal_utility(table: pl.DataFrame, way: str, level: float) -> np.ndarray:
 def tables(table: pl.DataFrame) -> str:
     """Return the tables as Markdown."""
     lines = [
-        "| way | epochs | CLIPMem | of wrong captions | recall@5, emoji, % | recall@5, icons, % |",
+        "| way | epochs | mean memorization | CLIPMem of swapped captions | R@5, emoji, % | R@5, icons, % |",
         "| --- " * 6 + "|",
     ]
     for way in WAYS:
@@ -140,7 +140,7 @@ def tables(table: pl.DataFrame) -> str:
             cells = [shown(values_of(table, name, **where)) for name in ("clipmem", "planted")]
             cells += [shown(values_of(table, name, **where), percent=True) for name in (UTILITY, KEPT)]
             lines.append(f"| {way} | {epochs} | {' | '.join(cells)} |")
-    lines += ["", "| epochs | alpha | CLIPMem | recall@5, emoji, % | recall@5, icons, % |", "| --- " * 5 + "|"]
+    lines += ["", "| epochs | alpha | mean memorization | R@5, emoji, % | R@5, icons, % |", "| --- " * 5 + "|"]
     for epochs in INTERPOLATED:
         for alpha in (*ALPHAS, 1.0):
             where = {"way": "full", "epochs": epochs, "alpha": alpha}
@@ -151,7 +151,7 @@ def tables(table: pl.DataFrame) -> str:
         way: max(EPOCHS, key=lambda e, way=way: values_of(table, UTILITY, way=way, epochs=e, alpha=1.0).mean())
         for way in WAYS
     }
-    lines += ["", "| way | best epochs | recall@5 there, % | minus full, points | CLIPMem there | minus full |"]
+    lines += ["", "| way | best epochs | R@5 there, % | minus full, points | mean memorization there | minus full |"]
     lines += ["| --- " * 6 + "|"]
     full = {name: values_of(table, name, way="full", epochs=best["full"], alpha=1.0) for name in (UTILITY, "clipmem")}
     for way in WAYS:
@@ -159,7 +159,7 @@ def tables(table: pl.DataFrame) -> str:
         cells = [shown(own[UTILITY], percent=True), shown(own[UTILITY] - full[UTILITY], percent=True)]
         cells += [shown(own["clipmem"]), shown(own["clipmem"] - full["clipmem"])]
         lines.append(f"| {way} | {best[way]} | {' | '.join(cells)} |")
-    lines += ["", "| way | " + " | ".join(f"CLIPMem at recall@5 of {100 * level:.0f}%" for level in LEVELS) + " |"]
+    lines += ["", "| way | " + " | ".join(f"at R@5 of {100 * level:.0f}%" for level in LEVELS) + " |"]
     lines += ["| --- " * (1 + len(LEVELS)) + "|"]
     for way in WAYS:
         lines.append(f"| {way} | {' | '.join(shown(at_equal_utility(table, way, level)) for level in LEVELS)} |")
@@ -195,19 +195,19 @@ def ways_figure(table: pl.DataFrame, size: str) -> str:
                 )
         axes.set_yscale("log")
         axes.set_ylim(1e-3, 1)
-        axes.set_xlabel("recall@5 on unseen emoji, %")
-        axes.set_ylabel("CLIPMem, (C - I) / 2")
+        axes.set_xlabel("R@5 on unseen emoji, %")
+        axes.set_ylabel("mean memorization (CLIPMem)")
         axes.legend(fontsize=11)
-        title = "CLIPMem against retrieval on unseen emoji for six ways of training, by number of epochs."
+        title = "Mean memorization against retrieval on unseen emoji for six ways of training, by number of epochs."
         return svg_of(canvas, f"ways-{size}", title)
 
 
 def alpha_figure(table: pl.DataFrame, size: str) -> str:
     """Draw CLIPMem, retrieval and what is retained against alpha."""
     names = (
-        ("clipmem", "CLIPMem, (C - I) / 2", 1.0),
-        (UTILITY, "recall@5, emoji, %", 100.0),
-        (KEPT, "recall@5, icons, %", 100.0),
+        ("clipmem", "mean memorization", 1.0),
+        (UTILITY, "R@5, emoji, %", 100.0),
+        (KEPT, "R@5, icons, %", 100.0),
     )
     alphas = [*ALPHAS, 1.0]
     with sketch(SIZES[size], 300) as canvas:
@@ -222,7 +222,9 @@ def alpha_figure(table: pl.DataFrame, size: str) -> str:
             axes.set_title(label, fontsize=12)
             if k == 0:
                 axes.legend(fontsize=11)
-        title = "CLIPMem, retrieval on emoji and retrieval on icons against the weight of the fine-tuned model."
+        title = (
+            "Mean memorization, retrieval on emoji and retrieval on icons against the weight of the fine-tuned model."
+        )
         return svg_of(canvas, f"alpha-{size}", title)
 
 

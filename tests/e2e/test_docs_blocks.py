@@ -25,7 +25,15 @@ BLOCKS = [
     )
 ]
 # blocks that tests of their pages run or compare whole
-ELSEWHERE = {"README.md", "mismatched-captions.md", "mitigate.md", "models.md", "plugins.md", "score.md"}
+ELSEWHERE = {
+    "README.md",
+    "mismatched-captions.md",
+    "mitigations.md",
+    "models.md",
+    "noisy-captions.md",
+    "plugins.md",
+    "score.md",
+}
 RUNNABLE = {"sh", "bash", "python", "toml"}
 
 

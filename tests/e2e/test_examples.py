@@ -53,6 +53,25 @@ def test_open_clip_trainer(tmp_path):
     check_record(tmp_path / "record.npz")
 
 
+def test_open_clip_trainer_with_reweighting(tmp_path):
+    for package in ("pandas", "webdataset"):
+        pytest.importorskip(package, reason="open_clip's trainer needs the extra `bench`: pip install '.[bench]'")
+    steps, first, last = run("open_clip_trainer.py", "--reweight", 0.4, "--record", tmp_path / "record.npz")
+    assert steps == 4
+    assert last < first
+    check_record(tmp_path / "record.npz")
+
+
+@pytest.mark.parametrize("trainer", ["loop", "transformers"])
+def test_reweighting(trainer):
+    if trainer == "transformers":
+        for package in ("transformers", "accelerate"):
+            pytest.importorskip(package, reason="needs the extra `hf` and accelerate")
+    steps, first, last = run("reweighting.py", "--trainer", trainer)
+    assert steps == 4
+    assert last < first
+
+
 def check_record(file):
     """All 128 pairs were recorded in both epochs."""
     with np.load(file) as record:

@@ -1,4 +1,4 @@
-"""docs/finetune.md: its table and figures are those of the stored results."""
+"""experiments/finetune/RESULTS.md: its tables, numbers and figures are those of the stored results."""
 
 import importlib.util
 import re
@@ -34,8 +34,10 @@ def test_every_run_has_five_seeds(compare, stored):
 
 
 def test_the_page_has_the_table_and_numbers_of_the_results(compare, stored):
-    page, tables = (ROOT / "docs/finetune.md").read_text(encoding="utf-8"), compare.tables(stored)
-    assert tables.rpartition("\n\n")[2] in page
+    page = (ROOT / "experiments/finetune/RESULTS.md").read_text(encoding="utf-8")
+    tables = compare.tables(stored).split("\n\n")
+    assert len(tables) == 4
+    assert all(table in page for table in tables)
     words = " ".join(page.split())
     for way, epochs, alpha, name in (
         ("full", 10, 1.0, compare.UTILITY), ("full", 30, 1.0, compare.UTILITY), ("full", 10, 1.0, "clipmem"),
@@ -46,6 +48,19 @@ def test_the_page_has_the_table_and_numbers_of_the_results(compare, stored):
         values = compare.values_of(stored, name, way=way, epochs=epochs, alpha=alpha)
         shown = compare.shown(values, percent=name != "clipmem")
         assert shown in words or shown.replace(" [", "% [") in words, shown
+
+
+def test_the_how_to_tells_in_words_what_the_results_show(compare, stored):
+    levels = {
+        way: [compare.at_equal_utility(stored, way, level).mean() for level in compare.LEVELS] for way in compare.WAYS
+    }
+    ratios = [frozen / full for frozen, full in zip(levels["image tower frozen"], levels["full"], strict=True)]
+    assert ratios[0] < 2
+    assert all(3.5 < ratio < 4.5 for ratio in ratios[1:])  # "about four times"
+    memory = {
+        alpha: compare.values_of(stored, "clipmem", way="full", epochs=30, alpha=alpha).mean() for alpha in (0.75, 1.0)
+    }
+    assert 0.15 < 1 - memory[0.75] / memory[1.0] < 0.25  # "a fifth"
 
 
 def test_equal_utility_is_interpolated_between_epochs(compare):

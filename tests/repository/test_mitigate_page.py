@@ -1,22 +1,28 @@
-"""docs/mitigate.md shows what the stored measurements give, and its examples run."""
+"""The pages about mitigations, and their results, show what the stored measurements give; their examples run."""
 
 import importlib.util
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+import torch.nn.functional as F
 
+from clipmem import AlignmentRecorder
 from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import Geometry, decode
 from clipmem.data.sources import open_source
-from clipmem.mitigate import Preparation
+from clipmem.mitigate import Preparation, pair_weights
 from clipmem.mitigate.image_variants import ImageVariants
+from clipmem.mitigate.reweight import neighbor_agreement
+from clipmem.models.signals import Signals
+from clipmem.train.objectives.contrastive import blocked_contrastive_loss
 from tests.tiny import encoded_image
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +38,7 @@ def acting():
 
 
 def test_the_page_has_the_tables_of_the_kept_rows(acting):
-    page = (ROOT / "docs" / "mitigate.md").read_text(encoding="utf-8")
+    page = acting.PAGE.read_text(encoding="utf-8")
     for table in (acting.by_rate(ROWS), acting.by_method(ROWS)):
         assert f"-->\n{table}\n<!-- end -->" in page
 
@@ -49,7 +55,27 @@ def test_the_rows_agree(acting):
             assert low < row["gain"] < high
 
 
-PAGE = ROOT / "docs" / "mitigate.md"
+def test_the_how_to_tells_the_kept_gain_and_cost_of_reweighting():
+    [row] = [row for row in ROWS if (row["kind"], row["rate"], row["method"]) == ("random", 0.2, "reweight")]
+    low, high = (100 * end for end in row["share_interval"])
+    page = " ".join((ROOT / "docs" / "noisy-captions.md").read_text(encoding="utf-8").split())
+    gain = f"{100 * row['share']:.0f}% (95% interval {low:.0f} to {high:.0f}) of what oracle removal does"
+    assert f"With 20% of the captions swapped at random, reweighting improved R@5 by {gain}" in page
+    assert f"at {100 * (row['cost'] - 1):.0f}% more compute" in page
+
+
+def test_the_how_to_tells_in_words_what_the_kept_rows_show():
+    rows = {(row["kind"], row["rate"], row["method"]): row for row in ROWS}
+    at_random = {method: row for (kind, rate, method), row in rows.items() if (kind, rate) == ("random", 0.2)}
+    assert 0.4 < at_random["free:curate"]["share"] < 0.6 < at_random["reweight"]["share"]
+    assert at_random["clipmem"]["gain_interval"][1] < 0
+    assert abs(at_random["clipmem"]["gain"] - at_random["random"]["gain"]) < 0.002
+    for rate in (0.1, 0.2, 0.4):
+        low, high = rows["category", rate, "free:curate"]["gain_interval"]
+        assert low < 0 < high
+        assert rows["category", rate, "reweight"]["gain_interval"][0] > 0
+    assert rows["random", 0.0, "reweight"]["gain_interval"][0] < 0 < rows["random", 0.0, "reweight"]["gain_interval"][1]
+    assert rows["random", 0.0, "free:curate"]["gain_interval"][1] < 0.001
 
 
 def tiny_language_model(folder):
@@ -105,12 +131,11 @@ def tiny_pipeline(folder):
     return folder / "pipeline"
 
 
-def run_block(number, folder, monkeypatch):
-    """Run a Python block of docs/mitigate.md in a folder; return what it defines."""
-    blocks = re.findall(r"^```python[^\n]*\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def run_example(name, folder, monkeypatch):
+    """Run an example of the page in a folder; return what it defines."""
     monkeypatch.chdir(folder)
-    names = {"__name__": "block"}
-    exec(compile(blocks[number], "mitigate.md", "exec"), names)
+    names = {"__name__": "example"}
+    exec(compile((ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8"), name, "exec"), names)
     return names
 
 
@@ -129,9 +154,9 @@ def pairs_of(file):
 
 
 @pytest.mark.filterwarnings("ignore")  # what transformers says
-def test_paraphrases_written_as_the_page_says_are_captions_of_the_same_pairs(captioned, monkeypatch):
+def test_written_paraphrases_are_captions_of_the_same_pairs(captioned, monkeypatch):
     tiny_language_model(captioned / "models/my-model")
-    run_block(0, captioned, monkeypatch)
+    run_example("paraphrase_captions", captioned, monkeypatch)
     before, after = (dict(pairs_of(captioned / name).select("key", "captions").iter_rows())
                      for name in ("captions.csv", "paraphrased.csv"))  # fmt: skip
     assert after.keys() == before.keys()
@@ -141,23 +166,23 @@ def test_paraphrases_written_as_the_page_says_are_captions_of_the_same_pairs(cap
 
 
 @pytest.mark.filterwarnings("ignore")  # what diffusers and transformers say to each other
-def test_images_are_generated_as_the_page_says(captioned, monkeypatch):
+def test_images_are_generated(captioned, monkeypatch):
     (captioned / "models").mkdir()
     tiny_pipeline(captioned / "tiny").rename(captioned / "models/my-pipeline")
-    run_block(1, captioned, monkeypatch)
+    run_example("generate_images", captioned, monkeypatch)
     files = sorted((captioned / "generated").iterdir())
     assert [file.name for file in files] == [f"{image}-{number}.png" for image in range(3) for number in range(4)]
     assert len({file.read_bytes() for file in files}) == 12
     assert all(decode(file.read_bytes(), 16).shape == (16, 16, 3) for file in files)
 
 
-def test_generated_images_are_shown_by_the_source_of_the_page(captioned, monkeypatch):
+def test_generated_images_are_shown_by_the_source_of_the_example(captioned, monkeypatch):
     (captioned / "generated").mkdir()
     others = {f"generated/{image}-{number}.png": encoded_image(10 + 4 * image + number)
               for image in (0, 2) for number in range(4)}  # fmt: skip
     for name, data in others.items():
         (captioned / name).write_bytes(data)
-    kind = run_block(2, captioned, monkeypatch)["WithGenerated"]
+    kind = run_example("with_generated", captioned, monkeypatch)["WithGenerated"]
     source = kind(DataSection(path="captions.csv", source="csv"))
     pairs = source.pairs()
     assert pairs.drop("variants").equals(pairs_of("captions.csv").drop("variants"))
@@ -171,3 +196,104 @@ def test_generated_images_are_shown_by_the_source_of_the_page(captioned, monkeyp
     cache = np.load(captioned / "cache/variants.npy")
     for row, reference in table[["row", "reference"]].iter_rows():
         assert np.array_equal(cache[row], decode(others[reference], 32))
+
+
+def blocks_of(page):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_blocks_of_the_reference_run(number, capsys):
+    blocks = blocks_of("mitigations.md")
+    assert len(blocks) == 3
+    exec(compile(blocks[number], "mitigations.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert out.startswith(("['a ", "10 True", "shape: (3, 3)")[number])
+
+
+@pytest.fixture
+def some(monkeypatch):
+    """Names that the hooks of the how-to use: images and captions of 64 emoji, and a small model."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from emoji_pairs import emoji
+
+    pairs = emoji(64)
+    return {"images": [pair.decode() for pair in pairs], "captions": [pair.captions[0] for pair in pairs]}
+
+
+def test_the_loss_of_the_hooks_is_that_of_the_mitigation(some):
+    from reweighting import Reweighting
+
+    loss_of, drawn = Reweighting(**some, share=0.4), torch.Generator().manual_seed(0)
+    pixels = np.stack([np.asarray(image.resize((64, 64))) for image in some["images"]])
+    known = Signals(
+        [*map(str, range(64))], [[one] for one in some["captions"]], np.arange(64), pixels=lambda k: pixels[k]
+    )
+    agreement, recorder = neighbor_agreement(known), AlignmentRecorder(64)
+    for epoch in range(3):
+        weights = torch.from_numpy(pair_weights(agreement, recorder.margin[:epoch], share=0.4))
+        for index in torch.randperm(64, generator=drawn).split(32):
+            u, v = (F.normalize(torch.randn(32, 8, generator=drawn), dim=1).requires_grad_() for _ in "uv")
+            expected = blocked_contrastive_loss(u, v, torch.tensor(10.0), weights[index])
+            torch.testing.assert_close(loss_of(index, u, v, 10.0, epoch), expected)
+            recorder.update(index, u, v, epoch)
+    assert weights.min() < 0.1
+
+
+def test_the_hook_of_a_loop_runs(some):
+    def model(pixels, tokens):
+        return *(F.normalize(rows, dim=-1) for rows in (pixels @ weight, tokens @ weight)), 10.0
+
+    weight, rows = torch.eye(8, requires_grad=True), torch.arange(64)
+    loader = [(index, torch.randn(32, 8), torch.randn(32, 8)) for index in rows.split(32)]
+    names = some | {"model": model, "loader": loader, "epochs": 2}
+    exec(compile(blocks_of("noisy-captions.md")[0], "noisy-captions.md", "exec"), names)
+    assert weight.grad.isfinite().all()
+    assert weight.grad.any()
+    assert names["loss_of"].recorder.margin.shape == (2, 64)
+
+
+@pytest.mark.filterwarnings("ignore")  # what transformers says
+def test_the_hook_of_transformers_runs(some, tmp_path):
+    for package in ("transformers", "accelerate"):
+        pytest.importorskip(package, reason="needs the extra `hf` and accelerate")
+    from reweighting import Reweighting
+    from transformers import Trainer, TrainingArguments
+    from transformers_trainer import items, small_clip
+
+    settings = TrainingArguments(
+        tmp_path, per_device_train_batch_size=32, num_train_epochs=2, report_to=[], use_cpu=True, save_strategy="no",
+        remove_unused_columns=False,
+    )  # fmt: skip
+    data = [item | {"labels": item.pop("index")} for item in items(**some)]
+    names = some | {"Reweighting": Reweighting, "Trainer": Trainer, "model": small_clip()}
+    names |= {"settings": settings, "data": data}
+    exec(compile(blocks_of("noisy-captions.md")[1], "noisy-captions.md", "exec"), names)
+    names["trainer"].train()
+    assert names["loss_of"].recorder.margin.shape == (2, 64)
+    assert not np.isnan(names["loss_of"].recorder.margin).any()
+
+
+def test_the_hook_of_open_clip_runs(some, monkeypatch):
+    for package in ("pandas", "webdataset"):
+        pytest.importorskip(package, reason="open_clip's trainer needs the extra `bench`: pip install '.[bench]'")
+    import open_clip_train.data
+    import open_clip_train.main
+    from reweighting import Reweighting
+
+    patched = (
+        (open_clip_train.main, "create_loss"),
+        (open_clip_train.data, "CsvDataset"),
+        (open_clip_train.data, "DataInfo"),
+    )
+    for module, name in patched:  # restored afterwards
+        monkeypatch.setattr(module, name, getattr(module, name))
+    monkeypatch.setattr(open_clip_train.main, "main", lambda arguments: arguments)
+    arguments = SimpleNamespace(distill=False, model="ViT-B-32", siglip=False, local_loss=False, gather_with_grad=False,
+                                rank=0, world_size=1, horovod=False)  # fmt: skip
+    names = some | {"Reweighting": Reweighting, "open_clip_train": open_clip_train, "arguments": arguments}
+    exec(compile(blocks_of("noisy-captions.md")[2], "noisy-captions.md", "exec"), names)
+    made = open_clip_train.main.create_loss(arguments)
+    assert isinstance(made, names["ReweightedLoss"])
+    assert isinstance(made.loss, Reweighting)

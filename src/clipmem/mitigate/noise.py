@@ -9,7 +9,7 @@ The published work does not specify where the noise is added (Wang et al. 2025, 
 with ε standard normal in each of the d dimensions. The noise of `post` has length std √d: 3.4 for std = 0.15 and
 d = 512, on a unit vector. Do not compare values between places or widths.
 
-The first part of the training, `start`, has no noise: at first similarities differ by less than it (docs/mitigations.md).
+The first part of the training, `start`, has no noise, because it would exceed early similarities (docs/mitigations.md).
 """
 
 import math
