@@ -19,7 +19,10 @@ def shown(entry: dict[str, float], value: str = "mean", form: str = "+.3f") -> s
 
 def main() -> None:
     recipe = PlannedStudy(sys.argv[1]).recipe
-    print("k: AUC gap of candidates | not planted | independent | shared | Spearman with CLIPMem | planted, AUROC")
+    print(
+        "k: AUC gap of candidates | without swapped captions | g-only pairs | shared pairs | Spearman with CLIPMem"
+        " | swapped captions, AUROC"
+    )
     for neighbors in (1, 5, 10, 20, 50):
         section = recipe.dejavu.model_copy(update={"neighbors": neighbors})
         study = PlannedStudy(sys.argv[1], recipe.model_copy(update={"dejavu": section}))

@@ -1,12 +1,12 @@
-"""Measure which effects each ruler can see: the power of paired seeds, and how well a ruler repeats itself.
+"""Measure which effects each metric detects: the power of paired seeds, and how well a metric repeats itself.
 
-    python experiments/utility/power.py             # writes the tables of docs/utility.md from the stored reproductions
+    python experiments/utility/power.py             # writes the tables of RESULTS.md from the stored reproductions
 
 A configuration is a run of experiments/reproduce/REGIME/runs.parquet on the pairs of the base study: a mitigation, a
-length, a width. Its effect under seed k is d_k = ruler(run, k) - ruler(base, k).
+length, a width. Its effect under seed k is d_k = metric(run, k) - metric(base, k).
 
     sd       = sqrt(mean over configurations of the variance of d_k over seeds)
-    smallest = the δ that a two-sided paired t-test at 5 % finds with 80 % power: with n seeds, P(T > t) = .8 for a
+    smallest = the δ that a two-sided paired t-test at 5% finds with 80% power: with n seeds, P(T > t) = 0.8 for a
                noncentral T with n - 1 degrees of freedom and noncentrality δ sqrt(n) / sd
     even/odd = correlation, over configurations, of the mean over even seeds with that over odd ones
 """
@@ -20,12 +20,12 @@ import polars as pl
 from scipy import optimize, stats
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "utility.md"
+PAGE = Path(__file__).parent / "RESULTS.md"
 SEEDS = (4, 8, 16)
-_RULERS = {
-    "clipmem": "(C - I) / 2",
-    "clipmem_wordings": "(C - I) / 2 over wordings",
-    "clipmem candidate": "mean over C",
+_METRICS = {
+    "clipmem": "mean memorization",
+    "clipmem_wordings": "mean memorization, all captions",
+    "clipmem candidate": "mean CLIPMem of candidates",
     "retrieval_wordings_recall@5": "`retrieval_wordings_recall@5`",
     "retrieval_recall@5": "`retrieval_recall@5`",
     "retrieval_mAP": "`retrieval_mAP`",
@@ -60,11 +60,11 @@ def table(runs: pl.DataFrame) -> str:
     configurations = kept.filter(pl.col("settings") != "")
     paired = configurations.join(base, on=["measure", "seed"]).with_columns(change=pl.col("value") - pl.col("base"))
     lines = [
-        f"| ruler | base | sd over paired seeds | {' | '.join(f'{n} seeds' for n in SEEDS)} | even/odd seeds |",
+        f"| metric | base | sd over paired seeds | {' | '.join(f'{n} seeds' for n in SEEDS)} | even/odd seeds |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for ruler, title in _RULERS.items():
-        own = paired.filter(pl.col("measure") == ruler)
+    for metric, title in _METRICS.items():
+        own = paired.filter(pl.col("measure") == metric)
         spread = own.group_by("run").agg(pl.col("change").var(), pl.len()).filter(pl.col("len") > 1)["change"]
         if spread.is_empty():
             continue
@@ -72,7 +72,7 @@ def table(runs: pl.DataFrame) -> str:
         halves = own.group_by("run", even=pl.col("seed") % 2 == 0).agg(pl.col("value").mean())
         halves = halves.pivot("even", index="run", values="value").drop_nulls()
         retest = np.corrcoef(halves["true"], halves["false"])[0, 1] if len(halves) > 2 else np.nan
-        level = base.filter(pl.col("measure") == ruler)["base"].mean()
+        level = base.filter(pl.col("measure") == metric)["base"].mean()
         effects = " | ".join(f"{smallest(sd, n):.4f}" for n in SEEDS)
         lines.append(f"| {title} | {level:.3f} | {sd:.4f} | {effects} | {retest:.2f} |")
     runs_used, seeds = paired["run"].n_unique(), paired["seed"].n_unique()
@@ -80,7 +80,7 @@ def table(runs: pl.DataFrame) -> str:
 
 
 def write_page() -> None:
-    """Insert the tables between the marks of docs/utility.md."""
+    """Insert the tables between the marks of RESULTS.md."""
     text = PAGE.read_text(encoding="utf-8")
     for mark in re.finditer(r"<!-- power: ([\w-]+) -->\n", text):
         runs = pl.read_parquet(ROOT / "experiments" / "reproduce" / mark[1] / "runs.parquet")

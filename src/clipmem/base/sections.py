@@ -424,7 +424,7 @@ class DejavuSection(Section):
 
     removed: ClassVar = {
         "top": "Remove it: all objects of the neighbors are predicted. For fewer, lower dejavu.neighbors.",
-        "ranking": "Remove it: pairs are ranked by correct objects under f minus g (docs/dejavu.md).",
+        "ranking": "Remove it: pairs are ranked by correct objects under f minus g (docs/metrics.md).",
     }
 
     objects: str = key("", "Parquet with uid and objects that replace the data's; empty = the data's.")

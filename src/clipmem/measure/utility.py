@@ -1,7 +1,7 @@
 """Utility of a set of models on one set of test pairs: classification, linear probes, retrieval, geometry.
 
 When not to trust it: results depend on the test pairs. With 200 of them, an accuracy has an interval of about ±7
-points. Pairs of another domain than the training pairs measure the shift between domains. See docs/utility.md.
+points. Pairs of another domain than the training pairs measure the shift between domains. See docs/metrics.md.
 """
 
 from collections.abc import Mapping, Sequence
