@@ -171,8 +171,14 @@ def main(arguments=None):
     chosen = parser.parse_args(arguments)
     worst = frozenset(removal_list(chosen.remove, chosen.count)) if chosen.remove else frozenset()
     size = {"pairs": 128, "epochs": 2} if chosen.quick else {}
-    settings = {"std": chosen.std, "captions": chosen.captions, "record": chosen.record, "reweight": chosen.reweight}
-    losses = train(leave_out=worst, **settings, **size)
+    losses = train(
+        std=chosen.std,
+        captions=chosen.captions,
+        leave_out=worst,
+        record=chosen.record,
+        reweight=chosen.reweight,
+        **size,
+    )
     print(f"{len(losses)} steps; loss {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end")
     return losses
 
