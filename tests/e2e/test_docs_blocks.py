@@ -78,6 +78,11 @@ def test_toml_is_read(page, text):
         load_recipe(text)
 
 
+@pytest.mark.parametrize("recipe", sorted((ROOT / "experiments").glob("*/*.toml")), ids=lambda path: path.parent.name)
+def test_recipes_of_experiments_are_read(recipe):
+    load_recipe(recipe.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize(("page", "text"), of("python"))
 def test_python_runs(page, text, finished, tmp_path, monkeypatch, capsys):
     if page in ELSEWHERE:

@@ -1,6 +1,7 @@
 """What the README says is run: its example, its commands, and the marks that CI reads."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,16 @@ from clipmem.base.manifest import recipe_hash
 from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.data.sources.emoji import emoji_table
 from clipmem.study.api import find_recipe
+from tests.e2e.running import clip
 from tests.tiny import tiny_recipe
+from tests.unit.data.sources import formats
 
 ROOT = Path(__file__).parents[2]
-README, OWN_DATA = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/own-data.md"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+QUICKSTART, OWN_DATA, *GUIDES = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("quickstart", "own-data", "score", "compare", "view", "audit")
+)
 
 
 def blocks(language, text=README):
@@ -42,6 +49,10 @@ def test_the_python_example_of_the_readme_runs_on_a_folder_of_images(tmp_path, m
     assert all(name in printed for name in ("uid", "label_score", "reason", "suggested_caption"))
 
 
+def size(folder):
+    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+
+
 def run_own_data(text, capsys):
     printed = run_block(text, capsys).splitlines()
     assert len(printed) == 2
@@ -65,23 +76,49 @@ def test_the_python_example_of_own_data_runs_as_it_stands(tmp_path, monkeypatch,
     assert roles["candidate"].low > 0 > roles["independent"].high
     assert abs(roles["shared"].mean) < 0.1
     assert abs(roles["external"].mean) < 0.1
+    # of one seed, and of the demo, which has two, and embeds 1.3 times as many pairs
+    cache, rest = size("my-run/cache"), size("my-run") - size("my-run/cache")
+    demo, quick = (int(number) * 1e6 for number in re.findall(r"less than (\d+) MB", QUICKSTART))
+    assert cache + rest < quick
+    assert cache + 2 * 1.1 * rest < demo
 
 
 def test_the_commands_exist():
     shown = subprocess.run(
         [sys.executable, "-m", "clipmem", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    used = set(re.findall(r"^clipmem (\w+)", "".join(blocks("sh", OWN_DATA)), flags=re.MULTILINE))
+    used = {
+        command
+        for text in (QUICKSTART, OWN_DATA, *GUIDES)
+        for command in re.findall(r"^ *clipmem (\w+)", "".join(blocks("sh", text)), flags=re.MULTILINE)
+    }
     assert used == {
-        "inspect", "init", "run", "localize", "view", "score", "export", "evaluate", "compare", "reproduce"
+        "demo", "view", "inspect", "curate", "init", "run", "localize", "score", "export", "evaluate", "compare", "audit"
     }  # fmt: skip
     used |= set(re.findall(r"`clipmem (\w+)", README))
     assert {"init", "run", "score", "curate", "audit", "view", "compare"} <= used
-    # of a package of its own (reproduce/), which has its own tests
-    assert all(f" {command} " in shown for command in used - {"reproduce"})
+    assert all(f" {command} " in shown for command in used)
     settings = re.findall(r"--set (\S+=[^\s`]+)", OWN_DATA)
-    assert len(settings) == 6
+    assert len(settings) == 4
     load_recipe("", settings)
+
+
+def test_the_commands_of_the_quickstart_read_coco(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    formats.coco(tmp_path / "coco", formats.some_pairs(60))
+    [block] = [text for text in blocks("sh", QUICKSTART) if "coco/" in text]
+    for line in block.splitlines():
+        assert clip(*shlex.split(line)[1:]).returncode == 0
+    assert Path("suspects/suspects.parquet").is_file()
+
+
+def test_the_quickstart_explains_the_numbers_that_it_shows():
+    [screen] = blocks("text", QUICKSTART)
+    prose = QUICKSTART.replace(screen, "")
+    for number in re.findall(r"[+±]\d\.\d+", prose):
+        assert number in screen
+    for minutes in re.findall(r"\d+ min \d+ s", README):
+        assert minutes in prose
 
 
 def test_the_readme_is_short():

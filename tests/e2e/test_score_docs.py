@@ -12,7 +12,7 @@ import clipmem
 from clipmem.cli import main
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "score.md").read_text(encoding="utf-8")
+PAGE, MEANING = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("score.md", "meaning.md"))
 
 
 def blocks(language):
@@ -29,7 +29,7 @@ def run(command, *more):
 @pytest.mark.slow
 def test_the_commands_and_the_example_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    [example, stored] = blocks("sh")
+    [example, stored, _] = blocks("sh")  # the last one is run by test_given.py
     twins, scores = example.splitlines()
     run(twins, "--set", "model.name=clipmem-micro", "--set", "train.epochs=1", "--set", "score.draws=100")
     capsys.readouterr()
@@ -52,6 +52,6 @@ def test_the_commands_and_the_example_run(tmp_path, monkeypatch, capsys):
 
 
 def test_the_files_it_names_are_there():
-    named = set(re.findall(r"tests/[\w/]+\.py", PAGE))
+    named = set(re.findall(r"tests/[\w/]+\.py", PAGE + MEANING))
     assert len(named) == 3
     assert all((ROOT / name).is_file() for name in named)

@@ -82,8 +82,8 @@ def test_the_shipped_data(source, verdict):
 
 @pytest.mark.parametrize("source", ["emoji", "emoji-artists"])
 def test_the_page_shows_what_the_command_prints(source):
-    page = (Path(__file__).parents[3] / "docs" / "inspect.md").read_text(encoding="utf-8")
-    [shown] = re.findall(rf"inspect {source}\n```\n\n```text\n(.*?)```", page, flags=re.DOTALL)
+    page = (Path(__file__).parents[3] / "docs" / "own-data.md").read_text(encoding="utf-8")
+    [shown] = re.findall(rf"^\$ clipmem inspect {source}\n(.*?)(?=^\$ |^```)", page, flags=re.DOTALL | re.MULTILINE)
     lines = [
         line.lstrip(VERBATIM)
         for line in screen_lines("inspected", inspect(source, lambda: open_data(source), cost=False), 80)
