@@ -231,8 +231,8 @@ def test_the_example_of_the_docs_runs(tmp_path):
         assert done.returncode == 0, done.stderr
     assert "caption scored with" in done.stdout
     assert "cannot verify how the two models were trained" in " ".join(done.stdout.split())
-    twins, audit = clipmem.load_run(tmp_path / "twins"), clipmem.load_run(tmp_path / "audit")
-    np.testing.assert_allclose(audit.scores["clipmem"], twins.scores["clipmem"], rtol=0, atol=1e-6)
+    trained, scored = clipmem.load_run(tmp_path / "trained"), clipmem.load_run(tmp_path / "scored")
+    np.testing.assert_allclose(scored.scores["clipmem"], trained.scores["clipmem"], rtol=0, atol=1e-6)
 
 
 def test_models_of_every_address_in_one_study(world, tmp_path, monkeypatch):

@@ -30,21 +30,21 @@ def run(command, *more):
 def test_the_commands_and_the_example_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     [example, stored, _] = blocks("sh")  # the last one is run by test_given.py
-    twins, scores = example.splitlines()
-    run(twins, "--set", "model.name=clipmem-micro", "--set", "train.epochs=1", "--set", "score.draws=100")
+    trained, scores = example.splitlines()
+    run(trained, "--set", "model.name=clipmem-micro", "--set", "train.epochs=1", "--set", "score.draws=100")
     capsys.readouterr()
     run(scores)
     shown = " ".join(capsys.readouterr().out.split())
-    assert "8,588 pairs scored against a bank of 400 (from twins/splits.parquet)." in shown
+    assert "8,588 pairs scored against a bank of 400 (from trained/splits.parquet)." in shown
     for command in stored.splitlines():
         run(command)
     ours = pl.read_parquet("scores.parquet")
     again = pl.read_parquet("stored.parquet")
     assert again.select("uid", "role").equals(ours.select("uid", "role"))
     assert (again["clipmem"] - ours["clipmem"]).abs().max() < 1e-6
-    twins = clipmem.load_run("twins").scores.filter(planted=False)  # those scored with their own captions
-    both = ours.join(twins, on="uid", suffix="_there")
-    assert both.height == twins.height
+    trained = clipmem.load_run("trained").scores.filter(planted=False)  # those scored with their own captions
+    both = ours.join(trained, on="uid", suffix="_there")
+    assert both.height == trained.height
     assert (both["clipmem"] - both["clipmem_there"]).abs().max() < 1e-6
     [python] = blocks("python")
     exec(compile(python, "score.md", "exec"), {})
