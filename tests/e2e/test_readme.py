@@ -93,7 +93,8 @@ def test_the_commands_exist():
         for command in re.findall(r"^ *clipmem (\w+)", "".join(blocks("sh", text)), flags=re.MULTILINE)
     }
     assert used == {
-        "demo", "view", "inspect", "curate", "init", "run", "localize", "score", "export", "evaluate", "compare", "audit"
+        "demo", "view", "inspect", "curate", "init", "run", "localize", "score", "export", "evaluate", "compare",
+        "audit",
     }  # fmt: skip
     used |= set(re.findall(r"`clipmem (\w+)", README))
     assert {"init", "run", "score", "curate", "audit", "view", "compare"} <= used
@@ -105,7 +106,7 @@ def test_the_commands_exist():
 
 def test_the_commands_of_the_quickstart_read_coco(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    formats.coco(tmp_path / "coco", formats.some_pairs(60))
+    formats.coco(tmp_path / "coco", formats.some_pairs(120))
     [block] = [text for text in blocks("sh", QUICKSTART) if "coco/" in text]
     for line in block.splitlines():
         assert clip(*shlex.split(line)[1:]).returncode == 0
@@ -115,6 +116,10 @@ def test_the_commands_of_the_quickstart_read_coco(tmp_path, monkeypatch):
 def test_the_quickstart_explains_the_numbers_that_it_shows():
     [screen] = blocks("text", QUICKSTART)
     prose = QUICKSTART.replace(screen, "")
+    printed = (ROOT / "tests" / "unit" / "report" / "screens" / "report-two-seeds.txt").read_text(encoding="utf-8")
+    for label in ("CLIPMem by role, 95% intervals over pairs", "(C - I) / 2", "caption trained with", "noise floor ±"):
+        assert label in screen
+        assert label in printed
     for number in re.findall(r"[+±]\d\.\d+", prose):
         assert number in screen
     for minutes in re.findall(r"\d+ min \d+ s", README):

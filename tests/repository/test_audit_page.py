@@ -1,0 +1,40 @@
+"""docs/audit.md shows the numbers of experiments/audit/RESULTS.md, which says about its tables what they have."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "experiments" / "audit" / "RESULTS.md").read_text(encoding="utf-8")
+NUMBER = re.compile(r"\d+\.\d+")
+
+
+def rows(text):
+    """Rows of attacks: their name, and all numbers."""
+    matches = re.findall(r"^[ |\w]*?(similarity|LiRA|RMIA|learned) [ |]*(\d.*)$", text, flags=re.MULTILINE)
+    return [(name, NUMBER.findall(numbers)) for name, numbers in matches]
+
+
+def test_the_screen_is_the_first_table():
+    [screen] = re.findall(r"```text\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(rows(screen)) == 4
+    assert rows(screen) == rows(RESULTS)[:4]
+
+
+def test_the_figure_is_of_the_first_table():
+    figure = (ROOT / "docs" / "images" / "audit-roc.svg").read_text(encoding="utf-8")
+    rates = dict(re.findall(r"(similarity|LiRA|RMIA|learned) (0\.\d+)", figure))
+    assert {name: float(rate) for name, rate in rates.items()} == {
+        name: round(float(numbers[3]) / 100, 3) for name, numbers in rows(RESULTS)[:4]
+    }
+
+
+def test_the_text_says_what_the_second_table_has():
+    rate = [float(numbers[3]) for _, numbers in rows(RESULTS)[4:]]
+    similarity, _, _, learned = rate[:4]
+    [times] = re.findall(r"learned attack finds (\d\.\d) times as many", RESULTS)
+    assert float(times) == round(learned / similarity, 1)
+    similarity, lira, _, learned = rate[4:]
+    assert round(similarity / 100, 1) == 0.5  # half of the members
+    assert round(learned / similarity, 1) == 1.2  # a fifth more
+    assert lira < similarity  # adds nothing
