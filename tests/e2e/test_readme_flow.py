@@ -24,7 +24,7 @@ def section():
 def commands():
     """The commands of the section, with the setting that it gives for a first try."""
     [block] = re.findall(r"```sh\n(.*?)```", section(), flags=re.DOTALL)
-    [setting] = re.findall(r"add `(--set [^`]+)` to `clipmem init`", section())
+    [setting] = re.findall(r"add `(--set [^`]+)` to `clipmem init`", " ".join(section().split()))
     typed = [shlex.split(line, comments=True) for line in block.splitlines()]
     return [command + shlex.split(setting) * (command[1] == "init") for command in typed]
 
