@@ -58,7 +58,7 @@ def explorer(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def detectors(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Format the rows of the suite `curate` as Markdown, a table per regime and kind of wrong caption."""
+    """Format the rows of the suite `curate` as Markdown, a table per regime and kind of mismatched caption."""
     parts = list[str]()
     for regime, kind in dict.fromkeys((row["regime"], row["kind"]) for row in rows):
         lines = [

@@ -44,7 +44,7 @@ def scores_of(splits, seeds, effect, noise):
 
 def build(path, *settings, effect=0.6, seeds=(0, 1, 2), noise=1, planted=2, without=(), utility=0.0, data="d" * 64,
           epochs=EPOCHS, rate=1000.0, memory=2**30, processor="a processor", start="start", protocol="four-way",
-          metrics=METRICS, presentations=None, chance=None, validation=None, wordings=None):  # fmt: skip
+          metrics=METRICS, samples_seen=None, chance=None, validation=None, wordings=None):  # fmt: skip
     """Write a run folder.
 
     Args:
@@ -64,10 +64,10 @@ def build(path, *settings, effect=0.6, seeds=(0, 1, 2), noise=1, planted=2, with
         start: Stands for the initial weights.
         protocol: The recipe's protocol.
         metrics: Utility metrics and their level; None = no utility was measured.
-        presentations: Presentations of a model, where they are not passes times pairs.
+        samples_seen: Presentations of a model, where they are not passes times pairs.
         chance: What is reached by chance, by metric.
         validation: Values by seed of metrics on validation pairs.
-        wordings: CLIPMem of candidates over all wordings, before noise; None = not measured.
+        wordings: CLIPMem of candidates over all captions, before noise; None = not measured.
     """
     folder, splits = RunFolder(Path(path)), split_of(planted, without)
     sizes = [f"split.{role}={size}" for role, size in SIZES.items()]
@@ -90,7 +90,7 @@ def build(path, *settings, effect=0.6, seeds=(0, 1, 2), noise=1, planted=2, with
     own = PAIRS - len([uid for uid in without if uid[0] in "sc"])
     for side in "fg":
         for seed in seeds:
-            record = {"pairs": own, "presentations": presentations or own * epochs, "init_sha256": f"{start} {seed}"}
+            record = {"pairs": own, "samples_seen": samples_seen or own * epochs, "init_sha256": f"{start} {seed}"}
             file = folder.write_json(f"models/{side}/seed-{seed}/record.json", record)
             # no two trainings take the same time
             measured = {"pairs_per_second": rate * (1 + 0.01 * seed + 0.02 * (side == "g"))}

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import polars as pl
 
 from clipmem.scoring.design import combine
-from clipmem.scoring.protocols.four_way import twins
+from clipmem.scoring.protocols.four_way import paired_design
 from clipmem.train.paired import TrainingSet
 
 
@@ -18,7 +18,7 @@ class Scored(NamedTuple):
 def score(splits, parts, *, weight, confidence):
     """Score parts given as side → seed → AlignmentParts; `base` has one seed, if any."""
     models = [TrainingSet(side, seed, (), 0) for seed in sorted(parts["f"]) for side in "fg"]
-    design = twins(models, splits.height)
+    design = paired_design(models, splits.height)
     every = [parts[model.side][model.seed] for model in models] + list(parts.get("base", {}).values())
     made = combine(design, splits, every, weight=weight, confidence=confidence)
     candidates = made.scores.filter(pl.col("role") == "candidate")["clipmem"]

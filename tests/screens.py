@@ -88,11 +88,11 @@ def _localized(folder: Path) -> Built:
 
 
 SMALL = {"shared": 6, "candidate": 12, "independent": 6, "external": 8}
-TWINS = [[f"a thing of kind {i % 12}"] for i in range(32)]
+COPIES = [[f"a thing of kind {i % 12}"] for i in range(32)]
 RUNS: dict[str, Callable[[Path], Built]] = {
     "two-seeds": lambda folder: build_run(folder, planted=4, sizes=SMALL),
     "one-seed": lambda folder: build_run(folder, seeds=(3,), planted=0, sizes=SMALL),
-    "shifted": lambda folder: _shifted(build_run(folder, planted=0, sizes=SMALL, captions=TWINS)),
+    "shifted": lambda folder: _shifted(build_run(folder, planted=0, sizes=SMALL, captions=COPIES)),
     "subsample": lambda folder: build_subsample(folder),
     "audited": _audited,
     "leave-one-out": lambda folder: build_leave_one_out(folder),
@@ -154,11 +154,11 @@ def scored(folder: Path) -> Scored:
     about = {"alignment": "clip", "compared": compared, "range": [-6.0, 6.0], "pairs": 104}
     centered = {"shift": 0.013, "low": 0.002, "high": 0.024, "over": "pairs", "margin": 0.001, "verdict": "better"}
     about |= {"bank": bank, "problems": 2, "control": 0.0123, "centered": {**centered, "roles": {}}}
-    return Scored(scores, about, {uid: [f"caption of {k}"] for k, uid in enumerate(first)}, Path("quarantine.parquet"))
+    return Scored(scores, about, {uid: [f"caption of {k}"] for k, uid in enumerate(first)}, Path("skipped.parquet"))
 
 
 def curated(*, found: bool) -> Any:
-    """Return suspects, with wrong captions or none beyond chance, and with and without cleaned data."""
+    """Return suspects, with mismatched captions or none beyond chance, and with and without cleaned data."""
     share = {
         "share": 0.12 * found,
         "low": 0.08 * found,

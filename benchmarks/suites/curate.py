@@ -43,7 +43,7 @@ _GEOMETRY = Geometry(64, "squash", "bicubic")
 
 
 class Data(NamedTuple):
-    """Pairs with wrong captions: `kind` is 0, 1 or 2 for a wrong one, else -1."""
+    """Pairs with mismatched captions: `kind` is 0, 1 or 2 for a wrong one, else -1."""
 
     uids: list[str]
     pixels: np.ndarray
@@ -60,7 +60,7 @@ class Size(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A detector on a kind of wrong captions; `low` and `high`: its AUROC minus that of the best published one.
+    """A detector on a kind of mismatched captions; `low` and `high`: its AUROC minus that of the best published one.
 
     `seconds` are of one core; detectors share features, which are in the time of clipmem's own lists.
     """

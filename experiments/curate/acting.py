@@ -236,7 +236,7 @@ def lists_of(signals: Signals, count: int, prefix: str) -> tuple[dict[str, np.nd
 
 
 class Cell:
-    """One share and kind of wrong captions under one seed; a file per method, so that a run resumes."""
+    """One share and kind of mismatched captions under one seed; a file per method, so that a run resumes."""
 
     def __init__(self, data: Data, rate: float, kind: str, seed: int, out: Path) -> None:
         self.data, self.about, self.seed = data, {"kind": kind, "rate": rate, "seed": seed}, seed
@@ -267,9 +267,9 @@ class Cell:
             shutil.rmtree(folder)
 
     def halves(self) -> tuple[dict[str, np.ndarray], float]:
-        """Return the pairs that the scores of two half-models remove, and the seconds that finding them took.
+        """Return the pairs that the scores of two shadow models remove, and the seconds that finding them took.
 
-        CLIPMem is A under the half-model that trained on the pair minus A under the other, A(g) that of the other.
+        CLIPMem is A under the shadow model that trained on the pair minus A under the other, A(g) that of the other.
         """
         data, n = self.data, len(self.captions)
         member = generator(self.seed, "halves").permutation(n) < n // 2

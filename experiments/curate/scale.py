@@ -1,7 +1,7 @@
 """Curating many pairs: what it costs the list to compare near cells only, and time and memory by number of pairs.
 
 `python experiments/curate/scale.py near DATA [--captions COLUMN] [--most N]` curates the first N images of DATA twice,
-with a tenth of the captions exchanged: comparing every pair with all others, and with those in near cells, as is done
+with a tenth of the captions swapped: comparing every pair with all others, and with those in near cells, as is done
 above `clipmem.scoring.evidence.EXACT` pairs. It prints AUROC and average precision of both lists, the share of the
 nearest images that near cells find, and seconds.
 
@@ -36,8 +36,8 @@ _GEOMETRY, WIDTH, THINGS, WRONG = Geometry(64, "squash", "bicubic"), 512, 2000, 
 _ANONYMOUS = "RssAnon:"
 
 
-def exchanged(captions: list[str], seed: int = 0) -> tuple[list[str], np.ndarray]:
-    """Exchange a tenth of the captions; return them, and which are now wrong."""
+def swapped(captions: list[str], seed: int = 0) -> tuple[list[str], np.ndarray]:
+    """Swap a tenth of the captions; return them, and which are now wrong."""
     chosen = np.random.default_rng(seed).permutation(len(captions))[: round(WRONG * len(captions))]
     found, wrong = list(captions), np.zeros(len(captions), dtype=bool)
     for row, other in zip(chosen, np.roll(chosen, 1), strict=True):
@@ -53,7 +53,7 @@ def near(path: str, column: str, most: int) -> list[dict[str, Any]]:
     rows = np.arange(min(most, len(pairs)))
     parts = list(pairs.blocks(range(len(rows)), 1024, [_GEOMETRY]))
     pixels, table = np.concatenate([one.pixels[_GEOMETRY] for one in parts]), pl.concat([one.table for one in parts])
-    captions, wrong = exchanged([texts[0] for texts in table["captions"]])
+    captions, wrong = swapped([texts[0] for texts in table["captions"]])
     found, nearest = list[dict[str, Any]](), list[np.ndarray]()
     for name, exact in (("all pairs", table.height), ("near cells", 0)):
         evidence.EXACT = exact
@@ -82,7 +82,7 @@ def size(n: int, *, closed_form: bool = False) -> dict[str, Any]:
         features[start : start + 65_536] = things[part] + stream.normal(0, 1, (len(part), WIDTH))
     words = [f"{chr(97 + k % 26)}{chr(97 + k // 26 % 26)}{chr(97 + k // 676)}" for k in range(THINGS + 500)]
     extra = stream.integers(THINGS, THINGS + 500, size=n)
-    captions, wrong = exchanged([f"a {words[a]} {words[b]}" for a, b in zip(thing, extra, strict=True)])
+    captions, wrong = swapped([f"a {words[a]} {words[b]}" for a, b in zip(thing, extra, strict=True)])
     rows, texts = np.arange(n), [[text] for text in captions]
     signals = Signals([f"p{k}" for k in rows], texts, rows, image=torch.from_numpy(features), text=None)
     most, stop = [0.0], threading.Event()

@@ -10,7 +10,7 @@ import sys
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.utility import measure_dejavu
 
-ROLES = ("candidate", "candidate, not planted", "independent", "shared")
+ROLES = ("candidate", "candidate, not mismatched", "independent", "shared")
 
 
 def shown(entry: dict[str, float], value: str = "mean", form: str = "+.3f") -> str:

@@ -86,7 +86,7 @@ def scored(folder: str, side: str, seed: int, share: float) -> tuple[float, list
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train the branched twins of a run and print their agreement."""
+    """Train the branched reference models of a run and print their agreement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path)
@@ -103,8 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         known[seeds.index(seed), place[uid]] = f - g
     known = known[:, own]
     truth = known[half : 2 * half]
-    found = {"twins": known[:half]}
-    firsts = {"twins": 0}
+    found = {"references": known[:half]}
+    firsts = {"references": 0}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         jobs = [(side, seed, share) for share in SHARES for seed in seeds[:half] for side in ("f", "g")]
         made = pool.map(scored, *zip(*((str(folder.path), *job) for job in jobs), strict=True))
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def results(
     found: dict[str, np.ndarray], truth: np.ndarray, firsts: dict[str, int], epochs: int
 ) -> list[dict[str, Any]]:
-    """Return cost, mean and agreement of each kind of twins."""
+    """Return cost, mean and agreement of each kind of models."""
     n = truth.shape[1]
     times = generator(0, "branched").multinomial(n, np.full(n, 1 / n), size=DRAWS).astype(np.float64)
     weights = np.vstack([np.ones((1, n)), times])
@@ -135,7 +135,7 @@ def results(
             low, high = np.quantile(drawn[1:], [0.025, 0.975])
             share = 1 - firsts[name] / epochs
             rows.append(
-                {"twins": name, "seeds": count, "cost": round(count * (1 + share), 2), "mean": float(scores.mean())}
+                {"models": name, "seeds": count, "cost": round(count * (1 + share), 2), "mean": float(scores.mean())}
                 | {"agreement": float(drawn[0]), "low": float(low), "high": float(high)}
             )
     return rows

@@ -1,4 +1,4 @@
-"""Which measures find wrong captions? Prints the table of RESULTS.md and writes measures.json.
+"""Which measures find mismatched captions? Prints the table of RESULTS.md and writes measures.json.
 
     for r in measures measures-supervised; do
         clipmem run experiments/validation/$r.toml --out runs/$r

@@ -112,7 +112,7 @@ def mitigated(
 ) -> list[Effect]:
     """Measure a mitigation: the relative change of CLIPMem, claimed below 0, and of each utility, claimed above 0.
 
-    Where both runs were scored on all wordings, the change over these is there too, after that on the first caption.
+    Where both runs were scored on all captions, the change over these is there too, after that on the first caption.
     """
     effects: list[Effect] = []
     for measure, where in MEASURES.items():

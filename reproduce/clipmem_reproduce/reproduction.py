@@ -213,19 +213,19 @@ class Maker:
         markers = [folder.read_json(f"stages/train-{side}-seed-0.json") for side in "fg"]
         rate, spent = min(float(marker["pairs_per_second"]) for marker in markers), folder.seconds()
         # startup, embedding and evaluation are proportional to the number of models
-        startup = max(0.0, spent["train"] - self._presentations(_PROBE) / rate)
+        startup = max(0.0, spent["train"] - self._samples_seen(_PROBE) / rate)
         per_model = (startup + (spent["embed"] + spent["evaluate"]) / 2) / 2
         counts = [protocol_of(spec.recipe(self._base)).count for spec in missing]
         overhead = sum(spent[stage] for stage in ("decode", "plan", "score", "report"))
         overhead += per_model * sum(counts) / len(missing)
-        presentations = sum(self._presentations(spec) * spec.cost * n for spec, n in zip(missing, counts, strict=True))
+        samples_seen = sum(self._samples_seen(spec) * spec.cost * n for spec, n in zip(missing, counts, strict=True))
         return (
             f"{len(missing)} of {len(runs)} runs to train, {sum(counts)} models: "
-            f"about {duration(overhead * len(missing) + presentations / rate / cores())}, estimated from a short run "
+            f"about {duration(overhead * len(missing) + samples_seen / rate / cores())}, estimated from a short run "
             f"({rate:,.0f} pairs/s per model, {overhead:.0f} s overhead per run)"
         )
 
-    def _presentations(self, spec: RunSpec) -> int:
+    def _samples_seen(self, spec: RunSpec) -> int:
         recipe = spec.recipe(self._base)
         return recipe.train.epochs * (recipe.split.shared + recipe.split.candidate)
 

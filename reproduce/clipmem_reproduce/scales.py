@@ -1,6 +1,6 @@
 """The regimes of data and the scales of a reproduction: base study, seeds, levels of each sweep, primary utility.
 
-A regime is a kind of data. In `unique` every pair is one of a kind, in `redundant` others show the same thing, and in
+A regime is a kind of data. In `unique` every pair is a singleton, in `redundant` others show the same thing, and in
 `long-tail` a few things occur often and most once.
 """
 

@@ -25,7 +25,7 @@ class RunSpec:
         parent: A run that this one reads.
         reads: The setting that names what is read, and its place in the parent's folder.
         localize: Whether the run is localized.
-        cost: Relative cost of a presentation, for the estimate.
+        cost: Relative cost of a sample, for the estimate.
     """
 
     settings: Settings = field(default_factory=dict[str, Any])

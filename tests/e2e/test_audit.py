@@ -143,7 +143,7 @@ def test_audits_are_compared(study, audited, tmp_path):
 
 
 @pytest.mark.slow
-def test_half_models_are_audited(tmp_path):
+def test_shadow_models_are_audited(tmp_path):
     """f, which trained on every pair, is no target."""
     halves = ("protocol=halves", "halves.pairs=3", "halves.estimator=raw", "train.epochs=1")
     run = clipmem.run(tiny_recipe(*halves, *POOL), tmp_path / "run")

@@ -51,7 +51,7 @@ def test_init_writes_a_recipe_that_reads_back(tmp_path):
     done = clip("init", file)
     assert done.returncode == 0
     assert done.stdout.endswith(f"Wrote {file}. Edit it if needed, then run: clipmem run {file}\n")
-    # what is to be changed for data of one's own is unset, and nobody's captions are exchanged
+    # what is to be changed for data of one's own is unset, and nobody's captions are swapped
     assert load_recipe(file.read_text()) == load_recipe("")
     assert (load_recipe("").data.source, load_recipe("").data.path, load_recipe("").split.planted) == ("auto", "", 0)
     again = clip("init", file)

@@ -165,7 +165,7 @@ def test_the_table_of_python(planted):
     assert table["label_score"].is_between(0, 1).all()
     issues = table.filter("is_label_issue")
     assert issues["label_score"].max() < table.filter(~pl.col("is_label_issue"))["label_score"].median()
-    kinds = [f"is_{kind}_issue" for kind in ("exchanged", "vague", "duplicate", "hygiene")]
+    kinds = [f"is_{kind}_issue" for kind in ("mismatched", "vague", "duplicate", "hygiene")]
     assert (table.select(pl.sum_horizontal(kinds)).to_series() == table["is_label_issue"]).all()
     assert table.filter("is_label_issue")["uid"].is_in(list(wrong)).mean() > 0.4
     assert [name for name in table.columns if name.endswith("_detector")]
@@ -258,7 +258,7 @@ def test_unreadable_images_are_listed(planted, tmp_path):
     done = clip("curate", tmp_path / "data.parquet", "--out", tmp_path / "out", "--write", tmp_path / "clean")
     assert done.returncode == 0, done.stderr
     assert pl.read_parquet(tmp_path / "out" / "suspects.parquet").height == N - 1
-    assert pl.read_parquet(tmp_path / "out" / "quarantine.parquet").height == 1
+    assert pl.read_parquet(tmp_path / "out" / "skipped.parquet").height == 1
     kept = pl.read_parquet(tmp_path / "clean" / "data.parquet")
     assert images[3] in kept["image"].to_list()
 

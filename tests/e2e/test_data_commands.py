@@ -120,7 +120,7 @@ def test_inspect_export_and_init_count_alike(tmp_path):
     assert found["problems"]["listed"] == sum(one["count"] for one in found["problems"]["reasons"]) == 4
     assert "70 records read: 66 pairs, 4 left out" in export(str(tmp_path / "a.parquet"), tmp_path / "out", "parquet")
     assert pl.read_parquet(tmp_path / "out" / "00000.parquet").height == 66
-    assert pl.read_parquet(tmp_path / "out-quarantine.parquet").height == 4
+    assert pl.read_parquet(tmp_path / "out-skipped.parquet").height == 4
     assert "66, 4 records left out" in " ".join(start(str(tmp_path / "a.parquet")).notes)
 
 
@@ -213,7 +213,7 @@ def test_a_message_that_quotes_the_data_moves_no_cursor(tmp_path):
 @pytest.mark.parametrize("to", ["webdataset", "parquet", "imagefolder"])
 def test_exported_pairs_have_the_same_uids_images_and_captions(hostile, tmp_path, to):
     sentence = export(str(hostile), tmp_path / "out", to, shard=5)
-    beside = tmp_path / "out-quarantine.parquet"
+    beside = tmp_path / "out-skipped.parquet"
     assert sentence == (
         f"wrote 13 pairs to {tmp_path / 'out'}; 14 records read: 13 pairs, 1 left out; "
         f"1 problem, 13 pairs used: 1 truncated image (see {beside})"

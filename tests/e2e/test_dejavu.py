@@ -22,7 +22,7 @@ def test_the_files_and_the_summary(finished, capsys):
     document = json.loads((finished.path / "evaluate" / "dejavu.json").read_text())
     assert finished.summary.dejavu == document
     assert (document["neighbors"], document["public"], document["seeds"]) == (10, 20, [[0, 0], [1, 1]])
-    assert set(document["two_model"]["roles"]) == {"candidate", "candidate, not planted", "independent", "shared"}
+    assert set(document["two_model"]["roles"]) == {"candidate", "candidate, not mismatched", "independent", "shared"}
     assert document["two_model"]["planted"]["n"] == 4
     table = pl.read_parquet(finished.path / "evaluate" / "dejavu.parquet")
     assert table.columns == list(SCHEMAS["evaluate/dejavu"])

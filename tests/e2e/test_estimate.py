@@ -34,11 +34,11 @@ def estimated(recipe, tmp_path_factory):
     return done, clipmem.load_run(out)
 
 
-def test_half_models_and_every_estimator(estimated):
+def test_shadow_models_and_every_estimator(estimated):
     done, run = estimated
     assert max(map(len, done.stdout.splitlines())) <= 100
     found = run.summary.estimate
-    assert (found.estimator, found.half_models, found.cost) == ("distilled", 4, pytest.approx(2, abs=0.1))
+    assert (found.estimator, found.shadow_models, found.cost) == ("distilled", 4, pytest.approx(2, abs=0.1))
     table = read_table(run.path / "estimates.parquet", "estimates")
     names = {"distilled", "raw", "closed-form", "closed-form-rbf", "lemon", "similarity", "margin"}
     assert names <= set(table["estimator"])
@@ -62,14 +62,14 @@ def test_a_lost_score_is_made_again_with_the_same_bytes(estimated, recipe):
 
 @pytest.mark.slow
 def test_a_small_budget_trains_f_alone(recipe, tmp_path):
-    """A budget below one pair of half-models ends with the closed form; a second run makes the same bytes."""
+    """A budget below one pair of shadow models ends with the closed form; a second run makes the same bytes."""
     out = tmp_path / "run"
     done = clip("run", recipe, "--budget", 0.2, "--out", out)
     assert done.returncode == 0, done.stderr
     assert max(len(line) for line in done.stdout.splitlines() if str(tmp_path) not in line) <= 100
     assert [file.name for file in (out / "models").iterdir()] == ["f"]
     found = clipmem.load_run(out).summary.estimate
-    assert (found.estimator, found.half_models, found.cost) == ("closed-form-rbf", 0, 0)
+    assert (found.estimator, found.shadow_models, found.cost) == ("closed-form-rbf", 0, 0)
     table = read_table(out / "estimates.parquet", "estimates")
     assert {"closed-form", "closed-form-rbf", "similarity", "margin"} <= set(table["estimator"])
     assert not {"raw", "distilled"} & set(table["estimator"])
@@ -82,7 +82,7 @@ def test_a_small_budget_trains_f_alone(recipe, tmp_path):
 
 @pytest.mark.slow
 def test_an_existing_f_is_not_trained(estimated, recipe, tmp_path):
-    """With f and the record of its training, estimates that need no half-models are those of the study that made f."""
+    """With f and its training record, estimates that need no shadow models are those of the study that made f."""
     _, before = estimated
     f = shutil.copytree(before.path / "models/f/seed-0", tmp_path / "f")
     given = ("--set", f"halves.model={f}", "--set", f"halves.trajectory={f / 'trajectory.npz'}")
@@ -91,7 +91,7 @@ def test_an_existing_f_is_not_trained(estimated, recipe, tmp_path):
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in (out / "models").iterdir()) == ["half-a", "half-b"]
     run = clipmem.load_run(out)
-    assert (run.summary.estimate.half_models, run.manifest["f"]["name"]) == (2, str(f))
+    assert (run.summary.estimate.shadow_models, run.manifest["f"]["name"]) == (2, str(f))
     assert run.summary.estimate.cost == pytest.approx(1, abs=0.1)
     tables = [read_table(one.path / "estimates.parquet", "estimates") for one in (before, run)]
     for name in ("similarity", "closed-form", "lemon", "trajectory"):
@@ -164,7 +164,7 @@ def test_refused(estimated, recipe, tmp_path, monkeypatch, arguments, what):
 
 @pytest.mark.slow
 def test_validation_knows_which_models_an_estimator_used(recipe, tmp_path):
-    """Six pairs of half-models and a proxy's four: every estimator has an agreement, and raw is not above itself."""
+    """Six pairs of shadow models and a proxy's four: every estimator has an agreement, and raw is not above itself."""
     done = clip("validate-estimators", recipe, "--truth", 6, "--out", tmp_path / "v")
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 100
@@ -194,7 +194,7 @@ def test_the_stored_printed_agreements_are_right():
 
 
 def check_printed(found):
-    """Within .08 of the true one in nine of ten real sets of half-models, and never off by .15."""
+    """Within .08 of the true one in nine of ten real sets of shadow models, and never off by .15."""
     cases = [case for one in found["estimators"] for case in one["printed"]]
     off = np.array([abs(case["printed"] - case["agreement"]) for case in cases])
     assert len(off) >= 6

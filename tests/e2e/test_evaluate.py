@@ -50,7 +50,7 @@ def test_the_study_measures_f_and_g(finished):
     found = read(finished.path)
     assert found["format"] == 1
     assert found["seeds"] == {"f": [0, 1], "g": [0, 1]}
-    assert found["presentations"] == {"f": [160, 160], "g": [160, 160]}
+    assert found["samples_seen"] == {"f": [160, 160], "g": [160, 160]}
     assert list(found["skipped"]) == ["zero_shot_concept", "linear_probe_sublabel"]
     assert found["skipped"]["zero_shot_concept"].startswith("0 of 20 test pairs")
     assert found["n"] | {"classes_in_test": 0} == {
@@ -166,7 +166,7 @@ def test_models_by_address_and_captions(finished, tmp_path, capsys):
     model = str(finished.path / "models" / "f" / "seed-0")
     evaluate(model=(model,), data=str(data), caption_column="captions", out=tmp_path / "u.json")
     found = json.loads((tmp_path / "u.json").read_text())
-    assert (list(found["skipped"]), found["presentations"]) == (["zero_shot_concept"], {model: [None]})
+    assert (list(found["skipped"]), found["samples_seen"]) == (["zero_shot_concept"], {model: [None]})
     assert found["n"]["captions"] == 80
     # three classes called by their labels: chance is a third
     assert found["chance"]["zero_shot_acc1"] == pytest.approx(1 / 3)

@@ -54,9 +54,9 @@ def test_all_hooks_of_a_study(hooked, parent):
     assert f["mitigate"] == g["mitigate"]
     # 80 pairs in 3 batches, 2 epochs: 4 of 6 steps
     assert f["steps"] == 4
-    assert f["presentations"] == 80 + 27
+    assert f["samples_seen"] == 80 + 27
     assert "mitigate" not in record(parent, "f")
-    assert record(parent, "f")["presentations"] == 160
+    assert record(parent, "f")["samples_seen"] == 160
     assert f["init_sha256"] == record(parent, "f")["init_sha256"]
     assert f["final_sha256"] != record(parent, "f")["final_sha256"]
 

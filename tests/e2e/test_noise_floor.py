@@ -31,7 +31,7 @@ def run(request, tmp_path_factory):
 
 
 def held_out(run):
-    """Return the scores of the held-out pairs by seed, shape (seed, n): what models without twins give is one row."""
+    """Return the scores of the held-out pairs by seed, shape (seed, n); one row for unpaired models."""
     order = run.scores.filter(role="external")["uid"]
     by_seed = run.seed_scores.filter(run.seed_scores["uid"].is_in(order.implode())).drop_nulls(["f", "g"])
     if by_seed.height < len(order):

@@ -66,7 +66,7 @@ def test_what_was_trained_before_in_a_process_changes_nothing(finished, planned,
     assert all("pairs/s" in note for _, note in told)
     marker = json.loads(planned.folder.marker("train-f-seed-0").read_text())
     record = json.loads((planned.folder.model_dir("f", 0) / "record.json").read_text())
-    assert marker["pairs"] == record["presentations"] == 2 * 80
+    assert marker["pairs"] == record["samples_seen"] == 2 * 80
     assert marker["pairs_per_second"] > 0
     assert not pool._reusable  # nobody asked for it
     # interpreter and torch alone are some 200 MB

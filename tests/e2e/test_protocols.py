@@ -79,44 +79,44 @@ def test_models_that_another_version_drew_are_not_scored(study, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def twins(tmp_path_factory):
-    place = tmp_path_factory.mktemp("twins")
+def runs(tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs")
     clipmem.run(tiny_recipe("train.seeds=[0,1]"), place / "four-way")
     clipmem.run(tiny_recipe("train.seeds=[0,1]", "protocol=f-only"), place / "f-only")
     return place
 
 
-def test_f_only_trains_the_f_of_four_way(twins):
-    four, alone = (RunFolder(twins / name) for name in ("four-way", "f-only"))
+def test_f_only_trains_the_f_of_four_way(runs):
+    four, alone = (RunFolder(runs / name) for name in ("four-way", "f-only"))
     for seed in (0, 1):
         record = f"models/f/seed-{seed}/record.json"
         assert alone.read_json(record) == four.read_json(record)
-    assert not (twins / "f-only" / "models" / "g").exists()
+    assert not (runs / "f-only" / "models" / "g").exists()
     found, expected = (one.read_json("evaluate/utility.json")["metrics"] for one in (alone, four))
     assert found == {"f": expected["f"]}
 
 
-def test_f_only_is_finished_without_scores(twins):
-    alone, four = read_finished(twins / "f-only"), read_finished(twins / "four-way")
+def test_f_only_is_finished_without_scores(runs):
+    alone, four = read_finished(runs / "f-only"), read_finished(runs / "four-way")
     assert alone.utility == four.utility
     assert alone.memorization(alone.uids("candidate")) == []
-    assert clipmem.load_run(twins / "f-only").summary.roles == {}
+    assert clipmem.load_run(runs / "f-only").summary.roles == {}
     with pytest.raises(InputError) as caught:
         compare_finished([four, alone])
     assert caught.value.got == "protocol 'f-only', without scores"
 
 
 @pytest.mark.parametrize("use", [stages.renew_run, lambda run: RunFolder(run).read("seed_scores")])
-def test_f_only_says_that_it_has_no_scores(twins, use):
+def test_f_only_says_that_it_has_no_scores(runs, use):
     with pytest.raises(InputError) as caught:
-        use(twins / "f-only")
+        use(runs / "f-only")
     assert caught.value.got == "protocol 'f-only', which measures utility alone"
     assert caught.value.expected == "a run with scores"
 
 
-def test_f_only_resumes_and_prints_its_utility(twins):
-    before = contents(twins / "f-only")
-    folder = RunFolder(twins / "f-only")
+def test_f_only_resumes_and_prints_its_utility(runs):
+    before = contents(runs / "f-only")
+    folder = RunFolder(runs / "f-only")
     for stage in ("train", "embed", "evaluate"):
         folder.marker(stage).unlink()
     done = clip("run", folder.path / "recipe.toml", "--out", folder.path)

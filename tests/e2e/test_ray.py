@@ -76,7 +76,7 @@ def test_ray_gives_the_bytes_of_the_local_engine(local, tmp_path):
 
 
 @pytest.mark.slow
-def test_ray_gives_the_bytes_of_half_models(tmp_path):
+def test_ray_gives_the_bytes_of_shadow_models(tmp_path):
     halves = ("protocol=halves", "halves.pairs=2", "train.record=true", "train.epochs=1")
     pool = ("split.shared=100", "split.candidate=60", "split.independent=60", "split.planted=0")
     recipe, expected = running.undisturbed_study(tmp_path, (*halves, *pool))

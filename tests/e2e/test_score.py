@@ -178,7 +178,7 @@ def test_broken_images_are_listed_and_the_others_score_as_without_them(world, sc
     assert set(scored["uid"]) - set(ours["uid"]) == gone
     assert ours.height == both.height == 26
     np.testing.assert_allclose(both["clipmem"], both["clipmem_whole"], rtol=0, atol=1e-6)
-    listed = pl.read_parquet(tmp_path / "scores.quarantine.parquet")
+    listed = pl.read_parquet(tmp_path / "scores.skipped.parquet")
     assert listed.columns == ["source", "key", "reason"]
     assert sorted(listed.select("source", "key").iter_rows()) == [
         (str(tmp_path / "bank.parquet"), "8"),
@@ -195,9 +195,7 @@ def test_broken_images_are_listed_and_the_others_score_as_without_them(world, sc
     )  # fmt: skip
     assert pl.read_parquet(stored).equals(ours)
     assert (
-        pl.read_parquet(tmp_path / "stored.quarantine.parquet")
-        .sort("source", "key")
-        .equals(listed.sort("source", "key"))
+        pl.read_parquet(tmp_path / "stored.skipped.parquet").sort("source", "key").equals(listed.sort("source", "key"))
     )
 
 

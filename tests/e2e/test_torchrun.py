@@ -111,7 +111,7 @@ def test_a_study_by_torchrun(recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_half_models_by_torchrun(tmp_path):
+def test_shadow_models_by_torchrun(tmp_path):
     halves = ("protocol=halves", "halves.pairs=2", "halves.estimator=raw", "train.epochs=2", "train.precision=fp32")
     pool = ("split.shared=100", "split.candidate=60", "split.independent=60", "split.planted=0")
     recipe = tmp_path / "study.toml"

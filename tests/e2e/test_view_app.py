@@ -369,7 +369,7 @@ def test_help_names_every_key(browser: Session, address: str) -> None:
     page.keyboard.press("?")
     text = page.locator("dialog").inner_text()
     for one in (
-        "wrong caption",
+        "mismatched caption",
         "memorized",
         "fine",
         "unsure",

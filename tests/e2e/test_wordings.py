@@ -75,7 +75,7 @@ def test_scores_over_all_wordings(studies):
     assert study.splits["planted"].any()
     metrics = more.summary.utility.metrics
     assert all("retrieval_wordings_recall@5" in own for own in metrics.values())
-    assert "over all wordings" in " ".join(more.report.read_text(encoding="utf-8").lower().split())
+    assert "over all captions" in " ".join(more.report.read_text(encoding="utf-8").lower().split())
 
 
 def test_deleted_stages_come_back(studies):

@@ -18,7 +18,7 @@ def test_formats_and_scores_are_those_on_record(tmp_path):
 
 
 @pytest.mark.slow
-def test_half_models_of_a_fine_tuning_are_those_on_record(tmp_path):
+def test_shadow_models_of_a_fine_tuning_are_those_on_record(tmp_path):
     assert compared(RECORD | fine_tuned(tmp_path, ["halves"])) == []
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from tests.unit.report.documents import inspection
 
 from clipmem.base.tables import write_table
-from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, summarize
+from clipmem.data.skipped import Problem, left_out_sentence, skipped_table, summarize
 from clipmem.data.user_tables import csv_cell, datacomp_array, write_ids
 from clipmem.report.terminal import print_screen
 
@@ -41,11 +41,11 @@ def test_an_inspection_shows_text_and_fits_100_columns(text):
 
 
 @given(ANY, ANY, ANY)
-def test_a_quarantine_can_hold_any_text(source, key, reason):
-    table = quarantine_table([Problem(source, key, reason)])
+def test_skipped_records_can_hold_any_text(source, key, reason):
+    table = skipped_table([Problem(source, key, reason)])
     assert table.height == 1
     with tempfile.TemporaryDirectory() as folder:
-        write_table(Path(folder) / "table.parquet", "quarantine", table)
+        write_table(Path(folder) / "table.parquet", "skipped", table)
         back = pl.read_parquet(Path(folder) / "table.parquet")
     assert back.equals(table)
     assert left_out_sentence(summarize(back, 3)).startswith("1 problem, 3 pairs used: 1 ")

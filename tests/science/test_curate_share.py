@@ -3,8 +3,8 @@
     pytest -m slow -s tests/science/test_curate_share.py
 
 4,000 drawings, and as many of the clip art that `CLIPMEM_CLIPART` names (experiments/curate/clipart.py); of the planted
-captions half are exchanged at random and half within the category. 1,797 scans of handwritten digits, whose captions
-are the names of ten classes; all planted captions are exchanged at random.
+captions half are swapped at random and half within the category. 1,797 scans of handwritten digits, whose captions
+are the names of ten classes; all planted captions are swapped at random.
 """
 
 import os
@@ -34,8 +34,8 @@ def show(line):
     sys.stdout.write(line + "\n")
 
 
-def exchanged(captions, labels, share, stream):
-    """Exchange captions; return them and which are wrong."""
+def swapped(captions, labels, share, stream):
+    """Swap captions; return them and which are wrong."""
     captions = np.array(captions, dtype=object)
     chosen = stream.permutation(len(captions))[: round(share * len(captions))]
     half = len(chosen) // 2
@@ -57,7 +57,7 @@ def read(name):
     """Return the pixels, captions and categories of a data set."""
     if name == "digits":
         pixels, own = scanned()
-        return pixels, own, np.zeros(len(own))  # no categories: all exchanged at random
+        return pixels, own, np.zeros(len(own))  # no categories: all swapped at random
     section, path = {"source": "emoji-artists"}, os.environ.get("CLIPMEM_CLIPART")
     if name == "clip art":
         if path is None:
@@ -82,7 +82,7 @@ def test_expected_numbers(name):
     for share in SHARES:
         rows = []
         for seed in range(PLANTINGS if share else 1):
-            captions, wrong = exchanged(own, labels, share, generator(seed, "shares", round(100 * share)))
+            captions, wrong = swapped(own, labels, share, generator(seed, "shares", round(100 * share)))
             signals = replace(plain, captions=[[text] for text in captions], seed=seed)
             signals.__dict__["shapes_and_colors"] = features  # images do not change
             texts = np.unique(captions, return_inverse=True)[1]
@@ -100,6 +100,6 @@ def test_expected_numbers(name):
         covered += [row[5] for row in rows]
         show(f"| {' | '.join(wide)} | {near} of {len(rows)} | {inside} of {len(rows)} |")
     assert np.mean(covered) >= 0.85
-    # the aim is .25 for each planting: three of 21 miss it, all at 5 %; clip art has wrong captions of its own
+    # the aim is .25 for each planting: three of 21 miss it, all at 5 %; clip art has mismatched captions of its own
     assert np.median(np.abs(errors)) <= 0.25
     assert name == "clip art" or np.max(np.abs(errors)) <= 0.5

@@ -3,7 +3,7 @@
 Planted truth: x_ri = base_i + truth_i [i in D_r] + noise. A model's shift, shared by all its pairs, is half of the
 noise's variance. In-noise has sd 0.05, out-noise an sd of 0.3 on average, scattered by pair (log-normal). The draw is
 that of the protocol, balanced, with p = 1/2.
-Of comparisons: two runs of one study, in which f is better than g altogether by a shift that is drawn anew for each
+Of comparisons: two runs of one study, in which f is better than g on all pairs by a shift that is drawn anew for each
 seed of each run; the planted difference is that of the pairs' own values.
 Run `pytest tests/science/test_interval_coverage.py -s` to print the table.
 """
@@ -53,7 +53,7 @@ def test_coverage(models):
 
 def crossed_study(rng, *, seeds, pairs, seed_sd, own_sd):
     """Scores of C and I, as f and g make them: a shift a seed, a value a pair, noise of each pair under each seed."""
-    quality = rng.normal(0, seed_sd, (seeds, 1))  # f better than g altogether: the same for both roles
+    quality = rng.normal(0, seed_sd, (seeds, 1))  # f better than g on all pairs: the same for both roles
     own = [sign * 0.2 + rng.normal(0, 0.1, (1, pairs)) + rng.normal(0, 0.1, (seeds, pairs)) for sign in (1, -1)]
     return [values + quality + rng.normal(0, own_sd, (seeds, 1)) for values in own]
 

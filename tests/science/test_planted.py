@@ -125,7 +125,7 @@ def test_intervals_over_seeds_cover_zero_when_nothing_differs():
 
 
 def test_low_alignment_of_the_reference_finds_wrong_captions_too():
-    # g never saw the pairs, and a wrong caption does not fit: the plain alternative must work here
+    # g never saw the pairs, and a mismatched caption does not fit: the plain alternative must work here
     found = summary.planted(study(pull_f=MEMORIZED, pull_g=NONE, noise=0.01), confidence=0.95)
     assert found.reference_alignment_auroc.auroc > 0.95
 

@@ -16,7 +16,7 @@ PUBLISHED = {
     "1 image, 5 captions": (0.423, 0.6488),
     "5 images, 5 captions": (0.417, 0.6479),
 }
-# the pair's own image in one presentation of five
+# the pair's own image in one showing of five
 SEVERAL_IMAGES: Settings = {"mitigate.image_variants.probability": 0.8, "mitigate.image_variants.count": 4}
 TOWERS = ("image", "text")
 

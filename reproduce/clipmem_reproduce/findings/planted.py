@@ -51,6 +51,8 @@ class Planted(Finding):
                 ABOVE,
                 primary=True,
             ),
+            results.effect("swapped pairs minus the other candidates of the same run", of_mismatched, of_others, ABOVE),
+            # not published: the swap should not affect the other pairs
             results.effect(
                 "pairs with swapped captions minus the other candidates of the same run",
                 of_mismatched,

@@ -83,7 +83,7 @@ class CaptionVariantsSection(MitigationSection):
         (), "Any of dropout, reorder, synonyms (extra `wordnet`), templates, used in turn; [] = none."
     )
     count: Views = key(4, "Maximum number of variants per caption.")
-    probability: Fraction = key(0.5, "Probability that a presentation shows a variant.")
+    probability: Fraction = key(0.5, "Probability that a sample shows a variant.")
     dropout: Inside = key(0.2, "Fraction of words that dropout removes.")
     templates: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = key(
         ("a picture of {}", "an image of {}", "this shows {}", "{} in a picture"),
@@ -114,7 +114,7 @@ class ImageVariantsSection(MitigationSection):
         "provider": _MORE_IMAGES, "generated": _MORE_IMAGES, "seed": "Remove it: only generated images used it.",
     }  # fmt: skip
 
-    probability: Fraction = key(0.0, "Probability that a presentation shows a variant; 0 = never.")
+    probability: Fraction = key(0.0, "Probability that a sample shows a variant; 0 = never.")
     source: Literal["given", "augment"] = key(
         "given", "given: the data's other images of a pair; augment: stronger crops and color jitter."
     )
@@ -131,7 +131,7 @@ class ImageVariantsSection(MitigationSection):
 
 
 class TextMaskingSection(MitigationSection):
-    """`[mitigate.text_masking]`: tokens dropped at random, independently in every presentation."""
+    """`[mitigate.text_masking]`: tokens dropped at random, independently each time."""
 
     needs = ("text tower", "changing text")
 
@@ -157,7 +157,7 @@ class RemoveSection(MitigationSection):
     by: Literal["clipmem", "similarity", "random", "g-alignment", "planted", "file", "marks"] = key(
         "clipmem",
         "Worst first: highest CLIPMem; lowest similarity under f; random order; lowest alignment under g; "
-        "planted: known wrong ones; file: highest column; marks: marked wrong in the explorer.",
+        "planted: known mismatched ones; file: highest column; marks: marked wrong in the explorer.",
     )
     role: Literal["trained", "candidate"] = key("trained", "Remove from all of f's pairs, or from candidates only.")
     scores: str = key(

@@ -212,9 +212,9 @@ class SplitSection(Section):
     shared: PairCount = key(1300, "Pairs that f and g both train on.")
     candidate: PairCount = key(200, "Pairs that only f trains on: the ones to measure.")
     independent: PairCount = key(200, "Pairs that only g trains on, as many as candidates.")
-    external: Annotated[int, Field(ge=2, le=MOST_PAIRS)] = key(200, "Pairs that no model trains on: bank and control.")
+    external: Annotated[int, Field(ge=2, le=MOST_PAIRS)] = key(200, "Held-out pairs: no model trains on them.")
     planted: Annotated[int, Field(ge=0, le=MOST_PAIRS)] = key(
-        0, "Candidates whose captions are swapped: known wrong captions."
+        0, "Candidates whose captions are swapped: known mismatched captions."
     )
     planted_share: Fraction = key(
         0.0, "Share of each of planted_roles whose captions are swapped instead, each within its role."
@@ -340,15 +340,15 @@ class SubsampleSection(Section):
 
 
 class HalvesSection(Section):
-    """`[halves]`: the half-models of the halves protocol, and the estimator of single scores."""
+    """`[halves]`: the shadow models of the halves protocol, and the estimator of single scores."""
 
     pairs: Annotated[int, Field(ge=0, le=1_000)] = key(
         2,
-        "Number of pairs of half-models; both of a pair together train on each non-external pair once. "
+        "Number of pairs of shadow models; both of a pair together train on each non-external pair once. "
         "0 = none: estimates only.",
     )
     proxy: str = key(
-        "", "Smaller architecture of the half-models, such as clipmem-tiny-32 for clipmem-tiny; empty = f's."
+        "", "Smaller architecture of the shadow models, such as clipmem-tiny-32 for clipmem-tiny; empty = f's."
     )
     model: str = key("", "Name or path of an existing f, which is not trained (docs/models.md); empty = train f.")
     trajectory: str = key("", "What its training recorded: a file of AlignmentRecorder.")
@@ -359,7 +359,7 @@ class LeaveOneOutSection(Section):
     """`[leave_one_out]`: the pairs to leave out, one per model and seed."""
 
     pairs: Annotated[int, Field(ge=1, le=10_000)] = key(
-        30, "Number of candidates, up to a third planted if others suffice; each costs a training per seed."
+        30, "Number of candidates, up to a third mismatched if others suffice; each costs a training per seed."
     )
     uids: Annotated[tuple[str, ...], Field(max_length=10_000, strict=False)] = key(
         (), "Leave out exactly these pairs instead."
@@ -435,7 +435,7 @@ class DejavuSection(Section):
 
 
 class EvaluateSection(Section):
-    """`[evaluate]`: memorization over wordings; retrieval; zero-shot and linear probes."""
+    """`[evaluate]`: memorization over all captions; retrieval; zero-shot and linear probes."""
 
     wordings: Views = key(
         1,

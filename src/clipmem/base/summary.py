@@ -143,7 +143,7 @@ class Learned(Entry):
 
 
 class Agreement(Entry):
-    """The rank correlation with the truth that is expected of an estimator."""
+    """The rank correlation with the ground truth that is expected of an estimator."""
 
     value: Number
     low: Number
@@ -154,7 +154,7 @@ class Estimate(Entry):
     """How scores were estimated without a reference model, and the agreement expected of each estimator."""
 
     estimator: str
-    half_models: int
+    shadow_models: int
     proxy: str | None = None
     cost: Number
     calibrated: bool

@@ -26,7 +26,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "role": pl.String,
     },
     # unusable records, which may have no uid
-    "quarantine": {"source": pl.String, "key": pl.String, "reason": pl.String},
+    "skipped": {"source": pl.String, "key": pl.String, "reason": pl.String},
     "splits": {**_UID, "role": pl.String, "group": pl.String, "planted": pl.Boolean, "captions_from": pl.String},
     "scores": {
         **_UID,
@@ -34,7 +34,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "planted": pl.Boolean,
         "clipmem": pl.Float64,
         "clipmem_norm": pl.Float64,
-        # minus the trimmed mean of the external pairs; null for protocols whose models have no twins
+        # minus the trimmed mean of the external pairs; null for protocols whose models are not paired
         "clipmem_centered": pl.Float64,
         "stderr": pl.Float64,
         "low": pl.Float64,

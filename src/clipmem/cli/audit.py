@@ -22,7 +22,7 @@ def audit(
 ) -> Screen:
     """Measure how well an attacker can tell which pairs a model trained on.
 
-    With a run of protocol subsample or halves, each of its models (half-models) is attacked with the others as
+    With a run of protocol subsample or halves, each of its models (shadow models) is attacked with the others as
     references. Writes audit/audit.json and the risk of each pair, audit/pairs.parquet, into the run folder, and updates
     the report. With --model, attacks one model; sets that can be told apart without the model are refused.
 

@@ -23,7 +23,7 @@ def demo(
     """Run a complete study on the shipped emoji drawings: which pairs does a CLIP model memorize?
 
     Trains f and g for every seed (two by default, a few minutes on two cores), scores all pairs and writes a report
-    that opens offline. 100 of the 800 candidates have wrong captions. Run it again to resume after a stop.
+    that opens offline. 100 of the 800 candidates have mismatched captions. Run it again to resume after a stop.
 
     Args:
         out: Run folder; with --quick, by default clipmem-demo-quick.

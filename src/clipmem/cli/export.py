@@ -33,7 +33,7 @@ def pairs(
 ) -> str:
     """Write the usable pairs of a data set in another format, with the same images, captions and uids.
 
-    Unusable records are left out, counted, and listed in OUT-quarantine.parquet, next to the output folder.
+    Unusable records are left out, counted, and listed in OUT-skipped.parquet, next to the output folder.
 
     Args:
         path: A file, folder or shards, as in data.path of a recipe; emoji for the shipped pairs.
@@ -112,5 +112,5 @@ def embeddings(
     )
     n, problems = study.scoring.embed_pairs(model, data, out, settings, reporter=reporter)
     count = report.formats.count(len(problems), "problem")
-    listed = f"; {count} listed in {out / 'quarantine.parquet'}" if problems else ""
+    listed = f"; {count} listed in {out / 'skipped.parquet'}" if problems else ""
     return f"embedded {n:,} pairs into {out}{listed}"

@@ -35,16 +35,16 @@ def run(
             finetune-vit-b-32, finetune-lit, finetune-lora, finetune-siglip, coco-vit-b-32, coco-vit-b-16,
             cc3m-vit-b-32, cc3m-vit-b-16.
         budget: Cost of the estimates in trainings of f, in addition to f: chooses the best estimator (from 1 on with
-            f's own architecture, because only its scores have a size) and as many half-models as fit, and prints what
+            f's own architecture, because only its scores have a size) and as many shadow models as fit, and prints what
             would agree better. If f exists, add --set halves.model=MODEL; for a smaller architecture of the
-            half-models, --set halves.proxy=NAME.
+            shadow models, --set halves.proxy=NAME.
         out: Run folder; by default runs/ and the name of the recipe, with -estimate if there is a budget.
         set_: Change a value: --set train.lr=1e-4. Can be repeated.
         device: Device to compute on.
         engine: Execution engine: local, ray (this machine or the cluster of RAY_ADDRESS), or ray://HEAD:PORT. All
             give the same bytes.
         strict: Stop at the first unusable record. By default such records are left out, counted, and listed in
-            quarantine.parquet.
+            skipped.parquet.
         yes: Start even if the study would take more than a day, or more memory or disk space than available. Resuming
             does not need it.
     """
@@ -70,7 +70,7 @@ def run(
 
 
 def screen_of(out: Path) -> Screen:
-    """Return the screen of a finished run: its scores, its estimates without half-models, or utility alone."""
+    """Return the screen of a finished run: its scores, its estimates without shadow models, or utility alone."""
     if (out / "scores.parquet").is_file():
         return Screen("report", out)
     if (out / "estimates.parquet").is_file():

@@ -28,9 +28,9 @@ class Scoring:
     """How pairs are scored.
 
     Attributes:
-        bank_size: Without --bank, sample this many pairs of the data as the bank.
+        bank_size: Without --bank, hold out this many random pairs of the data.
         alignment: Alignment score: clip (CLIPMem), cmc, sslmem-image, sslmem-text or confidence.
-        weight: Weight of the similarity to the bank.
+        weight: Weight of the similarity to the held-out pairs.
         views: Random views per image; 0 = the unchanged image.
         caption_edits: Random edits of the caption of single-caption pairs, for sslmem-text.
         captions: Maximum number of captions per pair; by default all.

@@ -60,11 +60,11 @@ class Curation(NamedTuple):
 
     Attributes:
         table: One row per pair in the order of the signals: `uid`, `score` (higher = more suspect), `is_suspect`,
-            `probability` (that the caption is wrong, calibrated; 1 by a rule), `kind` (exchanged, vague,
+            `probability` (that the caption is wrong, calibrated; 1 by a rule), `kind` (mismatched, vague,
             duplicate, hygiene; null), `reason` and `second_reason` (ids of templates), `neighbors` (uids that testify),
             `suggested_caption` (or null; none where planted captions are not told from right ones), and one column
             `NAME_score` per pair score.
-        document: Numbers for readers: scores used, expected number of wrong captions with its interval, precision
+        document: Numbers for readers: scores used, expected number of mismatched captions with its interval, precision
             at several lengths of the list, seconds.
     """
 
@@ -132,8 +132,9 @@ def curate(
     """Rank pairs by how likely their captions are wrong, and say why, without labels.
 
     The score is the weighted sum of the ranks of all pair scores with a weight whose signals are there, divided by its
-    largest value. Probabilities and the expected number of wrong captions come from captions planted on other images
-    (`curate.planting`), without the model: a model that trained on a wrong caption no longer looks surprised by it.
+    largest value. Probabilities and the expected number of mismatched captions come from captions planted on other
+    images (`curate.planting`), without the model: a model that trained on a mismatched caption no longer looks
+    surprised by it.
 
     Args:
         signals: What is known of the pairs: images, a model's embeddings, or both.
@@ -182,10 +183,10 @@ def curate(
     texts = numbered(same_words(captions[0]) for captions in signals.captions)
     planted = plant(evidence, texts, signals.seed, plantings, lambda share: advance("plant", share))
     members, z = [score for score in ranked if score.weight], planted.observed
-    odds = Ranked(ODDS, "exchanged", STACKED, z, _ranks(z), np.zeros(n, dtype=np.bool_))
+    odds = Ranked(ODDS, "mismatched", STACKED, z, _ranks(z), np.zeros(n, dtype=np.bool_))
     combined = [*members, odds] if combine == "stacked" else members
     score = np.sum([part.weight * part.rank for part in combined], axis=0) / sum(part.weight for part in combined)
-    special = [part for part in members if part.kind != "exchanged"]
+    special = [part for part in members if part.kind != "mismatched"]
     share = share_of(planted, confidence)
     probability = posterior(planted, share.assumed, score, ~np.any([part.high for part in special], axis=0))
     ruled = np.any([part.certain for part in members], axis=0)
@@ -195,9 +196,9 @@ def curate(
     # the two scores in the combination that rank a pair highest
     names = np.array([part.name for part in members])
     order = np.argsort(-np.stack([part.priority for part in members]), axis=0, kind="stable")[:2]
-    # the kind of the special score that adds most to the combination, else exchanged
+    # the kind of the special score that adds most to the combination, else mismatched
     adds = [np.where(part.high, part.weight * part.priority, 0) for part in special]
-    kinds = np.array(["exchanged", *(part.kind for part in special)])[np.argmax([np.zeros(n), *adds], axis=0)]
+    kinds = np.array(["mismatched", *(part.kind for part in special)])[np.argmax([np.zeros(n), *adds], axis=0)]
     why = {"kind": kinds.tolist(), "reason": names[order[0]].tolist(), "second_reason": names[order[-1]].tolist()}
     evident = zip(evidence.near, suspect, strict=True)
     table = pl.DataFrame(
@@ -269,7 +270,7 @@ def ordered(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def counted(table: pl.DataFrame) -> dict[str, Any]:
-    """Count the suspects, by kind too; and the expected share of wrong captions among the first of the list."""
+    """Count the suspects, by kind too; and the expected share of mismatched captions among the first of the list."""
     suspects, ranked = table.filter("is_suspect"), ordered(table)
     shares = ranked["probability"].cum_sum() / np.arange(1, len(table) + 1)
     return {
@@ -348,7 +349,7 @@ def apply_marks(curation: Curation, marks: Mapping[str, str]) -> Curation:
     """Return the list with pairs marked wrong first, as suspects, and pairs marked fine last, as none.
 
     A better order learned from the marks (see `learn`) moves the other pairs; the probabilities, the number of suspects
-    and so the expected number of wrong captions stay, except for marked pairs. Marks of other pairs are ignored.
+    and so the expected number of mismatched captions stay, except for marked pairs. Marks of other pairs are ignored.
     """
     table = curation.table
     is_wrong = table["uid"].is_in([uid for uid, mark in marks.items() if mark == "wrong"]).to_numpy()

@@ -5,9 +5,9 @@ predictions leave out together with the image's own (`evidence`), so that thousa
 computation. Half of the planted captions are drawn at random, half among those of the same sort of thing, which are as
 hard to find as confusions in real data are.
 
-When not to trust it: wrong captions of another kind than exchanged ones, such as vague ones, are not what is planted.
-With few different captions, such as names of classes, the trees learn which of them are wrong more often, and these
-look less wrong than planted ones. The mean fit, from which nothing is learned, is then given as well.
+When not to trust it: mismatched captions of another kind than swapped ones, such as vague ones, are not what is
+planted. With few different captions, such as names of classes, the trees learn which of them are wrong more often, and
+these look less wrong than planted ones. The mean fit, from which nothing is learned, is then given as well.
 """
 
 from typing import Any, NamedTuple, cast
@@ -20,7 +20,7 @@ from clipmem.base.random import derive_seed, generator
 from clipmem.scoring.evidence import Evidence, Fit, Progress, ignore
 
 TOP = 0.3  # share of the planted captions that the estimate looks at: those least like right ones
-RIGHT = 0.9  # of the pairs that look like these, a tenth are right ones (on drawings with 0 to 30% wrong captions)
+RIGHT = 0.9  # of the pairs that look like these, a tenth are right ones (on drawings with 0 to 30% mismatched captions)
 CLEAR = 0.875  # smallest AUROC of planted against right captions for which a number can be told
 BLIND = 0.75  # largest one at which no pair is called a suspect
 PARTS = (0.05, 0.1, 0.2, 0.3)  # shares of the planted captions that bound the share of wrong ones between these
@@ -62,7 +62,7 @@ def plant(
     n, stream = len(texts), generator(seed, "plant captions")
     order, sizes = np.argsort(evidence.fold, kind="stable"), np.bincount(evidence.fold)
     members = np.split(order, np.cumsum(sizes)[:-1])[: -(-MOST // int(sizes[0]))]
-    image, anyone, alike = np.hstack([_exchanges(evidence, texts, rows, plantings, stream) for rows in members])
+    image, anyone, alike = np.hstack([_swaps(evidence, texts, rows, plantings, stream) for rows in members])
     pairs = ((np.arange(n), np.arange(n)), (image, anyone), (image, alike))
     x = [np.hstack([np.stack(evidence.fit(*pair), axis=1), evidence.known(*pair)]) for pair in pairs]
     fold = evidence.fold % FOLDS
@@ -89,7 +89,7 @@ def plant(
     return Planted(*log_odds, fits=fits)
 
 
-def _exchanges(
+def _swaps(
     evidence: Evidence,
     texts: Int[np.ndarray, " n"],
     members: Int[np.ndarray, " k"],
@@ -107,12 +107,12 @@ def _exchanges(
 
 
 class Share(NamedTuple):
-    """Share of wrong captions.
+    """Share of mismatched captions.
 
     Attributes:
-        share: The estimate, for wrong captions half of which are exchanged at random.
-        low: Lower end of the interval: all are exchanged at random; 0 if not `found`.
-        high: Upper end: all are exchanged with those of the same sort of thing.
+        share: The estimate, for mismatched captions half of which are swapped at random.
+        low: Lower end of the interval: all are swapped at random; 0 if not `found`.
+        high: Upper end: all are swapped with those of the same sort of thing.
         found: Whether there are more than chance gives: more than a share of 1.5% explains with the given confidence.
         clear: Whether planted captions are told from right ones well enough for a number; with few different captions
             "none" needs an upper end below 1.5%.
@@ -130,10 +130,10 @@ class Share(NamedTuple):
 
 
 def share_of(planted: Planted, confidence: float) -> Share:
-    """Estimate the share π of wrong captions from the tail in which there are hardly any right ones.
+    """Estimate the share π of mismatched captions from the tail in which there are hardly any right ones.
 
-    With t the 70% quantile of the planted captions' log odds, 30% of the wrong captions are above t, if they are like
-    those planted, and
+    With t the 70% quantile of the planted captions' log odds, 30% of the mismatched captions are above t, if they are
+    like those planted, and
 
         π = .9 (share of observed pairs above t) / .3
 
@@ -171,7 +171,7 @@ def share_of(planted: Planted, confidence: float) -> Share:
 
 
 def posterior(
-    planted: Planted, share: float, score: Float64[np.ndarray, " n"], exchanged: Bool[np.ndarray, " n"]
+    planted: Planted, share: float, score: Float64[np.ndarray, " n"], swapped: Bool[np.ndarray, " n"]
 ) -> Float64[np.ndarray, " n"]:
     """Return the probability that each caption is wrong, which never falls as the score rises."""
     from sklearn.isotonic import IsotonicRegression  # slow to import
@@ -184,5 +184,5 @@ def posterior(
     odds = IsotonicRegression(out_of_bounds="clip").fit(x, label, sample_weight=weight).predict(planted.observed)
     ratio = odds / np.maximum(1 - odds, 1e-6)
     probability = np.clip(share * (ratio / ratio.mean()), 0, 1)
-    fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score[exchanged], probability[exchanged])
+    fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score[swapped], probability[swapped])
     return np.asarray(fitted.predict(score), dtype=np.float64)

@@ -22,7 +22,7 @@ from clipmem.base.paths import atomic_file, atomic_folder, check_place, is_free
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import DecodeError, decode, read_header
-from clipmem.data.quarantine import source_name
+from clipmem.data.skipped import source_name
 from clipmem.data.sources.base import SOURCES, Cleaned, Source, Wrapped
 from clipmem.data.sources.records import Part, Record
 

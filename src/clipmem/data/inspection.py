@@ -4,10 +4,10 @@ Every record is read once: pairs, captions, problems and equal images are counte
 from a sample, and a smaller sample is decoded. Samples are runs of neighbors at even distances, which need few disk
 reads. When not to trust it: samples miss rare problems and most near-duplicates; `full` checks everything.
 
-The regime says whether pairs are one of a kind, or have twins that teach a model the same thing. When not to trust it:
-images are compared as near-duplicates only, so drawings or photographs of one thing are twins by their captions alone,
-and captions in other words count as different. Samples find fewer twins than there are. Words are runs of letters and
-digits: a caption without spaces is one word.
+The regime says whether pairs are singletons, or have near-duplicates that teach a model the same thing. When not to
+trust it: images are compared as near-duplicates only, so drawings or photographs of one thing are near-duplicates by
+their captions alone, and captions in other words count as different. Samples find fewer near-duplicates than there are.
+Words are runs of letters and digits: a caption without spaces is one word.
 """
 
 import time
@@ -24,7 +24,7 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import generator
 from clipmem.data.decoding import DecodeError, Header, decode, read_header
 from clipmem.data.duplicates import duplicate_groups
-from clipmem.data.quarantine import Problem, source_name
+from clipmem.data.skipped import Problem, source_name
 from clipmem.data.sources.base import Source
 from clipmem.data.sources.records import Record
 
@@ -35,7 +35,7 @@ _SIDE = 64  # of compared images, as in the benchmark of `duplicates`
 _SAMPLES, _EXAMPLES, _BLOCK = 5, 3, 64
 _DIGEST = 12  # bytes of a hash that identify equal images
 NEAR = 0.8  # cosine of two captions that say nearly the same
-ONE_OF_A_KIND, REDUNDANT = 1 / 3, 2 / 3  # share of pairs with a twin, below and from
+LONG_TAIL, REDUNDANT = 1 / 3, 2 / 3  # share of pairs with a near-duplicate, below and from
 COMMON = 0.1  # share of pairs above which a word tells nothing
 SEARCHED = 2000  # captions whose neighbors are searched
 MOST = 200_000  # captions whose words are counted
@@ -181,7 +181,7 @@ def _samples(pairs: pl.DataFrame, sample: ImageSample) -> list[dict[str, object]
 
 
 def regime_of(captions: pl.Series, image_groups: Sequence[str]) -> dict[str, Any]:
-    """Tell where pairs stand between one of a kind and redundant, from their first captions and groups of near images.
+    """Tell where pairs stand between long-tailed and redundant, from their first captions and groups of near images.
 
     Captions are compared without case and outer spaces. Two are near if their cosine is at least 0.8, with weights
     log(n / pairs with the word) of the words of each, without words in more than a tenth of the pairs (and in more than
@@ -192,13 +192,14 @@ def regime_of(captions: pl.Series, image_groups: Sequence[str]) -> dict[str, Any
         image_groups: Group of near-duplicate images of each compared image; any names, maybe of a sample, maybe none.
 
     Returns:
-        pairs: n. same_caption: share of pairs with an equal caption in another pair. caption_twins: median number of
-        those other pairs. near_caption, near_twins: the same for near captions, of `searched` random pairs.
+        pairs: n. same_caption: share of pairs with an equal caption in another pair. equal_captions: median number of
+        those other pairs. near_caption, near_captions: the same for near captions, of `searched` random pairs.
         nearest_caption: their median cosine with the nearest other caption. near_image: share of `images` with a near
         image in another pair; None if there are none. words: `distinct` ones, share found in one pair `once`, and share
         of pairs with such a word `rare_pairs`, of `pairs` pairs (every k-th, above 200,000; near captions are searched
-        among these). twins: the largest of the three shares, each a lower bound of the share of pairs with a twin.
-        verdict: "one of a kind" if twins < 1/3, "redundant" if >= 2/3, else "mixed".
+        among these). near_duplicates: the largest of the three shares, each a lower bound of the share of pairs with a
+        near-duplicate.
+        verdict: "long-tailed" if near_duplicates < 1/3, "redundant" if >= 2/3, else "mixed".
     """
     text = captions.str.to_lowercase().str.strip_chars()
     same = _sizes(text) - 1
@@ -212,18 +213,18 @@ def regime_of(captions: pl.Series, image_groups: Sequence[str]) -> dict[str, Any
         "near_caption": float((near > 0).mean()),
         "near_image": float(images.mean()) if len(images) else None,
     }
-    twins = max(share or 0.0 for share in shares.values())
+    largest = max(share or 0.0 for share in shares.values())
     return {
         "pairs": len(text),
         **shares,
-        "caption_twins": float(np.median(same)),
-        "near_twins": float(np.median(near)),
+        "equal_captions": float(np.median(same)),
+        "near_captions": float(np.median(near)),
         "nearest_caption": float(np.median(cosine)),
         "searched": len(searched),
         "images": len(images),
         "words": words,
-        "twins": twins,
-        "verdict": "one of a kind" if twins < ONE_OF_A_KIND else "redundant" if twins >= REDUNDANT else "mixed",
+        "near_duplicates": largest,
+        "verdict": "long-tailed" if largest < LONG_TAIL else "redundant" if largest >= REDUNDANT else "mixed",
     }
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Int64, UInt8
 
 from clipmem.base.errors import InputError
 from clipmem.data.decoding import DecodeError, Geometry, decode
-from clipmem.data.quarantine import Problem
+from clipmem.data.skipped import Problem
 from clipmem.data.sources.base import Source
 
 BLOCK = 1024  # pairs whose decoded images are in memory at a time

@@ -207,7 +207,7 @@ def split_table(
         seed: Seed of roles and planting.
         captions: The captions, to give no planted pair its own.
         roles: The roles, None for unused pairs, if they are not to be drawn.
-        mismatched: Pairs that already have wrong captions.
+        mismatched: Pairs that already have mismatched captions.
     """
     if roles is None:
         roles = assign_roles(uids, groups, sizes, seed=seed)

@@ -73,8 +73,6 @@ def text_of(value: object) -> str:
 
 def split_objects(value: object) -> list[str]:
     """Return the unique objects of a record, given as a list or as comma-separated text."""
-    if value is None:
-        return []
     items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     return list(dict.fromkeys(text for item in items if (text := text_of(item).strip())))
 

@@ -28,7 +28,7 @@ from clipmem.stats.similarity import pair_means
 from clipmem.train.objectives import OBJECTIVES
 
 MEASURED = ("candidate", "independent", "shared")
-NOT_PLANTED = "candidate, not planted"
+NOT_MISMATCHED = "candidate, not mismatched"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Labeled:
     clipmem: Float64[np.ndarray, " n"]
 
     def where(self, name: str) -> Bool[np.ndarray, " n"]:
-        """Mark the pairs of a role, or the candidates with their own captions (`NOT_PLANTED`)."""
-        return (self.role == "candidate") & ~self.planted if name == NOT_PLANTED else self.role == name
+        """Mark the pairs of a role, or the candidates with their own captions (`NOT_MISMATCHED`)."""
+        return (self.role == "candidate") & ~self.planted if name == NOT_MISMATCHED else self.role == name
 
 
 def why_not(recipe: Recipe, models: Sequence[tuple[str, int]], labeled: Labeled) -> str:
@@ -111,7 +111,7 @@ def measure(
     predictions = [(predict(load_f), predict(load_g)) for load_f, load_g in models]
     results: dict[str, list[DejaVu]] = {}
     roles: dict[str, dict[str, object]] = {}
-    for name in (*MEASURED, NOT_PLANTED) if labeled.planted[candidate].any() else MEASURED:
+    for name in (*MEASURED, NOT_MISMATCHED) if labeled.planted[candidate].any() else MEASURED:
         where = labeled.where(name)
         if name != "candidate" and not objects[torch.from_numpy(where)].any():
             continue  # `dejavu` raises if no candidate has an object

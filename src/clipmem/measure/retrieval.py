@@ -139,8 +139,8 @@ def retrieve(
 ) -> Retrieval:
     """Let each caption search the distinct images, and each image the distinct captions.
 
-    Copies are one item, the most similar of them: otherwise five copies of one wrong caption would fill five places.
-    With s the similarity of an item to the query, over its R right items r and its wrong items w:
+    Copies are one item, the most similar of them: otherwise five copies of one mismatched caption would fill five
+    places. With s the similarity of an item to the query, over its R right items r and its wrong items w:
 
         rank = 1 + #{w: s_w > max_r s_r} + ½ #{w: s_w = max_r s_r}
         average precision = 1/R Σ_r p_r / P_r, with p_r the place of r among the right items and P_r that among all
@@ -349,7 +349,7 @@ def measure_wordings(
     *,
     against: str = "",
 ) -> dict[str, dict[str, Metric] | dict[str, float]]:
-    """Measure recall with each of the first `count` wordings alone, and average over wordings and both directions.
+    """Measure recall with each of the first `count` wordings alone, and average over all captions and both directions.
 
     With n_j pairs that have wording j, and ranks among these pairs, with that caption alone (see `retrieve`):
 

@@ -91,15 +91,12 @@ class TestPairs:
 
 @dataclass
 class Measured:
-    """Measurements of one model: ranks of the true class by task, and probes; no embeddings of training pairs.
-
-    `images` is the hash of all image embeddings: models with the same frozen image tower have the same probes.
-    """
+    """Measurements of one model: ranks of the true class by task, and probes; no embeddings of training pairs."""
 
     seed: int
-    presentations: int | None
+    samples_seen: int | None
     test: Embeddings
-    images: str = ""
+    images: str = ""  # hash of all image embeddings: models with the same frozen image tower share their probes
     ranks: dict[str, Float[np.ndarray, " n"]] = field(default_factory=dict[str, np.ndarray])
     probes: dict[str, Probe] = field(default_factory=dict[str, Probe])
 
@@ -121,16 +118,16 @@ class Utility:
         embeddings: Embeddings,
         prompts: Float[Tensor, "m d"] | None,
         *,
-        presentations: int | None = None,
+        samples_seen: int | None = None,
     ) -> None:
         """Measure one model; `prompts` are the embeddings of `pairs.texts`, None if there is none."""
         pairs, count = self.pairs, 0 if prompts is None else len(prompts)
         expected = f"those of the {len(pairs.texts)} prompts"
         require(count == len(pairs.texts), "prompts", f"{count} embeddings", expected, "Embed `pairs.texts`.")
         image, start = embeddings.image[:, 0].contiguous(), 0
-        model = Measured(seed, presentations, only(embeddings, pairs.test), sha256(image.numpy()).hexdigest())
-        measured = (other for models in self.models.values() for other in models if other.images == model.images)
-        probes = next((other.probes for other in measured), {})
+        model = Measured(seed, samples_seen, only(embeddings, pairs.test), sha256(image.numpy().data).hexdigest())
+        same = (other.probes for models in self.models.values() for other in models if other.images == model.images)
+        probes = next(same, {})
         for name, task in pairs.tasks.items():
             labels, test = task.classes.labels, image[torch.from_numpy(task.test)]
             if task.prompts and prompts is not None:
@@ -197,7 +194,7 @@ class Utility:
             "confidence": confidence,
             "draws": self.statistics.draws,
             "seeds": {side: [model.seed for model in models] for side, models in self.models.items()},
-            "presentations": {side: [model.presentations for model in models] for side, models in self.models.items()},
+            "samples_seen": {side: [model.samples_seen for model in models] for side, models in self.models.items()},
             "n": {
                 "test": int(pairs.test.sum()),
                 "labeled": int(tested.sum()),

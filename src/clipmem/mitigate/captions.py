@@ -1,8 +1,8 @@
 """Mitigations by captions: several of a pair, variants that are made of them, and masked tokens.
 
-Several captions: each presentation shows one of them, drawn uniformly. With K captions, pair i shows caption
-floor(K u(seed, e, i)) in epoch e, u uniform in [0, 1). The number of presentations is that of one caption (Wang et al.
-2025, section 5). `train.captions` and `mitigate.captions.count` both use this rule.
+Several captions: each time a pair is seen, the model gets one of them, drawn uniformly. With K captions, pair i shows
+caption floor(K u(seed, e, i)) in epoch e, u uniform in [0, 1). The number of samples seen is that of one caption (Wang
+et al. 2025, section 5). `train.captions` and `mitigate.captions.count` both use this rule.
 
 Variants: after a caption of the pair is drawn as usual, one of its m variants replaces it with probability p, each with
 p / m; a caption without variants is kept. Variants are made once, before training, and written to
@@ -149,7 +149,7 @@ def choose_variant(
 class CaptionVariants(Mitigation):
     """`[mitigate.caption_variants]`."""
 
-    summary = "Show variants of a caption in some presentations."
+    summary = "Show variants of a caption in some samples."
 
     def __init__(self, section: CaptionVariantsSection, seed: int, variants: dict[tuple[str, str], list[str]]) -> None:
         super().__init__(section, seed)
@@ -202,7 +202,7 @@ def drop_tokens(
         keys: A 64-bit number per row that determines its draws, shape (n,).
         probability: p, from 0 to below 1.
         seed: Seed of the draws.
-        step: Number of the presentation.
+        step: Number of the sample.
 
     Returns:
         Token ids padded with 0, shape (n, length).
@@ -240,7 +240,7 @@ def drop_tokens(
 class TextMasking(Mitigation):
     """`[mitigate.text_masking]`."""
 
-    summary = "Drop random tokens of captions in every presentation."
+    summary = "Drop random tokens of captions each time."
 
     def tokens(self, tokens: Int[Tensor, "n length"], moment: Moment) -> Int[Tensor, "n length"]:
         # an odd caption may end like this, most do not

@@ -1,4 +1,4 @@
-"""Image variants: some presentations show another image of the pair.
+"""Image variants: some samples show another image of the pair.
 
 With probability p, drawn by (seed, epoch, pair), the pair's image is replaced, depending on the source:
 
@@ -35,7 +35,7 @@ CACHE = "cache/variants.npy"
 class ImageVariants(Mitigation):
     """`[mitigate.image_variants]`."""
 
-    summary = "Show other images of a pair in some presentations."
+    summary = "Show other images of a pair in some samples."
 
     def __init__(
         self,

@@ -100,7 +100,7 @@ class EmbeddingNoise(nn.Module):
         Args:
             embeddings: Shape (n, d).
             keys: A 64-bit number per row, shape (n,); by default 0 to n - 1.
-            step: Number of the presentation; by default calls are counted.
+            step: Number of the sample; by default calls are counted.
             view: Number of the view; each has its own noise.
         """
         if not self.training or self.std == 0:

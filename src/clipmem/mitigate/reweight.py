@@ -1,4 +1,4 @@
-"""Reweighting: pairs whose captions are suspect count less in the loss, judged during one training, without twins.
+"""Reweighting: pairs with suspect captions count less in the loss, judged during one training, without a reference.
 
 What is known of a pair before training is how far its neighbors testify for it: images that look alike, by pixels, and
 captions that read alike, by words (`clipmem.stats.agreement.softmax_agreement`). In training its own trajectory is

@@ -25,7 +25,7 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import BLOCK, Pairs
-from clipmem.data.quarantine import Problem, read_quarantine, write_quarantine
+from clipmem.data.skipped import Problem, read_skipped, write_skipped
 from clipmem.models import given, passes
 from clipmem.models.layout import CARD, StoredPart, is_layout, open_parts, read_card, write_card, write_part
 from clipmem.models.numerics import LONG, computing
@@ -34,7 +34,7 @@ from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.stats.similarity import pair_means
 
 NO_DIRECTION = "zero or non-finite embedding"
-QUARANTINE = "quarantine.parquet"
+SKIPPED = "skipped.parquet"
 CHUNK = 1024  # pairs whose embeddings are in memory at a time
 _BLOCKS = 8  # of decoded images in a part
 _CROPS = TrainSection()  # default crops of a study
@@ -145,7 +145,7 @@ class Embeddings:
     def open(cls, folder: Path, name: str = "") -> "Embeddings":
         """Open a folder of embeddings."""
         parts, card = open_parts(folder)
-        opened = cls(name or str(folder), parts, {str(folder): card}, read_quarantine(folder / QUARANTINE))
+        opened = cls(name or str(folder), parts, {str(folder): card}, read_skipped(folder / SKIPPED))
         opened._check()
         return opened
 
@@ -298,7 +298,7 @@ def embed(
     for folder, job in zip(folders, jobs, strict=True):
         listed = [Problem(*entry) for name, _ in pieces for entry in job.outputs(name)[1]["problems"]]
         if pairs.problems or listed:
-            write_quarantine(folder / QUARANTINE, [*pairs.problems, *listed])
+            write_skipped(folder / SKIPPED, [*pairs.problems, *listed])
     reporter.end("embed", time.monotonic() - started)
     return [Embeddings.open(folder, model.name) for model, folder in zip(models, folders, strict=True)]
 

@@ -25,7 +25,7 @@ from clipmem.base.paths import checked_path, reading
 from clipmem.models.family import FAMILIES
 
 SHIPPED = ("clipmem-tiny", "clipmem-tiny-32", "clipmem-micro")
-# smaller architectures of the same images, for half-models
+# smaller architectures of the same images, for shadow models
 PROXIES = {
     "clipmem-tiny": "clipmem-tiny-32",
     "ViT-B-32": "ViT-S-32",

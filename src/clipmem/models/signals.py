@@ -56,7 +56,7 @@ class Halves:
 
     @property
     def effect(self) -> Float64[np.ndarray, "pair n"]:
-        """D: A under the half-model that trained on the pair, minus A under its complement, rows 2k and 2k + 1."""
+        """D: A under the shadow model that trained on the pair, minus A under its complement, rows 2k and 2k + 1."""
         a, b = self.alignment[::2], self.alignment[1::2]
         return np.where(self.member[::2], a - b, b - a)
 
@@ -75,7 +75,7 @@ class Signals:
         alignment: A under f; None without held-out pairs.
         pixels: Decodes the images of some rows: uint8, shape (k, size, size, 3).
         trajectory: What f's training recorded; None if nothing was.
-        halves: Half-models, each row with its complement; None if there are none.
+        halves: Shadow models, each row with its complement; None if there are none.
         scores: Columns of a finished study by name (`clipmem`, `g_alignment`, ...), NaN for pairs it does not score.
         seed: Of random numbers, such as folds.
         unseen: Whether the model did not train on these pairs, so that its image embeddings are evidence of them.

@@ -10,7 +10,7 @@ both memorization and utility, and must not pass for the effect of a method. If 
 compared over the pairs that both have.
 
 Memorization is the half-difference (`Run.halved`), on the captions that were scored and, where all runs have
-it, over all wordings; verdicts rest on the latter and on one utility (`primary_utility`). Intervals are not corrected
+it, over all captions; verdicts rest on the latter and on one utility (`primary_utility`). Intervals are not corrected
 for multiplicity; `p_holm` is, over all differences in memorization and utility, and over runs for `dominates`.
 Intervals of cost cover only the variation on this machine at that time: other work slows down every method.
 
@@ -149,11 +149,11 @@ def _notes(baseline: Run, runs: Sequence[Run]) -> Iterator[dict[str, object]]:
         passes = run.passes / baseline.passes
         if fewer:
             counts = {"pairs": baseline.trained_pairs - run.trained_pairs}
-            counts["presentations"] = baseline.presentations - run.presentations
+            counts["samples_seen"] = baseline.samples_seen - run.samples_seen
             yield {"kind": "fewer_pairs", "run": run.name, **counts, "passes": passes}
         # as many pairs in total or, after a removal, each pair as often
-        if run.presentations != baseline.presentations and not (fewer and run.passes == baseline.passes):
-            counts = {"presentations": run.presentations, "baseline": baseline.presentations}
+        if run.samples_seen != baseline.samples_seen and not (fewer and run.passes == baseline.passes):
+            counts = {"samples_seen": run.samples_seen, "baseline": baseline.samples_seen}
             yield {"kind": "other_length", "run": run.name, **counts, "passes": passes}
         if _removed(baseline, run) & baseline.uids("candidate"):
             shared = baseline.uids("candidate") & run.uids("candidate")
@@ -240,7 +240,7 @@ def compare_finished(
                 "folder": str(run.path),
                 "recipe_sha256": run.manifest["recipe_sha256"],
                 "differs": differing(baseline, run),
-                "presentations": run.presentations,
+                "samples_seen": run.samples_seen,
                 "pairs": run.trained_pairs,
                 "candidates": len(run.uids("candidate")),
                 **{name: mean.values for name, mean in means[run.name].items() if name in (measure, WORDINGS)},
@@ -292,7 +292,7 @@ def _means(run: Run, other: Run, measure: str) -> dict[str, _Mean]:
     scale = run.normalizer if measure == "clipmem_norm" else 1.0
     halved = (measure, WORDINGS) if measure == "clipmem" else (measure,)
     means = {name: (len(candidates) + len(mirror), run.halved(candidates, mirror, name)) for name in halved}
-    for name, uids in (("candidates", candidates), ("planted", candidates & run.planted), ("control", external)):
+    for name, uids in (("candidates", candidates), ("mismatched", candidates & run.planted), ("held-out", external)):
         means[f"{measure} {name}"] = len(uids), [value / scale for value in run.memorization(uids)]
     memorization = {name: _Mean("memorization", n, values) for name, (n, values) in means.items() if values}
     return memorization | {name: _Mean("utility", None, values) for name, values in run.utility.items()}

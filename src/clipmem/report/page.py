@@ -21,7 +21,7 @@ from clipmem.report.sections.scores import roles_figure
 from clipmem.report.templating import environment, notebook_html, template_text
 
 SHOWN = 6  # pairs of a run in a notebook
-TWINS = ((0, 0, "none"), (1, 2, "1 or 2"), (3, 5, "3 to 5"), (6, 2**31, "6 or more"))
+COPIES = ((0, 0, "none"), (1, 2, "1 or 2"), (3, 5, "3 to 5"), (6, 2**31, "6 or more"))
 
 
 def write_report(
@@ -142,11 +142,11 @@ class Plots:
         trained = run.splits.select("uid", "captions_from").join(first, left_on="captions_from", right_on="uid")
         scored = ranked_candidates(run.scores).select("uid", "clipmem").join(trained.select("uid", "caption"), on="uid")
         scored = scored.join(first.group_by("caption").len(), on="caption").join(first, on="uid", suffix="_own")
-        # its own pair is no twin of a planted one
-        twins = pl.col("len") - (pl.col("caption") == pl.col("caption_own")).cast(pl.Int64)
+        # its own pair is no duplicate of a planted one
+        copies = pl.col("len") - (pl.col("caption") == pl.col("caption_own")).cast(pl.Int64)
         panel = Panel("", "other pairs with the same caption", run.measure["score"], zero=True)
-        groups = [scored.filter(twins.is_between(least, most))["clipmem"].to_numpy() for least, most, _ in TWINS]
-        panel.ticks = [f"{name}\n({values.size})" for (*_, name), values in zip(TWINS, groups, strict=True)]
+        groups = [scored.filter(copies.is_between(least, most))["clipmem"].to_numpy() for least, most, _ in COPIES]
+        panel.ticks = [f"{name}\n({values.size})" for (*_, name), values in zip(COPIES, groups, strict=True)]
         means = [float(values.mean()) if values.size else float("nan") for values in groups]
         errors = [1.96 * float(values.std(ddof=1)) / values.size**0.5 if values.size > 1 else None for values in groups]
         low, high = (

@@ -263,7 +263,7 @@ class Run:
         """What each model cost to train, sides and seeds sorted; without what was not recorded for all of them."""
         models = sorted(self.markers)
         rates: list[float] = [self.markers[key].get("pairs_per_second") or 0.0 for key in models]
-        pairs: list[int] = [self.records[key]["presentations"] for key in models]
+        pairs: list[int] = [self.records[key]["samples_seen"] for key in models]
         costs = {
             # the whole training at its rate, which is right for resumed trainings too
             "training seconds a model": [n / rate if rate else 0.0 for n, rate in zip(pairs, rates, strict=True)],
@@ -278,9 +278,9 @@ class Run:
         return not any("made_from" in marker for marker in self.markers.values())
 
     @property
-    def presentations(self) -> int:
+    def samples_seen(self) -> int:
         """Number of pairs shown to a model over the whole training, with repetition."""
-        return int(next(iter(self.records.values()))["presentations"])
+        return int(next(iter(self.records.values()))["samples_seen"])
 
     @property
     def trained_pairs(self) -> int:
@@ -290,7 +290,7 @@ class Run:
     @property
     def passes(self) -> float:
         """Average number of times a model saw each pair."""
-        return self.presentations / self.trained_pairs
+        return self.samples_seen / self.trained_pairs
 
     @property
     def stage_seconds(self) -> dict[str, float]:
@@ -318,7 +318,7 @@ class Run:
     def memorization(self, uids: set[str], *, wordings: bool = False) -> list[float]:
         """Return the mean of A(f) - A(g) over these pairs for each of `seeds`; [] without pairs or scores.
 
-        With `wordings`, A is taken over all wordings of the captions; [] if it was not, for any of these pairs.
+        With `wordings`, A is taken over all captions of the captions; [] if it was not, for any of these pairs.
         """
         if not self.is_scored:
             return []
@@ -333,12 +333,12 @@ class Run:
         """Return the mean CLIPMem by seed as the half-difference: (mean over C - mean over I) / 2.
 
         The two roles are exchangeable, so it estimates the mean over C, and what makes f better or worse than g
-        altogether cancels (`functional.half_difference`). Without independent pairs it is the mean over C.
+        cancels out (`functional.half_difference`). Without independent pairs it is the mean over C.
 
         Args:
             candidates: Pairs C that f alone trained on.
             independent: Pairs I that g alone trained on.
-            measure: `clipmem`; `clipmem_wordings`, over all wordings ([] if not measured); or `clipmem_norm`, which is
+            measure: `clipmem`; `clipmem_wordings`, over all captions ([] if not measured); or `clipmem_norm`, which is
                 clipmem divided by `normalizer`.
         """
         wordings, scale = measure == "clipmem_wordings", self.normalizer if measure == "clipmem_norm" else 1.0

@@ -11,7 +11,7 @@ import torch
 from clipmem.base.errors import require
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.data.pairs import Pairs
-from clipmem.data.quarantine import Problem
+from clipmem.data.skipped import Problem
 from clipmem.models.embeddings import CHUNK, NO_DIRECTION, Embeddings, SinglePart
 from clipmem.models.passes import Embeddings as Single
 from clipmem.models.passes import Head, Means, chosen

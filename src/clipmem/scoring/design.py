@@ -1,7 +1,7 @@
 """The design of a study: the matrix of which model trained on which pair, and the scores that follow from it.
 
 The sign of a model is +1 for pairs it trained on, -1 for unseen pairs, and 0 for pairs it is not used for:
-clipmem(i) = mean of A over +1 - mean of A over -1. If the models of each seed are twins (one of each sign for every
+clipmem(i) = mean of A over +1 - mean of A over -1. If the models of each seed are paired (one of each sign for every
 pair, with the same initialization and order), the error of a score is over seeds, otherwise over models, without 0.
 """
 
@@ -88,7 +88,7 @@ class _Compared(NamedTuple):
     score: np.ndarray
 
     @property
-    def twins(self) -> bool:
+    def paired(self) -> bool:
         """Whether each seed has seen and unseen models of every pair."""
         return bool(np.isfinite(self.seen).all() and np.isfinite(self.unseen).all())
 
@@ -106,8 +106,8 @@ def combine(
 
     `parts` has those of each model of the design, then, if there is one, of the base model: a_base = A(base), learned =
     mean of A over the models that did not see the pair - a_base. Both are null without a base model. clipmem_centered =
-    clipmem - mean over seeds of the trimmed mean of the external pairs; null without twins or external pairs.
-    `wordings` has those of each model over all wordings; without them, their columns are null.
+    clipmem - mean over seeds of the trimmed mean of the external pairs; null without pairs of models, or without
+    external pairs. `wordings` has those of each model over all captions; without them, their columns are null.
     """
     parts, base = parts[: len(design.models)], parts[len(design.models) :]
     rows, sign = splits.filter(pl.Series(design.scored)), design.sign[:, design.scored]
@@ -116,7 +116,7 @@ def combine(
     compared = _compared(design, parts, weight)
     seen, unseen, values, score = compared
     over = _compared(design, wordings, weight) if wordings else _Compared(*(np.full_like(x, np.nan) for x in compared))
-    if compared.twins:
+    if compared.paired:
         error = seed_interval(seen - unseen, confidence)
         external = (seen - unseen)[:, (rows["role"] == "external").to_numpy()]
         shift = trimmed_means(external)[0].mean() if external.size else np.nan
@@ -156,9 +156,9 @@ def _compared(design: Design, parts: Sequence[AlignmentParts], weight: float) ->
     seen, unseen = (part[:, design.scored] for part in design.by_seed(values))
     values, member = values[:, design.scored], design.sign[:, design.scored] > 0
     compared = _Compared(seen, unseen, values, np.zeros(0))
-    if compared.twins:
+    if compared.paired:
         return compared._replace(score=clipmem(torch.from_numpy(seen), torch.from_numpy(unseen)).numpy())
-    got, hint = "0 (not used) without twins", "Give each seed a seen and an unseen model of every scored pair."
+    got, hint = "0 (not used) for unpaired models", "Give each seed a seen and an unseen model of every scored pair."
     require(design.sign[:, design.scored].all(), "design", got, "1 or -1 for every model and scored pair", hint)
     return compared._replace(score=in_out_means(values, member).score)
 

@@ -52,7 +52,7 @@ class Scored:
         self.f, self.g = (
             np.stack([by_seed[(seed,)][side].cast(pl.Float64).to_numpy() for seed in self.seeds]) for side in "fg"
         )
-        self.twins = bool(np.isfinite(self.f).all() and np.isfinite(self.g).all())
+        self.paired = bool(np.isfinite(self.f).all() and np.isfinite(self.g).all())
 
     def of(self, role: str) -> np.ndarray:
         """Tell which pairs have the role."""
@@ -60,17 +60,17 @@ class Scored:
 
     @property
     def differences(self) -> np.ndarray:
-        """CLIPMem of every pair by each seed alone, shape (seed, n), where models have twins."""
+        """CLIPMem of every pair by each seed alone, shape (seed, n), where models are paired."""
         return self.f - self.g
 
     @property
     def seen(self) -> np.ndarray:
-        """Which model saw which pair, shape (seed, n), where models have no twins."""
+        """Which model saw which pair, shape (seed, n), where models are not paired."""
         return np.isfinite(self.f)
 
     @property
     def values(self) -> np.ndarray:
-        """Alignment of every pair under every model, shape (seed, n), where models have no twins."""
+        """Alignment of every pair under every model, shape (seed, n), where models are not paired."""
         return np.where(self.seen, self.f, self.g)
 
     @property
@@ -90,7 +90,7 @@ def summarize(scored: Scored, settings: ScoreSection, *, seed: int, estimated: b
         seeds=scored.seeds,
         half_difference=half,
         centered=centered(scored.differences, scored.role, scored.group, half, confidence=level)
-        if scored.twins
+        if scored.paired
         else None,
         roles=roles(scored, seed=seed, draws=settings.draws, confidence=level),
         tests=tests(scored, confidence=level),
@@ -109,7 +109,7 @@ def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[s
         where = scored.of(role)
         if not where.any():  # for given models the shared pairs may be unknown
             continue
-        if scored.twins:
+        if scored.paired:
             mean = crossed_mean(scored.differences[:, where], scored.group[where], confidence=confidence)
             interval = Interval(**mean._asdict())
         else:
@@ -143,7 +143,7 @@ def learned(scored: Scored, a_base: pl.Series, roles: Mapping[str, Role], *, con
         a_base: The column of the table `scores`, shape (n,).
         roles: The entry `roles` of the summary, with the means of clipmem.
         confidence: Level of the intervals. That of learned is over pairs, and over seeds with three or more; where
-            models have no twins, over pairs alone, for these models.
+            models are not paired, over pairs alone, for these models.
 
     Returns:
         `roles` → role → `a_base`, `learned` and `clipmem`, each a mean with its interval, and `spearman`; None without
@@ -153,7 +153,7 @@ def learned(scored: Scored, a_base: pl.Series, roles: Mapping[str, Role], *, con
         return None
     base, means = a_base.to_numpy(), dict[str, LearnedRole]()
     taught = scored.unseen_mean - base
-    by_seed = scored.g - base if scored.twins else taught[None]
+    by_seed = scored.g - base if scored.paired else taught[None]
     for role, entry in roles.items():
         where = scored.of(role)
         before, gain = (
@@ -168,9 +168,9 @@ def learned(scored: Scored, a_base: pl.Series, roles: Mapping[str, Role], *, con
 
 
 def halved(scored: Scored, *, confidence: float) -> Interval | None:
-    """Estimate the mean CLIPMem from candidate and independent pairs together; None without both, or without twins."""
+    """Estimate the mean CLIPMem from candidate and independent pairs; None without both, or without pairs of models."""
     c, i = scored.of("candidate"), scored.of("independent")
-    if not (scored.twins and c.any() and i.any()):
+    if not (scored.paired and c.any() and i.any()):
         return None
     values, group = scored.differences, scored.group
     mean = half_difference(values[:, c], values[:, i], group[c], group[i], confidence=confidence)
@@ -246,12 +246,12 @@ def compare(
 
 
 def paired(scored: Scored, *, confidence: float) -> Entry | None:
-    """Test the candidates' mean under f against that under g, one number a seed: None with one seed or without twins.
+    """Test the candidates' mean under f against that under g, one number a seed; None with one seed or unpaired models.
 
     f and g of a seed share their start and the order of what both saw, so the seed's part cancels in the difference.
     """
     where = scored.of("candidate")
-    if len(scored.seeds) < 2 or not scored.twins:
+    if len(scored.seeds) < 2 or not scored.paired:
         return None
     test = paired_test(scored.f[:, where].mean(axis=1), scored.g[:, where].mean(axis=1), confidence)
     return Entry.model_validate({"role": "candidate", "seeds": len(scored.seeds), **test._asdict()})
@@ -260,22 +260,22 @@ def paired(scored: Scored, *, confidence: float) -> Entry | None:
 def floor(scored: Scored, *, confidence: float) -> NoiseFloor | None:
     """Measure how far from 0 a score can be by chance, on the external pairs; None with too few of them."""
     where = scored.of("external")
-    control = scored.differences if scored.twins else scored.clipmem[None]
+    control = scored.differences if scored.paired else scored.clipmem[None]
     noise = noise_floor(control[:, where], confidence=confidence) if where.any() else None
     return noise and NoiseFloor(**noise._asdict())
 
 
 def between_seeds(scored: Scored, *, confidence: float) -> Entry | None:
-    """Compare f with f of another seed on the candidates; None without twins or with one seed."""
+    """Compare f with f of another seed on the candidates; None without pairs of models, or with one seed."""
     where = scored.of("candidate")
-    noise = seed_noise(scored.f[:, where], scored.group[where], confidence=confidence) if scored.twins else None
+    noise = seed_noise(scored.f[:, where], scored.group[where], confidence=confidence) if scored.paired else None
     return noise and Entry.model_validate(noise._asdict())
 
 
 def stability(scored: Scored, *, seed: int, confidence: float) -> Stability | None:
-    """Compare the candidates' order between single seeds, or, without twins, between two halves of the models."""
+    """Compare the candidates' order between single seeds or, for unpaired models, between two halves of the models."""
     where = scored.of("candidate")
-    if not scored.twins:
+    if not scored.paired:
         return halves(scored.values, scored.seen, where, seed=seed, confidence=confidence)
     single = scored.differences[:, where]
     couples = list(combinations(range(len(single)), 2))
@@ -294,7 +294,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def planted(scored: Scored, *, confidence: float) -> Planted | None:
-    """Say how well the score finds the candidates that were given wrong captions (see `planted_in`)."""
+    """Say how well the score finds the candidates that were given mismatched captions (see `planted_in`)."""
     return planted_in(scored.clipmem, scored.planted, scored.unseen_mean, scored.of("candidate"), confidence=confidence)
 
 

@@ -2,7 +2,7 @@
 
 Vectors may come from a model or from pixels and words alone (`clipmem.data.features`). Time O(n² d), memory O(block n).
 
-When not to trust it: a pair that is one of a kind has no neighbor that could testify, however right its caption is.
+When not to trust it: a singleton has no neighbor as evidence, however right its caption is.
 """
 
 from collections.abc import Iterator
@@ -141,7 +141,7 @@ def lemon(
         tau: (τ₁, τ₂): how fast far neighbors, and those that are themselves suspect, lose weight.
 
     Returns:
-        Scores in [0, 2 + 2 beta + 2 gamma], higher = more likely a wrong caption.
+        Scores in [0, 2 + 2 beta + 2 gamma], higher = more likely a mismatched caption.
 
     Raises:
         InputError: Widths or lengths differ, a row is zero or not finite, or `k` is out of range.

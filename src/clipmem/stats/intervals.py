@@ -292,7 +292,7 @@ def half_difference(
         (mean over C of x - mean over I of x) / 2,      x_ki = A(f_k) - A(g_k)
 
     C and I are exchangeable and f and g saw one of them each, so it estimates the same mean as C alone; what makes f
-    better or worse than g altogether cancels, and with it most of the noise of the seeds. The interval is that of
+    better or worse than g cancels out, and with it most of the noise of the seeds. The interval is that of
     `two_sample_interval`: for the seed noise that is left, two seeds cover 91 to 97 %.
 
     Args:

@@ -16,7 +16,7 @@ from clipmem.base.errors import require
 from clipmem.stats.checks import as_finite, check_same_length
 
 RIDGE = 0.3  # share of the mean eigenvalue
-LANDMARKS = 1000  # on 4,000 drawings 2,000 take 4 times as long and find wrong captions .01 AUROC better
+LANDMARKS = 1000  # on 4,000 drawings 2,000 take 4 times as long and find mismatched captions .01 AUROC better
 _BLOCK = 4096
 _FLAT = 1e-20  # a variance that is rounding, as a share of the mean square
 _JITTER = 1e-8

@@ -1,13 +1,13 @@
 """How well scores agree with the true effect of training on a pair, which is only seen through noise.
 
-With D_k(i), k = 1..K, the difference that pair i makes in the k-th of K pairs of half-models, independent given the
+With D_k(i), k = 1..K, the difference that pair i makes in the k-th of K pairs of shadow models, independent given the
 pair, D_k(i) = T(i) + noise. The truth T is the mean over infinitely many of them; its variance over pairs is that of
 their mean D, less the noise. A score s whose errors do not depend on the noise has cov(s, D) = cov(s, T), so that
 
     corr(s, T) = corr(s, D) / sqrt(reliability of D)                                      (Spearman 1904)
 
-When not to trust it: half-models that share more than the truth, such as a bias towards long captions, agree more with
-each other than with the effect of training on a pair.
+When not to trust it: shadow models that share more than the truth, such as a bias towards long captions, agree more
+with each other than with the effect of training on a pair.
 """
 
 from typing import NamedTuple
@@ -37,7 +37,7 @@ class Noise(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """Expected rank correlation with the truth, in [-1, 1], and its interval over groups of pairs."""
+    """Expected rank correlation with the ground truth, in [-1, 1], and its interval over groups of pairs."""
 
     value: float
     low: float
@@ -45,12 +45,12 @@ class Agreement(NamedTuple):
 
 
 def noise_of(effect: Float64[np.ndarray, "pair n"]) -> Noise:
-    """Estimate the noise of the mean effect D over K >= 2 pairs of half-models: mean over i of var_k D_k(i) / K.
+    """Estimate the noise of the mean effect D over K >= 2 pairs of shadow models: mean over i of var_k D_k(i) / K.
 
     D_k less its mean over pairs, which moves all pairs alike. Variances over k have K - 1, those over pairs n - 1.
 
     Raises:
-        InputError: A value is not finite, or there are fewer than two pairs, or pairs of half-models.
+        InputError: A value is not finite, or there are fewer than two pairs, or pairs of shadow models.
 
     Example:
         >>> noise_of(np.array([[1.0, 2.0, 3.0, 5.0], [0.0, 2.0, 4.0, 4.0]]))
@@ -58,7 +58,7 @@ def noise_of(effect: Float64[np.ndarray, "pair n"]) -> Noise:
     """
     effect = as_finite("effects", effect)
     got = f"{len(effect)} of {effect.shape[1]} pairs"
-    hint = "Train another pair of half-models."
+    hint = "Train another pair of shadow models."
     require(min(effect.shape) > 1, "effects", got, "two or more of two or more pairs", hint)
     centered = effect - effect.mean(axis=1, keepdims=True)
     noise = float(centered.var(axis=0, ddof=1).sum()) / (effect.shape[1] - 1) / len(effect)
@@ -75,12 +75,12 @@ def own_weight(effect: Float64[np.ndarray, " n"], predicted: Float64[np.ndarray,
 
 
 def share_of_truth(effect: Float64[np.ndarray, "pair n"], left_out: Float64[np.ndarray, "pair n"]) -> float:
-    """Estimate cov(p, T) / cov(p, D) of a p that was fitted on D, for K >= 2 pairs of half-models: 0 or more.
+    """Estimate cov(p, T) / cov(p, D) of a p that was fitted on D, for K >= 2 pairs of shadow models: 0 or more.
 
-    Noise that pairs with like features share within a pair of half-models (one of them learns rare words better) enters
-    p, so that p agrees with D more than with the truth. p_-k, fitted on the mean D_-k of all D but D_k, knows no noise
-    of D_k: r = sum cov(p_-k, D_k) / sum cov(p_-k, D_-k) is the share at K - 1. As the noise of a mean is 1 / K of that
-    of each, the share at K is K r / (K - 1 + r). `effect` has D_k, `left_out` p_-k, shape (K, n).
+    Noise that pairs with like features share within a pair of shadow models (one of them learns rare words better)
+    enters p, so that p agrees with D more than with the truth. p_-k, fitted on the mean D_-k of all D but D_k, knows no
+    noise of D_k: r = sum cov(p_-k, D_k) / sum cov(p_-k, D_-k) is the share at K - 1. As the noise of a mean is 1 / K of
+    that of each, the share at K is K r / (K - 1 + r). `effect` has D_k, `left_out` p_-k, shape (K, n).
     """
     k = len(effect)
     others = (effect.sum(axis=0) - effect) / (k - 1)

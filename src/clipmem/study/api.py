@@ -52,7 +52,8 @@ def _recipe_text(path: Path) -> str:
             raise InputError(f"recipe {path}", got=f"more than {_MOST:,} bytes", expected=expected, hint=hint)
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        recipes = {} if path.exists() else _recipes_at(path.parent)
+        files = [] if path.exists() else [*SHIPPED_RECIPES, *map(str, path.parent.glob("*.toml"))]
+        recipes = {Path(file).stem: file for file in files}
         near = [recipes[name] for name in near_names(path.stem, recipes)]
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else hint
         raise as_read_error(error, f"recipe {path}", expected=expected, hint=hint) from error
@@ -60,10 +61,6 @@ def _recipe_text(path: Path) -> str:
     if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
         raise InputError(f"recipe {path}", got="a file without keys", expected=expected, hint=hint)
     return text
-
-
-def _recipes_at(folder: Path) -> dict[str, str]:
-    return {**{name: name for name in SHIPPED_RECIPES}, **{file.stem: str(file) for file in folder.glob("*.toml")}}
 
 
 def plan_budget(
@@ -105,7 +102,7 @@ def run(
         reporter: Progress reporter; by default a bar or lines in a notebook, nothing elsewhere.
         command: Command recorded in the manifest; by default this call.
         strict: Stop at the first unusable record; by default such records are left out, counted, and listed in
-            `quarantine.parquet`.
+            `skipped.parquet`.
         allow_long: Start even if the study would take more than a day, or more memory or disk space than available
             (see `clipmem.study.forecast`). Resuming does not need it.
 

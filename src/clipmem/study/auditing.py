@@ -51,7 +51,7 @@ Trials = Float64[np.ndarray, "model n"]
 
 
 def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Audit the models of a finished `subsample` study, or the half-models of a `halves` study; write the report.
+    """Audit the models of a finished `subsample` study, or the shadow models of a `halves` study; write the report.
 
     Raises:
         InputError: The run is of another protocol, trains no text tower or is not finished; too few models trained on a

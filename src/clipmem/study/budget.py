@@ -1,10 +1,10 @@
-"""What `clipmem run --budget` buys: the estimator and half-models that agreed best with the truth at that cost.
+"""What `clipmem run --budget` buys: the estimator and shadow models that agreed best with the truth at that cost.
 
 Agreements are those of `scoring/pair_scores/frontier.json`, measured by `clipmem validate-estimators` on the data sets
 of experiments/estimators/RESULTS.md and written by `experiments/estimators/record.py`; costs are counted for the recipe's own models.
 
 When not to trust it: the agreements are of 4,000 drawings or icons, models of one size and one proxy of it. On other
-data their order carries over better than their size; two pairs of half-models measure it on the data themselves.
+data their order carries over better than their size; two pairs of shadow models measure it on the data themselves.
 """
 
 import json
@@ -21,14 +21,14 @@ STEPS = 4  # of what more would buy
 
 
 class Option(NamedTuple):
-    """An estimator and its half-models.
+    """An estimator and its shadow models.
 
     Attributes:
         estimator: Its name.
-        pairs: Number of pairs of half-models; 0 = none.
+        pairs: Number of pairs of shadow models; 0 = none.
         proxy: Their architecture; empty = f's.
         cost: What they cost together, in trainings of f.
-        agreement: Rank correlation with the truth by data set.
+        agreement: Rank correlation with the ground truth by data set.
     """
 
     estimator: str
@@ -59,9 +59,9 @@ class Plan(NamedTuple):
 def plan(recipe: Recipe, budget: float) -> Plan:
     """Choose the option of highest mean agreement that costs at most `budget` trainings of f.
 
-    A proxy in the recipe is used at any budget. Without one, a budget of one training or more buys half-models of f's
+    A proxy in the recipe is used at any budget. Without one, a budget of one training or more buys shadow models of f's
     own size, whose scores have a size; a smaller one buys those of the smaller architecture that `models.names.PROXIES`
-    names, if it does and f is trained from scratch. A pair of half-models shows as many pairs as f, so that a proxy's
+    names, if it does and f is trained from scratch. A pair of shadow models shows as many pairs as f, so that a proxy's
     costs its share of f's operations. As many pairs as the budget allows are used, also between measured numbers.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Find the wrong captions of a data set or of a finished run, and write the data without them.
+"""Find the mismatched captions of a data set or of a finished run, and write the data without them.
 
-When not to trust it: what is rare in the data looks suspect, too. The expected number of wrong captions is calibrated
-on planted errors, and others may be easier or harder to find.
+When not to trust it: what is rare in the data looks suspect, too. The expected number of mismatched captions is
+calibrated on planted errors, and others may be easier or harder to find.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from clipmem.base.tables import write_parquet
 from clipmem.curation.ranking import SMALLEST, Curation, apply_marks, counted, ordered
 from clipmem.curation.ranking import curate as rank
 from clipmem.data.export import Written, check_output, write_cleaned
-from clipmem.data.quarantine import Problem, write_quarantine
+from clipmem.data.skipped import Problem, write_skipped
 from clipmem.data.sources import Data, open_data, reading_data
 from clipmem.data.sources.base import Source
 from clipmem.models.signals import Signals
@@ -41,10 +41,10 @@ from clipmem.study.score_inputs import Settings, read_pairs
 from clipmem.study.single_model import collect
 from clipmem.train.objectives import OBJECTIVES
 
-SUSPECTS, DOCUMENT, QUARANTINE = "suspects.parquet", "curate.json", "quarantine.parquet"
+SUSPECTS, DOCUMENT, SKIPPED = "suspects.parquet", "curate.json", "skipped.parquet"
 SCRATCH = "comparing"  # finished parts of comparing many pairs, until the list is written
 SHOWN = 10
-KINDS = ("exchanged", "vague", "duplicate", "hygiene")
+KINDS = ("mismatched", "vague", "duplicate", "hygiene")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def curate(data: Data, model: str | None = None, *, captions: int | None = None,
     Returns:
         One row per usable pair, most suspect first. As in cleanlab's Datalab, `is_label_issue` and `label_score` in
         [0, 1], lower = worse (1 - the probability that the caption is wrong); the same for each kind of issue:
-        exchanged, vague, duplicate, hygiene (1 for pairs of another kind). Then `uid`, `reason`, `second_reason`,
+        mismatched, vague, duplicate, hygiene (1 for pairs of another kind). Then `uid`, `reason`, `second_reason`,
         `neighbors`, `suggested_caption`, and each detector's score as `NAME_detector`, higher = worse.
 
     Raises:
@@ -157,7 +157,7 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
     ranking = apply_marks(ranking, marks) if marks else ranking
     table = ordered(ranking.table)
     write_parquet(out / SUSPECTS, table.drop("caption"))
-    # the study gave these wrong captions; those of the data are right
+    # the study gave these mismatched captions; those of the data are right
     planted = set(folder.read("splits").filter("planted")["uid"]) if run else set[str]()
     others = {uid for uid, mark in marks.items() if mark in {"wrong", "fine"}} - set(table["uid"])
     marked = {uid for uid in others & set(uids) if marks[uid] == "wrong"} - planted
@@ -201,7 +201,7 @@ def _ranked(
     write_parquet(file, table)
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
     if problems:
-        write_quarantine(out / QUARANTINE, problems)
+        write_skipped(out / SKIPPED, problems)
     more = {"problems": len(problems), "made_with": [made_with, file_sha256(file)], "reused": False}
     return Curation(table, json.loads(json.dumps({**ranking.document, **more}, default=float)))
 
@@ -217,7 +217,7 @@ def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
     usable = not study.protocol.trains or OBJECTIVES[objective].uses_text
     require(usable, subject, f"objective {objective!r}", "one that trains both towers", hint)
     f, weight = study.models[0], study.recipe.score.weight
-    if study.protocol.estimator and study.protocol.compares:  # with half-models
+    if study.protocol.estimator and study.protocol.compares:  # with shadow models
         signals = estimating.signals_of(study, study.aligned(study.models))
     else:
         trained = set(f.uids)

@@ -15,7 +15,7 @@ from clipmem.base.recipes import load_recipe
 from clipmem.base.tables import write_table
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.inspection import inspect_source
-from clipmem.data.quarantine import left_out_sentence, quarantine_table, records_sentence, summarize
+from clipmem.data.skipped import left_out_sentence, records_sentence, skipped_table, summarize
 from clipmem.data.sources import Source, reading_data
 from clipmem.data.user_tables import write_ids
 from clipmem.models.names import model_config, parse
@@ -72,11 +72,11 @@ def export(opened: Source, out: Path, to: str, *, shard: int = SHARD, reporter: 
     sentence = f"wrote {written:,} pairs to {out}"
     if not opened.problems:
         return sentence
-    table = quarantine_table(opened.problems)
-    quarantine = out.with_name(f"{out.name}-quarantine.parquet")
-    write_table(quarantine, "quarantine", table)
+    table = skipped_table(opened.problems)
+    skipped = out.with_name(f"{out.name}-skipped.parquet")
+    write_table(skipped, "skipped", table)
     counted = records_sentence(opened.ledger.facts())
-    return f"{sentence}; {counted}; {left_out_sentence(summarize(table, written))} (see {quarantine})"
+    return f"{sentence}; {counted}; {left_out_sentence(summarize(table, written))} (see {skipped})"
 
 
 def select_ids(

@@ -10,11 +10,11 @@ from clipmem.base.folder import RunFolder
 from clipmem.base.progress import Reporter
 from clipmem.data.cache import build_cache
 from clipmem.data.decoding import DecodeError, Geometry
-from clipmem.data.quarantine import (
+from clipmem.data.skipped import (
     ignored_sentence,
     left_out_sentence,
-    quarantine_table,
     records_sentence,
+    skipped_table,
     source_name,
     stop_at,
     summarize,
@@ -22,7 +22,7 @@ from clipmem.data.quarantine import (
 from clipmem.data.sources.base import Source
 from clipmem.study.plan import cache_file
 
-TABLE = "quarantine"
+TABLE = "skipped"
 
 
 def decode_pairs(
@@ -35,7 +35,7 @@ def decode_pairs(
     check: Callable[[pl.DataFrame], object],
     strict: bool = False,
 ) -> list[Path]:
-    """Decode the images of all pairs in every geometry; write the tables `pairs` and `quarantine`."""
+    """Decode the images of all pairs in every geometry; write the tables `pairs` and `skipped`."""
     reporter.begin("decode", pairs.height * len(geometries), "images")
     broken = set[int]()
     where, keys = source_name(source.section), pairs["key"].to_list()
@@ -68,7 +68,7 @@ def decode_pairs(
     if ignored:
         reporter.note(f"decode    {ignored}")
     usable = pairs.filter(~pl.int_range(pl.len()).is_in(list(broken))) if broken else pairs
-    table = quarantine_table(source.problems)
+    table = skipped_table(source.problems)
     sentence = left_out_sentence(summarize(table, usable.height))
     check_usable(usable, check, sentence)
     if sentence:
@@ -80,7 +80,7 @@ def check_source(source: Source, pairs: pl.DataFrame, check: Callable[[pl.DataFr
     """Check, before anything is written, that a source has enough pairs and, if `strict`, no problems."""
     if strict and source.problems:
         raise stop_at(source.problems[0])
-    check_usable(pairs, check, left_out_sentence(summarize(quarantine_table(source.problems), pairs.height)))
+    check_usable(pairs, check, left_out_sentence(summarize(skipped_table(source.problems), pairs.height)))
 
 
 def check_usable(pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], sentence: str) -> None:
@@ -94,6 +94,6 @@ def check_usable(pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], s
         raise InputError(error.what, got=got, expected=error.expected, hint=error.hint) from error
 
 
-def quarantine_of(folder: RunFolder) -> pl.DataFrame:
+def skipped_of(folder: RunFolder) -> pl.DataFrame:
     """Return the records that a run leaves out."""
-    return folder.read(TABLE) if folder.table_path(TABLE).is_file() else quarantine_table([])
+    return folder.read(TABLE) if folder.table_path(TABLE).is_file() else skipped_table([])

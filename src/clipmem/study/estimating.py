@@ -1,4 +1,4 @@
-"""Estimates of CLIPMem from f and a few half-models: signals, every score that they allow, its expected agreement."""
+"""Estimates of CLIPMem from f and a few shadow models: signals, every score that they allow, its expected agreement."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,10 +23,10 @@ DOCUMENT, TABLE = "estimate.json", "estimates"
 
 
 def signals_of(study: PlannedStudy, parts: Sequence[AlignmentParts]) -> Signals:
-    """Collect the signals of a study whose first model is f, with its complementary half-models if it has any."""
+    """Collect the signals of a study whose first model is f, with its complementary shadow models if it has any."""
     pool, f, rows = study.role != "external", study.models[0], study.design.couples.ravel()
     values = np.stack([alignment(part, weight=study.recipe.score.weight).numpy() for part in parts])
-    # one half-model may be better than another throughout
+    # one shadow model may be better than another throughout
     values -= values[:, ~pool].mean(axis=1, keepdims=True)
     member = study.design.sign[rows][:, pool] > 0
     halves = Halves(values[rows][:, pool], member, proxy=bool(study.recipe.halves.proxy))
@@ -89,7 +89,7 @@ def estimate(study: PlannedStudy, signals: Signals, estimator: str) -> tuple[pl.
     document = {
         "format": 1,
         "estimator": estimator,
-        "half_models": 2 * len(effect),
+        "shadow_models": 2 * len(effect),
         "proxy": study.recipe.halves.proxy or None,
         "cost": cost_of(study),
         "calibrated": estimated[estimator].calibrated,
@@ -101,7 +101,7 @@ def estimate(study: PlannedStudy, signals: Signals, estimator: str) -> tuple[pl.
 
 
 def expected_agreement(signals: Signals, estimated: Estimated, confidence: float = 0.95) -> Agreement | None:
-    """Estimate the agreement of estimates with the truth from the half-models alone; None if not known."""
+    """Estimate the agreement of estimates with the truth from the shadow models alone; None if not known."""
     halves = signals.halves
     if halves is None or len(halves.effect) < 2:
         return None
@@ -126,13 +126,13 @@ def table_of(signals: Signals, estimated: Mapping[str, Estimated]) -> pl.DataFra
 
 
 def cost_of(study: PlannedStudy) -> float:
-    """Cost of the half-models in trainings of f: presentations, each weighted by a pair's counted operations."""
+    """Cost of the shadow models in trainings of f: samples seen, each weighted by a pair's counted operations."""
     spent: dict[bool, float] = {True: 0.0, False: 0.0}
     first = {model.model: model for model in study.models}
     operations = {name: study.start_of(model).operations() for name, model in first.items()}
     for model, sign in zip(study.models, study.design.sign, strict=True):
         exposures = len(model.uids) * study.recipe.train.epochs
         if not model.exists:
-            exposures = study.folder.read_json(f"models/{model.side}/seed-{model.seed}/record.json")["presentations"]
+            exposures = study.folder.read_json(f"models/{model.side}/seed-{model.seed}/record.json")["samples_seen"]
         spent[bool(sign.any())] += exposures * operations[model.model]
     return spent[True] / spent[False]

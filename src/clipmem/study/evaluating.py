@@ -67,7 +67,7 @@ class TestedModel:
     side: str
     seed: int
     load: Callable[[], DualEncoder]
-    presentations: int | None = None
+    samples_seen: int | None = None
 
 
 def settings_with(
@@ -154,7 +154,7 @@ def _evaluate_models(
 ) -> dict[str, Any]:
     """Evaluate some of a study's models (see `evaluate_source`)."""
     opened = open_models(study.recipe, study.folder, study.manifest)  # checks given models
-    exposures = partial(utility.presentations, study.folder)
+    exposures = partial(utility.samples_seen, study.folder)
     tested = [
         TestedModel(study.side(model), model.seed, partial(opened.load, model.side, model.seed), exposures(model))
         for model in models
@@ -224,7 +224,7 @@ def evaluate_source(
             text = embedded.text[[index[caption] for caption in captions]]
             prompted = embedded.text[[index[prompt] for prompt in test.texts]] if test.texts else None
             single = passes.Embeddings(embedded.image, text, text_pair)
-            utilities.add(tested.side, tested.seed, single, prompted, presentations=tested.presentations)
+            utilities.add(tested.side, tested.seed, single, prompted, samples_seen=tested.samples_seen)
     reporter.begin("evaluate")
     retrieval = None if "retrieval" in utilities.pairs.why else utilities.retrieval()
     return {

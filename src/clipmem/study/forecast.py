@@ -26,14 +26,14 @@ from clipmem.train.objectives import Towers, create_objective
 
 LONGEST = 86_400.0  # maximum seconds of a study without consent
 _TRAINING = 3  # a backward pass costs two forward passes
-_FEW = 10_000  # presentations that take the largest open_clip models a day on two cores
+_FEW = 10_000  # samples seen that take the largest open_clip models a day on two cores
 _FLOAT, _STATE = 4, 16  # bytes of a float32, and of a weight with gradient and AdamW's moments
 _CONSENT = "add --yes (in Python: allow_long=True)"
 _CAPTION = "A man riding a wave on top of a surfboard in the sea"  # of typical length
 
 
 def work_of(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> tuple[float, float]:
-    """Count the presentations of pairs in all trainings, and the forward passes that embed pairs."""
+    """Count the samples seen in all trainings, and the forward passes that embed pairs."""
     train = recipe.train
     epochs = 0.0 if ready_model(recipe, "f", train.seeds[0]) else train.epochs * recipe.mitigate.early_stopping.share
     texts, views = _per_pair(recipe, pairs)
@@ -49,15 +49,15 @@ def check_forecast(
     Raises:
         InputError: It does.
     """
-    presentations, passes = work_of(recipe, protocol, pairs)
-    timed, parameters = presentations > _FEW, 0
+    samples_seen, passes = work_of(recipe, protocol, pairs)
+    timed, parameters = samples_seen > _FEW, 0
     if timed:
         parameters = sum(weight.numel() for weight in start.outline().module.parameters())
     _check_space(recipe, protocol, pairs, resources, start, parameters, out)
     if not timed:
         return
     units = max(1, resources.processes // resources.workers) if resources.device == "cpu" else resources.processes
-    pairs_each = (presentations + passes / _TRAINING) / units
+    pairs_each = (samples_seen + passes / _TRAINING) / units
     rate = training_rate(start, resources, 8)
     if pairs_each / rate > LONGEST and (rate > 8 or resources.device == "cuda"):  # small batches are slower
         rate = max(rate, training_rate(start, resources, 64))

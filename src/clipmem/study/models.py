@@ -40,7 +40,7 @@ class TrainedModels:
             return described
         encoder, subject = given.load(self._f), f"[halves] model = {shorten(self._f.name)}"
         config, geometry = getattr(encoder, "config", None), self.start.geometry
-        got, expected = f"images of {geometry_of(encoder)}", f"those of the half-models: {geometry}"
+        got, expected = f"images of {geometry_of(encoder)}", f"those of the shadow models: {geometry}"
         require(geometry_of(encoder) == geometry, subject, got, expected, "Set model.name to its architecture.")
         same = config is None or not self._name or config == model_config(self._name)
         expected, hint = (

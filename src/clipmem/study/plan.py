@@ -191,7 +191,7 @@ class PlannedStudy(Run):
         return read_trajectory(file, uids) if file.is_file() else None
 
     def aligned(self, models: Sequence[TrainingSet], *, wordings: bool = False) -> list[AlignmentParts]:
-        """Align all pairs under each model against the external pairs, on their captions or on all wordings."""
+        """Align all pairs under each model against the external pairs, on their captions or on all captions."""
         uids, labels = self.splits.select("uid"), self.labels
         pairs = Pairs("study", uids if labels is None else uids.with_columns(pl.Series("class", labels)))
         bank = pairs.select(self.splits.filter(role="external")["uid"].to_list(), "external pairs")
@@ -202,7 +202,7 @@ class PlannedStudy(Run):
         return aligned
 
     def stored(self, model: TrainingSet, *, wordings: bool = False) -> Embeddings:
-        """Open a model's embeddings, by pair and in chunks; means are over the captions, or over all wordings."""
+        """Open a model's embeddings, by pair and in chunks; means are over the captions, or over all captions."""
         folder = self.folder.embedding_dir(model.side, model.seed)
 
         def select(rows: np.ndarray) -> passes.Embeddings:

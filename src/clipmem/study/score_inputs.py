@@ -18,7 +18,7 @@ from clipmem.base.paths import checked_path
 from clipmem.base.recipes import recipe_from
 from clipmem.base.sections import Count, EmbedSection, NonNegative, explain, known
 from clipmem.data.pairs import Pairs
-from clipmem.data.quarantine import Problem
+from clipmem.data.skipped import Problem
 from clipmem.data.sources import Data, open_data
 from clipmem.models import passes
 from clipmem.models.embeddings import Embeddings, Model, SinglePart

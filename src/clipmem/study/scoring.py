@@ -16,14 +16,14 @@ from clipmem.base.hashing import data_fingerprint, file_sha256
 from clipmem.base.paths import write_json
 from clipmem.base.progress import Reporter
 from clipmem.base.tables import read_table, write_table
-from clipmem.data.quarantine import Problem, read_quarantine, write_quarantine
+from clipmem.data.skipped import Problem, read_skipped, write_skipped
 from clipmem.models.embeddings import CHUNK, Embeddings, Model, embed
 from clipmem.report.sections.commands import Scored
 from clipmem.scoring import summary
 from clipmem.scoring.aligning import Aligned, align
 from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.design import ScoreTables, combine
-from clipmem.scoring.protocols.four_way import twins
+from clipmem.scoring.protocols.four_way import paired_design
 from clipmem.stats.alignment import AlignmentParts, alignment
 from clipmem.study.score_inputs import LISTS, Comparison, Data, Settings, read_pairs
 from clipmem.train.objectives import class_head
@@ -69,7 +69,7 @@ def _tables(aligned: Aligned, settings: Settings) -> tuple[pl.DataFrame, dict[st
     order = splits["uid"].arg_sort().to_numpy().astype(np.int64)
     parts = [AlignmentParts(*(part[torch.from_numpy(order)] for part in of_model)) for of_model in aligned.parts]
     models = [TrainingSet(side, k, (), 0) for k in range(len(parts) // 2) for side in "fg"]
-    splits, design = splits[order], twins(models, splits.height)
+    splits, design = splits[order], paired_design(models, splits.height)
     scores, by_seed = combine(design, splits, parts, weight=settings.weight, confidence=settings.confidence)
     if "external" not in splits["role"]:
         control = pl.lit(_control(aligned, settings), pl.Float64)
@@ -89,7 +89,7 @@ def _control(aligned: Aligned, settings: Settings) -> float | None:
 
 def left_out(scored: Scored) -> str:
     """Return how many records have no score, and the first one; "" if none is left out."""
-    problems = read_quarantine(scored.quarantine) if scored.quarantine else []
+    problems = read_skipped(scored.skipped) if scored.skipped else []
     first = f"the first {shorten(problems[0].key)}: {problems[0].reason}" if problems else ""
     return f"{len(problems):,} records left out, {first}" if problems else ""
 
@@ -116,7 +116,7 @@ def write_scores(
     pairs, bank, settings = comparison.pairs, comparison.bank, comparison.settings
     if pairs.source is not None:
         pairs.source.check_outside(out, "--out")
-    about_file, listed = out.with_suffix(".json"), out.with_suffix(".quarantine.parquet")
+    about_file, listed = out.with_suffix(".json"), out.with_suffix(".skipped.parquet")
     job = Job(out.with_suffix(".parts"))
     made_with = _made_with(comparison)
     with job.locked():
@@ -128,7 +128,7 @@ def write_scores(
             problems = list(dict.fromkeys([*pairs.problems, *bank.problems, *aligned.problems]))
             write_table(out, "scores", scores)
             if problems:
-                write_quarantine(listed, problems)
+                write_skipped(listed, problems)
             about = {
                 "format": FORMAT,
                 "clipmem": __version__,

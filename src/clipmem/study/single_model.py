@@ -14,7 +14,7 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.tables import write_table
 from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import BLOCK, Pairs
-from clipmem.data.quarantine import Problem, write_quarantine
+from clipmem.data.skipped import Problem, write_skipped
 from clipmem.models.embeddings import Model, embed
 from clipmem.models.protocol import softmax_scale
 from clipmem.models.signals import Signals
@@ -74,9 +74,9 @@ def write_ranking(
     }
     write_table(out, "estimates", scores)
     write_json(out.with_suffix(".json"), about)
-    listed = out.with_suffix(".quarantine.parquet") if problems else None
+    listed = out.with_suffix(".skipped.parquet") if problems else None
     if listed:
-        write_quarantine(listed, problems)
+        write_skipped(listed, problems)
     if isinstance(opened, Model):
         shutil.rmtree(folder)
     texts = dict(zip(signals.uids, signals.captions, strict=True))
@@ -84,10 +84,10 @@ def write_ranking(
 
 
 def estimates_of(path: Path) -> Scored:
-    """Read the estimates of a study without half-models from its run folder."""
+    """Read the estimates of a study without shadow models from its run folder."""
     study = PlannedStudy(path)
     scores, document = study.folder.read(estimating.TABLE), study.folder.read_json(estimating.DOCUMENT)
-    captions, listed = dict(zip(study.pair_uids, study.captions, strict=True)), study.folder.path / "quarantine.parquet"
+    captions, listed = dict(zip(study.pair_uids, study.captions, strict=True)), study.folder.path / "skipped.parquet"
     about = document | {"model": "f", "pairs": scores["uid"].n_unique(), "problems": 0}
     first = _first(scores, document["estimator"])
     return Scored(scores, about, {uid: captions[uid] for uid in first}, listed)

@@ -19,12 +19,12 @@ from clipmem.base.paths import checked_path
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe, recipe_from
 from clipmem.base.summary import FILE, FORMAT, Summary
-from clipmem.data import quarantine
+from clipmem.data import skipped
 from clipmem.data.cache import open_cache
 from clipmem.data.decoding import Geometry
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.inspection import regime_of
-from clipmem.data.quarantine import Problem, stop_at
+from clipmem.data.skipped import Problem, stop_at
 from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
 from clipmem.data.user_tables import with_objects
@@ -94,7 +94,7 @@ class Study:
                     file.unlink(missing_ok=True)
             self._begin(pairs, models, parents)
             self._stage("decode", lambda: self._decode(pairs, source, models.geometries))
-            for row in decode_stage.quarantine_of(self.folder).iter_rows() if self.strict else ():
+            for row in decode_stage.skipped_of(self.folder).iter_rows() if self.strict else ():
                 raise stop_at(Problem(*row))
             self._stage("plan", lambda: self._plan(source, models.geometries[0], parents))
             work = {
@@ -341,7 +341,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         **_measured(run),
         "words": protocol.words,
         "measure": alignment_of(recipe).words,
-        "records": quarantine.summarize(decode_stage.quarantine_of(folder), run.pairs.height),
+        "records": skipped.summarize(decode_stage.skipped_of(folder), run.pairs.height),
         "seconds": seconds,
     }
     whole = Summary.model_validate(document)

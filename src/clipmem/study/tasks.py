@@ -131,7 +131,7 @@ def train_one(
             hooks=hooks_of(Training(recipe, plan, study.folder, study.splits)),
         )
     if world.rank == 0:
-        # `pairs` of this process: fewer than the record's presentations if resumed
+        # `pairs` of this process: fewer than the record's samples seen if resumed
         measured = {"pairs": float(timing.pairs), "pairs_per_second": round(timing.rate, 1)}
         measured |= {"data_seconds": round(timing.data, 3), "compute_seconds": round(timing.compute, 3)}
         took = time.monotonic() - started

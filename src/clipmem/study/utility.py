@@ -31,7 +31,7 @@ from clipmem.train.paired import TrainingSet
 
 DOCUMENT, RETRIEVAL = "evaluate/utility.json", "evaluate/retrieval.json"
 DEJAVU = "evaluate/dejavu"
-_EVALUATED = 8  # maximum number of models per side, unless they are twins
+_EVALUATED = 8  # maximum number of models per side, unless each is f or g of every pair
 
 
 def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
@@ -74,8 +74,8 @@ def measure(study: PlannedStudy, reporter: Reporter) -> tuple[dict[str, Any], di
         reporter.begin("evaluate", len(models), "models")
         for model in models:
             prompts = study.embedder(model).embed_texts(test.texts) if test.texts else None
-            exposures, side, embeddings = presentations(study.folder, model), study.side(model), study.embeddings(model)
-            utility.add(side, model.seed, embeddings, prompts, presentations=exposures)
+            exposures, side, embeddings = samples_seen(study.folder, model), study.side(model), study.embeddings(model)
+            utility.add(side, model.seed, embeddings, prompts, samples_seen=exposures)
             if validation:
                 validation.add(side, model.seed, embeddings, None)
             reporter.advance(1)
@@ -96,20 +96,20 @@ def measure(study: PlannedStudy, reporter: Reporter) -> tuple[dict[str, Any], di
 def evaluated(study: PlannedStudy) -> list[TrainingSet]:
     """Return the models to evaluate: all that are f or g for every scored pair, or at most eight of a side."""
     signs = study.design.sign[:, study.design.scored]
-    twins, counts, models = (signs == signs[:, :1]).all(axis=1).tolist(), Counter[str](), list[TrainingSet]()
-    for model, side, twin in zip(study.models, study.design.sides, twins, strict=True):
+    paired, counts, models = (signs == signs[:, :1]).all(axis=1).tolist(), Counter[str](), list[TrainingSet]()
+    for model, side, is_paired in zip(study.models, study.design.sides, paired, strict=True):
         counts[side] += 1
-        if twin or counts[side] <= _EVALUATED:
+        if is_paired or counts[side] <= _EVALUATED:
             models.append(model)
     return models
 
 
-def presentations(folder: RunFolder, model: TrainingSet) -> int | None:
-    """Return the number of presentations in training; None for given models."""
+def samples_seen(folder: RunFolder, model: TrainingSet) -> int | None:
+    """Return the number of samples seen in training; None for given models."""
     record = folder.model_dir(model.side, model.seed) / "record.json"
     if not record.is_file():
         return None
-    return int(folder.read_json(str(record.relative_to(folder.path)))["presentations"])
+    return int(folder.read_json(str(record.relative_to(folder.path)))["samples_seen"])
 
 
 def _held_out(study: PlannedStudy) -> Bool[np.ndarray, " n"]:
@@ -230,7 +230,7 @@ def without_seeds(document: Mapping[str, Any]) -> dict[str, Any]:
         side: {name: {key: value[key] for key in value if key != "by_seed"} for name, value in entries.items()}
         for side, entries in document["metrics"].items()
     }
-    keys = ("seeds", "presentations", "n", "chance", "skipped", "labels", "pairs", "probe_pairs", "left_out", "words")
+    keys = ("seeds", "samples_seen", "n", "chance", "skipped", "labels", "pairs", "probe_pairs", "left_out", "words")
     return {
         **{key: document[key] for key in keys if key in document},
         "templates": document["templates"],

@@ -1,4 +1,4 @@
-"""Validate estimators against the truth of many half-models: agreement against cost (`clipmem validate-estimators`)."""
+"""Validate estimators against many shadow models: agreement against cost (`clipmem validate-estimators`)."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -23,11 +23,11 @@ from clipmem.study.plan import PlannedStudy
 
 DOCUMENT = "validated.json"
 PROXY_PAIRS, SETS = 4, 4
-BASELINE = ("raw", 2, False)  # four full-size half-models
+BASELINE = ("raw", 2, False)  # four full-size shadow models
 
 
 class Setting(NamedTuple):
-    """An estimator, its number of pairs of half-models (0 = none), and whether these are proxies."""
+    """An estimator, its number of pairs of shadow models (0 = none), and whether these are proxies."""
 
     estimator: str
     pairs: int
@@ -36,7 +36,7 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """A finished halves study: its signals, and the cost of a pair of its half-models."""
+    """A finished halves study: its signals, and the cost of a pair of its shadow models."""
 
     signals: Signals
     cost: float
@@ -53,17 +53,17 @@ def validate(
     reporter: Reporter | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Train f and half-models, full-size and of a proxy, and compare every estimator with the truth.
+    """Train f and shadow models, full-size and of a proxy, and compare every estimator with the ground truth.
 
-    The truth is the mean D over the pairs of full-size half-models that an estimator does not use. The agreement is the
-    rank correlation with it, divided by the root of its reliability. Each estimator is applied to up to four sets of
-    half-models; intervals are a bootstrap over groups of pairs and over these sets. `printed` has for each set of two
-    or more pairs the agreement that `clipmem run --budget` would print with these half-models alone.
+    The truth is the mean D over the pairs of full-size shadow models that an estimator does not use. The agreement is
+    the rank correlation with it, divided by the root of its reliability. Each estimator is applied to up to four sets
+    of shadow models; intervals are a bootstrap over groups of pairs and over these sets. `printed` has for each set of
+    two or more pairs the agreement that `clipmem run --budget` would print with these shadow models alone.
 
     `options` are `device`, `engine` and `allow_long` of `clipmem.run`; the others are those of the command. Returns the
     content of `validated.json`.
     """
-    require(truth >= 6, "--truth", f"{truth}", "6 or more pairs of half-models", "Use 16.")
+    require(truth >= 6, "--truth", f"{truth}", "6 or more pairs of shadow models", "Use 16.")
     common = ["protocol=halves", "halves.estimator=raw", "train.record=true", *as_settings(settings)]
     wanted = {"full": [*common, f"halves.pairs={truth}", "halves.proxy="]}
     if proxy:
@@ -95,7 +95,7 @@ def _source(study: PlannedStudy) -> Source:
 
 
 def frontier(full: Source, proxy: Source | None) -> list[dict[str, Any]]:
-    """Apply every estimator to sets of half-models, and return agreement and cost of each, cheapest first."""
+    """Apply every estimator to sets of shadow models, and return agreement and cost of each, cheapest first."""
     effect, seed = halves_of(full.signals).effect, full.signals.seed
     weights = group_weights(full.signals.group, generator(seed, "validate estimators"))
     clean = weights[:1] * ~full.planted
@@ -137,7 +137,7 @@ def frontier(full: Source, proxy: Source | None) -> list[dict[str, Any]]:
 
 def _settings(full: Source, proxy: Source | None) -> Iterator[tuple[Setting, Source]]:
     for name in usable("memorization", full.signals):
-        if "half-models" not in PAIR_SCORES[name].needs:
+        if "shadow models" not in PAIR_SCORES[name].needs:
             yield Setting(name, 0, False), full
             continue
         for source in (full, proxy):
@@ -150,7 +150,7 @@ def _settings(full: Source, proxy: Source | None) -> Iterator[tuple[Setting, Sou
 
 
 def _sets(setting: Setting, source: Source) -> list[list[int]]:
-    """Return up to four disjoint sets of pairs of half-models."""
+    """Return up to four disjoint sets of pairs of shadow models."""
     if not setting.pairs:
         return [[]]
     most = len(halves_of(source.signals).effect)

@@ -52,7 +52,7 @@ def describe(
         "pairs": n - bool(plan.left_out),
         "uids_sha256": plan.uids_sha256,
         "steps": steps,
-        "presentations": samples_seen,
+        "samples_seen": samples_seen,
         "init_sha256": state_hash(towers.encoder.module),
         "shared_order_sha256": order.hexdigest(),
         "settings_sha256": json_sha256([dumped, precision, device, facts, *mitigated.values(), *several]),

@@ -28,7 +28,7 @@ NAMES += ("hat", "shoe", "cup", "star", "leaf", "rose", "key", "bell", "drum", "
 
 
 def drawings(seed=0, wrong=40, n=N):
-    """Images of 20 things, each a pattern of its own under noise, captions that name them; some exchanged."""
+    """Images of 20 things, each a pattern of its own under noise, captions that name them; some swapped."""
     stream = np.random.default_rng(seed)
     patterns = stream.integers(0, 256, (THINGS, 8, 8, 3))
     thing = np.arange(n) % THINGS
@@ -178,7 +178,7 @@ def test_table_has_a_row_per_pair_and_says_why(data, found):
     assert table["score"].is_between(0, 1).all()
     assert table["probability"].is_between(0, 1).all()
     suspects = table.filter("is_suspect")
-    assert suspects["kind"].unique().to_list() == ["exchanged"]
+    assert suspects["kind"].unique().to_list() == ["mismatched"]
     assert set(suspects["reason"]) | set(suspects["second_reason"]) <= set(usable("mismatched captions", signals))
     assert (suspects["reason"] != suspects["second_reason"]).all()
     assert set(suspects["neighbors"].explode()) <= set(signals.uids)
@@ -387,7 +387,7 @@ def listed(n=200, good=0.0, seed=0):
             "score": score,
             "is_suspect": score > 0.9,
             "probability": score / 2,
-            "kind": pl.Series(["exchanged" if one > 0.9 else None for one in score], dtype=pl.String),
+            "kind": pl.Series(["mismatched" if one > 0.9 else None for one in score], dtype=pl.String),
             "noise_score": drawn.normal(size=n),
             "knows_score": drawn.normal(size=n) + good * wrong,
         }
@@ -405,7 +405,7 @@ def test_marked_pairs_come_first_and_last():
     assert found.table.filter(rest).equals(curation.table.filter(rest))
     assert found.document["suspects"] == found.table["is_suspect"].sum()
     suspects = curation.table.filter("is_suspect")["uid"]
-    assert found.document["kinds"] == {"exchanged": len(suspects) - ("u8" in suspects)}
+    assert found.document["kinds"] == {"mismatched": len(suspects) - ("u8" in suspects)}
     first = ranked["probability"].head(10).mean()
     assert found.document["precision"][0] == {"length": 10, "precision": pytest.approx(first)}
     assert found.document["marks"] == {"wrong": 1, "fine": 1, "used": False, "learned": None, "list": None}

@@ -1,4 +1,4 @@
-"""The share of wrong captions on known mixtures, and the planted captions that it is estimated with."""
+"""The share of mismatched captions on known mixtures, and the planted captions that it is estimated with."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def data():
 
 
 def test_a_planted_caption_fits_like_an_exchanged_one(data):
-    """Planting without a new computation is exactly what exchanging two captions gives, all computed again."""
+    """Planting without a new computation is exactly what swapping two captions gives, all computed again."""
     signals, wrong = data
     fold = evidence_of(signals).fold
     i = int(np.flatnonzero(~wrong)[3])

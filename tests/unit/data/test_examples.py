@@ -71,9 +71,9 @@ r"""Small examples of what `clipmem.data` has inside; pytest runs them.
     >>> object_lists(pl.Series("objects", ["cat, sofa,cat", None, ""]))
     [['cat', 'sofa'], [], []]
 
-`clipmem.data.quarantine`:
+`clipmem.data.skipped`:
 
-    >>> from clipmem.data.quarantine import *
+    >>> from clipmem.data.skipped import *
     >>> records_sentence({"read": 9, "pairs": 5, "merged": 3, "left_out": 1, "unnamed": 2, "ignored": {".pdf": 1}})
     '9 records read: 5 pairs, 3 merged into the pair of their image, 1 left out; 2 images that no record names'
     >>> ignored_sentence({".cls": 12, ".npy": 1})

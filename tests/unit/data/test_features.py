@@ -1,4 +1,4 @@
-"""Model-free features and the closed forms on them: shapes, equations, planted wrong captions, bad input."""
+"""Model-free features and the closed forms on them: shapes, equations, planted mismatched captions, bad input."""
 
 import math
 
@@ -170,7 +170,7 @@ def signals(**changed):
 
 @pytest.fixture(scope="module")
 def drawings():
-    """Some drawings, 15% of which exchanged their captions, and which these are."""
+    """Some drawings, 15% of which swapped their captions, and which these are."""
     source = open_source(DataSection(source="emoji-artists"))
     rng = np.random.default_rng(0)
     pairs = source.pairs()

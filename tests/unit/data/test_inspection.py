@@ -1,4 +1,4 @@
-"""Where data stand between one of a kind and redundant: loops, what changes nothing, shipped data, speed."""
+"""Where data stand between long-tailed and redundant: loops, what changes nothing, shipped data, speed."""
 
 import re
 import time
@@ -30,9 +30,9 @@ def test_against_the_loops(texts):
     others = [lowered.count(text) - 1 for text in lowered]
     counts, nearest = near_captions(texts)
     assert found["same_caption"] == pytest.approx(np.mean([k > 0 for k in others]))
-    assert found["caption_twins"] == np.median(others)
+    assert found["equal_captions"] == np.median(others)
     assert found["near_caption"] == pytest.approx(np.mean([k > 0 for k in counts]))
-    assert found["near_twins"] == np.median(counts)
+    assert found["near_captions"] == np.median(counts)
     assert found["nearest_caption"] == pytest.approx(np.median(nearest))
     own = [set(text.replace("-", " ").split()) for text in lowered]
     every = sorted(set().union(*own))
@@ -40,7 +40,7 @@ def test_against_the_loops(texts):
     assert found["words"]["distinct"] == len(every)
     assert found["words"]["once"] == pytest.approx(len(once) / max(len(every), 1))
     assert found["words"]["rare_pairs"] == pytest.approx(np.mean([bool(one & once) for one in own]))
-    assert found["twins"] == max(found["same_caption"], found["near_caption"])
+    assert found["near_duplicates"] == max(found["same_caption"], found["near_caption"])
     assert found["near_image"] is None
 
 
@@ -58,25 +58,25 @@ def test_order_case_and_outer_spaces_change_nothing(texts, random):
 
 def test_pairs_whose_images_are_near_have_twins():
     distinct = pl.Series([f"thing {k}" for k in range(9)])
-    for groups, share, verdict in ((9, 0.0, "one of a kind"), (7, 4 / 9, "mixed"), (5, 8 / 9, "redundant")):
+    for groups, share, verdict in ((9, 0.0, "long-tailed"), (7, 4 / 9, "mixed"), (5, 8 / 9, "redundant")):
         # k pairs of images in the first rows, the others alone
         names = [str(k // 2) if k < 2 * (9 - groups) else f"alone {k}" for k in range(9)]
         found = regime_of(distinct, names)
         assert (found["near_image"], found["images"], found["verdict"]) == (pytest.approx(share), 9, verdict)
 
 
-@pytest.mark.parametrize(("source", "verdict"), [("emoji", "one of a kind"), ("emoji-artists", "redundant")])
+@pytest.mark.parametrize(("source", "verdict"), [("emoji", "long-tailed"), ("emoji-artists", "redundant")])
 def test_the_shipped_data(source, verdict):
     pairs = open_source(DataSection(source=source)).pairs()
     found = regime_of(pairs["captions"].list.first(), [])
     assert found["verdict"] == verdict
     assert found["pairs"] == pairs.height
     if source == "emoji":
-        assert (found["same_caption"], found["caption_twins"]) == (0, 0)
+        assert (found["same_caption"], found["equal_captions"]) == (0, 0)
         assert found["words"]["rare_pairs"] > 0.5
     else:
         assert found["same_caption"] > 0.99
-        assert found["caption_twins"] >= 3
+        assert found["equal_captions"] >= 3
         assert found["words"]["rare_pairs"] < 0.01
 
 
@@ -102,4 +102,4 @@ def test_a_hundred_thousand_pairs_take_seconds():
     started = time.process_time()
     found = regime_of(pl.Series(texts), [])
     assert time.process_time() - started < 15  # 2 to 4 s alone
-    assert (found["pairs"], found["searched"], found["verdict"]) == (100_000, 2000, "one of a kind")
+    assert (found["pairs"], found["searched"], found["verdict"]) == (100_000, 2000, "long-tailed")

@@ -338,7 +338,7 @@ def best_rank(similarities, right):
 
 
 def recall_by_loop(one, count, k, words):
-    """The mean over wordings, that at least two pairs have, and directions; equal captions are one, and right."""
+    """The mean over all captions, that at least two pairs have, and directions; equal captions are one, and right."""
     found = []
     for wording in range(count):
         rows = [pair for pair in range(len(one.image)) if len(captions_of(one, pair)) > wording]

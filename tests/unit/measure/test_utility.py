@@ -64,7 +64,7 @@ def measured(tested, seeds=(0, 1)):
     for seed in seeds:
         for side in ("f", "g"):
             embeddings, prompts = model(seed + 10 * (side == "g"), tested)
-            utility.add(side, seed, embeddings, prompts, presentations=100 + seed)
+            utility.add(side, seed, embeddings, prompts, samples_seen=100 + seed)
     return utility
 
 
@@ -95,7 +95,7 @@ def test_every_number_is_that_of_its_model_alone():
     found = utility.document(utility.retrieval())
     label, concept, finer = (tested.classes[kind] for kind in ("label", "concept", "sublabel"))
     assert found["seeds"] == {"f": [0, 1], "g": [0, 1]}
-    assert found["presentations"] == {"f": [100, 101], "g": [100, 101]}
+    assert found["samples_seen"] == {"f": [100, 101], "g": [100, 101]}
     where, m = tested.test & (label.labels >= 0), len(PROMPTS.texts)
     assert found["n"] == {
         "test": 20, "labeled": 19, "captions": 40, "probe_train": 29, "probe_test": 19, "classes": 6,
@@ -152,7 +152,7 @@ def test_the_second_view_and_the_other_pairs_tell_nothing():
             image, text = embeddings.image.clone(), embeddings.text.clone()
             image[idle], image[:, 1] = 7.0, -3.0
             text[~torch.from_numpy(tested.test)[embeddings.text_pair]] = 2.0
-            other.add(side, seed, Embeddings(image, text, embeddings.text_pair), prompts, presentations=100 + seed)
+            other.add(side, seed, Embeddings(image, text, embeddings.text_pair), prompts, samples_seen=100 + seed)
     assert other.document(other.retrieval()) == utility.document(utility.retrieval())
 
 

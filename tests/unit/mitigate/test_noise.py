@@ -269,7 +269,7 @@ def test_zero_is_bitwise_no_mitigation_and_more_is_not(tmp_path):
     assert "mitigate" not in plain
     assert some["mitigate"] == {"text_noise": {"std": 0.1, "place": "post", "start": 0.0}}
     assert some["settings_sha256"] != plain["settings_sha256"]
-    assert some["presentations"] == plain["presentations"] == 2 * N
+    assert some["samples_seen"] == plain["samples_seen"] == 2 * N
 
 
 def test_a_training_has_no_noise_before_the_start_and_a_plain_loop_agrees(tmp_path, monkeypatch):

@@ -68,4 +68,4 @@ def test_regroup_hook_acts_every_so_many_epochs(tmp_path):
         changed = [a.tolist() for a in hook.batches(batches, epoch)] != [b.tolist() for b in batches]
         assert changed == (epoch % 2 == 0)
     record, _ = fit(tmp_path, hook)
-    assert record["presentations"] == 2 * N
+    assert record["samples_seen"] == 2 * N

@@ -315,6 +315,6 @@ def test_early_stopping_is_the_beginning_of_the_whole_training(tmp_path, share, 
     assert begun == log[:steps]
     assert record["steps"] == steps
     sizes = [len(batch) for epoch in range(2) for batch in epoch_batches(N, 8, seed=0, epoch=epoch)]
-    assert record["presentations"] == sum(sizes[:steps])
-    assert whole["presentations"] == 2 * N
+    assert record["samples_seen"] == sum(sizes[:steps])
+    assert whole["samples_seen"] == 2 * N
     assert (record["final_sha256"] == whole["final_sha256"]) == (share == 1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clipmem.base.errors import InputError
-from clipmem.data.quarantine import Problem
+from clipmem.data.skipped import Problem
 from clipmem.models import openclip
 from clipmem.models.embeddings import Embeddings, embed
 from clipmem.study.score_inputs import Settings, read_pairs

@@ -373,14 +373,14 @@ PAIRS = pl.DataFrame({"uid": UIDS, "captions": [["a"]] * 10})
 
 
 def test_without_roles_a_bank_of_whole_groups_is_drawn():
-    groups = ["twins", *map(str, range(1, 9)), "twins"]
+    groups = ["alike", *map(str, range(1, 9)), "alike"]
     drawn = [
         protocol_of(tiny_recipe(*MODELS, "split.external=4", f"split.seed={seed}")).split(PAIRS, groups)
         for seed in range(8)
     ]
     for table in drawn:
         assert table["role"].value_counts().sort("role").rows() == [("candidate", 6), ("external", 4)]
-        assert table.filter(pl.col("group") == "twins")["role"].n_unique() == 1
+        assert table.filter(pl.col("group") == "alike")["role"].n_unique() == 1
         assert table["uid"].to_list() == table["captions_from"].to_list() == UIDS
         assert not table["planted"].any()
     assert len({tuple(table["role"]) for table in drawn}) > 1

@@ -25,7 +25,7 @@ UTILITY_SIDE = {
 }
 UTILITY = {
     "seeds": {"f": [0, 1], "g": [0, 1]},
-    "presentations": {"f": [160, 160], "g": [160, 160]},
+    "samples_seen": {"f": [160, 160], "g": [160, 160]},
     "n": {
         "test": 200, "labeled": 190, "captions": 200, "probe_train": 1300, "probe_test": 190, "classes": 9,
         "classes_in_test": 8, "concepts": 120, "with_concept": 150, "sublabels": 98,
@@ -146,10 +146,10 @@ def inspection(text: str = "why") -> dict[str, Any]:
             "near_image": None,
             "images": 0,
             "searched": 90,
-            "caption_twins": 0.5,
-            "near_twins": 3.0,
+            "equal_captions": 0.5,
+            "near_captions": 3.0,
             "nearest_caption": 0.9,
-            "twins": 0.75,
+            "near_duplicates": 0.75,
             "verdict": "redundant",
             "words": {"distinct": 1234, "once": 0.25, "rare_pairs": 0.125, "pairs": 100},
         },

@@ -144,12 +144,12 @@ def test_removed_pairs_are_left_out_of_both_sides(runs):
     assert row["baseline_values"] == pytest.approx([slow_halved(runs / "plain", k, both, mirror) for k in SEEDS])
     assert alone["baseline_values"] == pytest.approx([slow_mean(runs / "plain", seed, both) for seed in SEEDS])
     assert document["notes"][:2] == [
-        {"kind": "fewer_pairs", "run": "fewer", "pairs": 2, "presentations": 8, "passes": 1.0},
+        {"kind": "fewer_pairs", "run": "fewer", "pairs": 2, "samples_seen": 8, "passes": 1.0},
         {"kind": "common_candidates", "run": "fewer", "n": 6},
     ]
-    build(runs / "longer", presentations=56, without=("c06", "c07", "i06", "i07"))
+    build(runs / "longer", samples_seen=56, without=("c06", "c07", "i06", "i07"))
     note = compare_runs([runs / "plain", runs / "longer"])["notes"][0]
-    assert (note["presentations"], round(note["passes"], 2)) == (0, 1.17)
+    assert (note["samples_seen"], round(note["passes"], 2)) == (0, 1.17)
 
 
 def test_notes_say_what_else_a_comparison_rests_on(runs):
@@ -171,7 +171,7 @@ REFUSED = [
     ({"seeds": (0, 1)}, "different seeds", "[0, 1]"),
     ({"protocol": "subsample"}, "run folder ROOT/other", "protocol 'subsample'"),
     (
-        {"without": [f"c{k:02d}" for k in range(8)], "presentations": 56},
+        {"without": [f"c{k:02d}" for k in range(8)], "samples_seen": 56},
         "different candidates",
         "none of the 8 candidates",
     ),
@@ -236,7 +236,7 @@ def printed(document, width):
 
 
 def test_the_mean_cancels_what_makes_f_better_than_g(tmp_path):
-    # f of the other run is better altogether, and differs so by seed: C, I, S and E rise alike
+    # f of the other run is better on all pairs, and differs so by seed: C, I, S and E rise alike
     run = read_finished(build(tmp_path / "plain"))
     shift = pl.Series([0.3, -0.2, 0.9]).gather(run.seed_scores["seed"])
     better = read_finished(build(tmp_path / "better"))
@@ -262,13 +262,13 @@ def test_wordings_have_a_row_of_their_own_and_decide_if_all_runs_have_them(tmp_p
             here = table.filter(seed=seed).select("uid", d=pl.col("f_wordings") - pl.col("g_wordings")).rows()
             c, i = ([d for uid, d in here if uid in role] for role in (own, mirror))
             assert value == pytest.approx((sum(c) / len(c) - sum(i) / len(i)) / 2)
-    # lower on the captions that were scored, higher over all wordings: no mitigation
+    # lower on the captions that were scored, higher over all captions: no mitigation
     assert side_of(difference(document, "clipmem", "more")) == "below"
     assert side_of(row) == "above"
     assert document["primary"]["memorization"] == "clipmem_wordings"
     assert document["dominates"][0]["dominates"] == "no"
     assert document["pareto"]["linear_probe_acc1"]["points"][1]["memorization"]["difference"] == row["difference"]
-    assert "over all wordings" in " ".join(printed(document, 100).split())
+    assert "over all captions" in " ".join(printed(document, 100).split())
     # the published scale has one normalizer, of the scores on the captions that were scored
     build(tmp_path / "same", wordings=0.3, noise=3)
     norm = compare_runs([tmp_path / "plain", tmp_path / "same"], measure="clipmem_norm")
@@ -290,9 +290,9 @@ def test_other_lengths_captions_and_wordings_are_compared_with_a_note(runs):
     build(runs / "both", epochs=6, without=("c07", "i07"))
     notes = compare_runs([runs / name for name in ("plain", "longer", "both")])["notes"]
     assert notes == [
-        {"kind": "other_length", "run": "longer", "presentations": 70, "baseline": 56, "passes": 1.25},
-        {"kind": "fewer_pairs", "run": "both", "pairs": 1, "presentations": -22, "passes": 1.5},
-        {"kind": "other_length", "run": "both", "presentations": 78, "baseline": 56, "passes": 1.5},
+        {"kind": "other_length", "run": "longer", "samples_seen": 70, "baseline": 56, "passes": 1.25},
+        {"kind": "fewer_pairs", "run": "both", "pairs": 1, "samples_seen": -22, "passes": 1.5},
+        {"kind": "other_length", "run": "both", "samples_seen": 78, "baseline": 56, "passes": 1.5},
         {"kind": "common_candidates", "run": "both", "n": 7},
     ]
 

@@ -88,8 +88,8 @@ def test_redundancy_counts_the_twins_of_each_caption(built: Built) -> None:
     groups: dict[int, list[float]] = {0: [], 1: [], 2: [], 3: []}
     for row in run.scores.filter(role="candidate").to_dicts():
         caption = run.trained_captions(row["uid"])[0]
-        twins = sum(other == caption for uid, other in captions.items() if uid != row["uid"])
-        groups[0 if twins == 0 else 1 if twins <= 2 else 2 if twins <= 5 else 3].append(row["clipmem"])
+        copies = sum(other == caption for uid, other in captions.items() if uid != row["uid"])
+        groups[0 if copies == 0 else 1 if copies <= 2 else 2 if copies <= 5 else 3].append(row["clipmem"])
     shown = axes.lines[1].get_ydata()  # behind the line at 0
     expected = [np.mean(values) if values else np.nan for values in groups.values()]
     np.testing.assert_allclose(np.asarray(shown, float), expected)

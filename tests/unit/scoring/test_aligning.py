@@ -16,7 +16,7 @@ from clipmem.models import openclip, passes
 from clipmem.models.passes import Embeddings
 from clipmem.scoring.aligning import parts_of
 from clipmem.scoring.design import combine
-from clipmem.scoring.protocols.four_way import twins
+from clipmem.scoring.protocols.four_way import paired_design
 from clipmem.scoring.summary import Scored, over_wordings, roles
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.paired import TrainingSet
@@ -160,7 +160,7 @@ def tables(*, over=True):
             "planted": [False] * N,
         }
     )
-    design = twins([TrainingSet(side, seed, (), 0) for side, seed in models], N)
+    design = paired_design([TrainingSet(side, seed, (), 0) for side, seed in models], N)
     parts = [parts_of(one, BANK) for one in models.values()]
     more = [parts_of(one.all_wordings(), BANK) for one in models.values()] if over else []
     return models, splits, combine(design, splits, parts, weight=1.0, confidence=0.95, wordings=more)

@@ -87,7 +87,7 @@ def test_sides_and_complements_follow_from_the_design(name, tmp_path):
         assert design.couples.tolist() == [[1 + 2 * k, 2 + 2 * k] for k in range(6)]
     if name == "subsample":
         assert design.couples.tolist() == []
-    # twins are all evaluated; of other models eight of a side
+    # models of pairs are all evaluated; of other models eight of a side
     study = PlannedStudy(tmp_path, recipe)
     study.__dict__["design"] = design
     counts = Counter(study.side(model) for model in evaluated(study))
@@ -234,7 +234,7 @@ def test_tables_read_back_as_matrices(subsample):
     table = subsample.roles(splits())
     design, parts = subsample.design(table), random_parts(7)
     found = Scored(table, scores(subsample, table, parts))
-    assert not found.twins
+    assert not found.paired
     np.testing.assert_array_equal(found.seen, design.sign > 0)
     expected = np.stack([(one.positive - one.image_bank - one.text_bank).numpy() for one in parts])
     np.testing.assert_allclose(found.values, expected, atol=1e-12)
@@ -288,7 +288,7 @@ def test_an_unused_model_without_twins_is_refused(subsample):
     sign[6, 3] = 0
     with pytest.raises(InputError) as error:
         scores(subsample, table, random_parts(7), Design(models, sign))
-    assert (error.value.what, error.value.got) == ("design", "0 (not used) without twins")
+    assert (error.value.what, error.value.got) == ("design", "0 (not used) for unpaired models")
 
 
 def test_halves_need_ten_pairs_that_both_score():

@@ -10,7 +10,7 @@ from clipmem.functional import crossed_mean
 from clipmem.models.passes import Embeddings
 from clipmem.scoring.aligning import parts_of
 from clipmem.scoring.design import Design, combine
-from clipmem.scoring.protocols.four_way import twins
+from clipmem.scoring.protocols.four_way import paired_design
 from clipmem.scoring.summary import Scored, learned, roles
 from clipmem.train.paired import TrainingSet
 from tests.reference import loops
@@ -48,7 +48,7 @@ def by_loops(one):
 
 
 def four_way(seeds=2):
-    return twins([TrainingSet(side, seed, (), 0) for seed in range(seeds) for side in "fg"], N)
+    return paired_design([TrainingSet(side, seed, (), 0) for seed in range(seeds) for side in "fg"], N)
 
 
 def subsample():
@@ -135,7 +135,7 @@ def test_the_summary_has_means_with_intervals_of_each_role(name, over):
         assert entry.learned.over == over
     ranks = tables.scores.filter(role="candidate").select(pl.corr("learned", "clipmem", method="spearman"))
     assert found.spearman.spearman == pytest.approx(ranks.item())
-    if scored.twins:  # a seed at a time, with the base model the same in each
+    if scored.paired:  # a seed at a time, with the base model the same in each
         where = scored.of("candidate")
         expected = crossed_mean(
             (scored.g - tables.scores["a_base"].to_numpy())[:, where], scored.group[where], confidence=0.9

@@ -53,7 +53,7 @@ def fitted_to(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("models", "noise"), [(2, 1.5), (2, 2.5), (4, 1.5), (4, 2.5)])
 @pytest.mark.parametrize("shared", [0.0, 0.7])
 def test_a_fit_to_the_effects_is_not_judged_by_their_noise(models: int, noise: float, shared: float) -> None:
-    """The noise is partly one of features, in which pairs of half-models differ: a fit of D takes it for the truth."""
+    """The noise is partly one of features, in which pairs of shadow models differ; a fit of D takes it for truth."""
     off: list[tuple[float, float]] = []
     n = 2000
     for seed in range(60):
@@ -77,7 +77,7 @@ def test_a_fit_to_the_effects_is_not_judged_by_their_noise(models: int, noise: f
 
 
 def test_common_shifts_are_no_noise() -> None:
-    """Half-models of one pair may differ in all pairs alike; and K and n are few, but nothing is lost by that."""
+    """Shadow models of one pair may differ in all pairs alike; and K and n are few, but nothing is lost by that."""
     noise = []
     for seed in range(400):
         effect = np.random.default_rng(seed).normal(size=(2, 6))
@@ -134,7 +134,7 @@ def test_the_own_weight_lowers_the_error() -> None:
     assert own_weight(mean, truth, found.noise) < 0.05
 
 
-def test_nothing_is_said_where_half_models_do_not_agree() -> None:
+def test_nothing_is_said_where_shadow_models_do_not_agree() -> None:
     """Effects that are all noise have no reliability, and no agreement is printed."""
     stream = np.random.default_rng(3)
     effect = stream.normal(size=(2, 400))

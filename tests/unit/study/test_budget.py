@@ -51,7 +51,7 @@ def test_the_best_option_within_the_budget(budget: float, proxy: str) -> None:
     ],
 )
 def test_options_of_some_budgets(model: str, budget: float, chosen: tuple[str, int, str]) -> None:
-    """Without a known proxy a budget below 1 trains none; from 1 on half-models are of f's size."""
+    """Without a known proxy a budget below 1 trains none; from 1 on shadow models are of f's size."""
     assert plan(recipe(model=model), budget).chosen[:3] == chosen
 
 

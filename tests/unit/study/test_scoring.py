@@ -174,7 +174,7 @@ def test_stopped_after_any_block_and_run_again_it_ends_with_the_same_bytes(tmp_p
     f, g = arrays(1), arrays(2)
     f[0][4] = 0
     clipmem.score(f, g, out=tmp_path / "whole.parquet", bank_size=6, block=5)
-    names = ["scores.json", "scores.parquet", "scores.quarantine.parquet"]
+    names = ["scores.json", "scores.parquet", "scores.skipped.parquet"]
     expected = [(tmp_path / name.replace("scores", "whole")).read_bytes() for name in names]
     for after in range(1, 6):
         place = tmp_path / str(after)
@@ -329,7 +329,7 @@ def test_a_pair_that_stands_twice_or_in_one_folder_only_is_listed(tmp_path):
     table = clipmem.score(str(tmp_path / "f"), str(tmp_path / "g"), out=out, bank_size=3)
     # of f's 13 rows one stands twice, and the last 3 are not in g: row 9 is row 9 in both
     assert table.height == 9
-    listed = pl.read_parquet(tmp_path / "scores.quarantine.parquet")
+    listed = pl.read_parquet(tmp_path / "scores.skipped.parquet")
     reasons = listed["reason"].value_counts().sort("count").rows()
     assert reasons == [("duplicate pair", 1), (f"not among the embeddings in {tmp_path / 'g'}", 3)]
 
@@ -383,5 +383,5 @@ def test_a_pair_of_the_bank_is_left_out_once_under_the_name_of_the_data(tmp_path
     f[0][4] = 0
     with pytest.warns(ClipmemWarning, match=r"^1 records left out, the first '4': "):
         clipmem.score(f, g, bank=[0, 4, 5], out=tmp_path / "scores.parquet")
-    listed = pl.read_parquet(tmp_path / "scores.quarantine.parquet")
+    listed = pl.read_parquet(tmp_path / "scores.skipped.parquet")
     assert listed.rows() == [("arrays", "4", "zero or non-finite embedding")]

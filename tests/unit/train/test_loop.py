@@ -162,8 +162,8 @@ def test_both_trainings_record_the_same(splits, fresh, tmp_path):
     assert f["init_sha256"] == g["init_sha256"]
     assert f["final_sha256"] != g["final_sha256"]
     assert f["steps"] == len(log_of(tmp_path / "f")) == 6
-    assert f["presentations"] == 28
-    same = ("steps", "pairs", "presentations", "shared_order_sha256", "settings_sha256", "precision", "device")
+    assert f["samples_seen"] == 28
+    same = ("steps", "pairs", "samples_seen", "shared_order_sha256", "settings_sha256", "precision", "device")
     assert all(f[key] == g[key] for key in same)
     other = {**records, "g": {**g, "shared_order_sha256": "0"}}
     with pytest.raises(RunError):
@@ -178,7 +178,7 @@ def test_a_pair_left_out_is_not_counted(fresh, tmp_path, monkeypatch):
     train(encoder, data_of(rows), plan, section(batch_size=5), folder=tmp_path, precision="fp32")
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["pairs"] == 13
-    assert record["presentations"] == sum(len(images) for images, _ in seen) == 26
+    assert record["samples_seen"] == sum(len(images) for images, _ in seen) == 26
 
 
 def spy_on(encoder, monkeypatch):

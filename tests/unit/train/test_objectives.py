@@ -216,7 +216,7 @@ def test_open_clip_loads_the_folder(fresh, tmp_path, name):
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["final_sha256"] == state_hash(model)
     assert record["objective"] == name
-    assert (record["views"], record["presentations"]) == (2 if name == "simclr" else 1, 2 * N)
+    assert (record["views"], record["samples_seen"]) == (2 if name == "simclr" else 1, 2 * N)
     own = {"siglip": {"logit_bias"}, "supervised": {"weight", "bias"}}.get(name, set())
     assert (tmp_path / OWN_FILE).exists() == bool(own) == ("objective_sha256" in record)
     assert set(load_file(tmp_path / OWN_FILE) if own else {}) == own
@@ -227,7 +227,7 @@ def test_every_objective_starts_from_the_same_model_and_sees_the_same_order(fres
     for name in NAMES:
         run(fresh(), tmp_path / name, section(name, epochs=1))
         records.append(json.loads((tmp_path / name / "record.json").read_text()))
-    for key in ("init_sha256", "shared_order_sha256", "steps", "presentations"):
+    for key in ("init_sha256", "shared_order_sha256", "steps", "samples_seen"):
         assert len({record[key] for record in records}) == 1, key
     assert len({record["settings_sha256"] for record in records}) == 4
 

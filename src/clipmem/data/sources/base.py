@@ -23,7 +23,7 @@ from clipmem.base.errors import InputError, did_you_mean, near_names, require, s
 from clipmem.base.paths import explain_write_errors, make_folder, reading
 from clipmem.base.registry import Registry
 from clipmem.base.sections import DataSection, Section
-from clipmem.data.quarantine import Ledger, Problem, source_name
+from clipmem.data.skipped import Ledger, Problem, source_name
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PACKED, PathProbe
 from clipmem.data.sources.records import CAPTIONS, IMAGES, Columns, Record, collect, named_columns, no_such_column
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import atomic_file
 from clipmem.base.sections import DataSection
-from clipmem.data.quarantine import Ledger
+from clipmem.data.skipped import Ledger
 from clipmem.data.sources.base import SOURCES, Cleaned
 from clipmem.data.sources.files import TableSource, row_record
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json, text_encoding

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.sections import DataSection
-from clipmem.data.quarantine import source_name
+from clipmem.data.skipped import source_name
 from clipmem.data.sources.base import SOURCES, Cleaned, Source, Wrapped, detect, open_named, require_data, require_split
 from clipmem.data.sources.path_probe import PathProbe, parse_json
 from clipmem.data.sources.records import KEYS, Record, read_file, recognized

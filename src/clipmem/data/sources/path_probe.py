@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import image_format
-from clipmem.data.quarantine import Ledger
+from clipmem.data.skipped import Ledger
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd

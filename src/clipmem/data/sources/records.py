@@ -16,7 +16,7 @@ from clipmem.base.hashing import ImageHash
 from clipmem.base.sections import DataSection
 from clipmem.base.tables import SCHEMAS
 from clipmem.data.decoding import EMPTY, MANY_BYTES, MAX_BYTES, UNKNOWN, image_format
-from clipmem.data.quarantine import Ledger
+from clipmem.data.skipped import Ledger
 from clipmem.data.user_tables import split_objects, text_of
 
 MAX_CAPTION = 100_000

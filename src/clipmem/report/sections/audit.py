@@ -130,7 +130,7 @@ def gaps(entry: Document) -> Shown:
         "names": GAPS,
         "candidate": candidate,
         "clear": [name for key, name in GAPS.items() if side_of(candidate[key]) == "above"],
-        "rest": two["roles"].get("candidate, not planted"),
+        "rest": two["roles"].get("candidate, not mismatched"),
         "two": two["roles"],
         "few": [top for top in candidate["top"] if top["pairs"] < _FEW],
         "tops": [{**top, "floor": floor[k] if k < len(floor) else None} for k, top in enumerate(candidate["top"])],

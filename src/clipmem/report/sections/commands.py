@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from clipmem.data.quarantine import ignored_sentence, records_sentence
+from clipmem.data.skipped import ignored_sentence, records_sentence
 from clipmem.report.sections import SECTIONS, Document, ScreenSection, Shown
 from clipmem.report.templating import measure_of, reasons, words_of
 
@@ -41,12 +41,12 @@ class Model(ScreenSection):
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of given models, `scores.json` (`about`), captions of the highest candidates, path of the quarantine."""
+    """Scores of existing models, `scores.json` (`about`), captions of the highest candidates, path of the skipped."""
 
     scores: pl.DataFrame
     about: Mapping[str, Any]
     captions: Mapping[str, Sequence[str]]
-    quarantine: Path | None = None
+    skipped: Path | None = None
 
 
 @SECTIONS.register("scored")
@@ -65,7 +65,7 @@ class ScoredPairs(ScreenSection):
         return {
             "about": subject.about,
             "measure": measure_of(subject.about.get("alignment", "clip")),
-            "quarantine": str(subject.quarantine),
+            "skipped": str(subject.skipped),
             "words": words_of("given"),
             "spread": spread,
             "candidates": ranked.height,
@@ -86,14 +86,14 @@ class EstimatedPairs(ScreenSection):
         rows = {row["uid"]: row for row in ranked.iter_rows(named=True)}
         return {
             "about": subject.about,
-            "quarantine": str(subject.quarantine),
+            "skipped": str(subject.skipped),
             "first": [rows[uid] | {"caption": next(iter(captions), "")} for uid, captions in subject.captions.items()],
         }
 
 
 @SECTIONS.register("budget")
 class Budget(ScreenSection):
-    """The estimator and half-models chosen for a budget, and better ones that cost more."""
+    """The estimator and shadow models chosen for a budget, and better ones that cost more."""
 
     def data(self, subject: Any) -> Shown:
         rows = [("this budget", subject.chosen), *(("better", plan) for plan in subject.better)]
@@ -117,7 +117,7 @@ class CuratedPairs(ScreenSection):
             "reasons": reasons(),
             "written": subject.written,
             "same_format": subject.written is not None and subject.written.same_format,
-            "quarantine": str(subject.folder / "quarantine.parquet"),
+            "skipped": str(subject.folder / "skipped.parquet"),
         }
 
 

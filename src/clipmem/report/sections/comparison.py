@@ -10,7 +10,7 @@ from clipmem.report.run import UTILITIES
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 
 SHORT = UTILITIES | {f"retained_{name}": f"retained {words}" for name, words in UTILITIES.items()}
-MEMORIZATION = {"clipmem_wordings": "memorization over all wordings"}
+MEMORIZATION = {"clipmem_wordings": "memorization over all captions"}
 MAX_PANELS = 3
 
 

@@ -185,7 +185,7 @@ def layermem_figure(layers: pl.DataFrame) -> Figure:
                 panel.lines.append(layer_line(rows, value, band, _STYLES.get(kind, OTHER)))
             panels.append(panel)
     legend = {KIND_NAMES.get(kind, "other"): _STYLES.get(kind, OTHER) for kind in kinds}
-    legend |= {f"control, {KIND_NAMES.get(main, 'other')}": CONTROL} if control.height else {}
+    legend |= {f"held-out pairs, {KIND_NAMES.get(main, 'other')}": CONTROL} if control.height else {}
     last = candidates.filter(pl.col("kind") == main).filter(pl.col("layer") == pl.col("layer").max().over("tower"))
     means = ", ".join(f"{row['tower']} {signed(row['layermem'])}" for row in last.sort("tower").to_dicts())
     title = f"LayerMem and its difference by layer. In the last layer: {means}."

@@ -1,4 +1,4 @@
-"""Sections on the scores of a study: distributions, learned against memorized, the largest by model, planted pairs."""
+"""Sections on scores: distributions, learned against memorized, the largest by model, mismatched pairs."""
 
 from typing import Any
 
@@ -138,7 +138,7 @@ class Learned(Section):
 def learned_figure(run: Run, learned: LearnedPairs) -> Figure:
     """Draw the candidates by what was learned and memorized about them, with the corners' pairs named by letter."""
     ranked, score = ranked_candidates(run.scores), run.measure["score"]
-    styles = {"candidate": Style(CANDIDATE, "none", "o"), "planted candidate": Style(INK, "none", "^")}
+    styles = {"candidate": Style(CANDIDATE, "none", "o"), "mismatched candidate": Style(INK, "none", "^")}
     even = ranked[_even(ranked.height, _POINTS)]
     points = dict(zip(styles, (even.filter(~pl.col("planted")), ranked.filter("planted")), strict=True))
     points = {name: rows for name, rows in points.items() if rows.height}
@@ -290,10 +290,10 @@ class Planted(Section):
             axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
             axes.set_yticks([0, 0.5, 1], ["0", "50%", "100%"])
 
-        axis = "share of the planted pairs found"
+        axis = "share of the mismatched pairs found"
         panel = Panel("", "share of the other candidates flagged", axis, lines, xlim=(-0.01, 1.06), draw=percent)
         title = (
-            f"ROC curves of the planted pairs. AUROC of {measure['score']}: {plain(planted.auroc)} {interval(planted)}"
-            f"; of {measure['rival']} {words['reference']}: {plain(rival.auroc)} {interval(rival)}."
+            f"ROC curves of the mismatched pairs. AUROC of {measure['score']}: {plain(planted.auroc)} "
+            f"{interval(planted)}; of {measure['rival']} {words['reference']}: {plain(rival.auroc)} {interval(rival)}."
         )
         return {"roc": Figure(title, [panel], height=380, width=400, legend=legend)}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clipmem.base.folder import SIDES
 from clipmem.base.summary import Records
-from clipmem.data.quarantine import left_out_sentence
+from clipmem.data.skipped import left_out_sentence
 from clipmem.report.figures import CANDIDATE, INDEPENDENT, INK, Figure, Panel, Style
 from clipmem.report.gallery import cards, pick, ranked_candidates, shown_credits
 from clipmem.report.run import Run, TrainingLog
@@ -43,7 +43,7 @@ class Meaning(Section):
 
 @SECTIONS.register("regime")
 class Regime(Section):
-    """Whether the pairs of the study have twins, and what a high score means then."""
+    """Whether the pairs of the study have near-duplicates, and what a high score means then."""
 
     nav, order, screen, entry = "Regime", 45, "report", "regime"
 

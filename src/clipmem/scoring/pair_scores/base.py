@@ -10,10 +10,10 @@ from clipmem.base.registry import Registry
 from clipmem.models.signals import Signals
 
 Need = Literal[
-    "embeddings", "logit scale", "alignment", "images", "pixels", "trajectory", "half-models", "scores"
+    "embeddings", "logit scale", "alignment", "images", "pixels", "trajectory", "shadow models", "scores"
 ]  # fmt: skip
 Purpose = Literal["memorization", "mismatched captions"]
-Kind = Literal["exchanged", "vague", "duplicate", "hygiene"]
+Kind = Literal["mismatched", "vague", "duplicate", "hygiene"]
 Scores = Float64[np.ndarray, " n"]
 MEMORIZATION: frozenset[Purpose] = frozenset({"memorization"})
 BOTH: frozenset[Purpose] = frozenset({"memorization", "mismatched captions"})
@@ -26,9 +26,9 @@ class Estimated(NamedTuple):
         score: On the scale of CLIPMem if `calibrated`, otherwise only its order has a meaning.
         stderr: Standard error of each score on that scale; None if there is none.
         calibrated: Whether differences of scores have the size of differences of CLIPMem.
-        own: Weight of the pair's own half-models, from 0 to 1, if the score is p + own (D - p).
+        own: Weight of the pair's own shadow models, from 0 to 1, if the score is p + own (D - p).
         predicted: p, which the pair's own D does not enter; None: the score itself.
-        left_out: p fitted on all pairs of half-models but one; None: p is not fitted on them.
+        left_out: p fitted on all pairs of shadow models but one; None: p is not fitted on them.
     """
 
     score: Scores
@@ -61,7 +61,7 @@ class PairScore(ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     columns: ClassVar[tuple[str, ...]] = ()
     weight: ClassVar[float] = 0.0
-    kind: ClassVar[Kind] = "exchanged"
+    kind: ClassVar[Kind] = "mismatched"
 
     @abstractmethod
     def score(self, signals: Signals) -> Scores:
@@ -88,7 +88,7 @@ class PairScore(ABC):
             "images": signals.pixels if signals.image is None else signals.image,
             "pixels": signals.pixels,
             "trajectory": signals.trajectory,
-            "half-models": signals.halves,
+            "shadow models": signals.halves,
             "scores": signals.scores or None,
         }
         missing: list[str] = [need for need in sorted(cls.needs) if inputs[need] is None]

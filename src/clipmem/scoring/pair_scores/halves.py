@@ -1,7 +1,7 @@
-"""Scores from half-models: their raw difference, and `distilled`, what they say of all pairs as a function of each.
+"""Scores from shadow models: their raw difference, and `distilled`, what they say of all pairs as a function of each.
 
-A member of a half-model is drawn at random, so that D, the alignment of a pair under the half-model that trained on it
-minus that under its complement, is an unbiased and very noisy measurement of the effect of training on the pair. A
+A member of a shadow model is drawn at random, so that D, the alignment of a pair under the shadow model that trained on
+it minus that under its complement, is an unbiased and very noisy measurement of the effect of training on the pair. A
 regression of D on features of the pair averages the noise of pairs that are alike.
 
 When not to trust `distilled`: it knows of a pair what its features say. Two pairs with equal features get equal scores.
@@ -28,13 +28,13 @@ _THIRD = 1 / 3  # of the training, where alignments of easy and hard pairs diffe
 
 
 def halves_of(signals: Signals) -> Halves:
-    """Return the half-models."""
+    """Return the shadow models."""
     assert signals.halves is not None  # noqa: S101  of `needs`
     return signals.halves
 
 
 class FromHalves(PairScore):
-    """A score that half-models calibrate."""
+    """A score that shadow models calibrate."""
 
     good_for = MEMORIZATION
 
@@ -44,13 +44,13 @@ class FromHalves(PairScore):
 
 @PAIR_SCORES.register("raw")
 class RawDifference(FromHalves):
-    """Score = mean of D over the pairs of half-models; its standard error is over them, with two or more.
+    """Score = mean of D over the pairs of shadow models; its standard error is over them, with two or more.
 
     Unbiased, and with few models mostly noise.
     """
 
-    summary = "Alignment with the pair minus without it, over half-models."
-    needs = frozenset({"half-models"})
+    summary = "Alignment with the pair minus without it, over shadow models."
+    needs = frozenset({"shadow models"})
 
     def estimate(self, signals: Signals) -> Estimated:
         halves = halves_of(signals)
@@ -66,15 +66,18 @@ class Distilled(FromHalves):
     p is the mean of two regressions, ridge (penalty by leave-one-out) and gradient-boosted trees, on `features` as
     normal scores of ranks. Both are fitted on four fifths of the groups of near-duplicates at a time and predict the
     rest, so that no pair's D enters its own p. w is estimated from the noise of D (`functional.reliability`), and so
-    is the error, sqrt((1 - w) var of the truth about p); with one pair of half-models w = 0, and there is no error.
+    is the error, sqrt((1 - w) var of the truth about p); with one pair of shadow models w = 0, and there is no error.
     """
 
-    summary = "Regression of the half-models' differences on what is known of each pair, cross-fitted"
-    needs = frozenset({"embeddings", "alignment", "pixels", "half-models"})
+    summary = "Regression of the shadow models' differences on what is known of each pair, cross-fitted"
+    needs = frozenset({"embeddings", "alignment", "pixels", "shadow models"})
 
     def estimate(self, signals: Signals) -> Estimated:
         halves = halves_of(signals)
-        x = np.stack([_normal(feature) for feature in features(signals).values()], axis=1)
+        # normal scores of ranks; ties share one
+        x = np.stack(
+            [norm.ppf((rankdata(values) - 0.5) / len(values)) for values in features(signals).values()], axis=1
+        )
         effect, mean = halves.effect, halves.effect.mean(axis=0)
         predicted = _cross_fitted(x, mean, signals.group, signals.seed)
         if len(effect) == 1:  # what is noise shows in the difference of two
@@ -120,11 +123,6 @@ _DIRECTIONS = (
     *(("words", "image"), ("image", "words"), ("words", "pixels"), ("pixels", "words")),
     *(("image", "text"), ("text", "image"), ("pixels", "text"), ("text", "pixels")),
 )
-
-
-def _normal(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Normal scores of ranks; ties share one."""
-    return np.asarray(norm.ppf((rankdata(x) - 0.5) / len(x)))
 
 
 def _cross_fitted(

@@ -25,7 +25,7 @@ from clipmem.scoring.protocols.base import PROTOCOLS, Protocol, Records
 from clipmem.train.paired import OWN_ROLE, TrainingSet, check_paired, training_set
 
 
-def twins(models: list[TrainingSet], n: int) -> Design:
+def paired_design(models: list[TrainingSet], n: int) -> Design:
     """Return the design in which every f has seen all n pairs, and every g none."""
     signs = [[1 if model.side == "f" else -1] * n for model in models]
     return Design(models, np.array(signs, dtype=np.int8))
@@ -44,7 +44,7 @@ class FourWay(Protocol):
 
     def design(self, splits: pl.DataFrame) -> Design:
         models = [training_set(splits, side, seed) for seed in self.recipe.train.seeds for side in OWN_ROLE]
-        return twins(models, splits.height)
+        return paired_design(models, splits.height)
 
     def check(self, design: Design, records: Records) -> None:
         """Check that f and g of a seed differ in their own pairs only."""
@@ -69,7 +69,7 @@ class FOnly(Protocol):
         return len(self.recipe.train.seeds)
 
     def design(self, splits: pl.DataFrame) -> Design:
-        return twins([training_set(splits, "f", seed) for seed in self.recipe.train.seeds], splits.height)
+        return paired_design([training_set(splits, "f", seed) for seed in self.recipe.train.seeds], splits.height)
 
 
 @PROTOCOLS.register("given")
@@ -91,7 +91,7 @@ class Given(FourWay):
     def design(self, splits: pl.DataFrame) -> Design:
         """Return the models, whose training sets are unknown."""
         models = [TrainingSet(side, k, (), 0) for k in range(len(self.recipe.given.target)) for side in OWN_ROLE]
-        return twins(models, splits.height)
+        return paired_design(models, splits.height)
 
     def check(self, design: Design, records: Records) -> None:
         """Check nothing: given models have no records."""

@@ -1,13 +1,13 @@
-"""The halves protocol: f trains on all pairs of the pool, and pairs of half-models on complementary random halves.
+"""The halves protocol: f trains on all pairs of the pool, and pairs of shadow models on complementary random halves.
 
-Of the two half-models a and b of a pair, which start from the same weights, exactly one trained on each pair i of the
+Of the two shadow models a and b of a pair, which start from the same weights, exactly one trained on each pair i of the
 pool: D(i) = A(i) under that one - A(i) under the other, the effect of training on the pair in a random experiment. Its
 mean is that of CLIPMem. D of one pair is noisy; an estimator (`clipmem.scoring.pair_scores`) makes scores of single
 pairs from it and from what f knows of them. The external pairs are the bank, with a placebo membership as control.
 
 Near-duplicates (groups of the split table) are in the same half.
 
-When not to trust it: half-models train on half of the pairs, so memorization is that of a data set half as large.
+When not to trust it: shadow models train on half of the pairs, so memorization is that of a data set half as large.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ SMALLEST = 200
 
 @PROTOCOLS.register("halves")
 class Halves(Subsample):
-    """f on the pool, and pairs of half-models on complementary halves of it; scores by an estimator."""
+    """f on the pool, and pairs of shadow models on complementary halves of it; scores by an estimator."""
 
     summary = "f and a few models on random halves of the pairs: estimates every pair."
 
@@ -49,17 +49,17 @@ class Halves(Subsample):
 
     @property
     def trained_pairs(self) -> int:
-        """The mean over f and the half-models."""
+        """The mean over f and the shadow models."""
         return round(self.pool * (1 + self.recipe.halves.pairs) / self.count)
 
     def check_pairs(self, pairs: pl.DataFrame) -> None:
-        """Also check that there are enough pairs, and that the half-models see f's images and are not larger."""
+        """Also check that there are enough pairs, and that the shadow models see f's images and are not larger."""
         section, score, key = self.recipe.halves, PAIR_SCORES[self.estimator], "[halves] estimator"
         got, hint = f"{self.estimator!r}, good for {', '.join(sorted(score.good_for))}", "Set it to distilled."
         require("memorization" in score.good_for, key, got, "a score that estimates CLIPMem", hint)
-        got = f"{self.estimator!r}, without half-models"
+        got = f"{self.estimator!r}, without shadow models"
         hint = "Set halves.pairs to 1 or more, or a larger --budget."
-        require("half-models" not in score.needs or section.pairs, key, got, "2 half-models or more", hint)
+        require("shadow models" not in score.needs or section.pairs, key, got, "2 shadow models or more", hint)
         recorded = section.trajectory if section.model else self.recipe.train.record
         got, hint = f"{self.estimator!r}, without a record of f's training", "Set train.record or halves.trajectory."
         require("trajectory" not in score.needs or recorded, key, got, "a record", hint)
@@ -92,7 +92,7 @@ class Halves(Subsample):
         return splits
 
     def design(self, splits: pl.DataFrame) -> Design:
-        """F, whose scores are not compared, then both half-models of each pair; external pairs have placebo halves."""
+        """F, whose scores are not compared, then each pair of shadow models; external pairs have placebo halves."""
         role, everyone = splits["role"].to_numpy(), splits["uid"].to_numpy()
         pool = tuple(sorted(everyone[role != "external"].tolist()))
         f = TrainingSet("f", 0, pool, 0, exists=bool(self.recipe.halves.model))
@@ -115,7 +115,7 @@ class Halves(Subsample):
         return sides[0][group]
 
     def check(self, design: Design, records: Records) -> None:  # noqa: ARG002
-        """Check that the half-models differ only in their pairs and seeds."""
+        """Check that the shadow models differ only in their pairs and seeds."""
         halves = {key: record for key, record in records.items() if key[0] in HALVES}
         if halves:
             check_alike(halves)

@@ -1,7 +1,7 @@
 """The interface of objectives: a loss on a batch, with parameters of its own.
 
 All objectives share the image tower, the images, the order of batches and the number of epochs. A comparison must
-mention two differences: an objective with two views passes every image twice per presentation, and one without text
+mention two differences: an objective with two views passes every image twice per sample, and one without text
 leaves the text tower at its initial weights.
 """
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.sections import DataSection
-from clipmem.data.quarantine import ignored_sentence, records_sentence
+from clipmem.data.skipped import ignored_sentence, records_sentence
 from clipmem.data.sources import open_source
 from clipmem.data.sources.csv_table import CsvSource
 from tests.tiny import encoded_image

@@ -77,7 +77,7 @@ def test_a_table_becomes_files(tmp_path):
         clipmem=[0.5, None, -1.0, float("nan"), 2.0, 0.0],
         stderr=[0.1] * 6,
         is_suspect=[True, False, None, True, True, False],
-        kind=["vague", None, "exchanged", "vague", "", "vague"],
+        kind=["vague", None, "mismatched", "vague", "", "vague"],
         words_score=[1, 2, 3, 4, 5, 6],
         empty=[None] * 6,
         neighbors=[[UIDS[0]]] * 6,

@@ -103,7 +103,7 @@ def test_many_templates_are_not_all_shown():
 
 
 def test_what_is_not_above_chance_is_named():
-    low = ["caption found, first 5"]
+    low = ["R@5, image-to-text"]
     assert measured(Utility.model_validate(UTILITY), COLUMNS)["not_above"] == [("f", low), ("g", low)]
     good = {name: value(0.5, 0.4, 0.6) for name in UTILITY_SIDE}
     assert measured(Utility.model_validate({**UTILITY, "metrics": {"f": good, "g": good}}), COLUMNS)["not_above"] == []

@@ -1,4 +1,4 @@
-"""Pair scores of half-models, `raw` and `distilled`, on drawings and against loops."""
+"""Pair scores of shadow models, `raw` and `distilled`, on drawings and against loops."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def known() -> Signals:
 
 
 def with_halves(known: Signals, truth: np.ndarray, pairs: int, *, noise: float, seed: int = 0) -> Signals:
-    """Add half-models under which the effect of training is the truth, and A without the pair is 0, plus noise."""
+    """Add shadow models under which the effect of training is the truth, and A without the pair is 0, plus noise."""
     stream = np.random.default_rng(seed)
     member = stream.random((pairs, N)) < 0.5
     member = np.stack([member, ~member], axis=1).reshape(2 * pairs, N)
@@ -91,8 +91,8 @@ def test_no_pair_enters_its_own_prediction(known: Signals, truth: np.ndarray) ->
     assert not np.array_equal(before[5:], after[5:])  # pyright: ignore[reportOptionalSubscript]
 
 
-def test_the_fit_without_a_pair_of_half_models_knows_nothing_of_it(known: Signals, truth: np.ndarray) -> None:
-    """Other differences of one pair of half-models leave the fit without it as it is, and change the others."""
+def test_the_fit_without_a_pair_of_shadow_models_knows_nothing_of_it(known: Signals, truth: np.ndarray) -> None:
+    """Other differences of one pair of shadow models leave the fit without it as it is, and change the others."""
     signals = with_halves(known, truth, 3, noise=1.0)
     assert signals.halves is not None
     moved = signals.halves.alignment.copy()
@@ -105,7 +105,7 @@ def test_the_fit_without_a_pair_of_half_models_knows_nothing_of_it(known: Signal
 
 
 def test_the_own_difference_counts_where_it_is_reliable(known: Signals, truth: np.ndarray) -> None:
-    """With little noise w is near 1 and the score near the truth; with one pair of half-models w is 0."""
+    """With little noise w is near 1 and the score near the truth; with one pair of shadow models w is 0."""
     sure = PAIR_SCORES["distilled"]().estimate(with_halves(known, truth, 4, noise=0.2))
     assert sure.own > 0.9
     assert spearmanr(sure.score, truth)[0] > 0.97

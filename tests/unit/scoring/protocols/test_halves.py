@@ -27,7 +27,7 @@ def planned(*settings: str, n: int = 220, external: int = 41):
 
 @pytest.mark.parametrize("pairs", [1, 3])
 def test_halves_are_complementary_and_of_one_size(pairs: int) -> None:
-    """One half-model of each pair trained on each pair of the pool, and f on all of them."""
+    """One shadow model of each pair trained on each pair of the pool, and f on all of them."""
     _, splits, design = planned(f"halves.pairs={pairs}")
     pool = set(splits.filter(role="candidate")["uid"])
     f, *halves = design.models
@@ -64,7 +64,7 @@ def test_the_draw_depends_on_the_seed_of_the_split_and_not_on_the_order_of_rows(
     assert other.models[1].uids != design.models[1].uids
 
 
-def test_only_half_models_are_of_the_proxy() -> None:
+def test_only_shadow_models_are_of_the_proxy() -> None:
     _, _, design = planned("halves.proxy=clipmem-i64-t64")
     assert [one.model for one in design.models] == ["", *["clipmem-i64-t64"] * 4]
 

@@ -98,7 +98,7 @@ function Scores({ row }: { row: number }) {
 function Detectors({ detectors }: { detectors: Detail["detectors"] }) {
   return (
     <section>
-      <h3>Detectors of wrong captions</h3>
+      <h3>Detectors of mismatched captions</h3>
       <ul class="detectors">
         {detectors.map((one) => (
           <li key={one.name}>
@@ -141,7 +141,7 @@ function Facts({ row, found }: { row: number; found: Detail | null }) {
 }
 
 /** Count the rows with the value of a row; 0 where it is missing. */
-function twins(values: Int32Array | null | undefined, row: number): number {
+function countSame(values: Int32Array | null | undefined, row: number): number {
   if (!values || values[row] === MISSING) return 0;
   const value = values[row];
   let total = 0;
@@ -150,8 +150,8 @@ function twins(values: Int32Array | null | undefined, row: number): number {
 }
 
 function Same({ row }: { row: number }) {
-  const captions = twins(column(captionColumn)?.codes as Int32Array | undefined, row);
-  const images = twins(numbers(IMAGE_GROUP) as Int32Array | null, row);
+  const captions = countSame(column(captionColumn)?.codes as Int32Array | undefined, row);
+  const images = countSame(numbers(IMAGE_GROUP) as Int32Array | null, row);
   const text = (total: number, what: string) =>
     total > 1 ? `${total.toLocaleString("en-US")} pairs have this ${what}` : `No other pair has this ${what}`;
   return (

@@ -71,7 +71,7 @@ export function Card({ row, place, total, name }: { row: number; place: number; 
     >
       <Thumb row={row} size={256} />
       <Mark row={row} />
-      {planted && <span class="planted">planted</span>}
+      {planted && <span class="planted">mismatched</span>}
       <div class="card-line">
         <Score row={row} name={name} />
         {role && <span class="role"><i class={`dot g${role.code % 6}`} />{role.value}</span>}

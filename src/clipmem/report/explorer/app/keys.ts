@@ -50,7 +50,7 @@ function move(key: string): void {
 }
 
 const VIEWS: View[] = ["gallery", "map", "scores", "compare"];
-const marks: [string, string][] = [["w", "wrong caption"], ["m", "memorized"], ["f", "fine"], ["u", "unsure"]];
+const marks: [string, string][] = [["w", "mismatched caption"], ["m", "memorized"], ["f", "fine"], ["u", "unsure"]];
 
 function close(): void {
   if (opened.value) opened.value = false;

@@ -116,20 +116,20 @@ def _times(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
-def quarantine_table(problems: Iterable[Problem]) -> pl.DataFrame:
-    """Return the table `quarantine`: source, key and reason of each problem, sorted."""
+def skipped_table(problems: Iterable[Problem]) -> pl.DataFrame:
+    """Return the table `skipped`: source, key and reason of each problem, sorted."""
     rows = sorted(Problem(*map(_storable, problem)) for problem in problems)
     return pl.DataFrame(rows, schema={"source": pl.String, "key": pl.String, "reason": pl.String}, orient="row")
 
 
-def write_quarantine(path: Path, problems: Iterable[Problem]) -> None:
+def write_skipped(path: Path, problems: Iterable[Problem]) -> None:
     """Write skipped records, each once."""
-    write_table(path, "quarantine", quarantine_table(dict.fromkeys(problems)))
+    write_table(path, "skipped", skipped_table(dict.fromkeys(problems)))
 
 
-def read_quarantine(path: Path) -> list[Problem]:
+def read_skipped(path: Path) -> list[Problem]:
     """Read skipped records; empty if there is no such file."""
-    return [Problem(*row) for row in read_table(path, "quarantine").iter_rows()] if path.is_file() else []
+    return [Problem(*row) for row in read_table(path, "skipped").iter_rows()] if path.is_file() else []
 
 
 def summarize(table: pl.DataFrame, used: int) -> dict[str, Any]:

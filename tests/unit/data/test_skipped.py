@@ -10,7 +10,7 @@ from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.decoding import Geometry, decode
-from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, source_name, stop_at, summarize
+from clipmem.data.skipped import Problem, left_out_sentence, skipped_table, source_name, stop_at, summarize
 from clipmem.data.sources import open_source
 from clipmem.data.user_tables import read_roles
 from clipmem.study.decode_stage import decode_pairs
@@ -71,7 +71,7 @@ def test_roles_of_pairs_that_do_not_decode_are_passed_over(tmp_path):
 
 
 def test_the_words():
-    table = quarantine_table(
+    table = skipped_table(
         [
             Problem("s", "2", "truncated image"),
             Problem("s", "1", "truncated image"),
@@ -82,7 +82,7 @@ def test_the_words():
     counts = summarize(table, 5)
     assert counts == {"used": 5, "problems": 3, "reasons": {"truncated image": 2, "empty file": 1}}
     assert left_out_sentence(counts) == "3 problems, 5 pairs used: 2 truncated image, 1 empty file"
-    assert left_out_sentence(summarize(quarantine_table([]), 5)) == ""
+    assert left_out_sentence(summarize(skipped_table([]), 5)) == ""
     many = {"used": 1, "problems": 9, "reasons": {f"reason {k}": 1 for k in range(9)}}
     assert left_out_sentence(many).endswith("1 reason 5, 3 for other reasons")
     error = stop_at(Problem("a.tar", "k", "empty file"))
@@ -117,9 +117,9 @@ def test_the_decode_stage_says_what_became_of_every_record(tmp_path):
     assert reporter.said == [
         "decode    6 records read: 2 pairs, 1 merged into the pair of their image, 3 left out; "
         "1 image that no record names",
-        "decode    2 problems, 2 pairs used: 1 no such image file, 1 truncated image (see quarantine.parquet)",
+        "decode    2 problems, 2 pairs used: 1 no such image file, 1 truncated image (see skipped.parquet)",
     ]
 
 
 def test_records_of_one_key_are_counted_each():
-    assert quarantine_table([Problem("a", "1", "x")] * 2).height == 2
+    assert skipped_table([Problem("a", "1", "x")] * 2).height == 2

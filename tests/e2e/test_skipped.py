@@ -48,7 +48,7 @@ def write(path, broken):
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
     """A study of good and broken records, and one of the good ones alone."""
-    folder = tmp_path_factory.mktemp("quarantine")
+    folder = tmp_path_factory.mktemp("skipped")
     made = {}
     for name, broken in (("mixed", BROKEN), ("good", {})):
         path = write(folder / f"{name}.parquet", broken)
@@ -75,12 +75,12 @@ def test_the_rest_has_the_bytes_of_a_study_without_the_broken_ones(studies):
 
 
 def test_exactly_the_broken_ones_are_listed(studies):
-    listed = pl.read_parquet(studies["mixed"].path / "quarantine.parquet")
+    listed = pl.read_parquet(studies["mixed"].path / "skipped.parquet")
     assert listed.columns == ["source", "key", "reason"]
     expected = {str(place): reason for place, (_, _, reason) in BROKEN.items()}
     assert dict(zip(listed["key"], listed["reason"], strict=True)) == expected
     assert all(source.endswith("mixed.parquet") for source in listed["source"])
-    assert pl.read_parquet(studies["good"].path / "quarantine.parquet").height == 0
+    assert pl.read_parquet(studies["good"].path / "skipped.parquet").height == 0
     assert studies["mixed"].summary.records.document() == {
         "used": GOOD,
         "problems": 5,
@@ -94,8 +94,8 @@ def test_the_count_is_shown_in_the_terminal_and_in_the_report(studies):
         "5 problems, 128 pairs used: 1 empty caption, 1 empty file, 1 not an image of a known format, "
         "1 too many pixels, 1 truncated image"
     )
-    assert f"{sentence}. They are listed in quarantine.parquet." in " ".join(shown.stdout.split())
-    assert f"{sentence} (listed in quarantine.parquet)" in (studies["mixed"].path / "report" / "index.html").read_text()
+    assert f"{sentence}. They are listed in skipped.parquet." in " ".join(shown.stdout.split())
+    assert f"{sentence} (listed in skipped.parquet)" in (studies["mixed"].path / "report" / "index.html").read_text()
     assert "pairs used" not in clip("view", studies["good"].path, "--report").stdout
 
 
@@ -143,7 +143,7 @@ def test_a_study_that_was_stopped_goes_on_with_the_same_pairs(studies, tmp_path)
         clipmem.run(mixed.recipe, tmp_path / "run", reporter=Saboteur("embed", stop))
     again = clipmem.run(mixed.recipe, tmp_path / "run")
     assert files(again) == files(mixed)
-    for name in ("pairs", "quarantine"):
+    for name in ("pairs", "skipped"):
         assert (again.path / f"{name}.parquet").read_bytes() == (mixed.path / f"{name}.parquet").read_bytes()
     assert set(json.loads((again.path / "summary.json").read_text())["seconds"]) == set(STAGES)
 
