@@ -1,4 +1,4 @@
-"""Write tables and plots of benchmarks/RESULTS.md and experiments/curate/RESULTS.md from stored results: `python benchmarks/page.py`.
+"""Write tables and plots of two RESULTS.md, here and of experiments/curate: `python benchmarks/page.py`.
 
 Results are JSON files in `benchmarks/results/`, one per suite, written by `run.py --json`.
 """

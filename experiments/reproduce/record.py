@@ -1,4 +1,4 @@
-"""Store the results of reproductions, and write from them what RESULTS.md, docs/findings.md and ../mitigate/RESULTS.md show.
+"""Store reproductions, and write what RESULTS.md, docs/findings.md and ../mitigate/RESULTS.md show of them.
 
     clipmem reproduce --regime redundant --scale laptop --out reproduced     # and the other regimes
     python experiments/reproduce/record.py reproduced                        # stores it, then writes the page

@@ -264,9 +264,9 @@ def test_what_the_terminal_says(world, tmp_path, capsys, monkeypatch):
     assert "similarity of image and captions, minus similarity to the bank; target minus reference" in text
     assert "Range -6 to 6" in text
     assert "Highest, 10 of 12 candidates" in text
-    assert "12 pairs scored against a bank of 8 (from " in text
+    assert "12 pairs scored against 8 held-out pairs (from " in text
     assert "1 problem is listed in " in text
-    assert "Control: the bank's own pairs score " in text
+    assert "Check: the held-out pairs score " in text
     assert "every other difference counts as memorization here." in text
     assert f"Scores: {out}" in shown.out
     assert re.search(r"^score +\d", shown.err, flags=re.MULTILINE)

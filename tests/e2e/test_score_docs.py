@@ -35,7 +35,7 @@ def test_the_commands_and_the_example_run(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     run(scores)
     shown = " ".join(capsys.readouterr().out.split())
-    assert "8,588 pairs scored against a bank of 400 (from trained/splits.parquet)." in shown
+    assert "8,588 pairs scored against 400 held-out pairs (from trained/splits.parquet)." in shown
     for command in stored.splitlines():
         run(command)
     ours = pl.read_parquet("scores.parquet")

@@ -23,11 +23,11 @@ def demo(
     """Run a complete study on the shipped emoji drawings: which pairs does a CLIP model memorize?
 
     Trains f and g for every seed (two by default, a few minutes on two cores), scores all pairs and writes a report
-    that opens offline. 100 of the 800 candidates have mismatched captions. Run it again to resume after a stop.
+    that opens offline. An eighth of the candidates have mismatched captions. Run it again to resume after a stop.
 
     Args:
         out: Run folder; with --quick, by default clipmem-demo-quick.
-        quick: Use one seed and half the length: about a minute, noisier, without intervals of single pairs.
+        quick: Use one seed and fewer epochs: a minute or two, noisier, without intervals of single pairs.
         seeds: Number of seeds; one f and one g are trained per seed.
     """
     if quick and out == Path("clipmem-demo"):

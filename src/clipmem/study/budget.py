@@ -1,7 +1,7 @@
 """What `clipmem run --budget` buys: the estimator and shadow models that agreed best with the truth at that cost.
 
 Agreements are those of `scoring/pair_scores/frontier.json`, measured by `clipmem validate-estimators` on the data sets
-of experiments/estimators/RESULTS.md and written by `experiments/estimators/record.py`; costs are counted for the recipe's own models.
+of experiments/estimators/RESULTS.md, and written by its `record.py`; costs are counted for the recipe's own models.
 
 When not to trust it: the agreements are of 4,000 drawings or icons, models of one size and one proxy of it. On other
 data their order carries over better than their size; two pairs of shadow models measure it on the data themselves.
