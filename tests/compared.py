@@ -64,7 +64,7 @@ def build(path, *settings, effect=0.6, seeds=(0, 1, 2), noise=1, planted=2, with
         start: Stands for the initial weights.
         protocol: The recipe's protocol.
         metrics: Utility metrics and their level; None = no utility was measured.
-        samples_seen: Presentations of a model, where they are not passes times pairs.
+        samples_seen: Samples seen by a model, where they are not passes times pairs.
         chance: What is reached by chance, by metric.
         validation: Values by seed of metrics on validation pairs.
         wordings: CLIPMem of candidates over all captions, before noise; None = not measured.

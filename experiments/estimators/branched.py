@@ -1,4 +1,4 @@
-"""Twins that are one model on the shared pairs until late in training: how well does their CLIPMem agree?
+"""f and g that are one model on the shared pairs until late in training: how well does their CLIPMem agree?
 
 `python experiments/estimators/branched.py RUN [--out FILE]`, with RUN a finished four-way run of eight seeds or more,
 trained from scratch. For each share b, f and g of the first half of the seeds are trained as in RUN, but their own

@@ -67,7 +67,7 @@ def agreement(table: pl.DataFrame, left: str, right: str) -> dict[str, object]:
 
 
 def planted(table: pl.DataFrame, name: str) -> dict[str, object]:
-    """AUROC of the planted pairs among the candidates of one run."""
+    """AUROC of the swapped pairs among the candidates of one run."""
     own = table.filter((pl.col("run") == name) & (pl.col("role") == "candidate") & pl.col("clipmem").is_not_null())
     # in the subsample runs every pair of the pool is a candidate; planted ones are the same 20
     found = auroc(own["clipmem"].to_numpy(), own["planted"].to_numpy())

@@ -56,7 +56,7 @@ def scores(folder: RunFolder, name: str) -> pl.DataFrame:
 
 
 def found(table: pl.DataFrame, name: str) -> dict[str, object]:
-    """Return the AUROC of the planted pairs among the candidates, by the measure and by low values of g alone."""
+    """Return the AUROC of the swapped pairs among the candidates, by the measure and by low values of g alone."""
     own = table.filter(pl.col("measure") == name)
     wrong = own["planted"].to_numpy()
     area, alone = auroc(own["score"].to_numpy(), wrong), auroc(-own["without"].to_numpy(), wrong)

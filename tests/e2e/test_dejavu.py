@@ -32,7 +32,7 @@ def test_the_files_and_the_summary(finished, capsys):
     assert '<section id="dejavu"' in page
     assert "0.1% is 1 pair" in page
     print_run("report", finished.path, Console(width=100))
-    assert "(20 public images, k = 10)" in capsys.readouterr().out
+    assert "(20 held-out images, k = 10)" in capsys.readouterr().out
 
 
 def test_the_gaps_are_those_of_the_loops(finished):
@@ -105,7 +105,7 @@ def test_objects_of_the_user(tmp_path):
     assert run.scores.equals(without.scores)
     # k > public: said in the document, the study goes through
     few = clipmem.run(tiny_recipe(*own, "dejavu.neighbors=13"), tmp_path / "few").summary.dejavu
-    assert few["skipped"].startswith("dejavu.neighbors = 13 is more than the 12 public images")
+    assert few["skipped"].startswith("dejavu.neighbors = 13 is more than the 12 held-out images")
     # a wrong file is refused before anything is made
     pl.DataFrame({"uid": ["0" * 32], "objects": ["x"]}).write_parquet(files["wrong"])
     with pytest.raises(InputError, match="unknown uid"):

@@ -117,7 +117,7 @@ def test_the_quickstart_explains_the_numbers_that_it_shows():
     [screen] = blocks("text", QUICKSTART)
     prose = QUICKSTART.replace(screen, "")
     printed = (ROOT / "tests" / "unit" / "report" / "screens" / "report-two-seeds.txt").read_text(encoding="utf-8")
-    for label in ("CLIPMem by role, 95% intervals over pairs", "(C - I) / 2", "caption trained with", "noise floor ±"):
+    for label in ("CLIPMem by role, 95% intervals over pairs", "memorization", "caption trained with", "noise floor ±"):
         assert label in screen
         assert label in printed
     for number in re.findall(r"[+±]\d\.\d+", prose):

@@ -90,7 +90,7 @@ class Recipe(_Section):
         if split.planted == 1 or split.planted > split.candidate:
             raise ValueError(
                 f"[split] planted = {split.planted} of {split.candidate} candidates; "
-                "planted pairs swap captions: use 0, or 2 up to the number of candidates"
+                "planted swaps captions between pairs: use 0, or 2 up to the number of candidates"
             )
         if split.planted and split.planted_share:
             raise ValueError("[split] planted and planted_share both swap captions; omit one of them")

@@ -428,7 +428,7 @@ class DejavuSection(Section):
     }
 
     objects: str = key("", "Parquet with uid and objects that replace the data's; empty = the data's.")
-    neighbors: Count = key(10, "k: public images whose objects are the prediction.")
+    neighbors: Count = key(10, "k: held-out images whose objects are the prediction.")
     fractions: Annotated[tuple[Above0, ...], Field(min_length=1, max_length=100, strict=False)] = key(
         (0.001, 0.01, 0.1), "Top fractions of the pairs, by correct objects under f minus g, whose gaps are shown."
     )

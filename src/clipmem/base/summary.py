@@ -107,7 +107,7 @@ class Auroc(Entry):
 
 
 class Planted(Auroc):
-    """How well the score, and low alignment alone, rank `n` planted pairs before the `rest`."""
+    """How well the score, and low alignment alone, rank `n` mismatched pairs before the `rest`."""
 
     n: int
     rest: int

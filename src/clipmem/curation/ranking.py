@@ -62,7 +62,7 @@ class Curation(NamedTuple):
         table: One row per pair in the order of the signals: `uid`, `score` (higher = more suspect), `is_suspect`,
             `probability` (that the caption is wrong, calibrated; 1 by a rule), `kind` (mismatched, vague,
             duplicate, hygiene; null), `reason` and `second_reason` (ids of templates), `neighbors` (uids that testify),
-            `suggested_caption` (or null; none where planted captions are not told from right ones), and one column
+            `suggested_caption` (or null; none where swapped captions are not told from right ones), and one column
             `NAME_score` per pair score.
         document: Numbers for readers: scores used, expected number of mismatched captions with its interval, precision
             at several lengths of the list, seconds.
@@ -142,7 +142,7 @@ def curate(
         combine: `stacked` adds the ranks by a classifier of planted against observed pairs to the sum, with weight 2;
             `ranks` leaves them out.
         confidence: Of the interval of the expected number, between 0 and 1.
-        plantings: Planted captions of each kind per image.
+        plantings: Swapped captions of each kind per image.
         reporter: Progress reporter.
 
     Raises:

@@ -1,8 +1,8 @@
 """How many captions are wrong: the observed pairs as a mixture of right ones and of ones like those planted.
 
-Captions are planted on images one at a time, all other pairs as they are. A planted caption is that of a pair that the
+Captions are swapped one at a time, all other pairs as they are. A swapped caption is that of a pair that the
 predictions leave out together with the image's own (`evidence`), so that thousands of plantings cost no new
-computation. Half of the planted captions are drawn at random, half among those of the same sort of thing, which are as
+computation. Half of the swapped captions are drawn at random, half among those of the same sort of thing, which are as
 hard to find as confusions in real data are.
 
 When not to trust it: mismatched captions of another kind than swapped ones, such as vague ones, are not what is
@@ -19,11 +19,11 @@ from scipy.stats import norm, poisson, rankdata
 from clipmem.base.random import derive_seed, generator
 from clipmem.scoring.evidence import Evidence, Fit, Progress, ignore
 
-TOP = 0.3  # share of the planted captions that the estimate looks at: those least like right ones
+TOP = 0.3  # share of the swapped captions that the estimate looks at: those least like right ones
 RIGHT = 0.9  # of the pairs that look like these, a tenth are right ones (on drawings with 0 to 30% mismatched captions)
 CLEAR = 0.875  # smallest AUROC of planted against right captions for which a number can be told
 BLIND = 0.75  # largest one at which no pair is called a suspect
-PARTS = (0.05, 0.1, 0.2, 0.3)  # shares of the planted captions that bound the share of wrong ones between these
+PARTS = (0.05, 0.1, 0.2, 0.3)  # shares of the swapped captions that bound the share of wrong ones between these
 CHANCE = 0.015  # comes out on clean data (drawings: 0.013)
 
 
@@ -34,7 +34,7 @@ FEW, EACH = 1000, 5  # fewer different captions than this, of at least as many p
 
 
 class Planted(NamedTuple):
-    """Scores of observed pairs and of planted captions, higher = more like a planted error; shape (n,) and (k,).
+    """Scores of observed pairs and of swapped captions, higher = more like a planted error; shape (n,) and (k,).
 
     Log odds of planted against observed, cross-fitted. `fits`: minus the mean fit, if there are few different captions.
     """
@@ -54,7 +54,7 @@ def plant(
         evidence: Predictions of each pair from the others.
         texts: Number of the caption of each pair, the same for equal captions: these are never planted on each other.
         seed: Of what is planted and of the folds.
-        plantings: Planted captions of each kind per image.
+        plantings: Swapped captions of each kind per image.
         progress: Called with each finished share of the work.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
@@ -114,7 +114,7 @@ class Share(NamedTuple):
         low: Lower end of the interval: all are swapped at random; 0 if not `found`.
         high: Upper end: all are swapped with those of the same sort of thing.
         found: Whether there are more than chance gives: more than a share of 1.5% explains with the given confidence.
-        clear: Whether planted captions are told from right ones well enough for a number; with few different captions
+        clear: Whether swapped captions are told from right ones well enough for a number; with few different captions
             "none" needs an upper end below 1.5%.
         separation: AUROC of planted against right captions, given `share`.
         assumed: Share that the probabilities of pairs assume: 0 if none are found, less than `share` if not `clear`.
@@ -130,9 +130,9 @@ class Share(NamedTuple):
 
 
 def share_of(planted: Planted, confidence: float) -> Share:
-    """Estimate the share π of mismatched captions from the tail in which there are hardly any right ones.
+    """Estimate the share π of mismatched captions from the tail with almost no right ones.
 
-    With t the 70% quantile of the planted captions' log odds, 30% of the mismatched captions are above t, if they are
+    With t the 70% quantile of the swapped captions' log odds, 30% of the mismatched captions are above t, if they are
     like those planted, and
 
         π = .9 (share of observed pairs above t) / .3
@@ -142,7 +142,7 @@ def share_of(planted: Planted, confidence: float) -> Share:
     from observed pairs more easily. With few different captions π is too small by the odds and too large by the mean
     fit: the share is the mean of both, and the interval contains those of both.
 
-    Where planted captions are not told from right ones, right ones lie above t as well, and π is too large. The
+    Where swapped captions are not told from right ones, right ones lie above t as well, and π is too large. The
     probabilities then assume the smallest (share of observed pairs above t) / p, t the 1 - p quantile, p = .05 to .3,
     times (AUROC - .75) / (.875 - .75), at least 0.
     """

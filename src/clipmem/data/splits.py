@@ -1,4 +1,4 @@
-"""The four-way split and the planted captions.
+"""The four-way split and the swapped captions.
 
 f trains on shared + candidate, g on shared + independent; external is the bank and the control. Groups are never
 divided, so that no near-duplicate of a candidate is in g's training set, and candidate and independent have the same
@@ -136,7 +136,7 @@ def plant_captions(
     """
     pool = sorted(candidates)
     expected = f"0, or 2 to {len(pool)}" if len(pool) > 1 else "0"
-    hint = "Set it to 0, or to 2 or more: a single planted pair cannot be swapped."
+    hint = "Set it to 0, or to 2 or more: the caption of a single pair cannot be swapped."
     hint = hint if n == 1 else "Plant fewer pairs or ask for more candidates."
     require(n == 0 or 2 <= n <= len(pool), "[split] planted", f"{n} with {len(pool)} candidates", expected, hint)
     lacking = [] if captions is None else [uid for uid in pool if not captions.get(uid)]
@@ -146,7 +146,7 @@ def plant_captions(
     texts = pool if captions is None else [same_words(captions[uid][0]) for uid in pool]
     [(text, count)] = Counter(texts).most_common(1) or [("", 0)]
     got = f"{n} with {count} of {len(pool)} candidates captioned {shorten(text)}"
-    expected, hint = "enough different captions to give each planted pair a wrong one", "Plant fewer pairs."
+    expected, hint = "enough different captions to give each chosen pair a wrong one", "Swap fewer captions."
     enough = sum(min(times, n // 2) for times in Counter(texts).values()) >= n
     require(enough, "[split] planted", got, expected, hint)
     rng = generator(seed, "plant")
@@ -195,7 +195,7 @@ def split_table(
     roles: Sequence[str | None] | None = None,
     mismatched: Collection[str] = (),
 ) -> pl.DataFrame:
-    """Return the table of splits.parquet: roles and planted captions of the used pairs, sorted by uid.
+    """Return the table of splits.parquet: roles and swapped captions of the used pairs, sorted by uid.
 
     Args:
         uids: The pairs of the data.
@@ -205,7 +205,7 @@ def split_table(
             pairs swap within their role, so that no caption of an external pair is trained on.
         planted_roles: The roles of a share.
         seed: Seed of roles and planting.
-        captions: The captions, to give no planted pair its own.
+        captions: The captions, to give no chosen pair its own.
         roles: The roles, None for unused pairs, if they are not to be drawn.
         mismatched: Pairs that already have mismatched captions.
     """

@@ -3,7 +3,7 @@
 The top gaps have a further control, `floor`: g against g of another seed on the candidates. Neither saw them, so any
 gap above 0 is due to selecting the top.
 
-When not to trust it: predictions are limited to objects of the public images, and a few hundred are few (the paper has
+When not to trust it: predictions are limited to objects of the held-out images, and a few hundred are few (the paper has
 millions).
 """
 
@@ -59,7 +59,7 @@ def why_not(recipe: Recipe, models: Sequence[tuple[str, int]], labeled: Labeled)
     neighbors, public = recipe.dejavu.neighbors, int(labeled.where("external").sum())
     if neighbors > public:
         return (
-            f"dejavu.neighbors = {neighbors} is more than the {public} public images (external pairs); set it to "
+            f"dejavu.neighbors = {neighbors} is more than the {public} held-out images (external pairs); set it to "
             f"{public} or less"
         )
     with_objects = np.array([len(objects) > 0 for objects in labeled.objects])

@@ -2,7 +2,7 @@
 
 The items are the distinct images and the distinct captions. Right is every image of a pair with the same caption, and
 every caption of a pair with the same image (`links_of`): the query says nothing that tells them apart. Over several
-wordings, one caption of each pair is used at a time, so that a result does not hang on one of them.
+captions, one caption of each pair is used at a time, so that a result does not hang on one of them.
 
 When not to trust it: recall depends on how many pairs there are to search; among 200 it is far higher than among the
 5,000 of COCO. Only compare numbers from the same pairs, and put chance beside them. Images are the same if their bytes
@@ -349,18 +349,18 @@ def measure_wordings(
     *,
     against: str = "",
 ) -> dict[str, dict[str, Metric] | dict[str, float]]:
-    """Measure recall with each of the first `count` wordings alone, and average over all captions and both directions.
+    """Measure recall with each of the first `count` captions alone, and average over all captions and both directions.
 
-    With n_j pairs that have wording j, and ranks among these pairs, with that caption alone (see `retrieve`):
+    With n_j pairs that have caption j, and ranks among these pairs, with that caption alone (see `retrieve`):
 
         recall@k = mean over j of ½ (share of the n_j captions with a right image of rank <= k
                                      + share of the n_j images with a right caption of rank <= k)
 
     Args:
         models: The embeddings of n test pairs under the models of each side.
-        same: The identity of the pairs' images and of all their wordings, pair by pair.
+        same: The identity of the pairs' images and of all their captions, pair by pair.
         groups: The group (of near-duplicates) of each test pair, shape (n,).
-        count: Largest number of wordings; wordings that fewer than two pairs have are left out.
+        count: Largest number of captions; captions that fewer than two pairs have are left out.
         confidence: Level of the intervals, over groups of pairs and seeds (see `mean_of_means`).
         against: The side whose one model the others' `change` is from.
 

@@ -56,7 +56,7 @@ class TestPairs:
 
     `classes` are those of the labels (`label`), the finer labels (`sublabel`, absent if the data have none) and the
     concepts (`concept`); `same` is the identity of the test pairs' images and captions, `wordings` that with all their
-    wordings, if they have more. `why` has the tasks that are not measured, with the reason.
+    captions, if they have more. `why` has the tasks that are not measured, with the reason.
     """
 
     __test__ = False  # not a test for pytest

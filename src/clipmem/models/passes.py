@@ -29,7 +29,7 @@ _WINDOW = 8  # batches of captions sorted by length together, which makes passes
 
 
 class Embeddings(NamedTuple):
-    """Embeddings of a study's pairs under one model, not normalized; edits and wordings are None unless requested."""
+    """Embeddings of a study's pairs under one model, not normalized; edits and further captions are None unless requested."""
 
     image: Float[Tensor, "n view d"]
     text: Float[Tensor, "m d"]
@@ -40,7 +40,7 @@ class Embeddings(NamedTuple):
     wordings_pair: Int[Tensor, " w"] | None = None
 
     def all_wordings(self) -> "Embeddings":
-        """Return these embeddings with the further wordings of each pair after its captions in `text`."""
+        """Return these embeddings with the further captions of each pair after its captions in `text`."""
         text, pair = self.text, self.text_pair.long()
         if self.wordings is not None and self.wordings_pair is not None:
             text, pair = torch.cat([text, self.wordings]), torch.cat([pair, self.wordings_pair])
@@ -48,7 +48,7 @@ class Embeddings(NamedTuple):
         return self._replace(text=text[order], text_pair=pair[order], wordings=None, wordings_pair=None)
 
     def wording(self, k: int) -> tuple[Int[Tensor, " q"], "Embeddings"]:
-        """Return the pairs that have wording `k`, counted from 0, and their embeddings with that caption alone."""
+        """Return the pairs that have caption `k`, counted from 0, and their embeddings with that caption alone."""
         every = self.all_wordings()
         counts = torch.bincount(every.text_pair, minlength=len(self.image))
         rows = torch.nonzero(counts > k)[:, 0]

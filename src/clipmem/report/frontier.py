@@ -21,7 +21,7 @@ from clipmem.base.recipes import flatten
 from clipmem.report.run import Run
 from clipmem.stats.comparisons import Claim, holm, paired_test, verdict
 
-# settings of presentation
+# settings of the plot
 IRRELEVANT = ("score.confidence", "score.draws", "localize.", "dejavu.", "train.seeds", "mitigate.interpolate.run")
 # a parent's scores belong to a configuration at each length
 _PARENTS = ("mitigate.remove.scores", "mitigate.regroup.scores")

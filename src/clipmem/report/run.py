@@ -124,12 +124,12 @@ class Run:
 
     @property
     def words(self) -> Words:
-        """The wording of its protocol."""
+        """The words of its protocol."""
         return words_of(self.summary.protocol, self.summary.words)
 
     @property
     def measure(self) -> Words:
-        """The wording of its alignment."""
+        """The words of its alignment."""
         return measure_of(self.summary.alignment, self.summary.measure)
 
     @property
@@ -156,7 +156,7 @@ class Run:
 
     @property
     def splits(self) -> pl.DataFrame:
-        """Role, group and planted captions of each used pair."""
+        """Role, group and swapped captions of each used pair."""
         return self.table("splits")
 
     @property
@@ -279,7 +279,7 @@ class Run:
 
     @property
     def samples_seen(self) -> int:
-        """Number of pairs shown to a model over the whole training, with repetition."""
+        """Number of samples seen by a model over the whole training."""
         return int(next(iter(self.records.values()))["samples_seen"])
 
     @property

@@ -1,4 +1,4 @@
-"""The template engine of pages and terminal screens, and the wording of each protocol and alignment.
+"""The template engine of pages and terminal screens, and the words of each protocol and alignment.
 
 `visible` and autoescape are set for the whole environment, so no template can omit them. Screens use the same engine
 and are unescaped at the end, so pages and screens share their sentences.

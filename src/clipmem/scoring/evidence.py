@@ -2,7 +2,7 @@
 
 Every prediction leaves out the pair itself and about a hundred others, drawn at random. So it serves for any caption of
 these on any of their images: a caption is planted on an image by comparing it with what is predicted there, nothing is
-computed again, and a planted pair looks exactly as if the captions had been swapped. With only the pair itself left
+computed again, and a swapped pair looks exactly as if the captions had been swapped. With only the pair itself left
 out, predictions would tell which one it was, most of all where the others say little.
 
 When not to trust it: a singleton has no other pair as evidence.

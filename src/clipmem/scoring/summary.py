@@ -1,4 +1,4 @@
-"""What the score tables say, as numbers with intervals: roles, tests, noise, stability, planted pairs."""
+"""What the score tables say, as numbers with intervals: roles, tests, noise, stability, mismatched pairs."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -301,7 +301,7 @@ def planted(scored: Scored, *, confidence: float) -> Planted | None:
 def planted_in(
     scores: np.ndarray, planted: np.ndarray, reference: np.ndarray, where: np.ndarray, *, confidence: float
 ) -> Planted | None:
-    """Say how well a score finds planted pairs, and beside it how well low alignment alone does."""
+    """Say how well a score finds mismatched pairs, and how well low alignment alone does."""
     positive, values = planted[where], scores[where]
     if not positive.any() or positive.all():
         return None

@@ -1,6 +1,6 @@
 """Déjà Vu memorization: does a caption bring back objects of *its* image that the caption does not tell?
 
-For each training pair, the k public images nearest to its caption are found under f (which saw the pair) and under
+For each training pair, the k held-out images nearest to its caption are found under f (which saw the pair) and under
 g (which did not). The objects in those images are the prediction; they are compared with the objects in the pair's
 own image (Jayaraman, Guo & Chaudhuri, NeurIPS 2024). What g predicts is what anybody could guess from the caption;
 what f adds is memorized.
@@ -85,7 +85,7 @@ def nearest(query: Float[Tensor, "q d"], public: Float[Tensor, "p d"], k: int, *
 
 
 def predict_objects(neighbors: Int[Tensor, "q k"], objects: Bool[Tensor, "p object"]) -> Bool[Tensor, "q object"]:
-    """Predict the objects of an image: all that any of its caption's nearest public images has (published code).
+    """Predict the objects of an image: all that any of its caption's nearest held-out images has (published code).
 
     Args:
         neighbors: Rows of `objects`, from `nearest`, shape (q, k).
@@ -102,7 +102,7 @@ def predict_objects(neighbors: Int[Tensor, "q k"], objects: Bool[Tensor, "p obje
         >>> predict_objects(torch.tensor([[0, 1]]), objects).tolist()
         [[True, True, False]]
     """
-    hint = "Find them among the public images that the objects belong to."
+    hint = "Find them among the held-out images that the objects belong to."
     check_index("neighbors", neighbors.flatten(), 0, len(objects), hint)
     predicted = objects.new_zeros(len(neighbors), objects.shape[1])
     for rows in neighbors.T.long():  # one neighbor at a time: (q, k, object) is never held

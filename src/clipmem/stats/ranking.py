@@ -1,7 +1,7 @@
 """Detection of known pairs (AUROC, ROC curve, precision), and agreement between rankings.
 
 Ties are shared evenly, so results do not depend on the order of the pairs. Undefined numbers are None. Intervals treat
-the pairs as independent. AUROC does not describe the top of the list: with 20 planted pairs in 2,000 and an AUROC of
+the pairs as independent. AUROC does not describe the top of the list: with 20 mismatched pairs in 2,000 and an AUROC of
 0.95, most of the first 20 are still wrong. Also report `precision_at_n`.
 """
 

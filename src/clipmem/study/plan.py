@@ -115,7 +115,7 @@ class PlannedStudy(Run):
         return np.array([self._row[uid] for uid in self.splits["uid"]])
 
     def all_captions(self, most: int | None = None) -> list[list[str]]:
-        """Return the first `most` captions of each split row; planted pairs have those of `captions_from`."""
+        """Return the first `most` captions of each split row; swapped pairs have those of `captions_from`."""
         captions = self.pairs["captions"].to_list()
         return [captions[self._row[uid]][:most] for uid in self.splits["captions_from"]]
 

@@ -23,9 +23,9 @@ from clipmem.train.paired import training_set
 
 
 class Taught(Protocol):
-    """Twins, of which none is called f or g."""
+    """Paired models, of which none is called f or g."""
 
-    summary = "Twins with names of their own."
+    summary = "Paired models with names of their own."
     paired = True
     count = property(lambda self: 2 * len(self.recipe.train.seeds))
 

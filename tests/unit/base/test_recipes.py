@@ -105,8 +105,8 @@ def test_differences_name_both_sides():
          "'clip' needs one; set score.alignment = 'sslmem-image' and embed.views = 6."),
         ("[score]\nalignment = 'confidence'", [], "recipe: alignment = 'confidence' needs a class head, but "
          "objective = 'clip' trains none; set train.objective = 'supervised'."),
-        ("[split]\nplanted = 1", [], "recipe: [split] planted = 1 of 200 candidates; planted pairs swap captions: "
-         "use 0, or 2 up to the number of candidates."),
+        ("[split]\nplanted = 1", [], "recipe: [split] planted = 1 of 200 candidates; planted swaps captions "
+         "between pairs: use 0, or 2 up to the number of candidates."),
         ("[train]\nseeds = [1, 1]", [], "recipe: [train] seeds = [1, 1] has duplicates; name each "
          "seed once."),
         ("[train]\ncrop_scale = [1.0, 0.5]", [], "recipe: [train] crop_scale = [1.0, 0.5] is not a range; "

@@ -18,7 +18,7 @@ def data():
     return drawings()
 
 
-def test_a_planted_caption_fits_like_an_exchanged_one(data):
+def test_a_swapped_caption_fits_as_in_swapped_data(data):
     """Planting without a new computation is exactly what swapping two captions gives, all computed again."""
     signals, wrong = data
     fold = evidence_of(signals).fold
@@ -35,7 +35,7 @@ def test_a_planted_caption_fits_like_an_exchanged_one(data):
     assert evidence_of(signals).known(*together) == pytest.approx(again_known, abs=1e-5)
 
 
-def test_planted_captions_look_like_exchanged_ones_where_half_are_like_no_other():
+def test_swapped_captions_look_as_in_swapped_data_where_half_are_like_no_other():
     """What is left out may not tell which pair it was: if it is that alone, .2, .1, .0 come out for .7, .5, .3."""
     stream, n = np.random.default_rng(0), 1000
     thing = stream.integers(THINGS, size=n)

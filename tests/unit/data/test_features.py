@@ -194,14 +194,14 @@ def described(drawings):
 @pytest.mark.parametrize(
     ("name", "least"), [("closed-form", 0.87), ("closed-form-rbf", 0.86), ("closed-form-image", 0.87)]
 )
-def test_estimates_without_a_model_find_exchanged_captions(drawings, name, least):
+def test_estimates_without_a_model_find_swapped_captions(drawings, name, least):
     known, wrong = drawings
     estimated = PAIR_SCORES[name]().estimate(known)
     assert not estimated.calibrated
     assert auroc(estimated.score, wrong).mean > least
 
 
-def test_neighbors_find_exchanged_captions(drawings, described):
+def test_neighbors_find_swapped_captions(drawings, described):
     _, wrong = drawings
     image, text = (torch.from_numpy(np.asarray(x[:], dtype=np.float64)) for x in described)
     assert auroc(-softmax_agreement(image, text).numpy(), wrong).mean > 0.88

@@ -55,7 +55,7 @@ ROLE = np.array(["candidate", "external", "external"])
             [],
             BOTH,
             [["x"]] * 3,
-            "dejavu.neighbors = 10 is more than the 2 public images (external pairs); set it to 2 or less",
+            "dejavu.neighbors = 10 is more than the 2 held-out images (external pairs); set it to 2 or less",
         ),
         (["dejavu.neighbors=1"], BOTH, [[], ["x"], []], "no candidate pair has an object"),
         (["dejavu.neighbors=1"], BOTH, [["x"], [], []], "no external pair has an object"),

@@ -116,6 +116,6 @@ def test_leave_one_out_needs_its_candidates():
 
 
 def trained(recipe):
-    """Presentations that cost as much as training and embedding 2,000 pairs."""
+    """Samples seen that cost as much as training and embedding 2,000 pairs."""
     samples_seen, passes = forecast.work_of(recipe, protocol_of(recipe), pairs(2000))
     return samples_seen + passes / 3

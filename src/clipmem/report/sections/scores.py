@@ -256,7 +256,7 @@ def _dots(number: int, with_it: Numbers, without_it: Numbers, ends: tuple[float,
 class Planted(Section):
     """How well the score finds pairs trained with another pair's captions."""
 
-    nav, order, screen = "Planted pairs", 120, "report"
+    nav, order, screen = "Mismatched pairs", 120, "report"
 
     def data(self, subject: Run) -> Shown:
         planted = subject.summary.planted

@@ -8,8 +8,8 @@ from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, ScreenSection, Section, Shown
 from clipmem.report.templating import names, words_of
 
-RULERS: Mapping[str, Mapping[str, str]] = names("metrics")
-ROWS = {key: name for metrics in RULERS.values() for key, name in metrics.items()}
+METRICS: Mapping[str, Mapping[str, str]] = names("metrics")
+ROWS = {key: name for metrics in METRICS.values() for key, name in metrics.items()}
 SHARES = {key: name for key, name in ROWS.items() if not key.endswith("_loss")}
 # left out in the terminal
 _LONG = ("_recall", "zero_shot_acc5", "probe_acc5", "sublabel_acc5")
@@ -46,22 +46,22 @@ class Evaluated(ScreenSection):
 def measured(utility: Measured, columns: Mapping[str, str]) -> Shown:
     """Return what the templates show, from the entry `utility` of a summary or the output of `clipmem evaluate`."""
     entries = {name: entry for metrics in utility.metrics.values() for name, entry in metrics.items()}
-    rulers = {**RULERS, "other measures": utility.words} if utility.words else RULERS
-    rows = [(key, name) for metrics in rulers.values() for key, name in metrics.items() if key in entries]
+    metrics_by_kind = {**METRICS, "other measures": utility.words} if utility.words else METRICS
+    rows = [(key, name) for metrics in metrics_by_kind.values() for key, name in metrics.items() if key in entries]
     low: dict[str, list[str]] = {}  # what is not clearly above chance
     for side, metrics in ((side, utility.metrics[side]) for side in columns):
         for key, name in ((key, name) for key, name in rows if key in SHARES):
             least, chance = metrics[key].mean if metrics[key].low is None else metrics[key].low, utility.chance[key]
             if least is None or chance is None or least <= chance:
                 low.setdefault(side, []).append(name)
-    groups = [(ruler, [row for row in rows if row[0] in metrics]) for ruler, metrics in rulers.items()]
+    groups = [(kind, [row for row in rows if row[0] in metrics]) for kind, metrics in metrics_by_kind.items()]
     commonest = utility.probe.commonest_class_acc1 if utility.probe else utility.commonest_class_acc1
     return {
         "found": utility,
         "over": next((entry.over for entry in entries.values()), "pairs"),
         "columns": columns,
         "rows": rows,
-        "rulers": [(ruler, members) for ruler, members in groups if members],
+        "metrics_by_kind": [(kind, members) for kind, members in groups if members],
         "short": [row for row in rows if not row[0].endswith(_LONG)],
         "templates": utility.templates[:_TEMPLATES_SHOWN],
         "more_templates": len(utility.templates) - _TEMPLATES_SHOWN,

@@ -2,7 +2,7 @@
 
 The closed forms predict the embeddings of f and leave out near-duplicates: what others say of a pair is no news to f.
 `left-out` and `left-out-image` predict between words and the features that tell most of them, and leave out a hundred
-pairs at a time, as planted captions need it (`clipmem.scoring.evidence`).
+pairs at a time, as swapped captions need it (`clipmem.scoring.evidence`).
 """
 
 from clipmem.models.signals import Signals

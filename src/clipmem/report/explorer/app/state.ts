@@ -153,7 +153,7 @@ function decode(hash: string): void {
   put(opened, words.get("open") === "1" && pair.value !== null);
 }
 
-/** Follow the address, and keep it: changes of view and of the pairs shown can be gone back to. */
+/** Follow the address, and keep it: changes of view and of the visible pairs can be gone back to. */
 export function keepAddress(): void {
   let written = "", place = "";
   const read = () => location.hash.slice(1) !== written && batch(() => decode(location.hash));
