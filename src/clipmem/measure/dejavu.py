@@ -3,7 +3,7 @@
 The top gaps have a further control, `floor`: g against g of another seed on the candidates. Neither saw them, so any
 gap above 0 is due to selecting the top.
 
-When not to trust it: predictions are limited to objects of the held-out images, and a few hundred are few (the paper has
+When not to trust it: predictions are limited to objects of the held-out images; a few hundred are few (the paper has
 millions).
 """
 

@@ -29,7 +29,7 @@ _WINDOW = 8  # batches of captions sorted by length together, which makes passes
 
 
 class Embeddings(NamedTuple):
-    """Embeddings of a study's pairs under one model, not normalized; edits and further captions are None unless requested."""
+    """Embeddings of a study's pairs under one model, not normalized; edits and `wordings` are None unless requested."""
 
     image: Float[Tensor, "n view d"]
     text: Float[Tensor, "m d"]
