@@ -50,7 +50,7 @@ def captions_of(rows: int, rng: np.random.Generator, unique: float = 0.8) -> lis
 
 
 def columns_of(rows: int, seed: int = 0) -> dict[str, tuple[dict[str, Any], np.ndarray]]:
-    """Draw the scores, roles and flags of pairs; planted pairs have high scores."""
+    """Draw the scores, roles and flags of pairs; mismatched pairs have high scores."""
     rng = np.random.default_rng(seed)
     role, planted = rng.integers(0, 4, rows).astype(np.uint8), (rng.random(rows) < 0.05).astype(np.uint8)
     g = rng.normal(0.3, 0.12, rows) - 0.25 * planted

@@ -70,7 +70,7 @@ def test_scores_over_all_wordings(studies):
         assert entry.mean == pytest.approx(rows["clipmem_wordings"].mean(), abs=1e-9)
         assert set(entry.document()) == set(more.summary.roles[role].document())
     study = PlannedStudy(more.path)
-    # a planted pair has the wordings of the pair that its caption is from
+    # a swapped pair has the captions of the pair that its caption is from
     assert [len(own) for own in study.wordings] == [min(captions[source[uid]], 3) - 1 for uid in study.pair_uids]
     assert study.splits["planted"].any()
     metrics = more.summary.utility.metrics

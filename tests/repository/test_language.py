@@ -43,6 +43,24 @@ REPLACED = {
     r"\bcomes? about\b|\bcame about\b": "are obtained",
     r"\btell whether\b": "return whether",
     r"\bnobody need know\b|\bcalled by nobody\b": "say it plainly",
+    # the field's terms
+    r"\bhalf[-_ ]models?\b": "shadow models",
+    r"(?<![a-z])exchang(?!eab)": "mismatched; swapped on purpose",
+    r"\btwins?\b": "reference model; near-duplicates",
+    r"\bone of a kind\b": "long-tailed, singletons",
+    r"\bpresentations\b": "samples seen",
+    r"\bwrong captions?\b": "mismatched captions",
+    r"\bquarantine": "skipped records",
+    r"\baltogether\b|\bhardly\b": "cut it, or say how much",
+    r"\brulers?\b": "metrics",
+    r"\bpairs shown\b": "samples seen; visible pairs",
+    r"\b(?:image|caption) found, first\b|\bretrieval, first\b": "R@5, text-to-image, image-to-text",
+    r"(?-i:\(C - I\) / 2)": "mean memorization",
+    r"\ball wordings\b|\bover wordings\b": "all captions",
+    r"\bplanted pairs?\b": "mismatched pairs; swapped pairs",
+    r"\bpublic images\b": "held-out images",
+    r"\bexactly the wrong ones\b": "oracle removal",
+    r"clipmem\[(?:hf|ray|bench|wordnet|docs|dev)\]": "pip install \".[hf]\": nothing is published",
 }
 
 # (file, regular expression of the line) → why it stays

@@ -1,6 +1,6 @@
 """Déjà Vu on embeddings made by hand: what f memorized must show, and where nothing was memorized nothing may.
 
-There are classes of images; a class has a direction and two objects of its own. Public images lie on their class's
+There are classes of images; a class has a direction and two objects of its own. Held-out images lie on their class's
 direction. A memorized caption lies on its image's class, another caption nowhere in particular.
 """
 

@@ -1,6 +1,6 @@
-"""Planted pairs without training: what the score must find, and what it must not, on embeddings made by hand.
+"""Swapped pairs without training: what the score must find, and what it must not, on embeddings made by hand.
 
-Every pair has its own direction, noisy in its image and in its caption. Under f a planted pair is pulled together;
+Every pair has its own direction, noisy in its image and in its caption. Under f a swapped pair is pulled together;
 under g it is not. Everything else of f and g differs by noise of a known size.
 """
 
@@ -101,7 +101,7 @@ def test_independent_pairs_are_the_mirror():
 
 @pytest.mark.parametrize("root", range(5))
 def test_nothing_is_found_when_f_and_g_learned_the_same(root):
-    # f and g have the same pull, on planted pairs too: only noise tells them apart
+    # f and g have the same pull, on swapped pairs too: only noise tells them apart
     scored = study(pull_f=MEMORIZED, pull_g=MEMORIZED, noise=0.01, root=root)
     found = summary.planted(scored, confidence=0.95)
     rest = SIZES["candidate"] - PLANTED

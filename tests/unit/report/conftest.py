@@ -19,7 +19,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
 
 @pytest.fixture(scope="session")
 def two_seeds(build: Callable[..., Built]) -> Built:
-    """Two seeds, planted pairs. Shared by many tests: read it, do not change it."""
+    """Two seeds, swapped pairs. Shared by many tests: read it, do not change it."""
     return build(seeds=(0, 1), planted=8)
 
 

@@ -40,7 +40,7 @@ def embeddings(seed, more=MORE):
 
 
 def captions_of(one, pair):
-    """All wordings of a pair, by a loop."""
+    """All captions of a pair, by a loop."""
     further = zip(one.wordings.tolist(), one.wordings_pair.tolist(), strict=True)
     return [one.text[pair].tolist(), *(row for row, owner in further if owner == pair)]
 
