@@ -33,4 +33,4 @@ def test_the_results_have_the_table_and_words_of_the_stored_runs(power):
 def test_the_page_names_the_metrics_that_decide():
     page = " ".join((ROOT / "docs" / "metrics.md").read_text(encoding="utf-8").split())
     first, second, third = PRIMARY
-    assert f"the first that all runs have of `{first}`, `{second}` and `{third}`" in page
+    assert f"the first of these metrics that all runs have: `{first}`, `{second}`, `{third}`" in page
