@@ -71,8 +71,8 @@ def test_differences_are_paired_by_seed(runs):
     groups = {
         "clipmem": (16, lambda run, seed: slow_halved(run, seed, own, mirror)),
         "clipmem candidates": (8, lambda run, seed: slow_mean(run, seed, own)),
-        "clipmem planted": (2, lambda run, seed: slow_mean(run, seed, {"c00", "c01"})),
-        "clipmem control": (6, lambda run, seed: slow_mean(run, seed, uids("external"))),
+        "clipmem mismatched": (2, lambda run, seed: slow_mean(run, seed, {"c00", "c01"})),
+        "clipmem held-out": (6, lambda run, seed: slow_mean(run, seed, uids("external"))),
     }
     assert [row["measure"] for row in document["differences"] if row["kind"] == "memorization"] == list(groups)
     for measure, (n, mean) in groups.items():
@@ -243,7 +243,7 @@ def test_the_mean_cancels_what_makes_f_better_than_g(tmp_path):
     better.tables["seed_scores"] = run.seed_scores.with_columns(f=pl.col("f") + shift)
     document = compare_finished([run, better])
     assert difference(document, "clipmem", "better")["difference"] == pytest.approx(0, abs=1e-12)
-    for name in ("candidates", "planted", "control"):
+    for name in ("candidates", "mismatched", "held-out"):
         assert difference(document, f"clipmem {name}", "better")["difference"] == pytest.approx(1 / 3)
     # without independent pairs there is nothing to cancel it with
     assert run.halved(run.uids("candidate"), set()) == run.memorization(run.uids("candidate"))
@@ -394,7 +394,7 @@ def test_files_page_and_terminal(runs, tmp_path):
     text = printed(document, width=140)
     assert max(len(line) for line in text.splitlines() if not line.startswith("Page: ")) <= 100
     for width in (80, 100):
-        row = next(line for line in printed(document, width).splitlines() if "clipmem control" in line)
+        row = next(line for line in printed(document, width).splitlines() if "clipmem held-out" in line)
         assert "]" in row  # the interval is whole
     # again, with the same bytes
     before = {file.name: file.read_bytes() for file in out.iterdir()}

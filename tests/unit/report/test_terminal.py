@@ -69,7 +69,7 @@ def test_the_table_is_in_the_order_of_the_score(two_seeds: Built) -> None:
     shown = [line for line in lines if re.match(r"\d+ [+-]\d\.\d{3} ±", line)]
     assert shown == [
         f"{k} {row['clipmem']:+.3f} ± {row['stderr']:.3f} {captions[sources[row['uid']]][0]}"
-        + " planted" * row["planted"]
+        + " mismatched" * row["planted"]
         for k, row in enumerate(best.to_dicts(), start=1)
     ]
 

@@ -54,7 +54,10 @@ def test_terminal(build, key):
 def test_gaps_are_clear_only_where_their_interval_is_above_zero():
     assert gaps(DEJAVU)["clear"] == ["population precision gap", "population recall gap"]
     found = copy.deepcopy(DEJAVU)
-    found["two_model"]["roles"] = {"candidate": dejavu_entry(0.01), "candidate, not planted": dejavu_entry(-0.02, 52)}
+    found["two_model"]["roles"] = {
+        "candidate": dejavu_entry(0.01),
+        "candidate, not mismatched": dejavu_entry(-0.02, 52),
+    }
     shown = gaps(found)
     assert shown["clear"] == []
     assert shown["rest"]["auc_gap"]["mean"] == -0.01

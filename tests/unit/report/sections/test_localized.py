@@ -101,7 +101,7 @@ def test_figures_name_their_last_values(localized: tuple[Built, dict[str, Any]])
         assert len(re.findall("stroke-dasharray", svg)) >= 2
         svg = layermem_figure(layers).svg("layermem", size)
         assert "In the last layer: image +0.100, text +0.090." in svg
-        for name in ("block", "attention", "MLP", "embedding", "control, block", "difference", "emb."):
+        for name in ("block", "attention", "MLP", "embedding", "held-out pairs, block", "difference", "emb."):
             assert f">{name}<" in svg, name
 
 

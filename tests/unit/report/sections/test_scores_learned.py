@@ -97,7 +97,7 @@ def test_the_figure_in_both_sizes(finetuned):
     for svg in (wide, narrow):
         assert "150 candidates" in svg
         assert all(svg.count(f">{letter}<") == 3 for letter in "ABCD")
-        assert "planted candidate" in svg
+        assert "mismatched candidate" in svg
     assert wide != narrow
     assert learned_figure(run, run.summary.learned).svg("learned", "wide") == wide
 
