@@ -60,7 +60,7 @@ def test_the_stage_equals_its_loops(k):
     )
     public = labeled.role == "external"
     public_objects = [set(own) for own, is_public in zip(labeled.objects, public, strict=True) if is_public]
-    for name in (*stage.MEASURED, stage.NOT_PLANTED):
+    for name in (*stage.MEASURED, stage.NOT_MISMATCHED):
         where = labeled.where(name)
         true = [set(labeled.objects[row]) for row in np.flatnonzero(where)]
         gaps = []
