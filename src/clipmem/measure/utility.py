@@ -125,7 +125,8 @@ class Utility:
         expected = f"those of the {len(pairs.texts)} prompts"
         require(count == len(pairs.texts), "prompts", f"{count} embeddings", expected, "Embed `pairs.texts`.")
         image, start = embeddings.image[:, 0].contiguous(), 0
-        model = Measured(seed, samples_seen, only(embeddings, pairs.test), sha256(image.numpy().data).hexdigest())
+        digest = sha256(image.numpy().data).hexdigest() if PROBES.keys() & pairs.tasks.keys() else ""
+        model = Measured(seed, samples_seen, only(embeddings, pairs.test), digest)
         same = (other.probes for models in self.models.values() for other in models if other.images == model.images)
         probes = next(same, {})
         for name, task in pairs.tasks.items():

@@ -318,7 +318,7 @@ class Run:
     def memorization(self, uids: set[str], *, wordings: bool = False) -> list[float]:
         """Return the mean of A(f) - A(g) over these pairs for each of `seeds`; [] without pairs or scores.
 
-        With `wordings`, A is taken over all captions of the captions; [] if it was not, for any of these pairs.
+        With `wordings`, A is taken over all captions; [] if it was not, for any of these pairs.
         """
         if not self.is_scored:
             return []

@@ -27,11 +27,10 @@ IMAGES = (
 )  # fmt: skip
 CAPTIONS = ("captions", "caption", "title", "text", "sentences", "txt")
 _USUAL = {"image_column": IMAGES, "caption_column": CAPTIONS}
-# the default of every key that names a column
-DEFAULTS: Mapping[str, str] = {
+_DEFAULT_COLUMNS: Mapping[str, str] = {
     name: key.default for name, key in DataSection.model_fields.items() if name.endswith("_column")
 }
-KEYS = frozenset(DEFAULTS)
+KEYS = frozenset(_DEFAULT_COLUMNS)
 
 # reasons, counted over records
 NO_PATH = "no image path"
@@ -270,7 +269,7 @@ def chosen(names: tuple[str, ...], name: str, key: str) -> str:
     """Return the column `name`, or for the default of `key` the first common name; "" if none exists."""
     if name in names:
         return name
-    if name != DEFAULTS[key]:
+    if name != _DEFAULT_COLUMNS[key]:
         return ""
     by_lower = {name.lower(): name for name in reversed(names)}
     return next((by_lower[name] for name in _USUAL[key] if name in by_lower), "")
@@ -280,14 +279,14 @@ def recognized(names: Iterable[str], section: DataSection) -> tuple[str, str]:
     """Return the image and the caption column that identify a table; empty if missing."""
     columns = tuple(names)
     image, captions = (
-        chosen(columns, getattr(section, key), key) or chosen(columns, DEFAULTS[key], key) for key in _USUAL
+        chosen(columns, getattr(section, key), key) or chosen(columns, _DEFAULT_COLUMNS[key], key) for key in _USUAL
     )
     return image, captions
 
 
 def named_columns(section: DataSection) -> dict[str, str]:
     """Return the columns that a recipe sets, by key."""
-    return {key: name for key, default in DEFAULTS.items() if (name := getattr(section, key)) != default}
+    return {key: name for key, default in _DEFAULT_COLUMNS.items() if (name := getattr(section, key)) != default}
 
 
 def no_such_column(key: str, name: str, columns: Iterable[str], *, source: str) -> InputError:

@@ -67,7 +67,7 @@ def members(stream: BufferedIOBase) -> Iterator[Member]:
             continue
         attributes = {**everywhere, **extended}
         extended = {}
-        if text := attributes.get("size"):
+        if (text := attributes.get("size")) is not None:
             if not (text.isascii() and text.isdigit()):
                 raise TarError(f"a size of {text!r} before byte {offset:,}")
             size = int(text)

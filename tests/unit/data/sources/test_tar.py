@@ -140,3 +140,14 @@ def test_a_giant_extended_header_is_refused():
         list(members(io.BytesIO(tarfile.TarInfo("x").tobuf())))
     with pytest.raises(TarError, match=r"a header of 1,099,511,627,776 bytes at byte 0"):
         list(members(io.BytesIO(info.tobuf(tarfile.GNU_FORMAT))))
+
+
+@pytest.mark.parametrize("size", ["", "-1", "1.5", "٣", "5 "])
+def test_a_size_that_is_no_number_is_refused(size):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("a.txt")
+        info.size, info.pax_headers = 5, {"size": size}
+        tar.addfile(info, io.BytesIO(b"12345"))
+    with pytest.raises(TarError, match="a size of"):
+        list(members(io.BytesIO(stream.getvalue())))
