@@ -1,6 +1,5 @@
 """RESULTS.md and docs/findings.md show the kept verdicts and nothing else, as the kept measurements give them."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -10,6 +9,7 @@ import polars as pl
 import pytest
 from scipy import stats
 from tests.close import alike
+from tests.scripts import load_script
 
 from clipmem.base.recipes import load_recipe
 from clipmem.functional import Claim, verdict
@@ -23,10 +23,7 @@ KEPT = sorted(file.parent.name for file in FOLDER.glob("*/findings.json"))
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(FOLDER / f"{name}.py")
 
 
 @pytest.fixture(scope="module")

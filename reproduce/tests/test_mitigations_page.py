@@ -1,20 +1,17 @@
 """experiments/mitigate/RESULTS.md shows the kept changes by mitigation, and how-to pages say no more than they show."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+from tests.scripts import load_script
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "reproduce"
 
 
 @pytest.fixture(scope="module")
 def record():
-    spec = importlib.util.spec_from_file_location("record", FOLDER / "record.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(FOLDER / "record.py")
 
 
 def test_the_results_have_the_kept_table(record):

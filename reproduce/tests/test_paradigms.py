@@ -1,6 +1,5 @@
 """The tables and the figure of experiments/paradigms/RESULTS.md are those that the stored curves give."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 from made_up import curves
 from tests.close import alike
+from tests.scripts import load_script
 
 from clipmem.base.recipes import flatten, load_recipe
 from clipmem_reproduce.curves import KINDS, answers_of
@@ -19,10 +19,7 @@ FOLDER = ROOT / "experiments" / "paradigms"
 
 @pytest.fixture(scope="module")
 def compare():
-    spec = importlib.util.spec_from_file_location("paradigms_compare", FOLDER / "compare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(FOLDER / "compare.py")
 
 
 @pytest.mark.slow

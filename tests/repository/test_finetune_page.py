@@ -1,6 +1,5 @@
 """experiments/finetune/RESULTS.md: its tables, numbers and figures are those of the stored results."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import polars as pl
 import pytest
 
 from clipmem.report.figures import standalone
+from tests.scripts import load_script
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 ROOT = Path(__file__).parents[2]
@@ -15,10 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def compare():
-    spec = importlib.util.spec_from_file_location("finetune_compare", ROOT / "experiments/finetune/compare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "experiments/finetune/compare.py")
 
 
 @pytest.fixture(scope="module")

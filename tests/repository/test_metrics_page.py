@@ -1,22 +1,19 @@
 """experiments/utility/RESULTS.md shows what the stored runs give; docs/metrics.md names the metrics that there are."""
 
-import importlib.util
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from clipmem.report.run import PRIMARY
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def power():
-    spec = importlib.util.spec_from_file_location("power", ROOT / "experiments" / "utility" / "power.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "experiments" / "utility" / "power.py")
 
 
 def test_the_results_have_the_table_and_words_of_the_stored_runs(power):

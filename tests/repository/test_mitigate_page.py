@@ -1,6 +1,5 @@
 """The pages about mitigations, and their results, show what the stored measurements give; their examples run."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -23,6 +22,7 @@ from clipmem.mitigate.image_variants import ImageVariants
 from clipmem.mitigate.reweight import neighbor_agreement
 from clipmem.models.signals import Signals
 from clipmem.train.objectives.contrastive import blocked_contrastive_loss
+from tests.scripts import load_script
 from tests.tiny import encoded_image
 
 ROOT = Path(__file__).parents[2]
@@ -31,10 +31,7 @@ ROWS = json.loads((ROOT / "experiments" / "curate" / "acting.json").read_text(en
 
 @pytest.fixture(scope="module")
 def acting():
-    spec = importlib.util.spec_from_file_location("acting", ROOT / "experiments" / "curate" / "acting.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "experiments" / "curate" / "acting.py")
 
 
 def test_the_page_has_the_tables_of_the_kept_rows(acting):

@@ -1,6 +1,5 @@
 """What a budget buys: the best option within it, what more would buy, and the shipped frontier."""
 
-import importlib.util
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ from clipmem.base.recipes import load_recipe
 from clipmem.models import openclip
 from clipmem.models.names import PROXIES
 from clipmem.study.budget import STEPS, plan
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[3]
 
@@ -68,11 +68,7 @@ def test_a_larger_proxy_is_refused() -> None:
 
 def test_the_shipped_frontier_is_that_of_the_stored_validations() -> None:
     folder = ROOT / "experiments" / "estimators"
-    spec = importlib.util.spec_from_file_location("record", folder / "record.py")
-    assert spec is not None
-    assert spec.loader is not None
-    record = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(record)
+    record = load_script(folder / "record.py")
     assert record.frontier({name: record.stored(name) for name in record.REGIMES}) == json.loads(
         record.FRONTIER.read_text()
     )
