@@ -66,6 +66,7 @@ def _run(arguments: list[str]) -> None:
     """Parse a command line, and run the command."""
     if not arguments or arguments[0].startswith("-"):
         load_all()  # the list of commands has a line of each
+        app.help_format = "plaintext"  # the parser of Markdown, for the pages of commands, takes a fifth of its time
     command, bound, _ = app.parse_args(arguments, print_error=False, exit_on_error=False)
     command(*bound.args, **bound.kwargs)
     if sys.stdout:  # None if it is closed

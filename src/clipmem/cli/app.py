@@ -28,8 +28,7 @@ def load_all() -> None:
     """Import the modules of all commands."""
     for point in plugins("commands").values():
         load(point)  # an error names the package
-    for name in app:
-        _ = app[name]
+    _ = [app[name] for name in app]
 
 
 panels = {group: Group.create_ordered(group) for group in GROUPS}

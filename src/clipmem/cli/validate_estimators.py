@@ -23,7 +23,7 @@ def validate_estimators(
     yes: Flag = False,
     reporter: Reporter,
 ) -> Screen:
-    """Compare every estimator of `clipmem run --budget` with the truth of many shadow models, on your data.
+    """Compare the estimators of clipmem run --budget with the scores of many shadow models, on your data.
 
     Trains f, many full-size shadow models, and eight of a proxy if one is named; resumes. Writes validated.json.
 
@@ -31,7 +31,7 @@ def validate_estimators(
         recipe: A recipe (see `clipmem init`), or the name of a shipped one.
         out: Folder of the runs.
         proxy: Smaller architecture of further shadow models.
-        truth: Pairs of full-size shadow models to train, 6 or more; those that an estimator does not use are the truth.
+        truth: Pairs of full-size shadow models to train, 6 or more; those that an estimator does not use judge it.
         set_: Change a value of the recipe: --set train.epochs=20. Can be repeated.
         device: Device to compute on.
         engine: Execution engine: local, ray, or ray://HEAD:PORT.
