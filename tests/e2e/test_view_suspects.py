@@ -34,13 +34,11 @@ def uids_of(path):
     return set(open_source(DataSection(path=str(path))).pairs()["uid"])
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder of images with captions, some those of others and one a file name; and the suspects in it."""
-    folder = tmp_path_factory.mktemp("suspects")
-    table = emoji_table().unique("unicode", keep="first", maintain_order=True).head(N)
+def curated(folder, n, wrong):
+    """Curate a folder of images with captions, some those of others and one a file name; returns what it printed."""
+    table = emoji_table().unique("unicode", keep="first", maintain_order=True).head(n)
     captions = [own[0] for own in table["captions"]]
-    rows = np.random.default_rng(0).permutation(N)[:WRONG]
+    rows = np.random.default_rng(0).permutation(n)[:wrong]
     given = list(captions)
     for row, other in zip(rows, np.roll(rows, 1), strict=True):
         given[row] = captions[other]
@@ -54,7 +52,14 @@ def made(tmp_path_factory):
         patch.chdir(folder)
         done = clip("curate", "my photos", "--out", "the suspects")
     assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder, with the suspects in it, and what curate printed."""
+    folder = tmp_path_factory.mktemp("suspects")
+    return folder, curated(folder, N, WRONG)
 
 
 @pytest.fixture
@@ -104,7 +109,7 @@ def test_the_first_card_is_the_first_suspect_with_its_image(folder):
     pairs = open_source(DataSection(path="my photos")).pairs()
     with Server(Explorer(open_subject(folder / "the suspects"))) as server, started() as browser:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        page = browser.open(server.address)
+        page = browser.open(f"{server.address}#view=gallery")
         assert cards(page)[:8] == list(range(8))
         card = page.locator(".card").first
         becomes(card.locator(".caption").inner_text, pairs.filter(uid=table["uid"][0])["captions"].item()[0])

@@ -1,12 +1,14 @@
 """`clipmem curate`: find mismatched captions, and write the data without them."""
 
 import shlex
+from functools import partial
 from pathlib import Path
 
 from clipmem import study
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import Device, Flag, ModelName, RunOrData
 from clipmem.cli.shell import Screen, command
+from clipmem.cli.view import look_at
 
 
 @command
@@ -18,15 +20,18 @@ def curate(
     out: Path | None = None,
     write: Path | None = None,
     correct: Flag = False,
+    reviewed_only: Flag = False,
     captions: int | None = None,
     device: Device = "auto",
+    view: Flag = False,
     reporter: Reporter,
 ) -> Screen:
     """Find mismatched captions: rank the pairs, say why, and write the cleaned data.
 
     Without a model, compares pixels and words of the pairs: seconds for thousands of pairs, 4 minutes for 200,000.
-    Writes suspects.parquet and curate.json into --out. `clipmem view` opens that folder, and marks made there are read
-    the next time: wrong pairs go, fine ones stay. With a run folder, uses its models, scores and marks.
+    Writes suspects.parquet and curate.json into --out. `clipmem view` opens that folder to review the suspects. Marks
+    made there are read the next time, without ranking again: wrong pairs go or get the caption that you gave them, fine
+    ones stay. With a run folder, uses its models, scores and marks.
 
     Args:
         data: A file, folder or shards, as in data.path of a recipe; emoji for the shipped pairs; or a run folder.
@@ -34,10 +39,13 @@ def curate(
         out: Output folder; by default curate in the run folder, or curated.
         write: Also write the data without suspects into this new folder: in the format they came in, or as Parquet.
         correct: With --write: give suspects the suggested caption, where there is one, instead of removing them.
+        reviewed_only: With --write: apply only your marks, and leave the suspects that you have not marked.
         captions: Maximum number of captions per pair; by default all.
         device: Device to compute on.
+        view: Then review the suspects in the browser, as clipmem view does.
     """
-    how = study.curating.Curating(model, captions, out, write, correct, device)
+    how = study.curating.Curating(model, captions, out, write, correct, device, reviewed_only)
     curated = study.curating.curate_and_write(data, how, reporter)
-    view = shlex.join(["clipmem", "view", f"{curated.folder}"])
-    return Screen("curated", curated, f"Suspects: {curated.folder / study.curating.SUSPECTS}\nLook at them: {view}")
+    command = shlex.join(["clipmem", "view", f"{curated.folder}"])
+    where = f"Suspects: {curated.folder / study.curating.SUSPECTS}\nReview them: {command}"
+    return Screen("curated", curated, where, partial(look_at, curated.folder) if view else None)

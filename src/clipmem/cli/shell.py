@@ -24,11 +24,15 @@ _FLAG = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False,
 
 @dataclasses.dataclass(frozen=True)
 class Screen:
-    """A screen of `clipmem.report`: its name, what it shows (a path is a run folder), and a line below the tables."""
+    """A screen of `clipmem.report`: its name, what it shows (a path is a run folder), and a line below the tables.
+
+    `then` is called after it is printed.
+    """
 
     name: str
     subject: Any
     where: str = ""
+    then: Callable[[], None] | None = None
 
 
 def command(function: Callable[..., Any]) -> Callable[..., None]:
@@ -120,6 +124,8 @@ def show(printed: Screen | tuple[Screen, ...] | str | None) -> None:
             report.terminal.print_run(screen.name, screen.subject, Console())
         else:
             report.terminal.print_screen(screen.name, screen.subject, Console(), screen.where)
+        if screen.then is not None:
+            screen.then()
 
 
 @contextlib.contextmanager

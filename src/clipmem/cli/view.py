@@ -45,10 +45,11 @@ def view(
     export: Path | None = None,
     selection: Selection = Selection(),
 ) -> Screen | str | None:
-    """Look at pairs in the browser: sort, filter, search, compare and mark them.
+    """Look at pairs in the browser: sort, filter, search, compare, mark them, and review suspects.
 
     Serves a page that only this machine can open and that works offline, until Ctrl-C. Marks are appended to
-    marks.jsonl in the run folder, or next to the table: curate reads them. With --export, writes a folder of files.
+    marks.jsonl in the run folder, or next to the table: curate reads them. The suspects of curate are reviewed one by
+    one, and the cleaned data written from the page. With --export, writes a folder of files.
     With --report, rebuilds the summary and the report of a run from its tables, and prints them.
 
     Args:
@@ -66,7 +67,7 @@ def view(
         study.opening.RunFolder(scores).recipe()
         study.stages.renew_run(scores)
         return Screen("report", scores)
-    opened = explorer.server.Explorer(explorer.subject.open_subject(scores, data, compare_with))
+    opened = open_explorer(explorer.subject.open_subject(scores, data, compare_with))
     if not opened.columns.manifest["thumbnails"]:
         sys.stderr.write("clipmem: no images or captions. Add --data PAIRS to see them.\n")
     if export is not None:
@@ -76,6 +77,17 @@ def view(
         return f"Exported {len(pairs):,} pairs: {folder}"
     _serve(opened, port, no_browser=no_browser)
     return None
+
+
+def open_explorer(subject: "explorer.subject.Subject") -> "explorer.server.Explorer":
+    """Open the explorer, with a review of the suspects if there are any."""
+    review = (lambda: study.reviewing.Review(subject.curated)) if subject.curation else None
+    return explorer.server.Explorer(subject, review)
+
+
+def look_at(folder: Path) -> None:
+    """Serve the suspects in a folder that curate wrote until Ctrl-C."""
+    _serve(open_explorer(explorer.subject.open_subject(folder)), 0, no_browser=False)
 
 
 def _serve(opened: "explorer.server.Explorer", port: int, *, no_browser: bool) -> None:

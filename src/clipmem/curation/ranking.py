@@ -1,26 +1,20 @@
-"""The ranked list of suspect captions: a fixed, label-free combination of pair scores, calibrated on planted errors.
-
-What people marked by hand decides those pairs, and, with enough marks, reorders the others. When not to trust it:
-people mark what they were shown, usually the head of the list, so marks say nothing about pairs unlike those. The order
-that is learned from them is taken only if it ranks the marked pairs clearly better.
-"""
+"""The ranking of suspect captions: a fixed, label-free combination of pair scores, calibrated on planted errors."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float64
-from pydantic import BaseModel
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 
 from clipmem.base.errors import InputError, require, require_range
 from clipmem.base.hashing import numbered, same_words
 from clipmem.base.progress import Quiet, Reporter, by_work
-from clipmem.base.random import generator
-from clipmem.curation.share import PLANTINGS, Share, plant, posterior, share_of
+from clipmem.curation.share import PLANTINGS, plant, posterior, share_of
+from clipmem.curation.suspects import Curation, counted
 from clipmem.models.signals import Signals
 from clipmem.scoring.evidence import Evidence, evidence_of
 from clipmem.scoring.pair_scores import PAIR_SCORES
@@ -32,54 +26,6 @@ SUSPECT = 0.5  # smallest probability of a suspect
 MOST = 100_000  # evenly spaced pairs whose captions are suggested
 # time per pair of the steps, measured (1 = 1 µs): features of images, four predictions, plantings
 _IMAGES, _COMPARE, _PLANT = 1200.0, 1000.0, 600.0
-LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
-
-
-class Ranking(BaseModel):
-    """What a ranking's document must have to be shown again; a folder that somebody sent may have anything."""
-
-    share: Share
-    confidence: float
-    pairs: tuple[int, int, int]
-    by_rule: int
-    problems: int
-
-
-_WHOLE = {"uid": pl.String, "score": pl.Float64, "is_suspect": pl.Boolean, "probability": pl.Float64}
-COLUMNS = pl.Schema(
-    {
-        **_WHOLE,
-        **dict.fromkeys(("kind", "reason", "second_reason", "suggested_caption", "caption"), pl.String),
-        "neighbors": pl.List(pl.String),
-    }
-)
-
-
-class Curation(NamedTuple):
-    """Suspect captions of a data set.
-
-    Attributes:
-        table: One row per pair in the order of the signals: `uid`, `score` (higher = more suspect), `is_suspect`,
-            `probability` (that the caption is wrong, calibrated; 1 by a rule), `kind` (mismatched, vague,
-            duplicate, hygiene; null), `reason` and `second_reason` (ids of templates), `neighbors` (uids that testify),
-            `suggested_caption` (or null; none where swapped captions are not told from right ones), and one column
-            `NAME_score` per pair score.
-        document: Numbers for readers: scores used, expected number of mismatched captions with its interval, precision
-            at several lengths of the list, seconds.
-    """
-
-    table: pl.DataFrame
-    document: dict[str, Any]
-
-    def check(self) -> None:
-        """Raise a ValueError, KeyError or TypeError if this, read from files, is no ranking."""
-        expected = self.document["expected"]
-        share = {name: expected[name] for name in Share._fields}
-        Ranking.model_validate({**self.document, **expected, "share": share})
-        if any(self.table.schema.get(name) != kind for name, kind in COLUMNS.items()):
-            raise ValueError("a column has another type")
-        if any(self.table[name].has_nulls() for name in _WHOLE):
-            raise ValueError("a value is missing")
 
 
 class Ranked(NamedTuple):
@@ -262,116 +208,3 @@ def _suggest(
         for row, j, fit in zip(part, others[fits.argmax(axis=1)], fits.max(axis=1), strict=True):
             suggested[row] = signals.captions[j][0] if fit >= usual else None
     return suggested
-
-
-def ordered(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the list as it is read: suspects first, also those by rule, whose scores may be low; then by score."""
-    return table.sort("is_suspect", "score", "uid", descending=[True, True, False])
-
-
-def counted(table: pl.DataFrame) -> dict[str, Any]:
-    """Count the suspects, by kind too; and the expected share of mismatched captions among the first of the list."""
-    suspects, ranked = table.filter("is_suspect"), ordered(table)
-    shares = ranked["probability"].cum_sum() / np.arange(1, len(table) + 1)
-    return {
-        "suspects": suspects.height,
-        "kinds": dict(suspects["kind"].drop_nulls().value_counts().sort("kind").iter_rows()),
-        "precision": [{"length": k, "precision": shares[k - 1]} for k in LENGTHS if k <= len(table)],
-    }
-
-
-ENOUGH, FOLDS = 20, 5
-_DRAWS, _SURE = 200, 0.95
-
-
-class Learned(NamedTuple):
-    """The order learned from marks: a score for every pair, and how well both rank the marked ones (AUROC).
-
-    Attributes:
-        score: Log-odds of a logistic regression over the detectors' normal scores, fitted on all marked pairs.
-        auroc: AUROC of cross-validated predictions on the marked pairs.
-        list_auroc: AUROC of the list's scores on them.
-        better: Whether `auroc` is larger in 95% of bootstrap samples of the marked pairs.
-    """
-
-    score: Float64[np.ndarray, " n"]
-    auroc: float
-    list_auroc: float
-    better: bool
-
-
-def learn(
-    scores: Float64[np.ndarray, "n detector"],
-    list_score: Float64[np.ndarray, " n"],
-    marked: Bool[np.ndarray, " n"],
-    is_wrong: Bool[np.ndarray, " n"],
-) -> Learned | None:
-    """Fit a ranking to marks.
-
-    Each detector's score becomes Φ⁻¹((rank - 1/2) / n); a detector without a score for a pair gives 0. Predictions for
-    the comparison are from 5 folds.
-
-    Args:
-        scores: Scores of the detectors, higher = more suspect, NaN for none, shape (n, detectors).
-        list_score: Scores of the list, shape (n,).
-        marked: Whether a pair is marked wrong or fine, shape (n,).
-        is_wrong: Whether it is marked wrong, shape (n,).
-
-    Returns:
-        The ranking; None with fewer than 20 marks, or fewer than 5 of either kind.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
-
-    label = is_wrong[marked]
-    if len(label) < ENOUGH or min(label.sum(), (~label).sum()) < FOLDS:
-        return None
-    scored = np.isfinite(scores)
-    rank = rankdata(np.where(scored, scores, np.inf), axis=0)
-    share = np.clip((rank - 0.5) / np.maximum(scored.sum(axis=0), 1), 1e-5, 1 - 1e-5)
-    x = np.where(scored, norm.ppf(share), 0.0)
-    mine, predicted = x[marked], np.zeros(len(label))
-    for fitted, tested in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(mine, label):
-        model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(mine[fitted], label[fitted])
-        predicted[tested] = model.decision_function(mine[tested])
-    model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(mine, label)
-    # every wrong pair with every other: 1 if its score is larger, 1/2 if equal; the mean is the AUROC
-    sides = ((values[label, None], values[~label]) for values in (predicted, list_score[marked]))
-    ahead = np.stack([(a > b) + 0.5 * (a == b) for a, b in sides])
-    rng, sizes = generator(0, "marks"), ahead.shape[1:]
-    times = [rng.multinomial(size, np.full(size, 1 / size), _DRAWS) / size for size in sizes]
-    more = np.einsum("dw,rwf,df->rd", times[0], ahead, times[1])
-    auroc, list_auroc = ahead.mean(axis=(1, 2)).tolist()
-    return Learned(model.decision_function(x), auroc, list_auroc, bool((more[0] > more[1]).mean() >= _SURE))
-
-
-def apply_marks(curation: Curation, marks: Mapping[str, str]) -> Curation:
-    """Return the list with pairs marked wrong first, as suspects, and pairs marked fine last, as none.
-
-    A better order learned from the marks (see `learn`) moves the other pairs; the probabilities, the number of suspects
-    and so the expected number of mismatched captions stay, except for marked pairs. Marks of other pairs are ignored.
-    """
-    table = curation.table
-    is_wrong = table["uid"].is_in([uid for uid, mark in marks.items() if mark == "wrong"]).to_numpy()
-    is_fine = table["uid"].is_in([uid for uid, mark in marks.items() if mark == "fine"]).to_numpy()
-    score = table["score"].to_numpy().astype(np.float64)
-    detectors = [name for name in table.columns if name.endswith("_score")]
-    values = table.select(pl.col(detectors).cast(pl.Float64).fill_null(float("nan"))).to_numpy()
-    learned = learn(values, score, is_wrong | is_fine, is_wrong) if detectors else None
-    used = learned is not None and learned.better
-    columns = {name: table[name].to_numpy() for name in ("probability", "is_suspect")}
-    if learned is not None and used:
-        # the largest probabilities, and the suspects, are the first pairs of the new order
-        rank = np.argsort(np.argsort(-learned.score, kind="stable"), kind="stable")
-        columns = {name: -np.sort(-values.astype(np.float64))[rank] for name, values in columns.items()}
-        score = learned.score
-    low, high = float(score.min()), float(score.max())
-    score = np.where(is_wrong, high + 1, np.where(is_fine, low - 1, score))
-    changed = table.with_columns(
-        score=pl.Series(score),
-        probability=pl.Series(np.where(is_wrong, 1.0, np.where(is_fine, 0.0, columns["probability"]))),
-        is_suspect=pl.Series(is_wrong | (~is_fine & columns["is_suspect"].astype(np.bool_))),
-    )
-    summary = {"wrong": int(is_wrong.sum()), "fine": int(is_fine.sum()), "used": used}
-    summary |= {"learned": learned and learned.auroc, "list": learned and learned.list_auroc}
-    return Curation(changed, {**curation.document, **counted(changed), "marks": summary})

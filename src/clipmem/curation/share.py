@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float64, Int
 from scipy.stats import norm, poisson, rankdata
 
 from clipmem.base.random import derive_seed, generator
+from clipmem.curation.suspects import Share
 from clipmem.scoring.evidence import Evidence, Fit, Progress, ignore
 
 TOP = 0.3  # share of the swapped captions that the estimate looks at: those least like right ones
@@ -104,29 +105,6 @@ def _swaps(
     rows = np.tile(np.flatnonzero(different.any(axis=1)), plantings)
     keys = [np.where(allowed[rows], stream.random((len(rows), len(members))), -1) for allowed in (different, close)]
     return members[np.stack([rows, *(key.argmax(axis=1) for key in keys)])]
-
-
-class Share(NamedTuple):
-    """Share of mismatched captions.
-
-    Attributes:
-        share: The estimate, for mismatched captions half of which are swapped at random.
-        low: Lower end of the interval: all are swapped at random; 0 if not `found`.
-        high: Upper end: all are swapped with those of the same sort of thing.
-        found: Whether there are more than chance gives: more than a share of 1.5% explains with the given confidence.
-        clear: Whether swapped captions are told from right ones well enough for a number; with few different captions
-            "none" needs an upper end below 1.5%.
-        separation: AUROC of planted against right captions, given `share`.
-        assumed: Share that the probabilities of pairs assume: 0 if none are found, less than `share` if not `clear`.
-    """
-
-    share: float
-    low: float
-    high: float
-    found: bool
-    clear: bool
-    separation: float
-    assumed: float
 
 
 def share_of(planted: Planted, confidence: float) -> Share:

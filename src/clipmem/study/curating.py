@@ -23,12 +23,13 @@ from clipmem.base import manifest
 from clipmem.base.errors import require
 from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import data_fingerprint, file_sha256, json_sha256
-from clipmem.base.marks import latest_marks
+from clipmem.base.marks import Mark, latest_marks
 from clipmem.base.paths import check_place, write_json
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.tables import write_parquet
-from clipmem.curation.ranking import SMALLEST, Curation, apply_marks, counted, ordered
+from clipmem.curation.ranking import SMALLEST
 from clipmem.curation.ranking import curate as rank
+from clipmem.curation.suspects import Curation, apply_marks, counted, ordered
 from clipmem.data.export import Written, check_output, write_cleaned
 from clipmem.data.skipped import Problem, write_skipped
 from clipmem.data.sources import Data, open_data, reading_data
@@ -42,6 +43,7 @@ from clipmem.study.single_model import collect
 from clipmem.train.objectives import OBJECTIVES
 
 SUSPECTS, DOCUMENT, SKIPPED = "suspects.parquet", "curate.json", "skipped.parquet"
+RANKING = "ranking.parquet"  # before marks, with each pair's first caption
 SCRATCH = "comparing"  # finished parts of comparing many pairs, until the list is written
 SHOWN = 10
 KINDS = ("mismatched", "vague", "duplicate", "hygiene")
@@ -49,7 +51,12 @@ KINDS = ("mismatched", "vague", "duplicate", "hygiene")
 
 @dataclass(frozen=True)
 class Curating:
-    """Options of `clipmem curate`; a run has its own model and captions."""
+    """Options of `clipmem curate`; a run has its own model and captions.
+
+    Attributes:
+        reviewed: With `write`: only what people decided; other suspects stay.
+        ranked: Refuse data that are not those of the ranking in `out`, instead of ranking them.
+    """
 
     model: str = ""
     captions: int | None = None
@@ -57,6 +64,8 @@ class Curating:
     write: Path | None = None
     correct: bool = False
     device: str = "auto"
+    reviewed: bool = False
+    ranked: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,8 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
         require(not how.model, "--model", f"{how.model} with a run folder", "its own f", "Omit it.")
         got = f"{how.captions} with a run folder"
         require(how.captions is None, "--captions", got, "its own captions", "Omit it.")
-    require(how.write or not how.correct, "--correct", "no --write", "a folder for the data", "Add --write DIR.")
+    for option, wanted in (("--correct", how.correct), ("--reviewed-only", how.reviewed)):
+        require(how.write or not wanted, option, "no --write", "a folder for the data", "Add --write DIR.")
     folder = RunFolder(data if isinstance(data, str | Path) else "")
     source = open_data(folder.recipe().data if run else data)
     name = str(data) if run else source.title
@@ -153,21 +163,26 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
             pair_signals, problems = collect(pairs, opened, store, settings, reporter, least=SMALLEST)
             return replace(pair_signals, unseen=opened is not None), problems
 
-    ranking = _ranked(out, json_sha256(made_with), signals, reporter)
-    ranking = apply_marks(ranking, marks) if marks else ranking
+    ranking = _ranked(out, json_sha256(made_with), signals, reporter, refuse=how.ranked)
+    ranking = apply_marks(ranking, {uid: mark.mark for uid, mark in marks.items()}) if marks else ranking
     table = ordered(ranking.table)
     write_parquet(out / SUSPECTS, table.drop("caption"))
     # the study gave these mismatched captions; those of the data are right
     planted = set(folder.read("splits").filter("planted")["uid"]) if run else set[str]()
-    others = {uid for uid, mark in marks.items() if mark in {"wrong", "fine"}} - set(table["uid"])
-    marked = {uid for uid in others & set(uids) if marks[uid] == "wrong"} - planted
+    others = {uid for uid, mark in marks.items() if mark.mark in {"wrong", "fine"}} - set(table["uid"])
+    decided = {uid: marks[uid] for uid in uids if uid in marks and marks[uid].mark == "wrong" and uid not in planted}
+    marked = others & decided.keys()
     spared = table.filter("is_suspect", pl.col("uid").is_in(list(planted))).height
+    section = source.section.model_dump(mode="json", exclude_defaults=True)
     document = {
         **ranking.document,
         "format": 1,
         "data": name,
-        "section": source.section.model_dump(mode="json", exclude_defaults=True),
+        "section": section,
         "model": how.model or None,
+        "captions": how.captions,
+        "device": how.device,
+        "command": _command(name if run else section, how, out),
         "run": run,
         "not_judged": len(uids) - table.height if run else 0,
         "pairs": table.height,
@@ -176,7 +191,7 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
     }
     write_json(out / DOCUMENT, document)  # so that the ranking is used again if the data cannot be written
     reporter.begin("write")
-    written = _write(source, table, how.write, planted, marked, correct=how.correct) if how.write else None
+    written = _write(source, table, how, planted, decided) if how.write else None
     counts = written and {**written._asdict(), "path": str(written.path), "marked": len(marked), "planted": spared}
     document |= {"seconds_in_all": round(time.monotonic() - started, 3), "written": counts}
     write_json(out / DOCUMENT, document)
@@ -184,16 +199,23 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
 
 
 def _ranked(
-    out: Path, made_with: str, signals: Callable[[], tuple[Signals, list[Problem]]], reporter: Reporter
+    out: Path,
+    made_with: str,
+    signals: Callable[[], tuple[Signals, list[Problem]]],
+    reporter: Reporter,
+    *,
+    refuse: bool = False,
 ) -> Curation:
     """Read the ranking before marks that a folder has of the same data and settings; else rank, and keep it there."""
-    file = out / "ranking.parquet"  # with each pair's first caption
+    file = out / RANKING
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError, pl.exceptions.PolarsError):
         document = json.loads((out / DOCUMENT).read_text(encoding="utf-8"))
         if document["made_with"] == [made_with, file_sha256(file)]:
             table = pl.read_parquet(file)
             Curation(table, document).check()  # the folder may be somebody else's
             return Curation(table, {**document, **counted(table), "marks": None, "reused": True})
+    got, expected = "other pairs than those of its list, or another version of clipmem", "the data as they were ranked"
+    require(not refuse, f"data of {out}", got, expected, "Run clipmem curate again: marks are kept.")
     pair_signals, problems = signals()
     ranking = rank(replace(pair_signals, scratch=out / SCRATCH), reporter=reporter)
     captions = pl.Series([next(iter(texts), "") for texts in pair_signals.captions], dtype=pl.String)
@@ -239,13 +261,27 @@ def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
     return replace(signals, scores=finite), []
 
 
+def _command(data: str | Mapping[str, Any], how: Curating, out: Path) -> list[str] | None:
+    """Return the command that reads the marks and applies them; None for other data than a path or a name."""
+    if not isinstance(data, str):
+        if data.keys() - {"path", "source"}:
+            return None
+        data = data.get("path") or data["source"]
+    options = {"--model": how.model, "--out": how.out and out, "--captions": how.captions}
+    words = [word for name, value in options.items() if value for word in (name, str(value))]
+    return ["clipmem", "curate", str(data), *words]
+
+
 def _write(
-    source: Source, table: pl.DataFrame, write: Path, planted: set[str], marked: set[str], *, correct: bool
+    source: Source, table: pl.DataFrame, how: Curating, planted: set[str], decided: Mapping[str, Mark]
 ) -> Written:
-    """Write the data without suspects and other `marked` pairs, or with suggested captions."""
-    suspects = table.filter(pl.col("is_suspect") & ~pl.col("uid").is_in(list(planted)))
-    corrected = suspects.filter(pl.col("suggested_caption").is_not_null()) if correct else suspects.clear()
-    removed = set(suspects["uid"]) - set(corrected["uid"]) | marked
-    captions = dict(corrected.select("uid", "suggested_caption").iter_rows())
+    """Write the data without suspects and pairs marked wrong, or with the captions that were decided or suggested."""
+    assert how.write is not None  # noqa: S101
+    suspects = table.filter(pl.col("is_suspect") & ~pl.col("uid").is_in([*planted, *decided]))
+    suspects = suspects.clear() if how.reviewed else suspects
+    suggested = suspects.filter(pl.col("suggested_caption").is_not_null()) if how.correct else suspects.clear()
+    captions = dict(suggested.select("uid", "suggested_caption").iter_rows())
+    captions |= {uid: mark.caption for uid, mark in decided.items() if mark.caption is not None}
+    removed = {*suspects["uid"], *decided} - captions.keys()
     with reading_data(source.section):
-        return write_cleaned(source, write, removed, captions)
+        return write_cleaned(source, how.write, removed, captions)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.base.marks import append_marks, latest_marks, marks_file, read_marks
+from clipmem.base.marks import Entry, append_marks, latest_marks, marks_file, read_marks
 from clipmem.mitigate.remove import removal_list
 
 
@@ -39,7 +39,7 @@ def test_the_latest_mark_of_several_files_counts(tmp_path):
         )
         (tmp_path / f"{name}.jsonl").write_text(text)
     for places in ([tmp_path, tmp_path / "t.parquet"], [tmp_path / "t.parquet", tmp_path]):
-        assert latest_marks(*places) == {"a": "fine", "b": "fine"}
+        assert {uid: mark.mark for uid, mark in latest_marks(*places).items()} == {"a": "fine", "b": "fine"}
 
 
 def test_marks_are_not_written_through_a_link(tmp_path):
@@ -113,3 +113,28 @@ def test_deep_lines_are_skipped_and_notes_are_text(tmp_path):
     lone = '{"uid": "a", "mark": "fine", "note": "x\\ud800"}'
     file.write_text("[" * 100_000 + f"\n{lone}\n" + '{"uid": "b", "mark": "fine", "note": 5}\n')
     assert [one.note for one in read_marks(file).values()] == ["x?", "5"]
+
+
+def test_the_caption_of_a_wrong_pair_is_kept_with_its_mark(tmp_path):
+    file = tmp_path / "marks.jsonl"
+    append_marks(
+        file, [Entry("a", "wrong", "seen", "a cat"), Entry("b", "wrong"), Entry("c", "wrong", caption="ein Igel")]
+    )
+    append_marks(file, [Entry("c", "fine")])
+    assert [(uid, *mark[:1], *mark[2:]) for uid, mark in read_marks(file).items()] == [
+        ("a", "wrong", "seen", "a cat"), ("b", "wrong", None, None), ("c", "fine", None, None),
+    ]  # fmt: skip
+    assert "caption" not in json.loads(file.read_text().splitlines()[1])
+    file.write_text(json.dumps({"uid": "a", "mark": "fine", "caption": "a dog"}) + "\n")  # of no wrong pair: ignored
+    assert read_marks(file)["a"].caption is None
+
+
+@pytest.mark.parametrize(
+    ("mark", "caption"), [("fine", "a cat"), (None, "a cat"), ("wrong", " \n"), ("wrong", "x" * 10_001)]
+)
+def test_a_caption_that_cannot_be_given_is_refused(tmp_path, mark, caption):
+    with pytest.raises(InputError) as error:
+        append_marks(tmp_path / "marks.jsonl", [Entry("a", mark, None, caption)])
+    assert error.value.what == "caption"
+    assert len(error.value.got) < 200
+    assert not (tmp_path / "marks.jsonl").exists()

@@ -1,4 +1,4 @@
-"""The ranked list of suspects: scores against loops, planted truth, marks of people, bad input."""
+"""The ranked list of suspects: scores against loops, planted truth, bad input."""
 
 import math
 import tomllib
@@ -12,8 +12,9 @@ import torch
 
 import clipmem
 from clipmem.base.errors import InputError
-from clipmem.curation.ranking import Curation, apply_marks, curate, learn, ordered
+from clipmem.curation.ranking import curate
 from clipmem.curation.share import Planted, plant, posterior
+from clipmem.curation.suspects import Curation
 from clipmem.functional import auroc
 from clipmem.models.signals import Signals, Trajectory
 from clipmem.scoring.evidence import evidence_of
@@ -130,14 +131,6 @@ def test_data_most_of_whose_captions_are_equal_are_no_error():
     found = curate(replace(signals, captions=captions))
     assert found.table["is_suspect"].to_numpy()[equal].all()
     assert found.document["by_rule"] == equal.sum()
-
-
-def test_the_list_begins_with_all_suspects():
-    # e by a rule, with a low score
-    table = pl.DataFrame(
-        {"uid": list("abcde"), "score": [0.2, 0.9, 0.5, 0.5, 0.1], "is_suspect": [False, True, False, False, True]}
-    )
-    assert ordered(table)["uid"].to_list() == list("becda")
 
 
 def test_few_different_captions_are_known_as_such(data):
@@ -374,81 +367,3 @@ def test_a_few_pairs_are_refused():
     with pytest.raises(InputError) as error:
         curate(drawings(n=40, wrong=4)[0])
     assert parts(error) == ("pairs", "40")
-
-
-def listed(n=200, good=0.0, seed=0):
-    """A list whose order is noise; one of its two detectors knows the wrong pairs as well as `good` says."""
-    drawn = np.random.default_rng(seed)
-    wrong = np.arange(n) < n // 5
-    score = np.sort(drawn.random(n))[::-1][drawn.permutation(n)]
-    table = pl.DataFrame(
-        {
-            "uid": [f"u{k}" for k in range(n)],
-            "score": score,
-            "is_suspect": score > 0.9,
-            "probability": score / 2,
-            "kind": pl.Series(["mismatched" if one > 0.9 else None for one in score], dtype=pl.String),
-            "noise_score": drawn.normal(size=n),
-            "knows_score": drawn.normal(size=n) + good * wrong,
-        }
-    )
-    return Curation(table, {"pairs": n}), wrong
-
-
-def test_marked_pairs_come_first_and_last():
-    curation, _ = listed()
-    found = apply_marks(curation, {"u7": "wrong", "u8": "fine", "u9": "unsure", "other": "wrong"})
-    ranked = found.table.sort("score", descending=True)
-    assert ranked.row(0, named=True).items() >= {"uid": "u7", "is_suspect": True, "probability": 1.0}.items()
-    assert ranked.row(-1, named=True).items() >= {"uid": "u8", "is_suspect": False, "probability": 0.0}.items()
-    rest = ~pl.col("uid").is_in(["u7", "u8"])
-    assert found.table.filter(rest).equals(curation.table.filter(rest))
-    assert found.document["suspects"] == found.table["is_suspect"].sum()
-    suspects = curation.table.filter("is_suspect")["uid"]
-    assert found.document["kinds"] == {"mismatched": len(suspects) - ("u8" in suspects)}
-    first = ranked["probability"].head(10).mean()
-    assert found.document["precision"][0] == {"length": 10, "precision": pytest.approx(first)}
-    assert found.document["marks"] == {"wrong": 1, "fine": 1, "used": False, "learned": None, "list": None}
-
-
-def test_a_better_order_is_learned():
-    curation, wrong = listed(good=3.0)
-    marks = {f"u{k}": "wrong" if wrong[k] else "fine" for k in (*range(15), *range(100, 130))}
-    found = apply_marks(curation, marks)
-    rest = ~pl.col("uid").is_in(list(marks))
-    after, before = (one.table.filter(rest).sort("score", descending=True) for one in (found, curation))
-    truth = {f"u{k}" for k in np.flatnonzero(wrong)}
-    assert found.document["marks"]["used"]
-    assert np.mean([uid in truth for uid in after["uid"].head(20)]) > 0.7
-    # the probabilities belong to ranks, so their order is that of the scores
-    assert after["probability"].is_sorted(descending=True)
-    assert after["is_suspect"].sum() == pytest.approx(before["is_suspect"].sum(), abs=12)
-
-
-def test_noise_changes_nothing():
-    drawn, used = np.random.default_rng(1), 0
-    for seed in range(20):
-        curation, _ = listed(seed=seed)
-        marks = {f"u{k}": ("wrong", "fine")[k] for k in ()} | {
-            f"u{k}": str(drawn.choice(["wrong", "fine"])) for k in range(60)
-        }
-        used += apply_marks(curation, marks).document["marks"]["used"]
-    assert used <= 4  # 1 is expected
-
-
-@pytest.mark.parametrize(("wrong", "fine"), [(15, 4), (4, 30), (9, 10)])
-def test_too_few_marks(wrong, fine):
-    curation, _ = listed(good=3.0)
-    marked = np.arange(200) < wrong + fine
-    values = curation.table.select("noise_score", "knows_score").to_numpy()
-    assert learn(values, curation.table["score"].to_numpy(), marked, np.arange(200) < wrong) is None
-
-
-def test_unknown_scores_are_in_the_middle():
-    curation, wrong = listed(good=3.0)
-    values = curation.table.select("noise_score", "knows_score").to_numpy().copy()
-    values[::3, 0] = np.nan
-    found = learn(values, curation.table["score"].to_numpy(), np.arange(200) < 100, wrong)
-    assert found is not None
-    assert found.list_auroc == pytest.approx(auroc(curation.table["score"].to_numpy()[:100], wrong[:100]).mean)
-    assert np.isfinite(found.score).all()

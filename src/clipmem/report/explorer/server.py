@@ -10,24 +10,28 @@ import json
 import re
 import secrets
 import sys
+import threading
 from collections.abc import Callable, Mapping
+from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
 import jinja2
 import polars as pl
 
 from clipmem.base.errors import ClipmemError, InputError, require, require_range, shorten
-from clipmem.base.marks import append_marks, marks_file, read_marks
+from clipmem.base.marks import Entry, append_marks, marks_file, read_marks
+from clipmem.base.paths import checked_path
+from clipmem.base.progress import Quiet, Reporter
 from clipmem.report.explorer.columns import Columns
 from clipmem.report.explorer.neighbors import embedded
 from clipmem.report.explorer.subject import Subject, Thumbnails
 
-SIZES = (96, 256)  # longest side of thumbnails, in pixels
+SIZES = (96, 256, 1024)  # longest side of thumbnails, in pixels; the last is for one image at a time
 STATIC = {"app.js": "text/javascript; charset=utf-8", "app.css": "text/css; charset=utf-8"}
 _JSON, _BYTES = "application/json", "application/octet-stream"
 _POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:"
@@ -63,11 +67,61 @@ class RefusedError(Exception):
         self.status = status
 
 
-class Explorer:
-    """What the server answers, for one subject."""
+class Review(Protocol):
+    """What people decide about suspects; `clipmem.study.reviewing.Review` implements it."""
 
-    def __init__(self, subject: Subject) -> None:
+    def state(self) -> dict[str, Any]:
+        """Return the uids of the `suspects` in order, the number `expected` wrong, and whether marks order them."""
+        ...
+
+    def write(self, path: Path, reporter: Reporter, *, correct: bool, reviewed: bool) -> dict[str, Any]:
+        """Write the cleaned data, and return what was written."""
+        ...
+
+
+class Writing(Quiet):
+    """Cleaned data that are being written in a thread of its own, and how far that is."""
+
+    def __init__(self, write: Callable[[Reporter], Any]) -> None:
+        self.status: dict[str, Any] = {"running": True, "stage": "read", "share": None, "error": "", "written": None}
+        self._done, self._total = 0, 0
+
+        def work() -> None:
+            try:
+                self.status["written"] = write(self)
+            except (ClipmemError, OSError) as error:
+                self.status["error"] = str(error)
+            except BaseException:
+                self.status["error"] = "This is a bug in clipmem; the traceback is in its terminal."
+                raise
+            finally:
+                self.status["running"] = False
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def begin(self, stage: str, total: int | None = None, unit: str = "") -> None:  # noqa: ARG002
+        """Start a stage."""
+        self._done, self._total = 0, total or 0
+        self.status |= {"stage": stage, "share": None}
+
+    def advance(self, amount: int, note: str = "") -> None:  # noqa: ARG002
+        """Add finished units."""
+        self._done += amount
+        self.status["share"] = self._done / self._total if self._total else None
+
+
+class Explorer:
+    """What the server answers, for one subject.
+
+    Args:
+        subject: The pairs.
+        review: Opens the review of the suspects, which takes seconds: it is called when the page first asks.
+    """
+
+    def __init__(self, subject: Subject, review: Callable[[], Review] | None = None) -> None:
         self.subject, self.columns = subject, Columns(subject)
+        self._review, self._lock = review and cache(review), threading.Lock()
+        self._writing: Writing | None = None
         self.thumbnails, self.embedded = Thumbnails(subject), embedded(subject)
         self.marks_file, self.token = marks_file(subject.path), secrets.token_urlsafe(24)
 
@@ -78,9 +132,17 @@ class Explorer:
         if path in STATIC:
             return static(path), STATIC[path], ""
         if path == "data/manifest.json":
-            return _json(self.columns.manifest | {"marks_file": str(self.marks_file)})
+            live = {"marks_file": str(self.marks_file), "writes": self._review is not None}
+            return _json(self.columns.manifest | live)
         if path == "marks.json":
             return _json(self.marks())
+        if path == "review.json" and self._review is not None:
+            with self._lock:
+                state = self._review().state()
+            rows = [self.columns.row_of[uid] for uid in state["suspects"] if uid in self.columns.row_of]
+            return _json({**state, "suspects": rows})
+        if path == "write.json" and self._writing is not None:
+            return _json(self._writing.status)
         if match := re.fullmatch(r"data/columns/([^/]+?)(\.strings)?\.bin", path):
             kind = self.columns.by_name.get(match[1], {}).get("type")
             if kind is not None and (kind == "text" or not match[2]):
@@ -103,28 +165,43 @@ class Explorer:
             require_range("k", number, 1, 200)
             near = self.embedded and self.embedded.nearest(row, query.get("space", ""), query.get("side", ""), number)
             return _json(near or [])
-        require(number in SIZES, "size", f"{number}", "96 or 256")
-        image = self.thumbnails.get(row, number)
+        require(number in SIZES, "size", f"{number}", "96, 256 or 1024")
+        image = self.thumbnails.make(row, number) if number == SIZES[-1] else self.thumbnails.get(row, number)
         if image is None:
             raise RefusedError(HTTPStatus.NOT_FOUND, "no image")
         return image, "image/webp", ""
 
-    def marks(self) -> dict[int, str]:
-        """Return the marks of the viewed pairs by row."""
-        marks = read_marks(self.marks_file)
-        return {self.columns.row_of[uid]: record.mark for uid, record in marks.items() if uid in self.columns.row_of}
+    def marks(self) -> dict[int, tuple[str, str | None]]:
+        """Return mark and caption of the marked pairs by row."""
+        records = {self.columns.row_of.get(uid): record for uid, record in read_marks(self.marks_file).items()}
+        return {row: (record.mark, record.caption) for row, record in records.items() if row is not None}
 
     def post(self, path: str, body: Any) -> Content:
-        """Mark pairs, or return some as a Parquet file."""
+        """Mark pairs, write the cleaned data, or return some pairs as a Parquet file."""
         if path == "marks":
             read_marks(self.marks_file)  # refused before a line is added: the page sends again what is not answered
-            entries: list[tuple[str, str | None, str | None]] = []
+            entries, names = list[Entry](), ("mark", "note", "caption")
             for entry in body if isinstance(body, list) else [body]:
-                named = isinstance(entry, dict) and all(isinstance(entry.get(x), str | None) for x in ("mark", "note"))
-                require(named, "mark", shorten(entry), "row, mark and note")
-                entries.append((self.columns.uids[self._row(entry.get("row"))], entry.get("mark"), entry.get("note")))
+                named = isinstance(entry, dict) and all(isinstance(entry.get(x), str | None) for x in names)
+                require(named, "mark", shorten(entry), "row, mark, note and caption")
+                entries.append(Entry(self.columns.uids[self._row(entry.get("row"))], *map(entry.get, names)))
             append_marks(self.marks_file, entries)
             return _json(self.marks())
+        if path == "write" and self._review is not None:
+            kinds = {"path": str, "correct": bool, "reviewed": bool}
+            named = isinstance(body, dict) and all(isinstance(body.get(name), kind) for name, kind in kinds.items())
+            require(named and body["path"].strip(), "write", shorten(body), "path, correct and reviewed")
+            out, review = checked_path(body["path"].strip(), "folder of the cleaned data"), self._review
+            with self._lock:
+                running = self._writing is not None and self._writing.status["running"]
+                require(not running, "write", "data that are being written", "one folder at a time", "Wait for it.")
+
+                def write(reporter: Reporter) -> Any:
+                    how = {"correct": body["correct"], "reviewed": body["reviewed"]}
+                    return review().write(out, reporter, **how)
+
+                self._writing = Writing(write)
+            return _json(self._writing.status)
         if path != "export":
             raise RefusedError(HTTPStatus.NOT_FOUND)
         require(isinstance(body, dict) and isinstance(body.get("rows"), list), "export", shorten(body), "rows")

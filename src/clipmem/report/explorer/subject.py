@@ -28,7 +28,7 @@ from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
 from clipmem.report.run import Run
 
-FORMAT = 1
+FORMAT, SUSPECTS = 1, "suspects.parquet"
 ALIGNMENTS = ("f_alignment", "g_alignment")
 # further tables of a run folder, and their columns; None: all
 _JOINED: Mapping[str, Sequence[str] | None] = {
@@ -64,12 +64,18 @@ class Subject:
         """The summary of a run, the document beside suspects, or the sidecar of a table; {} without one."""
         if self.run:
             return self.run.document(FILE)
-        name = "curate.json" if self.path.name == "suspects.parquet" else f"{self.path.stem}.json"
-        try:
-            document = json.loads(self.path.with_name(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return document if isinstance(document, dict) else {}
+        return self.curation or _document(self.path.with_name(f"{self.path.stem}.json"))
+
+    @property
+    def curated(self) -> Path:
+        """The folder that `clipmem curate` wrote, or would have written, for these pairs."""
+        return self.path / "curate" if self.run else self.path.parent
+
+    @cached_property
+    def curation(self) -> Mapping[str, Any]:
+        """The document of `clipmem curate`, if its suspects are viewed; else {}."""
+        is_viewed = (self.curated / SUSPECTS).is_file() if self.run else self.path.name == SUSPECTS
+        return _document(self.curated / "curate.json") if is_viewed else {}
 
     @property
     def state(self) -> str:
@@ -99,8 +105,6 @@ class Subject:
             for part in more:
                 new = part.select("uid", *(name for name in part.columns if name not in table.columns))
                 table = table.join(new, on="uid", how="left", maintain_order="left")
-        elif {"is_suspect", "probability", "score"} <= set(table.columns):  # in the order of curate
-            table = table.drop("suspect_rank", strict=False).with_row_index("suspect_rank", offset=1)
         if {f"{side}_text_bank" for side in SIDES} <= set(table.columns) and "f_alignment" not in table.columns:
             weight = float(self.about.get("job", {}).get("weight", 1.0))
             banks = {side: pl.col(f"{side}_image_bank") + pl.col(f"{side}_text_bank") for side in SIDES}
@@ -164,9 +168,9 @@ class Thumbnails:
 
     def __init__(self, subject: Subject) -> None:
         self._subject, self._lock = subject, threading.Lock()
-        self.get = lru_cache(_KEPT)(self._make)
+        self.get = lru_cache(_KEPT)(self.make)  # small ones
 
-    def _make(self, row: int, size: int) -> bytes | None:
+    def make(self, row: int, size: int) -> bytes | None:
         """Return the WebP file of a row, its longest side at most `size`; None if there is no image.
 
         It is decoded with the checks of a study, and encoded again.
@@ -205,7 +209,7 @@ def open_subject(path: Path, data: str | None = None, compare_with: Path | None 
         scored = run.has("scores") and run.has("seed_scores")
         require(scored, f"run folder {path}", "a run that is not scored yet", "a scored run", hint)
         return Subject(path, run, other=other)
-    path = path / "suspects.parquet" if curated else path
+    path = path / SUSPECTS if curated else path
     require(path.is_file(), f"{path}", "no such file", "a table of scores, or a run folder", _HINT)
     section = DataSection.model_validate({"source" if shipped(data) else "path": data}) if data is not None else None
     subject = Subject(path, data=section, other=other)
@@ -229,6 +233,14 @@ def open_subject(path: Path, data: str | None = None, compare_with: Path | None 
     return subject
 
 
+def _document(file: Path) -> Mapping[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 def _places(uids: pl.Series, among: pl.Series) -> pl.Series:
     """Return the row of each uid among others; null for those that are not there."""
     rows = pl.DataFrame({"uid": among}).with_row_index("row")
@@ -244,6 +256,8 @@ def _read(path: Path) -> pl.DataFrame:
     require_columns(f"{path}", table.columns, ["uid"], _HINT)
     require(table.height, f"{path}", "no row", "at least one pair", _HINT)
     table = table.with_columns(pl.col("uid").cast(pl.String))
+    if {"is_suspect", "probability", "score"} <= set(table.columns):  # in the order of curate
+        table = table.drop("suspect_rank", strict=False).with_row_index("suspect_rank", offset=1)
     if "estimator" in table.columns:
         parts = [table.pivot("estimator", index="uid", values=value) for value in ("score", "stderr")]
         errors = parts[1].rename({name: f"{name}_stderr" for name in parts[1].columns if name != "uid"})

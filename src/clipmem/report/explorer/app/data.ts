@@ -30,6 +30,7 @@ export interface Manifest {
   clipmem: string;
   title: string;
   rows: number;
+  source: "run" | "scores";
   hash: string;
   columns: ColumnInfo[];
   sort: { column: string; descending: boolean };
@@ -43,6 +44,8 @@ export interface Manifest {
   credits: string[];
   marks: string[];
   marks_file?: string | null;
+  writes?: boolean;
+  review: { command: string | null; folder: string; marks: string } | null;
 }
 
 export interface Neighbor {
@@ -64,6 +67,7 @@ export interface Detail {
   credit: string | null;
   source: string;
   note?: string | null;
+  why: { reasons: string[]; evidence: string; near: number[]; suggested: string | null } | null;
   neighbors?: Sides<Sides<Neighbor[]>>;
 }
 
@@ -198,7 +202,7 @@ export function uidsLoaded(): boolean {
   return Boolean(info && column("uid") && (info.type === "uid" || strings("uid")));
 }
 
-export const thumbnail = (row: number, size: 96 | 256): string =>
+export const thumbnail = (row: number, size: 96 | 256 | 1024): string =>
   live ? `thumbs/${row}.webp?size=${size}` : `thumbs/${row}.webp`;
 
 const details = new Map<string, Signal<Detail | null>>();

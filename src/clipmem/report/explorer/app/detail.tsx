@@ -5,7 +5,7 @@ import { byName, captionColumn, captionsOf, column, type Detail, detail, IMAGE_G
 import { MISSING } from "./engine";
 import { categoryOf, errorOf, floorOf, GLYPHS, Mark, moveTo, position } from "./gallery";
 import { marking } from "./keys";
-import { markOf, setMark } from "./marks";
+import { captionOf, markOf, setMark } from "./marks";
 import { Neighbors } from "./neighbors";
 import { numeric, opened, openPair, showSame } from "./state";
 import { number, visible } from "./text";
@@ -176,7 +176,7 @@ function Marking({ row, found }: { row: number; found: Detail | null }) {
           key={row} type="text" placeholder="Why? Enter saves" aria-label="Reason of the mark" defaultValue={found?.note ?? ""}
           onKeyDown={(event) => {
             if (event.key !== "Enter") return;
-            setMark(row, mark, event.currentTarget.value);
+            setMark(row, mark, { note: event.currentTarget.value, caption: captionOf(row) });
             if (found) found.note = event.currentTarget.value;
             event.currentTarget.blur();
           }}

@@ -9,7 +9,8 @@ import { shown } from "./filters";
 import { bindings } from "./keys";
 import { markedRows, marksChanged } from "./marks";
 import { help } from "./state";
-import { count } from "./text";
+import { suspects, tally, write, writes, writing } from "./suspects";
+import { count, visible } from "./text";
 
 export const exporting = signal(false);
 
@@ -62,11 +63,51 @@ async function save(format: Format, which: Which): Promise<void> {
   busy.value = "";
 }
 
+const UNMARKED = [["remove", "remove"], ["correct", "give the suggested captions, and remove those without"], ["keep", "keep: apply my marks only"]] as const;
+const unmarked = signal<(typeof UNMARKED)[number][0]>("remove");
+
+/** The cleaned data: written by the server, or the command that writes them. */
+function Cleaned() {
+  const { command, folder, marks } = manifest.review!, field = useRef<HTMLInputElement>(null), state = writing.value;
+  const { removed, corrected, kept, other } = tally.value, open = (suspects.value?.length ?? 0) - removed - corrected - kept;
+  const option = { remove: "", correct: " --correct", keep: " --reviewed-only" }[unmarked.value];
+  return (
+    <section class="cleaned">
+      <h3>Cleaned data</h3>
+      <p>{count(removed)} removed and {count(corrected)} corrected by your marks, {count(kept)} kept{other > 0 && `, ${count(other)} marked otherwise`}.</p>
+      {open > 0 && (
+        <fieldset>
+          <legend>{open === 1 ? "The suspect" : `The ${count(open)} suspects`} without a decision</legend>
+          {UNMARKED.map(([name, text]) => (
+            <label key={name}>
+              <input type="radio" name="unmarked" checked={unmarked.value === name} onChange={() => (unmarked.value = name)} /> {text}
+            </label>
+          ))}
+        </fieldset>
+      )}
+      {writes() ? (
+        <form class="buttons" onSubmit={(event) => (event.preventDefault(), void write(field.current!.value, unmarked.value))}>
+          <input ref={field} autofocus type="text" defaultValue={folder} aria-label="New folder for the cleaned data" spellcheck={false} />
+          <button type="submit" class="primary" disabled={state?.running}>Write</button>
+        </form>
+      ) : command ? (
+        <p>Save your marks below as <code>{marks}</code> into the folder of the suspects, then run <code>{`${command} --write ${folder}${option}`}</code></p>
+      ) : null}
+      <p role="status" class={state?.error ? "warn" : ""}>
+        {state?.running && `Writing: ${state.stage}${state.share === null ? "" : `, ${Math.round(100 * state.share)}%`} …`}
+        {state?.error && `Not written: ${visible(state.error)}`}
+        {state?.written && <>Wrote <code>{visible(state.written.path)}</code>: {count(state.written.read)} pairs read, {count(state.written.kept)} kept, {count(state.written.corrected)} corrected, {count(state.written.removed)} removed. The data as they came are unchanged.</>}
+      </p>
+    </section>
+  );
+}
+
 function Export() {
   void marksChanged.value;
   const totals: Record<Which, number> = { shown: shown.value?.length ?? 0, marked: markedRows().length };
   return (
     <Dialog title="Export" close={() => (exporting.value = false)}>
+      {manifest.review && <Cleaned />}
       {(["shown", "marked"] as const).map((which) => (
         <section key={which}>
           <h3>{count(totals[which])} {which} {totals[which] === 1 ? "pair" : "pairs"}</h3>

@@ -5,20 +5,23 @@ import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { byName, captionsOf, categoriesOf, column, type ColumnInfo, manifest, numbers, strings, captionColumn, thumbnail } from "./data";
 import { shown } from "./filters";
 import { markOf } from "./marks";
-import { openPair, pair, sort, clearFilters } from "./state";
+import { openPair, pair, sort, clearFilters, view } from "./state";
+import { suspects } from "./suspects";
 import { count, number, visible } from "./text";
 
 const GAP = 16, LEAST_WIDTH = 196, CARD = 222, ROW = CARD + GAP;
 const MOST_HEIGHT = 8_000_000; // pixels; beyond, the browser's layout loses precision and the scroll bar stands for more
 
-/** Place of the current pair among the shown ones, or -1. */
-export const position = computed(() => (pair.value === null ? -1 : (shown.value?.indexOf(pair.value) ?? -1)));
+/** The rows that one moves through: those shown, or the suspects to review. */
+export const walked = computed<ArrayLike<number> | null>(() => (view.value === "review" ? suspects.value : shown.value));
+/** Place of the current pair among them, or -1. */
+export const position = computed(() => (pair.value === null ? -1 : (walked.value ? Array.prototype.indexOf.call(walked.value, pair.value) : -1)));
 export const perRow = signal(1);
 export const perPage = signal(1);
 
-/** Move the current pair to a place among the shown ones, as far as there are pairs. */
+/** Move the current pair to a place among the rows, as far as there are pairs. */
 export function moveTo(place: number): void {
-  const rows = shown.value;
+  const rows = walked.value;
   if (rows?.length) pair.value = rows[Math.max(0, Math.min(rows.length - 1, place))];
 }
 
@@ -171,4 +174,4 @@ export function Gallery() {
 
 /** The row of a place, for the line that says where one is. */
 export const placeText = () =>
-  position.value >= 0 ? `pair ${count(position.value + 1)} of ${count(shown.value?.length ?? 0)}, ` : "";
+  position.value >= 0 ? `pair ${count(position.value + 1)} of ${count(walked.value?.length ?? 0)}, ` : "";

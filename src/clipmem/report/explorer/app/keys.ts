@@ -3,10 +3,11 @@
 import { captionColumn, IMAGE_GROUP, manifest, numbers } from "./data";
 import { MISSING } from "./engine";
 import { exporting } from "./dialogs";
-import { moveTo, perPage, perRow, position } from "./gallery";
+import { moveTo, perPage, perRow, position, walked } from "./gallery";
 import { setMark, undo } from "./marks";
 import { clearFilters, help, openPair, opened, pair, showSame, sort, view, type View } from "./state";
-import { shown } from "./filters";
+import { accept } from "./review";
+import { decide, editing } from "./suspects";
 
 export interface Binding {
   keys: string[];
@@ -16,7 +17,8 @@ export interface Binding {
 
 /** Mark the current pair, if it is to be seen, and go to the next one. */
 export function marking(mark: string | null): void {
-  const row = pair.value, rows = shown.value;
+  const row = pair.value, rows = walked.value;
+  if (view.value === "review") return decide(mark);
   if (row === null || !rows || (position.value < 0 && !opened.value)) return;
   const next = position.value >= 0 ? rows[position.value + 1] : undefined;
   setMark(row, mark);
@@ -43,14 +45,14 @@ const steps: Record<string, () => number> = {
 
 /** Move by some places; a first step shows the first pair, and steps off an end stay there. */
 function move(key: string): void {
-  const total = shown.value?.length ?? 0, by = steps[key](), place = position.value;
+  const total = walked.value?.length ?? 0, by = steps[key](), place = position.value;
   if (!total) return;
   if (place < 0) return moveTo(by === Infinity ? total - 1 : 0);
   moveTo(Math.max(0, Math.min(total - 1, place + by)));
 }
 
-const VIEWS: View[] = ["gallery", "map", "scores", "compare"];
-const marks: [string, string][] = [["w", "mismatched caption"], ["m", "memorized"], ["f", "fine"], ["u", "unsure"]];
+const VIEWS: View[] = ["gallery", "map", "scores", "compare", "review"];
+const marks: [string, string][] = [["w", "mismatched caption (remove)"], ["m", "memorized"], ["f", "fine (keep)"], ["u", "unsure"]];
 
 function close(): void {
   if (opened.value) opened.value = false;
@@ -59,19 +61,21 @@ function close(): void {
 
 export const bindings: Binding[] = [
   { keys: Object.keys(steps), about: "move to another pair", run: move },
-  { keys: ["Enter"], about: "open the pair", run: () => openPair(pair.value ?? shown.value?.[0] ?? null) },
+  { keys: ["Enter"], about: "open the pair", run: () => openPair(pair.value ?? walked.value?.[0] ?? null) },
   { keys: ["Escape"], about: "close the pair, then leave it", run: close },
   ...marks.map(([key, about]) => ({
     keys: [key], about: `mark: ${about}, and go to the next pair`,
     run: () => marking(manifest.marks.find((mark) => mark.startsWith(key)) ?? null),
   })),
+  { keys: ["a"], about: "review: accept the suggested caption", run: () => view.value === "review" && accept() },
+  { keys: ["t"], about: "review: type a caption", run: () => view.value === "review" && pair.value !== null && (editing.value = true) },
   { keys: ["Backspace"], about: "clear the mark", run: () => marking(null) },
   { keys: ["z"], about: "undo the last mark", run: () => void ((row) => row !== null && (pair.value = row))(undo()) },
   { keys: ["/"], about: "search captions: word, \"two words\", -without", run: () => focus("search") },
   { keys: ["s"], about: "choose the score to sort by", run: () => focus("sort") },
   { keys: ["r"], about: "reverse the order", run: () => (sort.value = { ...sort.value, descending: !sort.value.descending }) },
-  { keys: ["1", "2", "3", "4"], about: "gallery, map, two scores, before and after",
-    run: (key) => (manifest.compare || key !== "4") && (view.value = VIEWS[Number(key) - 1]) },
+  { keys: ["1", "2", "3", "4", "5"], about: "gallery, map, two scores, before and after, review",
+    run: (key) => (manifest.compare || key !== "4") && (manifest.review || key !== "5") && (view.value = VIEWS[Number(key) - 1]) },
   { keys: ["h"], about: "go to the filters; arrows move the ends of a histogram, Delete clears it",
     run: () => document.querySelector<HTMLElement>(".facets .choice, .facets .handle")?.focus() },
   { keys: ["x"], about: "clear all filters", run: clearFilters },

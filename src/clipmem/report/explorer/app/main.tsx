@@ -10,12 +10,14 @@ import { Facets } from "./facets";
 import { shown, startFilters } from "./filters";
 import { floorOf, Gallery, placeText } from "./gallery";
 import { startKeys } from "./keys";
-import { markedRows, marksChanged, refusal, startMarks, unsaved } from "./marks";
+import { elsewhere, markedRows, marksChanged, refusal, startMarks, unsaved } from "./marks";
 import { CompareView, MapView, ScoresView } from "./plots";
+import { Progress, ReviewView } from "./review";
 import { clearFilters, filtering, help, keepAddress, numeric, opened, pair, query, same, sort, sortBy, view, type View } from "./state";
+import { startReview } from "./suspects";
 import { count, visible } from "./text";
 
-const VIEWS: [View, string][] = [["gallery", "Gallery"], ["map", "Map"], ["scores", "Two scores"], ["compare", "Before and after"]];
+const VIEWS: [View, string][] = [["review", "Review"], ["gallery", "Gallery"], ["map", "Map"], ["scores", "Two scores"], ["compare", "Before and after"]];
 const SEARCH_DELAY = 120; // ms after the last letter
 
 function Search() {
@@ -54,7 +56,7 @@ function Order() {
 }
 
 function Tabs() {
-  const offered = VIEWS.filter(([name]) => name !== "compare" || manifest.compare);
+  const offered = VIEWS.filter(([name]) => (name !== "compare" || manifest.compare) && (name !== "review" || manifest.review));
   const turn = (event: KeyboardEvent) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!by) return;
@@ -81,10 +83,11 @@ function Status() {
   const total = shown.value?.length, marked = markedRows().length, floor = floorOf(byName.get(sort.value.column));
   return (
     <div class="status">
-      <span role="status">
+      {view.value === "review" ? <Progress /> : <span role="status">
         {placeText()}<b>{total === undefined ? "…" : count(total)}</b> of {count(manifest.rows)} shown
         {marked > 0 && <>, <b>{count(marked)}</b> marked</>}{floor && `; ${floor}`}
-      </span>
+      </span>}
+      {elsewhere.value > 0 && <span class="chip">{count(elsewhere.value)} {elsewhere.value === 1 ? "mark" : "marks"} changed in another window; the last mark of a pair counts <button type="button" aria-label="Dismiss" onClick={() => (elsewhere.value = 0)}>×</button></span>}
       {same.value && <span class="chip">same {same.value.by} as one pair <button type="button" aria-label="Clear" onClick={() => (same.value = null)}>×</button></span>}
       {filtering() && <button type="button" class="quiet" onClick={clearFilters}>Clear filters <kbd>x</kbd></button>}
       {problem.value && <span class="warn" role="alert">Not loaded: {problem.value.text} <button type="button" aria-label="Dismiss" onClick={() => (problem.value = null)}>×</button></span>}
@@ -94,22 +97,21 @@ function Status() {
   );
 }
 
-const PANELS: Record<View, () => preact.JSX.Element> = { gallery: Gallery, map: MapView, scores: ScoresView, compare: CompareView };
+const PANELS: Record<View, () => preact.JSX.Element> = { review: ReviewView, gallery: Gallery, map: MapView, scores: ScoresView, compare: CompareView };
 
 function App() {
   const Panel = PANELS[view.value];
   return (
-    <div class={`app${opened.value && pair.value !== null ? " with-detail" : ""}`}>
+    <div class={`app${view.value === "review" ? " reviewing" : ""}${opened.value && pair.value !== null ? " with-detail" : ""}`}>
       <header class="top">
         <h1 title={manifest.title}><span>{manifest.title}</span></h1>
-        <Search />
-        <Order />
+        {view.value !== "review" && <><Search /><Order /></>}
         <Tabs />
         <span class="grow" />
         <button type="button" onClick={() => (exporting.value = true)}>Export <kbd>e</kbd></button>
         <button type="button" onClick={() => (help.value = true)}>Keys <kbd>?</kbd></button>
       </header>
-      <Facets />
+      {view.value !== "review" && <Facets />}
       <main>
         <Status />
         <div id="view" role="tabpanel" aria-labelledby={`tab-${view.value}`}><Panel /></div>
@@ -136,6 +138,7 @@ async function start(): Promise<void> {
   startMarks();
   startFilters();
   startKeys();
+  startReview();
   render(<App />, root);
 }
 

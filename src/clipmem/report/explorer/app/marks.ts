@@ -8,6 +8,7 @@ interface Change {
   mark: string | null;
   time: string;
   note: string | null;
+  caption: string | null; // for a wrong pair: its new caption
 }
 
 const UNMARKED = 255, POLL = 3000;
@@ -19,7 +20,11 @@ export const marksChanged = signal(0);
 export const unsaved = signal(0), refusal = signal("");
 let waiting: Change[] = []; // live: to be sent; export: all changes, the last of a row counts
 let sending = false;
-const undoable: { row: number; mark: string | null }[] = [];
+const undoable: Pick<Change, "row" | "mark" | "caption">[] = [];
+const captions = new Map<number, string>(); // of rows marked wrong
+/** How many marks another window changed since this one opened. */
+export const elsewhere = signal(0);
+let polled = false;
 
 const place = () => `clipmem-marks-${manifest.hash}`;
 
@@ -31,14 +36,22 @@ export function markOf(row: number): string | null {
   return manifest.marks[codes[row]] ?? null;
 }
 
+/** Return the new caption that somebody gave a row, or null. */
+export function captionOf(row: number): string | null {
+  void marksChanged.value;
+  return captions.get(row) ?? null;
+}
+
 export function markedRows(): number[] {
   const rows: number[] = [];
   for (let row = 0; row < codes.length; row++) if (codes[row] !== UNMARKED) rows.push(row);
   return rows;
 }
 
-function show({ row, mark }: Pick<Change, "row" | "mark">): void {
+function show({ row, mark, caption }: Pick<Change, "row" | "mark" | "caption">): void {
   codes[row] = mark ? manifest.marks.indexOf(mark) : UNMARKED;
+  if (caption) captions.set(row, caption);
+  else captions.delete(row);
 }
 
 function store(): void {
@@ -50,9 +63,9 @@ function store(): void {
   }
 }
 
-export function setMark(row: number, mark: string | null, note: string | null = null, undoing = false): void {
-  if (!undoing) undoable.push({ row, mark: manifest.marks[codes[row]] ?? null });
-  const change = { row, mark, time: new Date().toISOString(), note };
+export function setMark(row: number, mark: string | null, more: { note?: string | null; caption?: string | null } = {}, undoing = false): void {
+  if (!undoing) undoable.push({ row, mark: manifest.marks[codes[row]] ?? null, caption: captions.get(row) ?? null });
+  const change = { row, mark, time: new Date().toISOString(), note: more.note ?? null, caption: more.caption ?? null };
   show(change);
   waiting.push(change);
   store();
@@ -64,7 +77,7 @@ export function setMark(row: number, mark: string | null, note: string | null = 
 export function undo(): number | null {
   const last = undoable.pop();
   if (!last) return null;
-  setMark(last.row, last.mark, null, true);
+  setMark(last.row, last.mark, { caption: last.caption }, true);
   return last.row;
 }
 
@@ -72,7 +85,7 @@ async function send(): Promise<void> {
   if (!live || sending || !waiting.length) return;
   sending = true;
   const sent = waiting.length, headers = { "content-type": "application/json", "x-clipmem-token": token };
-  const body = JSON.stringify(waiting.map(({ row, mark, note }) => ({ row, mark, note })));
+  const body = JSON.stringify(waiting.map(({ row, mark, note, caption }) => ({ row, mark, note, caption })));
   const answer = await fetch("marks", { method: "POST", headers, body }).catch(() => null);
   if (answer?.ok) {
     waiting = waiting.slice(sent);
@@ -91,12 +104,17 @@ async function poll(): Promise<void> {
   const before = marksChanged.peek();
   const answer = await fetch("marks.json").catch(() => null);
   if (!answer?.ok) return;
-  const saved: Record<string, string> = await answer.json();
+  const saved: Record<string, [string, string | null]> = await answer.json();
   if (sending || waiting.length || marksChanged.peek() !== before) return; // older than what was marked meanwhile
-  const next = new Uint8Array(manifest.rows).fill(UNMARKED);
-  for (const [row, mark] of Object.entries(saved)) next[Number(row)] = manifest.marks.indexOf(mark);
-  if (next.every((code, row) => code === codes[row])) return;
-  codes = next;
+  const rows = new Set([...Object.keys(saved).map(Number), ...markedRows()]);
+  const differ = [...rows].filter((row) => {
+    const [mark, caption] = saved[row] ?? [null, null];
+    return (manifest.marks[codes[row]] ?? null) !== mark || (captions.get(row) ?? null) !== caption;
+  });
+  if (polled) elsewhere.value += differ.length;
+  polled = true;
+  if (!differ.length) return;
+  for (const row of differ) show({ row, mark: saved[row]?.[0] ?? null, caption: saved[row]?.[1] ?? null });
   marksChanged.value++;
 }
 
@@ -117,6 +135,6 @@ export function startMarks(): void {
 /** Return the last change of each marked row of an export, as lines of the run's marks file. */
 export function marksAsLines(): string {
   const last = new Map(waiting.map((change) => [change.row, change]));
-  const line = ({ row, mark, time, note }: Change) => `${JSON.stringify({ uid: uidOf(row), mark, time, note })}\n`;
+  const line = ({ row, mark, time, note, caption }: Change) => `${JSON.stringify({ uid: uidOf(row), mark, time, note, ...(caption ? { caption } : {}) })}\n`;
   return Array.from(last.values(), line).join("");
 }

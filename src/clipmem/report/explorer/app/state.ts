@@ -3,7 +3,7 @@
 import { batch, effect, type Signal, signal } from "@preact/signals";
 import { byName, IMAGE_GROUP, manifest } from "./data";
 
-export type View = "gallery" | "map" | "scores" | "compare";
+export type View = "review" | "gallery" | "map" | "scores" | "compare";
 export interface Sort {
   column: string;
   descending: boolean;
@@ -89,12 +89,14 @@ export function openPair(row: number | null): void {
   });
 }
 
+/** The view that the page opens with: data that were curated without a run are to be reviewed. */
+const firstView = (): View => (manifest.review && manifest.source !== "run" ? "review" : "gallery");
 const short = (value: number) => String(Number(value.toPrecision(5)));
 
 function encoded(): string {
   const words = new URLSearchParams();
   const start = manifest.sort;
-  if (view.value !== "gallery") words.set("view", view.value);
+  if (view.value !== firstView()) words.set("view", view.value);
   if (query.value) words.set("q", query.value);
   if (sort.value.column !== start.column || sort.value.descending !== start.descending) {
     words.set("sort", (sort.value.descending ? "-" : "") + sort.value.column);
@@ -119,8 +121,8 @@ function put<T>(target: Signal<T>, value: T): void {
 /** Read the address; what it names wrongly is ignored. */
 function decode(hash: string): void {
   const words = new URLSearchParams(hash.replace(/^#/, ""));
-  const wanted = words.get("view") ?? "gallery", row = Number(words.get("pair") ?? NaN);
-  const views = ["gallery", "map", "scores", ...(manifest.compare ? ["compare"] : [])];
+  const wanted = words.get("view") ?? firstView(), row = Number(words.get("pair") ?? NaN);
+  const views = [...(manifest.review ? ["review"] : []), "gallery", "map", "scores", ...(manifest.compare ? ["compare"] : [])];
   put(view, (views.includes(wanted) ? wanted : "gallery") as View);
   put(query, words.get("q") ?? "");
   const [, minus, name] = /^(-?)(.*)$/s.exec(words.get("sort") ?? "") ?? [];

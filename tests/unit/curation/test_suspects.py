@@ -1,0 +1,167 @@
+"""The list of suspects: its order, what marks change, and how many are expected to be wrong."""
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipmem.curation.suspects import Curation, apply_marks, expected_wrong, learn, ordered
+from clipmem.functional import auroc
+
+
+def test_the_list_begins_with_all_suspects():
+    # e by a rule, with a low score
+    table = pl.DataFrame(
+        {"uid": list("abcde"), "score": [0.2, 0.9, 0.5, 0.5, 0.1], "is_suspect": [False, True, False, False, True]}
+    )
+    assert ordered(table)["uid"].to_list() == list("becda")
+
+
+def listed(n=200, good=0.0, seed=0):
+    """A list whose order is noise; one of its two detectors knows the wrong pairs as well as `good` says."""
+    drawn = np.random.default_rng(seed)
+    wrong = np.arange(n) < n // 5
+    score = np.sort(drawn.random(n))[::-1][drawn.permutation(n)]
+    table = pl.DataFrame(
+        {
+            "uid": [f"u{k}" for k in range(n)],
+            "score": score,
+            "is_suspect": score > 0.9,
+            "probability": score / 2,
+            "kind": pl.Series(["mismatched" if one > 0.9 else None for one in score], dtype=pl.String),
+            "noise_score": drawn.normal(size=n),
+            "knows_score": drawn.normal(size=n) + good * wrong,
+        }
+    )
+    return Curation(table, {"pairs": n}), wrong
+
+
+def test_marked_pairs_come_first_and_last():
+    curation, _ = listed()
+    found = apply_marks(curation, {"u7": "wrong", "u8": "fine", "u9": "unsure", "other": "wrong"})
+    ranked = found.table.sort("score", descending=True)
+    assert ranked.row(0, named=True).items() >= {"uid": "u7", "is_suspect": True, "probability": 1.0}.items()
+    assert ranked.row(-1, named=True).items() >= {"uid": "u8", "is_suspect": False, "probability": 0.0}.items()
+    rest = ~pl.col("uid").is_in(["u7", "u8"])
+    assert found.table.filter(rest).equals(curation.table.filter(rest))
+    assert found.document["suspects"] == found.table["is_suspect"].sum()
+    suspects = curation.table.filter("is_suspect")["uid"]
+    assert found.document["kinds"] == {"mismatched": len(suspects) - ("u8" in suspects)}
+    first = ranked["probability"].head(10).mean()
+    assert found.document["precision"][0] == {"length": 10, "precision": pytest.approx(first)}
+    assert found.document["marks"] == {"wrong": 1, "fine": 1, "used": False, "learned": None, "list": None}
+
+
+def test_a_better_order_is_learned():
+    curation, wrong = listed(good=3.0)
+    marks = {f"u{k}": "wrong" if wrong[k] else "fine" for k in (*range(15), *range(100, 130))}
+    found = apply_marks(curation, marks)
+    rest = ~pl.col("uid").is_in(list(marks))
+    after, before = (one.table.filter(rest).sort("score", descending=True) for one in (found, curation))
+    truth = {f"u{k}" for k in np.flatnonzero(wrong)}
+    assert found.document["marks"]["used"]
+    assert np.mean([uid in truth for uid in after["uid"].head(20)]) > 0.7
+    # the probabilities belong to ranks, so their order is that of the scores
+    assert after["probability"].is_sorted(descending=True)
+    assert after["is_suspect"].sum() == pytest.approx(before["is_suspect"].sum(), abs=12)
+
+
+def test_noise_changes_nothing():
+    drawn, used = np.random.default_rng(1), 0
+    for seed in range(20):
+        curation, _ = listed(seed=seed)
+        marks = {f"u{k}": ("wrong", "fine")[k] for k in ()} | {
+            f"u{k}": str(drawn.choice(["wrong", "fine"])) for k in range(60)
+        }
+        used += apply_marks(curation, marks).document["marks"]["used"]
+    assert used <= 4  # 1 is expected
+
+
+@pytest.mark.parametrize(("wrong", "fine"), [(15, 4), (4, 30), (9, 10)])
+def test_too_few_marks(wrong, fine):
+    curation, _ = listed(good=3.0)
+    marked = np.arange(200) < wrong + fine
+    values = curation.table.select("noise_score", "knows_score").to_numpy()
+    assert learn(values, curation.table["score"].to_numpy(), marked, np.arange(200) < wrong) is None
+
+
+def test_unknown_scores_are_in_the_middle():
+    curation, wrong = listed(good=3.0)
+    values = curation.table.select("noise_score", "knows_score").to_numpy().copy()
+    values[::3, 0] = np.nan
+    found = learn(values, curation.table["score"].to_numpy(), np.arange(200) < 100, wrong)
+    assert found is not None
+    assert found.list_auroc == pytest.approx(auroc(curation.table["score"].to_numpy()[:100], wrong[:100]).mean)
+    assert np.isfinite(found.score).all()
+
+
+def expected_by_loop(p, marked, is_wrong, grid=20_001):
+    """The number and its interval from the equations: the shift by search over a grid, sums by loops."""
+    p = [min(max(value, 0.001), 0.999) for value in p]
+
+    def shifted(value, d):
+        return 1 / (1 + math.exp(-math.log(value / (1 - value)) - d))
+
+    def posterior(d):
+        total = -d * d / 2
+        for value, seen, bad in zip(p, marked, is_wrong, strict=True):
+            if seen:
+                total += math.log(shifted(value, d) if bad else 1 - shifted(value, d))
+        return total
+
+    d = max(np.linspace(-10, 10, grid).tolist(), key=posterior)
+    number = chance = 0.0
+    information, limit = 1.0, 0
+    for value, seen, bad in zip(p, marked, is_wrong, strict=True):
+        q = shifted(value, d)
+        if seen:
+            information += q * (1 - q)
+            number += bad
+        else:
+            number += q
+            chance += q * (1 - q)
+        limit += not (seen and not bad)
+    width = 1.959964 * math.sqrt(chance + chance**2 / information)
+    certain = sum(seen and bad for seen, bad in zip(marked, is_wrong, strict=True))
+    return number, max(certain, number - width), min(limit, number + width)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_expected_number_against_a_loop(seed):
+    stream = np.random.default_rng(seed)
+    p, marked = stream.random(30), stream.random(30) < 0.4
+    is_wrong = marked & (stream.random(30) < 0.8)
+    np.testing.assert_allclose(expected_wrong(p, marked, is_wrong), expected_by_loop(p, marked, is_wrong), atol=0.01)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from(["", "wrong", "fine"])), min_size=1, max_size=60))
+def test_the_interval_holds_what_marks_allow(pairs):
+    p = np.array([value for value, _ in pairs])
+    wrong, fine = (np.array([mark == name for _, mark in pairs]) for name in ("wrong", "fine"))
+    number, low, high = expected_wrong(p, wrong | fine, wrong)
+    assert wrong.sum() <= low <= number + 1e-9
+    assert number - 1e-9 <= high <= len(p) - fine.sum()
+    if (wrong | fine).all():
+        assert number == low == high == wrong.sum()
+    elif not wrong.any() and not fine.any():
+        assert number == pytest.approx(np.clip(p, 0.001, 0.999).sum())
+
+
+@pytest.mark.parametrize("marks", [0, 20, 80])
+def test_the_interval_covers_the_number_of_wrong_pairs(marks):
+    """Pairs marked from the head of the list, whose probabilities are all off by one shift of the log odds."""
+    covered, widths = 0, []
+    for seed in range(400):
+        stream = np.random.default_rng(seed)
+        p = np.sort(stream.beta(2, 1, 200))[::-1]
+        log_odds = np.log(p / (1 - p)) + stream.normal()
+        wrong = stream.random(200) < 1 / (1 + np.exp(-log_odds))
+        marked = np.arange(200) < marks
+        _, low, high = expected_wrong(p, marked, wrong & marked)
+        covered += low <= wrong.sum() <= high
+        widths.append(high - low)
+    assert 0.91 <= covered / 400 <= 0.98
+    assert np.mean(widths) < {0: 140, 20: 110, 80: 45}[marks]
