@@ -42,7 +42,16 @@ export interface Manifest {
   compare: { title: string; change: string; pairs: [string, string][] } | null;
   credits: string[];
   marks: string[];
+  marked?: Change[]; // an export: the marks that the run had
   marks_file?: string | null;
+}
+
+/** A mark that was set or taken back, as in the run's marks file. */
+export interface Change {
+  row: number;
+  mark: string | null;
+  time: string;
+  note: string | null;
 }
 
 export interface Neighbor {
@@ -94,8 +103,16 @@ export const problem = signal<{ name: string; text: string } | null>(null);
 const waiting = new Map<string, (payload: unknown) => void>();
 (globalThis as Record<string, unknown>).clipmemData = (name: string, payload: unknown) => waiting.get(name)?.(payload);
 
-/** Load `data/PATH.js`, which hands its payload over under a name. */
+/** Return a piece that a page in one file holds, or null. */
+function held<T>(name: string): T | null {
+  const text = document.getElementById(name)?.textContent;
+  return text ? JSON.parse(text) : null;
+}
+
+/** Load `data/PATH.js`, which hands its payload over under a name, unless the page holds it. */
 function script<T>(path: string, name: string): Promise<T> {
+  const piece = held<T>(name);
+  if (piece !== null) return Promise.resolve(piece);
   return new Promise((resolve, reject) => {
     const element = document.createElement("script");
     element.src = `data/${path}.js`;
@@ -198,8 +215,12 @@ export function uidsLoaded(): boolean {
   return Boolean(info && column("uid") && (info.type === "uid" || strings("uid")));
 }
 
-export const thumbnail = (row: number, size: 96 | 256): string =>
-  live ? `thumbs/${row}.webp?size=${size}` : `thumbs/${row}.webp`;
+/** Return the address of an image, its longest side at most some pixels; exports have one size. */
+export function thumbnail(row: number, size: 96 | 256 | 1024): string {
+  if (live) return `thumbs/${row}.webp?size=${size}`;
+  const piece = held<string>(`thumbs/${row}`);
+  return piece === null ? `thumbs/${row}.webp` : `data:image/webp;base64,${piece}`;
+}
 
 const details = new Map<string, Signal<Detail | null>>();
 const blocks = new Map<number, Promise<Detail[]>>();

@@ -1,13 +1,13 @@
 /** One pair: its image, all captions, scores, alignment by seed, parts, detectors and neighbors. */
 
-import { useEffect, useRef } from "preact/hooks";
-import { byName, captionColumn, captionsOf, column, type Detail, detail, IMAGE_GROUP, manifest, numbers, thumbnail, uidOf } from "./data";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { byName, captionColumn, captionsOf, column, type Detail, detail, IMAGE_GROUP, manifest, neighbors, numbers, problem, thumbnail, uidOf } from "./data";
 import { MISSING } from "./engine";
 import { categoryOf, errorOf, floorOf, GLYPHS, Mark, moveTo, position } from "./gallery";
 import { marking } from "./keys";
-import { markOf, setMark } from "./marks";
+import { markOf, noteOf, setMark } from "./marks";
 import { Neighbors } from "./neighbors";
-import { numeric, opened, openPair, showSame } from "./state";
+import { numeric, opened, showSame, toNeighbors, visitPair } from "./state";
 import { number, visible } from "./text";
 
 const SIDES = ["f", "g"];
@@ -115,7 +115,7 @@ function Captions({ row, found }: { row: number; found: Detail | null }) {
   const captions = found?.captions ?? captionsOf(row, 4000).map((text) => ({ text, trained: true }));
   const mixed = captions.some((one) => !one.trained);
   return (
-    <ul class="captions">
+    <ul class="captions" tabIndex={0} aria-label="Captions">
       {captions.map((one, k) => (
         <li key={k} dir="auto" class={one.trained ? "" : "untrained"}>
           {visible(one.text.length > 4000 ? `${one.text.slice(0, 4000)}… (${one.text.length.toLocaleString("en-US")} characters)` : one.text)}
@@ -173,7 +173,7 @@ function Marking({ row, found }: { row: number; found: Detail | null }) {
       ))}
       {mark && (
         <input
-          key={row} type="text" placeholder="Why? Enter saves" aria-label="Reason of the mark" defaultValue={found?.note ?? ""}
+          key={row} type="text" placeholder="Why? Enter saves" aria-label="Reason of the mark" defaultValue={found?.note ?? noteOf(row) ?? ""}
           onKeyDown={(event) => {
             if (event.key !== "Enter") return;
             setMark(row, mark, event.currentTarget.value);
@@ -188,7 +188,16 @@ function Marking({ row, found }: { row: number; found: Detail | null }) {
 
 export function DetailPanel({ row }: { row: number }) {
   const found = detail(row), panel = useRef<HTMLElement>(null), place = position.value;
-  useEffect(() => panel.current!.scrollTo(0, 0), [row]);
+  useLayoutEffect(() => panel.current!.scrollTo(0, 0), [row]);
+  const lists = () => manifest.sides.every((side) => neighbors(row, "image", side) && neighbors(row, "text", side));
+  const ready = toNeighbors.value && (problem.value || ((found || !manifest.details) && (!manifest.neighbors || lists())));
+  useEffect(() => {
+    if (!ready) return;
+    const section = document.getElementById("neighbors");
+    section?.scrollIntoView();
+    section?.focus({ preventScroll: true });
+    toNeighbors.value = false;
+  }, [ready]);
   const seeds = found?.seeds.filter((one) => SIDES.every((side) => side in one)) ?? [];
   return (
     <aside class="detail" ref={panel} aria-label="Pair" tabIndex={-1}>
@@ -210,7 +219,7 @@ export function DetailPanel({ row }: { row: number }) {
       {seeds.length > 0 && <section><h3>Alignment A by seed</h3><Seeds seeds={seeds} /></section>}
       {found?.parts && <Parts parts={found.parts} />}
       {found && found.detectors.length > 0 && <Detectors detectors={found.detectors} />}
-      {manifest.neighbors && <Neighbors row={row} open={openPair} />}
+      {manifest.neighbors && <Neighbors row={row} open={visitPair} />}
       <Facts row={row} found={found} />
     </aside>
   );

@@ -5,7 +5,7 @@ import { MISSING } from "./engine";
 import { exporting } from "./dialogs";
 import { moveTo, perPage, perRow, position } from "./gallery";
 import { setMark, undo } from "./marks";
-import { clearFilters, help, openPair, opened, pair, showSame, sort, view, type View } from "./state";
+import { clearFilters, help, openPair, opened, pair, showSame, sort, toNeighbors, view, type View } from "./state";
 import { shown } from "./filters";
 
 export interface Binding {
@@ -71,7 +71,7 @@ export const bindings: Binding[] = [
   { keys: ["s"], about: "choose the score to sort by", run: () => focus("sort") },
   { keys: ["r"], about: "reverse the order", run: () => (sort.value = { ...sort.value, descending: !sort.value.descending }) },
   { keys: ["1", "2", "3", "4"], about: "gallery, map, two scores, before and after",
-    run: (key) => (manifest.compare || key !== "4") && (view.value = VIEWS[Number(key) - 1]) },
+    run: (key) => (view.value = VIEWS[Number(key) - 1]) },
   { keys: ["h"], about: "go to the filters; arrows move the ends of a histogram, Delete clears it",
     run: () => document.querySelector<HTMLElement>(".facets .choice, .facets .handle")?.focus() },
   { keys: ["x"], about: "clear all filters", run: clearFilters },
@@ -83,8 +83,7 @@ export const bindings: Binding[] = [
   } },
   { keys: ["n"], about: "nearest neighbors of the pair", run: () => {
     if (pair.value === null) return;
-    opened.value = true;
-    requestAnimationFrame(() => focus("neighbors"));
+    opened.value = toNeighbors.value = true;
   } },
   { keys: ["e"], about: "export the shown or the marked pairs", run: () => (exporting.value = true) },
   { keys: ["?"], about: "this help", run: () => (help.value = true) },

@@ -54,7 +54,7 @@ function Order() {
 }
 
 function Tabs() {
-  const offered = VIEWS.filter(([name]) => name !== "compare" || manifest.compare);
+  const offered = VIEWS.filter(([name]) => name !== "compare" || manifest.compare || view.value === name);
   const turn = (event: KeyboardEvent) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!by) return;

@@ -143,7 +143,8 @@ const changed = computed(() => {
 });
 
 export function CompareView() {
-  const { title, change, pairs } = manifest.compare!, [own, other] = pairs[0], found = changed.value;
+  if (!manifest.compare) return <p class="empty">No second run is open. Start <code>clipmem view RUN --compare-with OTHER</code> to see what changed.</p>;
+  const { title, change, pairs } = manifest.compare, [own, other] = pairs[0], found = changed.value;
   const sides = (row: number) => (
     <span class="soft">
       {value(other, row)} <span aria-label="to">→</span> {value(own, row)} <b class={found?.rose.includes(row) ? "up" : "down"}>{value(change, row)}</b>

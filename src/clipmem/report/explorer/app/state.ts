@@ -31,6 +31,9 @@ export const axes = signal<[string, string]>(["", ""]);
 export const pair = signal<number | null>(null);
 export const opened = signal(false);
 export const help = signal(false);
+/** Set where the neighbors of the pair are to be scrolled to, once they are drawn. */
+export const toNeighbors = signal(false);
+const visits = signal(0);
 
 export const isNumeric = (name: string) => ["f32", "i32"].includes(byName.get(name)?.type ?? "");
 
@@ -89,6 +92,11 @@ export function openPair(row: number | null): void {
   });
 }
 
+/** Open a pair from another one: the browser goes back to that one. */
+export function visitPair(row: number): void {
+  batch(() => (visits.value++, openPair(row)));
+}
+
 const short = (value: number) => String(Number(value.toPrecision(5)));
 
 function encoded(): string {
@@ -120,7 +128,7 @@ function put<T>(target: Signal<T>, value: T): void {
 function decode(hash: string): void {
   const words = new URLSearchParams(hash.replace(/^#/, ""));
   const wanted = words.get("view") ?? "gallery", row = Number(words.get("pair") ?? NaN);
-  const views = ["gallery", "map", "scores", ...(manifest.compare ? ["compare"] : [])];
+  const views = ["gallery", "map", "scores", "compare"];
   put(view, (views.includes(wanted) ? wanted : "gallery") as View);
   put(query, words.get("q") ?? "");
   const [, minus, name] = /^(-?)(.*)$/s.exec(words.get("sort") ?? "") ?? [];
@@ -153,7 +161,7 @@ function decode(hash: string): void {
   put(opened, words.get("open") === "1" && pair.value !== null);
 }
 
-/** Follow the address, and keep it: changes of view and of the visible pairs can be gone back to. */
+/** Follow the address, and keep it: changes of view, of the visible pairs and visits of neighbors can be gone back to. */
 export function keepAddress(): void {
   let written = "", place = "";
   const read = () => location.hash.slice(1) !== written && batch(() => decode(location.hash));
@@ -162,7 +170,7 @@ export function keepAddress(): void {
   addEventListener("hashchange", read);
   effect(() => {
     written = encoded();
-    const next = JSON.stringify([view.value, same.value, lasso.value]);
+    const next = JSON.stringify([view.value, same.value, lasso.value, visits.value]);
     if (location.hash.slice(1) === written) void (place = next);
     else {
       history[place && next !== place ? "pushState" : "replaceState"](null, "", `#${written}`);
