@@ -1,12 +1,14 @@
 """One pair at a time in the browser, and exports of pairs: neighbors and back, marks that travel, one file."""
 
+import io
 import json
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from clipmem.base.errors import InputError
 from clipmem.base.marks import append_marks, marks_file
@@ -16,12 +18,14 @@ from clipmem.data.sources import open_source
 from clipmem.report.explorer import export
 from clipmem.report.explorer.server import Explorer
 from clipmem.report.explorer.subject import open_subject
+from clipmem.report.figures import light_colors
 from tests.e2e.browser import AXE, Session, becomes, needs_browser, started
 from tests.e2e.running import clip
-from tests.e2e.test_view import HOSTILE
+from tests.e2e.test_view import HOSTILE, serve
 from tests.e2e.test_view_app import cards, downloaded, hash_of
+from tests.e2e.test_view_live import serving
 from tests.tiny import write_parquet
-from tests.view_folder import write_view
+from tests.view_folder import columns_of, write_view
 
 pytestmark = needs_browser
 PAIRS = 40
@@ -209,3 +213,114 @@ def test_progress_of_an_export_is_of_its_work(scored: tuple[Path, Path], tmp_pat
     export.export_to(tmp_path / "out", explorer_of(scored), range(PAIRS), recorder)
     assert sum(amount for _, amount in recorder.steps) == recorder.total == PAIRS
     assert [note for note, _ in recorder.steps] == ["details"] * PAIRS + ["images"] * PAIRS
+
+
+def rgb(color: str) -> str:
+    return f"rgb({', '.join(str(int(color[k : k + 2], 16)) for k in (1, 3, 5))})"
+
+
+def test_roles_have_the_colors_of_the_report_and_the_map_shows_them_at_first(browser: Session, address: str) -> None:
+    page = browser.open(f"{address}#view=map")
+    light = light_colors()
+    legend = page.get_by_role("list", name="Role").locator("li")
+    legend.first.wait_for()
+    names = legend.all_inner_texts()
+    inks = legend.locator(".dot").evaluate_all("all => all.map(one => getComputedStyle(one).backgroundColor)")
+    expected = {role: rgb(light[f"--{role}"]) for role in ("candidate", "independent", "shared", "external")}
+    assert dict(zip(names, inks, strict=True)) == expected
+    sides = page.evaluate(
+        "['--f', '--g'].map(one => getComputedStyle(document.documentElement).getPropertyValue(one).trim())"
+    )
+    assert not {rgb(side) for side in sides} & set(inks)
+    # opaque pixels by color: the shared pairs are as many as the others, and light
+    page.wait_for_function("() => document.querySelector('.scatter canvas').width > 300")
+    opaque = """() => {
+        const canvas = document.querySelector('.scatter canvas'), counts = {}
+        const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data
+        for (let k = 0; k < data.length; k += 4) if (data[k + 3] > 150) {
+            const near = [[184, 74, 0, 'candidate'], [0, 99, 160, 'independent'], [93, 102, 112, 'shared']]
+                .find(([r, g, b]) => Math.abs(data[k] - r) + Math.abs(data[k + 1] - g) + Math.abs(data[k + 2] - b) < 30)
+            if (near) counts[near[3]] = (counts[near[3]] ?? 0) + 1
+        }
+        return counts
+    }"""
+    page.wait_for_function(f"() => (({opaque})()).candidate > 300")
+    counts = page.evaluate(opaque)
+    assert counts["independent"] > 300
+    assert counts.get("shared", 0) < 0.2 * counts["candidate"]
+    page.get_by_label("Split histograms and map by").select_option("mark")
+    page.get_by_role("list", name="Mark").get_by_text("unmarked").wait_for()
+
+
+def test_a_score_is_compared_with_the_noise_floor(browser: Session, address: str) -> None:
+    page = browser.open(address)
+    cards(page)
+    roles, values = (columns_of(600)[name][1] for name in ("role", "clipmem"))
+    external = int(np.flatnonzero((roles == 1) & (np.abs(values) > 0.04))[0])
+    inside = int(np.flatnonzero((roles == 0) & (np.abs(values) < 0.039))[0])
+    beyond = int(np.argmax(values))
+    for row, text in (
+        (external, "held out: chance alone"),
+        (inside, "within the noise floor"),
+        (beyond, f"{values[beyond] - 0.04:.3f} beyond the noise floor"),
+    ):
+        page.goto(f"{address}#pair={row}&open=1")
+        page.reload()
+        for place in (page.locator(f"#pair-{row} .beyond"), page.locator(".detail tbody td").first):
+            place.get_by_text(text).or_(place.filter(has_text=text)).first.wait_for()
+    assert "over seeds" in page.locator(".detail tbody td").first.inner_text()
+    assert "expected score is 0" in page.locator(".beyond").first.get_attribute("title")
+    page.goto(f"{address}#sort=-retrieval_score")
+    page.reload()
+    cards(page)
+    assert page.locator(".beyond").count() == 0
+
+
+def test_the_image_fills_the_panel_and_enter_enlarges_it(browser: Session, scored: tuple[Path, Path]) -> None:
+    with serving(explorer_of(scored)) as server:
+        page = browser.open(f"{server.address}#pair=3")
+        cards(page)
+        sizes = list[str]()
+        page.on("request", lambda request: sizes.append(request.url) if "thumbs/3.webp" in request.url else None)
+        page.keyboard.press("Enter")
+        image = page.locator(".detail-top img")
+        image.wait_for()
+        becomes(lambda: image.evaluate("one => one.naturalWidth > 0"), True)
+        assert image.bounding_box()["width"] > 0.9 * page.locator(".detail-top").bounding_box()["width"]
+        assert any("size=1024" in url for url in sizes)
+        for press in (lambda: page.keyboard.press("Enter"), image.click):
+            press()
+            large = page.get_by_role("dialog").locator("img")
+            large.wait_for()
+            assert large.bounding_box()["width"] > 600
+            page.keyboard.press("Escape")
+            becomes(page.get_by_role("dialog").count, 0)
+        assert image.is_visible()  # Escape closed the image only
+    assert browser.errors == []
+
+
+def test_larger_images_are_checked_and_never_enlarged(scored: tuple[Path, Path]) -> None:
+    thumbnails = explorer_of(scored).thumbnails
+    small, large = (Image.open(io.BytesIO(thumbnails.get(0, size) or b"")) for size in (96, 1024))
+    assert max(large.size) >= max(small.size)
+    assert max(large.size) < 1024
+    server, ask = serve(scored[0], data=str(scored[1]))
+    with server:
+        assert Image.open(io.BytesIO(ask("thumbs/0.webp?size=1024").content)).size == large.size
+        assert ask("thumbs/0.webp?size=1025").status == 400
+        server.shutdown()
+
+
+def test_before_and_after_have_the_names_of_the_runs(browser: Session, scored: tuple[Path, Path]) -> None:
+    table = pl.read_parquet(scored[0])
+    other = scored[0].with_name("plain.parquet")
+    table.with_columns(pl.col("clipmem").reverse()).write_parquet(other)
+    with serving(Explorer(open_subject(scored[0], str(scored[1]), other))) as server:
+        page = browser.open(f"{server.address}#view=compare&pair=0&open=1")
+        labels = page.locator(".axis-label")
+        becomes(labels.all_text_contents, ["CLIPMem in plain.parquet", "CLIPMem in scores.parquet"])
+        for name in ("scores.parquet", "plain.parquet"):
+            page.locator(".detail").get_by_role("columnheader", name=name, exact=True).wait_for()
+        options = page.get_by_label("Sort").locator("option").all_inner_texts()
+        assert options[:2] == ["CLIPMem", "change of CLIPMem"]
+    assert browser.errors == []

@@ -35,7 +35,7 @@ _FILES = ("columns.toml", "columns.py", "subject.py", "neighbors.py")
 # what `visible` changes
 _INVISIBLE = r"[\x00-\x1f\x7f-\x9f\x{61c}\x{200e}\x{200f}\x{2028}-\x{202e}\x{2066}-\x{206f}\x{feff}\x{fff9}-\x{ffff}]"
 _MAPS = (
-    ("A(g) against A(f)", "g_alignment", "f_alignment"),
+    ("alignment with and without training", "g_alignment", "f_alignment"),
     ("PCA of image embeddings", "pca_x", "pca_y"),
     ("UMAP of image embeddings", "umap_x", "umap_y"),
 )
@@ -157,14 +157,18 @@ class Columns:
                 if name not in self._sorted:
                     values = self.values(name)
                     self._sorted[name] = np.sort(values[np.isfinite(values)])
-                order = self._sorted[name]
+                order, score = self._sorted[name], np.float32(value[name])
+                after = int(np.searchsorted(order, score, "right"))
+                tied = after - int(np.searchsorted(order, score)) > 1
+                if value[name] == 0 and name != "score":  # nothing was detected
+                    continue
                 detectors.append(
                     {
                         "name": name,
                         "label": about["label"],
                         "score": value[name],
-                        # 1 = the most suspect
-                        "rank": 1 + len(order) - int(np.searchsorted(order, np.float32(value[name]), "right")),
+                        # 1 = the most suspect; there is no order among pairs with one score
+                        "rank": None if tied else 1 + len(order) - after,
                         "reason": why if name == "score" else about["about"],
                     }
                 )
@@ -267,20 +271,36 @@ def _describe(subject: Subject, columns: list[About], state: str) -> dict[str, o
     for about in columns:
         about["error"] = about["error"] if about["error"] in names else None
     numbers = [about["name"] for about in columns if about["type"] == "f32"]
+    title, other = _title(subject), subject.other and _title(subject.other)
+    other = f"{other} (before)" if other == title else other
+    for about in columns:
+        if about["group"] == "compare":
+            about["label"], about["about"] = (about[key].format(run=title, other=other) for key in ("label", "about"))
+    errors, order = {about["error"] for about in columns}, {name: place for place, name in enumerate(_KNOWN)}
+
+    def use(about: About) -> tuple[bool, bool, int]:
+        """Order columns: what describes a pair, scores by use, unknown ones, errors and parts."""
+        last = about["group"] == "part" or about["name"] in errors
+        return about["group"] not in {"pair", "map"}, last, order.get(about["name"], len(order))
+
+    columns.sort(key=use)
     compared = [[name, f"{name}_other"] for name in ("clipmem", *ALIGNMENTS) if f"{name}_other" in names]
     compare = {"change": "clipmem_change", "pairs": compared}
     vectors = embedded(subject)
     first = next(name for name in ("clipmem", "suspect_rank", "score", "risk", *numbers, *names) if name in names)
+    floor = subject.about.get("noise_floor") or {}
     return {
         "format": FORMAT,
         "clipmem": __version__,
-        "title": visible(subject.path.resolve().name, 100),
+        "title": title,
         "rows": subject.scores.height,
         "source": "run" if subject.run else "scores",
         "hash": state,
         "columns": columns,
         "sort": {"column": first, "descending": first != "suspect_rank"},
-        "noise_floor": (subject.about.get("noise_floor") or {}).get("half_width"),
+        "axes": _axes(columns, first),
+        "noise_floor": floor.get("half_width"),
+        "noise_center": floor.get("center"),
         "maps": [
             {"label": label, "x": x, "y": y, "diagonal": x in ALIGNMENTS} for label, x, y in _MAPS if {x, y} <= {*names}
         ],
@@ -288,7 +308,25 @@ def _describe(subject: Subject, columns: list[About], state: str) -> dict[str, o
         "neighbors": vectors is not None,
         "thumbnails": subject.pairs is not None,
         "details": True,
-        "compare": subject.other and {"title": subject.other.path.resolve().name, **compare},
+        "compare": subject.other and {"title": other, **compare},
         "credits": [visible(line) for line in (subject.source.credits() if subject.source else [])],
         "marks": list(MARKS),
     }
+
+
+def _title(subject: Subject) -> str:
+    return visible(subject.path.resolve().name, 100)
+
+
+def _axes(columns: list[About], first: str) -> list[str]:
+    """Return two scores of which none is computed from the other."""
+    errors = {first, "probability", *(about["error"] for about in columns)}
+    others = [about for about in columns if about["type"] == "f32" and about["name"] not in errors]
+    names = [about["name"] for about in others]
+    found_by = [about["name"] for about in others if about["group"] == "detector" or about["name"] in {"risk", "extra"}]
+    detectors = [name for name in found_by if name != "score"]
+    if first == "suspect_rank" and len(detectors) > 1:  # its order is computed from the detectors
+        return detectors[:2]
+    if not found_by and {*ALIGNMENTS} <= {*names}:
+        return [*reversed(ALIGNMENTS)]
+    return [first, *(found_by or names)[:1]]

@@ -33,7 +33,9 @@ export interface Manifest {
   hash: string;
   columns: ColumnInfo[];
   sort: { column: string; descending: boolean };
+  axes: string[]; // two scores, of which none is computed from the other
   noise_floor?: number | null;
+  noise_center?: number | null;
   maps: MapInfo[];
   sides: string[];
   neighbors: boolean;
@@ -69,7 +71,7 @@ export interface Detail {
   caption_from: string | null;
   seeds: { seed: number; f: number; g: number }[];
   parts: Sides<Record<string, number>> | null;
-  detectors: { name: string; label: string; score: number; rank: number; reason: string }[];
+  detectors: { name: string; label: string; score: number; rank: number | null; reason: string }[];
   credit: string | null;
   source: string;
   note?: string | null;

@@ -3,11 +3,11 @@
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { byName, captionColumn, captionsOf, column, type Detail, detail, IMAGE_GROUP, manifest, neighbors, numbers, problem, thumbnail, uidOf } from "./data";
 import { MISSING } from "./engine";
-import { categoryOf, errorOf, floorOf, GLYPHS, Mark, moveTo, position } from "./gallery";
+import { beyondFloor, categoryOf, errorOf, floorOf, floorTitle, GLYPHS, Mark, moveTo, position } from "./gallery";
 import { marking } from "./keys";
 import { markOf, noteOf, setMark } from "./marks";
 import { Neighbors } from "./neighbors";
-import { numeric, opened, showSame, toNeighbors, visitPair } from "./state";
+import { enlarged, numeric, opened, showSame, toNeighbors, visitPair } from "./state";
 import { number, visible } from "./text";
 
 const SIDES = ["f", "g"];
@@ -41,7 +41,7 @@ function Seeds({ seeds }: { seeds: Detail["seeds"] }) {
         {floor !== null && ` Band: noise floor, ±${number(floor, { ...info!, min: 0 })} around the mean of g.`}
       </figcaption>
       <table class="numbers">
-        <thead><tr><th scope="col">Seed</th><th scope="col">A(f)</th><th scope="col">A(g)</th><th scope="col">difference</th></tr></thead>
+        <thead><tr><th scope="col">Seed</th><th scope="col">trained on it</th><th scope="col">not</th><th scope="col">difference</th></tr></thead>
         <tbody>
           {seeds.map(({ seed, f, g }) => (
             <tr key={seed}><th scope="row">{seed}</th><td>{number(f)}</td><td>{number(g)}</td><td><b>{number(f - g)}</b></td></tr>
@@ -77,14 +77,14 @@ function Scores({ row }: { row: number }) {
     <section>
       <h3>Scores</h3>
       <table class="numbers">
-        {pairs.length > 0 && <thead><tr><td /><th scope="col">this run</th><th scope="col">{manifest.compare!.title}</th></tr></thead>}
+        {pairs.length > 0 && <thead><tr><td /><th scope="col">{manifest.title}</th><th scope="col">{manifest.compare!.title}</th></tr></thead>}
         <tbody>
           {shown.filter((info) => !others.has(info.name)).map((info) => {
             const other = pairs.find(([one]) => one === info.name)?.[1];
             return (
               <tr key={info.name}>
                 <th scope="row" title={info.about}>{info.label}</th>
-                <td><b>{number(numbers(info.name)?.[row], info)}</b><span class="error"> {[errorOf(row, info), floorOf(info)].filter(Boolean).join(", ")}</span></td>
+                <td><b>{number(numbers(info.name)?.[row], info)}</b><span class="error" title={floorOf(info) && floorTitle()}> {[errorOf(row, info) && `${errorOf(row, info)} over seeds`, beyondFloor(row, info), floorOf(info)].filter(Boolean).join(", ")}</span></td>
                 {pairs.length > 0 && <td>{other && number(numbers(other)?.[row], byName.get(other))}</td>}
               </tr>
             );
@@ -102,7 +102,7 @@ function Detectors({ detectors }: { detectors: Detail["detectors"] }) {
       <ul class="detectors">
         {detectors.map((one) => (
           <li key={one.name}>
-            <b>{one.label}</b> <span class="soft">score {number(one.score)}, rank {one.rank.toLocaleString("en-US")}</span>
+            <b>{one.label}</b> <span class="soft">{number(one.score)}{one.rank !== null && `, rank ${one.rank.toLocaleString("en-US")}`}</span>
             {one.reason && <p dir="auto">{visible(one.reason)}</p>}
           </li>
         ))}
@@ -209,9 +209,11 @@ export function DetailPanel({ row }: { row: number }) {
         <button type="button" onClick={() => (opened.value = false)}>Close <kbd>Esc</kbd></button>
       </header>
       <div class="detail-top">
-        <span class="mat">{manifest.thumbnails
-          ? <img key={row} src={thumbnail(row, 256)} alt={captionsOf(row, 200)[0] ?? ""} onError={(event) => event.currentTarget.parentElement!.classList.add("none")} />
-          : "no image"}</span>
+        {manifest.thumbnails
+          ? <button type="button" class="mat" onClick={() => (enlarged.value = true)} title="Enlarge (Enter)">
+              <img key={row} src={thumbnail(row, 1024)} alt={captionsOf(row, 200)[0] || "image"} onError={(event) => event.currentTarget.parentElement!.classList.add("none")} />
+            </button>
+          : <span class="mat">no image</span>}
         <div><Captions row={row} found={found} /><Same row={row} /></div>
       </div>
       <Marking row={row} found={found} />

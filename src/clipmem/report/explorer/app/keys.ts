@@ -5,7 +5,7 @@ import { MISSING } from "./engine";
 import { exporting } from "./dialogs";
 import { moveTo, perPage, perRow, position } from "./gallery";
 import { setMark, undo } from "./marks";
-import { clearFilters, help, openPair, opened, pair, showSame, sort, toNeighbors, view, type View } from "./state";
+import { clearFilters, enlarged, help, openPair, opened, pair, showSame, sort, toNeighbors, view, type View } from "./state";
 import { shown } from "./filters";
 
 export interface Binding {
@@ -59,7 +59,8 @@ function close(): void {
 
 export const bindings: Binding[] = [
   { keys: Object.keys(steps), about: "move to another pair", run: move },
-  { keys: ["Enter"], about: "open the pair", run: () => openPair(pair.value ?? shown.value?.[0] ?? null) },
+  { keys: ["Enter"], about: "open the pair, then enlarge its image",
+    run: () => opened.value ? (enlarged.value = manifest.thumbnails) : openPair(pair.value ?? shown.value?.[0] ?? null) },
   { keys: ["Escape"], about: "close the pair, then leave it", run: close },
   ...marks.map(([key, about]) => ({
     keys: [key], about: `mark: ${about}, and go to the next pair`,

@@ -30,6 +30,8 @@ export const mapIndex = signal(0);
 export const axes = signal<[string, string]>(["", ""]);
 export const pair = signal<number | null>(null);
 export const opened = signal(false);
+/** Whether the image of the open pair fills the window. */
+export const enlarged = signal(false);
 export const help = signal(false);
 /** Set where the neighbors of the pair are to be scrolled to, once they are drawn. */
 export const toNeighbors = signal(false);
@@ -152,11 +154,8 @@ function decode(hash: string): void {
   put(group, grouped && (grouped === "mark" || byName.get(grouped)?.type === "category" || byName.get(grouped)?.type === "bool") ? grouped : null);
   put(mapIndex, Math.min(Math.max(0, Number(words.get("map")) || 0), Math.max(0, manifest.maps.length - 1)));
   const [first, second] = (words.get("axes") ?? "").split(" ");
-  const errors = manifest.columns.map((info) => info.error);
-  const others = numeric().filter((info) => info.name !== manifest.sort.column && !errors.includes(info.name));
-  const other = others.find((info) => info.group === "detector") ?? others.find((info) => info.group === "score") ?? others[0];
-  const start = manifest.sort.column;
-  put(axes, [isNumeric(first) ? first : start, isNumeric(second) ? second : (other?.name ?? start)]);
+  const [across, up = across] = manifest.axes;
+  put(axes, [isNumeric(first) ? first : across, isNumeric(second) ? second : up]);
   put(pair, known(row) ? row : null);
   put(opened, words.get("open") === "1" && pair.value !== null);
 }
