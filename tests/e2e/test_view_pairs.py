@@ -178,7 +178,7 @@ def test_one_file_of_too_many_pairs_or_bytes_names_the_rows_to_choose(
 ) -> None:
     explorer, out = explorer_of(scored), tmp_path / "page.html"
     out.write_text("mine")
-    with pytest.raises(InputError, match="an existing file"):
+    with pytest.raises(InputError, match="an existing file, or a folder"):
         export.export_to(out, explorer, [0], Quiet())
     assert out.read_text() == "mine"
     out.unlink()

@@ -30,6 +30,7 @@ from clipmem.report.templating import reasons
 MISSING = -(2**31)
 TEXT_LIMIT, _LONG = 1000, 20_000  # characters of the captions of a pair, and of a caption in its details
 _CATEGORIES = 1000
+_GROUPS = {"pair": 0, "map": 0, "part": 2}  # where columns are among the others; errors are with the last
 _DTYPES = {"f32": "<f4", "i32": "<i4", "bool": "u1", "text": "<i4", "uid": "V16", "u8": "u1", "u16": "<u2"}
 _FILES = ("columns.toml", "columns.py", "subject.py", "neighbors.py")
 # what `visible` changes
@@ -271,19 +272,14 @@ def _describe(subject: Subject, columns: list[About], state: str) -> dict[str, o
     for about in columns:
         about["error"] = about["error"] if about["error"] in names else None
     numbers = [about["name"] for about in columns if about["type"] == "f32"]
-    title, other = _title(subject), subject.other and _title(subject.other)
+    title, other = (each and visible(each.path.resolve().name, 100) for each in (subject, subject.other))
     other = f"{other} (before)" if other == title else other
     for about in columns:
         if about["group"] == "compare":
             about["label"], about["about"] = (about[key].format(run=title, other=other) for key in ("label", "about"))
-    errors, order = {about["error"] for about in columns}, {name: place for place, name in enumerate(_KNOWN)}
-
-    def use(about: About) -> tuple[bool, bool, int]:
-        """Order columns: what describes a pair, scores by use, unknown ones, errors and parts."""
-        last = about["group"] == "part" or about["name"] in errors
-        return about["group"] not in {"pair", "map"}, last, order.get(about["name"], len(order))
-
-    columns.sort(key=use)
+    errors, by_use = {about["error"] for about in columns}, [*_KNOWN, *names]
+    columns.sort(key=lambda about: by_use.index(about["name"]))
+    columns.sort(key=lambda about: 2 if about["name"] in errors else _GROUPS.get(about["group"], 1))
     compared = [[name, f"{name}_other"] for name in ("clipmem", *ALIGNMENTS) if f"{name}_other" in names]
     compare = {"change": "clipmem_change", "pairs": compared}
     vectors = embedded(subject)
@@ -314,19 +310,13 @@ def _describe(subject: Subject, columns: list[About], state: str) -> dict[str, o
     }
 
 
-def _title(subject: Subject) -> str:
-    return visible(subject.path.resolve().name, 100)
-
-
 def _axes(columns: list[About], first: str) -> list[str]:
     """Return two scores of which none is computed from the other."""
     errors = {first, "probability", *(about["error"] for about in columns)}
-    others = [about for about in columns if about["type"] == "f32" and about["name"] not in errors]
-    names = [about["name"] for about in others]
-    found_by = [about["name"] for about in others if about["group"] == "detector" or about["name"] in {"risk", "extra"}]
-    detectors = [name for name in found_by if name != "score"]
-    if first == "suspect_rank" and len(detectors) > 1:  # its order is computed from the detectors
-        return detectors[:2]
-    if not found_by and {*ALIGNMENTS} <= {*names}:
+    others = {about["name"]: about for about in columns if about["type"] == "f32" and about["name"] not in errors}
+    detectors = [name for name, about in others.items() if about["group"] == "detector" or name in {"risk", "extra"}]
+    if first == "suspect_rank":  # its order is computed from the detectors
+        return [*(name for name in detectors if name != "score"), "score", first][:2]
+    if not detectors and {*ALIGNMENTS} <= {*others}:
         return [*reversed(ALIGNMENTS)]
-    return [first, *(found_by or names)[:1]]
+    return [first, *(detectors or others)][:2]

@@ -24,25 +24,21 @@ from clipmem.base.progress import Reporter, by_work
 from clipmem.data.user_tables import read_table
 from clipmem.report.explorer.columns import MISSING, About, Columns
 from clipmem.report.explorer.neighbors import SPACES, Neighbor
-from clipmem.report.explorer.server import PIECES, STATIC, THUMBNAIL, Explorer, page, static
+from clipmem.report.explorer.server import PIECES, SIZES, STATIC, Explorer, page, static
 
 MOST, MOST_IN_FILE = 20_000, 2_000  # pairs, unless chosen; pairs in one file
 FILE_BYTES = 25_000_000  # of one file, so that it can be mailed
 NEIGHBORS = 10
 BLOCK = 256  # pairs in a file of details
 _COMPARED, _DESCRIBED = 2.3e-8, 5e-4  # seconds to compare two pairs, and to collect the details of one
+_FEWER = "Choose fewer with --rows {}, or export a folder: a name without .html."
 _TIMED = 8  # images that are timed first: those of photographs take ten times as long as drawings
-
-
-def is_one_file(out: Path) -> bool:
-    """Whether an export is one HTML file, by its name; otherwise it is a folder."""
-    return out.suffix.lower() in {".html", ".htm"}
 
 
 def choose(columns: Columns, out: Path, rows: int | None, uids: Path | None, *, every: bool) -> list[int]:
     """Return the rows to export: the first ones in the order in which the page opens, listed ones, or all."""
     n, first, descending = len(columns), *columns.manifest["sort"].values()
-    most = MOST_IN_FILE if is_one_file(out) else MOST
+    most = MOST_IN_FILE if out.suffix == ".html" else MOST
     hint = f"Choose with --rows {most}, --uids FILE or --all."
     require((rows is not None) + (uids is not None) + every < 2, "--export", "several choices", "one", hint)
     if uids is not None:
@@ -63,24 +59,43 @@ def choose(columns: Columns, out: Path, rows: int | None, uids: Path | None, *, 
     return sorted(np.argsort(-values if descending else values, kind="stable")[:rows].tolist())  # NaN last
 
 
-class _Folder:
-    """The pieces of an export as files of a folder."""
+class _Pieces:
+    """Where an export goes: files of a folder, or elements of one page NAME.html, which hold data and run nothing."""
 
-    def __init__(self, out: Path) -> None:
-        free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-        require(free, f"--export {out}", "an existing file, or a folder with files", "a new folder", "Choose another.")
-        self.out = out
+    def __init__(self, out: Path, rows: int) -> None:
+        self.out, self.rows, self.elements = out, rows, list[bytes]()
+        self.inline = out.suffix == ".html"
+        few, most = rows <= MOST_IN_FILE or not self.inline, f"at most {MOST_IN_FILE:,} in one file"
+        require(few, f"--export {out}", f"{rows:,} pairs", most, _FEWER.format(MOST_IN_FILE))
+        free = not out.exists() or (not self.inline and out.is_dir() and not any(out.iterdir()))
+        require(free, f"--export {out}", "an existing file, or a folder with files", "a new path", "Choose another.")
+        check_place(out)
 
     def data(self, name: str, value: Any) -> None:
         """Add a value that the page reads by its name."""
-        atomic_write(self.out / "data" / f"{name}.js", b"clipmemData(%b,%b)\n" % (_json(name), _json(value)))
+        if self.inline:
+            tag = f'<script type="application/json" id="{html.escape(name)}">'.encode("utf-8", "surrogatepass")
+            self.elements.append(b"%b%b</script>\n" % (tag, _json(value)))
+        else:
+            atomic_write(self.out / "data" / f"{name}.js", b"clipmemData(%b,%b)\n" % (_json(name), _json(value)))
 
     def image(self, row: int, data: bytes) -> None:
         """Add the thumbnail of an exported row, as WebP."""
-        (make_folder(self.out / "thumbs") / f"{row}.webp").write_bytes(data)
+        if self.inline:
+            self.data(f"thumbs/{row}", base64.b64encode(data).decode())
+        else:
+            (make_folder(self.out / "thumbs") / f"{row}.webp").write_bytes(data)
 
     def close(self, title: str, notice: str) -> Path:
         """Write the rest, and return the page, which is written last."""
+        if self.inline:
+            self.data("NOTICE.txt", notice)
+            text = page(title, inline=True).replace(PIECES, b"".join(self.elements), 1)
+            got, most = f"{len(text) / 1e6:.0f} MB", f"at most {FILE_BYTES / 1e6:.0f} MB in one file"
+            hint = _FEWER.format(max(1, int(0.95 * self.rows * FILE_BYTES / len(text))))
+            require(len(text) <= FILE_BYTES, f"--export {self.out}", got, most, hint)
+            atomic_write(self.out, text)
+            return self.out
         atomic_write(self.out / "NOTICE.txt", notice.encode())
         for name in STATIC:
             atomic_write(self.out / name, static(name))
@@ -88,52 +103,14 @@ class _Folder:
         return self.out / "index.html"
 
 
-class _OneFile:
-    """The pieces of an export as elements of one page, which hold data and run nothing."""
-
-    def __init__(self, out: Path, rows: int) -> None:
-        hint, got = (
-            f"Choose fewer with --rows {MOST_IN_FILE}, or export a folder: a name without .html.",
-            f"{rows:,} pairs",
-        )
-        require(rows <= MOST_IN_FILE, f"--export {out}", got, f"at most {MOST_IN_FILE:,} in one file", hint)
-        require(not out.exists(), f"--export {out}", "an existing file", "a new file", "Choose another name.")
-        self.out, self.rows, self.pieces = out, rows, list[bytes]()
-
-    def data(self, name: str, value: Any) -> None:
-        """Add a value that the page reads by its name."""
-        tag = f'<script type="application/json" id="{html.escape(name)}">'.encode("utf-8", "surrogatepass")
-        self.pieces.append(b"%b%b</script>\n" % (tag, _json(value)))
-
-    def image(self, row: int, data: bytes) -> None:
-        """Add the thumbnail of an exported row, as WebP."""
-        self.data(f"thumbs/{row}", base64.b64encode(data).decode())
-
-    def close(self, title: str, notice: str) -> Path:
-        """Write the page, and return it."""
-        self.data("NOTICE.txt", notice)
-        text = page(title, inline=True).replace(PIECES, b"".join(self.pieces), 1)
-        fitting = max(1, int(0.95 * self.rows * FILE_BYTES / len(text)))
-        hint = f"Choose fewer with --rows {fitting}, or export a folder: a name without .html."
-        limit = f"at most {FILE_BYTES / 1e6:.0f} MB in one file"
-        require(len(text) <= FILE_BYTES, f"--export {self.out}", f"{len(text) / 1e6:.0f} MB", limit, hint)
-        atomic_write(self.out, text)
-        return self.out
-
-
 def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Reporter) -> Path:
-    """Write the pairs of some rows, and the marks of them, to a new or empty folder, or to one file NAME.html.
-
-    Returns:
-        The page to open, which is written last.
-    """
-    target = _OneFile(out, len(rows)) if is_one_file(out) else _Folder(out)
-    check_place(out)
+    """Write the pairs of some rows, with their marks, to a new or empty folder, or to one file; return the page."""
+    target = _Pieces(out, len(rows))
     columns, images, credit_lines = explorer.columns, 0, dict.fromkeys(explorer.columns.manifest["credits"])
     marks, lists = read_marks(explorer.marks_file), list(product(SPACES, columns.manifest["sides"]))
     times = [time.perf_counter()]
     for row in rows[:_TIMED]:  # they are kept
-        explorer.thumbnails.get(row, THUMBNAIL)
+        explorer.thumbnails.get(row, SIZES[1])
         times.append(time.perf_counter())
     seconds = float(np.median(np.diff(times)))  # not the mean: the first one opens the data
     work = {"neighbors": len(rows) * len(lists) * _COMPARED, "details": _DESCRIBED, "images": seconds}
@@ -165,7 +142,7 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
         details.append(columns.details(row) | {"row": k, "neighbors": near[k]})
         progress("details", share)
     for k, row in enumerate(rows):
-        image = explorer.thumbnails.get(row, THUMBNAIL)
+        image = explorer.thumbnails.get(row, SIZES[1])
         if image is not None:
             target.image(k, image)
             images += 1

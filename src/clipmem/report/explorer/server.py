@@ -30,8 +30,7 @@ from clipmem.report.explorer.columns import Columns
 from clipmem.report.explorer.neighbors import embedded
 from clipmem.report.explorer.subject import Subject, Thumbnails
 
-SIZES = (96, 256, 1024)  # longest side of thumbnails, in pixels; images are never enlarged
-THUMBNAIL = 256  # in exports
+SIZES = (96, 256, 1024)  # longest side of images, in pixels, never enlarged; exports have the second
 PIECES = b"<!--pieces-->"  # where the data of a page in one file go
 STATIC = {"app.js": "text/javascript; charset=utf-8", "app.css": "text/css; charset=utf-8"}
 _JSON, _BYTES = "application/json", "application/octet-stream"
