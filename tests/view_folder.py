@@ -115,10 +115,15 @@ def write_view(
     uids = np.zeros((rows, 4), ">u4")
     uids[:, 3] = np.arange(rows)
     columns["uid"] = about("uid", "uid", "pair"), uids
-    diagonal = {"label": "A(g) against A(f)", "x": "g_alignment", "y": "f_alignment", "diagonal": True}
+    diagonal = {
+        "label": "alignment with and without training",
+        "x": "g_alignment",
+        "y": "f_alignment",
+        "diagonal": True,
+    }
     manifest = {
         "format": 1, "clipmem": "0", "title": "synthetic", "rows": rows, "source": "run", "hash": f"synthetic-{rows}",
-        "noise_floor": 0.04,
+        "noise_floor": 0.04, "noise_center": 0.0, "axes": ["clipmem", "retrieval_score"],
         "columns": [entry for entry, _ in columns.values()], "sort": {"column": "clipmem", "descending": True},
         "maps": [diagonal, {"label": "PCA of image embeddings", "x": "pca_x", "y": "pca_y"}], "sides": ["f", "g"],
         "neighbors": True, "thumbnails": images > 0, "details": True, "credits": ["Drawn for a test"],

@@ -258,7 +258,7 @@ def test_before_and_after(browser: Session, address: str, values: dict[str, np.n
         assert f"{values[name][row]:+.3f}".replace("-", "\N{MINUS SIGN}") in text
     lists.nth(1).locator("button").first.click()
     becomes(lambda: f"pair={row}" in hash_of(page), True)
-    page.locator(".detail").get_by_text("this run").first.wait_for()
+    page.locator(".detail").get_by_role("columnheader", name="synthetic").wait_for()
 
 
 def test_searches_with_exclusion_and_keeps_all_in_the_address(browser: Session, address: str) -> None:

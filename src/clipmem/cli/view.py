@@ -49,7 +49,7 @@ def view(
 
     Serves a page that only this machine can open and that works offline, until Ctrl-C. Marks are appended to
     marks.jsonl in the run folder, or next to the table: curate reads them. The suspects of curate are reviewed one by
-    one, and the cleaned data written from the page. With --export, writes a folder of files.
+    one, and the cleaned data written from the page. With --export, writes the page as files.
     With --report, rebuilds the summary and the report of a run from its tables, and prints them.
 
     Args:
@@ -59,10 +59,11 @@ def view(
         report: Print the tables of a run and write its report again, instead of opening the browser.
         port: Port on 127.0.0.1; 0 = a free one.
         no_browser: Only print the address.
-        export: Write a folder that opens by double click and on any web server.
+        export: Write a folder that opens by double click and on any web server; or, if the name ends in .html, one file
+            of at most 2,000 pairs and 25 MB.
     """
     asked = [option_of(name) for name, value in vars(selection).items() if value]
-    require(export or not asked, ", ".join(asked), "no --export", "a folder to export to", "Add --export DIR.")
+    require(export or not asked, ", ".join(asked), "no --export", "where to export to", "Add --export PATH.")
     if report:
         study.opening.RunFolder(scores).recipe()
         study.stages.renew_run(scores)
@@ -71,10 +72,10 @@ def view(
     if not opened.columns.manifest["thumbnails"]:
         sys.stderr.write("clipmem: no images or captions. Add --data PAIRS to see them.\n")
     if export is not None:
-        pairs = explorer.export.choose(opened.columns, selection.rows, selection.uids, every=selection.all_)
+        pairs = explorer.export.choose(opened.columns, export, selection.rows, selection.uids, every=selection.all_)
         with progress() as reporter:  # not while the page is served
-            folder = explorer.export.export_to(export, opened, pairs, reporter)
-        return f"Exported {len(pairs):,} pairs: {folder}"
+            path = explorer.export.export_to(export, opened, pairs, reporter)
+        return f"Exported {len(pairs):,} pairs: {path}"
     _serve(opened, port, no_browser=no_browser)
     return None
 

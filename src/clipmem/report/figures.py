@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from clipmem.report.templating import template_text
 
+STYLES_OF_PAGE = ("colors.css", "page.css")  # in `templates`
 SIZES = {"wide": 860, "narrow": 360}
 INK, SOFT, LINE, PAPER = "#010203", "#010204", "#010205", "#010206"
 CANDIDATE, INDEPENDENT, SHARED, EXTERNAL = "#010207", "#010208", "#010209", "#01020a"
@@ -86,7 +87,8 @@ def embed(text: str, name: str, title: str) -> str:
 
 def light_colors() -> dict[str, str]:
     """Return the colors of the light page by variable."""
-    return dict(re.findall(r"(--[a-z]+): (#[0-9a-f]{6})", template_text("page.css").split("@media")[0]))
+    light = [template_text(name).split("@media")[0] for name in STYLES_OF_PAGE]
+    return dict(re.findall(r"(--[a-z]+): (#[0-9a-f]{6})", "".join(light)))
 
 
 def standalone(svg: str) -> str:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from clipmem.base.errors import require, require_columns
 from clipmem.base.paths import atomic_write
 from clipmem.base.summary import NoiseFloor
-from clipmem.report.figures import CANDIDATE, INK, SIZES, STYLES, Line, Panel, draw
+from clipmem.report.figures import CANDIDATE, INK, SIZES, STYLES, STYLES_OF_PAGE, Line, Panel, draw
 from clipmem.report.gallery import image_uri, ranked_candidates
 from clipmem.report.run import Run, read_run
 from clipmem.report.sections import Section, sections_of
@@ -55,7 +55,7 @@ def render(kind: str, subject: Any) -> str:
         links += section.links(subject)
         if section.name == kind.rpartition(":")[2]:  # the page's own section
             context |= data
-    whole = {"style": _safe(template_text("page.css")), "links": links, "blocks": blocks}
+    whole = {"style": _safe("".join(map(template_text, STYLES_OF_PAGE))), "links": links, "blocks": blocks}
     return environment().get_template(f"{kind}/page.html").render(context | whole)
 
 

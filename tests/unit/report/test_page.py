@@ -19,6 +19,7 @@ from rich.console import Console
 
 from clipmem.base.errors import InputError
 from clipmem.base.tables import write_table
+from clipmem.report.figures import STYLES_OF_PAGE
 from clipmem.report.gallery import gallery_uids
 from clipmem.report.page import write_report
 from clipmem.report.run import Run
@@ -280,8 +281,9 @@ def _luminance(color: str) -> float:
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_contrasts_with_its_ground(scheme: int) -> None:
     """WCAG 2.2, 1.4.3: (L1 + 0.05) / (L2 + 0.05) >= 4.5."""
-    blocks = re.findall(r":root \{(.*?)\}", template_text("page.css"), flags=re.DOTALL)
-    colors = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", blocks[scheme]))
+    texts = map(template_text, STYLES_OF_PAGE)
+    blocks = [re.findall(r":root \{(.*?)\}", text, flags=re.DOTALL)[scheme] for text in texts]
+    colors = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", "".join(blocks)))
     for ground in ("paper", "wash"):
         for ink in ("ink", "soft", "candidate", "independent", "shared", "external"):
             dark, light = sorted((_luminance(colors[ground]), _luminance(colors[ink])))

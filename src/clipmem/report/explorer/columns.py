@@ -33,12 +33,13 @@ from clipmem.report.templating import reasons
 MISSING = -(2**31)
 TEXT_LIMIT, _LONG = 1000, 20_000  # characters of the captions of a pair, and of a caption in its details
 _CATEGORIES = 1000
+_GROUPS = {"pair": 0, "map": 0, "part": 2}  # where columns are among the others; errors are with the last
 _DTYPES = {"f32": "<f4", "i32": "<i4", "bool": "u1", "text": "<i4", "uid": "V16", "u8": "u1", "u16": "<u2"}
 _FILES = ("columns.toml", "columns.py", "subject.py", "neighbors.py")
 # what `visible` changes
 _INVISIBLE = r"[\x00-\x1f\x7f-\x9f\x{61c}\x{200e}\x{200f}\x{2028}-\x{202e}\x{2066}-\x{206f}\x{feff}\x{fff9}-\x{ffff}]"
 _MAPS = (
-    ("A(g) against A(f)", "g_alignment", "f_alignment"),
+    ("alignment with and without training", "g_alignment", "f_alignment"),
     ("PCA of image embeddings", "pca_x", "pca_y"),
     ("UMAP of image embeddings", "umap_x", "umap_y"),
 )
@@ -161,14 +162,18 @@ class Columns:
                 if name not in self._sorted:
                     values = self.values(name)
                     self._sorted[name] = np.sort(values[np.isfinite(values)])
-                order = self._sorted[name]
+                order, score = self._sorted[name], np.float32(value[name])
+                after = int(np.searchsorted(order, score, "right"))
+                tied = after - int(np.searchsorted(order, score)) > 1
+                if value[name] == 0 and name != "score":  # nothing was detected
+                    continue
                 detectors.append(
                     {
                         "name": name,
                         "label": about["label"],
                         "score": value[name],
-                        # 1 = the most suspect
-                        "rank": 1 + len(order) - int(np.searchsorted(order, np.float32(value[name]), "right")),
+                        # 1 = the most suspect; there is no order among pairs with one score
+                        "rank": None if tied else 1 + len(order) - after,
                         "reason": why if name == "score" else about["about"],
                     }
                 )
@@ -319,20 +324,31 @@ def _describe(subject: Subject, columns: list[About], state: str) -> dict[str, o
     for about in columns:
         about["error"] = about["error"] if about["error"] in names else None
     numbers = [about["name"] for about in columns if about["type"] == "f32"]
+    title, other = (each and visible(_title(each), 100) for each in (subject, subject.other))
+    other = f"{other} (before)" if other == title else other
+    for about in columns:
+        if about["group"] == "compare":
+            about["label"], about["about"] = (about[key].format(run=title, other=other) for key in ("label", "about"))
+    errors, by_use = {about["error"] for about in columns}, [*_KNOWN, *names]
+    columns.sort(key=lambda about: by_use.index(about["name"]))
+    columns.sort(key=lambda about: 2 if about["name"] in errors else _GROUPS.get(about["group"], 1))
     compared = [[name, f"{name}_other"] for name in ("clipmem", *ALIGNMENTS) if f"{name}_other" in names]
     compare = {"change": "clipmem_change", "pairs": compared}
     vectors = embedded(subject)
     first = next(name for name in ("clipmem", "suspect_rank", "score", "risk", *numbers, *names) if name in names)
+    floor = subject.about.get("noise_floor") or {}
     return {
         "format": FORMAT,
         "clipmem": __version__,
-        "title": visible(subject.path.resolve().name if subject.run else _title(subject), 100),
+        "title": title,
         "rows": subject.scores.height,
         "source": "run" if subject.run else "scores",
         "hash": state,
         "columns": columns,
         "sort": {"column": first, "descending": first != "suspect_rank"},
-        "noise_floor": (subject.about.get("noise_floor") or {}).get("half_width"),
+        "axes": _axes(columns, first),
+        "noise_floor": floor.get("half_width"),
+        "noise_center": floor.get("center"),
         "maps": [
             {"label": label, "x": x, "y": y, "diagonal": x in ALIGNMENTS} for label, x, y in _MAPS if {x, y} <= {*names}
         ],
@@ -340,7 +356,7 @@ def _describe(subject: Subject, columns: list[About], state: str) -> dict[str, o
         "neighbors": vectors is not None,
         "thumbnails": subject.pairs is not None,
         "details": True,
-        "compare": subject.other and {"title": subject.other.path.resolve().name, **compare},
+        "compare": subject.other and {"title": other, **compare},
         "credits": [visible(line) for line in (subject.source.credits() if subject.source else [])],
         "marks": list(MARKS),
         "review": _review(subject) if {"suspect_rank", "is_suspect"} <= {*names} else None,
@@ -348,7 +364,7 @@ def _describe(subject: Subject, columns: list[About], state: str) -> dict[str, o
 
 
 def _title(subject: Subject) -> str:
-    data = subject.curation.get("data")
+    data = None if subject.run else subject.curation.get("data")
     return f"Suspects of {data}" if isinstance(data, str) else subject.path.resolve().name
 
 
@@ -360,3 +376,15 @@ def _review(subject: Subject) -> dict[str, object]:
         "folder": "-".join([*re.findall(r"\w+", name.split(".")[0])[:5], "cleaned"]),
         "marks": marks_file(subject.path).name,
     }
+
+
+def _axes(columns: list[About], first: str) -> list[str]:
+    """Return two scores of which none is computed from the other."""
+    errors = {first, "probability", *(about["error"] for about in columns)}
+    others = {about["name"]: about for about in columns if about["type"] == "f32" and about["name"] not in errors}
+    detectors = [name for name, about in others.items() if about["group"] == "detector" or name in {"risk", "extra"}]
+    if first == "suspect_rank":  # its order is computed from the detectors
+        return [*(name for name in detectors if name != "score"), "score", first][:2]
+    if not detectors and {*ALIGNMENTS} <= {*others}:
+        return [*reversed(ALIGNMENTS)]
+    return [first, *(detectors or others)][:2]

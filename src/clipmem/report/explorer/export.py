@@ -1,11 +1,13 @@
-"""The explorer as a folder of files that opens by double click, and on any static server.
+"""The explorer as a folder of files that opens by double click, and on any static server; or as one HTML file.
 
-Browsers let a page that was opened from a file load scripts, but no data: column files and details are scripts that
-call `clipmemData(name, value)`, arrays as base64.
+Browsers let a page that was opened from a file load scripts, but no data: in a folder, column files and details are
+scripts that call `clipmemData(name, value)`, arrays as base64. In one file, the same pieces are elements of the page.
 """
 
 import base64
+import html
 import json
+import time
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -15,22 +17,29 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.errors import require, shorten
+from clipmem.base.hashing import json_sha256
+from clipmem.base.marks import read_marks
 from clipmem.base.paths import atomic_write, check_place, make_folder, reading
-from clipmem.base.progress import Reporter
+from clipmem.base.progress import Reporter, by_work
 from clipmem.data.user_tables import read_table
 from clipmem.report.explorer.columns import MISSING, About, Columns
 from clipmem.report.explorer.neighbors import SPACES, Neighbor
-from clipmem.report.explorer.server import SIZES, STATIC, Explorer, page, static
+from clipmem.report.explorer.server import PIECES, SIZES, STATIC, Explorer, page, static
 
-MOST = 20_000  # pairs, unless chosen
+MOST, MOST_IN_FILE = 20_000, 2_000  # pairs, unless chosen; pairs in one file
+FILE_BYTES = 25_000_000  # of one file, so that it can be mailed
 NEIGHBORS = 10
 BLOCK = 256  # pairs in a file of details
+_COMPARED, _DESCRIBED = 2.3e-8, 5e-4  # seconds to compare two pairs, and to collect the details of one
+_FEWER = "Choose fewer with --rows {}, or export a folder: a name without .html."
+_TIMED = 8  # images that are timed first: those of photographs take ten times as long as drawings
 
 
-def choose(columns: Columns, rows: int | None, uids: Path | None, *, every: bool) -> list[int]:
+def choose(columns: Columns, out: Path, rows: int | None, uids: Path | None, *, every: bool) -> list[int]:
     """Return the rows to export: the first ones in the order in which the page opens, listed ones, or all."""
     n, first, descending = len(columns), *columns.manifest["sort"].values()
-    hint = f"Choose with --rows {MOST}, --uids FILE or --all."
+    most = MOST_IN_FILE if out.suffix == ".html" else MOST
+    hint = f"Choose with --rows {most}, --uids FILE or --all."
     require((rows is not None) + (uids is not None) + every < 2, "--export", "several choices", "one", hint)
     if uids is not None:
         if uids.suffix == ".txt":
@@ -43,20 +52,69 @@ def choose(columns: Columns, rows: int | None, uids: Path | None, *, every: bool
         usable, hint = listed and not unknown, "Take uids from the table of scores."
         require(usable, f"--uids {uids}", got if listed else "no uid", "uids of the viewed pairs", hint)
         return sorted({columns.row_of[uid] for uid in listed})
-    require(rows or every or n <= MOST, "--export", f"{n:,} pairs", f"at most {MOST:,} without a choice", hint)
+    require(rows or every or n <= most, "--export", f"{n:,} pairs", f"at most {most:,} without a choice", hint)
     if rows is None or first == "uid":
         return list(range(n))[:rows]
     values = columns.values(first).astype(np.float64)
     return sorted(np.argsort(-values if descending else values, kind="stable")[:rows].tolist())  # NaN last
 
 
+class _Pieces:
+    """Where an export goes: files of a folder, or elements of one page NAME.html, which hold data and run nothing."""
+
+    def __init__(self, out: Path, rows: int) -> None:
+        self.out, self.rows, self.elements = out, rows, list[bytes]()
+        self.inline = out.suffix == ".html"
+        few, most = rows <= MOST_IN_FILE or not self.inline, f"at most {MOST_IN_FILE:,} in one file"
+        require(few, f"--export {out}", f"{rows:,} pairs", most, _FEWER.format(MOST_IN_FILE))
+        free = not out.exists() or (not self.inline and out.is_dir() and not any(out.iterdir()))
+        require(free, f"--export {out}", "an existing file, or a folder with files", "a new path", "Choose another.")
+        check_place(out)
+
+    def data(self, name: str, value: Any) -> None:
+        """Add a value that the page reads by its name."""
+        if self.inline:
+            tag = f'<script type="application/json" id="{html.escape(name)}">'.encode("utf-8", "surrogatepass")
+            self.elements.append(b"%b%b</script>\n" % (tag, _json(value)))
+        else:
+            atomic_write(self.out / "data" / f"{name}.js", b"clipmemData(%b,%b)\n" % (_json(name), _json(value)))
+
+    def image(self, row: int, data: bytes) -> None:
+        """Add the thumbnail of an exported row, as WebP."""
+        if self.inline:
+            self.data(f"thumbs/{row}", base64.b64encode(data).decode())
+        else:
+            (make_folder(self.out / "thumbs") / f"{row}.webp").write_bytes(data)
+
+    def close(self, title: str, notice: str) -> Path:
+        """Write the rest, and return the page, which is written last."""
+        if self.inline:
+            self.data("NOTICE.txt", notice)
+            text = page(title, inline=True).replace(PIECES, b"".join(self.elements), 1)
+            got, most = f"{len(text) / 1e6:.0f} MB", f"at most {FILE_BYTES / 1e6:.0f} MB in one file"
+            hint = _FEWER.format(max(1, int(0.95 * self.rows * FILE_BYTES / len(text))))
+            require(len(text) <= FILE_BYTES, f"--export {self.out}", got, most, hint)
+            atomic_write(self.out, text)
+            return self.out
+        atomic_write(self.out / "NOTICE.txt", notice.encode())
+        for name in STATIC:
+            atomic_write(self.out / name, static(name))
+        atomic_write(self.out / "index.html", page(title))
+        return self.out / "index.html"
+
+
 def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Reporter) -> Path:
-    """Write the pairs of some rows to a new or empty folder, and return its index.html, which is written last."""
-    free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-    require(free, f"--export {out}", "an existing file, or a folder with files", "a new folder", "Choose another.")
-    check_place(out)
-    reporter.begin("export", len(rows), "pairs")
+    """Write the pairs of some rows, with their marks, to a new or empty folder, or to one file; return the page."""
+    target = _Pieces(out, len(rows))
     columns, images, credit_lines = explorer.columns, 0, dict.fromkeys(explorer.columns.manifest["credits"])
+    marks, lists = read_marks(explorer.marks_file), list(product(SPACES, columns.manifest["sides"]))
+    times = [time.perf_counter()]
+    for row in rows[:_TIMED]:  # they are kept
+        explorer.thumbnails.get(row, SIZES[1])
+        times.append(time.perf_counter())
+    seconds = float(np.median(np.diff(times)))  # not the mean: the first one opens the data
+    work = {"neighbors": len(rows) * len(lists) * _COMPARED, "details": _DESCRIBED, "images": seconds}
+    progress, share = by_work(reporter, "export", len(rows), "pairs", work), 1 / len(rows)
     abouts: list[About] = []
     for name, about in columns.by_name.items():
         values, about = np.array(columns.values(name)[rows]), about.copy()
@@ -64,8 +122,9 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
             texts = (columns.folder / f"{name}.strings.bin").read_bytes().split(b"\0")
             used = np.unique(values[values != MISSING])
             values = np.where(values == MISSING, MISSING, np.searchsorted(used, values)).astype("<i4")
-            _script(out, f"columns/{name}.strings", base64.b64encode(b"\0".join(texts[code] for code in used)).decode())
-        _script(out, f"columns/{name}", base64.b64encode(values.tobytes()).decode())
+            joined = b"\0".join(texts[code] for code in used)
+            target.data(f"columns/{name}.strings", base64.b64encode(joined).decode())
+        target.data(f"columns/{name}", base64.b64encode(values.tobytes()).decode())
         if about["type"] in {"f32", "i32"}:
             finite = values[np.isfinite(values) & (values != MISSING)]
             about["missing"] = len(values) - len(finite)
@@ -73,31 +132,38 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
                 about["min"], about["max"] = finite.min().item(), finite.max().item()
         abouts.append(about)
     near = [{space: dict[str, list[Neighbor]]() for space in SPACES} for _ in rows]
-    for space, side in product(SPACES, columns.manifest["sides"]):
+    for space, side in lists:
         nearest = explorer.embedded.nearest_among(np.array(rows), space, side, NEIGHBORS) if explorer.embedded else ()
         for by_space, entries in zip(near, nearest, strict=True):
             by_space[space][side] = entries
-    details = [columns.details(row) | {"row": k, "neighbors": near[k]} for k, row in enumerate(rows)]
+            progress("neighbors", share / len(lists))
+    details, places = list[dict[str, Any]](), {row: k for k, row in enumerate(rows)}
     for k, row in enumerate(rows):
-        image = explorer.thumbnails.get(row, SIZES[-1])
+        details.append(columns.details(row) | {"row": k, "neighbors": near[k]})
+        if why := details[k]["why"]:
+            why["near"] = [places[other] for other in why["near"] if other in places]
+        progress("details", share)
+    for k, row in enumerate(rows):
+        image = explorer.thumbnails.get(row, SIZES[1])
         if image is not None:
-            (make_folder(out / "thumbs") / f"{k}.webp").write_bytes(image)
+            target.image(k, image)
             images += 1
             credit_lines |= dict.fromkeys([details[k]["credit"]] if details[k]["credit"] else [])
         if k % BLOCK == 0:
-            _script(out, f"details/{k // BLOCK}", details[k : k + BLOCK])
-        reporter.advance(1)
-    changed = {"rows": len(rows), "total": len(columns), "columns": abouts, "thumbnails": images > 0}
-    _script(out, "manifest", columns.manifest | changed | {"credits": list(credit_lines)})
+            target.data(f"details/{k // BLOCK}", details[k : k + BLOCK])
+        progress("images", share)
+    uids = [columns.uids[row] for row in rows]
+    marked = [{"row": k} | marks[uid]._asdict() for k, uid in enumerate(uids) if uid in marks]
+    # marks in a browser are kept by hash, and by row: other rows are another page
+    changed = {"rows": len(rows), "total": len(columns), "columns": abouts, "thumbnails": images > 0, "marked": marked}
+    changed |= {"hash": json_sha256([columns.manifest["hash"], list(rows)]), "credits": list(credit_lines)}
+    target.data("manifest", columns.manifest | changed)
     none = ["The data name no license: ask their source before you publish this folder."]
     notice = [f"Images and captions exported from {columns.manifest['title']}:", "", *(credit_lines or none)]
-    atomic_write(out / "NOTICE.txt", "".join(f"{line}\n" for line in notice).encode())
-    for name in STATIC:
-        atomic_write(out / name, static(name))
-    atomic_write(out / "index.html", page(columns.manifest["title"]))
-    return out / "index.html"
+    return target.close(columns.manifest["title"], "".join(f"{line}\n" for line in notice))
 
 
-def _script(out: Path, name: str, value: Any) -> None:
+def _json(value: Any) -> bytes:
+    """Return a value as JSON that can be part of a script and of a page."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    atomic_write(out / "data" / f"{name}.js", f'clipmemData("{name}",{text})\n'.encode("utf-8", "surrogatepass"))
+    return text.encode("utf-8", "surrogatepass")

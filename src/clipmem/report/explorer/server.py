@@ -5,6 +5,8 @@ points its own name at 127.0.0.1 reaches nothing. What writes also needs the tok
 The standard library is enough: starlette and uvicorn would add seven packages and three times its import time.
 """
 
+import base64
+import hashlib
 import io
 import json
 import re
@@ -22,6 +24,7 @@ from urllib.parse import parse_qsl, unquote
 
 import jinja2
 import polars as pl
+from markupsafe import Markup
 
 from clipmem.base.errors import ClipmemError, InputError, require, require_range, shorten
 from clipmem.base.marks import Entry, append_marks, marks_file, read_marks
@@ -31,7 +34,8 @@ from clipmem.report.explorer.columns import Columns
 from clipmem.report.explorer.neighbors import embedded
 from clipmem.report.explorer.subject import Subject, Thumbnails
 
-SIZES = (96, 256, 1024)  # longest side of thumbnails, in pixels; the last is for one image at a time
+SIZES = (96, 256, 1024)  # longest side of images, in pixels, never enlarged; exports have the second
+PIECES = b"<!--pieces-->"  # where the data of a page in one file go
 STATIC = {"app.js": "text/javascript; charset=utf-8", "app.css": "text/css; charset=utf-8"}
 _JSON, _BYTES = "application/json", "application/octet-stream"
 _POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:"
@@ -47,11 +51,17 @@ _MOST = 64 * 2**20  # bytes of a request
 Content = tuple[bytes | Path, str, str]  # what is sent, its type, and the name of a download
 
 
-def page(title: str, token: str = "") -> bytes:
-    """Return index.html: live with a token, of an export without."""
+def page(title: str, token: str = "", *, inline: bool = False) -> bytes:
+    """Return index.html: live with a token, of an export without; `inline` with the app in it, and a mark for data."""
     text = (resources.files("clipmem.report.explorer") / "page.html").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
-    return template.render(title=title, token=token, policy=_POLICY.replace("'self'", "'self' file:")).encode()
+    policy, app = _POLICY.replace("'self'", "'self' file:"), dict[str, Markup]()
+    for name, kind in (("app.js", "script"), ("app.css", "style")) if inline else ():
+        code = static(name)
+        app[kind] = Markup(code.decode())  # noqa: S704
+        allowed = f"{kind}-src 'sha256-{base64.b64encode(hashlib.sha256(code).digest()).decode()}'"
+        policy = policy.replace(f"{kind}-src 'self' file:", allowed)
+    return template.render(title=title, token=token, policy=policy, app=app).encode()
 
 
 def static(name: str) -> bytes:
@@ -166,7 +176,7 @@ class Explorer:
             near = self.embedded and self.embedded.nearest(row, query.get("space", ""), query.get("side", ""), number)
             return _json(near or [])
         require(number in SIZES, "size", f"{number}", "96, 256 or 1024")
-        image = self.thumbnails.make(row, number) if number == SIZES[-1] else self.thumbnails.get(row, number)
+        image = self.thumbnails.get(row, number)
         if image is None:
             raise RefusedError(HTTPStatus.NOT_FOUND, "no image")
         return image, "image/webp", ""

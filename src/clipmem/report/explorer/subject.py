@@ -41,7 +41,7 @@ _JOINED: Mapping[str, Sequence[str] | None] = {
 _PAIRS = ("uid", "key", "image", "captions", "label", "credit")
 _REDUNDANT = ("clipmem_norm", "clipmem_centered", "low", "high")  # linear in others: exports must stay small
 _NO_FILE = re.compile(r"[/\\\0]|\.strings$")  # names that no column file can have
-_KEPT = 4000  # thumbnails in memory: at most about 64 MB
+_KEPT, _SMALL = 4000, 256  # thumbnails in memory, at most about 64 MB, and their longest side
 _HINT = "Give a run folder, the folder that curate wrote, or a table written by score, estimate, curate or audit."
 
 
@@ -168,9 +168,13 @@ class Thumbnails:
 
     def __init__(self, subject: Subject) -> None:
         self._subject, self._lock = subject, threading.Lock()
-        self.get = lru_cache(_KEPT)(self.make)  # small ones
+        self._small = lru_cache(_KEPT)(self._make)
 
-    def make(self, row: int, size: int) -> bytes | None:
+    def get(self, row: int, size: int) -> bytes | None:
+        """Return the image of a row; small ones are kept in memory."""
+        return (self._small if size <= _SMALL else self._make)(row, size)
+
+    def _make(self, row: int, size: int) -> bytes | None:
         """Return the WebP file of a row, its longest side at most `size`; None if there is no image.
 
         It is decoded with the checks of a study, and encoded again.

@@ -4,6 +4,7 @@ import json
 import os
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -85,7 +86,7 @@ def test_a_table_becomes_files(tmp_path):
     columns = Columns(open_subject(path))
     assert columns.uids == UIDS
     assert columns.row_of[UIDS[3]] == 3
-    assert list(columns.by_name) == ["uid", "image_group", "clipmem", "stderr", "is_suspect", "kind", "words_score"]
+    assert list(columns.by_name) == ["uid", "image_group", "clipmem", "is_suspect", "kind", "words_score", "stderr"]
     assert columns.by_name["clipmem"]["error"] == "stderr"
     assert columns.by_name["words_score"]["group"] == "detector"
     np.testing.assert_array_equal(columns.values("clipmem"), np.float32([0.5, np.nan, -1, np.nan, 2, 0]))
@@ -163,7 +164,7 @@ def test_alignment_of_given_models_has_the_weight_of_the_sidecar(tmp_path):
     columns = Columns(open_subject(path))
     np.testing.assert_allclose(columns.values("f_alignment"), 0.9 - 0.5 * 0.3, rtol=1e-6)
     assert columns.manifest["maps"] == [
-        {"label": "A(g) against A(f)", "x": "g_alignment", "y": "f_alignment", "diagonal": True}
+        {"label": "alignment with and without training", "x": "g_alignment", "y": "f_alignment", "diagonal": True}
     ]
 
 
@@ -214,3 +215,68 @@ def test_a_link_among_the_columns_is_not_followed(tmp_path):
     assert again.values("x").tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert not (again.folder / "x.bin").is_symlink()
     assert private.read_bytes() == np.full(6, 7.0, np.float32).tobytes()
+
+
+def test_columns_are_ordered_by_use_and_compared_ones_have_the_names_of_the_runs(tmp_path):
+    numbers = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    scores = dict.fromkeys(("g_positive", "stderr", "odd", "words_score", "score", "g_alignment"), numbers)
+    path = table(tmp_path / "after.parquet", **scores, f_alignment=numbers, clipmem=numbers)
+    other = table(tmp_path / "be{fore.parquet", clipmem=numbers[::-1])
+    columns = Columns(open_subject(path, compare_with=other))
+    names = [name for name, about in columns.by_name.items() if about["type"] == "f32"]
+    expected = ["clipmem", "score", "f_alignment", "g_alignment", "clipmem_change", "clipmem_other", "odd"]
+    assert names == [*expected, "words_score", "stderr", "g_positive"]
+    labels = {name: columns.by_name[name]["label"] for name in names}
+    assert labels["f_alignment"] == "alignment, trained on it"
+    assert labels["clipmem_other"] == "CLIPMem in be{fore.parquet"
+    assert columns.by_name["clipmem_change"]["about"] == "CLIPMem in after.parquet minus CLIPMem in be{fore.parquet."
+    same = Columns(open_subject(path, compare_with=path)).manifest["compare"]
+    assert same["title"] == "after.parquet (before)"
+
+
+@pytest.mark.parametrize(
+    ("names", "axes"),
+    [
+        (["clipmem", "f_alignment", "g_alignment"], ["g_alignment", "f_alignment"]),
+        (["clipmem", "f_alignment", "g_alignment", "words_score", "score"], ["clipmem", "score"]),
+        (["clipmem", "f_alignment", "g_alignment", "stderr", "risk"], ["clipmem", "risk"]),
+        (["is_suspect", "probability", "score", "words_score", "odds_score"], ["words_score", "odds_score"]),
+        (["clipmem"], ["clipmem"]),
+    ],
+)
+def test_two_scores_start_with_two_that_are_not_computed_from_each_other(tmp_path, names, axes):
+    path = table(tmp_path / "scores.parquet", **{name: [name != "is_suspect" and 0.5] * 6 for name in names})
+    assert Columns(open_subject(path)).manifest["axes"] == axes
+
+
+def test_detectors_that_found_nothing_are_hidden_and_ties_have_no_rank(tmp_path):
+    path = table(
+        tmp_path / "scores.parquet",
+        words_score=[0.0, 0.0, 0.0, 2.0, 2.0, 5.0],
+        score=[0.0, 0.0, 1.0, 2.0, 3.0, 4.0],
+        clipmem=range(6),
+    )
+    columns = Columns(open_subject(path))
+    ranks = [{one["name"]: one["rank"] for one in columns.details(row)["detectors"]} for row in range(6)]
+    assert ranks[0] == ranks[1] == {"score": None}
+    assert ranks[2:] == [
+        {"score": 4},
+        {"score": 3, "words_score": None},
+        {"score": 2, "words_score": None},
+        {"score": 1, "words_score": 1},
+    ]
+
+
+def test_the_columns_of_an_audit_are_explained_as_in_its_guide(tmp_path):
+    path = table(tmp_path / "pairs.parquet", **dict.fromkeys(("risk", "false_alarm", "percentile"), range(6)))
+    abouts = {name: about["about"] for name, about in Columns(open_subject(path)).by_name.items()}
+    guide = (Path(__file__).parents[4] / "docs" / "audit.md").read_text(encoding="utf-8")
+    for name, words in {
+        "risk": ("models that trained on the pair", "LiRA at 1%"),
+        "false_alarm": ("models that did not train on the pair",),
+        "percentile": ("share of non-members with lower scores", "models that trained on the pair"),
+    }.items():
+        line = next(line for line in guide.splitlines() if line.startswith(f"| `{name}`"))
+        for word in words:
+            assert word in line
+            assert word in abouts[name]

@@ -34,7 +34,9 @@ export interface Manifest {
   hash: string;
   columns: ColumnInfo[];
   sort: { column: string; descending: boolean };
+  axes: string[]; // two scores, of which none is computed from the other
   noise_floor?: number | null;
+  noise_center?: number | null;
   maps: MapInfo[];
   sides: string[];
   neighbors: boolean;
@@ -43,9 +45,19 @@ export interface Manifest {
   compare: { title: string; change: string; pairs: [string, string][] } | null;
   credits: string[];
   marks: string[];
+  marked?: Change[]; // an export: the marks that the run had
   marks_file?: string | null;
   writes?: boolean;
   review: { command: string | null; folder: string; marks: string } | null;
+}
+
+/** A mark that was set or taken back, as in the run's marks file. */
+export interface Change {
+  row: number;
+  mark: string | null;
+  time: string;
+  note: string | null;
+  caption: string | null; // for a wrong pair: its new caption
 }
 
 export interface Neighbor {
@@ -63,7 +75,7 @@ export interface Detail {
   caption_from: string | null;
   seeds: { seed: number; f: number; g: number }[];
   parts: Sides<Record<string, number>> | null;
-  detectors: { name: string; label: string; score: number; rank: number; reason: string }[];
+  detectors: { name: string; label: string; score: number; rank: number | null; reason: string }[];
   credit: string | null;
   source: string;
   note?: string | null;
@@ -98,8 +110,16 @@ export const problem = signal<{ name: string; text: string } | null>(null);
 const waiting = new Map<string, (payload: unknown) => void>();
 (globalThis as Record<string, unknown>).clipmemData = (name: string, payload: unknown) => waiting.get(name)?.(payload);
 
-/** Load `data/PATH.js`, which hands its payload over under a name. */
+/** Return a piece that a page in one file holds, or null. */
+function held<T>(name: string): T | null {
+  const text = document.getElementById(name)?.textContent;
+  return text ? JSON.parse(text) : null;
+}
+
+/** Load `data/PATH.js`, which hands its payload over under a name, unless the page holds it. */
 function script<T>(path: string, name: string): Promise<T> {
+  const piece = held<T>(name);
+  if (piece !== null) return Promise.resolve(piece);
   return new Promise((resolve, reject) => {
     const element = document.createElement("script");
     element.src = `data/${path}.js`;
@@ -202,8 +222,12 @@ export function uidsLoaded(): boolean {
   return Boolean(info && column("uid") && (info.type === "uid" || strings("uid")));
 }
 
-export const thumbnail = (row: number, size: 96 | 256 | 1024): string =>
-  live ? `thumbs/${row}.webp?size=${size}` : `thumbs/${row}.webp`;
+/** Return the address of an image, its longest side at most some pixels; exports have one size. */
+export function thumbnail(row: number, size: 96 | 256 | 1024): string {
+  if (live) return `thumbs/${row}.webp?size=${size}`;
+  const piece = held<string>(`thumbs/${row}`);
+  return piece === null ? `thumbs/${row}.webp` : `data:image/webp;base64,${piece}`;
+}
 
 const details = new Map<string, Signal<Detail | null>>();
 const blocks = new Map<number, Promise<Detail[]>>();

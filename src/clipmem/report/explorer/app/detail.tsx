@@ -1,13 +1,13 @@
 /** One pair: its image, all captions, scores, alignment by seed, parts, detectors and neighbors. */
 
-import { useEffect, useRef } from "preact/hooks";
-import { byName, captionColumn, captionsOf, column, type Detail, detail, IMAGE_GROUP, manifest, numbers, thumbnail, uidOf } from "./data";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { byName, captionColumn, captionsOf, column, type Detail, detail, IMAGE_GROUP, manifest, neighbors, numbers, problem, thumbnail, uidOf } from "./data";
 import { MISSING } from "./engine";
-import { categoryOf, errorOf, floorOf, GLYPHS, Mark, moveTo, position } from "./gallery";
+import { beyondFloor, categoryOf, errorOf, floorOf, floorTitle, GLYPHS, Mark, moveTo, position } from "./gallery";
 import { marking } from "./keys";
-import { captionOf, markOf, setMark } from "./marks";
+import { captionOf, markOf, noteOf, setMark } from "./marks";
 import { Neighbors } from "./neighbors";
-import { numeric, opened, openPair, showSame } from "./state";
+import { enlarged, numeric, opened, showSame, toNeighbors, visitPair } from "./state";
 import { number, visible } from "./text";
 
 const SIDES = ["f", "g"];
@@ -41,7 +41,7 @@ function Seeds({ seeds }: { seeds: Detail["seeds"] }) {
         {floor !== null && ` Band: noise floor, ±${number(floor, { ...info!, min: 0 })} around the mean of g.`}
       </figcaption>
       <table class="numbers">
-        <thead><tr><th scope="col">Seed</th><th scope="col">A(f)</th><th scope="col">A(g)</th><th scope="col">difference</th></tr></thead>
+        <thead><tr><th scope="col">Seed</th><th scope="col">trained on it</th><th scope="col">not</th><th scope="col">difference</th></tr></thead>
         <tbody>
           {seeds.map(({ seed, f, g }) => (
             <tr key={seed}><th scope="row">{seed}</th><td>{number(f)}</td><td>{number(g)}</td><td><b>{number(f - g)}</b></td></tr>
@@ -77,14 +77,14 @@ function Scores({ row }: { row: number }) {
     <section>
       <h3>Scores</h3>
       <table class="numbers">
-        {pairs.length > 0 && <thead><tr><td /><th scope="col">this run</th><th scope="col">{manifest.compare!.title}</th></tr></thead>}
+        {pairs.length > 0 && <thead><tr><td /><th scope="col">{manifest.title}</th><th scope="col">{manifest.compare!.title}</th></tr></thead>}
         <tbody>
           {shown.filter((info) => !others.has(info.name)).map((info) => {
             const other = pairs.find(([one]) => one === info.name)?.[1];
             return (
               <tr key={info.name}>
                 <th scope="row" title={info.about}>{info.label}</th>
-                <td><b>{number(numbers(info.name)?.[row], info)}</b><span class="error"> {[errorOf(row, info), floorOf(info)].filter(Boolean).join(", ")}</span></td>
+                <td><b>{number(numbers(info.name)?.[row], info)}</b><span class="error" title={floorOf(info) && floorTitle()}> {[errorOf(row, info) && `${errorOf(row, info)} over seeds`, beyondFloor(row, info), floorOf(info)].filter(Boolean).join(", ")}</span></td>
                 {pairs.length > 0 && <td>{other && number(numbers(other)?.[row], byName.get(other))}</td>}
               </tr>
             );
@@ -102,7 +102,7 @@ function Detectors({ detectors }: { detectors: Detail["detectors"] }) {
       <ul class="detectors">
         {detectors.map((one) => (
           <li key={one.name}>
-            <b>{one.label}</b> <span class="soft">score {number(one.score)}, rank {one.rank.toLocaleString("en-US")}</span>
+            <b>{one.label}</b> <span class="soft">{number(one.score)}{one.rank !== null && `, rank ${one.rank.toLocaleString("en-US")}`}</span>
             {one.reason && <p dir="auto">{visible(one.reason)}</p>}
           </li>
         ))}
@@ -115,7 +115,7 @@ function Captions({ row, found }: { row: number; found: Detail | null }) {
   const captions = found?.captions ?? captionsOf(row, 4000).map((text) => ({ text, trained: true }));
   const mixed = captions.some((one) => !one.trained);
   return (
-    <ul class="captions">
+    <ul class="captions" tabIndex={0} aria-label="Captions">
       {captions.map((one, k) => (
         <li key={k} dir="auto" class={one.trained ? "" : "untrained"}>
           {visible(one.text.length > 4000 ? `${one.text.slice(0, 4000)}… (${one.text.length.toLocaleString("en-US")} characters)` : one.text)}
@@ -173,7 +173,7 @@ function Marking({ row, found }: { row: number; found: Detail | null }) {
       ))}
       {mark && (
         <input
-          key={row} type="text" placeholder="Why? Enter saves" aria-label="Reason of the mark" defaultValue={found?.note ?? ""}
+          key={row} type="text" placeholder="Why? Enter saves" aria-label="Reason of the mark" defaultValue={found?.note ?? noteOf(row) ?? ""}
           onKeyDown={(event) => {
             if (event.key !== "Enter") return;
             setMark(row, mark, { note: event.currentTarget.value, caption: captionOf(row) });
@@ -188,7 +188,16 @@ function Marking({ row, found }: { row: number; found: Detail | null }) {
 
 export function DetailPanel({ row }: { row: number }) {
   const found = detail(row), panel = useRef<HTMLElement>(null), place = position.value;
-  useEffect(() => panel.current!.scrollTo(0, 0), [row]);
+  useLayoutEffect(() => panel.current!.scrollTo(0, 0), [row]);
+  const lists = () => manifest.sides.every((side) => neighbors(row, "image", side) && neighbors(row, "text", side));
+  const ready = toNeighbors.value && (problem.value || ((found || !manifest.details) && (!manifest.neighbors || lists())));
+  useEffect(() => {
+    if (!ready) return;
+    const section = document.getElementById("neighbors");
+    section?.scrollIntoView();
+    section?.focus({ preventScroll: true });
+    toNeighbors.value = false;
+  }, [ready]);
   const seeds = found?.seeds.filter((one) => SIDES.every((side) => side in one)) ?? [];
   return (
     <aside class="detail" ref={panel} aria-label="Pair" tabIndex={-1}>
@@ -200,9 +209,11 @@ export function DetailPanel({ row }: { row: number }) {
         <button type="button" onClick={() => (opened.value = false)}>Close <kbd>Esc</kbd></button>
       </header>
       <div class="detail-top">
-        <span class="mat">{manifest.thumbnails
-          ? <img key={row} src={thumbnail(row, 256)} alt={captionsOf(row, 200)[0] ?? ""} onError={(event) => event.currentTarget.parentElement!.classList.add("none")} />
-          : "no image"}</span>
+        {manifest.thumbnails
+          ? <button type="button" class="mat" onClick={() => (enlarged.value = true)} title="Enlarge (Enter)">
+              <img key={row} src={thumbnail(row, 1024)} alt={captionsOf(row, 200)[0] || "image"} onError={(event) => event.currentTarget.parentElement!.classList.add("none")} />
+            </button>
+          : <span class="mat">no image</span>}
         <div><Captions row={row} found={found} /><Same row={row} /></div>
       </div>
       <Marking row={row} found={found} />
@@ -210,7 +221,7 @@ export function DetailPanel({ row }: { row: number }) {
       {seeds.length > 0 && <section><h3>Alignment A by seed</h3><Seeds seeds={seeds} /></section>}
       {found?.parts && <Parts parts={found.parts} />}
       {found && found.detectors.length > 0 && <Detectors detectors={found.detectors} />}
-      {manifest.neighbors && <Neighbors row={row} open={openPair} />}
+      {manifest.neighbors && <Neighbors row={row} open={visitPair} />}
       <Facts row={row} found={found} />
     </aside>
   );

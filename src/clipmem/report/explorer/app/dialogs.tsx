@@ -3,12 +3,12 @@
 import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { manifest } from "./data";
+import { captionsOf, manifest, thumbnail } from "./data";
 import { download, type Format, formats, ready, type Which } from "./exports";
 import { shown } from "./filters";
 import { bindings } from "./keys";
 import { markedRows, marksChanged } from "./marks";
-import { help } from "./state";
+import { enlarged, help, pair } from "./state";
 import { suspects, tally, write, writes, writing } from "./suspects";
 import { count, visible } from "./text";
 
@@ -134,6 +134,15 @@ function Export() {
   );
 }
 
+function Enlarged({ row }: { row: number }) {
+  const caption = visible(captionsOf(row, 160)[0] ?? "");
+  return (
+    <Dialog title={caption || "Image"} close={() => (enlarged.value = false)}>
+      <img class="large" src={thumbnail(row, 1024)} alt={caption || "image"} />
+    </Dialog>
+  );
+}
+
 export function Dialogs() {
-  return <>{help.value && <Help />}{exporting.value && <Export />}</>;
+  return <>{help.value && <Help />}{exporting.value && <Export />}{enlarged.value && pair.value !== null && <Enlarged row={pair.value} />}</>;
 }

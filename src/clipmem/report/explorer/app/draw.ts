@@ -10,27 +10,30 @@ export interface Points {
   failing: Uint32Array;
   groups: Codes | null;
   groupCount: number;
+  inks: string[]; // CSS variables of the groups
 }
+
+const SHARED = "--shared", LIGHT = 0.25; // most pairs are shared: they are light, and behind the others
 
 const css = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const rgb = (hex: string) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 
 /** Return the colors of hidden points and of each group. */
-function colors(groups: number): { hidden: string; shown: string[] } {
-  const shown = groups ? Array.from({ length: groups }, (_, k) => css(`--g${k}`)) : [css("--accent")];
-  return { hidden: css("--dots"), shown };
-}
+const colors = ({ groups, inks }: Points) => ({ hidden: css("--dots"), shown: groups ? inks.map(css) : [css("--accent")] });
 
-function drawDots(context: CanvasRenderingContext2D, { x, y, failing, groups, groupCount }: Points, box: Box, width: number, height: number): void {
-  const { hidden, shown } = colors(groups ? groupCount : 0), [left, right, bottom, top] = box;
+function drawDots(context: CanvasRenderingContext2D, points: Points, box: Box, width: number, height: number): void {
+  const { x, y, failing, groups, groupCount, inks } = points;
+  const { hidden, shown } = colors(points), [left, right, bottom, top] = box;
+  const light = (layer: number) => groups !== null && inks[layer - 1] === SHARED;
   const radius = x.length > 4000 ? 2 : 3;
   const layerOf = (row: number) => (failing[row] ? 0 : groups ? Math.min(groups[row], groupCount - 1) + 1 : 1);
   const sizes = new Uint32Array(shown.length + 1);
   for (let row = 0; row < x.length; row++) sizes[layerOf(row)]++;
-  const layers = Array.from(shown, (_, k) => k + 1).sort((one, other) => sizes[other] - sizes[one]); // small ones on top
+  const layers = Array.from(shown, (_, k) => k + 1)
+    .sort((one, other) => Number(light(other)) - Number(light(one)) || sizes[other] - sizes[one]); // small ones on top
   for (const layer of [0, ...layers]) {
     context.fillStyle = layer ? shown[layer - 1] : hidden;
-    context.globalAlpha = layer ? 0.7 : 0.55;
+    context.globalAlpha = light(layer) ? LIGHT : layer ? 0.7 : 0.55;
     context.beginPath();
     for (let row = 0; row < x.length; row++) {
       if (layerOf(row) !== layer || !(x[row] >= left && x[row] <= right && y[row] >= bottom && y[row] <= top)) continue;
@@ -47,11 +50,12 @@ function drawDensity(context: CanvasRenderingContext2D, points: Points, box: Box
   const columns = Math.max(1, Math.floor(width / CELL)), lines = Math.max(1, Math.floor(height / CELL));
   const cells = columns * lines, groups = points.groups ? points.groupCount : 1;
   const counts = density(points.x, points.y, points.failing, box, columns, lines, points.groups, groups);
-  const { hidden, shown } = colors(points.groups ? groups : 0), pale = rgb(hidden), inks = shown.map(rgb);
-  const sums = new Uint32Array(cells);
+  const { hidden, shown } = colors(points), pale = rgb(hidden), inks = shown.map(rgb);
+  const weights = shown.map((_, k) => (points.groups && points.inks[k] === SHARED ? LIGHT / 4 : 1));
+  const sums = new Float32Array(cells);
   let most = 1, mostHidden = 1;
   for (let cell = 0; cell < cells; cell++) {
-    for (let layer = 1; layer <= groups; layer++) sums[cell] += counts[layer * cells + cell];
+    for (let layer = 1; layer <= groups; layer++) sums[cell] += weights[layer - 1] * counts[layer * cells + cell];
     most = Math.max(most, sums[cell]);
     mostHidden = Math.max(mostHidden, counts[cell]);
   }
@@ -61,7 +65,7 @@ function drawDensity(context: CanvasRenderingContext2D, points: Points, box: Box
     if (sum) {
       for (let channel = 0; channel < 3; channel++) {
         let value = 0;
-        for (let layer = 0; layer < groups; layer++) value += inks[layer][channel] * counts[(layer + 1) * cells + cell];
+        for (let layer = 0; layer < groups; layer++) value += inks[layer][channel] * weights[layer] * counts[(layer + 1) * cells + cell];
         data[at + channel] = value / sum;
       }
       data[at + 3] = 70 + (185 * Math.log1p(sum)) / Math.log1p(most);

@@ -7,6 +7,7 @@ import { BINS } from "./engine";
 import { type Counts, countsOf, totalsOf } from "./filters";
 import { clearPicks, group, numeric, picks, ranges, setRange, togglePick } from "./state";
 import { count, labelOf, number } from "./text";
+import { inkOf } from "./theme";
 
 /** Draw counts as steps: a path from a base line to a top line, each in fractions of the height. */
 function steps(base: number[], top: number[]): string {
@@ -79,7 +80,7 @@ function Histogram({ info }: { info: ColumnInfo }) {
       <div class="plot" ref={plot} onPointerDown={brush} onDblClick={() => setRange(info.name, null)}>
         <svg viewBox={`0 0 ${BINS} 100`} preserveAspectRatio="none" aria-hidden="true">
           {totals && <path class="all" d={layers({ counts: totals, size: BINS, groups: [] }, most)[0]} />}
-          {counts && layers(counts, most).map((path, k) => <path key={k} class={counts.groups.length ? `g${k}` : "bars"} d={path} />)}
+          {counts && layers(counts, most).map((path, k) => <path key={k} class="bars" d={path} style={counts.groups.length ? { fill: `var(${inkOf(group.value, counts.groups[k], k)})` } : {}} />)}
         </svg>
         {range && <span class="shade" style={{ left: "0", width: `${(100 * low) / BINS}%` }} />}
         {range && <span class="shade" style={{ right: "0", width: `${100 - (100 * high) / BINS}%` }} />}
@@ -107,7 +108,7 @@ function Choices({ name, about }: { name: string; about?: string }) {
             key={value} type="button" role="checkbox" aria-checked={chosen.includes(value)} class="choice"
             onClick={() => togglePick(name, value)}
           >
-            <i class={`dot ${group.value === name ? `g${Math.min(code, 5)}` : "plain"}`} />
+            <i class={group.value === name ? "dot" : "dot plain"} style={group.value === name ? { background: `var(${inkOf(name, value, code)})` } : {}} />
             <span class="value">{value}</span>
             <span class="bar"><span style={{ width: `${(100 * (counts?.counts[code] ?? 0)) / most}%` }} /></span>
             <span class="count">{counts ? count(counts.counts[code]) : ""}</span>

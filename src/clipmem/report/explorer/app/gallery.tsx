@@ -8,6 +8,7 @@ import { markOf } from "./marks";
 import { openPair, pair, sort, clearFilters, view } from "./state";
 import { suspects } from "./suspects";
 import { count, number, visible } from "./text";
+import { inkOf } from "./theme";
 
 const GAP = 16, LEAST_WIDTH = 196, CARD = 222, ROW = CARD + GAP;
 const MOST_HEIGHT = 8_000_000; // pixels; beyond, the browser's layout loses precision and the scroll bar stands for more
@@ -56,6 +57,17 @@ const within = (value: number | null | undefined, info?: ColumnInfo) => (value =
 export const floorOf = (info?: ColumnInfo) => (info?.floor && manifest.noise_floor != null ? `noise floor ${within(manifest.noise_floor, info)}` : "");
 export const errorOf = (row: number, info?: ColumnInfo) => within(numbers(info?.error)?.[row], info);
 
+/** Compare a value with the spread of held-out pairs, whose expected score is 0; empty without a noise floor. */
+export function beyondFloor(row: number, info?: ColumnInfo): string {
+  const floor = manifest.noise_floor, value = info?.floor ? numbers(info.name)?.[row] : null;
+  if (floor == null || value == null || value !== value) return "";
+  if (categoryOf("role", row)?.value === "external") return "held out: chance alone";
+  const excess = Math.abs(value - (manifest.noise_center ?? 0)) - floor;
+  return excess > 0 ? `${number(excess, { ...info!, min: 0 })} beyond the noise floor` : "within the noise floor";
+}
+export const floorTitle = () =>
+  `Noise floor: held-out pairs, whose expected score is 0, spread over ${number(manifest.noise_center ?? 0)} ${within(manifest.noise_floor, { min: 0 } as ColumnInfo)}. Standard errors cover seeds only.`;
+
 export function Score({ row, name }: { row: number; name: string }) {
   const info = byName.get(name), values = numbers(name);
   return (
@@ -67,6 +79,7 @@ export function Score({ row, name }: { row: number; name: string }) {
 
 export function Card({ row, place, total, name }: { row: number; place: number; total: number; name: string }) {
   const role = categoryOf("role", row), planted = categoryOf("planted", row)?.value === "yes";
+  const beyond = beyondFloor(row, byName.get(name));
   return (
     <div
       id={`pair-${row}`} class={`card${pair.value === row ? " current" : ""}`} role="option"
@@ -77,8 +90,9 @@ export function Card({ row, place, total, name }: { row: number; place: number; 
       {planted && <span class="planted">mismatched</span>}
       <div class="card-line">
         <Score row={row} name={name} />
-        {role && <span class="role"><i class={`dot g${role.code % 6}`} />{role.value}</span>}
+        {role && <span class="role"><i class="dot" style={{ background: `var(${inkOf("role", role.value, role.code)})` }} />{role.value}</span>}
       </div>
+      {beyond && <div class="beyond" title={floorTitle()}>{beyond}</div>}
       <div class="caption" dir="auto">{visible(captionsOf(row)[0] ?? "")}</div>
     </div>
   );

@@ -5,7 +5,7 @@ import { MISSING } from "./engine";
 import { exporting } from "./dialogs";
 import { moveTo, perPage, perRow, position, walked } from "./gallery";
 import { setMark, undo } from "./marks";
-import { clearFilters, help, openPair, opened, pair, showSame, sort, view, type View } from "./state";
+import { clearFilters, enlarged, help, openPair, opened, pair, showSame, sort, toNeighbors, view, type View } from "./state";
 import { accept } from "./review";
 import { decide, editing } from "./suspects";
 
@@ -61,7 +61,8 @@ function close(): void {
 
 export const bindings: Binding[] = [
   { keys: Object.keys(steps), about: "move to another pair", run: move },
-  { keys: ["Enter"], about: "open the pair", run: () => openPair(pair.value ?? walked.value?.[0] ?? null) },
+  { keys: ["Enter"], about: "open the pair, then enlarge its image",
+    run: () => opened.value ? (enlarged.value = manifest.thumbnails) : openPair(pair.value ?? walked.value?.[0] ?? null) },
   { keys: ["Escape"], about: "close the pair, then leave it", run: close },
   ...marks.map(([key, about]) => ({
     keys: [key], about: `mark: ${about}, and go to the next pair`,
@@ -75,7 +76,7 @@ export const bindings: Binding[] = [
   { keys: ["s"], about: "choose the score to sort by", run: () => focus("sort") },
   { keys: ["r"], about: "reverse the order", run: () => (sort.value = { ...sort.value, descending: !sort.value.descending }) },
   { keys: ["1", "2", "3", "4", "5"], about: "gallery, map, two scores, before and after, review",
-    run: (key) => (manifest.compare || key !== "4") && (manifest.review || key !== "5") && (view.value = VIEWS[Number(key) - 1]) },
+    run: (key) => (manifest.review || key !== "5") && (view.value = VIEWS[Number(key) - 1]) },
   { keys: ["h"], about: "go to the filters; arrows move the ends of a histogram, Delete clears it",
     run: () => document.querySelector<HTMLElement>(".facets .choice, .facets .handle")?.focus() },
   { keys: ["x"], about: "clear all filters", run: clearFilters },
@@ -87,8 +88,7 @@ export const bindings: Binding[] = [
   } },
   { keys: ["n"], about: "nearest neighbors of the pair", run: () => {
     if (pair.value === null) return;
-    opened.value = true;
-    requestAnimationFrame(() => focus("neighbors"));
+    opened.value = toNeighbors.value = true;
   } },
   { keys: ["e"], about: "export the shown or the marked pairs", run: () => (exporting.value = true) },
   { keys: ["?"], about: "this help", run: () => (help.value = true) },

@@ -56,7 +56,7 @@ function Order() {
 }
 
 function Tabs() {
-  const offered = VIEWS.filter(([name]) => (name !== "compare" || manifest.compare) && (name !== "review" || manifest.review));
+  const offered = VIEWS.filter(([name]) => (name !== "compare" || manifest.compare || view.value === name) && (name !== "review" || manifest.review));
   const turn = (event: KeyboardEvent) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!by) return;

@@ -1,15 +1,7 @@
 /** Marks of pairs: saved by the server in the run folder, or by the browser in an export. None is lost on the way. */
 
 import { signal } from "@preact/signals";
-import { live, manifest, token, uidOf } from "./data";
-
-interface Change {
-  row: number;
-  mark: string | null;
-  time: string;
-  note: string | null;
-  caption: string | null; // for a wrong pair: its new caption
-}
+import { type Change, live, manifest, token, uidOf } from "./data";
 
 const UNMARKED = 255, POLL = 3000;
 
@@ -125,16 +117,22 @@ export function startMarks(): void {
   } catch {
     waiting = [];
   }
-  waiting.forEach(show);
+  changes().forEach(show);
   if (!live) return;
   void poll();
   setInterval(poll, POLL);
   addEventListener("visibilitychange", () => void poll());
 }
 
+/** All changes of an export: the marks that the run had, then those of this browser. */
+const changes = () => [...(manifest.marked ?? []), ...waiting];
+
+/** Return the note of a pair's last mark in this browser or, in an export, in the run. */
+export const noteOf = (row: number) => changes().filter((change) => change.row === row).at(-1)?.note;
+
 /** Return the last change of each marked row of an export, as lines of the run's marks file. */
 export function marksAsLines(): string {
-  const last = new Map(waiting.map((change) => [change.row, change]));
+  const last = new Map(changes().map((change) => [change.row, change]));
   const line = ({ row, mark, time, note, caption }: Change) => `${JSON.stringify({ uid: uidOf(row), mark, time, note, ...(caption ? { caption } : {}) })}\n`;
   return Array.from(last.values(), line).join("");
 }

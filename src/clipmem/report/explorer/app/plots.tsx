@@ -7,9 +7,10 @@ import { disagreement } from "./engine";
 import { failing, filtered, orderBy, shown, split, timed } from "./filters";
 import { Empty, Mark, Thumb } from "./gallery";
 import { exporting } from "./dialogs";
-import { Scatter } from "./scatter";
-import { axes, group, lasso, mapIndex, numeric, openPair, pair, sort, view } from "./state";
+import { colorBy, Scatter } from "./scatter";
+import { axes, lasso, mapIndex, numeric, openPair, pair, sort, view } from "./state";
 import { count, labelOf, number, visible } from "./text";
+import { inkOf } from "./theme";
 
 const LISTED = 50;
 
@@ -37,11 +38,11 @@ function Pairs({ title, rows, children }: { title: string; rows: ArrayLike<numbe
 const value = (name: string, row: number) => number(numbers(name)?.[row], byName.get(name));
 
 function Legend() {
-  const { names } = split(group.value), info = byName.get(group.value ?? "");
-  const rest = group.value === "mark" || Boolean(info && (info.missing || categoriesOf(info).length >= names.length));
+  const by = colorBy(), { names } = split(by), info = byName.get(by ?? "");
+  const rest = by === "mark" || Boolean(info && (info.missing || categoriesOf(info).length >= names.length));
   return names.length ? (
-    <ul class="legend" aria-label={labelOf(group.value!)}>
-      {names.slice(0, rest ? 6 : -1).map((name, k) => <li key={name}><i class={`dot g${k}`} />{name}</li>)}
+    <ul class="legend" aria-label={labelOf(by!)}>
+      {names.slice(0, rest ? 6 : -1).map((name, k) => <li key={name}><i class="dot" style={{ background: `var(${inkOf(by, name, k)})` }} />{name}</li>)}
     </ul>
   ) : null;
 }
@@ -143,7 +144,8 @@ const changed = computed(() => {
 });
 
 export function CompareView() {
-  const { title, change, pairs } = manifest.compare!, [own, other] = pairs[0], found = changed.value;
+  if (!manifest.compare) return <p class="empty">No second run is open. Start <code>clipmem view RUN --compare-with OTHER</code> to see what changed.</p>;
+  const { title, change, pairs } = manifest.compare, [own, other] = pairs[0], found = changed.value;
   const sides = (row: number) => (
     <span class="soft">
       {value(other, row)} <span aria-label="to">→</span> {value(own, row)} <b class={found?.rose.includes(row) ? "up" : "down"}>{value(change, row)}</b>
@@ -153,12 +155,12 @@ export function CompareView() {
     <div class="plots">
       <div class="plot-main">
         <div class="plot-bar">
-          <span>{labelOf(own)} in {title} (before, across) and in this run (after, up)</span>
+          <span>{labelOf(own)} in {visible(title)} (before, across) and in {manifest.title} (after, up)</span>
           <Legend /><span class="grow" />
           <button type="button" onClick={() => ((sort.value = { column: change, descending: true }), (view.value = "gallery"))}>Gallery by change</button>
         </div>
         <p class="note">On the diagonal both runs give a pair the same score.</p>
-        <Scatter x={other} y={own} diagonal />
+        <Scatter x={other} y={own} diagonal labels={[`${labelOf(own)} in ${visible(title)}`, `${labelOf(own)} in ${manifest.title}`]} />
       </div>
       <div class="lists two">
         <Pairs title="Rose most" rows={found?.rose ?? []}>{sides}</Pairs>

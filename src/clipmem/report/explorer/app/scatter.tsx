@@ -6,7 +6,7 @@ import { byName, captionsOf, column, numbers } from "./data";
 import { draw, ticks } from "./draw";
 import { type Box, nearestRow } from "./engine";
 import { failing, filtered, split, timed } from "./filters";
-import { dark } from "./theme";
+import { dark, inkOf } from "./theme";
 import { Thumb } from "./gallery";
 import { group, lasso, openPair, pair } from "./state";
 import { labelOf, number, visible } from "./text";
@@ -26,13 +26,17 @@ function wholeBox(x: string, y: string, diagonal: boolean): Box {
   return [...padded[0], ...padded[1]] as Box;
 }
 
-export function Scatter({ x, y, diagonal }: { x: string; y: string; diagonal: boolean }) {
+/** What points are colored by: the roles, unless something else is chosen. */
+export const colorBy = () => group.value ?? (byName.has("role") ? "role" : null);
+
+export function Scatter({ x, y, diagonal, labels }: { x: string; y: string; diagonal: boolean; labels?: [string, string] }) {
   const frame = useRef<HTMLDivElement>(null), canvas = useRef<HTMLCanvasElement>(null);
   const size = useSignal<Point>([0, 0]), zoom = useSignal<{ of: string; box: Box } | null>(null);
   const path = useSignal<Point[]>([]), cross = useSignal<Point | null>(null), over = useSignal(-1);
   const whole = wholeBox(x, y, diagonal), box = zoom.value?.of === `${x} ${y}` ? zoom.value.box : whole;
   const [width, height] = size.value, [left, right, bottom, top] = box;
-  const first = numbers(x), second = numbers(y), { codes, names } = split(group.value);
+  const first = numbers(x), second = numbers(y), { codes, names } = split(colorBy());
+  const [across, up] = labels ?? [labelOf(x), labelOf(y)], inks = names.map((name, k) => inkOf(colorBy(), name, k));
   const version = filtered.value, scheme = dark.value;
 
   useLayoutEffect(() => {
@@ -45,8 +49,8 @@ export function Scatter({ x, y, diagonal }: { x: string; y: string; diagonal: bo
   }, []);
   useEffect(() => {
     if (!first || !second || !width) return;
-    timed("map", () => draw(canvas.current!, { x: first, y: second, failing, groups: codes, groupCount: names.length }, box, width, height));
-  }, [first, second, codes, names.length, version, width, height, left, right, bottom, top, scheme]);
+    timed("map", () => draw(canvas.current!, { x: first, y: second, failing, groups: codes, groupCount: names.length, inks }, box, width, height));
+  }, [first, second, codes, inks.join(), version, width, height, left, right, bottom, top, scheme]);
 
   const toPixel = ([px, py]: Point): Point => [((px - left) / (right - left)) * width, ((top - py) / (top - bottom)) * height];
   const toData = ([px, py]: Point): Point => [left + (px / width) * (right - left), top - (py / height) * (top - bottom)];
@@ -125,7 +129,7 @@ export function Scatter({ x, y, diagonal }: { x: string; y: string; diagonal: bo
   return (
     <div
       class="scatter" ref={frame} tabIndex={0} role="application" onKeyDown={keys}
-      aria-label={`${labelOf(y)} against ${labelOf(x)}. Arrows move the cross, Space sets a corner of the lasso, Enter closes it or opens the pair.`}
+      aria-label={`${up} against ${across}. Arrows move the cross, Space sets a corner of the lasso, Enter closes it or opens the pair.`}
     >
       <canvas
         ref={canvas} style={{ left: `${LEFT}px`, top: `${MARGIN}px`, width: `${width}px`, height: `${height}px` }}
@@ -144,8 +148,8 @@ export function Scatter({ x, y, diagonal }: { x: string; y: string; diagonal: bo
             const [, py] = toPixel([0, value]);
             return <g key={value}><line class="tick" x1="-4" x2="0" y1={py} y2={py} /><text x="-8" y={py + 4} text-anchor="end">{tickText(value)}</text></g>;
           })}
-          <text class="axis-label" x={width / 2} y={height + 36} text-anchor="middle">{labelOf(x)}</text>
-          <text class="axis-label" transform={`translate(-44 ${height / 2}) rotate(-90)`} text-anchor="middle">{labelOf(y)}</text>
+          <text class="axis-label" x={width / 2} y={height + 36} text-anchor="middle">{across}</text>
+          <text class="axis-label" transform={`translate(-44 ${height / 2}) rotate(-90)`} text-anchor="middle">{up}</text>
           <svg width={width} height={height}>
             {diagonal && <line class="diagonal" {...ends(toPixel([Math.max(left, bottom), Math.max(left, bottom)]), toPixel([Math.min(right, top), Math.min(right, top)]))} />}
             {drawn.length > 0 && <polygon class="lasso" points={line(drawn)} />}

@@ -30,7 +30,12 @@ export const mapIndex = signal(0);
 export const axes = signal<[string, string]>(["", ""]);
 export const pair = signal<number | null>(null);
 export const opened = signal(false);
+/** Whether the image of the open pair fills the window. */
+export const enlarged = signal(false);
 export const help = signal(false);
+/** Set where the neighbors of the pair are to be scrolled to, once they are drawn. */
+export const toNeighbors = signal(false);
+const visits = signal(0);
 
 export const isNumeric = (name: string) => ["f32", "i32"].includes(byName.get(name)?.type ?? "");
 
@@ -91,6 +96,11 @@ export function openPair(row: number | null): void {
 
 /** The view that the page opens with: data that were curated without a run are to be reviewed. */
 const firstView = (): View => (manifest.review && manifest.source !== "run" ? "review" : "gallery");
+/** Open a pair from another one: the browser goes back to that one. */
+export function visitPair(row: number): void {
+  batch(() => (visits.value++, openPair(row)));
+}
+
 const short = (value: number) => String(Number(value.toPrecision(5)));
 
 function encoded(): string {
@@ -122,7 +132,7 @@ function put<T>(target: Signal<T>, value: T): void {
 function decode(hash: string): void {
   const words = new URLSearchParams(hash.replace(/^#/, ""));
   const wanted = words.get("view") ?? firstView(), row = Number(words.get("pair") ?? NaN);
-  const views = [...(manifest.review ? ["review"] : []), "gallery", "map", "scores", ...(manifest.compare ? ["compare"] : [])];
+  const views = [...(manifest.review ? ["review"] : []), "gallery", "map", "scores", "compare"];
   put(view, (views.includes(wanted) ? wanted : "gallery") as View);
   put(query, words.get("q") ?? "");
   const [, minus, name] = /^(-?)(.*)$/s.exec(words.get("sort") ?? "") ?? [];
@@ -146,16 +156,13 @@ function decode(hash: string): void {
   put(group, grouped && (grouped === "mark" || byName.get(grouped)?.type === "category" || byName.get(grouped)?.type === "bool") ? grouped : null);
   put(mapIndex, Math.min(Math.max(0, Number(words.get("map")) || 0), Math.max(0, manifest.maps.length - 1)));
   const [first, second] = (words.get("axes") ?? "").split(" ");
-  const errors = manifest.columns.map((info) => info.error);
-  const others = numeric().filter((info) => info.name !== manifest.sort.column && !errors.includes(info.name));
-  const other = others.find((info) => info.group === "detector") ?? others.find((info) => info.group === "score") ?? others[0];
-  const start = manifest.sort.column;
-  put(axes, [isNumeric(first) ? first : start, isNumeric(second) ? second : (other?.name ?? start)]);
+  const [across, up = across] = manifest.axes;
+  put(axes, [isNumeric(first) ? first : across, isNumeric(second) ? second : up]);
   put(pair, known(row) ? row : null);
   put(opened, words.get("open") === "1" && pair.value !== null);
 }
 
-/** Follow the address, and keep it: changes of view and of the visible pairs can be gone back to. */
+/** Follow the address, and keep it: changes of view, of the visible pairs and visits of neighbors can be gone back to. */
 export function keepAddress(): void {
   let written = "", place = "";
   const read = () => location.hash.slice(1) !== written && batch(() => decode(location.hash));
@@ -164,7 +171,7 @@ export function keepAddress(): void {
   addEventListener("hashchange", read);
   effect(() => {
     written = encoded();
-    const next = JSON.stringify([view.value, same.value, lasso.value]);
+    const next = JSON.stringify([view.value, same.value, lasso.value, visits.value]);
     if (location.hash.slice(1) === written) void (place = next);
     else {
       history[place && next !== place ? "pushState" : "replaceState"](null, "", `#${written}`);
