@@ -105,9 +105,17 @@ def detail(row: int, captions: str, columns: dict[str, tuple[dict[str, Any], np.
 
 
 def write_view(
-    folder: Path, rows: int, captions: Sequence[str] | None = None, images: int = 0, file: bool = True
+    folder: Path,
+    rows: int,
+    captions: Sequence[str] | None = None,
+    images: int = 0,
+    file: bool = True,
+    picks: dict[str, list[str]] | None = None,
 ) -> Path:
-    """Write an export of pairs; the first `images` rows have thumbnails. `file` allows what file:// needs."""
+    """Write an export of pairs; the first `images` rows have thumbnails. `file` allows what file:// needs.
+
+    `picks` are the values that are chosen when the page opens.
+    """
     columns = columns_of(rows)
     texts = list(captions or captions_of(rows, np.random.default_rng(1)))
     codes, strings = text_column(texts)
@@ -118,7 +126,7 @@ def write_view(
     diagonal = {"label": "A(g) against A(f)", "x": "g_alignment", "y": "f_alignment", "diagonal": True}
     manifest = {
         "format": 1, "clipmem": "0", "title": "synthetic", "rows": rows, "source": "run", "hash": f"synthetic-{rows}",
-        "noise_floor": 0.04,
+        "noise_floor": 0.04, "picks": picks or {},
         "columns": [entry for entry, _ in columns.values()], "sort": {"column": "clipmem", "descending": True},
         "maps": [diagonal, {"label": "PCA of image embeddings", "x": "pca_x", "y": "pca_y"}], "sides": ["f", "g"],
         "neighbors": True, "thumbnails": images > 0, "details": True, "credits": ["Drawn for a test"],

@@ -271,6 +271,7 @@ def _describe(subject: Subject, columns: list[About], state: str) -> dict[str, o
     compare = {"change": "clipmem_change", "pairs": compared}
     vectors = embedded(subject)
     first = next(name for name in ("clipmem", "suspect_rank", "score", "risk", *numbers, *names) if name in names)
+    roles = next((about["categories"] for about in columns if about["name"] == "role"), None) or []
     return {
         "format": FORMAT,
         "clipmem": __version__,
@@ -280,6 +281,8 @@ def _describe(subject: Subject, columns: list[About], state: str) -> dict[str, o
         "hash": state,
         "columns": columns,
         "sort": {"column": first, "descending": first != "suspect_rank"},
+        # what the page opens with; an address that is not empty says itself what is chosen
+        "picks": {"role": ["candidate"]} if subject.run and len(roles) > 1 and "candidate" in roles else {},
         "noise_floor": (subject.about.get("noise_floor") or {}).get("half_width"),
         "maps": [
             {"label": label, "x": x, "y": y, "diagonal": x in ALIGNMENTS} for label, x, y in _MAPS if {x, y} <= {*names}

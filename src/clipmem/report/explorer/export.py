@@ -87,7 +87,15 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
         if k % BLOCK == 0:
             _script(out, f"details/{k // BLOCK}", details[k : k + BLOCK])
         reporter.advance(1)
-    changed = {"rows": len(rows), "total": len(columns), "columns": abouts, "thumbnails": images > 0}
+    # of chosen values that no exported pair has, the page would show nothing
+    picks = {
+        name: values
+        for name, values in columns.manifest["picks"].items()
+        if any(
+            (columns.values(name)[rows] == (columns.by_name[name]["categories"] or []).index(v)).any() for v in values
+        )
+    }
+    changed = {"picks": picks, "rows": len(rows), "total": len(columns), "columns": abouts, "thumbnails": images > 0}
     _script(out, "manifest", columns.manifest | changed | {"credits": list(credit_lines)})
     none = ["The data name no license: ask their source before you publish this folder."]
     notice = [f"Images and captions exported from {columns.manifest['title']}:", "", *(credit_lines or none)]

@@ -33,6 +33,7 @@ export interface Manifest {
   hash: string;
   columns: ColumnInfo[];
   sort: { column: string; descending: boolean };
+  picks?: Record<string, string[]>; // the values that are chosen when the page opens
   noise_floor?: number | null;
   maps: MapInfo[];
   sides: string[];

@@ -2,18 +2,18 @@
 
 import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { byName, live, loadManifest, manifest, problem } from "./data";
+import { loadManifest, manifest } from "./data";
 import { Dialogs, exporting } from "./dialogs";
 import { DetailPanel } from "./detail";
 import * as engine from "./engine";
 import { Facets } from "./facets";
-import { shown, startFilters } from "./filters";
-import { floorOf, Gallery, placeText } from "./gallery";
+import { startFilters } from "./filters";
+import { Gallery } from "./gallery";
 import { startKeys } from "./keys";
-import { markedRows, marksChanged, refusal, startMarks, unsaved } from "./marks";
+import { startMarks } from "./marks";
 import { CompareView, MapView, ScoresView } from "./plots";
-import { clearFilters, filtering, help, keepAddress, numeric, opened, pair, query, same, sort, sortBy, view, type View } from "./state";
-import { count, visible } from "./text";
+import { help, keepAddress, numeric, opened, pair, query, sort, sortBy, view, type View } from "./state";
+import { Status } from "./status";
 
 const VIEWS: [View, string][] = [["gallery", "Gallery"], ["map", "Map"], ["scores", "Two scores"], ["compare", "Before and after"]];
 const SEARCH_DELAY = 120; // ms after the last letter
@@ -72,24 +72,6 @@ function Tabs() {
           {label}
         </button>
       ))}
-    </div>
-  );
-}
-
-function Status() {
-  void marksChanged.value;
-  const total = shown.value?.length, marked = markedRows().length, floor = floorOf(byName.get(sort.value.column));
-  return (
-    <div class="status">
-      <span role="status">
-        {placeText()}<b>{total === undefined ? "…" : count(total)}</b> of {count(manifest.rows)} shown
-        {marked > 0 && <>, <b>{count(marked)}</b> marked</>}{floor && `; ${floor}`}
-      </span>
-      {same.value && <span class="chip">same {same.value.by} as one pair <button type="button" aria-label="Clear" onClick={() => (same.value = null)}>×</button></span>}
-      {filtering() && <button type="button" class="quiet" onClick={clearFilters}>Clear filters <kbd>x</kbd></button>}
-      {problem.value && <span class="warn" role="alert">Not loaded: {problem.value.text} <button type="button" aria-label="Dismiss" onClick={() => (problem.value = null)}>×</button></span>}
-      {unsaved.value > 0 && <span class="warn" role="alert">{unsaved.value === 1 ? "1 mark" : `${count(unsaved.value)} marks`} not saved yet, but kept in this browser: {visible(refusal.value) || "the server does not answer."}</span>}
-      {live && manifest.marks_file === null && marked > 0 && <span class="warn" role="alert">The folder cannot be written: marks stay in this browser.</span>}
     </div>
   );
 }

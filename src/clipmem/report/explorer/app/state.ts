@@ -2,6 +2,7 @@
 
 import { batch, effect, type Signal, signal } from "@preact/signals";
 import { byName, IMAGE_GROUP, manifest } from "./data";
+import { labelOf, visible } from "./text";
 
 export type View = "gallery" | "map" | "scores" | "compare";
 export interface Sort {
@@ -37,6 +38,7 @@ export const isNumeric = (name: string) => ["f32", "i32"].includes(byName.get(na
 /** Columns that can be sorted by and drawn, in the order of the manifest. */
 export const numeric = () => manifest.columns.filter((info) => isNumeric(info.name) && info.group !== "map" && info.name !== IMAGE_GROUP);
 
+const short = (value: number) => String(Number(value.toPrecision(5)));
 const without = <T>(record: Record<string, T>, name: string) =>
   Object.fromEntries(Object.entries(record).filter(([key]) => key !== name)) as Record<string, T>;
 
@@ -55,6 +57,30 @@ export function clearPicks(name: string): void {
   picks.value = without(picks.value, name);
 }
 
+/** A condition on the pairs as a reader says it, and how to take it away. */
+export interface Filter {
+  text: string;
+  clear: () => void;
+}
+
+/** Write both ends of a range, or the one that it has. */
+function rangeText([low, high]: [number, number]): string {
+  if (low === -Infinity) return `at most ${short(high)}`;
+  return high === Infinity ? `at least ${short(low)}` : `${short(low)} to ${short(high)}`;
+}
+
+/** All conditions in force. */
+export function filters(): Filter[] {
+  const all: Filter[] = [];
+  const add = (text: string, clear: () => void) => void all.push({ text, clear });
+  if (query.value.trim()) add(`search: ${visible(query.value.trim())}`, () => (query.value = ""));
+  for (const [name, range] of Object.entries(ranges.value)) add(`${labelOf(name)} ${rangeText(range)}`, () => setRange(name, null));
+  for (const [name, values] of Object.entries(picks.value)) add(`${labelOf(name)}: ${values.map(visible).join(", ")}`, () => clearPicks(name));
+  if (same.value) add(`same ${same.value.by} as one pair`, () => (same.value = null));
+  if (lasso.value) add(`lasso: ${labelOf(lasso.value.y)} against ${labelOf(lasso.value.x)}`, () => (lasso.value = null));
+  return all;
+}
+
 export function clearFilters(): void {
   batch(() => {
     query.value = "";
@@ -64,9 +90,6 @@ export function clearFilters(): void {
     lasso.value = null;
   });
 }
-
-export const filtering = () =>
-  Boolean(query.value || same.value || lasso.value || Object.keys(ranges.value).length || Object.keys(picks.value).length);
 
 /** Sort by another column, in the direction in which it is read. */
 export function sortBy(name: string): void {
@@ -89,8 +112,6 @@ export function openPair(row: number | null): void {
   });
 }
 
-const short = (value: number) => String(Number(value.toPrecision(5)));
-
 function encoded(): string {
   const words = new URLSearchParams();
   const start = manifest.sort;
@@ -108,7 +129,8 @@ function encoded(): string {
   if (view.value === "scores") words.set("axes", axes.value.join(" "));
   if (pair.value !== null) words.set("pair", String(pair.value));
   if (opened.value) words.set("open", "1");
-  return words.toString();
+  const written = words.toString();
+  return written || !Object.keys(manifest.picks ?? {}).length ? written : "view=gallery"; // all pairs: not as the page opens
 }
 
 /** Set a signal unless its value is the same, so that nothing is computed again. */
@@ -133,7 +155,7 @@ function decode(hash: string): void {
     if (key.startsWith("is.") && (column === "mark" || byName.has(column))) (chosen[column] ??= []).push(value);
   }
   put(ranges, bounds);
-  put(picks, chosen);
+  put(picks, hash.length > 1 ? chosen : { ...manifest.picks });
   const [by, sameRow] = (words.get("same") ?? "").split(".");
   const known = (value: number) => Number.isInteger(value) && value >= 0 && value < manifest.rows;
   put(same, (by === "caption" || by === "image") && known(Number(sameRow)) ? { by, row: Number(sameRow) } : null);

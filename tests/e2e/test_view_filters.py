@@ -1,0 +1,105 @@
+"""What the explorer shows first and how it says so: chips of filters, in a real browser."""
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipmem.base.progress import Quiet
+from clipmem.report.explorer.export import export_to
+from clipmem.report.explorer.server import Explorer
+from clipmem.report.explorer.subject import open_subject
+from tests.e2e.browser import Session, becomes, needs_browser, started
+from tests.e2e.test_view_app import ROWS, cards, hash_of, nothing_leaves, shown, shows
+from tests.view_folder import columns_of, write_view
+
+pytestmark = needs_browser
+__all__ = ["nothing_leaves"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Session]:
+    with started() as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A view that opens with the candidates."""
+    return write_view(tmp_path_factory.mktemp("view"), ROWS, picks={"role": ["candidate"]}).as_uri()
+
+
+@pytest.fixture(scope="module")
+def values() -> dict[str, np.ndarray]:
+    return {name: values for name, (_, values) in columns_of(ROWS).items()}
+
+
+def chips(page: Any) -> list[str]:
+    return page.locator(".chip span").all_inner_texts()
+
+
+def test_the_page_opens_with_the_candidates(browser: Session, address: str, values: dict[str, np.ndarray]) -> None:
+    candidates = int((values["role"] == 0).sum())
+    page = browser.open(address)
+    shows(page, candidates)
+    becomes(lambda: chips(page), ["Role: candidate"])
+    becomes(lambda: hash_of(page), "#is.role=candidate")
+    page.keyboard.press("x")
+    shows(page, ROWS)
+    assert chips(page) == []
+    page.reload()  # the address says that all are shown
+    cards(page)
+    assert shown(page) == ROWS
+    for other, count in (("#sort=-f_alignment", ROWS), ("#is.role=shared", (values["role"] == 3).sum())):
+        page.goto("about:blank")
+        page.goto(address + other)
+        shows(page, count)
+
+
+def test_a_chip_says_each_filter_and_removes_it(browser: Session, address: str, values: dict[str, np.ndarray]) -> None:
+    start = (
+        "#is.role=candidate&is.role=shared&in.clipmem=0.05..0.5&in.g_alignment=0.1..Infinity&q=red+-cat&same=image.3"
+    )
+    page = browser.open(address + start)
+    expected = ["search: red -cat", "CLIPMem 0.05 to 0.5", "A(g) at least 0.1", "Role: candidate, shared"]
+    becomes(lambda: chips(page), [*expected, "same image as one pair"])
+    page.get_by_role("button", name="Remove filter same image as one pair").click()
+    page.get_by_role("button", name="Remove filter search: red -cat").click()
+    inside = (values["clipmem"] >= 0.05) & (values["clipmem"] <= 0.5) & np.isin(values["role"], [0, 3])
+    shows(page, (inside & (values["g_alignment"] >= 0.1)).sum())
+    assert page.get_by_label("Search captions").input_value() == ""
+    page.get_by_role("button", name="Remove filter CLIPMem 0.05 to 0.5").press("Enter")  # the focus goes on
+    becomes(lambda: page.evaluate("document.activeElement.ariaLabel"), "Remove filter A(g) at least 0.1")
+    page.keyboard.press("Space")
+    becomes(lambda: chips(page), ["Role: candidate, shared"])
+    page.keyboard.press("Enter")
+    shows(page, ROWS)
+    becomes(lambda: page.evaluate("document.activeElement.className"), "gallery")
+
+
+def test_filters_of_wrong_names_are_no_chips(browser: Session, address: str) -> None:
+    page = browser.open(f"{address}#in.clipmem=x..y&in.none=1..2&is.none=a&q=%20&same=caption.x&lasso=a+b+1+2")
+    shows(page, ROWS)
+    assert chips(page) == []
+
+
+def test_a_run_opens_with_its_candidates_live_and_exported(browser: Session, finished: Any, tmp_path: Path) -> None:
+    explorer = Explorer(open_subject(finished.path))
+    roles = pl.read_parquet(finished.path / "scores.parquet")["role"].cast(pl.String).to_list()
+    assert json.loads(explorer.get("data/manifest.json", {})[0])["picks"] == {"role": ["candidate"]}
+    page = browser.open(export_to(tmp_path / "all", explorer, range(len(roles)), Quiet()).as_uri())
+    page.locator("[role=status]", has_text=f"{roles.count('candidate')} of {len(roles)} shown").wait_for()
+    becomes(lambda: chips(page), ["role: candidate"])
+    others = [row for row, role in enumerate(roles) if role == "shared"]
+    page.goto(export_to(tmp_path / "others", explorer, others, Quiet()).as_uri())  # no candidate is among them
+    page.locator("[role=status]", has_text=f"{len(others)} of {len(others)} shown").wait_for()
+
+
+def test_a_table_opens_with_all_pairs(tmp_path: Path) -> None:
+    table = pl.DataFrame({"uid": ["a", "b"], "clipmem": [0.0, 1.0], "role": ["candidate", "shared"]})
+    table.write_parquet(tmp_path / "scores.parquet")
+    assert Explorer(open_subject(tmp_path / "scores.parquet")).columns.manifest["picks"] == {}
