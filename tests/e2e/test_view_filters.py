@@ -103,3 +103,105 @@ def test_a_table_opens_with_all_pairs(tmp_path: Path) -> None:
     table = pl.DataFrame({"uid": ["a", "b"], "clipmem": [0.0, 1.0], "role": ["candidate", "shared"]})
     table.write_parquet(tmp_path / "scores.parquet")
     assert Explorer(open_subject(tmp_path / "scores.parquet")).columns.manifest["picks"] == {}
+
+
+def test_presets_that_the_columns_allow(browser: Session, address: str, values: dict[str, np.ndarray]) -> None:
+    page = browser.open(address)
+    menu = page.locator(".views summary")
+    becomes(menu.inner_text, "Most memorized")  # as the page opens
+    candidates = np.flatnonzero(values["role"] == 0)
+    for name, column, sign in (
+        ("Least memorized", "clipmem", 1),
+        ("Fell most", "clipmem_change", 1),
+        ("Rose most", "clipmem_change", -1),
+        ("Most memorized", "clipmem", -1),
+    ):
+        page.keyboard.press("v")
+        page.get_by_role("button", name=name).press("Enter")
+        order = candidates[np.argsort(sign * values[column][candidates], kind="stable")]
+        becomes(lambda order=order: cards(page)[:8], order[:8].tolist())
+        assert menu.inner_text() == name
+        assert page.locator(".views[open]").count() == 0
+    page.go_back()  # each is an address of its own
+    becomes(menu.inner_text, "Rose most")
+    page.keyboard.press("r")
+    becomes(menu.inner_text, "Fell most")
+    page.keyboard.press("/")
+    page.keyboard.type("red")
+    becomes(menu.inner_text, "Views")
+
+
+def test_suspects_are_a_preset_in_the_order_of_curate(browser: Session, tmp_path: Path) -> None:
+    uids = [f"{k:032x}" for k in range(40)]
+    columns = {"is_suspect": [k in {3, 7, 30} for k in range(40)], "score": [float(k) for k in range(40)]}
+    pl.DataFrame({"uid": uids, "clipmem": [1.0 - k for k in range(40)], **columns}).write_parquet(
+        tmp_path / "s.parquet"
+    )
+    explorer = Explorer(open_subject(tmp_path / "s.parquet"))
+    page = browser.open(export_to(tmp_path / "out", explorer, range(40), Quiet()).as_uri())
+    page.keyboard.press("v")
+    page.get_by_role("button", name="Suspects (3)").click()
+    becomes(lambda: cards(page), [30, 7, 3])
+    assert chips(page) == ["suspect: yes"]
+    assert page.get_by_role("button", name="Rose most").count() == 0  # no second run
+
+
+def test_views_are_saved_opened_replaced_and_forgotten(browser: Session, address: str) -> None:
+    page = browser.open(address + "#q=red&sort=-f_alignment&pair=7")
+    page.locator(".card").first.wait_for()
+    red = shown(page)
+
+    def save(name: str) -> None:
+        page.keyboard.press("v")
+        page.get_by_label("Name of this view").fill(name)
+        page.keyboard.press("Enter")
+
+    save("red <b>\u202e")
+    becomes(page.locator(".views summary").inner_text, "red <b>\\u202e")
+    page.keyboard.press("Escape")
+    becomes(lambda: page.evaluate("document.activeElement.id"), "views")
+    page.keyboard.press("x")
+    shows(page, ROWS)
+    page.keyboard.press("1")
+    other = browser.more(address)  # another window has it too
+    other.keyboard.press("v")
+    other.get_by_role("button", name="red <b>").first.click()
+    shows(other, red)
+    becomes(lambda: hash_of(other), "#q=red&sort=-f_alignment")
+    save("red <b>\u202e")  # the same name: of all pairs now
+    page.get_by_role("button", name="Forget red").wait_for()
+    assert page.locator("ul[aria-label='Saved views'] li").count() == 1
+    save("  ")
+    page.get_by_role("alert").get_by_text("Give the view a name.").wait_for()
+    page.get_by_role("button", name="Forget red").click()
+    becomes(page.locator("ul[aria-label='Saved views'] li").count, 0)
+    page.reload()
+    page.keyboard.press("v")
+    assert page.locator("ul[aria-label='Saved views'] li").count() == 0
+
+
+@pytest.mark.parametrize(
+    "stored", ["", "{", "null", "7", '{"name": "a"}', '["a", null, {"name": 1, "address": "q=a"}, {"name": "b"}]']
+)
+def test_damaged_saved_views_are_none(browser: Session, address: str, stored: str) -> None:
+    page = browser.open(address)
+    cards(page)
+    page.evaluate("text => localStorage.setItem('clipmem-views-synthetic-600', text)", stored)
+    page.keyboard.press("v")
+    page.get_by_label("Name of this view").fill("mine")
+    assert page.locator("ul[aria-label='Saved views'] li").count() == 0
+    page.keyboard.press("Enter")
+    becomes(page.locator("ul[aria-label='Saved views'] li").count, 1)
+
+
+def test_a_browser_that_stores_nothing_says_so(browser: Session, address: str) -> None:
+    page = browser.open(address)
+    cards(page)
+    page.evaluate(
+        "() => { Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') } }"
+    )
+    page.keyboard.press("v")
+    page.get_by_label("Name of this view").fill("mine")
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").get_by_text("This browser stores nothing").wait_for()
+    page.locator("ul[aria-label='Saved views'] li").wait_for()  # for now

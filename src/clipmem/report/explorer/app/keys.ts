@@ -69,6 +69,10 @@ export const bindings: Binding[] = [
   { keys: ["z"], about: "undo the last mark", run: () => void ((row) => row !== null && (pair.value = row))(undo()) },
   { keys: ["/"], about: "search captions: word, \"two words\", -without", run: () => focus("search") },
   { keys: ["s"], about: "choose the score to sort by", run: () => focus("sort") },
+  { keys: ["v"], about: "choose or save a view: suspects, most memorized, and others", run: () => {
+    focus("views");
+    document.getElementById("views")!.click();
+  } },
   { keys: ["r"], about: "reverse the order", run: () => (sort.value = { ...sort.value, descending: !sort.value.descending }) },
   { keys: ["1", "2", "3", "4"], about: "gallery, map, two scores, before and after",
     run: (key) => (manifest.compare || key !== "4") && (view.value = VIEWS[Number(key) - 1]) },

@@ -14,6 +14,7 @@ import { startMarks } from "./marks";
 import { CompareView, MapView, ScoresView } from "./plots";
 import { help, keepAddress, numeric, opened, pair, query, sort, sortBy, view, type View } from "./state";
 import { Status } from "./status";
+import { Views } from "./views";
 
 const VIEWS: [View, string][] = [["gallery", "Gallery"], ["map", "Map"], ["scores", "Two scores"], ["compare", "Before and after"]];
 const SEARCH_DELAY = 120; // ms after the last letter
@@ -84,6 +85,7 @@ function App() {
     <div class={`app${opened.value && pair.value !== null ? " with-detail" : ""}`}>
       <header class="top">
         <h1 title={manifest.title}><span>{manifest.title}</span></h1>
+        <Views />
         <Search />
         <Order />
         <Tabs />

@@ -112,25 +112,36 @@ export function openPair(row: number | null): void {
   });
 }
 
-function encoded(): string {
-  const words = new URLSearchParams();
+/** Write an order and chosen values as the address does. */
+function write(words: URLSearchParams, { column, descending }: Sort, chosen: Record<string, string[]>): URLSearchParams {
   const start = manifest.sort;
+  if (column !== start.column || descending !== start.descending) words.set("sort", (descending ? "-" : "") + column);
+  for (const [name, values] of Object.entries(chosen)) for (const one of values) words.append(`is.${name}`, one);
+  return words;
+}
+
+/** The address of a view of pairs in some order, with chosen values alone. */
+export const addressOf = (order: Sort, chosen: Record<string, string[]>): string => finished(write(new URLSearchParams(), order, chosen));
+
+/** An empty address shows what the page opens with: all pairs need words where that is less. */
+const finished = (words: URLSearchParams): string =>
+  words.toString() || (Object.keys(manifest.picks ?? {}).length ? "view=gallery" : "");
+
+/** The address of what is looked at, with or without the current pair. */
+export function encoded(withPair = true): string {
+  const words = new URLSearchParams();
   if (view.value !== "gallery") words.set("view", view.value);
   if (query.value) words.set("q", query.value);
-  if (sort.value.column !== start.column || sort.value.descending !== start.descending) {
-    words.set("sort", (sort.value.descending ? "-" : "") + sort.value.column);
-  }
+  write(words, sort.value, picks.value);
   for (const [name, [low, high]] of Object.entries(ranges.value)) words.set(`in.${name}`, `${low}..${high}`);
-  for (const [name, values] of Object.entries(picks.value)) for (const one of values) words.append(`is.${name}`, one);
   if (same.value) words.set("same", `${same.value.by}.${same.value.row}`);
   if (lasso.value) words.set("lasso", [lasso.value.x, lasso.value.y, ...lasso.value.points.map(short)].join(" "));
   if (group.value) words.set("group", group.value);
   if (view.value === "map" && mapIndex.value) words.set("map", String(mapIndex.value));
   if (view.value === "scores") words.set("axes", axes.value.join(" "));
-  if (pair.value !== null) words.set("pair", String(pair.value));
-  if (opened.value) words.set("open", "1");
-  const written = words.toString();
-  return written || !Object.keys(manifest.picks ?? {}).length ? written : "view=gallery"; // all pairs: not as the page opens
+  if (withPair && pair.value !== null) words.set("pair", String(pair.value));
+  if (withPair && opened.value) words.set("open", "1");
+  return finished(words);
 }
 
 /** Set a signal unless its value is the same, so that nothing is computed again. */
