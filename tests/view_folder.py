@@ -111,15 +111,20 @@ def write_view(
     images: int = 0,
     file: bool = True,
     picks: dict[str, list[str]] | None = None,
+    others: Sequence[str] | None = None,
 ) -> Path:
     """Write an export of pairs; the first `images` rows have thumbnails. `file` allows what file:// needs.
 
-    `picks` are the values that are chosen when the page opens.
+    `picks` are the values that are chosen when the page opens; `others` captions that the pairs were not trained with.
     """
     columns = columns_of(rows)
     texts = list(captions or captions_of(rows, np.random.default_rng(1)))
     codes, strings = text_column(texts)
     columns["captions"] = about("captions", "text", "pair", "Captions"), codes
+    if others is not None:
+        both = [f"{text}\x1f{other}" for text, other in zip(texts, others, strict=True)]
+        all_codes, all_strings = text_column(both)
+        columns["all_captions"] = about("all_captions", "text", "pair", "All captions"), all_codes
     uids = np.zeros((rows, 4), ">u4")
     uids[:, 3] = np.arange(rows)
     columns["uid"] = about("uid", "uid", "pair"), uids
@@ -139,6 +144,8 @@ def write_view(
     for name, (_, values) in columns.items():
         _script(folder, f"columns/{name}", base64.b64encode(values.tobytes()).decode())
     _script(folder, "columns/captions.strings", base64.b64encode(strings).decode())
+    if others is not None:
+        _script(folder, "columns/all_captions.strings", base64.b64encode(all_strings).decode())
     for start in range(0, min(rows, 2560), 256):
         block = [detail(row, texts[row], columns, rows) for row in range(start, min(rows, start + 256))]
         _script(folder, f"details/{start // 256}", block)

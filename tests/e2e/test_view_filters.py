@@ -205,3 +205,120 @@ def test_a_browser_that_stores_nothing_says_so(browser: Session, address: str) -
     page.keyboard.press("Enter")
     page.get_by_role("alert").get_by_text("This browser stores nothing").wait_for()
     page.locator("ul[aria-label='Saved views'] li").wait_for()  # for now
+
+
+def test_both_ends_of_a_range_are_typed(browser: Session, address: str, values: dict[str, np.ndarray]) -> None:
+    page = browser.open(address + "#view=gallery")
+    low, high = page.get_by_label("Lowest CLIPMem", exact=True), page.get_by_label("Highest CLIPMem", exact=True)
+    low.fill("0.05")
+    page.keyboard.press("Tab")  # nothing applies before Enter
+    page.keyboard.type("0.3")
+    assert shown(page) == ROWS
+    page.keyboard.press("Enter")
+    inside = (values["clipmem"] >= 0.05) & (values["clipmem"] <= 0.3)
+    shows(page, inside.sum())
+    becomes(lambda: (chips(page), hash_of(page)), (["CLIPMem 0.05 to 0.3"], "#in.clipmem=0.05..0.3"))
+    low.fill("")
+    page.keyboard.press("Enter")
+    becomes(lambda: chips(page), ["CLIPMem at most 0.3"])
+    high.fill("9")
+    page.keyboard.press("Escape")  # as it was
+    assert high.input_value() == "0.3"
+    page.locator("body").press("x")
+    shows(page, ROWS)
+    assert high.input_value() == ""
+    exact = float(np.sort(values["g_alignment"])[100])  # a bound as it is in the file: the pair itself is inside
+    page.get_by_label("Highest A(g)", exact=True).fill(f"\N{MINUS SIGN}{-exact}" if exact < 0 else repr(exact))
+    page.keyboard.press("Enter")
+    shows(page, 101)
+
+
+@pytest.mark.parametrize("text", ["abc", "0,5", "1e999", "0x10", "--1", "Infinity", "NaN", "<b>", "1 2"])
+def test_what_is_no_number_is_refused_and_told(browser: Session, address: str, text: str) -> None:
+    page = browser.open(address + "#in.clipmem=0..0.1")
+    cards(page)
+    before = shown(page)
+    field = page.get_by_label("Lowest CLIPMem", exact=True)
+    field.fill(text)
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").get_by_text(f"“{text}” is not a number such as 0.5").wait_for()
+    assert field.get_attribute("aria-invalid") == "true"
+    assert (shown(page), hash_of(page)) == (before, "#in.clipmem=0..0.1")
+    field.fill("0.2")
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").get_by_text("The lowest, 0.2, is above the highest, 0.1").wait_for()
+    field.fill("0.05")
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").wait_for(state="detached")
+    becomes(lambda: chips(page), ["CLIPMem 0.05 to 0.1"])
+
+
+def test_histograms_have_ends_counts_and_a_log_scale(
+    browser: Session, address: str, values: dict[str, np.ndarray]
+) -> None:
+    page = browser.open(address)
+    facet = page.locator("section[aria-label='CLIPMem']")
+    plot = facet.locator(".plot")
+    shows(page, (values["role"] == 0).sum())
+    box = plot.bounding_box()
+    assert box["height"] >= 72
+    low, high = float(values["clipmem"].min()), float(values["clipmem"].max())
+    signed = [f"{end:+.3f}".replace("-", "\N{MINUS SIGN}") for end in (low, high)]
+    assert facet.locator(".ends span").all_inner_texts() == signed
+    bins = np.clip(((values["clipmem"] - low) * (48 / (high - low))).astype(int), 0, 47)
+    candidate = values["role"] == 0
+    tallest = int(np.bincount(bins).argmax())
+    becomes(plot.locator(".most").inner_text, str(np.bincount(bins).max()))
+    page.mouse.move(box["x"] + box["width"] * (tallest + 0.5) / 48, box["y"] + 30)
+    inside = f"{(bins[candidate] == tallest).sum()} of {(bins == tallest).sum()} pairs"
+    becomes(lambda: inside in plot.locator(".pointed").inner_text(), True)
+    page.mouse.move(0, 0)
+    becomes(plot.locator(".pointed").inner_text, "")
+    assert inside in plot.locator("svg").get_attribute("aria-label")
+    slider = facet.get_by_role("slider", name="CLIPMem: lowest shown")
+    slider.focus()
+    first = f"{(bins[candidate] == 0).sum()}"
+    becomes(lambda: f": {first}" in plot.locator(".pointed").inner_text(), True)
+    page.keyboard.press("PageUp")
+    sixth = f": {(bins[candidate] == 6).sum()}"
+    becomes(lambda: sixth in plot.locator(".pointed").inner_text(), True)
+    becomes(lambda: sixth in slider.get_attribute("aria-valuetext"), True)
+    before = plot.locator("path").first.get_attribute("d")
+    page.get_by_label("Log scale of counts").check()
+    becomes(lambda: plot.locator("path").first.get_attribute("d") != before, True)
+    becomes(lambda: "counts=log" in hash_of(page), True)
+
+
+def test_all_captions_are_searched_and_matches_highlighted(browser: Session, tmp_path: Path) -> None:
+    texts = ["a red dog", "dogs and a <b>Dog</b>", "cat", "a doghouse"] * 2
+    others = ["Manila", "none", "the DOG of a manila envelope", "dog-like (dog)"] * 2
+    page = browser.open(write_view(tmp_path, 8, captions=texts, others=others).as_uri())
+    cards(page)
+    page.keyboard.press("/")
+    page.keyboard.type("manila")
+    page.locator("[role=status]", has_text="4 of 8 shown").wait_for()
+    first = page.locator(".card", has_text="the DOG of").first
+    assert first.locator(".caption").inner_text() == "other captionthe DOG of a manila envelope"
+    assert first.locator("mark").all_inner_texts() == ["manila"]
+    field = page.get_by_label("Search captions")
+    assert "whole words" in field.get_attribute("title")
+    field.fill("dog -w")
+    page.locator("[role=status]", has_text="8 of 8 shown").wait_for()
+    page.locator("mark").first.wait_for()
+    becomes(lambda: chips(page), ["search: dog -w"])
+    card = page.locator(".card", has_text="dogs and").first
+    becomes(card.locator("mark").all_inner_texts, ["Dog"])
+    becomes(page.locator(".card", has_text="dog-like").first.locator("mark").all_inner_texts, ["dog", "dog"])
+    field.fill("dog -w -like")
+    page.locator("[role=status]", has_text="6 of 8 shown").wait_for()  # "like" is a word of dog-like
+    field.fill("do")
+    becomes(page.locator(".card mark").count, 10)
+    field.fill("do -w")
+    page.locator(".empty").wait_for()
+    field.fill(".* ( [ \\ ^$")
+    page.locator(".empty").wait_for()
+    field.fill("")
+    page.locator(".card", has_text="a red dog").first.click()
+    page.locator(".detail .captions").wait_for()
+    field.fill("red -w")
+    becomes(page.locator(".detail mark").all_inner_texts, ["red"])

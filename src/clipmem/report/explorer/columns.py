@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -28,7 +28,8 @@ from clipmem.report.formats import visible
 from clipmem.report.templating import reasons
 
 MISSING = -(2**31)
-TEXT_LIMIT, _LONG = 1000, 20_000  # characters of the captions of a pair, and of a caption in its details
+# characters of the captions of a pair, of all that are searched, and of a caption in its details
+TEXT_LIMIT, _SEARCHED, _LONG = 1000, 4000, 20_000
 _CATEGORIES = 1000
 _DTYPES = {"f32": "<f4", "i32": "<i4", "bool": "u1", "text": "<i4", "uid": "V16", "u8": "u1", "u16": "<u2"}
 _FILES = ("columns.toml", "columns.py", "subject.py", "neighbors.py")
@@ -136,6 +137,14 @@ class Columns:
         """The row of each uid."""
         return {uid: row for row, uid in enumerate(self.uids)}
 
+    def picks(self, rows: Sequence[int]) -> dict[str, list[str]]:
+        """Return the values that a page of some rows opens with: those that no row has would hide all of them."""
+        return {
+            name: values
+            for name, values in self.manifest["picks"].items()
+            if {(self.by_name[name]["categories"] or []).index(value) for value in values} & {*self.values(name)[rows]}
+        }
+
     def details(self, row: int) -> dict[str, object]:
         """Return everything that is known of a pair."""
         value = self.subject.scores.row(row, named=True)
@@ -204,10 +213,13 @@ def _columns(subject: Subject) -> Iterator[Column]:
         several = pl.select(pl.when(pl.Series(count > 1)).then(pl.Series(np.cumsum(count > 1))))[:, 0]
         extra.append(several.gather(number).cast(pl.Int32).alias("image_group"))
     if subject.pairs is not None:
-        yield _text(subject.pairs["captions"].list.head(subject.trained_captions or 1_000_000))
-        moved = subject.pairs.select(pl.when(pl.col("captions_from") != pl.col("uid")).then("own_captions"))
-        if moved["own_captions"].is_not_null().any():
-            yield _text(moved["own_captions"])
+        count = subject.trained_captions or 1_000_000
+        trained, rest = pl.col("captions").list.head(count), pl.col("captions").list.slice(count)
+        others = pl.when(pl.col("captions_from") != pl.col("uid")).then("own_captions").otherwise(rest)
+        texts = subject.pairs.select(trained, others=others.fill_null(pl.lit([], dtype=pl.List(pl.String))))
+        yield _text(texts["captions"])
+        if texts["others"].list.len().sum():  # what the pair was not trained with is searched, too
+            yield _text(texts.select(all_captions=pl.concat_list("captions", "others"))["all_captions"], _SEARCHED)
         extra.append(subject.pairs["label"])
     vectors = embedded(subject)
     maps = vectors.maps() if vectors else {}
@@ -244,7 +256,7 @@ def _column(series: pl.Series) -> Column | None:
     return column if column.about["missing"] < len(series) else None
 
 
-def _text(series: pl.Series) -> Column:
+def _text(series: pl.Series, limit: int = TEXT_LIMIT) -> Column:
     """Return a text column: equal texts have equal codes."""
     lists = isinstance(series.dtype, pl.List)
     texts = (series.explode() if lists else series).unique()
@@ -253,7 +265,7 @@ def _text(series: pl.Series) -> Column:
         escaped = [[text and visible(text) for text in many] if many is not None else None for many in text_lists]
         series = pl.Series(series.name, escaped if lists else escaped[0])
     joined = series.list.join("\x1f") if lists else series
-    cut = pl.when(joined.str.len_chars() > TEXT_LIMIT).then(joined.str.head(TEXT_LIMIT) + "…").otherwise(joined)
+    cut = pl.when(joined.str.len_chars() > limit).then(joined.str.head(limit) + "…").otherwise(joined)
     joined = pl.select(cut).to_series()
     unique = joined.drop_nulls().unique(maintain_order=True)
     numbers = pl.int_range(len(unique), dtype=pl.Int32, eager=True)

@@ -87,16 +87,9 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
         if k % BLOCK == 0:
             _script(out, f"details/{k // BLOCK}", details[k : k + BLOCK])
         reporter.advance(1)
-    # of chosen values that no exported pair has, the page would show nothing
-    picks = {
-        name: values
-        for name, values in columns.manifest["picks"].items()
-        if any(
-            (columns.values(name)[rows] == (columns.by_name[name]["categories"] or []).index(v)).any() for v in values
-        )
-    }
-    changed = {"picks": picks, "rows": len(rows), "total": len(columns), "columns": abouts, "thumbnails": images > 0}
-    _script(out, "manifest", columns.manifest | changed | {"credits": list(credit_lines)})
+    changed = {"rows": len(rows), "total": len(columns), "columns": abouts, "thumbnails": images > 0}
+    opens_with = {"picks": columns.picks(rows), "credits": list(credit_lines)}
+    _script(out, "manifest", columns.manifest | changed | opens_with)
     none = ["The data name no license: ask their source before you publish this folder."]
     notice = [f"Images and captions exported from {columns.manifest['title']}:", "", *(credit_lines or none)]
     atomic_write(out / "NOTICE.txt", "".join(f"{line}\n" for line in notice).encode())

@@ -2,10 +2,11 @@
 
 import { computed, signal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
-import { byName, captionsOf, categoriesOf, column, type ColumnInfo, manifest, numbers, strings, captionColumn, thumbnail } from "./data";
+import { byName, captionsOf, categoriesOf, column, type ColumnInfo, manifest, numbers, searchColumn, strings, captionColumn, thumbnail } from "./data";
+import { patternOf } from "./engine";
 import { shown } from "./filters";
 import { markOf } from "./marks";
-import { openPair, pair, sort, clearFilters } from "./state";
+import { openPair, pair, query, sort, clearFilters } from "./state";
 import { count, number, visible } from "./text";
 
 const GAP = 16, LEAST_WIDTH = 196, CARD = 222, ROW = CARD + GAP;
@@ -62,8 +63,29 @@ export function Score({ row, name }: { row: number; name: string }) {
   );
 }
 
+const pattern = computed(() => patternOf(query.value));
+
+/** A text in which the words that are searched for are highlighted. */
+export function Highlighted({ text }: { text: string }) {
+  const parts: preact.ComponentChild[] = [];
+  let end = 0;
+  for (const hit of pattern.value ? text.matchAll(pattern.value) : []) {
+    parts.push(text.slice(end, hit.index), <mark key={hit.index}>{hit[0]}</mark>);
+    end = hit.index + hit[0].length;
+  }
+  return <>{parts}{text.slice(end)}</>;
+}
+
+/** The first caption of a row or, where another one has a word that is searched for, that one. */
+function captionOf(row: number): { text: string; other: boolean } {
+  const [text = ""] = captionsOf(row), words = pattern.value;
+  if (!words || text.search(words) >= 0) return { text, other: false };
+  const all = captionsOf(row, 4000, searchColumn()), place = all.findIndex((one) => one.search(words) >= 0);
+  return place < 0 ? { text, other: false } : { text: all[place], other: place > 0 };
+}
+
 export function Card({ row, place, total, name }: { row: number; place: number; total: number; name: string }) {
-  const role = categoryOf("role", row), planted = categoryOf("planted", row)?.value === "yes";
+  const role = categoryOf("role", row), planted = categoryOf("planted", row)?.value === "yes", caption = captionOf(row);
   return (
     <div
       id={`pair-${row}`} class={`card${pair.value === row ? " current" : ""}`} role="option"
@@ -76,7 +98,7 @@ export function Card({ row, place, total, name }: { row: number; place: number; 
         <Score row={row} name={name} />
         {role && <span class="role"><i class={`dot g${role.code % 6}`} />{role.value}</span>}
       </div>
-      <div class="caption" dir="auto">{visible(captionsOf(row)[0] ?? "")}</div>
+      <div class="caption" dir="auto">{caption.other && <span class="tag">other caption</span>}<Highlighted text={visible(caption.text)} /></div>
     </div>
   );
 }

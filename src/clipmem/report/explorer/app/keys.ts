@@ -67,7 +67,7 @@ export const bindings: Binding[] = [
   })),
   { keys: ["Backspace"], about: "clear the mark", run: () => marking(null) },
   { keys: ["z"], about: "undo the last mark", run: () => void ((row) => row !== null && (pair.value = row))(undo()) },
-  { keys: ["/"], about: "search captions: word, \"two words\", -without", run: () => focus("search") },
+  { keys: ["/"], about: "search all captions: word, \"two words\", -without, and -w for whole words", run: () => focus("search") },
   { keys: ["s"], about: "choose the score to sort by", run: () => focus("sort") },
   { keys: ["v"], about: "choose or save a view: suspects, most memorized, and others", run: () => {
     focus("views");

@@ -26,7 +26,8 @@ function Search() {
   }, [words]);
   return (
     <input
-      id="search" type="search" ref={field} defaultValue={words} placeholder="Search captions: word -other" aria-label="Search captions"
+      id="search" type="search" ref={field} defaultValue={words} placeholder="Search captions: word -other -w" aria-label="Search captions"
+      title={'word: has it in any caption. "two words": has them in this order. -word: has it in none. -w: whole words only. /: go here'}
       autocomplete="off" spellcheck={false}
       onInput={(event) => {
         const text = event.currentTarget.value;

@@ -27,6 +27,8 @@ export const picks = signal<Record<string, string[]>>({}); // "mark" is one of t
 export const same = signal<Same | null>(null);
 export const lasso = signal<Lasso | null>(null);
 export const group = signal<string | null>(null);
+/** Whether histograms are as high as the logarithms of counts. */
+export const logarithmic = signal(false);
 export const mapIndex = signal(0);
 export const axes = signal<[string, string]>(["", ""]);
 export const pair = signal<number | null>(null);
@@ -38,7 +40,7 @@ export const isNumeric = (name: string) => ["f32", "i32"].includes(byName.get(na
 /** Columns that can be sorted by and drawn, in the order of the manifest. */
 export const numeric = () => manifest.columns.filter((info) => isNumeric(info.name) && info.group !== "map" && info.name !== IMAGE_GROUP);
 
-const short = (value: number) => String(Number(value.toPrecision(5)));
+export const short = (value: number) => String(Number(value.toPrecision(5)));
 const without = <T>(record: Record<string, T>, name: string) =>
   Object.fromEntries(Object.entries(record).filter(([key]) => key !== name)) as Record<string, T>;
 
@@ -137,6 +139,7 @@ export function encoded(withPair = true): string {
   if (same.value) words.set("same", `${same.value.by}.${same.value.row}`);
   if (lasso.value) words.set("lasso", [lasso.value.x, lasso.value.y, ...lasso.value.points.map(short)].join(" "));
   if (group.value) words.set("group", group.value);
+  if (logarithmic.value) words.set("counts", "log");
   if (view.value === "map" && mapIndex.value) words.set("map", String(mapIndex.value));
   if (view.value === "scores") words.set("axes", axes.value.join(" "));
   if (withPair && pair.value !== null) words.set("pair", String(pair.value));
@@ -175,6 +178,7 @@ function decode(hash: string): void {
   put(lasso, drawn ? { x, y, points } : null);
   const grouped = words.get("group");
   put(group, grouped && (grouped === "mark" || byName.get(grouped)?.type === "category" || byName.get(grouped)?.type === "bool") ? grouped : null);
+  put(logarithmic, words.get("counts") === "log");
   put(mapIndex, Math.min(Math.max(0, Number(words.get("map")) || 0), Math.max(0, manifest.maps.length - 1)));
   const [first, second] = (words.get("axes") ?? "").split(" ");
   const errors = manifest.columns.map((info) => info.error);

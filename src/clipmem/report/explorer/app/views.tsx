@@ -91,7 +91,7 @@ export function Views() {
           <input name="name" maxLength={60} aria-label="Name of this view" placeholder="Name of this view" autocomplete="off" />
           <button type="submit">Save</button>
         </form>
-        <p class="warn" role="alert">{refused.value}</p>
+        {refused.value && <p class="warn" role="alert">{refused.value}</p>}
       </div>
     </details>
   );
