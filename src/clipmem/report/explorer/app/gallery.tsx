@@ -1,6 +1,6 @@
 /** The grid of pairs: only the cards in sight exist, so that a million scroll as ten do. */
 
-import { computed, signal } from "@preact/signals";
+import { batch, computed, signal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { byName, captionsOf, categoriesOf, column, type ColumnInfo, manifest, numbers, searchColumn, strings, captionColumn, thumbnail } from "./data";
 import { patternOf } from "./engine";
@@ -17,10 +17,31 @@ export const position = computed(() => (pair.value === null ? -1 : (shown.value?
 export const perRow = signal(1);
 export const perPage = signal(1);
 
-/** Move the current pair to a place among the shown ones, as far as there are pairs. */
-export function moveTo(place: number): void {
+/** A stretch of a list, from the place where it began to the last one added, and the pair that was current. */
+const stretch = signal<{ rows: Uint32Array; from: number; to: number; current: number | null } | null>(null);
+/** The first and last place of the selection, and its rows. Another list or another current pair ends it. */
+export const selection = computed(() => {
+  const chosen = stretch.value;
+  if (!chosen || chosen.rows !== shown.value || chosen.current !== pair.value) return null;
+  const first = Math.min(chosen.from, chosen.to), last = Math.max(chosen.from, chosen.to);
+  return { first, last, rows: chosen.rows.subarray(first, last + 1) };
+});
+export const clearSelection = () => void (stretch.value = null);
+
+/** Move the current pair to a place among the shown ones, as far as there are pairs; `extend` selects all up to there. */
+export function moveTo(place: number, extend = false): void {
+  const rows = shown.value, from = selection.value ? stretch.value!.from : Math.max(0, position.value);
+  if (!rows?.length) return;
+  const to = Math.max(0, Math.min(rows.length - 1, place));
+  batch(() => {
+    pair.value = rows[to];
+    stretch.value = extend ? { rows, from, to, current: rows[to] } : null;
+  });
+}
+
+export function selectAll(): void {
   const rows = shown.value;
-  if (rows?.length) pair.value = rows[Math.max(0, Math.min(rows.length - 1, place))];
+  if (rows?.length) stretch.value = { rows, from: 0, to: rows.length - 1, current: pair.value };
 }
 
 export const GLYPHS: Record<string, string> = { wrong: "✕", memorized: "◆", fine: "✓", unsure: "?" };
@@ -86,10 +107,13 @@ function captionOf(row: number): { text: string; other: boolean } {
 
 export function Card({ row, place, total, name }: { row: number; place: number; total: number; name: string }) {
   const role = categoryOf("role", row), planted = categoryOf("planted", row)?.value === "yes", caption = captionOf(row);
+  const selected = selection.value !== null && place >= selection.value.first && place <= selection.value.last;
   return (
     <div
-      id={`pair-${row}`} class={`card${pair.value === row ? " current" : ""}`} role="option"
-      aria-selected={pair.value === row} aria-posinset={place + 1} aria-setsize={total} onClick={() => openPair(row)}
+      id={`pair-${row}`} class={`card${pair.value === row ? " current" : ""}${selected ? " selected" : ""}`} role="option"
+      aria-selected={selected || pair.value === row} aria-posinset={place + 1} aria-setsize={total}
+      onMouseDown={(event) => event.shiftKey && event.preventDefault()} // which would select text
+      onClick={(event) => (event.shiftKey ? moveTo(place, true) : (clearSelection(), openPair(row)))}
     >
       <Thumb row={row} size={256} />
       <Mark row={row} />
@@ -168,7 +192,7 @@ export function Gallery() {
   }
   return (
     <div
-      class="gallery" ref={frame} role="listbox" tabIndex={0} onWheel={wheel}
+      class="gallery" ref={frame} role="listbox" aria-multiselectable="true" tabIndex={0} onWheel={wheel}
       aria-label={`Pairs, sorted by ${byName.get(sort.value.column)?.label}`}
       aria-activedescendant={place >= 0 ? `pair-${pair.value}` : undefined}
       onScroll={() => {

@@ -1,21 +1,30 @@
 /** Keys, declared once: the handler and the help read this list. */
 
+import { signal } from "@preact/signals";
 import { captionColumn, IMAGE_GROUP, manifest, numbers } from "./data";
 import { MISSING } from "./engine";
 import { exporting } from "./dialogs";
-import { moveTo, perPage, perRow, position } from "./gallery";
-import { setMark, undo } from "./marks";
+import { clearSelection, moveTo, perPage, perRow, position, selectAll, selection } from "./gallery";
+import { setMark, setMarks, undo } from "./marks";
 import { clearFilters, help, openPair, opened, pair, showSame, sort, view, type View } from "./state";
 import { shown } from "./filters";
+import { count } from "./text";
 
 export interface Binding {
   keys: string[];
   about: string;
-  run: (key: string) => void;
+  run: (key: string, shift: boolean) => void;
 }
 
-/** Mark the current pair, if it is to be seen, and go to the next one. */
+const MOST = 20000; // marks in one step, so that the browser can keep them until they are saved
+/** Why the last step was refused. */
+export const refusedStep = signal("");
+
+/** Mark the selected pairs; without a selection the current pair, if it is to be seen, and go to the next one. */
 export function marking(mark: string | null): void {
+  const chosen = selection.value?.rows;
+  refusedStep.value = chosen && chosen.length > MOST ? `At most ${count(MOST)} pairs are marked in one step: select or show fewer.` : "";
+  if (chosen) return refusedStep.value ? undefined : setMarks(chosen, mark);
   const row = pair.value, rows = shown.value;
   if (row === null || !rows || (position.value < 0 && !opened.value)) return;
   const next = position.value >= 0 ? rows[position.value + 1] : undefined;
@@ -42,31 +51,33 @@ const steps: Record<string, () => number> = {
 };
 
 /** Move by some places; a first step shows the first pair, and steps off an end stay there. */
-function move(key: string): void {
+function move(key: string, shift: boolean): void {
   const total = shown.value?.length ?? 0, by = steps[key](), place = position.value;
   if (!total) return;
-  if (place < 0) return moveTo(by === Infinity ? total - 1 : 0);
-  moveTo(Math.max(0, Math.min(total - 1, place + by)));
+  if (place < 0) return moveTo(by === Infinity ? total - 1 : 0, shift);
+  moveTo(Math.max(0, Math.min(total - 1, place + by)), shift);
 }
 
 const VIEWS: View[] = ["gallery", "map", "scores", "compare"];
 const marks: [string, string][] = [["w", "mismatched caption"], ["m", "memorized"], ["f", "fine"], ["u", "unsure"]];
 
 function close(): void {
-  if (opened.value) opened.value = false;
+  if (selection.value) clearSelection();
+  else if (opened.value) opened.value = false;
   else pair.value = null;
 }
 
 export const bindings: Binding[] = [
-  { keys: Object.keys(steps), about: "move to another pair", run: move },
-  { keys: ["Enter"], about: "open the pair", run: () => openPair(pair.value ?? shown.value?.[0] ?? null) },
-  { keys: ["Escape"], about: "close the pair, then leave it", run: close },
+  { keys: Object.keys(steps), about: "move to another pair; with Shift, select all up to there", run: move },
+  { keys: ["a"], about: "select all shown pairs: marks apply to all of them, and one undo takes them back", run: selectAll },
+  { keys: ["Enter"], about: "open the pair", run: () => (clearSelection(), openPair(pair.value ?? shown.value?.[0] ?? null)) },
+  { keys: ["Escape"], about: "clear the selection, close the pair, then leave it", run: close },
   ...marks.map(([key, about]) => ({
     keys: [key], about: `mark: ${about}, and go to the next pair`,
     run: () => marking(manifest.marks.find((mark) => mark.startsWith(key)) ?? null),
   })),
   { keys: ["Backspace"], about: "clear the mark", run: () => marking(null) },
-  { keys: ["z"], about: "undo the last mark", run: () => void ((row) => row !== null && (pair.value = row))(undo()) },
+  { keys: ["z"], about: "undo the last mark, or the marks of the last selection", run: () => void ((row) => row !== null && (pair.value = row))(undo()) },
   { keys: ["/"], about: "search all captions: word, \"two words\", -without, and -w for whole words", run: () => focus("search") },
   { keys: ["s"], about: "choose the score to sort by", run: () => focus("sort") },
   { keys: ["v"], about: "choose or save a view: suspects, most memorized, and others", run: () => {
@@ -111,6 +122,6 @@ export function startKeys(): void {
     const binding = byKey.get(event.key);
     if (!binding) return;
     event.preventDefault();
-    binding.run(event.key);
+    binding.run(event.key, event.shiftKey);
   });
 }

@@ -1,6 +1,6 @@
 /** Marks of pairs: saved by the server in the run folder, or by the browser in an export. None is lost on the way. */
 
-import { signal } from "@preact/signals";
+import { computed, signal } from "@preact/signals";
 import { live, manifest, token, uidOf } from "./data";
 
 interface Change {
@@ -19,7 +19,7 @@ export const marksChanged = signal(0);
 export const unsaved = signal(0), refusal = signal("");
 let waiting: Change[] = []; // live: to be sent; export: all changes, the last of a row counts
 let sending = false;
-const undoable: { row: number; mark: string | null }[] = [];
+const undoable: [row: number, mark: string | null][][] = []; // steps, the last one last
 
 const place = () => `clipmem-marks-${manifest.hash}`;
 
@@ -31,11 +31,13 @@ export function markOf(row: number): string | null {
   return manifest.marks[codes[row]] ?? null;
 }
 
-export function markedRows(): number[] {
+const marked = computed(() => {
   const rows: number[] = [];
+  void marksChanged.value;
   for (let row = 0; row < codes.length; row++) if (codes[row] !== UNMARKED) rows.push(row);
   return rows;
-}
+});
+export const markedRows = (): number[] => marked.value;
 
 function show({ row, mark }: Pick<Change, "row" | "mark">): void {
   codes[row] = mark ? manifest.marks.indexOf(mark) : UNMARKED;
@@ -50,22 +52,30 @@ function store(): void {
   }
 }
 
-export function setMark(row: number, mark: string | null, note: string | null = null, undoing = false): void {
-  if (!undoing) undoable.push({ row, mark: manifest.marks[codes[row]] ?? null });
-  const change = { row, mark, time: new Date().toISOString(), note };
-  show(change);
-  waiting.push(change);
+function change(marks: [row: number, mark: string | null][], note: string | null): void {
+  const time = new Date().toISOString();
+  const changes = marks.map(([row, mark]) => ({ row, mark, time, note }));
+  changes.forEach(show);
+  waiting = waiting.concat(changes);
   store();
   marksChanged.value++;
   void send();
 }
 
-/** Take back the last mark and return its row. */
+/** Mark several rows in one step, which one undo takes back. */
+export function setMarks(rows: ArrayLike<number>, mark: string | null, note: string | null = null): void {
+  undoable.push(Array.from(rows, (row) => [row, manifest.marks[codes[row]] ?? null]));
+  change(Array.from(rows, (row) => [row, mark]), note);
+}
+
+export const setMark = (row: number, mark: string | null, note: string | null = null): void => setMarks([row], mark, note);
+
+/** Take back the last step and return its first row. */
 export function undo(): number | null {
   const last = undoable.pop();
-  if (!last) return null;
-  setMark(last.row, last.mark, null, true);
-  return last.row;
+  if (!last?.length) return null;
+  change(last, null);
+  return last[0][0];
 }
 
 async function send(): Promise<void> {

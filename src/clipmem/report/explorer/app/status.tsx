@@ -2,7 +2,8 @@
 
 import { byName, live, manifest, problem } from "./data";
 import { shown } from "./filters";
-import { floorOf, placeText } from "./gallery";
+import { floorOf, placeText, selection } from "./gallery";
+import { refusedStep } from "./keys";
 import { markedRows, marksChanged, refusal, unsaved } from "./marks";
 import { clearFilters, type Filter, filters, sort } from "./state";
 import { count, visible } from "./text";
@@ -31,13 +32,16 @@ function Filters() {
 export function Status() {
   void marksChanged.value;
   const total = shown.value?.length, marked = markedRows().length, floor = floorOf(byName.get(sort.value.column));
+  const chosen = selection.value?.rows;
   return (
     <div class="status">
       <span role="status">
         {placeText()}<b>{total === undefined ? "…" : count(total)}</b> of {count(manifest.rows)} shown
-        {marked > 0 && <>, <b>{count(marked)}</b> marked</>}{floor && `; ${floor}`}
+        {marked > 0 && <>, <b>{count(marked)}</b> marked</>}
+        {chosen && <>, <b>{count(chosen.length)}</b> selected (Esc clears)</>}{floor && `; ${floor}`}
       </span>
       <Filters />
+      {chosen && refusedStep.value && <span class="warn" role="alert">{refusedStep.value}</span>}
       {problem.value && <span class="warn" role="alert">Not loaded: {problem.value.text} <button type="button" aria-label="Dismiss" onClick={() => (problem.value = null)}>×</button></span>}
       {unsaved.value > 0 && <span class="warn" role="alert">{unsaved.value === 1 ? "1 mark" : `${count(unsaved.value)} marks`} not saved yet, but kept in this browser: {visible(refusal.value) || "the server does not answer."}</span>}
       {live && manifest.marks_file === null && marked > 0 && <span class="warn" role="alert">The folder cannot be written: marks stay in this browser.</span>}
