@@ -15,7 +15,7 @@ from clipmem.report.explorer.export import export_to
 from clipmem.report.explorer.server import Explorer
 from clipmem.report.explorer.subject import open_subject
 from tests.e2e.browser import AXE, Session, becomes, needs_browser, started
-from tests.e2e.test_view_app import ROWS, cards, downloaded, hash_of, nothing_leaves, shown, shows
+from tests.e2e.test_view_app import ROWS, cards, hash_of, nothing_leaves, shown, shows
 from tests.view_folder import columns_of, write_view
 
 pytestmark = needs_browser
@@ -325,111 +325,6 @@ def test_all_captions_are_searched_and_matches_highlighted(browser: Session, tmp
     becomes(page.locator(".detail mark").all_inner_texts, ["red"])
 
 
-def status(page: Any) -> str:
-    return page.locator("[role=status]").first.inner_text()
-
-
-def marks_of(page: Any) -> dict[int, str]:
-    text = downloaded(page, "marks, for the run folder")
-    return {int(entry["uid"], 16): entry["mark"] for entry in map(json.loads, text.splitlines()) if entry["mark"]}
-
-
-def test_a_stretch_is_selected_marked_and_undone_by_keys(
-    browser: Session, address: str, values: dict[str, np.ndarray]
-) -> None:
-    order = np.argsort(-values["clipmem"], kind="stable").tolist()
-    page = browser.open(address + "#sort=clipmem&view=gallery")
-    page.keyboard.press("r")  # high first
-    becomes(lambda: cards(page)[0], order[0])
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("w")  # a mark before, which the undo gives back
-    for _ in range(3):
-        page.keyboard.press("Shift+ArrowRight")
-    page.keyboard.press("Shift+ArrowLeft")
-    becomes(lambda: "3 selected" in status(page), True)
-    assert page.locator(".card.selected").count() == 3
-    assert page.locator(".card[aria-selected=true]").count() == 3
-    page.keyboard.press("m")
-    becomes(lambda: "4 marked, 3 selected" in status(page), True)
-    expected = {order[0]: "wrong"} | dict.fromkeys(order[1:4], "memorized")
-    assert marks_of(page) == expected
-    page.keyboard.press("z")
-    becomes(lambda: marks_of(page), {order[0]: "wrong"})
-    page.keyboard.press("Shift+ArrowLeft")
-    page.keyboard.press("f")
-    becomes(lambda: marks_of(page), {order[0]: "fine", order[1]: "fine"})
-    page.keyboard.press("z")
-    becomes(lambda: marks_of(page), {order[0]: "wrong"})
-    page.keyboard.press("Shift+ArrowRight")
-    page.keyboard.press("Escape")
-    becomes(lambda: "selected" in status(page), False)
-    page.keyboard.press("Shift+ArrowRight")
-    becomes(lambda: "selected" in status(page), True)
-    page.keyboard.press("ArrowRight")  # a step without Shift ends the selection: the mark is of one pair
-    becomes(lambda: "selected" in status(page), False)
-    page.keyboard.press("u")
-    becomes(lambda: list(marks_of(page).values()).count("unsure"), 1)
-
-
-def test_a_stretch_is_selected_by_mouse_and_ends_with_the_list(browser: Session, address: str) -> None:
-    page = browser.open(address)
-    places = cards(page)
-    page.locator(f"#pair-{places[1]}").click()
-    page.keyboard.press("Escape")  # the panel
-    page.locator(f"#pair-{places[6]}").click(modifiers=["Shift"])
-    becomes(lambda: "6 selected" in status(page), True)
-    assert page.locator(".detail").count() == 0
-    page.locator(f"#pair-{places[3]}").click(modifiers=["Shift"])
-    becomes(lambda: "3 selected" in status(page), True)
-    page.keyboard.press("x")
-    shows(page, ROWS)
-    becomes(lambda: "selected" in status(page), False)
-
-
-def test_all_shown_are_marked_in_every_view(browser: Session, address: str, values: dict[str, np.ndarray]) -> None:
-    found = np.flatnonzero((values["clipmem"] >= 0.3) & (values["role"] == 0)).tolist()
-    assert 1 < len(found) < 100
-    page = browser.open(address + "#view=map&is.role=candidate&in.clipmem=0.3..Infinity")
-    shows(page, len(found))
-    page.keyboard.press("a")
-    becomes(lambda: f"{len(found)} selected" in status(page), True)
-    page.keyboard.press("w")
-    becomes(lambda: marks_of(page), dict.fromkeys(found, "wrong"))
-    page.keyboard.press("Backspace")
-    becomes(lambda: "marked" in status(page), False)
-    page.keyboard.press("z")
-    becomes(lambda: marks_of(page), dict.fromkeys(found, "wrong"))
-    page.keyboard.press("/")
-    page.keyboard.type("zzzq")
-    shows(page, 0)
-    page.keyboard.press("Escape")
-    page.keyboard.press("a")
-    page.keyboard.press("m")  # of nothing
-    page.keyboard.press("x")
-    becomes(lambda: marks_of(page), dict.fromkeys(found, "wrong"))
-
-
-def test_too_many_marks_in_one_step_are_refused(browser: Session, tmp_path: Path) -> None:
-    page = browser.open(write_view(tmp_path, 20_001).as_uri())
-    cards(page)
-    page.keyboard.press("a")
-    becomes(lambda: "20,001 selected" in status(page), True)
-    page.keyboard.press("w")
-    page.get_by_role("alert").get_by_text("At most 20,000 pairs are marked in one step").wait_for()
-    assert "marked" not in status(page)
-    page.get_by_label("Lowest CLIPMem", exact=True).fill("-0.2")
-    page.keyboard.press("Enter")
-    page.get_by_role("alert").wait_for(state="detached")
-    page.keyboard.press("Escape")  # leaves the field
-    page.keyboard.press("a")
-    becomes(lambda: "selected" in status(page), True)
-    page.keyboard.press("w")
-    becomes(lambda: "marked" in status(page), True)
-    assert page.get_by_role("alert").count() == 0
-    page.reload()
-    becomes(lambda: "marked" in status(page), True)
-
-
 def test_all_captions_of_a_run_are_in_the_searched_column(finished: Any) -> None:
     columns = Columns(open_subject(finished.path))
     texts = (columns.folder / "all_captions.strings.bin").read_text(encoding="utf-8").split("\0")
@@ -465,3 +360,15 @@ def test_filters_views_and_selections_are_accessible(browser: Session, address: 
     box = page.locator(".menu").bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= width
+
+
+def test_a_range_beyond_the_data_shows_nothing_and_keeps_its_ends_in_sight(browser: Session, address: str) -> None:
+    page = browser.open(address)
+    cards(page)
+    page.get_by_label("Lowest CLIPMem", exact=True).fill("100")
+    page.keyboard.press("Enter")
+    shows(page, 0)
+    slider = page.get_by_role("slider", name="CLIPMem: lowest shown", exact=True)
+    assert "pairs" in slider.get_attribute("aria-valuetext")  # of the last bar
+    box, plot = slider.bounding_box(), page.locator("section[aria-label='CLIPMem'] .plot").bounding_box()
+    assert plot["x"] <= box["x"] <= plot["x"] + plot["width"]

@@ -76,8 +76,8 @@ function Histogram({ info }: { info: ColumnInfo }) {
   const min = info.min ?? 0, max = info.max ?? 1, step = (max - min) / BINS || 1;
   const range = ranges.value[info.name];
   const counts = countsOf(info.name, "range"), totals = totalsOf(info.name);
-  const low = range ? Math.max(0, Math.round((range[0] - min) / step)) : 0;
-  const high = range ? Math.min(BINS, Math.round((range[1] - min) / step)) : BINS;
+  const low = range ? Math.max(0, Math.min(BINS - 1, Math.round((range[0] - min) / step))) : 0;
+  const high = range ? Math.max(1, Math.min(BINS, Math.round((range[1] - min) / step))) : BINS;
   const set = (first: number, last: number) => {
     const [from, to] = first <= last ? [first, last] : [last, first];
     if (from === to) return;

@@ -20,11 +20,14 @@ const MOST = 20000; // marks in one step, so that the browser can keep them unti
 /** Why the last step was refused. */
 export const refusedStep = signal("");
 
+function markAll(rows: Uint32Array, mark: string | null): void {
+  refusedStep.value = rows.length > MOST ? `At most ${count(MOST)} pairs are marked in one step: select or show fewer.` : "";
+  if (!refusedStep.value) setMarks(rows, mark);
+}
+
 /** Mark the selected pairs; without a selection the current pair, if it is to be seen, and go to the next one. */
 export function marking(mark: string | null): void {
-  const chosen = selection.value?.rows;
-  refusedStep.value = chosen && chosen.length > MOST ? `At most ${count(MOST)} pairs are marked in one step: select or show fewer.` : "";
-  if (chosen) return refusedStep.value ? undefined : setMarks(chosen, mark);
+  if (selection.value) return markAll(selection.value.rows, mark);
   const row = pair.value, rows = shown.value;
   if (row === null || !rows || (position.value < 0 && !opened.value)) return;
   const next = position.value >= 0 ? rows[position.value + 1] : undefined;
@@ -80,10 +83,7 @@ export const bindings: Binding[] = [
   { keys: ["z"], about: "undo the last mark, or the marks of the last selection", run: () => void ((row) => row !== null && (pair.value = row))(undo()) },
   { keys: ["/"], about: "search all captions: word, \"two words\", -without, and -w for whole words", run: () => focus("search") },
   { keys: ["s"], about: "choose the score to sort by", run: () => focus("sort") },
-  { keys: ["v"], about: "choose or save a view: suspects, most memorized, and others", run: () => {
-    focus("views");
-    document.getElementById("views")!.click();
-  } },
+  { keys: ["v"], about: "choose or save a view: suspects, most memorized, and others", run: () => (focus("views"), document.getElementById("views")!.click()) },
   { keys: ["r"], about: "reverse the order", run: () => (sort.value = { ...sort.value, descending: !sort.value.descending }) },
   { keys: ["1", "2", "3", "4"], about: "gallery, map, two scores, before and after",
     run: (key) => (manifest.compare || key !== "4") && (view.value = VIEWS[Number(key) - 1]) },
@@ -95,6 +95,11 @@ export const bindings: Binding[] = [
   { keys: ["i"], about: "all pairs with this image", run: () => {
     const row = pair.value, groups = numbers(IMAGE_GROUP);
     if (row !== null && groups && groups[row] !== MISSING) showSame("image", row);
+  } },
+  { keys: ["o"], about: "keep this one: mark all other shown pairs with this image as wrong", run: () => {
+    const row = pair.value, groups = numbers(IMAGE_GROUP), rows = shown.value;
+    if (row === null || !rows || !groups || groups[row] === MISSING) return;
+    markAll(rows.filter((other) => other !== row && groups[other] === groups[row]), "wrong");
   } },
   { keys: ["n"], about: "nearest neighbors of the pair", run: () => {
     if (pair.value === null) return;

@@ -2,7 +2,7 @@
 
 import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { loadManifest, manifest } from "./data";
+import { IMAGE_GROUP, loadManifest, manifest } from "./data";
 import { Dialogs, exporting } from "./dialogs";
 import { DetailPanel } from "./detail";
 import * as engine from "./engine";
@@ -44,7 +44,7 @@ function Order() {
     <span class="order">
       <label for="sort">Sort</label>
       <select id="sort" value={column} onChange={(event) => sortBy(event.currentTarget.value)}>
-        {numeric().map((info) => <option key={info.name} value={info.name}>{info.label}</option>)}
+        {[...numeric(), ...manifest.columns.filter((info) => info.name === IMAGE_GROUP)].map((info) => <option key={info.name} value={info.name}>{info.label}</option>)}
       </select>
       <button
         type="button" onClick={() => (sort.value = { column, descending: !descending })} title="Reverse the order (r)"

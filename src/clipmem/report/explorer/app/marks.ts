@@ -64,7 +64,7 @@ function change(marks: [row: number, mark: string | null][], note: string | null
 
 /** Mark several rows in one step, which one undo takes back. */
 export function setMarks(rows: ArrayLike<number>, mark: string | null, note: string | null = null): void {
-  undoable.push(Array.from(rows, (row) => [row, manifest.marks[codes[row]] ?? null]));
+  if (rows.length) undoable.push(Array.from(rows, (row) => [row, manifest.marks[codes[row]] ?? null]));
   change(Array.from(rows, (row) => [row, mark]), note);
 }
 

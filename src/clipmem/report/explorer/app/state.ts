@@ -59,24 +59,18 @@ export function clearPicks(name: string): void {
   picks.value = without(picks.value, name);
 }
 
-/** A condition on the pairs as a reader says it, and how to take it away. */
-export interface Filter {
-  text: string;
-  clear: () => void;
-}
-
 /** Write both ends of a range, or the one that it has. */
 function rangeText([low, high]: [number, number]): string {
   if (low === -Infinity) return `at most ${short(high)}`;
   return high === Infinity ? `at least ${short(low)}` : `${short(low)} to ${short(high)}`;
 }
 
-/** All conditions in force. */
-export function filters(): Filter[] {
-  const all: Filter[] = [];
+/** All conditions in force as a reader says them, and how to take each away. */
+export function filters(): { text: string; clear: () => void }[] {
+  const all: ReturnType<typeof filters> = [];
   const add = (text: string, clear: () => void) => void all.push({ text, clear });
   if (query.value.trim()) add(`search: ${visible(query.value.trim())}`, () => (query.value = ""));
-  for (const [name, range] of Object.entries(ranges.value)) add(`${labelOf(name)} ${rangeText(range)}`, () => setRange(name, null));
+  for (const [name, range] of Object.entries(ranges.value)) add(name === IMAGE_GROUP ? "same image as another pair" : `${labelOf(name)} ${rangeText(range)}`, () => setRange(name, null));
   for (const [name, values] of Object.entries(picks.value)) add(`${labelOf(name)}: ${values.map(visible).join(", ")}`, () => clearPicks(name));
   if (same.value) add(`same ${same.value.by} as one pair`, () => (same.value = null));
   if (lasso.value) add(`lasso: ${labelOf(lasso.value.y)} against ${labelOf(lasso.value.x)}`, () => (lasso.value = null));

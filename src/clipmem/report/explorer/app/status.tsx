@@ -5,14 +5,14 @@ import { shown } from "./filters";
 import { floorOf, placeText, selection } from "./gallery";
 import { refusedStep } from "./keys";
 import { markedRows, marksChanged, refusal, unsaved } from "./marks";
-import { clearFilters, type Filter, filters, sort } from "./state";
+import { clearFilters, filters, sort } from "./state";
 import { count, visible } from "./text";
 
 /** A chip per filter. The focus stays among them, or goes on to the pairs. */
 function Filters() {
   const all = filters();
-  const remove = (filter: Filter) => {
-    filter.clear();
+  const remove = (clear: () => void) => {
+    clear();
     requestAnimationFrame(() => document.querySelector<HTMLElement>(".chip button, .gallery, .scatter")?.focus());
   };
   if (!all.length) return null;
@@ -21,7 +21,7 @@ function Filters() {
       {all.map((filter) => (
         <li class="chip" key={filter.text}>
           <span dir="auto">{filter.text}</span>
-          <button type="button" aria-label={`Remove filter ${filter.text}`} onClick={() => remove(filter)}>×</button>
+          <button type="button" aria-label={`Remove filter ${filter.text}`} onClick={() => remove(filter.clear)}>×</button>
         </li>
       ))}
       <li><button type="button" class="quiet" onClick={clearFilters}>Clear filters <kbd>x</kbd></button></li>

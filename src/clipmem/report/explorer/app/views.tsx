@@ -2,7 +2,7 @@
 
 import { computed, signal } from "@preact/signals";
 import { useRef } from "preact/hooks";
-import { byName, column, manifest } from "./data";
+import { byName, column, IMAGE_GROUP, manifest } from "./data";
 import { addressOf, encoded, isNumeric } from "./state";
 import { count, visible } from "./text";
 
@@ -26,6 +26,7 @@ function presets(): Saved[] {
   }
   add("Most memorized", "clipmem", true, candidates);
   add("Least memorized", "clipmem", false, candidates);
+  if (byName.has(IMAGE_GROUP)) all.push({ name: "Same image", address: `${addressOf({ column: IMAGE_GROUP, descending: false }, {})}&in.${IMAGE_GROUP}=-Infinity..Infinity` });
   add("Rose most", manifest.compare?.change, true, candidates);
   add("Fell most", manifest.compare?.change, false, candidates);
   return all;
