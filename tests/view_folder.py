@@ -105,13 +105,26 @@ def detail(row: int, captions: str, columns: dict[str, tuple[dict[str, Any], np.
 
 
 def write_view(
-    folder: Path, rows: int, captions: Sequence[str] | None = None, images: int = 0, file: bool = True
+    folder: Path,
+    rows: int,
+    captions: Sequence[str] | None = None,
+    images: int = 0,
+    file: bool = True,
+    picks: dict[str, list[str]] | None = None,
+    others: Sequence[str] | None = None,
 ) -> Path:
-    """Write an export of pairs; the first `images` rows have thumbnails. `file` allows what file:// needs."""
+    """Write an export of pairs; the first `images` rows have thumbnails. `file` allows what file:// needs.
+
+    `picks` are the values that are chosen when the page opens; `others` captions that the pairs were not trained with.
+    """
     columns = columns_of(rows)
     texts = list(captions or captions_of(rows, np.random.default_rng(1)))
     codes, strings = text_column(texts)
     columns["captions"] = about("captions", "text", "pair", "Captions"), codes
+    if others is not None:
+        both = [f"{text}\x1f{other}" for text, other in zip(texts, others, strict=True)]
+        all_codes, all_strings = text_column(both)
+        columns["all_captions"] = about("all_captions", "text", "pair", "All captions"), all_codes
     uids = np.zeros((rows, 4), ">u4")
     uids[:, 3] = np.arange(rows)
     columns["uid"] = about("uid", "uid", "pair"), uids
@@ -123,7 +136,7 @@ def write_view(
     }
     manifest = {
         "format": 1, "clipmem": "0", "title": "synthetic", "rows": rows, "source": "run", "hash": f"synthetic-{rows}",
-        "noise_floor": 0.04, "noise_center": 0.0, "axes": ["clipmem", "retrieval_score"],
+        "noise_floor": 0.04, "noise_center": 0.0, "axes": ["clipmem", "retrieval_score"], "picks": picks or {},
         "columns": [entry for entry, _ in columns.values()], "sort": {"column": "clipmem", "descending": True},
         "maps": [diagonal, {"label": "PCA of image embeddings", "x": "pca_x", "y": "pca_y"}], "sides": ["f", "g"],
         "neighbors": True, "thumbnails": images > 0, "details": True, "credits": ["Drawn for a test"],
@@ -136,6 +149,8 @@ def write_view(
     for name, (_, values) in columns.items():
         _script(folder, f"columns/{name}", base64.b64encode(values.tobytes()).decode())
     _script(folder, "columns/captions.strings", base64.b64encode(strings).decode())
+    if others is not None:
+        _script(folder, "columns/all_captions.strings", base64.b64encode(all_strings).decode())
     for start in range(0, min(rows, 2560), 256):
         block = [detail(row, texts[row], columns, rows) for row in range(start, min(rows, start + 256))]
         _script(folder, f"details/{start // 256}", block)

@@ -90,7 +90,7 @@ def test_a_run_is_served(live, run):
     assert manifest["rows"] == scores.height
     assert manifest["sides"] == ["f", "g"]
     names = {one["name"] for one in manifest["columns"]}
-    assert {"pca_x", "role", "planted", "captions", "f_alignment", "own_captions"} <= names
+    assert {"pca_x", "role", "planted", "captions", "f_alignment", "all_captions"} <= names
     values = np.frombuffer(live("data/columns/clipmem.bin").content, "<f4")
     np.testing.assert_array_equal(values, scores["clipmem"].cast(pl.Float32).to_numpy())
     page = live("").content.decode()

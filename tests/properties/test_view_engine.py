@@ -5,6 +5,7 @@ Needs node, which runs the app that ships in the package; skipped where there is
 
 import json
 import math
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Generator
@@ -110,6 +111,34 @@ def test_searches_as_polars(ask: Ask, texts: list[str], words: list[tuple[bool, 
 )
 def test_queries(ask: Ask, query: str, found: list[int]) -> None:
     assert ask("search", texts=["A Red CAR", "car, red", "Übung", "a-b", "=1+1"], query=query) == found
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("do -w", [0, 1, 1, 0, 0, 0]),
+        ("-w DO", [0, 1, 1, 0, 0, 0]),
+        ("do", [1, 1, 1, 1, 1, 1]),
+        ("-do -w", [1, 0, 0, 1, 1, 1]),
+        ('"do it" -w', [0, 0, 1, 0, 0, 0]),
+        ('-"w"', [1, 1, 0, 1, 0, 1]),  # the letter itself
+        ("-w", [1, 1, 1, 1, 1, 1]),
+        ("dog -w", [1, 1, 0, 0, 0, 0]),
+    ],
+)
+def test_whole_words(ask: Ask, query: str, found: list[int]) -> None:
+    texts = ["a dog", "“do”\x1fthe dog\N{RIGHT SINGLE QUOTATION MARK}s", "now-do it", "doé", "do_ w", "漢do1"]
+    assert ask("search", texts=texts, query=query) == found
+
+
+@QUICK
+@given(texts=st.lists(TEXT, min_size=1, max_size=80), words=WORDS)
+def test_whole_words_as_regular_expressions(ask: Ask, texts: list[str], words: list[tuple[bool, str]]) -> None:
+    def has(text: str, word: str) -> bool:
+        return re.search(rf"(?<!\w){re.escape(word.lower())}(?!\w)", text.lower()) is not None
+
+    expected = [int(all(has(text, word) != excluded for excluded, word in words)) for text in texts]
+    assert ask("search", texts=texts, query=f"-w {as_query(words)}") == expected
 
 
 def test_rare_words_are_searched_in_what_is_left(ask: Ask) -> None:

@@ -31,7 +31,8 @@ from clipmem.report.formats import visible
 from clipmem.report.templating import reasons
 
 MISSING = -(2**31)
-TEXT_LIMIT, _LONG = 1000, 20_000  # characters of the captions of a pair, and of a caption in its details
+# characters of the captions of a pair, of all that are searched, and of a caption in its details
+TEXT_LIMIT, _SEARCHED, _LONG = 1000, 4000, 20_000
 _CATEGORIES = 1000
 _GROUPS = {"pair": 0, "map": 0, "part": 2}  # where columns are among the others; errors are with the last
 _DTYPES = {"f32": "<f4", "i32": "<i4", "bool": "u1", "text": "<i4", "uid": "V16", "u8": "u1", "u16": "<u2"}
@@ -139,6 +140,14 @@ class Columns:
     def row_of(self) -> Mapping[str, int]:
         """The row of each uid."""
         return {uid: row for row, uid in enumerate(self.uids)}
+
+    def picks(self, rows: Sequence[int]) -> dict[str, list[str]]:
+        """Return the values that a page of some rows opens with: those that no row has would hide all of them."""
+        return {
+            name: values
+            for name, values in self.manifest["picks"].items()
+            if {(self.by_name[name]["categories"] or []).index(value) for value in values} & {*self.values(name)[rows]}
+        }
 
     def details(self, row: int) -> dict[str, object]:
         """Return everything that is known of a pair."""
@@ -261,10 +270,13 @@ def _columns(subject: Subject) -> Iterator[Column]:
         several = pl.select(pl.when(pl.Series(count > 1)).then(pl.Series(np.cumsum(count > 1))))[:, 0]
         extra.append(several.gather(number).cast(pl.Int32).alias("image_group"))
     if subject.pairs is not None:
-        yield _text(subject.pairs["captions"].list.head(subject.trained_captions or 1_000_000))
-        moved = subject.pairs.select(pl.when(pl.col("captions_from") != pl.col("uid")).then("own_captions"))
-        if moved["own_captions"].is_not_null().any():
-            yield _text(moved["own_captions"])
+        count = subject.trained_captions or 1_000_000
+        trained, rest = pl.col("captions").list.head(count), pl.col("captions").list.slice(count)
+        others = pl.when(pl.col("captions_from") != pl.col("uid")).then("own_captions").otherwise(rest)
+        texts = subject.pairs.select(trained, others=others.fill_null(pl.lit([], dtype=pl.List(pl.String))))
+        yield _text(texts["captions"])
+        if texts["others"].list.len().sum():  # what the pair was not trained with is searched, too
+            yield _text(texts.select(all_captions=pl.concat_list("captions", "others"))["all_captions"], _SEARCHED)
         extra.append(subject.pairs["label"])
     vectors = embedded(subject)
     maps = vectors.maps() if vectors else {}
@@ -301,7 +313,7 @@ def _column(series: pl.Series) -> Column | None:
     return column if column.about["missing"] < len(series) else None
 
 
-def _text(series: pl.Series) -> Column:
+def _text(series: pl.Series, limit: int = TEXT_LIMIT) -> Column:
     """Return a text column: equal texts have equal codes."""
     lists = isinstance(series.dtype, pl.List)
     texts = (series.explode() if lists else series).unique()
@@ -310,7 +322,7 @@ def _text(series: pl.Series) -> Column:
         escaped = [[text and visible(text) for text in many] if many is not None else None for many in text_lists]
         series = pl.Series(series.name, escaped if lists else escaped[0])
     joined = series.list.join("\x1f") if lists else series
-    cut = pl.when(joined.str.len_chars() > TEXT_LIMIT).then(joined.str.head(TEXT_LIMIT) + "…").otherwise(joined)
+    cut = pl.when(joined.str.len_chars() > limit).then(joined.str.head(limit) + "…").otherwise(joined)
     joined = pl.select(cut).to_series()
     unique = joined.drop_nulls().unique(maintain_order=True)
     numbers = pl.int_range(len(unique), dtype=pl.Int32, eager=True)
@@ -337,6 +349,7 @@ def _describe(subject: Subject, columns: list[About], state: str) -> dict[str, o
     vectors = embedded(subject)
     first = next(name for name in ("clipmem", "suspect_rank", "score", "risk", *numbers, *names) if name in names)
     floor = subject.about.get("noise_floor") or {}
+    roles = next((about["categories"] for about in columns if about["name"] == "role"), None) or []
     return {
         "format": FORMAT,
         "clipmem": __version__,
@@ -347,6 +360,8 @@ def _describe(subject: Subject, columns: list[About], state: str) -> dict[str, o
         "columns": columns,
         "sort": {"column": first, "descending": first != "suspect_rank"},
         "axes": _axes(columns, first),
+        # what the page opens with; an address that is not empty says itself what is chosen
+        "picks": {"role": ["candidate"]} if subject.run and len(roles) > 1 and "candidate" in roles else {},
         "noise_floor": floor.get("half_width"),
         "noise_center": floor.get("center"),
         "maps": [

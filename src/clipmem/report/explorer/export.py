@@ -103,18 +103,8 @@ class _Pieces:
         return self.out / "index.html"
 
 
-def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Reporter) -> Path:
-    """Write the pairs of some rows, with their marks, to a new or empty folder, or to one file; return the page."""
-    target = _Pieces(out, len(rows))
-    columns, images, credit_lines = explorer.columns, 0, dict.fromkeys(explorer.columns.manifest["credits"])
-    marks, lists = read_marks(explorer.marks_file), list(product(SPACES, columns.manifest["sides"]))
-    times = [time.perf_counter()]
-    for row in rows[:_TIMED]:  # they are kept
-        explorer.thumbnails.get(row, SIZES[1])
-        times.append(time.perf_counter())
-    seconds = float(np.median(np.diff(times)))  # not the mean: the first one opens the data
-    work = {"neighbors": len(rows) * len(lists) * _COMPARED, "details": _DESCRIBED, "images": seconds}
-    progress, share = by_work(reporter, "export", len(rows), "pairs", work), 1 / len(rows)
+def _write_columns(columns: Columns, rows: Sequence[int], target: _Pieces) -> list[About]:
+    """Write the values of some rows, and return the entries of the columns in the manifest."""
     abouts: list[About] = []
     for name, about in columns.by_name.items():
         values, about = np.array(columns.values(name)[rows]), about.copy()
@@ -131,6 +121,22 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
             if len(finite):
                 about["min"], about["max"] = finite.min().item(), finite.max().item()
         abouts.append(about)
+    return abouts
+
+
+def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Reporter) -> Path:
+    """Write the pairs of some rows, with their marks, to a new or empty folder, or to one file; return the page."""
+    target = _Pieces(out, len(rows))
+    columns, images, credit_lines = explorer.columns, 0, dict.fromkeys(explorer.columns.manifest["credits"])
+    marks, lists = read_marks(explorer.marks_file), list(product(SPACES, columns.manifest["sides"]))
+    times = [time.perf_counter()]
+    for row in rows[:_TIMED]:  # they are kept
+        explorer.thumbnails.get(row, SIZES[1])
+        times.append(time.perf_counter())
+    seconds = float(np.median(np.diff(times)))  # not the mean: the first one opens the data
+    work = {"neighbors": len(rows) * len(lists) * _COMPARED, "details": _DESCRIBED, "images": seconds}
+    progress, share = by_work(reporter, "export", len(rows), "pairs", work), 1 / len(rows)
+    abouts = _write_columns(columns, rows, target)
     near = [{space: dict[str, list[Neighbor]]() for space in SPACES} for _ in rows]
     for space, side in lists:
         nearest = explorer.embedded.nearest_among(np.array(rows), space, side, NEIGHBORS) if explorer.embedded else ()
@@ -157,7 +163,7 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
     # marks in a browser are kept by hash, and by row: other rows are another page
     changed = {"rows": len(rows), "total": len(columns), "columns": abouts, "thumbnails": images > 0, "marked": marked}
     changed |= {"hash": json_sha256([columns.manifest["hash"], list(rows)]), "credits": list(credit_lines)}
-    target.data("manifest", columns.manifest | changed)
+    target.data("manifest", columns.manifest | changed | {"picks": columns.picks(rows)})
     none = ["The data name no license: ask their source before you publish this folder."]
     notice = [f"Images and captions exported from {columns.manifest['title']}:", "", *(credit_lines or none)]
     return target.close(columns.manifest["title"], "".join(f"{line}\n" for line in notice))

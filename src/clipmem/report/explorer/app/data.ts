@@ -35,6 +35,7 @@ export interface Manifest {
   columns: ColumnInfo[];
   sort: { column: string; descending: boolean };
   axes: string[]; // two scores, of which none is computed from the other
+  picks?: Record<string, string[]>; // the values that are chosen when the page opens
   noise_floor?: number | null;
   noise_center?: number | null;
   maps: MapInfo[];
@@ -104,6 +105,8 @@ export let manifest: Manifest;
 export const byName = new Map<string, ColumnInfo>();
 /** Name of the column of captions. */
 export let captionColumn: string | null = null;
+/** Name of the column that is searched: all captions of a pair, the trained ones first, if it has more. */
+export const searchColumn = (): string | null => (byName.has("all_captions") ? "all_captions" : captionColumn);
 /** Why something could not be loaded; the rest of the page goes on. */
 export const problem = signal<{ name: string; text: string } | null>(null);
 
@@ -203,9 +206,9 @@ export function strings(name: string | null): Strings | null {
 export const categoriesOf = (info: ColumnInfo): string[] =>
   info.type === "bool" ? ["no", "yes"] : (info.categories ?? []);
 
-/** Return all captions of a row, at most some bytes of them. */
-export function captionsOf(row: number, limit = 600): string[] {
-  const codes = column(captionColumn)?.codes, texts = strings(captionColumn);
+/** Return the trained captions of a row, or those of another column, at most some bytes of them. */
+export function captionsOf(row: number, limit = 600, name = captionColumn): string[] {
+  const codes = column(name)?.codes, texts = strings(name);
   return codes && texts ? texts.text(codes[row], limit).split("\x1f") : [];
 }
 

@@ -3,7 +3,7 @@
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { byName, captionColumn, captionsOf, column, type Detail, detail, IMAGE_GROUP, manifest, neighbors, numbers, problem, thumbnail, uidOf } from "./data";
 import { MISSING } from "./engine";
-import { beyondFloor, categoryOf, errorOf, floorOf, floorTitle, GLYPHS, Mark, moveTo, position } from "./gallery";
+import { beyondFloor, categoryOf, errorOf, floorOf, floorTitle, GLYPHS, Highlighted, Mark, moveTo, position } from "./gallery";
 import { marking } from "./keys";
 import { captionOf, markOf, noteOf, setMark } from "./marks";
 import { Neighbors } from "./neighbors";
@@ -118,7 +118,7 @@ function Captions({ row, found }: { row: number; found: Detail | null }) {
     <ul class="captions" tabIndex={0} aria-label="Captions">
       {captions.map((one, k) => (
         <li key={k} dir="auto" class={one.trained ? "" : "untrained"}>
-          {visible(one.text.length > 4000 ? `${one.text.slice(0, 4000)}… (${one.text.length.toLocaleString("en-US")} characters)` : one.text)}
+          <Highlighted text={visible(one.text.length > 4000 ? `${one.text.slice(0, 4000)}… (${one.text.length.toLocaleString("en-US")} characters)` : one.text)} />
           {mixed && <span class="tag">{one.trained ? "trained" : "not trained"}</span>}
         </li>
       ))}

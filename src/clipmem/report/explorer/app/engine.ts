@@ -15,13 +15,13 @@ const NO_BIN = 255;
 
 const isMissing = (value: number, whole: boolean) => (whole ? value === MISSING : value !== value);
 
-/** Set a bit where a number is outside [low, high] or missing. */
+/** Set a bit where a number is outside [low, high], both rounded as the numbers are, or missing. */
 export function failRange(values: Numbers, low: number, high: number, failing: Uint32Array, bit: number): void {
-  const set = 1 << bit, keep = ~set;
-  const least = values instanceof Int32Array ? Math.max(low, MISSING + 1) : low;
+  const set = 1 << bit, keep = ~set, whole = values instanceof Int32Array;
+  const least = whole ? Math.max(low, MISSING + 1) : Math.fround(low), most = whole ? high : Math.fround(high);
   for (let row = 0; row < values.length; row++) {
     const value = values[row];
-    failing[row] = value >= least && value <= high ? failing[row] & keep : failing[row] | set;
+    failing[row] = value >= least && value <= most ? failing[row] & keep : failing[row] | set;
   }
 }
 
@@ -235,14 +235,16 @@ export class Strings {
 
 const FOLD = Uint8Array.from({ length: 256 }, (_, code) => (code >= 65 && code <= 90 ? code + 32 : code));
 
-/** Return the words of a query: quoted ones may hold spaces, those after a minus must be absent. */
-export function parseQuery(query: string): { present: string[]; absent: string[] } {
+/** Return the words of a query: quoted ones may hold spaces, those after a minus must be absent; -w asks for whole words. */
+export function parseQuery(query: string): { present: string[]; absent: string[]; whole: boolean } {
   const present: string[] = [], absent: string[] = [];
+  let whole = false;
   for (const [, minus, quoted, plain] of query.replace(/[\0\x1f]/g, "").matchAll(/(-?)(?:"([^"]*)"?|(\S+))/g)) {
     const word = quoted ?? plain;
-    if (word && !(word === "-" && !minus)) (minus ? absent : present).push(word);
+    if (minus && plain === "w") whole = true;
+    else if (word && !(word === "-" && !minus)) (minus ? absent : present).push(word);
   }
-  return { present, absent };
+  return { present, absent, whole };
 }
 
 /** Return the forms of a word to look for: case is ignored for A to Z; other letters match as typed, lower, upper, or capital. */
@@ -252,8 +254,26 @@ function formsOf(word: string): Uint8Array[] {
   return forms.map((form) => new TextEncoder().encode(form).map((byte) => FOLD[byte]));
 }
 
+const LETTER = "[\\p{L}\\p{M}\\p{N}_]", letter = new RegExp(LETTER, "u");
+const LETTERS = Uint8Array.from({ length: 128 }, (_, code) => Number(letter.test(String.fromCharCode(code))));
+
+/** Whether a letter or a digit has a byte at some place. */
+function inWord(bytes: Uint8Array, at: number): boolean {
+  if (!(bytes[at] >= 128)) return LETTERS[bytes[at]] === 1;
+  while ((bytes[at] & 0xc0) === 0x80) at--;
+  return letter.test(String.fromCodePoint(new TextDecoder().decode(bytes.subarray(at, at + 4)).codePointAt(0) ?? 0));
+}
+
+/** Return what finds the words of a query in a text, to highlight them; null without words. */
+export function patternOf(query: string): RegExp | null {
+  const { present, whole } = parseQuery(query);
+  const words = present.map((word) => word.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&")).sort((one, other) => other.length - one.length);
+  if (!words.length) return null;
+  return new RegExp(whole ? `(?<!${LETTER})(?:${words.join("|")})(?!${LETTER})` : words.join("|"), "giu");
+}
+
 /** Mark the texts of some codes that hold a word, all at once, by Boyer, Moore and Horspool. */
-function mark({ bytes, starts }: Strings, needle: Uint8Array, hits: Uint8Array, code: number, endCode: number): void {
+function mark({ bytes, starts }: Strings, needle: Uint8Array, whole: boolean, hits: Uint8Array, code: number, endCode: number): void {
   const size = needle.length, final = needle[size - 1], skip = new Int32Array(256).fill(size);
   for (let k = 0; k < size - 1; k++) {
     skip[needle[k]] = size - 1 - k;
@@ -269,7 +289,7 @@ function mark({ bytes, starts }: Strings, needle: Uint8Array, hits: Uint8Array, 
     }
     let k = size - 2;
     while (k >= 0 && FOLD[bytes[at + 1 - size + k]] === needle[k]) k--;
-    if (k < 0) {
+    if (k < 0 && !(whole && (inWord(bytes, at - size) || inWord(bytes, at + 1)))) {
       while (starts[code + 1] <= at) code++;
       hits[code] = 1;
       at = starts[code + 1] + size - 1;
@@ -279,14 +299,14 @@ function mark({ bytes, starts }: Strings, needle: Uint8Array, hits: Uint8Array, 
 
 /** Return 1 for each text that has all words of a query and none of its excluded ones. */
 export function search(strings: Strings, query: string): Uint8Array {
-  const { present, absent } = parseQuery(query), found = new Uint8Array(strings.count).fill(1);
+  const { present, absent, whole } = parseQuery(query), found = new Uint8Array(strings.count).fill(1);
   let left = strings.count;
   for (const [words, wanted] of [[present, 1], [absent, 0]] as const) {
     for (const word of words) {
       const hits = new Uint8Array(strings.count);
       for (const form of formsOf(word)) {
-        if (left > strings.count / 32) mark(strings, form, hits, 0, strings.count);
-        else for (let code = 0; code < found.length; code++) if (found[code]) mark(strings, form, hits, code, code + 1);
+        if (left > strings.count / 32) mark(strings, form, whole, hits, 0, strings.count);
+        else for (let code = 0; code < found.length; code++) if (found[code]) mark(strings, form, whole, hits, code, code + 1);
       }
       left = 0;
       for (let code = 0; code < found.length; code++) left += found[code] &= hits[code] ^ (1 - wanted);

@@ -1,12 +1,12 @@
 /** Histograms to brush and values to choose, each counted under all other filters. */
 
-import { signal } from "@preact/signals";
-import { useRef } from "preact/hooks";
+import { signal, useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
 import { byName, categoriesOf, type ColumnInfo, manifest } from "./data";
 import { BINS } from "./engine";
 import { type Counts, countsOf, totalsOf } from "./filters";
-import { clearPicks, group, numeric, picks, ranges, setRange, togglePick } from "./state";
-import { count, labelOf, number } from "./text";
+import { clearPicks, group, logarithmic, numeric, picks, ranges, setRange, short, togglePick } from "./state";
+import { count, labelOf, number, visible } from "./text";
 import { inkOf } from "./theme";
 
 /** Draw counts as steps: a path from a base line to a top line, each in fractions of the height. */
@@ -17,11 +17,12 @@ function steps(base: number[], top: number[]): string {
   return `${upper}${lower}Z`;
 }
 
-/** Stack the groups of each bin by their shares; heights are square roots of counts, so that small bins stay visible. */
+/** Stack the groups of each bin by their shares; heights are square roots or logarithms of counts, so that small bins stay visible. */
 function layers({ counts, size, groups }: Counts, most: number): string[] {
+  const height = (total: number) => (logarithmic.value ? Math.log1p(total) / Math.log1p(most) : Math.sqrt(total / most));
   const all = Math.max(1, groups.length), totals = new Array<number>(size).fill(0), sums = [...totals];
   counts.forEach((count, k) => (totals[k % size] += count));
-  const heights = () => sums.map((sum, bin) => (sum ? Math.sqrt(totals[bin] / most) * (sum / totals[bin]) : 0));
+  const heights = () => sums.map((sum, bin) => (sum ? height(totals[bin]) * (sum / totals[bin]) : 0));
   return Array.from({ length: all }, (_, group) => {
     const base = heights();
     for (let bin = 0; bin < size; bin++) sums[bin] += counts[group * size + bin];
@@ -29,13 +30,55 @@ function layers({ counts, size, groups }: Counts, most: number): string[] {
   });
 }
 
+/** Read a typed end of a range: empty is no end, NaN is no number. */
+function typed(text: string, none: number): number {
+  const digits = text.trim().replace("−", "-"), value = Number(digits);
+  if (!digits) return none;
+  return /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(digits) && Number.isFinite(value) ? value : NaN;
+}
+
+/** Both ends of a range as numbers to type. */
+function Ends({ info, range }: { info: ColumnInfo; range: [number, number] | undefined }) {
+  const box = useRef<HTMLDivElement>(null), wrong = useSignal("");
+  const fields = () => [...box.current!.querySelectorAll("input")];
+  const text = (end: number) => (range && Number.isFinite(range[end]) ? short(range[end]) : "");
+  const reset = () => {
+    fields().forEach((field, end) => ((field.value = text(end)), field.removeAttribute("aria-invalid")));
+    wrong.value = "";
+  };
+  useEffect(reset, [range]);
+  const keys = (event: KeyboardEvent) => {
+    if (event.key === "Escape") reset();
+    if (event.key !== "Enter") return;
+    const all = fields(); // an end that was not typed stays as exact as it is
+    const [low, high] = [-Infinity, Infinity].map((none, end) => (range && all[end].value === text(end) ? range[end] : typed(all[end].value, none)));
+    const bad = low !== low ? 0 : high !== high ? 1 : low > high ? (event.target === all[1] ? 1 : 0) : -1;
+    all.forEach((field, end) => field.setAttribute("aria-invalid", String(end === bad)));
+    if (low !== low || high !== high) wrong.value = `“${visible(all[bad].value)}” is not a number such as 0.5: not applied.`;
+    else if (bad >= 0) wrong.value = `The lowest, ${short(low)}, is above the highest, ${short(high)}: not applied.`;
+    else (wrong.value = ""), setRange(info.name, low === -Infinity && high === Infinity ? null : [low, high]);
+  };
+  const field = (end: string, hint: number) => (
+    <input
+      inputMode="decimal" aria-label={`${end} ${info.label}`} placeholder={number(hint, info)} title="Enter applies"
+      autocomplete="off" maxLength={40} onKeyDown={keys}
+    />
+  );
+  return (
+    <>
+      <div class="typed" ref={box}>{field("Lowest", info.min ?? 0)}<span>to</span>{field("Highest", info.max ?? 1)}</div>
+      {wrong.value && <p class="warn" role="alert">{wrong}</p>}
+    </>
+  );
+}
+
 function Histogram({ info }: { info: ColumnInfo }) {
-  const plot = useRef<HTMLDivElement>(null);
+  const plot = useRef<HTMLDivElement>(null), pointed = useSignal(""); // drawn alone: what is pointed at counts nothing again
   const min = info.min ?? 0, max = info.max ?? 1, step = (max - min) / BINS || 1;
   const range = ranges.value[info.name];
   const counts = countsOf(info.name, "range"), totals = totalsOf(info.name);
-  const low = range ? Math.max(0, Math.round((range[0] - min) / step)) : 0;
-  const high = range ? Math.min(BINS, Math.round((range[1] - min) / step)) : BINS;
+  const low = range ? Math.max(0, Math.min(BINS - 1, Math.round((range[0] - min) / step))) : 0;
+  const high = range ? Math.max(1, Math.min(BINS, Math.round((range[1] - min) / step))) : BINS;
   const set = (first: number, last: number) => {
     const [from, to] = first <= last ? [first, last] : [last, first];
     if (from === to) return;
@@ -52,6 +95,17 @@ function Histogram({ info }: { info: ColumnInfo }) {
     target.addEventListener("pointermove", move);
     target.addEventListener("pointerup", () => target.removeEventListener("pointermove", move), { once: true });
   };
+  /** The values of a bin and how many pairs it has. */
+  const sayBin = (bin: number): string => {
+    let some = 0;
+    for (let k = bin; counts && k < counts.counts.length; k += BINS) some += counts.counts[k];
+    const all = totals?.[bin] ?? 0, ends = [bin, bin + 1].map((end) => number(min + end * step, info)).join(" to ");
+    return `${ends}: ${count(some)}${some === all ? "" : ` of ${count(all)}`} ${all === 1 ? "pair" : "pairs"}`;
+  };
+  const point = (event: PointerEvent) => {
+    const box = plot.current!.getBoundingClientRect();
+    pointed.value = sayBin(Math.max(0, Math.min(BINS - 1, Math.floor(((event.clientX - box.left) / box.width) * BINS))));
+  };
   const keys = (end: "low" | "high") => (event: KeyboardEvent) => {
     const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -6, PageUp: 6 }[event.key];
     if (event.key === "Delete" || event.key === "Backspace") setRange(info.name, null);
@@ -67,18 +121,23 @@ function Histogram({ info }: { info: ColumnInfo }) {
     <span
       class={`handle ${end}`} role="slider" tabIndex={0} style={{ left: `${(100 * bin) / BINS}%` }} onKeyDown={keys(end)}
       aria-label={`${info.label}: ${end === "low" ? "lowest" : "highest"} shown`} aria-valuemin={min} aria-valuemax={max}
-      aria-valuenow={min + bin * step} aria-valuetext={number(min + bin * step, info)}
+      aria-valuenow={min + bin * step} aria-valuetext={`${number(min + bin * step, info)}. ${sayBin(bin - Number(end === "high"))}`}
+      onFocus={() => (pointed.value = sayBin(bin - Number(end === "high")))} onBlur={() => (pointed.value = "")}
     />
   );
   const most = totals ? totals.reduce((a, b) => Math.max(a, b), 1) : 1;
+  useEffect(() => {
+    const active = plot.current!.contains(document.activeElement) && document.activeElement!.classList;
+    if (active) pointed.value = sayBin(active.contains("low") ? low : high - 1);
+  }, [low, high, counts]);
   return (
     <section class="facet" aria-label={info.label}>
       <h3 title={info.about}>
         {info.label}
         {range && <button type="button" class="clear" onClick={() => setRange(info.name, null)} aria-label={`Clear ${info.label}`}>clear</button>}
       </h3>
-      <div class="plot" ref={plot} onPointerDown={brush} onDblClick={() => setRange(info.name, null)}>
-        <svg viewBox={`0 0 ${BINS} 100`} preserveAspectRatio="none" aria-hidden="true">
+      <div class="plot" ref={plot} onPointerDown={brush} onPointerMove={point} onPointerLeave={() => (pointed.value = "")} onDblClick={() => setRange(info.name, null)}>
+        <svg viewBox={`0 0 ${BINS} 100`} preserveAspectRatio="none" role="img" aria-label={`Histogram. The highest bar is ${totals ? sayBin(totals.indexOf(most)) : "not loaded"}`}>
           {totals && <path class="all" d={layers({ counts: totals, size: BINS, groups: [] }, most)[0]} />}
           {counts && layers(counts, most).map((path, k) => <path key={k} class="bars" d={path} style={counts.groups.length ? { fill: `var(${inkOf(group.value, counts.groups[k], k)})` } : {}} />)}
         </svg>
@@ -86,8 +145,11 @@ function Histogram({ info }: { info: ColumnInfo }) {
         {range && <span class="shade" style={{ right: "0", width: `${100 - (100 * high) / BINS}%` }} />}
         {handle("low", low)}
         {handle("high", high)}
+        <span class="most" aria-hidden="true">{count(most)}</span>
+        <span class="pointed" aria-hidden="true">{pointed}</span>
       </div>
-      <p class="ends"><span>{number(range ? Math.max(min, range[0]) : min, info)}</span><span>{number(range ? Math.min(max, range[1]) : max, info)}</span></p>
+      <p class="ends"><span>{number(min, info)}</span><span>{number(max, info)}</span></p>
+      <Ends info={info} range={range} />
     </section>
   );
 }
@@ -157,6 +219,9 @@ export function Facets() {
           {flags.map((info) => <option key={info.name} value={info.name}>{info.label}</option>)}
           <option value="mark">Mark</option>
         </select>
+      </label>
+      <label class="check">
+        <input type="checkbox" checked={logarithmic.value} onChange={(event) => (logarithmic.value = event.currentTarget.checked)} /> Log scale of counts
       </label>
       {["score", "pair", "compare", "detector", "part"].map((name) => <Group key={name} name={name} />)}
     </aside>

@@ -1,7 +1,7 @@
 /** Applies the filters of the state to the columns: one bit per condition, recomputed only where it changed. */
 
 import { batch, computed, effect, signal } from "@preact/signals";
-import { byName, captionColumn, categoriesOf, column, IMAGE_GROUP, manifest, numbers, strings } from "./data";
+import { byName, captionColumn, categoriesOf, column, IMAGE_GROUP, manifest, numbers, searchColumn, strings } from "./data";
 import {
   BINS, binned, clearBit, type Codes, failCodes, failPolygon, failRange, histogram, search, shownRows, sortedRows,
 } from "./engine";
@@ -72,7 +72,7 @@ function update(): void {
     const version = name === "mark" ? marksChanged.value : 0;
     want(`is ${name}`, `${chosen.join("\0")} ${version}`, (bit) => failCodes(codes, allowed, failing, bit));
   }
-  const texts = query.value.trim() ? strings(captionColumn) : null, codes = column(captionColumn)?.codes;
+  const searched = query.value.trim() ? searchColumn() : null, texts = strings(searched), codes = column(searched)?.codes;
   if (texts && codes) {
     want("q", query.value.trim(), (bit) =>
       timed("search", () => failCodes(codes, search(texts, query.value), failing, bit)));

@@ -1,11 +1,12 @@
 /** The grid of pairs: only the cards in sight exist, so that a million scroll as ten do. */
 
-import { computed, signal } from "@preact/signals";
+import { batch, computed, signal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
-import { byName, captionsOf, categoriesOf, column, type ColumnInfo, manifest, numbers, strings, captionColumn, thumbnail } from "./data";
+import { byName, captionsOf, categoriesOf, column, type ColumnInfo, manifest, numbers, searchColumn, strings, captionColumn, thumbnail } from "./data";
+import { patternOf } from "./engine";
 import { shown } from "./filters";
 import { markOf } from "./marks";
-import { openPair, pair, sort, clearFilters, view } from "./state";
+import { openPair, pair, query, sort, clearFilters, view } from "./state";
 import { suspects } from "./suspects";
 import { count, number, visible } from "./text";
 import { inkOf } from "./theme";
@@ -20,10 +21,31 @@ export const position = computed(() => (pair.value === null ? -1 : (walked.value
 export const perRow = signal(1);
 export const perPage = signal(1);
 
-/** Move the current pair to a place among the rows, as far as there are pairs. */
-export function moveTo(place: number): void {
-  const rows = walked.value;
-  if (rows?.length) pair.value = rows[Math.max(0, Math.min(rows.length - 1, place))];
+/** A stretch of a list, from the place where it began to the last one added, and the pair that was current. */
+const stretch = signal<{ rows: Uint32Array; from: number; to: number; current: number | null } | null>(null);
+/** The first and last place of the selection, and its rows. Another list or another current pair ends it. */
+export const selection = computed(() => {
+  const chosen = stretch.value;
+  if (!chosen || chosen.rows !== shown.value || chosen.current !== pair.value) return null;
+  const first = Math.min(chosen.from, chosen.to), last = Math.max(chosen.from, chosen.to);
+  return { first, last, rows: chosen.rows.subarray(first, last + 1) };
+});
+export const clearSelection = () => void (stretch.value = null);
+
+/** Move the current pair to a place, as far as there are pairs; `extend` selects all shown ones up to there. */
+export function moveTo(place: number, extend = false): void {
+  const rows = walked.value, from = selection.value ? stretch.value!.from : Math.max(0, position.value);
+  if (!rows?.length) return;
+  const to = Math.max(0, Math.min(rows.length - 1, place));
+  batch(() => {
+    pair.value = rows[to];
+    stretch.value = extend && rows === shown.value ? { rows: shown.value, from, to, current: rows[to] } : null;
+  });
+}
+
+export function selectAll(): void {
+  const rows = shown.value;
+  if (rows?.length) stretch.value = { rows, from: 0, to: rows.length - 1, current: pair.value };
 }
 
 export const GLYPHS: Record<string, string> = { wrong: "✕", memorized: "◆", fine: "✓", unsure: "?" };
@@ -77,13 +99,37 @@ export function Score({ row, name }: { row: number; name: string }) {
   );
 }
 
+const pattern = computed(() => patternOf(query.value));
+
+/** A text in which the words that are searched for are highlighted. */
+export function Highlighted({ text }: { text: string }) {
+  const parts: preact.ComponentChild[] = [];
+  let end = 0;
+  for (const hit of pattern.value ? text.matchAll(pattern.value) : []) {
+    parts.push(text.slice(end, hit.index), <mark key={hit.index}>{hit[0]}</mark>);
+    end = hit.index + hit[0].length;
+  }
+  return <>{parts}{text.slice(end)}</>;
+}
+
+/** The first caption of a row or, where another one has a word that is searched for, that one. */
+function captionOf(row: number): { text: string; other: boolean } {
+  const [text = ""] = captionsOf(row), words = pattern.value;
+  if (!words || text.search(words) >= 0) return { text, other: false };
+  const all = captionsOf(row, 4000, searchColumn()), place = all.findIndex((one) => one.search(words) >= 0);
+  return place < 0 ? { text, other: false } : { text: all[place], other: place > 0 };
+}
+
 export function Card({ row, place, total, name }: { row: number; place: number; total: number; name: string }) {
-  const role = categoryOf("role", row), planted = categoryOf("planted", row)?.value === "yes";
+  const role = categoryOf("role", row), planted = categoryOf("planted", row)?.value === "yes", caption = captionOf(row);
+  const selected = selection.value !== null && place >= selection.value.first && place <= selection.value.last;
   const beyond = beyondFloor(row, byName.get(name));
   return (
     <div
-      id={`pair-${row}`} class={`card${pair.value === row ? " current" : ""}`} role="option"
-      aria-selected={pair.value === row} aria-posinset={place + 1} aria-setsize={total} onClick={() => openPair(row)}
+      id={`pair-${row}`} class={`card${pair.value === row ? " current" : ""}${selected ? " selected" : ""}`} role="option"
+      aria-selected={selected || pair.value === row} aria-posinset={place + 1} aria-setsize={total}
+      onMouseDown={(event) => event.shiftKey && event.preventDefault()} // which would select text
+      onClick={(event) => (event.shiftKey ? moveTo(place, true) : (clearSelection(), openPair(row)))}
     >
       <Thumb row={row} size={256} />
       <Mark row={row} />
@@ -93,7 +139,7 @@ export function Card({ row, place, total, name }: { row: number; place: number; 
         {role && <span class="role"><i class="dot" style={{ background: `var(${inkOf("role", role.value, role.code)})` }} />{role.value}</span>}
       </div>
       {beyond && <div class="beyond" title={floorTitle()}>{beyond}</div>}
-      <div class="caption" dir="auto">{visible(captionsOf(row)[0] ?? "")}</div>
+      <div class="caption" dir="auto">{caption.other && <span class="tag">other caption</span>}<Highlighted text={visible(caption.text)} /></div>
     </div>
   );
 }
@@ -163,7 +209,7 @@ export function Gallery() {
   }
   return (
     <div
-      class="gallery" ref={frame} role="listbox" tabIndex={0} onWheel={wheel}
+      class="gallery" ref={frame} role="listbox" aria-multiselectable="true" tabIndex={0} onWheel={wheel}
       aria-label={`Pairs, sorted by ${byName.get(sort.value.column)?.label}`}
       aria-activedescendant={place >= 0 ? `pair-${pair.value}` : undefined}
       onScroll={() => {

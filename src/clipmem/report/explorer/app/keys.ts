@@ -1,24 +1,37 @@
 /** Keys, declared once: the handler and the help read this list. */
 
+import { signal } from "@preact/signals";
 import { captionColumn, IMAGE_GROUP, manifest, numbers } from "./data";
 import { MISSING } from "./engine";
 import { exporting } from "./dialogs";
-import { moveTo, perPage, perRow, position, walked } from "./gallery";
-import { setMark, undo } from "./marks";
-import { clearFilters, enlarged, help, openPair, opened, pair, showSame, sort, toNeighbors, view, type View } from "./state";
+import { clearSelection, moveTo, perPage, perRow, position, selectAll, selection, walked } from "./gallery";
+import { setMark, setMarks, undo } from "./marks";
 import { accept } from "./review";
+import { shown } from "./filters";
+import { clearFilters, enlarged, help, openPair, opened, pair, showSame, sort, toNeighbors, view, type View } from "./state";
 import { decide, editing } from "./suspects";
+import { count } from "./text";
 
 export interface Binding {
   keys: string[];
   about: string;
-  run: (key: string) => void;
+  run: (key: string, shift: boolean) => void;
 }
 
-/** Mark the current pair, if it is to be seen, and go to the next one. */
+const MOST = 20000; // marks in one step, so that the browser can keep them until they are saved
+/** Why the last step was refused. */
+export const refusedStep = signal("");
+
+function markAll(rows: Uint32Array, mark: string | null): void {
+  refusedStep.value = rows.length > MOST ? `At most ${count(MOST)} pairs are marked in one step: select or show fewer.` : "";
+  if (!refusedStep.value) setMarks(rows, mark);
+}
+
+/** Mark the selected pairs; without a selection the current pair, if it is to be seen, and go to the next one. */
 export function marking(mark: string | null): void {
-  const row = pair.value, rows = walked.value;
   if (view.value === "review") return decide(mark);
+  if (selection.value) return markAll(selection.value.rows, mark);
+  const row = pair.value, rows = walked.value;
   if (row === null || !rows || (position.value < 0 && !opened.value)) return;
   const next = position.value >= 0 ? rows[position.value + 1] : undefined;
   setMark(row, mark);
@@ -44,36 +57,39 @@ const steps: Record<string, () => number> = {
 };
 
 /** Move by some places; a first step shows the first pair, and steps off an end stay there. */
-function move(key: string): void {
+function move(key: string, shift: boolean): void {
   const total = walked.value?.length ?? 0, by = steps[key](), place = position.value;
   if (!total) return;
-  if (place < 0) return moveTo(by === Infinity ? total - 1 : 0);
-  moveTo(Math.max(0, Math.min(total - 1, place + by)));
+  if (place < 0) return moveTo(by === Infinity ? total - 1 : 0, shift);
+  moveTo(Math.max(0, Math.min(total - 1, place + by)), shift);
 }
 
 const VIEWS: View[] = ["gallery", "map", "scores", "compare", "review"];
 const marks: [string, string][] = [["w", "mismatched caption (remove)"], ["m", "memorized"], ["f", "fine (keep)"], ["u", "unsure"]];
 
 function close(): void {
-  if (opened.value) opened.value = false;
+  if (selection.value) clearSelection();
+  else if (opened.value) opened.value = false;
   else pair.value = null;
 }
 
 export const bindings: Binding[] = [
-  { keys: Object.keys(steps), about: "move to another pair", run: move },
+  { keys: Object.keys(steps), about: "move to another pair; with Shift, select all up to there", run: move },
+  { keys: ["a"], about: "select all shown pairs: marks apply to all of them, and one undo takes them back; in the review, accept the suggested caption",
+    run: () => (view.value === "review" ? accept() : selectAll()) },
   { keys: ["Enter"], about: "open the pair, then enlarge its image",
-    run: () => opened.value ? (enlarged.value = manifest.thumbnails) : openPair(pair.value ?? walked.value?.[0] ?? null) },
-  { keys: ["Escape"], about: "close the pair, then leave it", run: close },
+    run: () => opened.value ? (enlarged.value = manifest.thumbnails) : (clearSelection(), openPair(pair.value ?? walked.value?.[0] ?? null)) },
+  { keys: ["Escape"], about: "clear the selection, close the pair, then leave it", run: close },
   ...marks.map(([key, about]) => ({
     keys: [key], about: `mark: ${about}, and go to the next pair`,
     run: () => marking(manifest.marks.find((mark) => mark.startsWith(key)) ?? null),
   })),
-  { keys: ["a"], about: "review: accept the suggested caption", run: () => view.value === "review" && accept() },
-  { keys: ["t"], about: "review: type a caption", run: () => view.value === "review" && pair.value !== null && (editing.value = true) },
+  { keys: ["t"], about: "in the review, type a caption", run: () => view.value === "review" && pair.value !== null && (editing.value = true) },
   { keys: ["Backspace"], about: "clear the mark", run: () => marking(null) },
-  { keys: ["z"], about: "undo the last mark", run: () => void ((row) => row !== null && (pair.value = row))(undo()) },
-  { keys: ["/"], about: "search captions: word, \"two words\", -without", run: () => focus("search") },
+  { keys: ["z"], about: "undo the last mark, or the marks of the last selection", run: () => void ((row) => row !== null && (pair.value = row))(undo()) },
+  { keys: ["/"], about: "search all captions: word, \"two words\", -without, and -w for whole words", run: () => focus("search") },
   { keys: ["s"], about: "choose the score to sort by", run: () => focus("sort") },
+  { keys: ["v"], about: "choose or save a view: suspects, most memorized, and others", run: () => (focus("views"), document.getElementById("views")!.click()) },
   { keys: ["r"], about: "reverse the order", run: () => (sort.value = { ...sort.value, descending: !sort.value.descending }) },
   { keys: ["1", "2", "3", "4", "5"], about: "gallery, map, two scores, before and after, review",
     run: (key) => (manifest.review || key !== "5") && (view.value = VIEWS[Number(key) - 1]) },
@@ -85,6 +101,11 @@ export const bindings: Binding[] = [
   { keys: ["i"], about: "all pairs with this image", run: () => {
     const row = pair.value, groups = numbers(IMAGE_GROUP);
     if (row !== null && groups && groups[row] !== MISSING) showSame("image", row);
+  } },
+  { keys: ["o"], about: "keep this one: mark all other shown pairs with this image as wrong", run: () => {
+    const row = pair.value, groups = numbers(IMAGE_GROUP), rows = shown.value;
+    if (row === null || !rows || !groups || groups[row] === MISSING) return;
+    markAll(rows.filter((other) => other !== row && groups[other] === groups[row]), "wrong");
   } },
   { keys: ["n"], about: "nearest neighbors of the pair", run: () => {
     if (pair.value === null) return;
@@ -111,6 +132,6 @@ export function startKeys(): void {
     const binding = byKey.get(event.key);
     if (!binding) return;
     event.preventDefault();
-    binding.run(event.key);
+    binding.run(event.key, event.shiftKey);
   });
 }

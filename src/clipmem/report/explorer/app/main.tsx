@@ -2,20 +2,21 @@
 
 import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { byName, live, loadManifest, manifest, problem } from "./data";
+import { IMAGE_GROUP, loadManifest, manifest } from "./data";
 import { Dialogs, exporting } from "./dialogs";
 import { DetailPanel } from "./detail";
 import * as engine from "./engine";
 import { Facets } from "./facets";
-import { shown, startFilters } from "./filters";
-import { floorOf, Gallery, placeText } from "./gallery";
+import { startFilters } from "./filters";
+import { Gallery } from "./gallery";
 import { startKeys } from "./keys";
-import { elsewhere, markedRows, marksChanged, refusal, startMarks, unsaved } from "./marks";
+import { startMarks } from "./marks";
 import { CompareView, MapView, ScoresView } from "./plots";
-import { Progress, ReviewView } from "./review";
-import { clearFilters, filtering, help, keepAddress, numeric, opened, pair, query, same, sort, sortBy, view, type View } from "./state";
+import { ReviewView } from "./review";
+import { help, keepAddress, numeric, opened, pair, query, sort, sortBy, view, type View } from "./state";
+import { Status } from "./status";
 import { startReview } from "./suspects";
-import { count, visible } from "./text";
+import { Views } from "./views";
 
 const VIEWS: [View, string][] = [["review", "Review"], ["gallery", "Gallery"], ["map", "Map"], ["scores", "Two scores"], ["compare", "Before and after"]];
 const SEARCH_DELAY = 120; // ms after the last letter
@@ -27,7 +28,8 @@ function Search() {
   }, [words]);
   return (
     <input
-      id="search" type="search" ref={field} defaultValue={words} placeholder="Search captions: word -other" aria-label="Search captions"
+      id="search" type="search" ref={field} defaultValue={words} placeholder="Search captions: word -other -w" aria-label="Search captions"
+      title={'word: has it in any caption. "two words": has them in this order. -word: has it in none. -w: whole words only. /: go here'}
       autocomplete="off" spellcheck={false}
       onInput={(event) => {
         const text = event.currentTarget.value;
@@ -44,7 +46,7 @@ function Order() {
     <span class="order">
       <label for="sort">Sort</label>
       <select id="sort" value={column} onChange={(event) => sortBy(event.currentTarget.value)}>
-        {numeric().map((info) => <option key={info.name} value={info.name}>{info.label}</option>)}
+        {[...numeric(), ...manifest.columns.filter((info) => info.name === IMAGE_GROUP)].map((info) => <option key={info.name} value={info.name}>{info.label}</option>)}
       </select>
       <button
         type="button" onClick={() => (sort.value = { column, descending: !descending })} title="Reverse the order (r)"
@@ -78,25 +80,6 @@ function Tabs() {
   );
 }
 
-function Status() {
-  void marksChanged.value;
-  const total = shown.value?.length, marked = markedRows().length, floor = floorOf(byName.get(sort.value.column));
-  return (
-    <div class="status">
-      {view.value === "review" ? <Progress /> : <span role="status">
-        {placeText()}<b>{total === undefined ? "…" : count(total)}</b> of {count(manifest.rows)} shown
-        {marked > 0 && <>, <b>{count(marked)}</b> marked</>}{floor && `; ${floor}`}
-      </span>}
-      {elsewhere.value > 0 && <span class="chip">{count(elsewhere.value)} {elsewhere.value === 1 ? "mark" : "marks"} changed in another window; the last mark of a pair counts <button type="button" aria-label="Dismiss" onClick={() => (elsewhere.value = 0)}>×</button></span>}
-      {same.value && <span class="chip">same {same.value.by} as one pair <button type="button" aria-label="Clear" onClick={() => (same.value = null)}>×</button></span>}
-      {filtering() && <button type="button" class="quiet" onClick={clearFilters}>Clear filters <kbd>x</kbd></button>}
-      {problem.value && <span class="warn" role="alert">Not loaded: {problem.value.text} <button type="button" aria-label="Dismiss" onClick={() => (problem.value = null)}>×</button></span>}
-      {unsaved.value > 0 && <span class="warn" role="alert">{unsaved.value === 1 ? "1 mark" : `${count(unsaved.value)} marks`} not saved yet, but kept in this browser: {visible(refusal.value) || "the server does not answer."}</span>}
-      {live && manifest.marks_file === null && marked > 0 && <span class="warn" role="alert">The folder cannot be written: marks stay in this browser.</span>}
-    </div>
-  );
-}
-
 const PANELS: Record<View, () => preact.JSX.Element> = { review: ReviewView, gallery: Gallery, map: MapView, scores: ScoresView, compare: CompareView };
 
 function App() {
@@ -105,7 +88,7 @@ function App() {
     <div class={`app${view.value === "review" ? " reviewing" : ""}${opened.value && pair.value !== null ? " with-detail" : ""}`}>
       <header class="top">
         <h1 title={manifest.title}><span>{manifest.title}</span></h1>
-        {view.value !== "review" && <><Search /><Order /></>}
+        {view.value !== "review" && <><Views /><Search /><Order /></>}
         <Tabs />
         <span class="grow" />
         <button type="button" onClick={() => (exporting.value = true)}>Export <kbd>e</kbd></button>

@@ -1,6 +1,6 @@
 /** Marks of pairs: saved by the server in the run folder, or by the browser in an export. None is lost on the way. */
 
-import { signal } from "@preact/signals";
+import { computed, signal } from "@preact/signals";
 import { type Change, live, manifest, token, uidOf } from "./data";
 
 const UNMARKED = 255, POLL = 3000;
@@ -12,7 +12,8 @@ export const marksChanged = signal(0);
 export const unsaved = signal(0), refusal = signal("");
 let waiting: Change[] = []; // live: to be sent; export: all changes, the last of a row counts
 let sending = false;
-const undoable: Pick<Change, "row" | "mark" | "caption">[] = [];
+type Decision = Pick<Change, "row" | "mark" | "caption">;
+const undoable: Decision[][] = []; // steps, the last one last
 const captions = new Map<number, string>(); // of rows marked wrong
 /** How many marks another window changed since this one opened. */
 export const elsewhere = signal(0);
@@ -34,13 +35,15 @@ export function captionOf(row: number): string | null {
   return captions.get(row) ?? null;
 }
 
-export function markedRows(): number[] {
+const marked = computed(() => {
   const rows: number[] = [];
+  void marksChanged.value;
   for (let row = 0; row < codes.length; row++) if (codes[row] !== UNMARKED) rows.push(row);
   return rows;
-}
+});
+export const markedRows = (): number[] => marked.value;
 
-function show({ row, mark, caption }: Pick<Change, "row" | "mark" | "caption">): void {
+function show({ row, mark, caption }: Decision): void {
   codes[row] = mark ? manifest.marks.indexOf(mark) : UNMARKED;
   if (caption) captions.set(row, caption);
   else captions.delete(row);
@@ -55,22 +58,30 @@ function store(): void {
   }
 }
 
-export function setMark(row: number, mark: string | null, more: { note?: string | null; caption?: string | null } = {}, undoing = false): void {
-  if (!undoing) undoable.push({ row, mark: manifest.marks[codes[row]] ?? null, caption: captions.get(row) ?? null });
-  const change = { row, mark, time: new Date().toISOString(), note: more.note ?? null, caption: more.caption ?? null };
-  show(change);
-  waiting.push(change);
+function change(decisions: Decision[], note: string | null): void {
+  const time = new Date().toISOString();
+  const changes = decisions.map((decision) => ({ ...decision, time, note }));
+  changes.forEach(show);
+  waiting = waiting.concat(changes);
   store();
   marksChanged.value++;
   void send();
 }
 
-/** Take back the last mark and return its row. */
+/** Mark several rows in one step, which one undo takes back. */
+export function setMarks(rows: ArrayLike<number>, mark: string | null, more: Partial<Pick<Change, "note" | "caption">> = {}): void {
+  if (rows.length) undoable.push(Array.from(rows, (row) => ({ row, mark: manifest.marks[codes[row]] ?? null, caption: captions.get(row) ?? null })));
+  change(Array.from(rows, (row) => ({ row, mark, caption: more.caption ?? null })), more.note ?? null);
+}
+
+export const setMark = (row: number, mark: string | null, more: Partial<Pick<Change, "note" | "caption">> = {}): void => setMarks([row], mark, more);
+
+/** Take back the last step and return its first row. */
 export function undo(): number | null {
   const last = undoable.pop();
-  if (!last) return null;
-  setMark(last.row, last.mark, { caption: last.caption }, true);
-  return last.row;
+  if (!last?.length) return null;
+  change(last, null);
+  return last[0].row;
 }
 
 async function send(): Promise<void> {

@@ -2,6 +2,7 @@
 
 import { batch, effect, type Signal, signal } from "@preact/signals";
 import { byName, IMAGE_GROUP, manifest } from "./data";
+import { labelOf, visible } from "./text";
 
 export type View = "review" | "gallery" | "map" | "scores" | "compare";
 export interface Sort {
@@ -26,6 +27,8 @@ export const picks = signal<Record<string, string[]>>({}); // "mark" is one of t
 export const same = signal<Same | null>(null);
 export const lasso = signal<Lasso | null>(null);
 export const group = signal<string | null>(null);
+/** Whether histograms are as high as the logarithms of counts. */
+export const logarithmic = signal(false);
 export const mapIndex = signal(0);
 export const axes = signal<[string, string]>(["", ""]);
 export const pair = signal<number | null>(null);
@@ -42,6 +45,7 @@ export const isNumeric = (name: string) => ["f32", "i32"].includes(byName.get(na
 /** Columns that can be sorted by and drawn, in the order of the manifest. */
 export const numeric = () => manifest.columns.filter((info) => isNumeric(info.name) && info.group !== "map" && info.name !== IMAGE_GROUP);
 
+export const short = (value: number) => String(Number(value.toPrecision(5)));
 const without = <T>(record: Record<string, T>, name: string) =>
   Object.fromEntries(Object.entries(record).filter(([key]) => key !== name)) as Record<string, T>;
 
@@ -60,6 +64,24 @@ export function clearPicks(name: string): void {
   picks.value = without(picks.value, name);
 }
 
+/** Write both ends of a range, or the one that it has. */
+function rangeText([low, high]: [number, number]): string {
+  if (low === -Infinity) return `at most ${short(high)}`;
+  return high === Infinity ? `at least ${short(low)}` : `${short(low)} to ${short(high)}`;
+}
+
+/** All conditions in force as a reader says them, and how to take each away. */
+export function filters(): { text: string; clear: () => void }[] {
+  const all: ReturnType<typeof filters> = [];
+  const add = (text: string, clear: () => void) => void all.push({ text, clear });
+  if (query.value.trim()) add(`search: ${visible(query.value.trim())}`, () => (query.value = ""));
+  for (const [name, range] of Object.entries(ranges.value)) add(name === IMAGE_GROUP ? "same image as another pair" : `${labelOf(name)} ${rangeText(range)}`, () => setRange(name, null));
+  for (const [name, values] of Object.entries(picks.value)) add(`${labelOf(name)}: ${values.map(visible).join(", ")}`, () => clearPicks(name));
+  if (same.value) add(`same ${same.value.by} as one pair`, () => (same.value = null));
+  if (lasso.value) add(`lasso: ${labelOf(lasso.value.y)} against ${labelOf(lasso.value.x)}`, () => (lasso.value = null));
+  return all;
+}
+
 export function clearFilters(): void {
   batch(() => {
     query.value = "";
@@ -69,9 +91,6 @@ export function clearFilters(): void {
     lasso.value = null;
   });
 }
-
-export const filtering = () =>
-  Boolean(query.value || same.value || lasso.value || Object.keys(ranges.value).length || Object.keys(picks.value).length);
 
 /** Sort by another column, in the direction in which it is read. */
 export function sortBy(name: string): void {
@@ -96,31 +115,44 @@ export function openPair(row: number | null): void {
 
 /** The view that the page opens with: data that were curated without a run are to be reviewed. */
 const firstView = (): View => (manifest.review && manifest.source !== "run" ? "review" : "gallery");
+
 /** Open a pair from another one: the browser goes back to that one. */
 export function visitPair(row: number): void {
   batch(() => (visits.value++, openPair(row)));
 }
 
-const short = (value: number) => String(Number(value.toPrecision(5)));
-
-function encoded(): string {
-  const words = new URLSearchParams();
+/** Write an order and chosen values as the address does. */
+function write(words: URLSearchParams, { column, descending }: Sort, chosen: Record<string, string[]>): URLSearchParams {
   const start = manifest.sort;
+  if (column !== start.column || descending !== start.descending) words.set("sort", (descending ? "-" : "") + column);
+  for (const [name, values] of Object.entries(chosen)) for (const one of values) words.append(`is.${name}`, one);
+  return words;
+}
+
+/** The address of the gallery in some order, with chosen values alone. */
+export const addressOf = (order: Sort, chosen: Record<string, string[]>): string =>
+  finished(write(new URLSearchParams(firstView() === "gallery" ? "" : "view=gallery"), order, chosen));
+
+/** An empty address shows what the page opens with: all pairs need words where that is less. */
+const finished = (words: URLSearchParams): string =>
+  words.toString() || (Object.keys(manifest.picks ?? {}).length ? "view=gallery" : "");
+
+/** The address of what is looked at, with or without the current pair. */
+export function encoded(withPair = true): string {
+  const words = new URLSearchParams();
   if (view.value !== firstView()) words.set("view", view.value);
   if (query.value) words.set("q", query.value);
-  if (sort.value.column !== start.column || sort.value.descending !== start.descending) {
-    words.set("sort", (sort.value.descending ? "-" : "") + sort.value.column);
-  }
+  write(words, sort.value, picks.value);
   for (const [name, [low, high]] of Object.entries(ranges.value)) words.set(`in.${name}`, `${low}..${high}`);
-  for (const [name, values] of Object.entries(picks.value)) for (const one of values) words.append(`is.${name}`, one);
   if (same.value) words.set("same", `${same.value.by}.${same.value.row}`);
   if (lasso.value) words.set("lasso", [lasso.value.x, lasso.value.y, ...lasso.value.points.map(short)].join(" "));
   if (group.value) words.set("group", group.value);
+  if (logarithmic.value) words.set("counts", "log");
   if (view.value === "map" && mapIndex.value) words.set("map", String(mapIndex.value));
   if (view.value === "scores") words.set("axes", axes.value.join(" "));
-  if (pair.value !== null) words.set("pair", String(pair.value));
-  if (opened.value) words.set("open", "1");
-  return words.toString();
+  if (withPair && pair.value !== null) words.set("pair", String(pair.value));
+  if (withPair && opened.value) words.set("open", "1");
+  return finished(words);
 }
 
 /** Set a signal unless its value is the same, so that nothing is computed again. */
@@ -145,7 +177,7 @@ function decode(hash: string): void {
     if (key.startsWith("is.") && (column === "mark" || byName.has(column))) (chosen[column] ??= []).push(value);
   }
   put(ranges, bounds);
-  put(picks, chosen);
+  put(picks, hash.length > 1 ? chosen : { ...manifest.picks });
   const [by, sameRow] = (words.get("same") ?? "").split(".");
   const known = (value: number) => Number.isInteger(value) && value >= 0 && value < manifest.rows;
   put(same, (by === "caption" || by === "image") && known(Number(sameRow)) ? { by, row: Number(sameRow) } : null);
@@ -154,6 +186,7 @@ function decode(hash: string): void {
   put(lasso, drawn ? { x, y, points } : null);
   const grouped = words.get("group");
   put(group, grouped && (grouped === "mark" || byName.get(grouped)?.type === "category" || byName.get(grouped)?.type === "bool") ? grouped : null);
+  put(logarithmic, words.get("counts") === "log");
   put(mapIndex, Math.min(Math.max(0, Number(words.get("map")) || 0), Math.max(0, manifest.maps.length - 1)));
   const [first, second] = (words.get("axes") ?? "").split(" ");
   const [across, up = across] = manifest.axes;
