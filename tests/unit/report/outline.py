@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 VOID = {"meta", "img", "br"}
-BLOCKS = {"h1", "h2", "h3", "h4", "p", "li", "tr", "dt", "caption", "figcaption", "pre", "nav"}
+BLOCKS = {"h1", "h2", "h3", "h4", "p", "li", "tr", "dt", "caption", "figcaption", "pre", "nav", "summary"}
 
 
 class Outline(HTMLParser):
