@@ -1,4 +1,4 @@
-"""The report in a real browser: its first screen, contents that stay, folds by key, print, narrow and dark, axe."""
+"""The report and the comparison in a real browser: first screen, contents, folds, print, widths, axe."""
 
 from collections.abc import Generator
 from typing import Any
@@ -87,3 +87,29 @@ def test_axe_finds_nothing(browser: Session, address: str, scheme: str) -> None:
     page.add_script_tag(content=AXE.read_text(encoding="utf-8"))
     violations = page.evaluate("axe.run().then(found => found.violations.map(each => [each.id, each.nodes[0].html]))")
     assert violations == []
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("compared")
+    return write_page(folder / "index.html", "comparison", screens.compared(folder)).as_uri()
+
+
+def test_a_comparison_is_titled_by_its_verdict_and_names_the_runs_in_figures(browser: Session, compared: str) -> None:
+    page = opened(browser, compared)
+    title = page.inner_text("h1").replace("\N{MINUS SIGN}", "-").replace("\N{NO-BREAK SPACE}", " ")
+    assert title == "1 of 3 runs memorizes less than plain: noisy -0.068 [-0.088, -0.048]"
+    assert page.inner_text("main").count("no interval") == 0
+    assert page.inner_text(".lede").count("no interval") == 1
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_comparison_fits_every_width(browser: Session, compared: str, width: int) -> None:
+    assert opened(browser, compared, width).evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_a_comparison(browser: Session, compared: str, scheme: str) -> None:
+    page = opened(browser, compared, color_scheme=scheme, bypass_csp=True)
+    page.add_script_tag(content=AXE.read_text(encoding="utf-8"))
+    assert page.evaluate("axe.run().then(found => found.violations.map(each => each.id))") == []

@@ -1,9 +1,8 @@
 """`clipmem curate`: find mismatched captions, and write the data without them."""
 
-import shlex
 from pathlib import Path
 
-from clipmem import study
+from clipmem import report, study
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import Device, Flag, ModelName, RunOrData
 from clipmem.cli.shell import Screen, command
@@ -39,5 +38,5 @@ def curate(
     """
     how = study.curating.Curating(model, captions, out, write, correct, device)
     curated = study.curating.curate_and_write(data, how, reporter)
-    view = shlex.join(["clipmem", "view", f"{curated.folder}"])
-    return Screen("curated", curated, f"Suspects: {curated.folder / study.curating.SUSPECTS}\nLook at them: {view}")
+    where = f"Suspects: {curated.folder / study.curating.SUSPECTS}"
+    return Screen("curated", curated, where, report.templating.next_steps("suspects", folder=curated.folder))

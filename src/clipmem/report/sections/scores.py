@@ -1,7 +1,5 @@
 """Sections on scores: the finding, learned against memorized, the largest by model, mismatched pairs."""
 
-import shlex
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +28,7 @@ from clipmem.report.formats import higher_of, interval, plain, side_of, signed
 from clipmem.report.gallery import EXAMPLES, Card, cards, corners, ranked_candidates
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Figures, Section, Shown
-from clipmem.report.templating import names
+from clipmem.report.templating import Words, next_steps
 from clipmem.stats.ranking import roc_curve
 
 Numbers = NDArray[np.float64]
@@ -45,7 +43,7 @@ _DOTS_HIGH = 5
 class Finding(Section):
     """The distribution of the score in each role, what to do next, and the first pairs."""
 
-    nav, order = "Finding", 5
+    nav, order, screen = "Finding", 5, "report"
 
     def data(self, subject: Run) -> Shown:
         ranked = ranked_candidates(subject.scores)
@@ -56,7 +54,7 @@ class Finding(Section):
         return {"roles": roles_figure(subject)}
 
 
-def steps_of(run: Run, folder: str) -> list[Mapping[str, str]]:
+def steps_of(run: Run, folder: object) -> list[Words]:
     """Return the commands to try next, three at most, chosen by the result; each with its reason."""
     summary, name = run.summary, run.summary.protocol
     protocol, demo = BUILT_IN["protocols"].get(name, Facts()), run.recipe.data.source.startswith("emoji")
@@ -69,8 +67,7 @@ def steps_of(run: Run, folder: str) -> list[Mapping[str, str]]:
         "init": demo,
         "compare": protocol.paired or run.audit is not None,
     }
-    texts = [names("next")[step] for step, applies in useful.items() if applies][:3]
-    return [text | {"command": text["command"].replace("{run}", shlex.quote(folder))} for text in texts]
+    return next_steps(*[step for step, applies in useful.items() if applies][:3], run=folder)
 
 
 def density(values: Numbers, grid: Numbers) -> Numbers:
@@ -282,7 +279,7 @@ def _dots(number: int, with_it: Numbers, without_it: Numbers, ends: tuple[float,
 class Planted(Section):
     """How well the score finds pairs trained with another pair's captions."""
 
-    nav, order, screen = "Mismatched pairs", 120, "report"
+    nav, order, screen, detail = "Mismatched pairs", 120, "report", True
 
     def data(self, subject: Run) -> Shown:
         planted = subject.summary.planted

@@ -45,7 +45,7 @@ class Meaning(Section):
 class Regime(Section):
     """Whether the pairs of the study have near-duplicates, and what a high score means then."""
 
-    nav, order, screen, entry = "Regime", 45, "report", "regime"
+    nav, order, screen, entry, detail = "Regime", 45, "report", "regime", True
 
 
 @SECTIONS.register("roles")
