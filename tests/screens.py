@@ -21,7 +21,7 @@ from clipmem.report.page import render
 from clipmem.report.run import Run, read_run
 from clipmem.report.sections.commands import Scored
 from clipmem.report.templating import HEADING, VERBATIM
-from clipmem.report.terminal import screen_lines
+from clipmem.report.terminal import VERBOSE, screen_lines
 from clipmem.study.budget import plan
 from clipmem.study.curating import Curated
 from tests.compared import build as build_finished
@@ -59,9 +59,14 @@ def page_text(kind: str, subject: Any) -> str:
 
 
 def screen_text(screen: str, subject: Any) -> str:
-    """Return a terminal screen of 100 columns; headings, which are bold, start with "# "."""
-    lines = (line.replace(HEADING, "# ").replace(VERBATIM, "") for line in screen_lines(screen, subject, 100))
-    return "\n".join(lines) + "\n"
+    """Return a terminal screen of 100 columns, then that of --verbose; headings, which are bold, start with "# "."""
+    texts: list[str] = []
+    for verbose in (False, True):
+        token = VERBOSE.set(verbose)
+        lines = screen_lines(screen, subject, 100)
+        VERBOSE.reset(token)
+        texts.append("\n".join(line.replace(HEADING, "# ").replace(VERBATIM, "") for line in lines) + "\n")
+    return texts[0] if texts[0] == texts[1] else "\n--verbose:\n\n".join(texts)
 
 
 def _with(built: Built, **entries: Any) -> Built:

@@ -33,9 +33,10 @@ def leaves(parent, *words):
 
 
 @pytest.mark.parametrize(("words", "command"), [pytest.param(*one, id=" ".join(one[0])) for one in leaves(app)])
-def test_every_command_with_a_table_has_json(words, command):
+def test_every_command_with_a_table_has_json_and_verbose(words, command):
     flags = {name for argument in command.assemble_argument_collection() for name in argument.names}
-    assert ("--json" in flags) == (words[-1] not in WITHOUT_TABLES)
+    for flag in ("--json", "--verbose"):
+        assert (flag in flags) == (words[-1] not in WITHOUT_TABLES)
 
 
 def as_json(*arguments):
@@ -48,7 +49,9 @@ def as_json(*arguments):
 def test_the_screens_of_a_run_are_its_documents(finished, tmp_path):
     run = shutil.copytree(finished.path, tmp_path / "run")
     assert as_json("view", run, "--report") == json.loads((run / "summary.json").read_text())
-    assert clip("view", run, "--report").stdout.startswith("CLIPMem by role")
+    shown = clip("view", run, "--report").stdout
+    assert ": mean " in shown.splitlines()[0]
+    assert len(shown) < len(clip("view", run, "--report", "--verbose").stdout)
 
 
 def test_documents_of_data_and_declarations():

@@ -67,7 +67,7 @@ def test_a_folder_of_before_is_reported_without_it(finished, tmp_path):
     recipe = (old / "recipe.toml").read_text().split("\n[dejavu]")[0].replace('object_column = ""\n', "")
     assert "object_column" not in recipe
     (old / "recipe.toml").write_text(recipe)
-    assert "Déjà Vu" not in clip("view", old, "--report").stdout
+    assert "Déjà Vu" not in clip("view", old, "--report", "--verbose").stdout
     assert clipmem.load_run(old).summary.dejavu is None
     assert 'id="dejavu"' not in (old / "report" / "index.html").read_text(encoding="utf-8")
     assert clipmem.load_run(old).pairs["objects"].to_list() == [[]] * 1914
@@ -81,7 +81,7 @@ def test_a_protocol_without_f_and_g_says_why(tmp_path):
     assert not (run.path / "evaluate" / "dejavu.parquet").exists()
     page = run.report.read_text(encoding="utf-8")
     assert "Déjà Vu memorization was not measured: not defined for protocol" in page
-    assert "Déjà Vu memorization was not measured" in clip("view", run.path, "--report").stdout
+    assert "Déjà Vu memorization was not measured" in clip("view", run.path, "--report", "--verbose").stdout
 
 
 def test_objects_of_the_user(tmp_path):

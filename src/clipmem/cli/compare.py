@@ -42,4 +42,5 @@ def compare(
     document = report.comparison.write_compared([baseline, *others], out, **settings)
     if "audits" in document:
         return Screen("audits", document, f"Written: {out / report.comparison.DOCUMENT}")
-    return Screen("comparison", document, f"Page: {out / report.comparison.PAGE}")
+    steps = report.templating.next_steps("changed", run=others[0], baseline=baseline)
+    return Screen("comparison", document, f"Page: {out / report.comparison.PAGE}", steps)

@@ -1,10 +1,9 @@
 """`clipmem curate`: find mismatched captions, and write the data without them."""
 
-import shlex
 from functools import partial
 from pathlib import Path
 
-from clipmem import study
+from clipmem import report, study
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import Device, Flag, ModelName, RunOrData
 from clipmem.cli.shell import Screen, command
@@ -46,6 +45,6 @@ def curate(
     """
     how = study.curating.Curating(model, captions, out, write, correct, device, reviewed_only)
     curated = study.curating.curate_and_write(data, how, reporter)
-    command = shlex.join(["clipmem", "view", f"{curated.folder}"])
-    where = f"Suspects: {curated.folder / study.curating.SUSPECTS}\nReview them: {command}"
-    return Screen("curated", curated, where, partial(look_at, curated.folder) if view else None)
+    where = f"Suspects: {curated.folder / study.curating.SUSPECTS}"
+    steps = report.templating.next_steps("suspects", folder=curated.folder)
+    return Screen("curated", curated, where, steps, partial(look_at, curated.folder) if view else None)

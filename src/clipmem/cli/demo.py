@@ -19,7 +19,7 @@ def demo(
     quick: Flag = False,
     seeds: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=100))] = None,
     reporter: Reporter,
-) -> tuple[Screen, ...]:
+) -> Screen:
     """Run a complete study on the shipped emoji drawings: which pairs does a CLIP model memorize?
 
     Trains f and g for every seed (two by default, a few minutes on two cores), scores all pairs and writes a report
@@ -35,4 +35,4 @@ def demo(
     settings = [] if seeds is None else [f"train.seeds={list(range(seeds))}"]
     typed = command_line("demo", quick=quick, seeds=seeds, out=out)
     study.api.run("quick" if quick else "demo", out, settings=settings, command=typed, reporter=reporter)
-    return screen_of(out), Screen("next", {"out": out})
+    return screen_of(out)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from cyclopts import Parameter
 
-from clipmem import study
+from clipmem import report, study
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import ModelNames, ReadableFile, RunDir
@@ -91,7 +91,8 @@ def evaluate(
     )
     if folder is not None and alphas:
         return Screen("comparison", evaluated.document, f"Page: {evaluated.file}")
-    return Screen("evaluated", evaluated.document, f"Written: {evaluated.file}")
+    steps = report.templating.next_steps("view", run=folder) if folder else ()
+    return Screen("evaluated", evaluated.document, f"Written: {evaluated.file}", steps)
 
 
 def _numbers(text: str) -> list[float]:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from clipmem import study
+from clipmem import report, study
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import Budget, Device, Flag, Settings
 from clipmem.cli.shell import Screen, command, command_line, show
@@ -74,6 +74,7 @@ def screen_of(out: Path) -> Screen:
     if (out / "scores.parquet").is_file():
         return Screen("report", out)
     if (out / "estimates.parquet").is_file():
-        return Screen("estimated", study.single_model.estimates_of(out), f"Scores: {out / 'estimates.parquet'}")
+        where, steps = f"Scores: {out / 'estimates.parquet'}", report.templating.next_steps("view", run=out)
+        return Screen("estimated", study.single_model.estimates_of(out), where, steps)
     measured = out / "evaluate" / "utility.json"
     return Screen("evaluated", json.loads(measured.read_text(encoding="utf-8")), f"Utility: {measured}")

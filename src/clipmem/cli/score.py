@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from clipmem import study
+from clipmem import report, study
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import (
     Count,
@@ -92,4 +92,5 @@ def score(
         reporter=reporter,
         **asdict(scoring),
     )
-    return Screen("estimated" if "estimator" in scored.about else "scored", scored, f"Scores: {out}")
+    steps = report.templating.next_steps("pairs", scores=out)
+    return Screen("estimated" if "estimator" in scored.about else "scored", scored, f"Scores: {out}", steps)

@@ -1,10 +1,10 @@
-"""What all commands share: checked arguments, progress on stderr, a screen on stdout, --json."""
+"""What all commands share: checked arguments, progress on stderr, a screen on stdout, --json and --verbose."""
 
 import contextlib
 import dataclasses
 import inspect
 import shlex
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -18,13 +18,15 @@ from clipmem.base.progress import Quiet
 from clipmem.cli.arguments import Check
 from clipmem.study.engines import is_first
 
-_Json = Annotated[bool, Parameter(negative="", help="Print JSON instead of tables.")]
-_FLAG = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Json)
+_HELP = {"json": "Print JSON instead of tables.", "verbose": "Print all details."}
+_KINDS = {name: Annotated[bool, Parameter(negative="", help=text)] for name, text in _HELP.items()}
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_FLAGS = {name: inspect.Parameter(name, _KEYWORD, default=False, annotation=kind) for name, kind in _KINDS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Screen:
-    """A screen of `clipmem.report`: its name, what it shows (a path is a run folder), and a line below the tables.
+    """A screen of `clipmem.report`: its name, what it shows (a path is a run folder), a last line, and next steps.
 
     `then` is called after it is printed.
     """
@@ -32,6 +34,7 @@ class Screen:
     name: str
     subject: Any
     where: str = ""
+    steps: "Sequence[report.templating.Words]" = ()
     then: Callable[[], None] | None = None
 
 
@@ -39,14 +42,14 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
     """Make a function a command.
 
     Its arguments are checked by their types (`clipmem.cli.arguments`). If it takes a `reporter`, it gets one. It
-    returns the screen to print, and then has the flag --json; or a text; or None.
+    returns the screen to print, and then has the flags --json and --verbose; or a text; or None.
     """
     signature = inspect.signature(function)
     reports, tables = "reporter" in signature.parameters, signature.return_annotation not in {str, None}
     parameters = {name: each for name, each in signature.parameters.items() if name != "reporter"}
 
     @wraps(function)
-    def run(*args: Any, json: bool = False, **options: Any) -> None:
+    def run(*args: Any, json: bool = False, verbose: bool = False, **options: Any) -> None:
         bound = signature.bind_partial(*args, **options)
         for name, value in bound.arguments.items():
             parameter = parameters[name]
@@ -55,7 +58,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
         if reports and not is_first():  # only the first process under torchrun prints
             function(*bound.args, **bound.kwargs, reporter=Quiet())
             return
-        with printing_json(json):
+        with printing(json=json, verbose=verbose):
             if not reports:
                 show(function(*bound.args, **bound.kwargs))
                 return
@@ -64,7 +67,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
             show(printed)
 
     if tables:
-        parameters["json"] = _FLAG
+        parameters |= _FLAGS
     run.__dict__["__signature__"] = signature.replace(parameters=list(parameters.values()))
     run.__annotations__ = {name: each.annotation for name, each in parameters.items()}
     return run
@@ -123,22 +126,20 @@ def show(printed: Screen | tuple[Screen, ...] | str | None) -> None:
         if isinstance(screen.subject, Path):
             report.terminal.print_run(screen.name, screen.subject, Console())
         else:
-            report.terminal.print_screen(screen.name, screen.subject, Console(), screen.where)
+            report.terminal.print_screen(screen.name, screen.subject, Console(), screen.where, screen.steps)
         if screen.then is not None:
             screen.then()
 
 
 @contextlib.contextmanager
-def printing_json(wanted: bool) -> Generator[None]:
-    """Print screens as JSON in the block."""
-    if not wanted:
-        yield
-        return
-    token = report.terminal.AS_JSON.set(True)
+def printing(*, json: bool, verbose: bool) -> Generator[None]:
+    """Print screens as JSON, or with all details, in the block."""
+    tokens = (report.terminal.AS_JSON.set(json), report.terminal.VERBOSE.set(verbose)) if json or verbose else ()
     try:
         yield
     finally:
-        report.terminal.AS_JSON.reset(token)
+        for token in tokens:
+            token.var.reset(token)
 
 
 def command_line(name: str, *words: object, settings: Iterable[str] = (), **options: object) -> str:

@@ -191,7 +191,7 @@ class Figure:
         with sketch(*whole) as canvas:
             shared: dict[str, list[Axes]] = {}
             for k, panel in enumerate(self.panels):
-                edge, top, bottom, (row, column) = 12, 30, 50, divmod(k, columns)
+                edge, top, bottom, (row, column) = 12, 30 if panel.title else 10, 50, divmod(k, columns)
                 cell, high = whole[0] / columns, (whole[1] - foot) / rows
                 x, y = column * cell + panel.margin, whole[1] - (row + 1) * high + bottom
                 extent = (cell - panel.margin - edge) / whole[0], (high - top - bottom) / whole[1]

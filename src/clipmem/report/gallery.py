@@ -12,6 +12,7 @@ import polars as pl
 from clipmem.report.run import Run
 
 SHOWN = 24
+EXAMPLES = 5  # of these, on the first screen
 UNITS_SHOWN = 6
 CORNER_SHOWN = 3  # pairs at each corner of learned against memorized
 TOWERS = ("image", "text")

@@ -5,6 +5,7 @@ and are unescaped at the end, so pages and screens share their sentences.
 """
 
 import re
+import shlex
 import tomllib
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -76,6 +77,13 @@ def notebook_html(name: str, **context: Any) -> str:
 def names(kind: str) -> dict[str, Any]:
     """Return what is in a table of `words.toml`, such as the names of `attacks`."""
     return tomllib.loads(template_text("words.toml"))[kind]
+
+
+def next_steps(*keys: str, **values: object) -> list[Words]:
+    """Return commands of the table `next` of `words.toml`, each with its reason; `values` are quoted for a shell."""
+    quoted = {name: shlex.quote(str(value)) for name, value in values.items()}
+    texts = [names("next")[key] for key in keys]
+    return [text | {"command": text["command"].format(**quoted)} for text in texts]
 
 
 @cache

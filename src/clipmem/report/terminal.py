@@ -21,19 +21,25 @@ from rich.text import Text
 from clipmem.report.formats import visible
 from clipmem.report.run import read_run
 from clipmem.report.sections import sections_of
-from clipmem.report.templating import CELL, HEADING, VERBATIM
+from clipmem.report.sections.scores import steps_of
+from clipmem.report.templating import CELL, HEADING, VERBATIM, Words
 
 WIDTH = 100
 AS_JSON: ContextVar[bool] = ContextVar("AS_JSON", default=False)  # screens are printed as JSON: the flag --json
+VERBOSE: ContextVar[bool] = ContextVar("VERBOSE", default=False)  # with all details: the flag --verbose
 
 
-def print_screen(screen: str, subject: Any, console: Console, where: str = "") -> None:
-    """Print the sections of a screen that apply to a subject, then the line `where`; as JSON without it."""
+def print_screen(screen: str, subject: Any, console: Console, where: str = "", steps: Sequence[Words] = ()) -> None:
+    """Print the sections of a screen that apply to a subject, then commands and the line `where`; as JSON without."""
     if AS_JSON.get():
         print_json(document_of(screen, subject))
         return
     width = min(WIDTH, console.width)
-    for line in screen_lines(screen, subject, width) + ([VERBATIM + where] if where else []):
+    lines = screen_lines(screen, subject, width)
+    for step in steps:
+        command, reason = f"Next: {visible(step['command'])}", f"  # {step['why']}"
+        lines.append(VERBATIM + command + reason * (len(command + reason) <= width))
+    for line in lines + ([VERBATIM + where] if where else []):
         if line.startswith(HEADING):
             console.print(Text(line[1:], style="bold"), width=width)
         elif line.startswith(VERBATIM):
@@ -43,10 +49,13 @@ def print_screen(screen: str, subject: Any, console: Console, where: str = "") -
 
 
 def screen_lines(screen: str, subject: Any, width: int) -> list[str]:
-    """Render a screen as marked lines."""
+    """Render a screen as marked lines; sections of details only if `VERBOSE`."""
     lines: list[str] = []
+    common = {"table": table, "facts": facts, "width": width, "verbose": VERBOSE.get()}
     for section in sections_of(subject, screen=screen):
-        context = section.context_of(subject) | section.data(subject) | {"table": table, "facts": facts, "width": width}
+        if section.detail and not VERBOSE.get():
+            continue
+        context = section.context_of(subject) | section.data(subject) | common
         text = re.sub(
             r"[ \t]+(?=\n)|\n(?=\n\n)", "", html.unescape(section.template_of(screen=True).render(context))
         ).strip("\n ")
@@ -122,6 +131,7 @@ def _drawn(empty: Table, rows: str, width: int, *heading: str) -> Markup:
 
 
 def print_run(screen: str, folder: Path, console: Console) -> None:
-    """Print the screen `report` or `localize` of a run folder, and the path of its page."""
-    page = folder / "report" / "index.html"
-    print_screen(screen, read_run(folder), console, f"Report: {page}" if page.is_file() else "Report: not written yet.")
+    """Print a screen of a run folder, what to do next, and the path of its page."""
+    page, run = folder / "report" / "index.html", read_run(folder)
+    where = f"Report: {page}" if page.is_file() else "Report: not written yet."
+    print_screen(screen, run, console, where, steps_of(run, folder))

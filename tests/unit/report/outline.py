@@ -2,10 +2,15 @@
 
 import re
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 
+from rich.console import Console
+
+from clipmem.report.terminal import VERBOSE, print_run
+
 VOID = {"meta", "img", "br"}
-BLOCKS = {"h1", "h2", "h3", "h4", "p", "li", "tr", "dt", "caption", "figcaption", "pre", "nav"}
+BLOCKS = {"h1", "h2", "h3", "h4", "p", "li", "tr", "dt", "caption", "figcaption", "pre", "nav", "summary"}
 
 
 class Outline(HTMLParser):
@@ -55,3 +60,11 @@ def outline(path: Path) -> Outline:
     page.close()
     assert page.stack == []
     return page
+
+
+def report_text(folder: Path, width: int = 100) -> str:
+    """Return the screen of a run with all details."""
+    console, token = Console(width=width, record=True, file=StringIO()), VERBOSE.set(True)
+    print_run("report", folder, console)
+    VERBOSE.reset(token)
+    return console.export_text()

@@ -20,10 +20,12 @@ from rich.console import Console
 from clipmem.base.errors import InputError
 from clipmem.base.tables import write_table
 from clipmem.report.figures import STYLES_OF_PAGE
+from clipmem.report.formats import signed
 from clipmem.report.gallery import gallery_uids
 from clipmem.report.page import write_report
-from clipmem.report.run import Run
+from clipmem.report.run import Run, read_run
 from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.sections.scores import steps_of
 from clipmem.report.templating import template_text, typeset, words_of
 from clipmem.report.terminal import print_run
 from tests.unit.report.outline import Outline, outline
@@ -68,15 +70,15 @@ def test_it_is_written_where_it_belongs_and_nothing_else_is(build: Build) -> Non
 
 def test_sections_come_in_order(page: Outline, bare: Outline) -> None:
     order = [
+        "finding",
         "meaning",
-        "run",
-        "distributions",
         "roles",
         "regime",
         "gallery",
         "planted",
         "retrieval",
         "training",
+        "run",
         "reproduce",
         "credits",
     ]
@@ -175,7 +177,9 @@ def test_the_heading_follows_the_interval(
     (built.folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     text = write_report(built.folder, {}).read_text(encoding="utf-8")
     [found] = re.findall("<h1>(.*?)</h1>", text)
-    assert found == words_of("four-way").get(heading, "No memorization shown on average")
+    size = f"{mean:+.3f}" + (f" [{signed(low)}, {signed(high)}]" if low is not None else ", no interval")
+    verdict = words_of("four-way").get(heading, "No memorization shown on average")
+    assert " ".join(found.split()).replace("\N{MINUS SIGN}", "-") == f"{verdict}: mean {size}"
 
 
 def test_the_gallery_has_the_extremes_in_order(two_seeds: Built, page: Outline) -> None:
@@ -372,6 +376,48 @@ def test_a_section_of_another_package_is_one_class(build: Build, monkeypatch: py
     print_run("report", built.folder, Console(file=stream, width=100))
     assert "3.2 words: <b> ␛" in stream.getvalue()
     assert SECTIONS.summary("caption-length") == "Mean length of the captions."
+
+
+@pytest.mark.parametrize(
+    ("seeds", "changes", "steps"),
+    [
+        ((0, 1), {}, ["view", "curate", "compare"]),
+        ((0,), {}, ["view", "run", "curate"]),
+        ((0, 1), {"protocol": "given"}, ["view"]),
+        ((0, 1), {"protocol": "halves"}, ["view", "audit", "curate"]),
+        ((0, 1), {"half_difference": {"mean": 0.0, "low": -0.1, "high": 0.1}}, ["view", "run", "curate"]),
+    ],
+)
+def test_what_to_do_next_follows_the_result(
+    build: Build, seeds: tuple[int, ...], changes: dict[str, object], steps: list[str]
+) -> None:
+    built = build(seeds=seeds)
+    summary = copy.deepcopy(dict(built.summary))
+    for name, value in changes.items():
+        summary[name] = summary[name] | value if isinstance(value, dict) else value
+    (built.folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    if not changes:  # of shipped data
+        assert steps_of(read_run(built.folder), "x")[-1]["command"].startswith("clipmem init")
+    recipe = (built.folder / "recipe.toml").read_text(encoding="utf-8")
+    recipe = recipe.replace('source = "emoji"', 'source = "coco"\npath = "captions.json"')
+    (built.folder / "recipe.toml").write_text(recipe, encoding="utf-8")
+    rows = steps_of(read_run(built.folder), "my run")
+    assert [row["command"].split()[1] for row in rows] == steps
+    assert all("'my run'" in row["command"] for row in rows)
+    if "protocol" not in changes:  # whose runs have other roles
+        text = write_report(built.folder, {}).read_text(encoding="utf-8")
+        assert [text.index(f"<code>clipmem {step} ") for step in steps]
+
+
+def test_the_finding_is_first_and_details_are_folded(two_seeds: Built) -> None:
+    text = (two_seeds.folder / "report" / "index.html").read_text(encoding="utf-8")
+    first = text[: text.index('<section id="meaning"')]
+    assert first.count('<li class="card') == 5
+    assert "What to do next" in first
+    folded = " ".join(re.findall(r"<details>(.*?)</details>", text, flags=re.DOTALL))
+    for detail in ("Hedges g", "recipe, SHA-256", "The Gallery &lt;of&gt; Things"):
+        assert text.count(detail) == folded.count(detail) > 0
+    assert "::details-content" in template_text("page.css").partition("@media print")[2]
 
 
 def test_a_folder_without_training_logs_has_no_curves(build: Build) -> None:

@@ -4,7 +4,7 @@ import io
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from clipmem.report.terminal import print_run, screen_lines
+from clipmem.report.templating import next_steps
+from clipmem.report.terminal import VERBOSE, print_run, print_screen, screen_lines
 from clipmem.study.curating import Curated
+from tests.screens import RUNS
+from tests.unit.report.documents import MODEL_AUDIT
 from tests.unit.report.run_folder import Built
 
 Build = Callable[..., Built]
@@ -24,6 +27,41 @@ def printed(built: Built, width: int = 100, terminal: bool = False) -> str:
     console = Console(file=stream, width=width, force_terminal=terminal, color_system=None)
     print_run("report", built.folder, console)
     return stream.getvalue()
+
+
+@pytest.fixture
+def verbose() -> Generator[None]:
+    token = VERBOSE.set(True)
+    yield
+    VERBOSE.reset(token)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("name", list(RUNS))
+def test_a_screen_has_the_verdict_first_and_at_most_25_lines(tmp_path: Path, name: str, width: int) -> None:
+    built = RUNS[name](tmp_path / "study")
+    lines = printed(built, width).splitlines()
+    assert ": mean " in lines[0]
+    assert len(lines) <= 25 + (name in {"given", "shifted", "finetuned"}) * 5  # and a warning
+    commands = [line for line in lines if line.startswith("Next: clipmem ")]
+    assert 1 <= len(commands) <= 3
+    assert str(built.folder) in commands[0]
+
+
+def test_details_are_for_verbose(two_seeds: Built, verbose: None) -> None:
+    text = printed(two_seeds)
+    assert "Regime: " in text
+    assert "Most memorized, 10 of 60" in text
+
+
+def test_a_command_whose_reason_does_not_fit_stands_alone() -> None:
+    stream, steps = io.StringIO(), next_steps("view", run="a run")
+    for width in (40, 100):
+        print_screen("audited", MODEL_AUDIT, Console(file=stream, width=width), "", steps)
+    assert re.findall("Next: .*", stream.getvalue()) == [
+        "Next: clipmem view 'a run'",
+        "Next: clipmem view 'a run'  # sort, search and mark the pairs",
+    ]
 
 
 def test_it_has_the_numbers_of_the_summary(two_seeds: Built) -> None:
@@ -38,7 +76,7 @@ def test_it_has_the_numbers_of_the_summary(two_seeds: Built) -> None:
 def test_it_fits_100_columns_and_is_plain_where_there_is_no_terminal(build: Build, width: int) -> None:
     built = build(seeds=(0, 1), captions=[["a very long caption " * 30]] * 124)
     lines = printed(built, width).splitlines()
-    assert max(len(line) for line in lines if not line.startswith("Report:")) <= 100
+    assert max(len(line) for line in lines if not line.startswith(("Report:", "Next:"))) <= 100
     assert "\x1b" not in "".join(lines)
 
 
@@ -62,7 +100,7 @@ def test_a_caption_neither_colors_nor_moves(build: Build, terminal: bool) -> Non
 
 
 def test_the_table_is_in_the_order_of_the_score(two_seeds: Built) -> None:
-    best = two_seeds.scores.filter(pl.col("role") == "candidate").sort("clipmem", descending=True).head(10)
+    best = two_seeds.scores.filter(pl.col("role") == "candidate").sort("clipmem", descending=True).head(5)
     sources = dict(two_seeds.splits.select("uid", "captions_from").iter_rows())
     captions = dict(two_seeds.pairs.select("uid", "captions").iter_rows())
     lines = [" ".join(line.split()) for line in printed(two_seeds).splitlines()]

@@ -38,6 +38,7 @@ class Section:
         page: `study` or `comparison`, or `PACKAGE:PAGE` of another package, whose folder `templates` has its
             templates; "" for none.
         screen: Its terminal screen (see `report.terminal.print_screen`); "" for none, or without a page its name.
+        detail: Whether the screen has it only with --verbose.
         entry: The field of a run's summary, or the key of a document, that it is about; "" for none.
         nav: Its name in the page's navigation; "" for none.
         order: Its position; the package's own sections have 10 to 900.
@@ -48,6 +49,7 @@ class Section:
     name: ClassVar[str] = ""
     page: ClassVar[str] = "study"
     screen: ClassVar[str] = ""
+    detail: ClassVar[bool] = False
     entry: ClassVar[str] = ""
     nav: ClassVar[str] = ""
     order: ClassVar[int] = 500

@@ -75,7 +75,7 @@ class Audits(ScreenSection):
 class Dejavu(Section):
     """Déjà Vu memorization: objects that f recovers and the caption does not mention."""
 
-    nav, order, screen, entry = "Déjà Vu", 110, "report", "dejavu"
+    nav, order, screen, entry, detail = "Déjà Vu", 110, "report", "dejavu", True
 
     def data(self, subject: Run) -> Shown:
         return gaps(subject.summary.dejavu or {})

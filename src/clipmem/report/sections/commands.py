@@ -1,4 +1,4 @@
-"""Screens of single commands: inspect, score, run --budget, curate, validate-estimators, demo."""
+"""Screens of single commands: inspect, score, run --budget, curate, validate-estimators."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -124,11 +124,3 @@ class CuratedPairs(ScreenSection):
 @SECTIONS.register("validated")
 class Validated(ScreenSection):
     """Agreement of every estimator with the truth, by cost."""
-
-
-@SECTIONS.register("next")
-class NextSteps(ScreenSection):
-    """The commands to try next."""
-
-    def document(self, subject: Any) -> Document:  # noqa: ARG002
-        return {}

@@ -3,15 +3,20 @@
 from functools import partial
 from typing import Any, NamedTuple
 
+from clipmem.base.errors import shorten_text
 from clipmem.report import formats
 from clipmem.report.figures import CANDIDATE, DASHED, INK, LINE, PAPER, SOFT, STYLES, Figure, Line, Panel
 from clipmem.report.frontier import Difference, Dominance
 from clipmem.report.run import UTILITIES
-from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
+from clipmem.report.sections import SECTIONS, Document, Figures, ScreenSection, Section, Shown
+from clipmem.report.sections.utility import ROWS
+from clipmem.report.templating import names
 
 SHORT = UTILITIES | {f"retained_{name}": f"retained {words}" for name, words in UTILITIES.items()}
+LABELS = {**ROWS, **names("measures"), **SHORT}
 MEMORIZATION = {"clipmem_wordings": "memorization over all captions"}
 MAX_PANELS = 3
+_SMALL = 8  # main differences that a screen lists without --verbose
 
 
 class Answer(NamedTuple):
@@ -36,6 +41,7 @@ class Comparison(Section):
 
     def data(self, subject: Document) -> Shown:
         names = [run["run"] for run in subject["runs"]]
+        main = {subject["measure"], *MEMORIZATION, *_main(subject)}
         along = "frontier" in subject  # runs at other lengths are not answers, and the length is no caveat
         tables = {
             table: [(name, [row for row in subject[table] if row["run"] == name]) for name in names]
@@ -47,15 +53,28 @@ class Comparison(Section):
             **{table: [group for group in groups if group[1]] for table, groups in tables.items()},
             "fronts": [(label_of(name), subject["pareto"][name]) for name in _main(subject)],
             "primary": label_of(subject["primary"]["utility"]),
+            "label": label_of,
+            "main": main,
+            "small": sum(row["measure"] in main for row in subject["differences"]) <= _SMALL,
         }
 
     def figures(self, subject: Document) -> Figures:
         return {"pareto": pareto_figure(subject)} if subject["pareto"] else {}
 
 
+@SECTIONS.register("answers")
+class Answers(ScreenSection):
+    """The verdict of a comparison, and each run's differences in a sentence."""
+
+    screen, order, terminal = "comparison", 10, "comparison/answers.txt"
+
+    def data(self, subject: Document) -> Shown:
+        return {"answers": Comparison().data(subject)["answers"]}
+
+
 def label_of(metric: str) -> str:
-    """Return a short name of a metric of utility."""
-    return SHORT.get(metric, metric)
+    """Return a short name of a measure."""
+    return LABELS.get(metric, metric)
 
 
 def _main(document: Document) -> list[str]:
@@ -77,7 +96,6 @@ def answer(document: Document, run: str) -> Answer:
 def pareto_figure(document: Document) -> Figure:
     """Draw utility against memorization, as differences from the baseline, in at most `MAX_PANELS` panels."""
     names = (_main(document) or list(document["pareto"]))[:MAX_PANELS]
-    numbers = {run["run"]: str(k) for k, run in enumerate(document["runs"])}
 
     def draw(points: Any, axes: Any) -> None:
         axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED)
@@ -98,12 +116,13 @@ def pareto_figure(document: Document) -> Figure:
             marked = {"markersize": 8, "markerfacecolor": face, "markeredgecolor": CANDIDATE, "markeredgewidth": 1.8}
             axes.plot(x["difference"], y["difference"], marker="o", linestyle="", **marked)
             xy = (x["difference"], y["difference"])
-            axes.annotate(numbers[point["run"]], xy, xytext=(7, 6), textcoords="offset points", color=INK, fontsize=12)
-        axes.margins(0.12)
+            text = {"xytext": (7, 6), "textcoords": "offset points", "color": INK, "fontsize": 12, "parse_math": False}
+            axes.annotate(formats.visible(shorten_text(point["run"], 24)), xy, **text)
+        axes.margins(0.18, 0.12)
 
     panels: list[Panel] = []
     for name in names:
-        panel = Panel(name.replace("_", " "), "memorization, difference", "utility, difference", zero=True)
+        panel = Panel(label_of(name), "memorization, difference", "utility, difference", zero=True)
         panel.draw = partial(draw, document["pareto"][name]["points"])
         panels.append(panel)
     fronts = "; ".join(f"{name}: {', '.join(document['pareto'][name]['front'])}" for name in names)
@@ -116,7 +135,7 @@ class Curve(Section):
     """Memorization and the main utilities against a setting."""
 
     page = screen = "comparison"
-    nav, order, entry = "Curves", 400, "curve"
+    nav, order, entry, detail = "Curves", 400, "curve", True
 
     def data(self, subject: Document) -> Shown:
         """Return the rows of memorization and of the main and the retained utilities, by name."""
@@ -124,7 +143,7 @@ class Curve(Section):
         for row in subject["curve"]["rows"]:
             name = row["measure"]
             if name in SHORT | MEMORIZATION or name == subject["measure"]:
-                curves.setdefault((SHORT | MEMORIZATION).get(name, name), []).append(row)
+                curves.setdefault(label_of(name), []).append(row)
         return {"setting": subject["curve"]["setting"].rpartition(".")[2], "curves": curves}
 
     def figures(self, subject: Document) -> Figures:

@@ -1,4 +1,4 @@
-"""Sections on scores: distributions, learned against memorized, the largest by model, mismatched pairs."""
+"""Sections on scores: the finding, learned against memorized, the largest by model, mismatched pairs."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import polars as pl
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from clipmem.base.declared import BUILT_IN, Facts
 from clipmem.base.summary import Learned as LearnedPairs
 from clipmem.report.figures import (
     CANDIDATE,
@@ -23,10 +24,11 @@ from clipmem.report.figures import (
     sketch,
     svg_of,
 )
-from clipmem.report.formats import higher_of, interval, plain, signed
-from clipmem.report.gallery import Card, cards, corners, ranked_candidates
+from clipmem.report.formats import higher_of, interval, plain, side_of, signed
+from clipmem.report.gallery import EXAMPLES, Card, cards, corners, ranked_candidates
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Figures, Section, Shown
+from clipmem.report.templating import Words, next_steps
 from clipmem.stats.ranking import roc_curve
 
 Numbers = NDArray[np.float64]
@@ -37,14 +39,35 @@ _SHOWN = 6  # pairs with their models
 _DOTS_HIGH = 5
 
 
-@SECTIONS.register("distributions")
-class Distributions(Section):
-    """The distribution of the score in each role, with its mean and interval."""
+@SECTIONS.register("finding")
+class Finding(Section):
+    """The distribution of the score in each role, what to do next, and the first pairs."""
 
-    nav, order = "Distributions", 30
+    nav, order, screen = "Finding", 5, "report"
+
+    def data(self, subject: Run) -> Shown:
+        ranked = ranked_candidates(subject.scores)
+        first = cards(subject, ranked.head(EXAMPLES), ranked)
+        return {"first": first, "ranked": ranked.height, "steps": steps_of(subject, subject.path.name)}
 
     def figures(self, subject: Run) -> Figures:
         return {"roles": roles_figure(subject)}
+
+
+def steps_of(run: Run, folder: object) -> list[Words]:
+    """Return the commands to try next, three at most, chosen by the result; each with its reason."""
+    summary, name = run.summary, run.summary.protocol
+    protocol, demo = BUILT_IN["protocols"].get(name, Facts()), run.recipe.data.source.startswith("emoji")
+    few = len(summary.seeds) < 2 or side_of(summary.half_difference or summary.roles["candidate"]) != "above"
+    useful = {
+        "view": True,
+        "audit": name in {"subsample", "halves"} and run.audit is None,
+        "seeds": name in {"four-way", "leave-one-out"} and few and len(summary.seeds) < 3 and not demo,
+        "curate": protocol.trains,
+        "init": demo,
+        "compare": protocol.paired or run.audit is not None,
+    }
+    return next_steps(*[step for step, applies in useful.items() if applies][:3], run=folder)
 
 
 def density(values: Numbers, grid: Numbers) -> Numbers:
@@ -110,7 +133,7 @@ def roles_figure(run: Run) -> Figure:
     means = ", ".join(f"{role} {signed(entries[role].mean)}" for role in roles)
     panel = Panel("", f"{score}, not normalized", "", xlim=(float(grid[0]), float(grid[-1])), margin=116, draw=draw)
     title = f"Distribution of {score} in each role. Means: {means}."
-    return Figure(title, [panel], height=96 * len(roles) + 80)
+    return Figure(title, [panel], height=66 * len(roles) + 60, width=720)
 
 
 @SECTIONS.register("learned")
@@ -256,7 +279,7 @@ def _dots(number: int, with_it: Numbers, without_it: Numbers, ends: tuple[float,
 class Planted(Section):
     """How well the score finds pairs trained with another pair's captions."""
 
-    nav, order, screen = "Mismatched pairs", 120, "report"
+    nav, order, screen, detail = "Mismatched pairs", 120, "report", True
 
     def data(self, subject: Run) -> Shown:
         planted = subject.summary.planted
@@ -296,4 +319,4 @@ class Planted(Section):
             f"ROC curves of the mismatched pairs. AUROC of {measure['score']}: {plain(planted.auroc)} "
             f"{interval(planted)}; of {measure['rival']} {words['reference']}: {plain(rival.auroc)} {interval(rival)}."
         )
-        return {"roc": Figure(title, [panel], height=380, width=400, legend=legend)}
+        return {"roc": Figure(title, [panel], height=310, width=400, legend=legend)}

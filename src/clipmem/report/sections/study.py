@@ -12,7 +12,7 @@ from clipmem.base.folder import SIDES
 from clipmem.base.summary import Records
 from clipmem.data.skipped import left_out_sentence
 from clipmem.report.figures import CANDIDATE, INDEPENDENT, INK, Figure, Panel, Style
-from clipmem.report.gallery import cards, pick, ranked_candidates, shown_credits
+from clipmem.report.gallery import EXAMPLES, cards, pick, ranked_candidates, shown_credits
 from clipmem.report.run import Run, TrainingLog
 from clipmem.report.sections import SECTIONS, Document, Figures, Section, Shown
 from clipmem.report.templating import names
@@ -33,7 +33,7 @@ _MACHINE = ("device", "processor", "platform")
 class Meaning(Section):
     """What the score means, its range, and when not to trust it."""
 
-    order = 10
+    nav, order = "How to read", 35
 
     def data(self, subject: Run) -> Shown:
         weight, measure = float(subject.summary.weight), subject.measure
@@ -45,7 +45,7 @@ class Meaning(Section):
 class Regime(Section):
     """Whether the pairs of the study have near-duplicates, and what a high score means then."""
 
-    nav, order, screen, entry = "Regime", 45, "report", "regime"
+    nav, order, screen, entry, detail = "Regime", 45, "report", "regime", True
 
 
 @SECTIONS.register("roles")
@@ -95,7 +95,7 @@ class Gallery(Section):
         ranked = ranked_candidates(subject.scores)
         most, least = (cards(subject, rows, ranked) for rows in pick(ranked))
         first = cards(subject, ranked.head(_IN_TERMINAL), ranked)
-        return {"ranked": ranked.height, "most": most, "least": least, "first": first}
+        return {"ranked": ranked.height, "most": most, "least": least, "first": first, "examples": EXAMPLES}
 
 
 @SECTIONS.register("retrieval")
@@ -138,7 +138,7 @@ class Credits(Section):
 class Setup(Section):
     """Roles of the split, models, training, machine, time."""
 
-    nav, order = "What was run", 20
+    nav, order = "What was run", 700
 
     def data(self, subject: Run) -> Shown:
         recipe = tomllib.loads(subject.recipe_text)  # only what it says
@@ -246,4 +246,4 @@ def curves_figure(logs: Sequence[TrainingLog]) -> Figure:
 
     legend = {MODELS[group]: style for group, style in styles.items()}
     title = f"Training loss of {len(logs)} models over their steps."
-    return Figure(title, [Panel("", "step", "training loss", draw=draw)], height=320, legend=legend)
+    return Figure(title, [Panel("", "step", "training loss", draw=draw)], height=250, legend=legend)

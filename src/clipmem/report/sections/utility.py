@@ -22,7 +22,7 @@ _DECIDE = ("zero_shot_acc1", "image_retrieval_recall@5")
 class Utility(Section):
     """Retrieval, zero-shot, linear probes and distances on pairs that no model trained on."""
 
-    nav, order, screen, entry = "Utility", 130, "report", "utility"
+    nav, order, screen, entry, detail = "Utility", 130, "report", "utility", True
 
     def data(self, subject: Run) -> Shown:
         utility, columns = subject.summary.utility, subject.words["columns"]

@@ -1,17 +1,14 @@
 """The section on Déjà Vu: what is on the page and in the terminal, and that it is there only where it was measured."""
 
 import copy
-import io
 import json
 
 import pytest
-from rich.console import Console
 
 from clipmem.report.page import write_report
 from clipmem.report.sections.audit import gaps
-from clipmem.report.terminal import print_run
 from tests.unit.report.documents import DEJAVU, dejavu_entry
-from tests.unit.report.outline import outline
+from tests.unit.report.outline import outline, report_text
 
 
 def with_dejavu(build, found):
@@ -44,9 +41,7 @@ def test_the_same_bytes_twice(build):
 def test_terminal(build, key):
     found = DEJAVU if key == "two_model" else {"format": 1, "skipped": "not \x1b[31m here"}
     built = with_dejavu(build, found)
-    console = Console(width=90, record=True, file=io.StringIO())
-    print_run("report", built.folder, console)
-    text = " ".join(console.export_text().split())
+    text = " ".join(report_text(built.folder, 90).split())
     wanted = "k = 10)" if key == "two_model" else "not ␛[31m here."
     assert wanted in text
 

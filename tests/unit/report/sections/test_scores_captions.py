@@ -1,25 +1,22 @@
 """Several wordings: their scores and their retrieval, and the captions that a number was taken on."""
 
-import io
 import json
 
 import pytest
-from rich.console import Console
 
 from clipmem.report.page import write_report
-from clipmem.report.terminal import print_run
 from tests.unit.report.documents import WORDINGS
-from tests.unit.report.outline import outline
+from tests.unit.report.outline import outline, report_text
 
 
 def shown(built, entries):
     """The words of the page and of the terminal."""
     path = built.folder / "summary.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **entries}), encoding="utf-8")
-    console = Console(width=100, record=True, file=io.StringIO())
-    print_run("report", built.folder, console)
     page = outline(write_report(built.folder, built.images))
-    return [" ".join(text.replace("\N{NO-BREAK SPACE}", " ").split()) for text in (page.words(), console.export_text())]
+    return [
+        " ".join(text.replace("\N{NO-BREAK SPACE}", " ").split()) for text in (page.words(), report_text(built.folder))
+    ]
 
 
 def test_both_are_shown(build):

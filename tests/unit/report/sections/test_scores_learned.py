@@ -49,7 +49,7 @@ def test_the_page_says_what_the_base_model_may_have_seen(finetuned):
 
 
 def test_the_screen_takes_three_lines(finetuned):
-    lines = screen_text("report", read_run(finetuned.folder)).splitlines()
+    lines = screen_text("report", read_run(finetuned.folder)).partition("--verbose:")[2].splitlines()
     own = [line for line in lines if "learned from other pairs" in line or "--against" in line]
     assert sum(-(-len(line) // 100) for line in own) <= 3
     assert len(own) == 2

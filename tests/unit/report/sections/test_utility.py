@@ -12,12 +12,12 @@ from clipmem.report.comparison import compare_runs
 from clipmem.report.page import write_report
 from clipmem.report.run import read_finished, read_run
 from clipmem.report.sections.utility import Retained, measured, verdict
-from clipmem.report.terminal import print_run, print_screen
+from clipmem.report.terminal import print_screen
 from tests.compared import build as build_finished
 from tests.screens import screen_text
 from tests.unit.report.documents import NO_UTILITY, RETAINED, UTILITY, UTILITY_SIDE, value
 from tests.unit.report.other_runs import build_finetuned, build_subsample
-from tests.unit.report.outline import outline
+from tests.unit.report.outline import outline, report_text
 
 COLUMNS = {"f": "f", "g": "g"}
 
@@ -30,9 +30,7 @@ def with_utility(build, found):
 
 
 def printed(built, width=100):
-    console = Console(width=width, record=True, file=io.StringIO())
-    print_run("report", built.folder, console)
-    return console.export_text()
+    return report_text(built.folder, width)
 
 
 def test_the_page_shows_it(build):
