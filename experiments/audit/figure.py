@@ -7,12 +7,11 @@ the mean ROC curves to six digits, read back from the figure that was drawn from
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-from clipmem.base.summary import Attack
+from clipmem.base.summary import Attack, Audit
 from clipmem.report.figures import standalone
-from clipmem.report.sections.audit import Audit
+from clipmem.report.run import Run
+from clipmem.report.sections.audit import Audit as Section
 
 HERE = Path(__file__).parent
 IMAGE = HERE.parents[1] / "docs" / "images" / "audit-roc.svg"
@@ -23,8 +22,9 @@ def figure() -> str:
     """Return the figure of the audit's report, with the width of a page of the docs."""
     document = json.loads((HERE / "curves.json").read_text(encoding="utf-8"))
     attacks = {name: Attack.model_validate(rates) for name, rates in document["attacks"].items()}
-    run: Any = SimpleNamespace(audit=SimpleNamespace(attacks=attacks, roc=document["roc"]))
-    return standalone(replace(Audit().figures(run)["roc"], width=WIDTH).svg("roc", "wide"))
+    run = Run(HERE)
+    run.audit = Audit.model_construct(attacks=attacks, roc=document["roc"])
+    return standalone(replace(Section().figures(run)["roc"], width=WIDTH).svg("roc", "wide"))
 
 
 if __name__ == "__main__":
