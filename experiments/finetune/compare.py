@@ -182,7 +182,7 @@ def ways_figure(table: pl.DataFrame, size: str) -> str:
     """Draw CLIPMem against retrieval by epochs, with intervals over seeds: a panel for each way, the others gray."""
     means = {
         way: [
-            np.array([spread(factor * values_of(table, name, way=way, epochs=e, alpha=1.0)) for e in EPOCHS]).T
+            np.array([spread(factor * values_of(table, name, way=way, epochs=e, alpha=1.0)) for e in EPOCHS]).T.tolist()
             for name, factor in ((UTILITY, 100.0), ("clipmem", 1.0))
         ]
         for way in WAYS
