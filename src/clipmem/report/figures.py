@@ -225,7 +225,7 @@ def draw_rows(groups: Groups, axes: Axes) -> None:
     axes.grid(axis="x", color=LINE, linewidth=1)
     for heading, rows in groups.items():
         row += 0.5
-        axes.text(0.04, row - 0.64, heading, transform=across, va="center", color=SOFT, size=12)
+        axes.text(1, row - 0.64, heading, transform=across, ha="right", va="center", color=SOFT, size=12)
         for name, (color, _, mark), entry, text in rows:
             if entry["low"] is not None and entry["high"] is not None:
                 axes.plot([entry["low"], entry["high"]], [row, row], "|-", color=color, linewidth=2.4, markersize=11)
