@@ -71,6 +71,8 @@ def finding_figure(document: Mapping[str, Any], width: int = SIZES["wide"]) -> F
     columns = min(len(panels), 3 if len(panels) % 2 else 2)
     if [panel["title"] for panel in panels] == ["here"]:
         panels = [{**panels[0], "title": document["title"]}]
+    names = [panel["title"].partition(": ")[2] for panel in panels]
+    panels = sorted(panels, key=lambda panel: names.index(panel["title"].partition(": ")[2]))  # published ones beside
     figure = [_panel(panel, styles) for panel in panels]
     return Figure(title, figure, columns=columns, height=240, width=width, legend=legend)
 

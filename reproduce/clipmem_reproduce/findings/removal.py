@@ -129,7 +129,7 @@ class Removal(Finding):
         return sorted(effects, key=lambda effect: not effect.primary)
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """A panel for each way of choosing, a curve for each share of swapped captions; published ones beside it."""
+        """A panel for each way of choosing, a curve for each share of swapped captions."""
         panels: list[Panel] = []
         metric, published = context.scale.utility, [n / 5000 for n in PUBLISHED_N]
         for way in sorted(WAYS, key=lambda way: way not in PUBLISHED["COCO"]):
@@ -140,10 +140,10 @@ class Removal(Finding):
                     values = [results.values(without(context, noise, share, way), metric) for share in x]
                     series.append(results.series(f"{noise:.0%} swapped captions", x, values))
             panels.append(Panel(f"removed: {WAYS[way]}", "share removed", label(metric), series))
-            if way in PUBLISHED["COCO"]:
-                series = [Series(name, published, list(curves[way])) for name, curves in PUBLISHED.items()]
-                axes = (f"published: {WAYS[way]}", "removed / candidates", "linear probe, ImageNet")
-                panels.append(Panel(*axes, series, published=True))
+        for way in PUBLISHED["COCO"]:
+            series = [Series(name, published, list(curves[way])) for name, curves in PUBLISHED.items()]
+            axes = (f"published: {WAYS[way]}", "removed / candidates", "linear probe, ImageNet")
+            panels.append(Panel(*axes, series, published=True))
         return panels
 
 
