@@ -7,12 +7,17 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
+
+from clipmem.report.figures import DASHED, LINE, SOFT, STYLES, Figure, Line, Panel, Style, standalone
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 ROOT = Path(__file__).parents[1]
+WIDTH = 720  # of a page of the docs, in CSS pixels
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "benchmarks" / "RESULTS.md"
 PLOT = ROOT / "docs/images/scale.svg"
 CURATE, DETECTORS = ROOT / "experiments" / "curate" / "RESULTS.md", ROOT / "docs/images/curate.svg"
@@ -77,30 +82,49 @@ def detectors(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def bars(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Draw the AUROC of the best published detector and of clipmem's combinations, by kind, a panel per regime."""
-    import matplotlib as mpl
+    """Draw the AUROC of the best published detector and of clipmem's combinations, and their differences from it."""
+    kinds = list(dict.fromkeys((row["regime"], row["kind"]) for row in rows))
+    heights = {
+        kind: k + 1.3 * list(dict.fromkeys(regime for regime, _ in kinds)).index(kind[0])
+        for k, kind in enumerate(kinds)
+    }
+    styles = dict(zip(("clipmem, all signals", "clipmem, no model", "best published"), STYLES, strict=False))
+    offset = dict(zip(styles, (-0.22, 0.0, 0.22), strict=True))
 
-    mpl.use("Agg")
-    mpl.rcParams |= {"svg.hashsalt": "clipmem", "svg.fonttype": "none"}
-    from matplotlib import pyplot as plt
+    def best(kind: tuple[str, str], name: str) -> Mapping[str, Any]:
+        return max((r for r in rows if (r["regime"], r["kind"]) == kind and _is(r, name)), key=itemgetter("auroc"))
 
-    regimes, kinds = (list(dict.fromkeys(row[name] for row in rows)) for name in ("regime", "kind"))
-    size = (2.4 + 2.2 * len(regimes), 3)
-    figure, axes = plt.subplots(1, len(regimes), figsize=size, layout="constrained", sharey=True, squeeze=False)
-    for axis, regime in zip(axes[0], regimes, strict=True):
-        for name, marker in (("best published", "o"), ("clipmem, no model", "s"), ("clipmem, all signals", "D")):
-            x = [
-                max(r["auroc"] for r in rows if (r["regime"], r["kind"]) == (regime, kind) and _is(r, name))
-                for kind in kinds
-            ]
-            axis.plot(x, range(len(kinds)), marker, label=name)
-        axis.set(title=regime, xlabel="AUROC", xlim=(0.5, 1), yticks=range(len(kinds)), yticklabels=kinds)
-        axis.grid(axis="x", alpha=0.3)
-    axes[0][0].invert_yaxis()
-    figure.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
-    file.parent.mkdir(exist_ok=True)
-    figure.savefig(file, metadata={"Date": None, "Creator": None})
-    plt.close(figure)
+    def draw(axes: Any, *, minus: bool) -> None:
+        axes.grid(axis="y", visible=False)
+        axes.grid(axis="x", color=LINE, linewidth=1)
+        for kind, height in heights.items():
+            published = best(kind, "best published")["auroc"]
+            for name, (color, _, mark) in styles.items():
+                row, y = best(kind, name), height + offset[name]
+                if minus and name != "best published":
+                    axes.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2)
+                if not minus or name != "best published":
+                    axes.plot(row["auroc"] - published * minus, y, mark, color=color, markersize=6)
+        for regime in dict.fromkeys(regime for regime, _ in kinds):
+            top = min(height for (name, _), height in heights.items() if name == regime)
+            if not minus:
+                axes.text(0.51, top - 0.85, regime, va="center", color=SOFT, size=12)
+        if minus:
+            axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED)
+        axes.set(ylim=(max(heights.values()) + 0.6, -1.3), **({} if minus else {"xlim": (0.5, 1)}))
+        axes.set_yticks(list(heights.values()), ["" if minus else kind for _, kind in kinds], fontsize=12)
+
+    difference = partial(draw, minus=True)
+    panels = [
+        Panel("AUROC", "AUROC (0.5 = chance)", "", margin=200, draw=partial(draw, minus=False)),
+        Panel("minus the best published", "difference, 95% interval", "", margin=40, draw=difference),
+    ]
+    title = "AUROC of clipmem and of the best published detector, and their differences, by kind of mismatched caption."
+    _write(Figure(title, panels, columns=2, height=520, width=WIDTH, legend=styles), file)
+
+
+def _write(figure: Figure, file: Path) -> None:
+    file.write_text(standalone(figure.svg(file.stem, "wide")), encoding="utf-8")
 
 
 def _is(row: Mapping[str, Any], name: str) -> bool:
@@ -138,24 +162,33 @@ def points(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
 
 def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Draw time and memory against the number of pairs, on logarithmic axes."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    mpl.rcParams |= {"svg.hashsalt": "clipmem", "svg.fonttype": "none"}
-    from matplotlib import pyplot as plt
-
     measured = points(rows)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
     n, seconds = list(measured["s"]), [n * took for n, took in measured["s"].items()]
-    left.loglog(n, seconds, "o-", label="measured")
-    left.loglog(n, [seconds[-1] * k / n[-1] for k in n], "--", color="gray", label="linear")
-    left.set(xlabel="pairs", ylabel="seconds of a study", title="Time")
-    left.legend(frameon=False)
-    right.semilogx(list(measured["MiB"]), list(measured["MiB"].values()), "o-")
-    right.set(xlabel="pairs", ylabel="MiB, all processes", title="Peak memory", ylim=(0, None))
-    file.parent.mkdir(exist_ok=True)
-    figure.savefig(file, metadata={"Date": None, "Creator": None})
-    plt.close(figure)
+    sizes, memory = list(measured["MiB"]), list(measured["MiB"].values())
+
+    def logarithmic(axes: Any, *, both: bool) -> None:
+        axes.set(xscale="log", **({"yscale": "log"} if both else {"ylim": (0, None)}))
+        axes.xaxis.set_major_formatter(lambda pairs, _: f"{pairs:,.0f}")
+        if both:
+            axes.yaxis.set_major_formatter(lambda seconds, _: f"{seconds:,.0f}")
+            axes.annotate(
+                "linear",
+                (n[0], seconds[-1] * n[0] / n[-1]),
+                xytext=(16, 0),
+                textcoords="offset points",
+                va="center",
+                color=SOFT,
+                size=12,
+            )
+        for x, y in zip(n, seconds, strict=True) if both else zip(sizes, memory, strict=True):
+            axes.annotate(f"{y:,.0f}", (x, y), xytext=(0, 8), textcoords="offset points", ha="center", size=12)
+
+    linear = Line([n[0], n[-1]], [seconds[-1] * n[0] / n[-1], seconds[-1]], Style(SOFT, DASHED, ""))
+    time = Panel("Time", "pairs", "seconds of a study", [linear, Line(n, seconds, STYLES[0])])
+    peak = Panel("Peak memory", "pairs", "MiB, all processes", [Line(sizes, memory, STYLES[0])])
+    time.draw, peak.draw = partial(logarithmic, both=True), partial(logarithmic, both=False)
+    title = f"Time and peak memory of a study of {n[0]:,} to {n[-1]:,} pairs; memory on an axis from 0."
+    _write(Figure(title, [time, peak], columns=2, height=280, width=WIDTH), file)
 
 
 def main() -> None:

@@ -10,10 +10,11 @@ python experiments/estimators/record.py                            # writes the 
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clipmem.report.figures import CANDIDATE, INDEPENDENT, SOFT, sketch, standalone, svg_of
+from clipmem.report.figures import PAPER, SOFT, STYLES, Figure, Line, Panel, Style, standalone
 from clipmem.report.formats import interval, plain, signed
 from clipmem.study.validating import DOCUMENT
 
@@ -24,7 +25,9 @@ FIGURE = HERE.parents[1] / "docs" / "images" / "estimators.svg"
 _BLOCK = re.compile(r"(<!-- validated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 REGIMES = ("emoji-artists", "icons")
 _PRINTED = re.compile(r"(<!-- printed -->\n).*?(<!-- end -->)", re.DOTALL)
-_SHOWN = {"raw": SOFT, "distilled": CANDIDATE, "closed-form": INDEPENDENT}
+_SHOWN: dict[str, Style] = dict(zip(("distilled", "closed-form", "raw"), STYLES, strict=False))
+_FREE = 0.03  # where a cost of 0 stands on the logarithmic axis
+WIDTH = 720  # of a page of the docs, in CSS pixels
 
 Document = dict[str, Any]
 
@@ -72,43 +75,36 @@ def printed(found: Document) -> str:
 
 def figure(documents: dict[str, Document]) -> str:
     """Draw agreement against cost, a panel for each data set; filled: full-size shadow models, open: proxies."""
-    with sketch(760, 330) as canvas:
-        for k, (name, found) in enumerate(documents.items()):
-            axes = canvas.add_axes((0.08 + 0.48 * k, 0.16, 0.42, 0.72))
-            for estimator, color in _SHOWN.items():
-                for proxy in (False, True):
-                    own = [one for one in found["estimators"] if (one["estimator"], one["proxy"]) == (estimator, proxy)]
-                    if not own:
-                        continue
-                    costs = [max(one["cost"], 0.03) for one in own]
-                    axes.plot(costs, [one["agreement"] for one in own], "-", color=color, linewidth=1.2)
-                    axes.errorbar(
-                        costs,
-                        [one["agreement"] for one in own],
-                        [
-                            [max(0.0, one["agreement"] - one["low"]) for one in own],
-                            [max(0.0, one["high"] - one["agreement"]) for one in own],
-                        ],
-                        fmt="o",
-                        color=color,
-                        markerfacecolor="white" if proxy else color,
-                        label=estimator + (", small shadow models" if proxy else ""),
-                    )
-            axes.set_xscale("log")
-            axes.set_ylim(0, 1)
-            axes.set_xticks([0.03, 0.1, 0.3, 1, 3, 8], ["0", "0.1", "0.3", "1", "3", "8"])
-            axes.set_xlabel("cost of shadow models, in trainings of f")
-            axes.set_title(name)
-            if k == 0:
-                axes.set_ylabel("agreement with the ground truth")
-                axes.legend(loc="lower right", fontsize=10)
-        text = "; ".join(
-            f"{name}: {one['estimator']} at cost {plain(one['cost'], 2)}: {plain(one['agreement'])}"
-            for name, found in documents.items()
-            for one in found["estimators"]
-            if one["estimator"] in _SHOWN
-        )
-        return svg_of(canvas, "estimators", f"Agreement of estimators with the ground truth. {text}.")
+
+    def draw(estimators: list[Document], axes: Any) -> None:
+        for one in estimators:
+            if one["proxy"] and one["estimator"] in _SHOWN:
+                color, _, mark = _SHOWN[one["estimator"]]
+                axes.plot(max(one["cost"], _FREE), one["agreement"], mark, color=color, markerfacecolor=PAPER)
+        axes.text(0.98, 0.04, "open: small shadow models", transform=axes.transAxes, ha="right", color=SOFT, size=12)
+        axes.set(xscale="log", ylim=(0, 1))
+        axes.set_xticks([_FREE, 0.1, 0.3, 1, 3, 8], ["0", "0.1", "0.3", "1", "3", "8"])
+        axes.set_xticks([], minor=True)
+
+    panels: list[Panel] = []
+    for name, found in documents.items():
+        panel = Panel(name, "cost of shadow models, in trainings of f", "agreement with the ground truth")
+        panel.draw = partial(draw, found["estimators"])
+        for estimator, style in _SHOWN.items():
+            for proxy in (False, True):
+                own = [one for one in found["estimators"] if (one["estimator"], one["proxy"]) == (estimator, proxy)]
+                x = [max(one["cost"], _FREE) for one in own]
+                y, low, high = ([one[key] for one in own] for key in ("agreement", "low", "high"))
+                panel.lines.append(Line(x, y, style, low, high))
+        panels.append(panel)
+    text = "; ".join(
+        f"{name}: {one['estimator']} at cost {plain(one['cost'], 2)}: {plain(one['agreement'])}"
+        for name, found in documents.items()
+        for one in found["estimators"]
+        if one["estimator"] in _SHOWN
+    )
+    title = f"Agreement of estimators with the ground truth. {text}."
+    return Figure(title, panels, columns=2, height=310, width=WIDTH, legend=_SHOWN).svg("estimators", "wide")
 
 
 def frontier(documents: dict[str, Document]) -> list[Document]:

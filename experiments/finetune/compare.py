@@ -8,6 +8,7 @@ The runs go below `runs`; finished ones are not repeated. `results.parquet` has 
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import polars as pl
 import clipmem
 from clipmem.base.folder import RunFolder
 from clipmem.functional import PairedTest, paired_test
-from clipmem.report.figures import SIZES, sketch, standalone, svg_of
+from clipmem.report.figures import INK, LINE, STYLES, Figure, Line, Panel, Style, standalone
 from clipmem.report.run import read_finished
 
 HERE = Path(__file__).parent
@@ -35,9 +36,10 @@ WAYS = {
     "LoRA, rank 16": (*LORA, "train.lora.rank=16", "train.lora.alpha=32"),
     "from scratch": ("train.lr=1e-3",),
 }
-COLORS = ("#1b4965", "#ca6702", "#0a9396", "#9b2226", "#bb3e03", "#6c757d")
+WIDTH = 720  # of a page of the docs, in CSS pixels
 LEVELS = (0.18, 0.22, 0.25)  # of R@5
 UTILITY, KEPT = "retrieval", "retained"
+_NEAR = 3.5  # points of R@5 below which labels of two points would touch
 
 
 def main(runs: Path, icons: Path) -> None:
@@ -177,29 +179,33 @@ def spread(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def ways_figure(table: pl.DataFrame, size: str) -> str:
-    """Draw CLIPMem against retrieval, a line of epochs for each way, with intervals over seeds."""
-    with sketch(SIZES[size], 460) as canvas:
-        axes = canvas.add_axes((0.09, 0.14, 0.88, 0.83))
-        for way, color in zip(WAYS, COLORS, strict=True):
-            x, y = (
-                np.array([spread(values_of(table, name, way=way, epochs=e, alpha=1.0)) for e in EPOCHS]).T
-                for name in (UTILITY, "clipmem")
-            )
-            style: dict[str, Any] = {"color": color, "linestyle": "--" if way == "from scratch" else "-"}
-            axes.plot(100 * x[0], y[0], marker="o", markersize=4, label=way, **style)
-            axes.hlines(y[0], 100 * x[1], 100 * x[2], color=color, linewidth=1, alpha=0.6)
-            axes.vlines(100 * x[0], np.maximum(y[1], 1e-4), y[2], color=color, linewidth=1, alpha=0.6)
-            for place in zip(EPOCHS, 100 * x[0], y[0], strict=True):
-                axes.annotate(
-                    f"{place[0]}", place[1:], xytext=(4, 4), textcoords="offset points", fontsize=9, color=color
-                )
-        axes.set_yscale("log")
-        axes.set_ylim(1e-3, 1)
-        axes.set_xlabel("R@5 on unseen emoji, %")
-        axes.set_ylabel("mean memorization (CLIPMem)")
-        axes.legend(fontsize=11)
-        title = "Mean memorization against retrieval on unseen emoji for six ways of training, by number of epochs."
-        return svg_of(canvas, f"ways-{size}", title)
+    """Draw CLIPMem against retrieval by epochs, with intervals over seeds: a panel for each way, the others gray."""
+    means = {
+        way: [
+            np.array([spread(factor * values_of(table, name, way=way, epochs=e, alpha=1.0)) for e in EPOCHS]).T.tolist()
+            for name, factor in ((UTILITY, 100.0), ("clipmem", 1.0))
+        ]
+        for way in WAYS
+    }
+
+    def draw(way: str, axes: Any) -> None:
+        (x, low, high), (y, _, _) = means[way]
+        axes.hlines(y, low, high, color=STYLES[0].color, linewidth=1.5)
+        for epochs, *position in zip(EPOCHS, x, y, strict=True):
+            right = any(0 < position[0] - other < _NEAR for other in x)  # of a point that is close
+            beside = {"xytext": (5 if right else -5, 6), "ha": "left" if right else "right", "fontsize": 12}
+            axes.annotate(f"{epochs}", position, color=INK, textcoords="offset points", **beside)
+        axes.set(xlim=(0, 34), ylim=(-0.02, 0.75))
+
+    panels: list[Panel] = []
+    for way in WAYS:
+        panel = Panel(way, "R@5, unseen emoji, % (labels: epochs)", "mean memorization", draw=partial(draw, way))
+        others = [means[other] for other in WAYS if other != way]
+        panel.lines = [Line(x[0], y[0], Style(LINE, "-", "")) for x, y in others]
+        panel.lines.append(Line(means[way][0][0], means[way][1][0], STYLES[0], *means[way][1][1:]))
+        panels.append(panel)
+    title = "Mean memorization against retrieval on unseen emoji for six ways of training, by number of epochs."
+    return Figure(title, panels, columns=2, height=230, width=WIDTH).svg("ways", size)
 
 
 def alpha_figure(table: pl.DataFrame, size: str) -> str:
@@ -209,23 +215,17 @@ def alpha_figure(table: pl.DataFrame, size: str) -> str:
         (UTILITY, "R@5, emoji, %", 100.0),
         (KEPT, "R@5, icons, %", 100.0),
     )
-    alphas = [*ALPHAS, 1.0]
-    with sketch(SIZES[size], 300) as canvas:
-        for k, (name, label, factor) in enumerate(names):
-            axes = canvas.add_axes((0.07 + 0.325 * k, 0.18, 0.25, 0.72))
-            for epochs, color in zip(INTERPOLATED, COLORS, strict=False):
-                each = [values_of(table, name, way="full", epochs=epochs, alpha=alpha) for alpha in alphas]
-                mean, low, high = np.array([spread(factor * one) for one in each]).T
-                axes.fill_between(alphas, low, high, color=color, alpha=0.2, linewidth=0)
-                axes.plot(alphas, mean, color=color, marker="o", markersize=4, label=f"{epochs} epochs")
-            axes.set_xlabel("alpha")
-            axes.set_title(label, fontsize=12)
-            if k == 0:
-                axes.legend(fontsize=11)
-        title = (
-            "Mean memorization, retrieval on emoji and retrieval on icons against the weight of the fine-tuned model."
-        )
-        return svg_of(canvas, f"alpha-{size}", title)
+    alphas, panels = [*ALPHAS, 1.0], list[Panel]()
+    legend = {f"{epochs} epochs": style for epochs, style in zip(INTERPOLATED, STYLES, strict=False)}
+    for name, label, factor in names:
+        panel = Panel(label, "alpha", "", share="%" if "%" in label else "", margin=46)
+        for epochs, style in zip(INTERPOLATED, legend.values(), strict=True):
+            each = [values_of(table, name, way="full", epochs=epochs, alpha=alpha) for alpha in alphas]
+            mean, low, high = zip(*(spread(factor * values) for values in each), strict=True)
+            panel.lines.append(Line(alphas, mean, style, low, high, band=True))
+        panels.append(panel)
+    title = "Mean memorization, retrieval on emoji and retrieval on icons against the weight of the fine-tuned model."
+    return Figure(title, panels, columns=3, height=250, width=WIDTH, legend=legend).svg("alpha", size)
 
 
 if __name__ == "__main__":

@@ -170,7 +170,9 @@ def main() -> None:
     print_tables(result)
     if "docs" in sys.argv[2:]:
         image = HERE.parents[1] / "docs" / "images" / "paradigms.svg"
-        image.write_text(standalone(curves_figure(result).svg("side_by_side", "wide")), encoding="utf-8")
+        image.write_text(
+            standalone(replace(curves_figure(result), width=720).svg("side_by_side", "wide")), encoding="utf-8"
+        )
 
 
 def print_tables(result: dict[str, Any]) -> None:

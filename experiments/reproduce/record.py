@@ -48,6 +48,7 @@ DOCS = HERE.parents[1] / "docs"
 GLANCE = DOCS / "findings.md"
 PAGE, CHOICE, IMAGES = HERE / "RESULTS.md", HERE.parent / "mitigate" / "RESULTS.md", DOCS / "images"
 LONGER = "redundant"
+WIDTH = 720  # of a page of the docs, in CSS pixels
 _DATA = {"long-tail": " --set data.path=icons.parquet"}  # which icons.py makes
 _CHOSEN = {
     "clipmem": "CLIPMem, first caption",
@@ -392,7 +393,7 @@ def write_page() -> None:
     for regime, document in documents.items():
         for one in document["findings"]:
             if drawable(one["panels"]):
-                image = standalone(finding_figure(one).svg("finding", "wide"))
+                image = standalone(finding_figure(one, WIDTH).svg("finding", "wide"))
                 (IMAGES / f"finding-{regime}-{one['finding']}.svg").write_text(image, encoding="utf-8")
 
 

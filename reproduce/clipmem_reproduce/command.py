@@ -28,7 +28,7 @@ def reproduce(
     published curve. Run it again to resume after a stop.
 
     Args:
-        finding: Findings to reproduce, all by default: distributions, memorized, planted, redundancy, layers,
+        finding: Findings to reproduce, all by default: roles, memorized, planted, redundancy, layers,
             encoders, captions, text-noise, removal, tradeoff, paradigms, model-size, one-pass, data-size.
         seeds: Seeds of the base study; by default 2 for tiny, 8 for laptop, 3 for published.
         regime: Kind of data: redundant = the emoji as drawn by several artists; unique = one pair of each emoji;

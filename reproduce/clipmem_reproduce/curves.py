@@ -174,7 +174,7 @@ def curves_figure(document: Mapping[str, Any]) -> Figure:
     axes: dict[str, Any] = {"xlabel": "layer / layers", "xlim": (0, 1.04)}
     panels: list[Panel] = []
     for kind, title in KINDS.items():
-        panel = Panel(title, ylabel="" if panels else "mean UnitMem", **axes)
+        panel = Panel(title, ylabel="" if panels else "mean UnitMem", share="measured", **axes)
         for run, style in styles.items():
             rows = [row for row in document["curves"] if (row["run"], row["kind"], row["side"]) == (run, kind, "f")]
             rows.sort(key=lambda row: row["layer"])

@@ -91,6 +91,6 @@ def test_all_figures_at_scale_tiny(tmp_path):
     assert tuple(one["finding"] for one in document["findings"]) == tuple(FINDINGS)
     assert all(one["effects"] and one["panels"] for one in document["findings"])
     holds = {one["finding"]: one["holds"] for one in document["findings"]}
-    assert holds["distributions"] != "no"
+    assert holds["roles"] != "no"
     [candidates] = [row for row in document["rows"] if row["measure"] == "CLIPMem of candidates"]
     assert candidates["estimate"] > 0.1

@@ -23,8 +23,8 @@ from clipmem_reproduce.curves import UNITMEM
 from clipmem_reproduce.effects import ABOVE, BELOW, Results, optimum, widened
 from clipmem_reproduce.finding import Context, mitigated
 from clipmem_reproduce.findings import FINDINGS, captions, encoders, removal, text_noise
-from clipmem_reproduce.findings.distributions import separation
 from clipmem_reproduce.findings.memorized import atypicality, rarity
+from clipmem_reproduce.findings.roles import separation
 from clipmem_reproduce.measured import Measured
 from clipmem_reproduce.page import KIND, finding_figure, tally
 from clipmem_reproduce.reproduction import Maker, base_recipe, findings_of, reproduce, unique

@@ -1,7 +1,12 @@
 """docs/audit.md shows the numbers of experiments/audit/RESULTS.md, which says about its tables what they have."""
 
+import json
 import re
 from pathlib import Path
+
+import pytest
+
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
@@ -27,6 +32,21 @@ def test_the_figure_is_of_the_first_table():
     assert {name: float(rate) for name, rate in rates.items()} == {
         name: round(float(numbers[3]) / 100, 3) for name, numbers in rows(RESULTS)[:4]
     }
+
+
+def test_the_figure_is_of_the_stored_curves_which_have_the_rates_of_the_table():
+    folder = ROOT / "experiments" / "audit"
+    drawn = load_script(folder / "figure.py").figure()
+    kept = (ROOT / "docs" / "images" / "audit-roc.svg").read_text(encoding="utf-8")
+    assert re.sub(r"[\d.]+", "", drawn) == re.sub(r"[\d.]+", "", kept)
+    assert re.findall(r"0\.\d{3} \[.*?\]", drawn) == re.findall(r"0\.\d{3} \[.*?\]", kept)
+    document = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
+    curves, table = document["roc"], rows(RESULTS)[:4]
+    for (name, attack), (_, numbers) in zip(document["attacks"].items(), table, strict=True):
+        values = [entry[key] for entry in (attack["auc"], *reversed(attack["tpr"])) for key in ("mean", "low", "high")]
+        assert values == pytest.approx([float(number) / (1 if k < 3 else 100) for k, number in enumerate(numbers)])
+        for rate, entry in zip((0.001, 0.01), attack["tpr"], strict=True):
+            assert curves[name][curves["fpr"].index(rate)] == pytest.approx(entry["mean"], abs=6e-4)
 
 
 def test_the_text_says_what_the_second_table_has():

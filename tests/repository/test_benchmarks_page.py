@@ -1,5 +1,6 @@
 """benchmarks/RESULTS.md and experiments/curate/RESULTS.md show the stored results and nothing else."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -63,6 +64,19 @@ def test_no_published_detector_is_another_one_in_the_stored_results(page):
     for areas in tables.values():
         assert len(set(areas.values())) == len(areas)
     assert all("lemon" in areas for (regime, _), areas in tables.items() if regime != "clip art")
+
+
+@pytest.mark.parametrize(("suite", "name"), [("curate", "DETECTORS"), ("memory", "PLOT")])
+def test_the_figures_are_those_of_the_stored_results(page, tmp_path, suite, name):
+    draw = {"curate": page.bars, "memory": page.plot}[suite]
+    kept = getattr(page, name)
+    draw(page.stored()[suite]["rows"], tmp_path / kept.name)
+    number = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+    texts = [file.read_text(encoding="utf-8") for file in (tmp_path / kept.name, kept)]
+    assert number.sub("", texts[0]) == number.sub("", texts[1])
+    # another processor may round the last digit of a place otherwise
+    places = [[float(value) for value in number.findall(text)] for text in texts]
+    assert places[0] == pytest.approx(places[1], abs=0.02)
 
 
 def test_the_plot_is_of_the_rows(page):

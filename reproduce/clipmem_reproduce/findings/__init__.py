@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from clipmem_reproduce.finding import Finding
 from clipmem_reproduce.findings.captions import Captions
 from clipmem_reproduce.findings.data_size import DataSize
-from clipmem_reproduce.findings.distributions import Distributions
 from clipmem_reproduce.findings.encoders import Encoders
 from clipmem_reproduce.findings.layers import Layers
 from clipmem_reproduce.findings.memorized import Memorized
@@ -15,11 +14,12 @@ from clipmem_reproduce.findings.paradigms import Paradigms
 from clipmem_reproduce.findings.planted import Planted
 from clipmem_reproduce.findings.redundancy import Redundancy
 from clipmem_reproduce.findings.removal import Removal
+from clipmem_reproduce.findings.roles import Roles
 from clipmem_reproduce.findings.text_noise import TextNoise
 from clipmem_reproduce.findings.tradeoff import Tradeoff
 
 _ORDER: tuple[type[Finding], ...] = (
-    *(Distributions, Memorized, Planted, Redundancy, Layers, Encoders, Captions),
+    *(Roles, Memorized, Planted, Redundancy, Layers, Encoders, Captions),
     *(TextNoise, Removal, Tradeoff, Paradigms, ModelSize, OnePass, DataSize),
 )
 FINDINGS: Mapping[str, type[Finding]] = {finding.name: finding for finding in _ORDER}

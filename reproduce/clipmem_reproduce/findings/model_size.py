@@ -46,4 +46,4 @@ class ModelSize(Sweep):
             results.series(name, widths, [results.values(run) for run in runs])
             for name, runs in self.curves(context).items()
         ]
-        return [Panel("here", self.xlabel, label("clipmem"), series)] if widths else []
+        return [Panel("memorization", self.xlabel, label("clipmem"), series)] if widths else []

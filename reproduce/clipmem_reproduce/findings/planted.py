@@ -7,7 +7,7 @@ import numpy as np
 from clipmem.functional import auroc
 from clipmem_reproduce.effects import ABOVE, Effect, Panel, Results, widened
 from clipmem_reproduce.finding import BASE, Context, Finding
-from clipmem_reproduce.findings.distributions import about_zero
+from clipmem_reproduce.findings.roles import about_zero
 from clipmem_reproduce.spec import RunSpec
 
 SHARE = 0.1

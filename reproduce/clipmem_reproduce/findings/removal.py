@@ -129,20 +129,21 @@ class Removal(Finding):
         return sorted(effects, key=lambda effect: not effect.primary)
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
+        """A panel for each way of choosing, a curve for each share of swapped captions."""
         panels: list[Panel] = []
-        metric = context.scale.utility
-        for noise, shares in context.scale.removed.items():
-            x = (0.0, *shares)
+        metric, published = context.scale.utility, [n / 5000 for n in PUBLISHED_N]
+        for way in sorted(WAYS, key=lambda way: way not in PUBLISHED["COCO"]):
             series: list[Series] = []
-            for way in ways_of(noise):
-                runs = [without(context, noise, share, way) for share in x]
-                series.append(results.series(WAYS[way], x, [results.values(run, metric) for run in runs]))
-            panels.append(Panel(f"{noise:.0%} swapped captions", "share removed", label(metric), series))
-        x = [n / 5000 for n in PUBLISHED_N]
-        axes = ("removed / candidates", "linear probe, ImageNet")
-        for name, curves in PUBLISHED.items():
-            series = [Series(WAYS[way], x, list(values)) for way, values in curves.items()]
-            panels.append(Panel(f"published, {name}", *axes, series, published=True))
+            for noise, shares in context.scale.removed.items():
+                if way in ways_of(noise):
+                    x = (0.0, *shares)
+                    values = [results.values(without(context, noise, share, way), metric) for share in x]
+                    series.append(results.series(f"{noise:.0%} swapped captions", x, values))
+            panels.append(Panel(f"removed: {WAYS[way]}", "share removed", label(metric), series))
+        for way in PUBLISHED["COCO"]:
+            series = [Series(name, published, list(curves[way])) for name, curves in PUBLISHED.items()]
+            axes = (f"published: {WAYS[way]}", "removed / candidates", "linear probe, ImageNet")
+            panels.append(Panel(*axes, series, published=True))
         return panels
 
 

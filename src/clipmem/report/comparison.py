@@ -469,8 +469,8 @@ class Comparison:
             for answer in Section().data(self.document)["answers"]
             for name, row in answer.parts
         ]
-        figure = standalone(pareto_figure(self.document).svg("pareto", "narrow")) if self.document["pareto"] else ""
-        return notebook_html("comparison", document=self.document, rows=rows) + figure
+        figure = pareto_figure(self.document).svg("pareto", "narrow") if self.document["pareto"] else ""
+        return notebook_html("comparison", document=self.document, rows=rows) + standalone(figure, inline=True)
 
 
 def compare(baseline: Any, *others: Any, **settings: Any) -> Comparison:

@@ -19,13 +19,8 @@ SIZES = {"wide": 860, "narrow": 360}
 INK, SOFT, LINE, PAPER = "#010203", "#010204", "#010205", "#010206"
 CANDIDATE, INDEPENDENT, SHARED, EXTERNAL = "#010207", "#010208", "#010209", "#01020a"
 ROLE_COLORS = {"candidate": CANDIDATE, "independent": INDEPENDENT, "shared": SHARED, "external": EXTERNAL}
-_VARIABLES = {
-    INK: "--ink",
-    SOFT: "--soft",
-    LINE: "--line",
-    PAPER: "--paper",
-    **{color: f"--{role}" for role, color in ROLE_COLORS.items()},
-}
+_GRAYS = {INK: "--ink", SOFT: "--soft", LINE: "--line", PAPER: "--paper"}
+_VARIABLES = _GRAYS | {color: f"--{role}" for role, color in ROLE_COLORS.items()}
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "clipmem",
@@ -46,6 +41,7 @@ _STYLE = {
 }
 DASHED = (0, (4, 3))
 Axes = Any  # of matplotlib
+Groups = Mapping[str, list[tuple[str, "Style", Mapping[str, Any], str]]]  # rows: name, style, entry and text
 
 
 @contextmanager
@@ -71,9 +67,7 @@ def svg_of(canvas: Any, name: str, title: str) -> str:
 def embed(text: str, name: str, title: str) -> str:
     """Turn matplotlib's SVG file into one `<svg>` element without metadata or style, its colors CSS variables."""
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"(?s)(<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->)\s*", "", text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = text.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
     text = re.sub(r"(font(?:-family)?: [^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1var(--sans)", text)
@@ -85,20 +79,26 @@ def embed(text: str, name: str, title: str) -> str:
     return re.sub(r"<svg\b[^>]*>", lambda _: head, text, count=1).strip()
 
 
-def light_colors() -> dict[str, str]:
-    """Return the colors of the light page by variable."""
-    light = [template_text(name).split("@media")[0] for name in STYLES_OF_PAGE]
-    return dict(re.findall(r"(--[a-z]+): (#[0-9a-f]{6})", "".join(light)))
+def light_colors(part: int = 0) -> dict[str, str]:
+    """Return the colors of the light page by variable; those of the dark one for `part` 1 of the style sheets."""
+    parts = [template_text(name).split("@media")[part] for name in STYLES_OF_PAGE]
+    return dict(re.findall(r"(--[a-z]+): (#[0-9a-f]{6})", "".join(parts)))
 
 
-def standalone(svg: str) -> str:
-    """Return a figure as a file of its own, with the light page's colors on white, for documentation."""
-    svg, light = re.sub(r"var\(--sans\)", "sans-serif", svg), light_colors()
-    svg = re.sub(r"var\((--[a-z]+)\)", lambda match: light[match[1]], svg)
-    box = re.search(r'viewBox="([^"]*)"', svg)
-    _, _, width, height = (box[1] if box else "0 0 1 1").split()
-    ground = f'<rect width="{width}" height="{height}" fill="#ffffff"/>'
-    svg = re.sub(r"</title>", lambda match: match[0] + ground, svg, count=1)
+def standalone(svg: str, *, inline: bool = False) -> str:
+    """Return a figure as a file, transparent and in the reader's color scheme; `inline` of a page, light on white."""
+    light, dark = light_colors(), light_colors(1)
+    svg = re.sub(r"var\((--[a-z]+)\)", lambda match: {**light, "--sans": "system-ui, sans-serif"}[match[1]], svg)
+    rules = "".join(
+        f'[style*="{part}: {light[name]}"]{{{part}:{dark[name]}!important}}'
+        for name in _VARIABLES.values()
+        for part in ("fill", "stroke")
+        if f"{part}: {light[name]}" in svg
+    )
+    ground = f"<style>@media (prefers-color-scheme:dark){{{rules}}}</style>"
+    if inline:
+        ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    svg = svg.replace("</title>", f"</title>{ground}", 1)
     return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
 
 
@@ -120,6 +120,9 @@ STYLES = (
     Style(INDEPENDENT, "-", "P"),
     Style(EXTERNAL, (0, (5, 2.5)), "*"),
 )
+_ROLES = ("candidate", "independent", "external", "shared")
+ROLE_STYLES: dict[str, Style] = dict(zip(_ROLES, STYLES, strict=False))
+CHANCE = Style(SOFT, DASHED, "")
 CONTROL, OTHER = Style(EXTERNAL, (0, (3, 2, 1, 2)), "v"), Style(INK, (0, (1, 2)), "x")
 
 
@@ -141,7 +144,7 @@ class Line:
 class Panel:
     """Lines and axes. `zero` draws a line at 0; panels with the same `share` have the same y axis.
 
-    `margin` is the space for the names on its y axis, in CSS pixels.
+    `margin` is the space for the names on its y axis, in CSS pixels. An axis that starts above 0 says so.
     """
 
     title: str
@@ -186,42 +189,58 @@ class Figure:
         rows = math.ceil(len(self.panels) / columns)
         width = self.width if wide else SIZES[size]
         ncols = max(1, min(len(names), 4, width // (52 + 7 * max(map(len, names), default=0))))
+        ncols = math.ceil(len(names) / math.ceil(len(names) / ncols)) if names else 1
         foot = 24 * math.ceil(len(names) / ncols) + 10 if names else 0
         whole = (width, self.height * rows + foot)
         with sketch(*whole) as canvas:
-            shared: dict[str, list[Axes]] = {}
+            shared: dict[str, Axes] = {}
             for k, panel in enumerate(self.panels):
                 edge, top, bottom, (row, column) = 12, 30 if panel.title else 10, 50, divmod(k, columns)
                 cell, high = whole[0] / columns, (whole[1] - foot) / rows
                 x, y = column * cell + panel.margin, whole[1] - (row + 1) * high + bottom
                 extent = (cell - panel.margin - edge) / whole[0], (high - top - bottom) / whole[1]
                 # left, bottom, width and height, as shares of the whole figure
-                axes = canvas.add_axes((x / whole[0], y / whole[1], *extent))
+                axes = canvas.add_axes((x / whole[0], y / whole[1], *extent), sharey=shared.get(panel.share))
                 axes.grid(axis="y", color=LINE, linewidth=1)
                 axes.set_axisbelow(True)
                 _panel(axes, panel)
-                if panel.share:
-                    shared.setdefault(panel.share, []).append(axes)
-            for group in shared.values():
-                low, high = min(axes.get_ylim()[0] for axes in group), max(axes.get_ylim()[1] for axes in group)
-                for axes in group:
-                    axes.set_ylim(low, high)
+                shared.setdefault(panel.share or str(k), axes)
+            for axes, panel in zip(canvas.axes, self.panels, strict=True):
+                if 0 < (low := axes.get_ylim()[0]) < axes.get_ylim()[1] and axes.get_yscale() == "linear":
+                    beside = {"xytext": (4 - panel.margin, -30), "textcoords": "offset points", "va": "top"}
+                    axes.annotate(f"y from {low:.2g}", (0, 0), xycoords="axes fraction", color=SOFT, size=12, **beside)
             if names:
                 handles = [
                     Line2D([], [], color=color, linestyle=dashes, marker=mark, markersize=5.5, linewidth=1.8)
                     for color, dashes, mark in self.legend.values()
                 ]
-                canvas.legend(
-                    handles=handles,
-                    labels=[label.replace("$", r"\$") for label in names],
-                    loc="lower center",
-                    ncols=ncols,
-                    fontsize=12,
-                    handlelength=2.6,
-                    columnspacing=1.2,
-                    borderaxespad=0.1,
-                )
+                labels = [label.replace("$", r"\$") for label in names]
+                spaces = {"handlelength": 2.6, "columnspacing": 1.2, "borderaxespad": 0.1}
+                canvas.legend(handles, labels, loc="lower center", ncols=ncols, fontsize=12, **spaces)
             return svg_of(canvas, f"{name}-{size}", self.title)
+
+
+def draw_rows(groups: Groups, axes: Axes) -> None:
+    """Draw means with their intervals in rows, below the heading of their group, and their texts at the right."""
+    row, ticks, across = -0.5, dict[float, str](), axes.get_yaxis_transform()
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color=LINE, linewidth=1)
+    for heading, rows in groups.items():
+        row += 0.5
+        axes.text(1, row - 0.64, heading, transform=across, ha="right", va="center", color=SOFT, size=12)
+        for name, (color, _, mark), entry, text in rows:
+            if entry["low"] is not None and entry["high"] is not None:
+                axes.plot([entry["low"], entry["high"]], [row, row], "|-", color=color, linewidth=2.4, markersize=11)
+            axes.plot([entry["mean"]], [row], mark, color=color, markersize=6)
+            axes.text(1, row, text, transform=across, ha="right", va="center", size=12)
+            ticks[row] = name
+            row += 1
+    (low, high), beside = axes.get_xlim(), any(text for rows in groups.values() for *_, text in rows)
+    axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED)
+    axes.set_xticks([tick for tick in axes.get_xticks() if min(0, low) <= tick <= high])
+    axes.set_xlim(min(0, low), high + 0.9 * (high - low) * beside)
+    axes.set_ylim(row - 0.4, -0.6 - 0.4 * any(groups))
+    axes.set_yticks(list(ticks), list(ticks.values()))
 
 
 def draw(panel: Panel, axes: Axes = None) -> Axes:
@@ -251,16 +270,9 @@ def _panel(axes: Axes, panel: Panel) -> None:
         axes.axhline(0, color=SOFT, linewidth=1, linestyle=DASHED)
     for line in panel.lines:
         color, dashes, mark = line.style
-        faint = color == SOFT
-        axes.plot(
-            line.x,
-            line.y,
-            color=color,
-            linestyle=dashes if line.joined else "none",
-            marker=mark,
-            markersize=4 if faint else 5.5,
-            linewidth=1.2 if faint else 1.8,
-        )
+        width, size = (1.2, 4) if color == SOFT else (1.8, 5.5)
+        style = {"color": color, "linestyle": dashes if line.joined else "none", "marker": mark}
+        axes.plot(line.x, line.y, linewidth=width, markersize=size, **style)
         if line.band and len(line.x) > 1 and len(line.low):
             low, high = ([math.nan if end is None else end for end in ends] for ends in (line.low, line.high))
             axes.fill_between(list(line.x), low, high, color=color, alpha=0.2, linewidth=0)
@@ -276,7 +288,7 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_ylabel(panel.ylabel, parse_math=False)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     if panel.ticks:
-        axes.set_xticks(range(len(panel.ticks)), panel.ticks, fontsize=11)
+        axes.set_xticks(range(len(panel.ticks)), panel.ticks, fontsize=12)
         axes.set_xlim(-0.5, len(panel.ticks) - 0.5)
     else:
         whole = MaxNLocator(integer=True, nbins=12, min_n_ticks=1)

@@ -1,10 +1,11 @@
 """Membership inference and Déjà Vu: what can be told of the pairs that a model trained on."""
 
+from functools import partial
 from typing import Any
 
 from clipmem.base.summary import AUDIT_FILE
-from clipmem.report.figures import DASHED, INK, LINE, ROLE_COLORS, SOFT, STYLES, Figure, Panel
-from clipmem.report.formats import interval, level, side_of, signed
+from clipmem.report.figures import CHANCE, DASHED, ROLE_STYLES, SOFT, STYLES, Figure, Groups, Line, Panel, draw_rows
+from clipmem.report.formats import interval, level, plain, side_of, signed
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, Figures, ScreenSection, Section, Shown
 from clipmem.report.templating import names
@@ -36,24 +37,30 @@ class Audit(Section):
         return subject.document(AUDIT_FILE) | {"top": subject.table("audit/pairs").head(_TOP).to_dicts()}
 
     def figures(self, subject: Run) -> Figures:
-        """Draw the mean ROC curve of each attack on logarithmic axes, down to one false positive."""
+        """Draw the mean ROC curve of each attack on logarithmic axes, and its true positive rates at few false ones."""
         if (audit := subject.audit) is None:
             return {}
-        styles = {name: style._replace(mark="") for name, style in zip(audit.attacks, STYLES, strict=False)}
-        least = 1 / audit.nonmembers
+        styles, lines = dict(zip(audit.attacks, STYLES, strict=False)), [Line([1e-3, 1], [1e-3, 1], CHANCE)]
+        groups: Groups = {"at 1% false positives": [], "at 0.1% false positives": []}
+        for name, style in styles.items():
+            rates = audit.attacks[name].tpr
+            lines.append(Line(audit.roc["fpr"], audit.roc[name], style._replace(mark="")))
+            lines.append(Line([1e-3, 1e-2], [rate.mean for rate in rates], style, joined=False))
+            for rows, rate in zip(groups.values(), reversed(rates), strict=True):
+                rows.append((ATTACKS[name], style, rate.document(), f"{plain(rate.mean)} {interval(rate)}"))
 
         def draw(axes: Any) -> None:
-            fpr = audit.roc["fpr"]
-            axes.plot([least, 1], [least, 1], color=SOFT, linewidth=1, linestyle=DASHED)
-            for name, style in styles.items():
-                axes.plot(fpr, audit.roc[name], color=style.color, linestyle=style.dashes, linewidth=1.8)
-            axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1))
+            axes.axvline(1e-2, color=SOFT, linewidth=1, linestyle=DASHED)
+            ticks = ["0.001", "0.01", "0.1", "1"]
+            scale = {"scale": "log", "lim": (8e-4, 1.1), "ticks": [float(tick) for tick in ticks], "ticklabels": ticks}
+            axes.set(**{axis + name: value for axis in "xy" for name, value in scale.items()})
 
-        panels = [Panel("", "false positive rate", "true positive rate", draw=draw)]
+        few = Panel("few false positives", "true positive rate", "", draw=partial(draw_rows, groups), margin=84)
+        panels = [Panel("ROC curves", "false positive rate", "true positive rate", lines, draw=draw), few]
         parts = ", ".join(f"{ATTACKS[name]} {attack.tpr[1].mean:.3f}" for name, attack in audit.attacks.items())
         title = f"ROC curves of the attacks, both axes logarithmic. True positive rates at 1% false positives: {parts}."
         legend = {ATTACKS[name]: style for name, style in styles.items()}
-        return {"roc": Figure(title, panels, height=380, legend=legend)}
+        return {"roc": Figure(title, panels, columns=2, height=340, legend=legend)}
 
 
 @SECTIONS.register("audited")
@@ -86,35 +93,23 @@ class Dejavu(Section):
         if "skipped" in dejavu:
             return {}
         entries = dejavu["two_model"]["roles"]
-        roles = [role for role in entries if role in ROLE_COLORS]
+        roles = [role for role in entries if role in ROLE_STYLES]
 
-        def draw(axes: Any) -> None:
-            axes.axvline(0, color=INK, linewidth=1, linestyle=DASHED)
-            axes.grid(axis="y", visible=False)
-            axes.grid(axis="x", color=LINE, linewidth=1)
-            ticks: list[tuple[float, str]] = []
-            row = 0.0
-            for key, name in reversed(GAPS.items()):
-                for role in reversed(roles):
-                    entry, color = entries[role][key], ROLE_COLORS[role]
-                    if entry["low"] is not None and entry["high"] is not None:
-                        axes.plot([entry["low"], entry["high"]], [row, row], color=color, linewidth=2.4)
-                    axes.plot([entry["mean"]], [row], "o", color=color, markersize=6)
-                    ticks.append((row, role))
-                    row += 1
-                label = name.removeprefix("population ")
-                axes.text(1, row - 0.36, label, transform=axes.get_yaxis_transform(), ha="right", color=SOFT, size=12)
-                row += 0.5
-            axes.set_ylim(-0.6, row - 0.1)
-            axes.set_yticks([position for position, _ in ticks], [role for _, role in ticks])
-
+        groups = {
+            name.removeprefix("population "): [(role, ROLE_STYLES[role], entries[role][key], "") for role in roles]
+            for key, name in GAPS.items()
+        }
         candidate = entries["candidate"]
         values = ", ".join(
             f"{GAPS[key]} {signed(candidate[key]['mean'])} {interval(candidate[key], sign=True)}" for key in GAPS
         )
         title = f"Déjà Vu gaps by role, {level(subject.summary.confidence)} intervals. Candidates: {values}."
         height = 34 * len(GAPS) * len(roles) + 90
-        return {"dejavu": Figure(title, [Panel("", "f minus g", "", margin=112, draw=draw)], height=height)}
+        return {
+            "dejavu": Figure(
+                title, [Panel("", "f minus g", "", margin=112, draw=partial(draw_rows, groups))], height=height
+            )
+        }
 
 
 def gaps(entry: Document) -> Shown:

@@ -250,16 +250,9 @@ def _dots(number: int, with_it: Numbers, without_it: Numbers, ends: tuple[float,
                 continue
             places, heights = stacked(values, (high - low) / 36)
             step = 0.55 / max(_DOTS_HIGH, int(heights.max()) + 1)
-            axes.plot(
-                places,
-                base + 0.06 + step * heights,
-                "o",
-                color=face,
-                markeredgecolor=edge,
-                markerfacecolor=face,
-                markeredgewidth=0.7 if edge == PAPER else 1.1,
-                markersize=7 if values.size <= 40 else 5,
-            )
+            width, size = 0.7 if edge == PAPER else 1.1, 7 if values.size <= 40 else 5
+            dot = {"color": face, "markeredgecolor": edge, "markeredgewidth": width, "markersize": size}
+            axes.plot(places, base + 0.06 + step * heights, "o", **dot)
             axes.plot([values.mean()] * 2, [base - 0.14, base + 0.6], color=INK, linewidth=1.8)
         axes.spines["left"].set_visible(False)
         axes.spines["bottom"].set_color(SOFT)
