@@ -13,11 +13,11 @@ from clipmem.base.marks import Entry, append_marks, read_marks
 from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection
 from clipmem.cli.view import open_explorer
+from clipmem.curation.suspects import review
 from clipmem.data.sources import open_source
 from clipmem.report.explorer.server import Server
 from clipmem.report.explorer.subject import open_subject
 from clipmem.study import curating
-from clipmem.study.reviewing import Review
 from tests.e2e.browser import AXE, becomes, needs_browser, started
 from tests.e2e.running import clip
 from tests.e2e.test_view_suspects import curated, ranking_fails
@@ -180,12 +180,11 @@ def test_only_what_people_decided_is_applied(folder):
     gone, corrected = suspects["uid"][:2]
     entries = [Entry(gone, "wrong"), Entry(corrected, "wrong", None, "a new caption"), Entry("of no pair", "wrong")]
     append_marks(folder / "the suspects" / "suspects.marks.jsonl", entries)
-    review = Review(folder / "the suspects")
-    state = review.state()
+    state = review(folder / "the suspects")
     assert state["suspects"][:2] == [gone, corrected]
     assert {*suspects["uid"]} <= {*state["suspects"]}
     assert 2 <= state["expected"]["low"] <= state["expected"]["number"] <= state["expected"]["high"] <= len(suspects)
-    written = review.write(folder / "clean", Quiet(), correct=False, reviewed=True)
+    written = curating.write_reviewed(folder / "the suspects", folder / "clean", Quiet(), correct=False, reviewed=True)
     assert (written["removed"], written["corrected"]) == (1, 1)
     expected = before | {corrected: "a new caption"}
     del expected[gone]
@@ -203,7 +202,7 @@ def test_only_what_people_decided_is_applied(folder):
 def test_a_folder_without_a_ranking_is_refused(folder, name):
     (folder / "the suspects" / name).write_bytes(b"damaged")
     with pytest.raises(InputError) as error:
-        Review(folder / "the suspects").state()
+        review(folder / "the suspects")
     assert error.value.got == "no ranking"
 
 

@@ -11,6 +11,7 @@ from cyclopts import Parameter, validators
 
 from clipmem import study
 from clipmem.base.errors import require
+from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import Count, Flag
 from clipmem.cli.shell import Screen, command, option_of, progress
 from clipmem.report import explorer
@@ -82,8 +83,18 @@ def view(
 
 def open_explorer(subject: "explorer.subject.Subject") -> "explorer.server.Explorer":
     """Open the explorer, with a review of the suspects if there are any."""
-    review = (lambda: study.reviewing.Review(subject.curated)) if subject.curation else None
-    return explorer.server.Explorer(subject, review)
+    if not subject.curation:
+        return explorer.server.Explorer(subject)
+
+    def review() -> dict[str, object]:
+        from clipmem.curation import suspects  # takes seconds: not before the page asks
+
+        return suspects.review(subject.curated)
+
+    def write(path: Path, reporter: Reporter, **how: bool) -> dict[str, object]:
+        return study.curating.write_reviewed(subject.curated, path, reporter, **how)
+
+    return explorer.server.Explorer(subject, review, write)
 
 
 def look_at(folder: Path) -> None:

@@ -5,7 +5,9 @@ people mark what they were shown, usually the head of the list, so marks say not
 that is learned from them is taken only if it ranks the marked pairs clearly better.
 """
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +16,12 @@ from jaxtyping import Bool, Float64
 from pydantic import BaseModel
 from scipy.stats import norm, rankdata
 
+from clipmem.base.errors import InputError
+from clipmem.base.marks import latest_marks
 from clipmem.base.random import generator
 
+SUSPECTS, DOCUMENT = "suspects.parquet", "curate.json"
+RANKING = "ranking.parquet"  # before marks, with each pair's first caption
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
@@ -87,6 +93,22 @@ class Curation(NamedTuple):
             raise ValueError("a column has another type")
         if any(self.table[name].has_nulls() for name in _WHOLE):
             raise ValueError("a value is missing")
+
+
+def read_ranking(folder: Path) -> Curation:
+    """Read the ranking before marks in a folder that `clipmem curate` wrote.
+
+    Raises:
+        InputError: It has none.
+    """
+    try:
+        document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+        ranking = Curation(pl.read_parquet(folder / RANKING), document)
+        ranking.check()
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, pl.exceptions.PolarsError) as error:
+        hint = "Run clipmem curate again: marks are kept."
+        raise InputError(f"{folder}", got="no ranking", expected="that of clipmem curate", hint=hint) from error
+    return ranking
 
 
 def ordered(table: pl.DataFrame) -> pl.DataFrame:
@@ -235,3 +257,25 @@ def apply_marks(curation: Curation, marks: Mapping[str, str]) -> Curation:
     summary = {"wrong": int(is_wrong.sum()), "fine": int(is_fine.sum()), "used": used}
     summary |= {"learned": learned and learned.auroc, "list": learned and learned.list_auroc}
     return Curation(changed, {**curation.document, **counted(changed), "marks": summary})
+
+
+def review(folder: Path) -> dict[str, Any]:
+    """Return the suspects in a folder of `clipmem curate` in order, and how many are wrong.
+
+    `suspects`: uids of the ranking's suspects and of other pairs that somebody marked wrong; `expected`: number, low
+    and high (see `expected_wrong`); `learned`: whether the order is learned from the marks.
+
+    Raises:
+        InputError: It has no ranking.
+    """
+    ranking, marks = read_ranking(folder), {uid: mark.mark for uid, mark in latest_marks(folder / SUSPECTS).items()}
+    after, before = apply_marks(ranking, marks), ranking.table.filter("is_suspect")
+    uids = {kind: [uid for uid, mark in marks.items() if mark == kind] for kind in ("wrong", "fine")}
+    is_wrong, is_fine = (before["uid"].is_in(uids[kind]).to_numpy() for kind in ("wrong", "fine"))
+    number = expected_wrong(before["probability"].to_numpy(), is_wrong | is_fine, is_wrong)
+    listed = {*before["uid"], *uids["wrong"]}
+    return {
+        "suspects": [uid for uid in ordered(after.table)["uid"] if uid in listed],
+        "expected": dict(zip(("number", "low", "high"), number, strict=True)),
+        "learned": bool(after.document["marks"]["used"]),
+    }

@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # what is used as an attribute of this package
         localizing,
         opening,
         probing,
-        reviewing,
         score_inputs,
         scoring,
         single_model,

@@ -20,7 +20,7 @@ import polars as pl
 
 from clipmem._version import __version__
 from clipmem.base import manifest
-from clipmem.base.errors import require
+from clipmem.base.errors import InputError, require
 from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import data_fingerprint, file_sha256, json_sha256
 from clipmem.base.marks import Mark, latest_marks
@@ -29,7 +29,7 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.tables import write_parquet
 from clipmem.curation.ranking import SMALLEST
 from clipmem.curation.ranking import curate as rank
-from clipmem.curation.suspects import Curation, apply_marks, counted, ordered
+from clipmem.curation.suspects import DOCUMENT, RANKING, SUSPECTS, Curation, apply_marks, counted, ordered, read_ranking
 from clipmem.data.export import Written, check_output, write_cleaned
 from clipmem.data.skipped import Problem, write_skipped
 from clipmem.data.sources import Data, open_data, reading_data
@@ -42,8 +42,7 @@ from clipmem.study.score_inputs import Settings, read_pairs
 from clipmem.study.single_model import collect
 from clipmem.train.objectives import OBJECTIVES
 
-SUSPECTS, DOCUMENT, SKIPPED = "suspects.parquet", "curate.json", "skipped.parquet"
-RANKING = "ranking.parquet"  # before marks, with each pair's first caption
+SKIPPED = "skipped.parquet"
 SCRATCH = "comparing"  # finished parts of comparing many pairs, until the list is written
 SHOWN = 10
 KINDS = ("mismatched", "vague", "duplicate", "hygiene")
@@ -198,6 +197,18 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
     return Curated(out, document, table.head(SHOWN).to_dicts(), written)
 
 
+def write_reviewed(folder: Path, path: Path, reporter: Reporter, *, correct: bool, reviewed: bool) -> dict[str, Any]:
+    """Write the data of a folder of `clipmem curate` as people decided, without ranking; return what was written.
+
+    Raises:
+        InputError: The data changed since, or the folder for the data is not free.
+    """
+    about = read_ranking(folder).document
+    model, device = about.get("model") or "", about.get("device", "auto")
+    how = Curating(model, about.get("captions"), folder, path, correct, device, reviewed, ranked=True)
+    return curate_and_write(about["data"] if about["run"] else about["section"], how, reporter).document["written"]
+
+
 def _ranked(
     out: Path,
     made_with: str,
@@ -207,12 +218,9 @@ def _ranked(
     refuse: bool = False,
 ) -> Curation:
     """Read the ranking before marks that a folder has of the same data and settings; else rank, and keep it there."""
-    file = out / RANKING
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError, pl.exceptions.PolarsError):
-        document = json.loads((out / DOCUMENT).read_text(encoding="utf-8"))
-        if document["made_with"] == [made_with, file_sha256(file)]:
-            table = pl.read_parquet(file)
-            Curation(table, document).check()  # the folder may be somebody else's
+    with contextlib.suppress(InputError):  # the folder may be somebody else's
+        table, document = read_ranking(out)
+        if document.get("made_with") == [made_with, file_sha256(out / RANKING)]:
             return Curation(table, {**document, **counted(table), "marks": None, "reused": True})
     got, expected = "other pairs than those of its list, or another version of clipmem", "the data as they were ranked"
     require(not refuse, f"data of {out}", got, expected, "Run clipmem curate again: marks are kept.")
@@ -220,11 +228,11 @@ def _ranked(
     ranking = rank(replace(pair_signals, scratch=out / SCRATCH), reporter=reporter)
     captions = pl.Series([next(iter(texts), "") for texts in pair_signals.captions], dtype=pl.String)
     table = ranking.table.with_columns(caption=captions)
-    write_parquet(file, table)
+    write_parquet(out / RANKING, table)
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
     if problems:
         write_skipped(out / SKIPPED, problems)
-    more = {"problems": len(problems), "made_with": [made_with, file_sha256(file)], "reused": False}
+    more = {"problems": len(problems), "made_with": [made_with, file_sha256(out / RANKING)], "reused": False}
     return Curation(table, json.loads(json.dumps({**ranking.document, **more}, default=float)))
 
 

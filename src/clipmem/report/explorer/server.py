@@ -14,12 +14,12 @@ import secrets
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import jinja2
@@ -77,18 +77,6 @@ class RefusedError(Exception):
         self.status = status
 
 
-class Review(Protocol):
-    """What people decide about suspects; `clipmem.study.reviewing.Review` implements it."""
-
-    def state(self) -> dict[str, Any]:
-        """Return the uids of the `suspects` in order, the number `expected` wrong, and whether marks order them."""
-        ...
-
-    def write(self, path: Path, reporter: Reporter, *, correct: bool, reviewed: bool) -> dict[str, Any]:
-        """Write the cleaned data, and return what was written."""
-        ...
-
-
 class Writing(Quiet):
     """Cleaned data that are being written in a thread of its own, and how far that is."""
 
@@ -125,12 +113,18 @@ class Explorer:
 
     Args:
         subject: The pairs.
-        review: Opens the review of the suspects, which takes seconds: it is called when the page first asks.
+        review: Returns the uids of the `suspects` in order, the number `expected` wrong, and whether marks order them.
+        write: Writes the cleaned data into a folder, and returns what was written; with `review`.
     """
 
-    def __init__(self, subject: Subject, review: Callable[[], Review] | None = None) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        review: Callable[[], dict[str, Any]] | None = None,
+        write: Callable[..., dict[str, Any]] | None = None,
+    ) -> None:
         self.subject, self.columns = subject, Columns(subject)
-        self._review, self._lock = review and cache(review), threading.Lock()
+        self._review, self._write, self._lock = review, write, threading.Lock()
         self._writing: Writing | None = None
         self.thumbnails, self.embedded = Thumbnails(subject), embedded(subject)
         self.marks_file, self.token = marks_file(subject.path), secrets.token_urlsafe(24)
@@ -142,13 +136,13 @@ class Explorer:
         if path in STATIC:
             return static(path), STATIC[path], ""
         if path == "data/manifest.json":
-            live = {"marks_file": str(self.marks_file), "writes": self._review is not None}
+            live = {"marks_file": str(self.marks_file), "writes": self._write is not None}
             return _json(self.columns.manifest | live)
         if path == "marks.json":
             return _json(self.marks())
         if path == "review.json" and self._review is not None:
             with self._lock:
-                state = self._review().state()
+                state = self._review()
             rows = [self.columns.row_of[uid] for uid in state["suspects"] if uid in self.columns.row_of]
             return _json({**state, "suspects": rows})
         if path == "write.json" and self._writing is not None:
@@ -197,20 +191,16 @@ class Explorer:
                 entries.append(Entry(self.columns.uids[self._row(entry.get("row"))], *map(entry.get, names)))
             append_marks(self.marks_file, entries)
             return _json(self.marks())
-        if path == "write" and self._review is not None:
+        if path == "write" and self._write is not None:
             kinds = {"path": str, "correct": bool, "reviewed": bool}
             named = isinstance(body, dict) and all(isinstance(body.get(name), kind) for name, kind in kinds.items())
             require(named and body["path"].strip(), "write", shorten(body), "path, correct and reviewed")
-            out, review = checked_path(body["path"].strip(), "folder of the cleaned data"), self._review
+            out = checked_path(body["path"].strip(), "folder of the cleaned data")
             with self._lock:
                 running = self._writing is not None and self._writing.status["running"]
                 require(not running, "write", "data that are being written", "one folder at a time", "Wait for it.")
-
-                def write(reporter: Reporter) -> Any:
-                    how = {"correct": body["correct"], "reviewed": body["reviewed"]}
-                    return review().write(out, reporter, **how)
-
-                self._writing = Writing(write)
+                how = {"correct": body["correct"], "reviewed": body["reviewed"]}
+                self._writing = Writing(partial(self._write, out, **how))
             return _json(self._writing.status)
         if path != "export":
             raise RefusedError(HTTPStatus.NOT_FOUND)
