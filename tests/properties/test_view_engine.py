@@ -246,3 +246,42 @@ def test_nearest_row(ask: Ask) -> None:
 def test_bins_are_closed_at_both_ends(ask: Ask) -> None:
     assert ask("binned", type="f32", values=[0, 1, 0.5, None, 2, -1], min=0, max=1) == [0, 47, 24, 255, 47, 0]
     assert ask("binned", type="i32", values=[3, 3, None], min=3, max=3) == [0, 0, 255]
+
+
+CAPTIONS = st.lists(st.sampled_from(["a", "red", "cat", "dog", "Hammer", "nail", "été", "7"]), max_size=5).map(" ".join)
+
+
+def evidence_by_loop(caption: str, nearest: list[str], every: list[str]) -> str:
+    """The sentence from its definition: words of letters, those in more than a fifth of all captions left out."""
+
+    def words(text: str) -> set[str]:
+        return {word for word in re.findall(r"[^\W\d_]+", text.lower()) if len(word) > 1}
+
+    common = {word for text in every for word in words(text)}
+    common = {word for word in common if sum(word in words(text) for text in every) > max(2, len(every) / 5)}
+    own = words(caption) - common
+    counts = {word: sum(word in words(text) for text in nearest) for text in nearest for word in words(text)}
+    counts = {word: count for word, count in counts.items() if word not in own | common}
+    absent = sorted((word for word in own if all(word not in words(text) for text in nearest)), key=by_length)[:2]
+    named = " or ".join(f"“{word}”" for word in absent)
+    if counts and max(counts.values()) > 1:
+        most = min((word for word in counts if counts[word] == max(counts.values())), key=by_length)
+        more = f"; none has {named}" if named else ""
+        return f"{counts[most]} of the {len(nearest)} nearest images have “{most}” in their captions{more}."
+    return f"None of the {len(nearest)} nearest images has {named} in its captions." if named and nearest else ""
+
+
+def by_length(word: str) -> tuple[int, str]:
+    return -len(word), word
+
+
+@QUICK
+@given(caption=CAPTIONS, nearest=st.lists(CAPTIONS, max_size=5), every=st.lists(CAPTIONS, max_size=30))
+def test_says_why_a_caption_is_suspect(ask: Ask, caption: str, nearest: list[str], every: list[str]) -> None:
+    assert ask("evidence", caption=caption, nearest=nearest, all=every) == evidence_by_loop(caption, nearest, every)
+
+
+def test_the_sentence_names_what_the_neighbors_show_and_what_the_caption_says(ask: Ask) -> None:
+    nearest = ["a hammer", "hammer and nail", "claw hammer", "a saw"]
+    expected = "3 of the 4 nearest images have “hammer” in their captions; none has “cupcake”."
+    assert ask("evidence", caption="a cupcake", nearest=nearest, all=[]) == expected

@@ -29,6 +29,7 @@ const tasks = {
     engine.clearBit(failing, 31);
     return { rows: [...rows], counts: [...counts], after: [...failing] };
   },
+  evidence: ({ caption, nearest, all }) => engine.evidence(caption, nearest, engine.commonWords(all)),
   polygon: ({ x, y, polygon }) => {
     const failing = new Uint32Array(x.length);
     engine.failPolygon(numbers("f32", x), numbers("f32", y), polygon, failing, 3);

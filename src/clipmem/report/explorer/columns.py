@@ -10,7 +10,6 @@ import shlex
 import shutil
 import tempfile
 import tomllib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import resources
@@ -196,57 +195,22 @@ class Columns:
             "seeds": [entry for seed in self._seeds for entry in seed.filter(uid=uid).drop("uid").to_dicts()],
             "parts": None if parts["f"]["positive"] is None else parts,
             "detectors": detectors,
-            "why": self._why(value, used or data),
+            "why": self._why(value),
             "credit": visible(pair["credit"]) if pair.get("credit") else None,
             "source": visible(pair.get("key") or pair.get("image") or "", 300),
         }
 
-    def _why(self, value: Mapping[str, Any], captions: Sequence[str]) -> dict[str, object] | None:
-        """Return the reasons of a suspect, their evidence in a sentence, its nearest images and the offered caption."""
+    def _why(self, value: Mapping[str, Any]) -> dict[str, object] | None:
+        """Return the reasons of a suspect, its nearest images and the suggested caption."""
         codes = [value[name] for name in ("reason", "second_reason") if value.get(name)]
         if not codes or not value.get("is_suspect"):
             return None
-        near = [self.row_of[uid] for uid in value.get("neighbors") or [] if uid in self.row_of]
-        pairs = self.subject.pairs
-        texts = [] if pairs is None else [" ".join(texts or []) for texts in pairs["captions"].gather(near).to_list()]
         suggested = value.get("suggested_caption")
         return {
             "reasons": [visible(reasons().get(code, code), 300) for code in dict.fromkeys(codes)],
-            "evidence": visible(_evidence(captions[0], texts, self._common), 500) if captions and texts else "",
-            "near": near,
+            "near": [self.row_of[uid] for uid in value.get("neighbors") or [] if uid in self.row_of],
             "suggested": suggested and visible(suggested, _LONG),
         }
-
-    @cached_property
-    def _common(self) -> set[str]:
-        """Words in more than a fifth of the captions of 2,000 pairs: they tell nothing of an image."""
-        pairs = self.subject.pairs
-        captions = [] if pairs is None else pairs["captions"].gather_every(-(-len(pairs) // 2000)).to_list()
-        counts = Counter(word for texts in captions for word in _words(" ".join(texts or [])))
-        return {word for word, count in counts.items() if count > max(2, len(captions) / 5)}
-
-
-def _words(text: str) -> set[str]:
-    return {word for word in re.findall(r"[^\W\d_]+", text.lower()) if len(word) > 1}
-
-
-def _evidence(caption: str, nearest: Sequence[str], common: set[str]) -> str:
-    """Say how many of the nearest images have a word in their captions that the caption lacks, and which it has alone.
-
-    Example:
-        >>> _evidence("a cupcake", ["a hammer", "hammer and nail", "claw hammer", "a saw"], {"a", "and"})
-        '3 of the 4 nearest images have “hammer” in their captions; none has “cupcake”.'
-    """
-    mine, others = _words(caption) - common, [_words(text) - common for text in nearest]
-    counts = Counter(word for words in others for word in words - mine)
-    # the most frequent word; of several the longest, which says most
-    word = max(counts, key=lambda word: (counts[word], len(word), word), default="")
-    alone = sorted(mine.difference(*others), key=lambda word: (-len(word), word))[:2]
-    n, absent = len(nearest), " or ".join(f"“{each}”" for each in alone)
-    if counts[word] > 1:
-        more = f"; none has {absent}" if alone else ""
-        return f"{counts[word]} of the {n} nearest images have “{word}” in their captions{more}."
-    return f"None of the {n} nearest images has {absent} in its captions." if alone else ""
 
 
 _KNOWN = tomllib.loads((resources.files("clipmem.report.explorer") / "columns.toml").read_text(encoding="utf-8"))

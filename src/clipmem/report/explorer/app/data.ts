@@ -80,7 +80,7 @@ export interface Detail {
   credit: string | null;
   source: string;
   note?: string | null;
-  why: { reasons: string[]; evidence: string; near: number[]; suggested: string | null } | null;
+  why: { reasons: string[]; near: number[]; suggested: string | null } | null;
   neighbors?: Sides<Sides<Neighbor[]>>;
 }
 

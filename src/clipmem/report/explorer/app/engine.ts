@@ -314,3 +314,26 @@ export function search(strings: Strings, query: string): Uint8Array {
   }
   return found;
 }
+
+const wordsOf = (text: string, common: Set<string>) =>
+  new Set((text.toLowerCase().match(/\p{L}+/gu) ?? []).filter((word) => word.length > 1 && !common.has(word)));
+
+/** Words in more than a fifth of some captions: they tell nothing of an image. */
+export function commonWords(captions: string[]): Set<string> {
+  const counts = new Map<string, number>();
+  for (const text of captions) for (const word of wordsOf(text, new Set())) counts.set(word, (counts.get(word) ?? 0) + 1);
+  return new Set([...counts].filter(([, count]) => count > Math.max(2, captions.length / 5)).map(([word]) => word));
+}
+
+/** Say how many of the nearest images have a word that the caption lacks, and which words the caption has alone. */
+export function evidence(caption: string, nearest: string[], common: Set<string>): string {
+  const mine = wordsOf(caption, common), others = nearest.map((text) => wordsOf(text, common)), counts = new Map<string, number>();
+  for (const words of others) for (const word of words) if (!mine.has(word)) counts.set(word, (counts.get(word) ?? 0) + 1);
+  const longer = (one: string, other: string) => other.length - one.length || (one < other ? -1 : 1);
+  // the most frequent word; of several the longest, which says most
+  const [word, count] = [...counts].sort(([one, first], [other, second]) => second - first || longer(one, other))[0] ?? ["", 0];
+  const alone = [...mine].filter((one) => others.every((words) => !words.has(one))).sort(longer).slice(0, 2);
+  const absent = alone.map((one) => `“${one}”`).join(" or ");
+  if (count > 1) return `${count} of the ${nearest.length} nearest images have “${word}” in their captions${absent && `; none has ${absent}`}.`;
+  return absent && nearest.length ? `None of the ${nearest.length} nearest images has ${absent} in its captions.` : "";
+}

@@ -6,7 +6,7 @@ import { exporting } from "./dialogs";
 import { perRow, Thumb } from "./gallery";
 import { captionOf, markOf, marksChanged, undo } from "./marks";
 import { openPair, opened, pair } from "./state";
-import { decide, editing, review, suspects, tally } from "./suspects";
+import { decide, editing, evidenceOf, review, suspects, tally } from "./suspects";
 import { count, visible } from "./text";
 
 /** Say how far the review is, and how many suspects are expected to be wrong. */
@@ -86,7 +86,7 @@ function Suspect({ row, found }: { row: number; found: Detail | null }) {
       <h3>Caption</h3>
       <p class={`said${caption === null ? "" : " replaced"}`} dir="auto">{visible(texts[0] ?? "")}</p>
       {texts.length > 1 && <p class="soft" dir="auto">Also: {visible(texts.slice(1, 6).join(" · "))}</p>}
-      {why && <p class="why"><b>Why: </b>{why.reasons.join("; ")}. {why.evidence}</p>}
+      {why && <p class="why"><b>Why: </b>{why.reasons.join("; ")}. {visible(evidenceOf(row, why.near))}</p>}
       {found && !why && <p class="why soft">You marked this pair; nothing else makes it a suspect.</p>}
       {why?.suggested && <p class="suggested"><b>Suggested: </b><span dir="auto">{why.suggested}</span></p>}
       {mark && (

@@ -1,8 +1,8 @@
 /** The list of suspects to review: its order, what is decided, how many are expected to be wrong, and the cleaned data. */
 
 import { computed, effect, signal } from "@preact/signals";
-import { column, live, manifest, numbers, token } from "./data";
-import { MISSING } from "./engine";
+import { captionColumn, captionsOf, column, live, manifest, numbers, strings, token } from "./data";
+import { commonWords, evidence, MISSING } from "./engine";
 import { captionOf, markOf, marksChanged, setMark, unsaved } from "./marks";
 import { pair, view } from "./state";
 
@@ -74,6 +74,16 @@ export function decide(mark: string | null, caption: string | null = null): void
   const place = rows.indexOf(row), rest = [...rows.slice(place + 1), ...rows.slice(0, place)];
   pair.value = rest.find((one) => !decided(one)) ?? row;
 }
+
+const SAMPLE = 2000; // pairs whose captions say which words are common
+const common = computed(() => {
+  const step = Math.ceil(manifest.rows / SAMPLE), captions: string[] = [];
+  if (column(captionColumn) && strings(captionColumn)) for (let row = 0; row < manifest.rows; row += step) captions.push(captionsOf(row).join(" "));
+  return commonWords(captions);
+});
+/** Compare the caption of a pair with those of its nearest images, in a sentence. */
+export const evidenceOf = (row: number, near: number[]): string =>
+  evidence(captionsOf(row)[0] ?? "", near.map((other) => captionsOf(other).join(" ")), common.value);
 
 /** Take the order of the server for the suspects that nobody looked at; the others stay where they were. */
 function take(next: Review): void {
