@@ -142,7 +142,7 @@ export function ReviewView() {
   const { removed, corrected, kept, other } = tally.value, ended = removed + corrected + kept + other >= rows.length;
   return (
     <div class="review" ref={panel}>
-      <figure class="large mat">
+      <figure class="mat">
         {manifest.thumbnails && <img key={row} src={thumbnail(row, 1024)} alt={captionsOf(row, 200)[0] ?? ""} onLoad={(event) => (event.currentTarget.style.maxWidth = `${MOST * event.currentTarget.naturalWidth}px`)} onError={(event) => event.currentTarget.parentElement!.classList.add("none")} />}
       </figure>
       <div class="side">
