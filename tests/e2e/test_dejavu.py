@@ -11,8 +11,9 @@ from rich.console import Console
 import clipmem
 from clipmem.base.errors import InputError
 from clipmem.base.tables import SCHEMAS
+from clipmem.cli.shell import printing
 from clipmem.models import passes
-from clipmem.report.terminal import VERBOSE, print_run
+from clipmem.report.terminal import print_run
 from tests.e2e.running import clip
 from tests.reference import loops_dejavu as loops
 from tests.tiny import tiny_recipe, write_parquet
@@ -31,9 +32,8 @@ def test_the_files_and_the_summary(finished, capsys):
     page = (finished.path / "report" / "index.html").read_text(encoding="utf-8")
     assert '<section id="dejavu"' in page
     assert "0.1% is 1 pair" in page
-    token = VERBOSE.set(True)
-    print_run("report", finished.path, Console(width=100))
-    VERBOSE.reset(token)
+    with printing(json=False, verbose=True):
+        print_run("report", finished.path, Console(width=100))
     assert "(20 held-out images, k = 10)" in capsys.readouterr().out
 
 

@@ -17,6 +17,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import DataSection
 from clipmem.cli import evaluate as command
+from clipmem.cli.shell import printing
 from clipmem.data.sources import class_prompts
 from clipmem.measure.zero_shot import classification_metrics
 from clipmem.models import embeddings, passes
@@ -93,7 +94,8 @@ def test_summary_terminal_and_page_show_it(finished):
     utility = finished.summary.utility
     assert set(utility.metrics["f"]["linear_probe_acc1"].document()) == {"mean", "low", "high", "over"}
     console = Console(width=100, record=True, file=io.StringIO())
-    print_run("report", finished.path, console)
+    with printing(json=False, verbose=True):
+        print_run("report", finished.path, console)
     text = console.export_text()
     assert "Utility on 20 external pairs" in text
     row = next(line for line in text.splitlines() if "linear probe accuracy" in line)
@@ -285,7 +287,8 @@ def test_without_labels_a_study_has_retrieval_alone(tmp_path):
     }
     assert {name for name in found["metrics"]["f"] if "retrieval" not in name} == LOSSES
     console = Console(width=100, record=True, file=io.StringIO())
-    print_run("report", run.path, console)
+    with printing(json=False, verbose=True):
+        print_run("report", run.path, console)
     text = " ".join(console.export_text().split())
     assert "Zero-shot classification was not measured: no external pair has a label." in text
     assert "The linear probe was not measured: no external pair has a label." in text
