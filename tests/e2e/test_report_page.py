@@ -80,6 +80,10 @@ def test_a_fold_opens_by_key_and_all_are_printed(browser: Session, address: str)
     assert not page.locator("nav").is_visible()
 
 
+needs_axe = pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm ci in src/clipmem/report/explorer/app")
+
+
+@needs_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser: Session, address: str, scheme: str) -> None:
     page = opened(browser, address, color_scheme=scheme, bypass_csp=True)
@@ -108,6 +112,7 @@ def test_a_comparison_fits_every_width(browser: Session, compared: str, width: i
     assert opened(browser, compared, width).evaluate("document.documentElement.scrollWidth") <= width
 
 
+@needs_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_in_a_comparison(browser: Session, compared: str, scheme: str) -> None:
     page = opened(browser, compared, color_scheme=scheme, bypass_csp=True)

@@ -254,7 +254,12 @@ def test_what_the_terminal_says(world, tmp_path, capsys, monkeypatch):
     )
     out = tmp_path / "scores.parquet"
     assert (
-        main_ends(command(world, "--data", tmp_path / "pairs.parquet", "--bank", world / "bank.parquet", "--out", out))
+        main_ends(
+            [
+                *command(world, "--data", tmp_path / "pairs.parquet", "--bank", world / "bank.parquet", "--out", out),
+                "--verbose",
+            ]
+        )
         == 0
     )
     shown = capsys.readouterr()
@@ -272,7 +277,12 @@ def test_what_the_terminal_says(world, tmp_path, capsys, monkeypatch):
     assert re.search(r"^score +\d", shown.err, flags=re.MULTILINE)
     # a finished one is shown again, and nothing is computed
     assert (
-        main_ends(command(world, "--data", tmp_path / "pairs.parquet", "--bank", world / "bank.parquet", "--out", out))
+        main_ends(
+            [
+                *command(world, "--data", tmp_path / "pairs.parquet", "--bank", world / "bank.parquet", "--out", out),
+                "--verbose",
+            ]
+        )
         == 0
     )
     again = capsys.readouterr()
