@@ -229,7 +229,7 @@ def test_an_export_holds_the_same_values(live, run, tmp_path):
     full = live(f"pairs/{row}.json").content
     same = details[7].keys() & full.keys() - {"row"}
     assert {name: details[7][name] for name in same} == {name: full[name] for name in same}
-    assert len(same) == 10
+    assert len(same) == 11
     assert [len(details[7]["neighbors"][space][side]) for space in ("image", "text") for side in "fg"] == [10] * 4
     assert len(list((out / "thumbs").iterdir())) == 50
     assert "Unicode" in (out / "NOTICE.txt").read_text()
@@ -283,7 +283,7 @@ def test_fifty_marks_survive_a_kill(run, tmp_path):
     expected = {str(row): ("wrong", "memorized", "fine", "unsure")[row % 4] for row in range(50)}
     for row, mark in expected.items():
         marks = post(port, token, {"row": int(row), "mark": mark, "note": "why"})
-    assert marks == expected
+    assert marks == {row: [mark, None] for row, mark in expected.items()}
     process.kill()
     process.communicate()
     uids = pl.read_parquet(place / "scores.parquet")["uid"]
@@ -291,7 +291,9 @@ def test_fifty_marks_survive_a_kill(run, tmp_path):
         uids[int(row)]: mark for row, mark in expected.items()
     }
     process, port, token = start(place)
-    assert post(port, token, [{"row": 0, "mark": None}]) == {row: mark for row, mark in expected.items() if row != "0"}
+    changed = [{"row": 0, "mark": None}, {"row": 4, "mark": "wrong", "caption": "a new caption"}]
+    others = {row: [mark, None] for row, mark in expected.items() if row != "0"}
+    assert post(port, token, changed) == others | {"4": ["wrong", "a new caption"]}
     with socket.create_connection(("127.0.0.1", port)) as closed:  # a browser that is closed while it is answered
         closed.sendall(f"GET /{token}/data/columns/uid.bin HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
     done = clip("view", place, "--port", port, "--no-browser")
