@@ -11,7 +11,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.mitigations import RemoveSection
 from clipmem.mitigate.parent import Parent, read_parent
 from clipmem.mitigate.remove import removal_list, take_out
-from tests.unit.curation.test_ranking import listed
+from tests.unit.curation.test_suspects import listed
 from tests.unit.train.test_loop import uid
 
 
