@@ -14,14 +14,16 @@ import pytest
 import clipmem
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.hashing import pair_uid
+from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection
+from clipmem.cli.view import open_explorer
 from clipmem.data.sources import open_source
 from clipmem.data.sources.emoji import emoji_table
 from clipmem.report.explorer.server import Explorer
 from clipmem.report.explorer.subject import open_subject
 from clipmem.scoring import evidence
 from clipmem.study import curating
-from clipmem.study.curating import Curating, curate_and_write
+from clipmem.study.curating import Curating, curate_and_write, write_reviewed
 from tests.e2e.running import clip
 from tests.hostile.case import TRAP
 from tests.hostile.prepared import Bomb, bomb
@@ -183,8 +185,8 @@ def clipmem_uids(path):
     return set(open_source(DataSection(path=str(path))).pairs()["uid"])
 
 
-def test_a_run_with_marks(run, tmp_path):
-    made, _ = run
+def test_a_run_with_marks(planted, run, tmp_path):
+    path, made = planted[0], run[0]
     done = clip("curate", made.path)
     assert done.returncode == 0, done.stderr
     table = pl.read_parquet(made.path / "curate" / "suspects.parquet")
@@ -213,6 +215,15 @@ def test_a_run_with_marks(run, tmp_path):
     assert "1 pair that the model did not train on was marked wrong" in " ".join(done.stdout.split())
     assert other not in clipmem_uids(tmp_path / "clean")
     assert clipmem.curate(made.path)["uid"].to_list() == table["uid"].to_list()
+    # the page of the run has the review, and writes what was decided
+    explorer = open_explorer(open_subject(made.path))
+    assert explorer.columns.manifest["review"]["marks"] == "marks.jsonl"
+    assert explorer.columns.manifest["sort"]["column"] == "clipmem"
+    rows = json.loads(explorer.get("review.json", {})[0])["suspects"]
+    assert explorer.columns.uids[rows[0]] == last
+    written = write_reviewed(made.path / "curate", tmp_path / "reviewed", Quiet(), correct=False, reviewed=True)
+    assert (written["read"], written["removed"]) == (made.pairs.height, 2)
+    assert clipmem_uids(path) - clipmem_uids(tmp_path / "reviewed") == {last, other}
     (made.path / "marks.jsonl").unlink()
 
 
