@@ -34,7 +34,7 @@ function Nearest({ rows }: { rows: number[] }) {
   if (!rows.length) return null;
   return (
     <section class="near" aria-label="Nearest images">
-      <h3>Nearest images</h3>
+      <h2>Nearest images</h2>
       <ol>
         {rows.map((row) => (
           <li key={row}>
@@ -83,7 +83,7 @@ function Suspect({ row, found }: { row: number; found: Detail | null }) {
   );
   return (
     <div class="about">
-      <h3>Caption</h3>
+      <h2>Caption</h2>
       <p class={`said${caption === null ? "" : " replaced"}`} dir="auto">{visible(texts[0] ?? "")}</p>
       {texts.length > 1 && <p class="soft" dir="auto">Also: {visible(texts.slice(1, 6).join(" · "))}</p>}
       {why && <p class="why"><b>Why: </b>{why.reasons.join("; ")}. {visible(evidenceOf(row, why.near))}</p>}
