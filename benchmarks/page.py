@@ -88,7 +88,8 @@ def bars(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
         kind: k + 1.3 * list(dict.fromkeys(regime for regime, _ in kinds)).index(kind[0])
         for k, kind in enumerate(kinds)
     }
-    styles = dict(zip(("clipmem, all signals", "clipmem, no model", "best published"), STYLES, strict=False))
+    names = ("clipmem, all signals", "clipmem, no model", "best published")
+    styles: dict[str, Style] = dict(zip(names, STYLES, strict=False))
     offset = dict(zip(styles, (-0.22, 0.0, 0.22), strict=True))
 
     def best(kind: tuple[str, str], name: str) -> Mapping[str, Any]:
