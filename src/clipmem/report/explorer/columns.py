@@ -163,8 +163,7 @@ class Columns:
             for side in SIDES
         }
         detectors: list[dict[str, object]] = []
-        codes = [code for name in ("reason", "second_reason") if (code := value.get(name))]
-        why = "; ".join(reasons().get(code, code) for code in codes)
+        why = self._why(value)
         for name, about in self.by_name.items():
             if about["group"] == "detector" and about["type"] == "f32" and value.get(name) is not None:
                 if name not in self._sorted:
@@ -182,7 +181,7 @@ class Columns:
                         "score": value[name],
                         # 1 = the most suspect; there is no order among pairs with one score
                         "rank": None if tied else 1 + len(order) - after,
-                        "reason": why if name == "score" else about["about"],
+                        "reason": "; ".join(why["reasons"]) if why and name == "score" else about["about"],
                     }
                 )
         return {
@@ -195,12 +194,12 @@ class Columns:
             "seeds": [entry for seed in self._seeds for entry in seed.filter(uid=uid).drop("uid").to_dicts()],
             "parts": None if parts["f"]["positive"] is None else parts,
             "detectors": detectors,
-            "why": self._why(value),
+            "why": why,
             "credit": visible(pair["credit"]) if pair.get("credit") else None,
             "source": visible(pair.get("key") or pair.get("image") or "", 300),
         }
 
-    def _why(self, value: Mapping[str, Any]) -> dict[str, object] | None:
+    def _why(self, value: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the reasons of a suspect, its nearest images and the suggested caption."""
         codes = [value[name] for name in ("reason", "second_reason") if value.get(name)]
         if not codes or not value.get("is_suspect"):

@@ -15,9 +15,9 @@ const GAP = 16, LEAST_WIDTH = 196, CARD = 222, ROW = CARD + GAP;
 const MOST_HEIGHT = 8_000_000; // pixels; beyond, the browser's layout loses precision and the scroll bar stands for more
 
 /** The rows that one moves through: those shown, or the suspects to review. */
-export const walked = computed<ArrayLike<number> | null>(() => (view.value === "review" ? suspects.value : shown.value));
+export const walked = computed<Uint32Array | number[] | null>(() => (view.value === "review" ? suspects.value : shown.value));
 /** Place of the current pair among them, or -1. */
-export const position = computed(() => (pair.value === null ? -1 : (walked.value ? Array.prototype.indexOf.call(walked.value, pair.value) : -1)));
+export const position = computed(() => (pair.value === null ? -1 : (walked.value?.indexOf(pair.value) ?? -1)));
 export const perRow = signal(1);
 export const perPage = signal(1);
 

@@ -5,8 +5,8 @@ import { captionColumn, IMAGE_GROUP, manifest, numbers } from "./data";
 import { MISSING } from "./engine";
 import { exporting } from "./dialogs";
 import { clearSelection, moveTo, perPage, perRow, position, selectAll, selection, walked } from "./gallery";
-import { setMark, setMarks, undo } from "./marks";
-import { accept } from "./review";
+import { setMark, setMarks } from "./marks";
+import { accept, back } from "./review";
 import { shown } from "./filters";
 import { clearFilters, enlarged, help, openPair, opened, pair, showSame, sort, toNeighbors, view, type View } from "./state";
 import { decide, editing } from "./suspects";
@@ -86,7 +86,7 @@ export const bindings: Binding[] = [
   })),
   { keys: ["t"], about: "in the review, type a caption", run: () => view.value === "review" && pair.value !== null && (editing.value = true) },
   { keys: ["Backspace"], about: "clear the mark", run: () => marking(null) },
-  { keys: ["z"], about: "undo the last mark, or the marks of the last selection", run: () => void ((row) => row !== null && (pair.value = row))(undo()) },
+  { keys: ["z"], about: "undo the last mark, or the marks of the last selection", run: back },
   { keys: ["/"], about: "search all captions: word, \"two words\", -without, and -w for whole words", run: () => focus("search") },
   { keys: ["s"], about: "choose the score to sort by", run: () => focus("sort") },
   { keys: ["v"], about: "choose or save a view: suspects, most memorized, and others", run: () => (focus("views"), document.getElementById("views")!.click()) },

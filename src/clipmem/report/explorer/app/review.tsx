@@ -149,7 +149,7 @@ export function ReviewView() {
         {ended && <p class="done" role="status"><b>All suspects are reviewed.</b></p>}
         <Suspect row={row} found={detail(row)} />
         <p class="links">
-          <button type="button" onClick={() => (opened.value = !opened.value)}>{opened.value ? "Hide" : "Show"} all scores <kbd>Enter</kbd></button>
+          <button type="button" onClick={() => (opened.value = !opened.value)}>{opened.value ? "Hide" : "Show"} all scores <kbd>{opened.value ? "Esc" : "Enter"}</kbd></button>
           <button type="button" class={ended ? "primary" : ""} onClick={() => (exporting.value = true)}>{live ? "Write cleaned data" : "Get your marks"} <kbd>e</kbd></button>
         </p>
       </div>
