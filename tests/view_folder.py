@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +112,17 @@ def write_view(
     file: bool = True,
     picks: dict[str, list[str]] | None = None,
     others: Sequence[str] | None = None,
+    numbers: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write an export of pairs; the first `images` rows have thumbnails. `file` allows what file:// needs.
 
-    `picks` are the values that are chosen when the page opens; `others` captions that the pairs were not trained with.
+    `picks` are the values that are chosen when the page opens; `others` captions that the pairs were not trained with;
+    `numbers` the values of columns that are not drawn.
     """
     columns = columns_of(rows)
+    for name, values in (numbers or {}).items():
+        ends = {"min": float(values.min()), "max": float(values.max())}
+        columns[name] = columns[name][0] | ends, values.astype("<f4")
     texts = list(captions or captions_of(rows, np.random.default_rng(1)))
     codes, strings = text_column(texts)
     columns["captions"] = about("captions", "text", "pair", "Captions"), codes

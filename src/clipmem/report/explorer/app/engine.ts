@@ -315,7 +315,8 @@ export function search(strings: Strings, query: string): Uint8Array {
   return found;
 }
 
-const wordsOf = (text: string, common: Set<string>) =>
+/** Return the distinct words of a text, in lower case, but for common ones. */
+export const wordsOf = (text: string, common: Set<string>) =>
   new Set((text.toLowerCase().match(/\p{L}+/gu) ?? []).filter((word) => word.length > 1 && !common.has(word)));
 
 /** Words in more than a fifth of some captions: they tell nothing of an image. */

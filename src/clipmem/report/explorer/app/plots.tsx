@@ -72,6 +72,7 @@ export function MapView() {
         </div>
         <p class="note">
           {map.diagonal && "On the diagonal the model that trained on a pair aligns it no better than the model that did not: zero memorization. "}
+          {byName.get(map.x)?.group === "map" && "A word names a dense region whose captions have it at least twice as often as all captions. "}
           Drag draws a lasso, the wheel zooms, Shift and drag moves, a double click shows all.
         </p>
         <Scatter x={map.x} y={map.y} diagonal={Boolean(map.diagonal)} />

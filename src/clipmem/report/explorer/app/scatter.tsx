@@ -2,7 +2,8 @@
 
 import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
-import { byName, captionsOf, column, numbers } from "./data";
+import { type Region, regions } from "./clusters";
+import { byName, captionColumn, captionsOf, column, numbers, strings } from "./data";
 import { draw, ticks } from "./draw";
 import { type Box, nearestRow } from "./engine";
 import { failing, filtered, split, timed } from "./filters";
@@ -24,6 +25,16 @@ function wholeBox(x: string, y: string, diagonal: boolean): Box {
     return [low - pad, high + pad];
   });
   return [...padded[0], ...padded[1]] as Box;
+}
+
+const named = new Map<string, Region[]>();
+
+/** Return the named regions of a map of embeddings, once its columns and the captions are loaded; other plots have none. */
+function regionsOf(x: string, y: string, box: Box): Region[] {
+  const first = numbers(x), second = numbers(y), key = `${x} ${y}`;
+  if (byName.get(x)?.group !== "map" || !first || !second || !column(captionColumn) || !strings(captionColumn)) return [];
+  if (!named.has(key)) named.set(key, timed("regions", () => regions(first, second, box, (row) => captionsOf(row, 300)[0] ?? "")));
+  return named.get(key)!;
 }
 
 /** What points are colored by: the roles, unless something else is chosen. */
@@ -126,10 +137,11 @@ export function Scatter({ x, y, diagonal, labels }: { x: string; y: string; diag
   const ring = marked(pair.value), hover = marked(over.value), cursor = cross.value && toPixel(cross.value);
   const own = lasso.value?.x === x && lasso.value.y === y ? lasso.value.points : [];
   const drawn = own.flatMap((value, k) => (k % 2 ? [[own[k - 1], value] as Point] : []));
+  const areas = regionsOf(x, y, whole), words = areas.map(({ word }) => visible(word));
   return (
     <div
       class="scatter" ref={frame} tabIndex={0} role="application" onKeyDown={keys}
-      aria-label={`${up} against ${across}. Arrows move the cross, Space sets a corner of the lasso, Enter closes it or opens the pair.`}
+      aria-label={`${up} against ${across}. Arrows move the cross, Space sets a corner of the lasso, Enter closes it or opens the pair.${words.length ? ` Named regions: ${words.join(", ")}.` : ""}`}
     >
       <canvas
         ref={canvas} style={{ left: `${LEFT}px`, top: `${MARGIN}px`, width: `${width}px`, height: `${height}px` }}
@@ -152,6 +164,10 @@ export function Scatter({ x, y, diagonal, labels }: { x: string; y: string; diag
           <text class="axis-label" transform={`translate(-44 ${height / 2}) rotate(-90)`} text-anchor="middle">{up}</text>
           <svg width={width} height={height}>
             {diagonal && <line class="diagonal" {...ends(toPixel([Math.max(left, bottom), Math.max(left, bottom)]), toPixel([Math.min(right, top), Math.min(right, top)]))} />}
+            {areas.map((region, k) => {
+              const [px, py] = toPixel([region.x, region.y]);
+              return <text key={region.word} class="region" x={px} y={py} text-anchor="middle">{words[k]}</text>;
+            })}
             {drawn.length > 0 && <polygon class="lasso" points={line(drawn)} />}
             {path.value.length > 0 && <polyline class="lasso" points={line(path.value)} />}
             {hover && <circle class="ring" cx={hover[0]} cy={hover[1]} r="5" />}
