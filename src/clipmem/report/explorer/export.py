@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from clipmem.base.errors import ClipmemError, require, shorten
+from clipmem.base.errors import ClipmemError, require, require_range, shorten
 from clipmem.base.hashing import json_sha256
 from clipmem.base.marks import read_marks
 from clipmem.base.paths import atomic_write, check_place, make_folder, reading
@@ -128,8 +128,7 @@ def _write_columns(columns: Columns, rows: Sequence[int], target: _Pieces) -> li
 def _write_words(explorer: Explorer, rows: Sequence[int], target: _Pieces) -> dict[str, Any]:
     """Write the vectors of the captions' words and of the images; return how many words, or why there are none."""
     try:
-        got, most = f"{len(rows):,} pairs", f"at most {MOST:,} in an export"
-        require(len(rows) <= MOST, "search by meaning", got, most, f"Choose fewer with --rows {MOST}.")
+        require_range("pairs searched by meaning", len(rows), high=MOST, hint=f"Choose fewer with --rows {MOST}.")
         vectors = explorer.meaning.vectors(np.array(rows), explorer.subject.pairs)
     except (ClipmemError, OSError) as error:
         return {"words": 0, "no_words": visible(str(error), 500)}
