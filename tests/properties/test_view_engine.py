@@ -285,3 +285,26 @@ def test_the_sentence_names_what_the_neighbors_show_and_what_the_caption_says(as
     nearest = ["a hammer", "hammer and nail", "claw hammer", "a saw"]
     expected = "3 of the 4 nearest images have “hammer” in their captions; none has “cupcake”."
     assert ask("evidence", caption="a cupcake", nearest=nearest, all=[]) == expected
+
+
+BYTES = st.integers(-128, 127)
+
+
+@QUICK
+@given(data=st.data(), rows=st.integers(0, 9), width=st.integers(1, 9))
+def test_similarities_are_scaled_products(ask: Ask, data: st.DataObject, rows: int, width: int) -> None:
+    codes = data.draw(st.lists(BYTES, min_size=rows * width, max_size=rows * width))
+    scales = data.draw(st.lists(st.sampled_from([0, 0.5, 2, 0.125]), min_size=rows, max_size=rows))
+    query = data.draw(st.lists(st.floats(-1, 1, width=16), min_size=width, max_size=width))
+    products = np.array(codes).reshape(rows, width) @ np.array(query) * scales
+    expected = [value if scale else None for value, scale in zip(products.tolist(), scales, strict=True)]
+    answer = ask("similarities", codes=codes, scales=scales, query=query)
+    assert [value is None for value in answer] == [value is None for value in expected]
+    assert [value or 0 for value in answer] == pytest.approx([value or 0 for value in expected], rel=1e-6, abs=1e-6)
+
+
+@QUICK
+@given(text=st.text(st.sampled_from("aAbéÜ1_ -'~<漢\N{COMBINING ACUTE ACCENT}😀"), max_size=20))
+def test_words_are_those_that_an_export_stores(ask: Ask, text: str) -> None:
+    stored = pl.Series([text]).str.to_lowercase().str.extract_all(r"[\p{L}\p{M}\p{N}_]+")[0]
+    assert ask("tokens", text=text) == stored.to_list()

@@ -42,6 +42,11 @@ const tasks = {
   density: ({ x, y, hidden, box, width, height, groups }) =>
     engine.density(numbers("f32", x), numbers("f32", y), Uint32Array.from(hidden), box, width, height, Uint8Array.from(groups), 3),
   nearest: ({ x, y, hidden, at }) => engine.nearestRow(numbers("f32", x), numbers("f32", y), Uint32Array.from(hidden), ...at),
+  tokens: ({ text }) => engine.tokens(text),
+  similarities: ({ codes, scales, query }) => {
+    const products = engine.similarities(Int8Array.from(codes), Float32Array.from(scales), Float32Array.from(query));
+    return Array.from(products, (value) => (Number.isNaN(value) ? null : value));
+  },
   binned: ({ type, values, min, max }) => engine.binned(numbers(type, values), min, max),
 };
 

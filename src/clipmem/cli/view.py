@@ -82,9 +82,13 @@ def view(
 
 
 def open_explorer(subject: "explorer.subject.Subject") -> "explorer.server.Explorer":
-    """Open the explorer, with a review of the suspects if there are any."""
+    """Open the explorer, with the text towers of a run, and a review of the suspects if there are any."""
+
+    def texts(side: str, seed: int) -> "explorer.meaning.Texts":
+        return study.plan.PlannedStudy(subject.path).text_tower(side, seed)  # takes seconds, too
+
     if not subject.curation:
-        return explorer.server.Explorer(subject)
+        return explorer.server.Explorer(subject, texts=texts)
 
     def review() -> dict[str, object]:
         from clipmem.curation import suspects  # takes seconds: not before the page asks
@@ -94,7 +98,7 @@ def open_explorer(subject: "explorer.subject.Subject") -> "explorer.server.Explo
     def write(path: Path, reporter: Reporter, **how: bool) -> dict[str, object]:
         return study.curating.write_reviewed(subject.curated, path, reporter, **how)
 
-    return explorer.server.Explorer(subject, review, write)
+    return explorer.server.Explorer(subject, review, write, texts)
 
 
 def look_at(folder: Path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what is used as an attribute of this package
         finished,
         localizing,
         opening,
+        plan,
         probing,
         score_inputs,
         scoring,

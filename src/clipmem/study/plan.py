@@ -1,6 +1,6 @@
 """The planned study: a run with everything that its stages need, read once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
@@ -242,6 +242,19 @@ class PlannedStudy(Run):
             self.execution.device,
             self.precision,
         )
+
+    def text_tower(self, side: str, seed: int) -> Callable[[Sequence[str]], np.ndarray]:
+        """Load a model; return what embeds texts with it, on the CPU in float32: one row each, not normalized.
+
+        Raises:
+            InputError: Its weights are not there or not those of the study, or its text tower was not trained.
+        """
+        objective, hint = self.recipe.train.objective, "Train with train.objective = 'clip'."
+        usable = not self.protocol.trains or OBJECTIVES[objective].uses_text
+        require(usable, f"model {side}", f"objective {objective!r}", "one that trains both towers", hint)
+        self.opened.check(self.manifest)
+        model = Model(side, partial(self.opened.load, side, seed), self.recipe.embed)
+        return lambda texts: model.embed_texts(texts).numpy()
 
     @property
     def precision(self) -> str:

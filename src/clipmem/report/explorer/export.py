@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from clipmem.base.errors import require, shorten
+from clipmem.base.errors import ClipmemError, require, require_range, shorten
 from clipmem.base.hashing import json_sha256
 from clipmem.base.marks import read_marks
 from clipmem.base.paths import atomic_write, check_place, make_folder, reading
@@ -25,6 +25,7 @@ from clipmem.data.user_tables import read_table
 from clipmem.report.explorer.columns import MISSING, About, Columns
 from clipmem.report.explorer.neighbors import SPACES, Neighbor
 from clipmem.report.explorer.server import PIECES, SIZES, STATIC, Explorer, page, static
+from clipmem.report.formats import visible
 
 MOST, MOST_IN_FILE = 20_000, 2_000  # pairs, unless chosen; pairs in one file
 FILE_BYTES = 25_000_000  # of one file, so that it can be mailed
@@ -124,11 +125,24 @@ def _write_columns(columns: Columns, rows: Sequence[int], target: _Pieces) -> li
     return abouts
 
 
+def _write_words(explorer: Explorer, rows: Sequence[int], target: _Pieces) -> dict[str, Any]:
+    """Write the vectors of the captions' words and of the images; return how many words, or why there are none."""
+    try:
+        require_range("pairs searched by meaning", len(rows), high=MOST, hint=f"Choose fewer with --rows {MOST}.")
+        vectors = explorer.meaning.vectors(np.array(rows), explorer.subject.pairs)
+    except (ClipmemError, OSError) as error:
+        return {"words": 0, "no_words": visible(str(error), 500)}
+    target.data("words", vectors)
+    return {"words": len(vectors["words"])}
+
+
 def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Reporter) -> Path:
     """Write the pairs of some rows, with their marks, to a new or empty folder, or to one file; return the page."""
     target = _Pieces(out, len(rows))
     columns, images, credit_lines = explorer.columns, 0, dict.fromkeys(explorer.columns.manifest["credits"])
     marks, lists = read_marks(explorer.marks_file), list(product(SPACES, columns.manifest["sides"]))
+    reporter.begin("embed")  # loads a model
+    words = _write_words(explorer, rows, target)
     times = [time.perf_counter()]
     for row in rows[:_TIMED]:  # they are kept
         explorer.thumbnails.get(row, SIZES[1])
@@ -163,7 +177,7 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
     # marks in a browser are kept by hash, and by row: other rows are another page
     changed = {"rows": len(rows), "total": len(columns), "columns": abouts, "thumbnails": images > 0, "marked": marked}
     changed |= {"hash": json_sha256([columns.manifest["hash"], list(rows)]), "credits": list(credit_lines)}
-    target.data("manifest", columns.manifest | changed | {"picks": columns.picks(rows)})
+    target.data("manifest", columns.manifest | changed | words | {"picks": columns.picks(rows)})
     none = ["The data name no license: ask their source before you publish this folder."]
     notice = [f"Images and captions exported from {columns.manifest['title']}:", "", *(credit_lines or none)]
     return target.close(columns.manifest["title"], "".join(f"{line}\n" for line in notice))

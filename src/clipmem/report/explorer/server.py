@@ -31,6 +31,7 @@ from clipmem.base.marks import Entry, append_marks, marks_file, read_marks
 from clipmem.base.paths import checked_path
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.report.explorer.columns import Columns
+from clipmem.report.explorer.meaning import Meaning, Texts
 from clipmem.report.explorer.neighbors import embedded
 from clipmem.report.explorer.subject import Subject, Thumbnails
 
@@ -115,6 +116,7 @@ class Explorer:
         subject: The pairs.
         review: Returns the uids of the `suspects` in order, the number `expected` wrong, and whether marks order them.
         write: Writes the cleaned data into a folder, and returns what was written; with `review`.
+        texts: Loads the text tower of a side and a seed of the run (see `Meaning`).
     """
 
     def __init__(
@@ -122,11 +124,13 @@ class Explorer:
         subject: Subject,
         review: Callable[[], dict[str, Any]] | None = None,
         write: Callable[..., dict[str, Any]] | None = None,
+        texts: Callable[[str, int], Texts] | None = None,
     ) -> None:
         self.subject, self.columns = subject, Columns(subject)
         self._review, self._write, self._lock = review, write, threading.Lock()
         self._writing: Writing | None = None
         self.thumbnails, self.embedded = Thumbnails(subject), embedded(subject)
+        self.meaning = Meaning(self.embedded, texts)
         self.marks_file, self.token = marks_file(subject.path), secrets.token_urlsafe(24)
 
     def get(self, path: str, query: Mapping[str, str]) -> Content:
@@ -147,6 +151,8 @@ class Explorer:
             return _json({**state, "suspects": rows})
         if path == "write.json" and self._writing is not None:
             return _json(self._writing.status)
+        if path == "meaning":
+            return self.meaning.similarities(query.get("q", "")).astype("<f4").tobytes(), _BYTES, ""
         if match := re.fullmatch(r"data/columns/([^/]+?)(\.strings)?\.bin", path):
             kind = self.columns.by_name.get(match[1], {}).get("type")
             if kind is not None and (kind == "text" or not match[2]):

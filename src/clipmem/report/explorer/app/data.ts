@@ -49,6 +49,8 @@ export interface Manifest {
   marked?: Change[]; // an export: the marks that the run had
   marks_file?: string | null;
   writes?: boolean;
+  words?: number; // an export: how many words have vectors
+  no_words?: string; // or why none has
   review: { command: string | null; folder: string; marks: string } | null;
 }
 
@@ -231,6 +233,36 @@ export function thumbnail(row: number, size: 96 | 256 | 1024): string {
   const piece = held<string>(`thumbs/${row}`);
   return piece === null ? `thumbs/${row}.webp` : `data:image/webp;base64,${piece}`;
 }
+
+/** Ask the server for the similarity of each row's image to a text; its refusals are sentences. */
+export async function similaritiesTo(text: string): Promise<Float32Array> {
+  const answer = await fetch(`meaning?q=${encodeURIComponent(text)}`).catch(() => null);
+  if (!answer) throw new Error("The server has stopped: start `clipmem view` again, then reload.");
+  if (!answer.ok) throw new Error((await answer.json()).error);
+  return new Float32Array(await answer.arrayBuffer());
+}
+
+interface Quantized {
+  codes: Int8Array; // one vector after another
+  scales: Float32Array;
+}
+interface WordVectors {
+  words: Map<string, number>;
+  width: number;
+  vectors: Quantized;
+  images: Quantized; // of the rows
+}
+let wordsLoaded: Promise<WordVectors> | null = null;
+
+async function loadWords(): Promise<WordVectors> {
+  const piece = await script<{ words: string[]; width: number; vectors: [string, string]; images: [string, string] }>("words", "words");
+  const read = ([codes, scales]: [string, string]) => ({ codes: new Int8Array(decoded(codes)), scales: new Float32Array(decoded(scales)) });
+  const words = new Map(piece.words.map((word, k) => [word, k]));
+  return { words, width: piece.width, vectors: read(piece.vectors), images: read(piece.images) };
+}
+
+/** Load the vectors of an export: of the words of its captions, and of its images. */
+export const wordVectors = (): Promise<WordVectors> => (wordsLoaded ??= loadWords().catch((error) => ((wordsLoaded = null), Promise.reject(error))));
 
 const details = new Map<string, Signal<Detail | null>>();
 const blocks = new Map<number, Promise<Detail[]>>();

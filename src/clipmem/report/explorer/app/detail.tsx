@@ -6,6 +6,7 @@ import { MISSING } from "./engine";
 import { beyondFloor, categoryOf, errorOf, floorOf, floorTitle, GLYPHS, Highlighted, Mark, moveTo, position } from "./gallery";
 import { marking } from "./keys";
 import { captionOf, markOf, noteOf, setMark } from "./marks";
+import { similarityOf } from "./meaning";
 import { Neighbors } from "./neighbors";
 import { enlarged, numeric, opened, showSame, toNeighbors, visitPair } from "./state";
 import { number, visible } from "./text";
@@ -79,6 +80,7 @@ function Scores({ row }: { row: number }) {
       <table class="numbers">
         {pairs.length > 0 && <thead><tr><td /><th scope="col">{manifest.title}</th><th scope="col">{manifest.compare!.title}</th></tr></thead>}
         <tbody>
+          {similarityOf(row) && <tr><th scope="row">Similarity to the query</th><td><b>{similarityOf(row)}</b></td></tr>}
           {shown.filter((info) => !others.has(info.name)).map((info) => {
             const other = pairs.find(([one]) => one === info.name)?.[1];
             return (

@@ -254,8 +254,22 @@ function formsOf(word: string): Uint8Array[] {
   return forms.map((form) => new TextEncoder().encode(form).map((byte) => FOLD[byte]));
 }
 
+/** Return the product of the int8 vector of each row, times its scale, with a query; NaN where the scale is 0. */
+export function similarities(codes: Int8Array, scales: Float32Array, query: Float32Array): Float32Array {
+  const width = query.length, products = new Float32Array(scales.length);
+  for (let row = 0, at = 0; row < scales.length; row++) {
+    let sum = 0;
+    for (let k = 0; k < width; k++) sum += codes[at++] * query[k];
+    products[row] = scales[row] ? sum * scales[row] : NaN;
+  }
+  return products;
+}
+
 const LETTER = "[\\p{L}\\p{M}\\p{N}_]", letter = new RegExp(LETTER, "u");
 const LETTERS = Uint8Array.from({ length: 128 }, (_, code) => Number(letter.test(String.fromCharCode(code))));
+
+/** Return the words of a text in lower case, as an export stores them. */
+export const tokens = (text: string): string[] => text.toLowerCase().match(new RegExp(`${LETTER}+`, "gu")) ?? [];
 
 /** Whether a letter or a digit has a byte at some place. */
 function inWord(bytes: Uint8Array, at: number): boolean {

@@ -6,7 +6,8 @@ import {
   BINS, binned, clearBit, type Codes, failCodes, failPolygon, failRange, histogram, search, shownRows, sortedRows,
 } from "./engine";
 import { codesOfMarks, marksChanged } from "./marks";
-import { group, isNumeric, lasso, picks, query, ranges, same, sort } from "./state";
+import { byMeaning } from "./meaning";
+import { group, isNumeric, lasso, meaning, picks, query, ranges, same, sort } from "./state";
 
 export let failing = new Uint32Array(0);
 /** Counts the changes of `failing`. */
@@ -72,7 +73,7 @@ function update(): void {
     const version = name === "mark" ? marksChanged.value : 0;
     want(`is ${name}`, `${chosen.join("\0")} ${version}`, (bit) => failCodes(codes, allowed, failing, bit));
   }
-  const searched = query.value.trim() ? searchColumn() : null, texts = strings(searched), codes = column(searched)?.codes;
+  const searched = query.value.trim() && meaning.value === null ? searchColumn() : null, texts = strings(searched), codes = column(searched)?.codes;
   if (texts && codes) {
     want("q", query.value.trim(), (bit) =>
       timed("search", () => failCodes(codes, search(texts, query.value), failing, bit)));
@@ -111,7 +112,7 @@ export function orderBy(name: string, descending: boolean): Uint32Array | null {
 /** The rows shown, in order; null until the column that sorts is loaded. */
 export const shown = computed<Uint32Array | null>(() => {
   void filtered.value;
-  const order = orderBy(sort.value.column, sort.value.descending);
+  const order = byMeaning.value ?? orderBy(sort.value.column, sort.value.descending);
   return order && timed("order", () => shownRows(order, failing));
 });
 

@@ -6,7 +6,8 @@ import { byName, captionsOf, categoriesOf, column, type ColumnInfo, manifest, nu
 import { patternOf } from "./engine";
 import { shown } from "./filters";
 import { markOf } from "./marks";
-import { openPair, pair, query, sort, clearFilters, view } from "./state";
+import { ordering, similarityOf } from "./meaning";
+import { meaning, openPair, pair, query, sort, clearFilters, view } from "./state";
 import { suspects } from "./suspects";
 import { count, number, visible } from "./text";
 import { inkOf } from "./theme";
@@ -99,7 +100,7 @@ export function Score({ row, name }: { row: number; name: string }) {
   );
 }
 
-const pattern = computed(() => patternOf(query.value));
+const pattern = computed(() => (meaning.value === null ? patternOf(query.value) : null));
 
 /** A text in which the words that are searched for are highlighted. */
 export function Highlighted({ text }: { text: string }) {
@@ -123,7 +124,7 @@ function captionOf(row: number): { text: string; other: boolean } {
 export function Card({ row, place, total, name }: { row: number; place: number; total: number; name: string }) {
   const role = categoryOf("role", row), planted = categoryOf("planted", row)?.value === "yes", caption = captionOf(row);
   const selected = selection.value !== null && place >= selection.value.first && place <= selection.value.last;
-  const beyond = beyondFloor(row, byName.get(name));
+  const similarity = similarityOf(row), beyond = similarity ? "" : beyondFloor(row, byName.get(name));
   return (
     <div
       id={`pair-${row}`} class={`card${pair.value === row ? " current" : ""}${selected ? " selected" : ""}`} role="option"
@@ -138,6 +139,7 @@ export function Card({ row, place, total, name }: { row: number; place: number; 
         <Score row={row} name={name} />
         {role && <span class="role"><i class="dot" style={{ background: `var(${inkOf("role", role.value, role.code)})` }} />{role.value}</span>}
       </div>
+      {similarity && <div class="beyond">similarity to the query {similarity}</div>}
       {beyond && <div class="beyond" title={floorTitle()}>{beyond}</div>}
       <div class="caption" dir="auto">{caption.other && <span class="tag">other caption</span>}<Highlighted text={visible(caption.text)} /></div>
     </div>
@@ -210,7 +212,7 @@ export function Gallery() {
   return (
     <div
       class="gallery" ref={frame} role="listbox" aria-multiselectable="true" tabIndex={0} onWheel={wheel}
-      aria-label={`Pairs, sorted by ${byName.get(sort.value.column)?.label}`}
+      aria-label={`Pairs, sorted by ${ordering.value === null ? byName.get(sort.value.column)?.label : "similarity to the query"}`}
       aria-activedescendant={place >= 0 ? `pair-${pair.value}` : undefined}
       onScroll={() => {
         const place = frame.current!.scrollTop * scale;

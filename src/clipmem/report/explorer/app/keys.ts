@@ -8,7 +8,7 @@ import { clearSelection, moveTo, perPage, perRow, position, selectAll, selection
 import { setMark, setMarks } from "./marks";
 import { accept, back } from "./review";
 import { shown } from "./filters";
-import { clearFilters, enlarged, help, openPair, opened, pair, showSame, sort, toNeighbors, view, type View } from "./state";
+import { clearFilters, enlarged, help, openPair, opened, pair, reverse, showSame, toNeighbors, view, type View } from "./state";
 import { decide, editing } from "./suspects";
 import { count } from "./text";
 
@@ -87,10 +87,10 @@ export const bindings: Binding[] = [
   { keys: ["t"], about: "in the review, type a caption", run: () => view.value === "review" && pair.value !== null && (editing.value = true) },
   { keys: ["Backspace"], about: "clear the mark", run: () => marking(null) },
   { keys: ["z"], about: "undo the last mark, or the marks of the last selection", run: back },
-  { keys: ["/"], about: "search all captions: word, \"two words\", -without, and -w for whole words", run: () => focus("search") },
+  { keys: ["/"], about: "search all captions: word, \"two words\", -without, and -w for whole words; ~ red car: images by meaning", run: () => focus("search") },
   { keys: ["s"], about: "choose the score to sort by", run: () => focus("sort") },
   { keys: ["v"], about: "choose or save a view: suspects, most memorized, and others", run: () => (focus("views"), document.getElementById("views")!.click()) },
-  { keys: ["r"], about: "reverse the order", run: () => (sort.value = { ...sort.value, descending: !sort.value.descending }) },
+  { keys: ["r"], about: "reverse the order", run: reverse },
   { keys: ["1", "2", "3", "4", "5"], about: "gallery, map, two scores, before and after, review",
     run: (key) => (manifest.review || key !== "5") && (view.value = VIEWS[Number(key) - 1]) },
   { keys: ["h"], about: "go to the filters; arrows move the ends of a histogram, Delete clears it",

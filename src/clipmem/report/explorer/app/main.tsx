@@ -11,9 +11,10 @@ import { startFilters } from "./filters";
 import { Gallery } from "./gallery";
 import { startKeys } from "./keys";
 import { startMarks } from "./marks";
+import { startMeaning } from "./meaning";
 import { CompareView, MapView, ScoresView } from "./plots";
 import { ReviewView } from "./review";
-import { help, keepAddress, numeric, opened, pair, query, sort, sortBy, view, type View } from "./state";
+import { help, keepAddress, meaning, numeric, opened, pair, query, reverse, sort, sortBy, view, type View } from "./state";
 import { Status } from "./status";
 import { startReview } from "./suspects";
 import { Views } from "./views";
@@ -28,8 +29,8 @@ function Search() {
   }, [words]);
   return (
     <input
-      id="search" type="search" ref={field} defaultValue={words} placeholder="Search captions: word -other -w" aria-label="Search captions"
-      title={'word: has it in any caption. "two words": has them in this order. -word: has it in none. -w: whole words only. /: go here'}
+      id="search" type="search" ref={field} defaultValue={words} placeholder="Search captions: word -other -w, or images: ~ red car" aria-label="Search captions"
+      title={'word: has it in any caption. "two words": has them in this order. -word: has it in none. -w: whole words only. ~ red car at night: the images most similar to these words first. /: go here'}
       autocomplete="off" spellcheck={false}
       onInput={(event) => {
         const text = event.currentTarget.value;
@@ -45,13 +46,12 @@ function Order() {
   return (
     <span class="order">
       <label for="sort">Sort</label>
-      <select id="sort" value={column} onChange={(event) => sortBy(event.currentTarget.value)}>
+      <select id="sort" value={meaning.value ? "" : column} onChange={(event) => sortBy(event.currentTarget.value)}>
+        {meaning.value && <option value="">similarity to the query</option>}
         {[...numeric(), ...manifest.columns.filter((info) => info.name === IMAGE_GROUP)].map((info) => <option key={info.name} value={info.name}>{info.label}</option>)}
       </select>
-      <button
-        type="button" onClick={() => (sort.value = { column, descending: !descending })} title="Reverse the order (r)"
-      >
-        {descending ? "↓ high first" : "↑ low first"}
+      <button type="button" onClick={reverse} disabled={Boolean(meaning.value)} title="Reverse the order (r)">
+        {descending || meaning.value ? "↓ high first" : "↑ low first"}
       </button>
     </span>
   );
@@ -120,6 +120,7 @@ async function start(): Promise<void> {
   keepAddress();
   startMarks();
   startFilters();
+  startMeaning();
   startKeys();
   startReview();
   render(<App />, root);

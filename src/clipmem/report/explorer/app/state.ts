@@ -1,6 +1,6 @@
 /** What is looked at, all of it in the address: a link shows another person the same view. */
 
-import { batch, effect, type Signal, signal } from "@preact/signals";
+import { batch, computed, effect, type Signal, signal } from "@preact/signals";
 import { byName, IMAGE_GROUP, manifest } from "./data";
 import { labelOf, visible } from "./text";
 
@@ -21,6 +21,8 @@ export interface Lasso {
 
 export const view = signal<View>("gallery");
 export const query = signal("");
+/** What images should show, of a query that begins with a tilde; null: the query is for captions. */
+export const meaning = computed(() => (/^\s*~/.test(query.value) ? query.value.trim().slice(1).trim() : null));
 export const sort = signal<Sort>({ column: "", descending: true });
 export const ranges = signal<Record<string, [number, number]>>({});
 export const picks = signal<Record<string, string[]>>({}); // "mark" is one of the columns here
@@ -74,7 +76,8 @@ function rangeText([low, high]: [number, number]): string {
 export function filters(): { text: string; clear: () => void }[] {
   const all: ReturnType<typeof filters> = [];
   const add = (text: string, clear: () => void) => void all.push({ text, clear });
-  if (query.value.trim()) add(`search: ${visible(query.value.trim())}`, () => (query.value = ""));
+  if (meaning.value) add(`by meaning: ${visible(meaning.value)}`, () => (query.value = ""));
+  else if (query.value.trim() && meaning.value === null) add(`search: ${visible(query.value.trim())}`, () => (query.value = ""));
   for (const [name, range] of Object.entries(ranges.value)) add(name === IMAGE_GROUP ? "same image as another pair" : `${labelOf(name)} ${rangeText(range)}`, () => setRange(name, null));
   for (const [name, values] of Object.entries(picks.value)) add(`${labelOf(name)}: ${values.map(visible).join(", ")}`, () => clearPicks(name));
   if (same.value) add(`same ${same.value.by} as one pair`, () => (same.value = null));
@@ -92,9 +95,17 @@ export function clearFilters(): void {
   });
 }
 
-/** Sort by another column, in the direction in which it is read. */
+/** Sort by another column, in the direction in which it is read, instead of by similarity to a query. */
 export function sortBy(name: string): void {
-  sort.value = { column: name, descending: name !== manifest.sort.column || manifest.sort.descending }; // as the page opens, or high first
+  batch(() => {
+    if (meaning.value !== null) query.value = "";
+    sort.value = { column: name, descending: name !== manifest.sort.column || manifest.sort.descending }; // as the page opens, or high first
+  });
+}
+
+/** Reverse the order; that by similarity to a query stays. */
+export function reverse(): void {
+  if (meaning.value === null) sort.value = { ...sort.value, descending: !sort.value.descending };
 }
 
 /** Show all pairs with the caption or the image of a row. */

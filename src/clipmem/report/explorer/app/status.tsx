@@ -5,8 +5,9 @@ import { shown } from "./filters";
 import { floorOf, placeText, selection } from "./gallery";
 import { refusedStep } from "./keys";
 import { elsewhere, markedRows, marksChanged, refusal, unsaved } from "./marks";
+import { ordering, pending, remark } from "./meaning";
 import { Progress } from "./review";
-import { clearFilters, filters, sort, view } from "./state";
+import { clearFilters, filters, meaning, sort, view } from "./state";
 import { count, visible } from "./text";
 
 /** A chip per filter. The focus stays among them, or goes on to the pairs. */
@@ -39,7 +40,8 @@ export function Status() {
       {view.value === "review" ? <Progress /> : <span role="status">
         {placeText()}<b>{total === undefined ? "…" : count(total)}</b> of {count(manifest.rows)} shown
         {marked > 0 && <>, <b>{count(marked)}</b> marked</>}
-        {chosen && <>, <b>{count(chosen.length)}</b> selected (Esc clears)</>}{floor && `; ${floor}`}
+        {chosen && <>, <b>{count(chosen.length)}</b> selected (Esc clears)</>}{ordering.value !== null ? `, most similar to “${visible(ordering.value)}” first` : floor && `; ${floor}`}
+        {pending.value !== null && `; looking for “${visible(pending.value)}”…`}{meaning.value === "" && "; type what the images show, for example ~ red car at night"}
       </span>}
       {view.value !== "review" && <Filters />}
       {elsewhere.value > 0 && (
@@ -48,6 +50,7 @@ export function Status() {
           <button type="button" aria-label="Dismiss" onClick={() => (elsewhere.value = 0)}>×</button>
         </span>
       )}
+      {remark.value && <span class="warn" role="alert">{visible(remark.value)}</span>}
       {chosen && refusedStep.value && <span class="warn" role="alert">{refusedStep.value}</span>}
       {problem.value && <span class="warn" role="alert">Not loaded: {problem.value.text} <button type="button" aria-label="Dismiss" onClick={() => (problem.value = null)}>×</button></span>}
       {unsaved.value > 0 && <span class="warn" role="alert">{unsaved.value === 1 ? "1 mark" : `${count(unsaved.value)} marks`} not saved yet, but kept in this browser: {visible(refusal.value) || "the server does not answer."}</span>}
