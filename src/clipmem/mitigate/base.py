@@ -3,6 +3,7 @@
 A mitigation is one class in one file. It is registered under the name of its section, `[mitigate.NAME]`, in
 `MITIGATIONS` or by the entry-point group `clipmem.mitigations` of an installed package.
 """
+# ruff: noqa: ARG003  (by default a mitigation changes nothing)
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,33 +84,29 @@ class Mitigation(Hook):
         """Raise an `InputError` unless the pairs have the data that it needs."""
 
     @classmethod
-    def parent(cls, recipe: Recipe) -> Parent | None:  # noqa: ARG003
+    def parent(cls, recipe: Recipe) -> Parent | None:
         """Read the earlier run that it uses, if any."""
         return None
 
     @classmethod
-    def models(cls, recipe: Recipe, side: str, seed: int) -> Path | None:  # noqa: ARG003
+    def models(cls, recipe: Recipe, side: str, seed: int) -> Path | None:
         """Return the folder of a trained model that `begin` and `after` change; None to train."""
         return None
 
     @classmethod
     def edit(
-        cls,
-        recipe: Recipe,  # noqa: ARG003
-        splits: pl.DataFrame,
-        parent: Parent | None,  # noqa: ARG003
-        pairs: pl.DataFrame,  # noqa: ARG003
+        cls, recipe: Recipe, splits: pl.DataFrame, parent: Parent | None, pairs: pl.DataFrame
     ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
         """Change the split; return it and tables of the changes, by name."""
         return splits, {}
 
     @classmethod
-    def captions_of_pair(cls, recipe: Recipe) -> int:  # noqa: ARG003
+    def captions_of_pair(cls, recipe: Recipe) -> int:
         """Return the number of captions per pair that training draws from; 0 = no change."""
         return 0
 
     @classmethod
-    def prepare(cls, preparation: Preparation) -> list[Path]:  # noqa: ARG003
+    def prepare(cls, preparation: Preparation) -> list[Path]:
         """Write the files that the trainings of a study need, and return their paths."""
         return []
 

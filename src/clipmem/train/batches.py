@@ -7,7 +7,7 @@ in evaluation mode, in the precision of the training.
 
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -169,17 +169,13 @@ def embed_frozen(
     modes, embeddings = [(module, module.training) for module in encoder.module.modules()], dict[Kind, Tensor]()
     encoder.module.eval()
     with torch.no_grad():
-        if "image" in towers.frozen:
-            embeddings["image"] = _in_batches(image, len(rows))
-        if "text" in towers.frozen:
-            embeddings["text"] = _in_batches(text, len(tokens))
+        for kind, embed, n in (("image", image, len(rows)), ("text", text, len(tokens))):
+            if kind in towers.frozen:
+                parts = (slice(start, start + _BATCH) for start in range(0, n, _BATCH))
+                embeddings[kind] = torch.cat([embed(part).cpu() for part in parts])
     for module, training in modes:
         module.training = training
     return embeddings
-
-
-def _in_batches(embed: Callable[[slice], Tensor], n: int) -> Tensor:
-    return torch.cat([embed(slice(start, start + _BATCH)).cpu() for start in range(0, n, _BATCH)])
 
 
 def made_ahead(items: Iterator[T], *, depth: int) -> Generator[T]:
@@ -187,7 +183,9 @@ def made_ahead(items: Iterator[T], *, depth: int) -> Generator[T]:
     if not depth:
         yield from items
         return
-    settings = (_flushes_denormals(), torch.cuda.current_device() if torch.cuda.is_initialized() else None)
+    # whether this thread flushes denormal numbers to 0, which torch can set but not report
+    flush = not bool(torch.tensor(1e-310, dtype=torch.float64).mul(1.0).gt(0))
+    settings = (flush, torch.cuda.current_device() if torch.cuda.is_initialized() else None)
     maker = ThreadPoolExecutor(1, "clipmem batches", initializer=_compute_alike, initargs=settings)
     try:
         futures = deque(maker.submit(next, items, _END) for _ in range(depth + 1))
@@ -204,8 +202,3 @@ def _compute_alike(flush: bool, device: int | None) -> None:
     torch.set_flush_denormal(flush)
     if device is not None:
         torch.cuda.set_device(device)
-
-
-def _flushes_denormals() -> bool:
-    """Return whether this thread flushes denormal numbers to 0, which torch can set but not report."""
-    return not bool(torch.tensor(1e-310, dtype=torch.float64).mul(1.0).gt(0))

@@ -147,7 +147,7 @@ class Recorder(Hook):
     name, changes = "record", False
 
     def __init__(self, uids: Sequence[str], epochs: int, world: World, *, keep: bool = True) -> None:
-        self._recorder, self._keep = AlignmentRecorder(uids, epochs, world), keep
+        self.record, self._keep = AlignmentRecorder(uids, epochs, world), keep
         self._shown: dict[Kind, Tensor] = {}
 
     def unit(self, kind: Kind, unit: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:
@@ -155,22 +155,17 @@ class Recorder(Hook):
         if view == 0:
             self._shown[kind] = unit.detach()
         if len(self._shown) == 2:
-            self._recorder.update(moment.slots, self._shown["image"], self._shown["text"], moment.epoch)
+            self.record.update(moment.slots, self._shown["image"], self._shown["text"], moment.epoch)
             self._shown.clear()
         return unit
 
-    @property
-    def record(self) -> AlignmentRecorder:
-        """The record so far."""
-        return self._recorder
-
     def tensors(self) -> dict[str, Tensor]:
         """Return the record."""
-        return self._recorder.tensors()
+        return self.record.tensors()
 
     def write(self, folder: Path) -> list[Path]:
         """Write `trajectory.npz`, unless the record is for other hooks only."""
-        return [self._recorder.save(folder / TRAJECTORY_FILE)] if self._keep else []
+        return [self.record.save(folder / TRAJECTORY_FILE)] if self._keep else []
 
 
 def read_trajectory(path: Path, uids: Sequence[str]) -> Trajectory:
