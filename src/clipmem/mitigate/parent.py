@@ -14,12 +14,6 @@ from clipmem.base.marks import marks_file, read_marks
 from clipmem.data.user_tables import read_table
 
 By = Literal["clipmem", "similarity", "g-alignment", "file", "marks"]
-COLUMNS: dict[str, list[str]] = {
-    "clipmem": ["clipmem"],
-    "similarity": ["f_positive"],
-    "g-alignment": ["g_positive", "g_image_bank", "g_text_bank"],
-    "marks": ["mark"],
-}
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,14 @@ def read_parent(path: str, by: By, setting: str, column: str = "score") -> Paren
         file = marks_file(where) if by == "marks" else file
         weight, record = recipe.score.weight, manifest.read(folder)
         described = {key: record[key] for key in ("recipe_sha256", "data_sha256", "clipmem")}
-    columns = COLUMNS.get(by, [column])
+    by_column = {
+        "clipmem": pl.col("clipmem"),
+        "similarity": -pl.col("f_positive"),
+        "g-alignment": -pl.col("g_positive") + weight * (pl.col("g_image_bank") + pl.col("g_text_bank")),
+        "marks": pl.col("mark"),
+    }
+    removal_score = by_column.get(by, pl.col(column))
+    columns = removal_score.meta.root_names()
     if by == "marks":
         require(file.is_file(), f"{setting}, {file}", "no such file", "a marks.jsonl", "Mark pairs in clipmem view.")
         uids = [uid for uid, mark in read_marks(file).items() if mark.mark == "wrong"]
@@ -68,7 +69,7 @@ def read_parent(path: str, by: By, setting: str, column: str = "score") -> Paren
         table = read_table(file, setting, ("uid", *columns), optional=("role",))
         # CSV columns are read as text
         numbers = table.with_columns(pl.col(columns).cast(pl.Float64, strict=False))
-        scores = numbers.select("uid", pl.col("^role$"), removal_score=_removal_score(by, weight, column)).drop_nulls()
+        scores = numbers.select("uid", pl.col("^role$"), removal_score=removal_score).drop_nulls()
         scores = scores.filter(pl.col("removal_score").is_finite())
     subject = f"{setting}, {file}"
     require(not scores.is_empty(), subject, f"no value of {columns}", "scores", "Choose another file.")
@@ -76,18 +77,6 @@ def read_parent(path: str, by: By, setting: str, column: str = "score") -> Paren
     got = f"uid {', '.join(map(shorten, twice))} more than once"
     require(twice.is_empty(), subject, got, "one row per pair", "Merge its rows into one.")
     return Parent(path, scores, {"path": path, "scores_sha256": file_sha256(file), **described})
-
-
-def _removal_score(by: By, weight: float, column: str) -> pl.Expr:
-    match by:
-        case "clipmem":
-            return pl.col("clipmem")
-        case "similarity":
-            return -pl.col("f_positive")
-        case "g-alignment":
-            return weight * (pl.col("g_image_bank") + pl.col("g_text_bank")) - pl.col("g_positive")
-        case _:
-            return pl.col(column)
 
 
 def check_known(parent: Parent, uids: frozenset[str], setting: str) -> None:
