@@ -145,18 +145,14 @@ class Embeddings:
     def open(cls, folder: Path, name: str = "") -> "Embeddings":
         """Open a folder of embeddings."""
         parts, card = open_parts(folder)
-        opened = cls(name or str(folder), parts, {str(folder): card}, read_skipped(folder / SKIPPED))
-        opened._check()
-        return opened
+        return cls(name or str(folder), parts, {str(folder): card}, read_skipped(folder / SKIPPED))
 
     def joined(self, other: "Embeddings") -> "Embeddings":
         """Add the embeddings of other pairs under the same model."""
         problems, cards = [*self.problems, *other.problems], {**self.cards, **other.cards}
-        both = Embeddings(self.name, [*self.parts, *other.parts], cards, problems)
-        both._check()
-        return both
+        return Embeddings(self.name, [*self.parts, *other.parts], cards, problems)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         widths = sorted({part.width for part in self.parts if isinstance(part, StoredPart)})
         require(len(widths) < 2, f"embeddings in {self.name}", f"widths {widths}", "one width", "Use one model.")
 

@@ -54,7 +54,7 @@ class OpenClipEncoder(TrainableEncoder):
 
     def __init__(self, model: nn.Module, config: ModelConfig, tokenizer: Any) -> None:
         self._model: Any = model
-        self._config, self._tokenizer = config, tokenizer
+        self.config, self._tokenizer = config, tokenizer
         self._preprocess: Any = self._model.visual.preprocess_cfg
         self.image_size, self.resize_mode, self.interpolation = _geometry(
             self._model.visual.image_size, self._preprocess
@@ -64,13 +64,8 @@ class OpenClipEncoder(TrainableEncoder):
         self._compiled: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None
 
     @property
-    def config(self) -> ModelConfig:
-        """The `model_cfg`."""
-        return self._config
-
-    @property
     def context(self) -> int:
-        return int(self._config["text_cfg"].get("context_length", 77))
+        return int(self.config["text_cfg"].get("context_length", 77))
 
     @property
     def tokens(self) -> int:
@@ -130,7 +125,7 @@ class OpenClipEncoder(TrainableEncoder):
     def save(self, folder: Path) -> list[Path]:
         """Write the folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` loads."""
         make_folder(folder)
-        config = {"model_cfg": self._config, "preprocess_cfg": self._preprocess}
+        config = {"model_cfg": self.config, "preprocess_cfg": self._preprocess}
         state = {name: tensor.contiguous() for name, tensor in self._model.state_dict().items()}
         atomic_write(folder / WEIGHTS_FILE, save_safetensors(state))
         atomic_write(folder / CONFIG_FILE, (json.dumps(config, indent=1) + "\n").encode())
