@@ -60,7 +60,7 @@ def read_parent(path: str, by: By, setting: str, column: str = "score") -> Paren
         "marks": pl.col("mark"),
     }
     removal_score = by_column.get(by, pl.col(column))
-    columns = removal_score.meta.root_names()
+    columns = removal_score.meta.root_names() or [column]  # polars reads some names as patterns
     if by == "marks":
         require(file.is_file(), f"{setting}, {file}", "no such file", "a marks.jsonl", "Mark pairs in clipmem view.")
         uids = [uid for uid, mark in read_marks(file).items() if mark.mark == "wrong"]

@@ -235,7 +235,6 @@ def _read_preprocessing(folder: Path) -> dict[str, Any]:
 
 
 def _preprocessing(processor: Mapping[str, Any], config: Any, subject: str = "model") -> _Preprocessing:
-    """Derive a model's preprocessing from its processor's settings and its config."""
     kind, hint = str(config.model_type), "Use a model with supported preprocessing."
     settings = {**_IMAGES[kind], **processor}
     rescaled = settings.get("do_rescale", True) and math.isclose(settings.get("rescale_factor", 1 / 255), 1 / 255)

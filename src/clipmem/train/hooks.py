@@ -9,14 +9,16 @@ rest of the batch nor on the number of processes, and is the same in f and g for
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8, UInt64
+from jaxtyping import Float, Int, UInt8, UInt64
 from torch import Tensor, nn
 
 from clipmem.base.sections import TrainSection
 from clipmem.data.views import Crops
+from clipmem.train.distributed import World
+from clipmem.train.recorder import TRAJECTORY_FILE, AlignmentRecorder
 
 T = TypeVar("T")
 Weights = Sequence[tuple[str, Tensor]]
@@ -41,21 +43,6 @@ class Moment(NamedTuple):
     step: int
     slots: Int[np.ndarray, " n"]
     keys: UInt64[np.ndarray, " n"]
-
-
-@runtime_checkable
-class Record(Protocol):
-    """What a training has recorded so far (see `clipmem.train.recorder`)."""
-
-    @property
-    def similarity(self) -> Float32[np.ndarray, "epoch n"]:
-        """Cosine of image and caption of each slot in each epoch; NaN if not shown yet."""
-        ...
-
-    @property
-    def margin(self) -> Float32[np.ndarray, "epoch n"]:
-        """Similarity minus the largest one to another image or caption of the batch; NaN as for `similarity`."""
-        ...
 
 
 class Hook:
@@ -132,7 +119,7 @@ class Hook:
         """Change embeddings after they are normalized; the result goes to the loss."""
         return unit
 
-    def follow(self, record: Record) -> None:
+    def follow(self, record: AlignmentRecorder) -> None:
         """Take the record of the training, before the first step; checkpoints keep it."""
 
     def weigh(self, weights: Float[Tensor, " n"], moment: Moment) -> Float[Tensor, " n"]:
@@ -169,6 +156,33 @@ class Hook:
     def write(self, folder: Path) -> list[Path]:
         """Write files of its own into the model's folder; return them."""
         return []
+
+
+class Recorder(Hook):
+    """`[train] record`: the recorder in a study's training; unit embeddings are recorded before noise on them."""
+
+    name, changes = "record", False
+
+    def __init__(self, uids: Sequence[str], epochs: int, world: World, *, keep: bool = True) -> None:
+        self.record, self._keep = AlignmentRecorder(uids, epochs, world), keep
+        self._shown: dict[Kind, Tensor] = {}
+
+    def unit(self, kind: Kind, unit: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:
+        """Record the first view and its captions."""
+        if view == 0:
+            self._shown[kind] = unit.detach()
+        if len(self._shown) == 2:
+            self.record.update(moment.slots, self._shown["image"], self._shown["text"], moment.epoch)
+            self._shown.clear()
+        return unit
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the record."""
+        return self.record.tensors()
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write `trajectory.npz`, unless the record is for other hooks only."""
+        return [self.record.save(folder / TRAJECTORY_FILE)] if self._keep else []
 
 
 @dataclass(frozen=True)

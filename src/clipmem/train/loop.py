@@ -23,11 +23,10 @@ from clipmem.models.start import freeze, parts_of
 from clipmem.train.batches import Batch, Batches, TextTokens, TrainingData, embed_frozen, made_ahead, tokenize
 from clipmem.train.checkpoint import Checkpoints, State, TrainingStopped
 from clipmem.train.distributed import ALONE, World, check_world
-from clipmem.train.hooks import NO_HOOKS, Hooks
+from clipmem.train.hooks import NO_HOOKS, Hooks, Recorder
 from clipmem.train.objectives import Objective, Towers, create_objective
 from clipmem.train.paired import TrainingSet
 from clipmem.train.record import describe, write
-from clipmem.train.recorder import Recorder
 
 _SETTLE = 16  # steps between readings of the losses, which synchronize with the accelerator
 
