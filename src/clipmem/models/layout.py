@@ -47,12 +47,8 @@ def write_part(folder: Path, k: int, digits: int, means: Means, metadata: pl.Dat
         with atomic_file(file) as stream:
             np.save(stream, values.cpu().numpy(), allow_pickle=False)
     write_parquet(table, metadata)
-    single = save(means.single, _single(image)) if means.single is not None else []
+    single = save(means.single, folder / "single" / number) if means.single is not None else []
     return [image, text, table, *single]
-
-
-def _single(image: Path) -> Path:
-    return image.parent.parent / "single" / image.stem.removeprefix("img_emb_")
 
 
 def write_card(folder: Path, card: Mapping[str, object]) -> None:
@@ -132,7 +128,7 @@ class StoredPart:
         if not self.means:
             return unit_means(image[:, None], text, torch.arange(len(rows)))
         ok = torch.isfinite(image).all(dim=1) & torch.isfinite(text).all(dim=1)
-        single = _single(self.image)
+        single = self.image.parent.parent / "single" / self.image.stem.removeprefix("img_emb_")
         return Means(image.float(), text.float(), ok, load(single, rows) if single.is_dir() else None)
 
     def content(self) -> list[int | str]:

@@ -30,7 +30,7 @@ from clipmem.base.paths import atomic_write, make_folder
 from clipmem.data.decoding import Geometry, Interpolation, ResizeMode
 from clipmem.models import hub, tokenizers
 from clipmem.models.names import ModelConfig, Settings, TextConfig, model_config, settings_of
-from clipmem.models.protocol import TrainableEncoder, three
+from clipmem.models.protocol import TrainableEncoder, three, trim
 from clipmem.models.shortcut import image_pass, text_pass
 from clipmem.models.tokenizers import Vocabulary, simple_tokenizer
 from clipmem.models.weights import read_checkpoint
@@ -104,9 +104,6 @@ class OpenClipEncoder(TrainableEncoder):
         passes = self._model.encode_image, _encode_trimmed
         self._compiled = (torch.compile(passes[0], backend=backend), torch.compile(passes[1], backend=backend))
 
-    def trim(self, tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
-        return trim(tokens)
-
     def is_image_parameter(self, name: str) -> bool:
         return name.startswith("visual.")
 
@@ -148,13 +145,6 @@ def sigmoid_loss(
 ) -> Float[Tensor, ""]:
     """Return open_clip's `SigLipLoss`: for normalized u, v, -1/n Σ_ij log sigmoid(±(s u_i·v_j + b)), + where i = j."""
     return SigLipLoss()(image, text, scale, bias)
-
-
-def trim(tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
-    """Drop the columns that are padding (0) in every row, but keep at least one."""
-    used = (tokens != 0).any(dim=0)
-    longest = int(used.nonzero().max()) + 1 if bool(used.any()) else 1
-    return tokens[:, :longest]
 
 
 def tags(name: str) -> list[str]:

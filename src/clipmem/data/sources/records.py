@@ -98,11 +98,6 @@ class Record:
     credit: str = ""
     role: str = ""
 
-    @property
-    def places(self) -> list[str]:
-        """The records of the data that it consists of."""
-        return [part.place or self.key for part in self.parts]
-
     def uid(self) -> str:
         """Return the uid of its image with its usable captions; "" if it is no pair."""
         usable = [str(caption) for part in self.parts for caption in part.captions if not caption_problem(caption)]
