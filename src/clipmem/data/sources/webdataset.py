@@ -239,7 +239,7 @@ class WebdatasetSource(Source):
                     captions = [text]
                 unused = not same and bool(captions) and text not in captions
                 self.ledger.ignored.update([TEXT_UNUSED] * unused)
-            keys.update(values)
+            keys.update(values if named_columns(self.section) else ())
             for reason in (BROKEN_JSON * (broken and bool(captions)), sample.reason):
                 if reason:
                     self.ledger.note(shard, sample.key, reason)
