@@ -5,8 +5,8 @@ token only. Captions are packed: tokens after end-of-text are not computed. Atte
 matrix products. All else is open_clip's modules, so that the result equals theirs up to rounding. A training step of
 the demo's model is 1.3 to 1.6 times as fast (`python benchmarks/run.py --suite passes`).
 
-For other towers, subclasses too, and towers with hooks, `image_pass` and `text_pass` return None, and open_clip's own
-pass is used. With `clipmem.models.openclip` and `tokenizers`, the only module that imports open_clip.
+For other towers, and for towers with hooks, `image_pass` and `text_pass` return None, and open_clip's own pass is used.
+With `clipmem.models.openclip` and `tokenizers`, the only module that imports open_clip.
 """
 
 from typing import Any, NamedTuple
@@ -34,14 +34,14 @@ class Packing(NamedTuple):
 def image_pass(model: nn.Module, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"] | None:
     """Embed normalized images with a vision transformer with class-token pooling, or return None."""
     tower: Any = getattr(model, "visual", None)
-    if type(model) is not CLIP or type(tower) is not VisionTransformer or pixels.device.type != "cpu":
+    if type(model) is not CLIP or not _is_exactly(tower, VisionTransformer) or pixels.device.type != "cpu":
         return None
     tokens, conv = tower.grid_size[0] * tower.grid_size[1] + 1, tower.conv1
     if tower.pool_type != "tok" or tower.attn_pool is not None or tower.output_tokens or tokens > _LONGEST:
         return None
     if type(tower.patch_dropout) is not nn.Identity or tuple(pixels.shape[2:]) != tuple(tower.image_size):
         return None
-    if type(conv) is not nn.Conv2d or conv.bias is not None or conv.stride != conv.kernel_size:
+    if not _is_exactly(conv, nn.Conv2d) or conv.bias is not None or conv.stride != conv.kernel_size:
         return None
     if not _is_plain(tower.transformer, [model, *tower.modules()]):
         return None
@@ -59,7 +59,7 @@ def text_pass(
     model: Any, tokens: Int[Tensor, "n length"], rows: Int[Tensor, "n length"]
 ) -> Float[Tensor, "n d"] | None:
     """Embed captions with a causal text tower with argmax (end-of-text) pooling, or return None."""
-    if type(model) is not CLIP or tokens.device.type != "cpu" or tokens.shape[1] > _LONGEST:
+    if not _is_exactly(model, CLIP) or tokens.device.type != "cpu" or tokens.shape[1] > _LONGEST:
         return None
     modules = [model, model.token_embedding, model.ln_final, *model.transformer.modules()]
     mask = model.attn_mask
@@ -136,6 +136,10 @@ def _weights(q: Tensor, k: Tensor, hidden: Tensor | None) -> Tensor:
     return (s if hidden is None else s.masked_fill(hidden, -torch.inf)).softmax(-1).to(q.dtype)
 
 
+def _is_exactly(item: object, kind: type) -> bool:
+    return type(item) is kind  # a subclass may compute something else
+
+
 def _is_plain(transformer: Any, modules: list[nn.Module]) -> bool:
     """Return whether all blocks are float32 ones of joint self-attention, and none of `modules` has a hook."""
     if type(transformer) is not Transformer or transformer.grad_checkpointing or not len(transformer.resblocks):
@@ -152,8 +156,8 @@ def _is_plain(transformer: Any, modules: list[nn.Module]) -> bool:
 def _is_plain_block(block: Any) -> bool:
     attention: Any = getattr(block, "attn", None)
     return (
-        type(block) is ResidualAttentionBlock
-        and type(attention) is nn.MultiheadAttention
+        _is_exactly(block, ResidualAttentionBlock)
+        and _is_exactly(attention, nn.MultiheadAttention)
         and attention.in_proj_weight is not None
         and attention.in_proj_bias is not None
         and attention.in_proj_weight.dtype == torch.float32

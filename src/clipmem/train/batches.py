@@ -7,7 +7,7 @@ in evaluation mode, in the precision of the training.
 
 import sys
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -169,13 +169,17 @@ def embed_frozen(
     modes, embeddings = [(module, module.training) for module in encoder.module.modules()], dict[Kind, Tensor]()
     encoder.module.eval()
     with torch.no_grad():
-        for kind, embed, n in (("image", image, len(rows)), ("text", text, len(tokens))):
-            if kind in towers.frozen:
-                parts = (slice(start, start + _BATCH) for start in range(0, n, _BATCH))
-                embeddings[kind] = torch.cat([embed(part).cpu() for part in parts])
+        if "image" in towers.frozen:
+            embeddings["image"] = _in_batches(image, len(rows))
+        if "text" in towers.frozen:
+            embeddings["text"] = _in_batches(text, len(tokens))
     for module, training in modes:
         module.training = training
     return embeddings
+
+
+def _in_batches(embed: Callable[[slice], Tensor], n: int) -> Tensor:
+    return torch.cat([embed(slice(start, start + _BATCH)).cpu() for start in range(0, n, _BATCH)])
 
 
 def made_ahead(items: Iterator[T], *, depth: int) -> Generator[T]:
