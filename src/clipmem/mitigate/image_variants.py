@@ -102,8 +102,10 @@ class ImageVariants(Mitigation):
         view: int,
     ) -> Float[Tensor, "n 3 size size"]:
         u = uniform(moment.keys, derive_seed(self.seed, "image variant", moment.epoch, view), 1)[:, 0]
-        counts = np.ones(len(u), dtype=np.int64) if self._pixels is None else self._counts[moment.slots]
-        number = choose_variant(u, counts, self.section.probability)
+        if self._pixels is None:
+            number = np.where(u < self.section.probability, 0, -1)
+        else:
+            number = choose_variant(u, self._counts[moment.slots], self.section.probability)
         places = np.flatnonzero(number >= 0)
         if not len(places):
             return values
