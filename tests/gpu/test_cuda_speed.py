@@ -35,7 +35,7 @@ def micro():
 
 
 def trained(micro, folder, device, *, ahead=0, precision="fp32", **changes):
-    encoder = OpenClipEncoder(copy.deepcopy(micro.module), micro._config, micro._tokenizer)
+    encoder = OpenClipEncoder(copy.deepcopy(micro.module), micro.config, micro._tokenizer)
     settings = TrainSection(**{"epochs": 5, "batch_size": 8, "crop_scale": (0.3, 0.9), "flip": 0.5, **changes})
     train(encoder, DATA, PLAN, settings, folder=folder, precision=precision, device=device, ahead=ahead)
     return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -93,7 +93,7 @@ def test_memory_does_not_grow_with_the_epochs(micro, tmp_path):
 def test_embeddings_are_those_of_the_processor(micro):
     found = {}
     for device in ("cpu", "cuda"):
-        encoder = OpenClipEncoder(copy.deepcopy(micro.module), micro._config, micro._tokenizer)
+        encoder = OpenClipEncoder(copy.deepcopy(micro.module), micro.config, micro._tokenizer)
         settings, crops = EmbedSection(views=2, batch_size=7), TrainSection(crop_scale=(0.3, 0.9))
         found[device] = passes.embed(encoder, PIXELS, DATA.rows, DATA.captions, UIDS, settings, crops, device=device)
     for a, b in zip(found["cpu"][:3], found["cuda"][:3], strict=True):

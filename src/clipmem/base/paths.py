@@ -82,6 +82,17 @@ def reading(subject: str, *, expected: str, hint: str = "Check the path.") -> Ge
         raise as_read_error(error, subject, expected=expected, hint=hint) from error
 
 
+@contextlib.contextmanager
+def parsing(
+    subject: str, got: str, errors: tuple[type[Exception], ...], *, expected: str = "", hint: str = "Check the file."
+) -> Generator[None]:
+    """Convert errors of a library that reads a file: what the file is, `got`, with the library's reason."""
+    try:
+        yield
+    except errors as error:
+        raise InputError(subject, got=f"{got} ({shorten(str(error))})", expected=expected, hint=hint) from error
+
+
 def check_readable(path: str | Path, subject: str) -> None:
     """Check that a path is a readable file or folder."""
     file = checked_path(path, subject)

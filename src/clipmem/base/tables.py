@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from clipmem.base.errors import InputError, require, shorten
-from clipmem.base.paths import atomic_file
+from clipmem.base.errors import require
+from clipmem.base.paths import atomic_file, parsing
 
 _UID = {"uid": pl.String}
 SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
@@ -149,12 +149,10 @@ def read_table(path: Path, name: str) -> pl.DataFrame:
     command = "localize" if name.startswith("localize/") else "run RECIPE.toml --out"
     hint = f"Run `clipmem {command} DIR` on it first: finished stages are not repeated."
     require(path.is_file(), f"table {name!r}", f"no file {path}", "a run folder with that stage finished", hint)
-    try:
+    got, broken = f"{path} is not readable as Parquet", (pl.exceptions.PolarsError, OSError)
+    hint = "Delete it and run the study again: only that stage is repeated."
+    with parsing(f"table {name!r}", got, broken, expected="a file written by clipmem", hint=hint):
         table = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        got = f"{path} is not readable as Parquet ({shorten(str(error))})"
-        hint = "Delete it and run the study again: only that stage is repeated."
-        raise InputError(f"table {name!r}", got=got, expected="a file written by clipmem", hint=hint) from error
     table = _completed(name, table)
     missing = [column for column in SCHEMAS[name] if column not in table.columns]
     got, hint = f"columns {table.columns}", "Create the folder again with this version of clipmem."

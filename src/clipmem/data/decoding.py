@@ -100,16 +100,14 @@ def decode(
 ) -> UInt8[np.ndarray, "size size 3"]:
     """Decode one image to RGB; for an animation, its first frame."""
     geometry = Geometry(size, resize_mode, interpolation)
-    with _checked(data, name):
-        image = _opened(data, name)
+    with _opened(data, name) as image:
         image.load()
         return np.array(_square(_upright(_colors(image), image), geometry).convert("RGB"))
 
 
 def shrink(data: bytes, size: int, *, name: str = "image") -> Image.Image:
     """Decode one image for showing it: RGB, upright, its longest side at most `size`, never enlarged."""
-    with _checked(data, name):
-        image = _opened(data, name)
+    with _opened(data, name) as image:
         image.draft("RGB", (2 * size, 2 * size))  # JPEG decodes at a half, a quarter or an eighth
         image.load()
         thumbnail = _upright(_colors(image), image).convert("RGB")
@@ -119,14 +117,13 @@ def shrink(data: bytes, size: int, *, name: str = "image") -> Image.Image:
 
 def read_header(data: bytes, *, name: str = "image") -> Header:
     """Check an image and read its size without decoding pixels."""
-    with _checked(data, name):
-        image = _opened(data, name)
+    with _opened(data, name) as image:
         return Header(image.format or "", image.width, image.height)
 
 
 @contextlib.contextmanager
-def _checked(data: bytes, name: str) -> Generator[None]:
-    """Refuse empty and too large files, and convert Pillow's errors to `DecodeError`."""
+def _opened(data: bytes, name: str) -> Generator[Image.Image]:
+    """Read an image's header; refuse what cannot be used, and convert Pillow's errors to `DecodeError`."""
     if not data:
         raise DecodeError(name, EMPTY, got="0 bytes", expected="an image", hint="Remove or replace that image.")
     if len(data) > MAX_BYTES:
@@ -136,7 +133,9 @@ def _checked(data: bytes, name: str) -> Generator[None]:
         with warnings.catch_warnings():
             # Pillow warns of broken EXIF and of its own size limit
             warnings.simplefilter("ignore")
-            yield
+            yield _usable(Image.open(io.BytesIO(data), formats=FORMATS), name)
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, str(error)) from error
     except DecodeError:
         raise
     except _BROKEN as error:
@@ -153,12 +152,8 @@ def image_format(data: bytes) -> str:
     return ""
 
 
-def _opened(data: bytes, name: str) -> Image.Image:
-    """Read an image's header; refuse too many pixels and samples without a known scale."""
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise _too_large(name, str(error)) from error
+def _usable(image: Image.Image, name: str) -> Image.Image:
+    """Refuse too many pixels and samples without a known scale."""
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(_BITS_PER_SAMPLE, (16,)) if image.mode.startswith("I;16") else ()
     wide = image.mode in {"I", "F"} and image.format != "PNG"  # PNG has 16 bits in any mode

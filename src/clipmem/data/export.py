@@ -182,7 +182,7 @@ def write_cleaned(
         uid = record.uid()
         if uid not in change:
             return
-        places.update(dict.fromkeys(record.places, change[uid]))
+        places.update((part.place or record.key, change[uid]) for part in record.parts)
         if change[uid] and not isinstance(record.image, str):
             expected.add(record.image.uid([change[uid]]))
         gone += 0 if change[uid] else len(record.parts)

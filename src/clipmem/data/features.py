@@ -99,7 +99,6 @@ def _blocks(pixels: Pixels) -> list[Float32[np.ndarray, "k q"]]:
 def _histogram(
     index: Int[np.ndarray, "k q"], bins: int, weight: Float64[np.ndarray, "k q"] | None = None
 ) -> Float64[np.ndarray, "k bins"]:
-    """Count, or add up weights, in each row."""
     flat = index + np.arange(len(index))[:, None] * bins
     counted = np.bincount(flat.ravel(), None if weight is None else weight.ravel(), len(index) * bins)
     return counted.reshape(len(index), bins) / (index.shape[1] if weight is None else 1)
@@ -148,5 +147,4 @@ def caption_features(captions: Sequence[Sequence[str]]) -> Computed:
 
 
 def _spread(n: int) -> list[int]:
-    """Return evenly spaced rows, 20,000 at most."""
     return [k * n // min(n, SAMPLE) for k in range(min(n, SAMPLE))]

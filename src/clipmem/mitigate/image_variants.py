@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8, UInt64
 from torch import Tensor
 
 from clipmem.base.errors import require
@@ -103,22 +103,24 @@ class ImageVariants(Mitigation):
     ) -> Float[Tensor, "n 3 size size"]:
         u = uniform(moment.keys, derive_seed(self.seed, "image variant", moment.epoch, view), 1)[:, 0]
         if self._pixels is None:
-            return self._augmented(values, pixels, np.flatnonzero(u < self.section.probability), moment, view)
-        number = choose_variant(u, self._counts[moment.slots], self.section.probability)
+            number = np.where(u < self.section.probability, 0, -1)
+        else:
+            number = choose_variant(u, self._counts[moment.slots], self.section.probability)
         places = np.flatnonzero(number >= 0)
         if not len(places):
             return values
+        changed, on_device = values.clone(), torch.from_numpy(places).to(values.device)
+        if self._pixels is None:
+            changed[on_device] = self._augmented(pixels[on_device], moment.keys[places], moment, view, values.shape[-1])
+            return changed
         rows = self._rows[self._first[moment.slots[places]] + number[places]]
         others = torch.from_numpy(self._pixels[rows]).to(values.device)
-        subset = Crops(*(field[places] for field in crops))
-        return _put(values, places, render(others, subset, size=values.shape[-1]))
+        changed[on_device] = render(others, Crops(*(field[places] for field in crops)), size=values.shape[-1])
+        return changed
 
     def _augmented(
-        self, values: Tensor, pixels: Tensor, places: Int[np.ndarray, " some"], moment: Moment, view: int
+        self, pixels: Tensor, keys: UInt64[np.ndarray, " some"], moment: Moment, view: int, size: int
     ) -> Tensor:
-        if not len(places):
-            return values
-        keys = moment.keys[places]
         crops = draw_crops(
             keys,
             seed=derive_seed(self.seed, "strong view", moment.epoch, view),
@@ -127,12 +129,6 @@ class ImageVariants(Mitigation):
             ratio=self._train.crop_ratio,
             flip=self._train.flip,
         )
-        strong = render(pixels[torch.from_numpy(places)], crops, size=values.shape[-1])
+        strong = render(pixels, crops, size=size)
         seed = derive_seed(self.seed, "strong colour", moment.epoch, view)
-        return _put(values, places, distort(strong, keys, seed=seed, strength=self.section.color, gray=0.0, blur=0.0))
-
-
-def _put(values: Tensor, places: Int[np.ndarray, " some"], others: Tensor) -> Tensor:
-    changed = values.clone()
-    changed[torch.from_numpy(places).to(values.device)] = others
-    return changed
+        return distort(strong, keys, seed=seed, strength=self.section.color, gray=0.0, blur=0.0)

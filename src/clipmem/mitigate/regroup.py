@@ -17,8 +17,7 @@ from clipmem.base.errors import require
 from clipmem.base.mitigations import RegroupSection
 from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe
-from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
-from clipmem.mitigate.parent import Parent, read_parent
+from clipmem.mitigate.base import MITIGATIONS, Mitigation, Parent, Preparation, Training, read_parent
 from clipmem.train.hooks import Batches
 
 TABLE = "mitigate/regroup"

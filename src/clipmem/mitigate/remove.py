@@ -19,8 +19,7 @@ from clipmem.base.errors import require
 from clipmem.base.mitigations import RemoveSection
 from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe
-from clipmem.mitigate.base import MITIGATIONS, Mitigation, Training
-from clipmem.mitigate.parent import By, Parent, read_parent
+from clipmem.mitigate.base import MITIGATIONS, By, Mitigation, Parent, Training, read_parent
 
 TABLE = "removed"
 _LEFT = 2
@@ -33,7 +32,7 @@ def removal_list(scores: str | Path, count: int, *, by: By = "clipmem", column: 
         scores: A run folder or its `scores.parquet` (without `role`, all its pairs count); with `by = "file"` a table
             with uid and the column of scores, such as suspects.parquet; with `by = "marks"` a marks.jsonl.
         count: Number of pairs, 1 or more.
-        by: The score (see `clipmem.mitigate.parent.read_parent`).
+        by: The score (see `clipmem.mitigate.base.read_parent`).
         column: Column of scores of `by = "file"`, for example one detector's.
 
     Raises:
@@ -85,12 +84,9 @@ class Remove(Mitigation):
 
     @classmethod
     def edit(
-        cls,
-        recipe: Recipe,
-        splits: pl.DataFrame,
-        parent: Parent | None,
-        pairs: pl.DataFrame,  # noqa: ARG003
+        cls, recipe: Recipe, splits: pl.DataFrame, parent: Parent | None, pairs: pl.DataFrame
     ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
+        del pairs
         rest, removed = take_out(splits, cls.section_of(recipe), parent)
         return rest, {TABLE: removed}
 

@@ -27,7 +27,8 @@ from clipmem.data.decoding import decode
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
 from clipmem.models.signals import Signals
 from clipmem.stats.agreement import softmax_agreement
-from clipmem.train.hooks import Moment, Record
+from clipmem.train.hooks import Moment
+from clipmem.train.recorder import AlignmentRecorder
 
 TABLE = "mitigate/reweight"
 _SIZE = 64  # of the images that features are computed on
@@ -82,7 +83,7 @@ class Reweight(Mitigation):
     def __init__(self, section: ReweightSection, seed: int, agreement: Float64[np.ndarray, "n 2"]) -> None:
         super().__init__(section, seed)
         self._agreement = agreement
-        self._record: Record | None = None
+        self._record: AlignmentRecorder | None = None
         self._epoch, self._weights = -1, torch.ones(0)
 
     @classmethod
@@ -110,7 +111,7 @@ class Reweight(Mitigation):
     def content(self) -> str:
         return hashlib.sha256(self._agreement.tobytes()).hexdigest()
 
-    def follow(self, record: Record) -> None:
+    def follow(self, record: AlignmentRecorder) -> None:
         self._record = record
 
     def weigh(self, weights: Float[Tensor, " n"], moment: Moment) -> Float[Tensor, " n"]:

@@ -23,8 +23,7 @@ from clipmem.base.hashing import file_sha256, json_sha256
 from clipmem.base.mitigations import InterpolateSection
 from clipmem.base.recipes import Recipe, flatten
 from clipmem.base.sections import TrainSection
-from clipmem.mitigate.base import MITIGATIONS, Mitigation
-from clipmem.mitigate.parent import Parent
+from clipmem.mitigate.base import MITIGATIONS, Mitigation, Parent
 from clipmem.models.start import Start
 from clipmem.train.hooks import Weights
 

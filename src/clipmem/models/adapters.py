@@ -94,7 +94,6 @@ def _targets(encoder: TrainableEncoder, lora: LoraSection) -> list[str]:
 
 
 def _save(module: nn.Module, config: Any, base: Mapping[str, object], folder: Path) -> list[Path]:
-    """Write peft's files and base.json."""
     peft = hub.library("peft", "adapters")
     make_folder(folder)
     state = peft.get_peft_model_state_dict(module, save_embedding_layers=False)

@@ -145,18 +145,14 @@ class Embeddings:
     def open(cls, folder: Path, name: str = "") -> "Embeddings":
         """Open a folder of embeddings."""
         parts, card = open_parts(folder)
-        opened = cls(name or str(folder), parts, {str(folder): card}, read_skipped(folder / SKIPPED))
-        opened._check()
-        return opened
+        return cls(name or str(folder), parts, {str(folder): card}, read_skipped(folder / SKIPPED))
 
     def joined(self, other: "Embeddings") -> "Embeddings":
         """Add the embeddings of other pairs under the same model."""
         problems, cards = [*self.problems, *other.problems], {**self.cards, **other.cards}
-        both = Embeddings(self.name, [*self.parts, *other.parts], cards, problems)
-        both._check()
-        return both
+        return Embeddings(self.name, [*self.parts, *other.parts], cards, problems)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         widths = sorted({part.width for part in self.parts if isinstance(part, StoredPart)})
         require(len(widths) < 2, f"embeddings in {self.name}", f"widths {widths}", "one width", "Use one model.")
 
@@ -267,23 +263,19 @@ def embed(
             before = {key: value for key, value in old.items() if key not in {"format", "rows", "name"}}
             now = {key: value for key, value in card.items() if key != "name"}
             refuse_other(f"{folder} was made with other settings", before, now, hint)
-    keys = {
-        (k, name): json_sha256([card["model"], about, pairs.uids[rows.start : rows.stop].to_list()])
-        for name, rows in pieces
-        for k, card in enumerate(cards)
-    }
-    waiting = {
-        name: [k for k, job in enumerate(jobs) if (job.facts(name) or {}).get("key") != keys[k, name]]
-        for name, _ in pieces
-    }
-    lacking_in = {name: list(dict.fromkeys(models[k] for k in numbers)) for name, numbers in waiting.items()}
+    waiting: list[dict[int, str]] = []  # key of the models whose part is not there
+    for name, rows in pieces:
+        uids = pairs.uids[rows.start : rows.stop].to_list()
+        keys = {k: json_sha256([card["model"], about, uids]) for k, card in enumerate(cards)}
+        waiting.append({k: key for k, key in keys.items() if (jobs[k].facts(name) or {}).get("key") != key})
+    lacking = [list(dict.fromkeys(models[k] for k in keys)) for keys in waiting]
     started = time.monotonic()
-    reporter.begin("embed", sum(len(rows) * len(lacking_in[name]) for name, rows in pieces), "pairs")
+    reporter.begin("embed", sum(len(piece[1]) * len(few) for piece, few in zip(pieces, lacking, strict=True)), "pairs")
     for number, (name, rows) in enumerate(pieces):
-        if not (lacking := lacking_in[name]):
+        if not lacking[number]:
             continue
-        decoded, embedded = _embed_rows(lacking, pairs, rows, block, single=single, reporter=reporter)
-        for k in waiting[name]:
+        decoded, embedded = _embed_rows(lacking[number], pairs, rows, block, single=single, reporter=reporter)
+        for k, key in waiting[number].items():
             means, ok = embedded[models[k]], pl.Series(embedded[models[k]].ok.numpy(), dtype=pl.Boolean)
             without = [Problem(pairs.data, key, NO_DIRECTION) for key in decoded.keys.filter(~ok)]
             means = means if ok.all() else means.select(torch.nonzero(means.ok)[:, 0])
@@ -293,7 +285,7 @@ def embed(
             first = pl.col("captions").list.first().alias("caption")
             metadata = decoded.table.filter(ok).select(pl.col("key").alias("image_path"), first, "uid", "captions")
             files = write_part(folders[k], number, digits, means, metadata)
-            facts = {"key": keys[k, name], "problems": [list(entry) for entry in (*decoded.problems, *without)]}
+            facts = {"key": key, "problems": [list(entry) for entry in (*decoded.problems, *without)]}
             jobs[k].finish(name, files, 0.0, facts)  # without its time: equal bytes after a stop
     for folder, job in zip(folders, jobs, strict=True):
         listed = [Problem(*entry) for name, _ in pieces for entry in job.outputs(name)[1]["problems"]]

@@ -5,6 +5,7 @@ also named by architecture, tag or repository (`clipmem.models.names`). A family
 imported, so the libraries are imported when a model is read.
 """
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,21 +22,23 @@ class ModelFamily:
         name: Prefix of their names, `NAME:PATH`.
         summary: What they are, in one line.
         in_folders: Whether each is a folder, so that a path to anything else is refused at once.
+        module: A module with the functions `files` and `load`, for a class that does not define these methods.
     """
 
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     in_folders: ClassVar[bool] = False
+    module: ClassVar[str] = ""
 
     @classmethod
     def files(cls, path: Path) -> list[Path]:
         """Return the files that determine a model; raise an `InputError` if some are missing."""
-        raise NotImplementedError
+        return import_module(cls.module).files(path)
 
     @classmethod
     def load(cls, path: Path) -> "clipmem.models.protocol.DualEncoder":
         """Load a model in float32, in evaluation mode."""
-        raise NotImplementedError
+        return import_module(cls.module).load(path)
 
     @classmethod
     def is_saved(cls, folder: Path) -> bool:  # noqa: ARG003
@@ -51,18 +54,7 @@ class Transformers(ModelFamily):
     """CLIP, SigLIP and SigLIP 2 in folders that transformers' `save_pretrained` wrote."""
 
     in_folders = True
-
-    @classmethod
-    def files(cls, path: Path) -> list[Path]:
-        from clipmem.models import transformers  # imports torch
-
-        return transformers.files(path)
-
-    @classmethod
-    def load(cls, path: Path) -> "clipmem.models.protocol.DualEncoder":
-        from clipmem.models import transformers  # imports torch
-
-        return transformers.load(path)
+    module = "clipmem.models.transformers"
 
     @classmethod
     def is_saved(cls, folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub, downloaded only if requested, and the packages of the extra hf."""
+"""Files of the Hugging Face hub, downloaded only if requested, and the packages of the extras."""
 
 import contextlib
 import importlib
@@ -24,15 +24,15 @@ DOWNLOAD = "CLIPMEM_DOWNLOAD"
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
-def library(package: str, subject: str) -> Any:
-    """Import a package of the extra hf; if missing, raise an `InputError` with the command to install it."""
+def library(package: str, subject: str, *, extra: str = "hf") -> Any:
+    """Import a package of an extra; if missing, raise an `InputError` with the command to install it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of its imports
             return importlib.import_module(package)
     except ImportError as error:
-        hint = "Install it in the checkout: pip install '.[hf]'."
-        raise InputError(subject, got=f"no package {package}", expected="the extra hf", hint=hint) from error
+        hint = f"Install it in the checkout: pip install '.[{extra}]'."
+        raise InputError(subject, got=f"no package {package}", expected=f"the extra {extra}", hint=hint) from error
 
 
 def may_download() -> bool:

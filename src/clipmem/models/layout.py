@@ -21,9 +21,9 @@ import polars as pl
 import torch
 from jaxtyping import Int
 
-from clipmem.base.errors import InputError, require, shorten
+from clipmem.base.errors import InputError, require
 from clipmem.base.hashing import file_sha256, pair_uid
-from clipmem.base.paths import atomic_file, write_json
+from clipmem.base.paths import atomic_file, parsing, write_json
 from clipmem.base.tables import open_array, write_parquet
 from clipmem.models.passes import Means, load, save, unit_means
 
@@ -47,13 +47,8 @@ def write_part(folder: Path, k: int, digits: int, means: Means, metadata: pl.Dat
         with atomic_file(file) as stream:
             np.save(stream, values.cpu().numpy(), allow_pickle=False)
     write_parquet(table, metadata)
-    single = save(means.single, _single(image)) if means.single is not None else []
+    single = save(means.single, folder / "single" / number) if means.single is not None else []
     return [image, text, table, *single]
-
-
-def _single(image: Path) -> Path:
-    """Return the folder of a part's single views and captions."""
-    return image.parent.parent / "single" / image.stem.removeprefix("img_emb_")
 
 
 def write_card(folder: Path, card: Mapping[str, object]) -> None:
@@ -133,7 +128,7 @@ class StoredPart:
         if not self.means:
             return unit_means(image[:, None], text, torch.arange(len(rows)))
         ok = torch.isfinite(image).all(dim=1) & torch.isfinite(text).all(dim=1)
-        single = _single(self.image)
+        single = self.image.parent.parent / "single" / self.image.stem.removeprefix("img_emb_")
         return Means(image.float(), text.float(), ok, load(single, rows) if single.is_dir() else None)
 
     def content(self) -> list[int | str]:
@@ -187,20 +182,16 @@ def _shape(file: Path) -> tuple[int, ...]:
 
 
 def _open(file: Path) -> np.ndarray:
-    try:
+    broken = (OSError, ValueError, EOFError)
+    with parsing(f"{file}", "not readable as .npy", broken, expected="an array", hint=_HINT):
         return open_array(file, "r")
-    except (OSError, ValueError, EOFError) as error:
-        got = f"not readable as .npy ({shorten(str(error))})"
-        raise InputError(f"{file}", got=got, expected="an array", hint=_HINT) from error
 
 
 def _metadata(file: Path, *columns: str) -> pl.DataFrame:
     """Read those of some columns that a file has; without columns, the number of rows."""
-    try:
+    broken = (pl.exceptions.PolarsError, OSError)
+    with parsing(f"{file}", "not readable as Parquet", broken, expected="metadata", hint=_HINT):
         if not columns:
             return pl.scan_parquet(file).select(pl.len()).collect()
         schema = pl.read_parquet_schema(file)
         return pl.read_parquet(file, columns=[name for name in columns if name in schema])
-    except (pl.exceptions.PolarsError, OSError) as error:
-        got = f"not readable as Parquet ({shorten(str(error))})"
-        raise InputError(f"{file}", got=got, expected="metadata", hint=_HINT) from error

@@ -190,7 +190,6 @@ def wrong(text: str, got: str, hint: str, expected: str = "") -> InputError:
 
 
 def _family(text: str) -> str:
-    """Return the family whose prefix a model name has, or ""."""
     prefix, colon, _ = text.partition(":")
     return prefix if colon and prefix in FAMILIES else ""
 

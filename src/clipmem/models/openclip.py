@@ -30,7 +30,7 @@ from clipmem.base.paths import atomic_write, make_folder
 from clipmem.data.decoding import Geometry, Interpolation, ResizeMode
 from clipmem.models import hub, tokenizers
 from clipmem.models.names import ModelConfig, Settings, TextConfig, model_config, settings_of
-from clipmem.models.protocol import TrainableEncoder, three
+from clipmem.models.protocol import TrainableEncoder, three, trim
 from clipmem.models.shortcut import image_pass, text_pass
 from clipmem.models.tokenizers import Vocabulary, simple_tokenizer
 from clipmem.models.weights import read_checkpoint
@@ -54,7 +54,7 @@ class OpenClipEncoder(TrainableEncoder):
 
     def __init__(self, model: nn.Module, config: ModelConfig, tokenizer: Any) -> None:
         self._model: Any = model
-        self._config, self._tokenizer = config, tokenizer
+        self.config, self._tokenizer = config, tokenizer
         self._preprocess: Any = self._model.visual.preprocess_cfg
         self.image_size, self.resize_mode, self.interpolation = _geometry(
             self._model.visual.image_size, self._preprocess
@@ -64,13 +64,8 @@ class OpenClipEncoder(TrainableEncoder):
         self._compiled: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None
 
     @property
-    def config(self) -> ModelConfig:
-        """The `model_cfg`."""
-        return self._config
-
-    @property
     def context(self) -> int:
-        return int(self._config["text_cfg"].get("context_length", 77))
+        return int(self.config["text_cfg"].get("context_length", 77))
 
     @property
     def tokens(self) -> int:
@@ -109,9 +104,6 @@ class OpenClipEncoder(TrainableEncoder):
         passes = self._model.encode_image, _encode_trimmed
         self._compiled = (torch.compile(passes[0], backend=backend), torch.compile(passes[1], backend=backend))
 
-    def trim(self, tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
-        return trim(tokens)
-
     def is_image_parameter(self, name: str) -> bool:
         return name.startswith("visual.")
 
@@ -130,7 +122,7 @@ class OpenClipEncoder(TrainableEncoder):
     def save(self, folder: Path) -> list[Path]:
         """Write the folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` loads."""
         make_folder(folder)
-        config = {"model_cfg": self._config, "preprocess_cfg": self._preprocess}
+        config = {"model_cfg": self.config, "preprocess_cfg": self._preprocess}
         state = {name: tensor.contiguous() for name, tensor in self._model.state_dict().items()}
         atomic_write(folder / WEIGHTS_FILE, save_safetensors(state))
         atomic_write(folder / CONFIG_FILE, (json.dumps(config, indent=1) + "\n").encode())
@@ -153,13 +145,6 @@ def sigmoid_loss(
 ) -> Float[Tensor, ""]:
     """Return open_clip's `SigLipLoss`: for normalized u, v, -1/n Σ_ij log sigmoid(±(s u_i·v_j + b)), + where i = j."""
     return SigLipLoss()(image, text, scale, bias)
-
-
-def trim(tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
-    """Drop the columns that are padding (0) in every row, but keep at least one."""
-    used = (tokens != 0).any(dim=0)
-    longest = int(used.nonzero().max()) + 1 if bool(used.any()) else 1
-    return tokens[:, :longest]
 
 
 def tags(name: str) -> list[str]:

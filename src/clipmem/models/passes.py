@@ -147,7 +147,6 @@ def embed(
 
 
 def _listed(captions: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
-    """Return the captions of all pairs, and the pair of each."""
     return [text for texts in captions for text in texts], [pair for pair, texts in enumerate(captions) for _ in texts]
 
 

@@ -67,7 +67,7 @@ class TrainableEncoder(DualEncoder, Protocol):
 
     def trim(self, tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
         """Cut the padding of a batch that `encode_text` does not need."""
-        ...
+        return trim(tokens)
 
     def is_image_parameter(self, name: str) -> bool:
         """Return whether a parameter of the module belongs to the image tower."""
@@ -98,6 +98,13 @@ class TrainableEncoder(DualEncoder, Protocol):
     def compile(self) -> None:
         """Compile the passes of both towers."""
         ...
+
+
+def trim(tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
+    """Drop the columns that are padding (0) in every row, but keep at least one."""
+    used = (tokens != 0).any(dim=0)
+    longest = int(used.nonzero().max()) + 1 if bool(used.any()) else 1
+    return tokens[:, :longest]
 
 
 def softmax_scale(encoder: DualEncoder) -> float | None:

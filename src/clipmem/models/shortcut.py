@@ -111,7 +111,6 @@ def _blocks(x: Float[Tensor, "t d"], transformer: Any, packing: Packing) -> Floa
 
 
 def _last_attention(attention: Any, h: Float[Tensor, "t d"], packing: Packing) -> Float[Tensor, "n d"]:
-    """Attention of the output tokens alone."""
     d, heads = h.shape[1], attention.num_heads
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     q = nn.functional.linear(h[packing.read], weight[:d], bias[:d]).view(packing.n * heads, 1, -1)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import atomic_write, make_folder
 from clipmem.data.decoding import Geometry, Interpolation, ResizeMode
-from clipmem.models import hub, openclip, tokenizers
+from clipmem.models import hub, tokenizers
 from clipmem.models.protocol import TrainableEncoder, three
 from clipmem.models.weights import BROKEN, reason
 
@@ -104,7 +104,7 @@ class TransformersEncoder(TrainableEncoder):
 
     def trim(self, tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
         """For CLIP, cut the columns that are padding in every row; SigLIP reads its padding."""
-        return openclip.trim(tokens) if self._model.config.model_type == "clip" else tokens
+        return super().trim(tokens) if self._model.config.model_type == "clip" else tokens
 
     def is_image_parameter(self, name: str) -> bool:
         return name.startswith(("vision_model.", "visual_projection."))
@@ -235,7 +235,6 @@ def _read_preprocessing(folder: Path) -> dict[str, Any]:
 
 
 def _preprocessing(processor: Mapping[str, Any], config: Any, subject: str = "model") -> _Preprocessing:
-    """Derive a model's preprocessing from its processor's settings and its config."""
     kind, hint = str(config.model_type), "Use a model with supported preprocessing."
     settings = {**_IMAGES[kind], **processor}
     rescaled = settings.get("do_rescale", True) and math.isclose(settings.get("rescale_factor", 1 / 255), 1 / 255)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clipmem.base.errors import InputError, require, shorten
+from clipmem.base.paths import parsing
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # weight files in open_clip's order of preference
@@ -66,11 +67,10 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
         hint = "Save the model's state_dict as safetensors."
         raise InputError(f"checkpoint {path}", got=got, expected=f"one of {', '.join(SUFFIXES)}", hint=hint)
     if path.suffix == ".safetensors":
-        try:
+        broken = (SafetensorError, OSError, ValueError, TypeError, LookupError)
+        hint = "Check that the file is complete."
+        with parsing(f"checkpoint {path}", "a file that does not load", broken, expected="safetensors", hint=hint):
             content: object = load_file(path)
-        except (SafetensorError, OSError, ValueError, TypeError, LookupError) as error:
-            got, hint = f"a file that does not load ({shorten(str(error))})", "Check that the file is complete."
-            raise InputError(f"checkpoint {path}", got=got, expected="safetensors", hint=hint) from error
     else:
         content = _read_torch(path)
     if not isinstance(content, Mapping):

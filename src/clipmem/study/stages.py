@@ -28,8 +28,7 @@ from clipmem.data.skipped import Problem, stop_at
 from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
 from clipmem.data.user_tables import with_objects
-from clipmem.mitigate.base import Preparation, captions_in_training, edit, parents_of, prepare
-from clipmem.mitigate.parent import Parent, check_known
+from clipmem.mitigate.base import Parent, Preparation, captions_in_training, check_known, edit, parents_of, prepare
 from clipmem.report.gallery import gallery_uids
 from clipmem.report.page import write_report
 from clipmem.report.run import Run

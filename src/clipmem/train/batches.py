@@ -187,7 +187,9 @@ def made_ahead(items: Iterator[T], *, depth: int) -> Generator[T]:
     if not depth:
         yield from items
         return
-    settings = (_flushes_denormals(), torch.cuda.current_device() if torch.cuda.is_initialized() else None)
+    # whether this thread flushes denormal numbers to 0, which torch can set but not report
+    flush = not bool(torch.tensor(1e-310, dtype=torch.float64).mul(1.0).gt(0))
+    settings = (flush, torch.cuda.current_device() if torch.cuda.is_initialized() else None)
     maker = ThreadPoolExecutor(1, "clipmem batches", initializer=_compute_alike, initargs=settings)
     try:
         futures = deque(maker.submit(next, items, _END) for _ in range(depth + 1))
@@ -204,8 +206,3 @@ def _compute_alike(flush: bool, device: int | None) -> None:
     torch.set_flush_denormal(flush)
     if device is not None:
         torch.cuda.set_device(device)
-
-
-def _flushes_denormals() -> bool:
-    """Return whether this thread flushes denormal numbers to 0, which torch can set but not report."""
-    return not bool(torch.tensor(1e-310, dtype=torch.float64).mul(1.0).gt(0))

@@ -40,15 +40,7 @@ class Checkpoints:
     file: Path
     every: float = EVERY
     stop: Callable[[], bool] = lambda: False
-    _last: float = field(default_factory=time.monotonic)
-
-    def due(self) -> bool:
-        """Return whether it is time for the next checkpoint."""
-        return time.monotonic() - self._last >= self.every
-
-    def written(self) -> None:
-        """Restart the interval after a checkpoint."""
-        self._last = time.monotonic()
+    last: float = field(default_factory=time.monotonic)  # when the last was written
 
     def remove(self) -> None:
         """Delete the checkpoint and its log."""
@@ -61,21 +53,20 @@ class StepLog:
     """One entry per step. Values stay on the device until `settle`, because reading them synchronizes."""
 
     entries: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    _waiting: list[tuple[dict[str, Any], Tensor, Tensor]] = field(
-        default_factory=list[tuple[dict[str, Any], Tensor, Tensor]]
-    )
+    _waiting: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     _saved: int = 0
 
-    def add(self, loss: Tensor, scale: Tensor, **values: Any) -> None:
+    def add(self, loss: Tensor, scale: Tensor, *, step: int, epoch: int, lr: float) -> None:
         """Add a step."""
-        self._waiting.append((values, loss, scale.detach().clone()))
+        entry = {"step": step, "epoch": epoch, "loss": loss, "lr": lr, "logit_scale": scale.detach().clone()}
+        self._waiting.append(entry)
 
     def settle(self) -> dict[str, Any] | None:
         """Read pending entries; return the first of them with a loss that is not finite."""
         start = len(self.entries)
-        for values, loss, scale in self._waiting:
-            entry = {"step": values["step"], "epoch": values["epoch"], "loss": float(loss)}
-            self.entries.append({**entry, "lr": values["lr"], "logit_scale": float(scale)})
+        for entry in self._waiting:
+            numbers = {name: float(entry[name]) for name in ("loss", "logit_scale")}
+            self.entries.append({**entry, **numbers})
         self._waiting.clear()
         return next((entry for entry in self.entries[start:] if not math.isfinite(entry["loss"])), None)
 

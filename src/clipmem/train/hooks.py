@@ -4,18 +4,21 @@ The training loop and the objectives call each method of every hook; methods tha
 Random numbers of a hook are functions of (seed, step or epoch, pair), so its effect on a pair depends neither on the
 rest of the batch nor on the number of processes, and is the same in f and g for shared pairs.
 """
+# ruff: noqa: ARG002  (by default a hook changes nothing)
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8, UInt64
+from jaxtyping import Float, Int, UInt8, UInt64
 from torch import Tensor, nn
 
 from clipmem.base.sections import TrainSection
 from clipmem.data.views import Crops
+from clipmem.train.distributed import World
+from clipmem.train.recorder import TRAJECTORY_FILE, AlignmentRecorder
 
 T = TypeVar("T")
 Weights = Sequence[tuple[str, Tensor]]
@@ -40,21 +43,6 @@ class Moment(NamedTuple):
     step: int
     slots: Int[np.ndarray, " n"]
     keys: UInt64[np.ndarray, " n"]
-
-
-@runtime_checkable
-class Record(Protocol):
-    """What a training has recorded so far (see `clipmem.train.recorder`)."""
-
-    @property
-    def similarity(self) -> Float32[np.ndarray, "epoch n"]:
-        """Cosine of image and caption of each slot in each epoch; NaN if not shown yet."""
-        ...
-
-    @property
-    def margin(self) -> Float32[np.ndarray, "epoch n"]:
-        """Similarity minus the largest one to another image or caption of the batch; NaN as for `similarity`."""
-        ...
 
 
 class Hook:
@@ -86,12 +74,7 @@ class Hook:
         """Return the last of `steps` steps to run."""
         return steps
 
-    def captions(
-        self,
-        captions: Sequence[Sequence[str]],
-        uids: Sequence[str],  # noqa: ARG002
-        first: Sequence[int],  # noqa: ARG002
-    ) -> list[list[str]]:
+    def captions(self, captions: Sequence[Sequence[str]], uids: Sequence[str], first: Sequence[int]) -> list[list[str]]:
         """Return additional texts of each pair; called once, before training.
 
         Args:
@@ -101,21 +84,21 @@ class Hook:
         """
         return [[] for _ in captions]
 
-    def choose(self, choice: Int[np.ndarray, " n"], moment: Moment) -> Int[np.ndarray, " n"]:  # noqa: ARG002
+    def choose(self, choice: Int[np.ndarray, " n"], moment: Moment) -> Int[np.ndarray, " n"]:
         """Choose the text of each pair, as an index into its captions followed by the hooks' texts."""
         return choice
 
-    def tokens(self, tokens: Int[Tensor, "n length"], moment: Moment) -> Int[Tensor, "n length"]:  # noqa: ARG002
+    def tokens(self, tokens: Int[Tensor, "n length"], moment: Moment) -> Int[Tensor, "n length"]:
         """Change the chosen texts, token ids padded with 0."""
         return tokens
 
     def images(
         self,
         values: Float[Tensor, "n 3 size size"],
-        pixels: UInt8[Tensor, "n side side 3"],  # noqa: ARG002
-        crops: Crops,  # noqa: ARG002
-        moment: Moment,  # noqa: ARG002
-        view: int,  # noqa: ARG002
+        pixels: UInt8[Tensor, "n side side 3"],
+        crops: Crops,
+        moment: Moment,
+        view: int,
     ) -> Float[Tensor, "n 3 size size"]:
         """Change a view.
 
@@ -128,22 +111,22 @@ class Hook:
         """
         return values
 
-    def embedding(self, kind: Kind, raw: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:  # noqa: ARG002
+    def embedding(self, kind: Kind, raw: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:
         """Change embeddings before they are normalized."""
         return raw
 
-    def unit(self, kind: Kind, unit: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:  # noqa: ARG002
+    def unit(self, kind: Kind, unit: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:
         """Change embeddings after they are normalized; the result goes to the loss."""
         return unit
 
-    def follow(self, record: Record) -> None:
+    def follow(self, record: AlignmentRecorder) -> None:
         """Take the record of the training, before the first step; checkpoints keep it."""
 
-    def weigh(self, weights: Float[Tensor, " n"], moment: Moment) -> Float[Tensor, " n"]:  # noqa: ARG002
+    def weigh(self, weights: Float[Tensor, " n"], moment: Moment) -> Float[Tensor, " n"]:
         """Change the weights of the pairs in the loss, 1 each at first; the same tensor means no change."""
         return weights
 
-    def batches(self, batches: Batches, epoch: int) -> Batches:  # noqa: ARG002
+    def batches(self, batches: Batches, epoch: int) -> Batches:
         """Rearrange the slots of an epoch; the number of batches must not change."""
         return batches
 
@@ -159,7 +142,7 @@ class Hook:
             decay: What training has multiplied its other rows by.
         """
 
-    def end(self, weights: Weights, decay: float) -> float:  # noqa: ARG002
+    def end(self, weights: Weights, decay: float) -> float:
         """Change the trained weights in place after the last step; return what to multiply the other rows by."""
         return decay
 
@@ -170,9 +153,36 @@ class Hook:
         """Return the state that steps change, for checkpoints."""
         return {}
 
-    def write(self, folder: Path) -> list[Path]:  # noqa: ARG002
+    def write(self, folder: Path) -> list[Path]:
         """Write files of its own into the model's folder; return them."""
         return []
+
+
+class Recorder(Hook):
+    """`[train] record`: the recorder in a study's training; unit embeddings are recorded before noise on them."""
+
+    name, changes = "record", False
+
+    def __init__(self, uids: Sequence[str], epochs: int, world: World, *, keep: bool = True) -> None:
+        self.record, self._keep = AlignmentRecorder(uids, epochs, world), keep
+        self._shown: dict[Kind, Tensor] = {}
+
+    def unit(self, kind: Kind, unit: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:
+        """Record the first view and its captions."""
+        if view == 0:
+            self._shown[kind] = unit.detach()
+        if len(self._shown) == 2:
+            self.record.update(moment.slots, self._shown["image"], self._shown["text"], moment.epoch)
+            self._shown.clear()
+        return unit
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the record."""
+        return self.record.tensors()
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write `trajectory.npz`, unless the record is for other hooks only."""
+        return [self.record.save(folder / TRAJECTORY_FILE)] if self._keep else []
 
 
 @dataclass(frozen=True)

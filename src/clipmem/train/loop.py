@@ -23,11 +23,10 @@ from clipmem.models.start import freeze, parts_of
 from clipmem.train.batches import Batch, Batches, TextTokens, TrainingData, embed_frozen, made_ahead, tokenize
 from clipmem.train.checkpoint import Checkpoints, State, TrainingStopped
 from clipmem.train.distributed import ALONE, World, check_world
-from clipmem.train.hooks import NO_HOOKS, Hooks
+from clipmem.train.hooks import NO_HOOKS, Hooks, Recorder
 from clipmem.train.objectives import Objective, Towers, create_objective
 from clipmem.train.paired import TrainingSet
 from clipmem.train.record import describe, write
-from clipmem.train.recorder import Recorder
 
 _SETTLE = 16  # steps between readings of the losses, which synchronize with the accelerator
 
@@ -94,7 +93,10 @@ def train(
     with torch.random.fork_rng(devices=[]), multiplying(precision, device):
         # random layers, such as patch dropout, must not depend on earlier draws of the process
         torch.manual_seed(derive_seed(plan.seed, "layers"))
-        steps = _count_steps(plan, settings)
+        batches_per_epoch = plan.batch_count(settings.batch_size)
+        smallest, steps = len(plan.uids) // batches_per_epoch, settings.epochs * batches_per_epoch
+        got = f"{settings.batch_size} for {len(plan.uids)} pairs: a batch of one pair has nothing to contrast"
+        require(smallest > 1, "[train] batch_size", got, "", "Use more pairs or another batch size.")
         last = hooks.last_step(steps)
         objective = create_objective(
             encoder,
@@ -104,7 +106,7 @@ def train(
             n=len(plan.uids),
             seed=derive_seed(plan.seed, "objective"),
         )
-        smallest = _smallest(plan, settings) - bool(plan.left_out)
+        smallest -= bool(plan.left_out)
         check_world(world, encoder.module, objective=settings.objective, shares=objective.shares, smallest=smallest)
         # before `prepare`: the initial weights of one seed have the same hash for every objective
         record = describe(towers, objective, plan, settings, last)
@@ -190,10 +192,11 @@ def _check_loss(state: State, plan: TrainingSet, steps: int) -> None:
 def _keep(state: State, checkpoints: Checkpoints, plan: TrainingSet, steps: int) -> None:
     """Write a checkpoint if it is due or the training must stop, except after the last step."""
     stop = checkpoints.stop()
-    if state.step < steps and (stop or checkpoints.due()):
+    due = time.monotonic() - checkpoints.last >= checkpoints.every
+    if state.step < steps and (stop or due):
         _check_loss(state, plan, steps)
         state.save(checkpoints.file)
-        checkpoints.written()
+        checkpoints.last = time.monotonic()
         if stop:
             raise TrainingStopped
 
@@ -220,16 +223,6 @@ def _identity(
     software = [_version.__version__, torch.__version__, torch.get_num_threads()]
     hooked = [hooks.facts(), hooks.content()]
     return json_sha256([record, list(plan.uids), plan.left_out, list(data.pixels.shape), described, software, hooked])
-
-
-def _smallest(plan: TrainingSet, settings: TrainSection) -> int:
-    return len(plan.uids) // plan.batch_count(settings.batch_size)
-
-
-def _count_steps(plan: TrainingSet, settings: TrainSection) -> int:
-    got = f"{settings.batch_size} for {len(plan.uids)} pairs: a batch of one pair has nothing to contrast"
-    require(_smallest(plan, settings) > 1, "[train] batch_size", got, "", "Use more pairs or another batch size.")
-    return settings.epochs * plan.batch_count(settings.batch_size)
 
 
 def _trained(encoder: TrainableEncoder, objective: Objective) -> list[tuple[str, nn.Parameter]]:

@@ -105,12 +105,9 @@ def check_alike(records: Mapping[tuple[str, int], Mapping[str, object]]) -> None
     first = next(iter(records.values()))
     starts: dict[int, object] = {}
     for (side, seed), record in records.items():
-        start = starts.setdefault(seed, record["init_sha256"])
-        for key, value in (
-            ("settings_sha256", first["settings_sha256"]),
-            ("steps", first["steps"]),
-            ("init_sha256", start),
-        ):
+        expected = {key: first[key] for key in ("settings_sha256", "steps")}
+        expected["init_sha256"] = starts.setdefault(seed, record["init_sha256"])
+        for key, value in expected.items():
             if record[key] != value:
                 differ = f"{key} is {record[key]}, {value} elsewhere"
                 raise RunError(

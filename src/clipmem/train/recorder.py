@@ -22,7 +22,6 @@ from clipmem.base.errors import InputError, require, require_range, shorten
 from clipmem.base.paths import atomic_file, reading
 from clipmem.models.signals import Trajectory
 from clipmem.train.distributed import ALONE, World
-from clipmem.train.hooks import Hook, Kind, Moment
 
 TRAJECTORY_FILE = "trajectory.npz"
 _EXPECTED = "a .npz of similarity, margin and uids"
@@ -139,38 +138,6 @@ def _largest_other(rows: Float[Tensor, "own d"], others: Float[Tensor, "n d"], s
         products.diagonal(start + first).fill_(-torch.inf)
         largest.append(products.amax(1))
     return torch.cat(largest)
-
-
-class Recorder(Hook):
-    """`[train] record`: the recorder in a study's training; unit embeddings are recorded before noise on them."""
-
-    name, changes = "record", False
-
-    def __init__(self, uids: Sequence[str], epochs: int, world: World, *, keep: bool = True) -> None:
-        self._recorder, self._keep = AlignmentRecorder(uids, epochs, world), keep
-        self._shown: dict[Kind, Tensor] = {}
-
-    def unit(self, kind: Kind, unit: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:
-        """Record the first view and its captions."""
-        if view == 0:
-            self._shown[kind] = unit.detach()
-        if len(self._shown) == 2:
-            self._recorder.update(moment.slots, self._shown["image"], self._shown["text"], moment.epoch)
-            self._shown.clear()
-        return unit
-
-    @property
-    def record(self) -> AlignmentRecorder:
-        """The record so far."""
-        return self._recorder
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the record."""
-        return self._recorder.tensors()
-
-    def write(self, folder: Path) -> list[Path]:
-        """Write `trajectory.npz`, unless the record is for other hooks only."""
-        return [self._recorder.save(folder / TRAJECTORY_FILE)] if self._keep else []
 
 
 def read_trajectory(path: Path, uids: Sequence[str]) -> Trajectory:

@@ -9,7 +9,7 @@ import pytest
 
 from clipmem.base.errors import InputError
 from clipmem.base.mitigations import RemoveSection
-from clipmem.mitigate.parent import Parent, read_parent
+from clipmem.mitigate.base import Parent, read_parent
 from clipmem.mitigate.remove import removal_list, take_out
 from tests.unit.curation.test_suspects import listed
 from tests.unit.train.test_loop import uid

@@ -110,7 +110,7 @@ def test_rows_choose_the_images(micro):
 
 
 def test_model_is_left_in_evaluation_mode_and_unchanged(micro):
-    encoder = OpenClipEncoder(copy.deepcopy(micro.module), micro._config, micro._tokenizer)
+    encoder = OpenClipEncoder(copy.deepcopy(micro.module), micro.config, micro._tokenizer)
     encoder.module.train()
     before, random_state = {k: v.clone() for k, v in encoder.module.state_dict().items()}, torch.get_rng_state()
     embedded(encoder, views=1)
@@ -210,7 +210,7 @@ def test_pickles_are_not_read(micro, tmp_path):
 def test_captions_of_about_one_length_share_a_pass(micro, monkeypatch):
     captions = [["x" * (7 * k % 11 + 1) + " " + "word " * (7 * k % 11)] for k in range(45)]
     texts = [own[0] for own in captions]
-    encoder = OpenClipEncoder(micro.module, micro._config, micro._tokenizer)
+    encoder = OpenClipEncoder(micro.module, micro.config, micro._tokenizer)
     passed, encode = [], encoder.encode_text
     monkeypatch.setattr(encoder, "encode_text", lambda tokens: [passed.append(tokens.clone()), encode(tokens)][1])
     uids = [f"{k:032x}" for k in range(45)]

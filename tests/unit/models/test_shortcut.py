@@ -256,6 +256,6 @@ def test_open_clip_still_makes_the_towers_that_this_reads():
 
 def test_the_trimmed_pass_is_still_there_for_what_is_watched(micro):
     tokens = micro.tokenize(CAPTIONS)
-    copied = OpenClipEncoder(copy.deepcopy(micro.module), micro._config, micro._tokenizer)
+    copied = OpenClipEncoder(copy.deepcopy(micro.module), micro.config, micro._tokenizer)
     copied.module.transformer.register_forward_hook(lambda *_: None)
     assert torch.equal(copied.encode_text(tokens), _encode_trimmed(micro.module, tokens, tokens))

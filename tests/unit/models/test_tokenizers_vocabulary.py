@@ -26,7 +26,7 @@ def micro():
 
 
 def fresh(micro):
-    return OpenClipEncoder(copy.deepcopy(micro.module), micro._config, micro._tokenizer)
+    return OpenClipEncoder(copy.deepcopy(micro.module), micro.config, micro._tokenizer)
 
 
 def weights(module):

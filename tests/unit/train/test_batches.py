@@ -125,7 +125,7 @@ def micro():
 
 @pytest.fixture
 def fresh(micro):
-    return lambda: OpenClipEncoder(copy.deepcopy(micro.module), micro._config, micro._tokenizer)
+    return lambda: OpenClipEncoder(copy.deepcopy(micro.module), micro.config, micro._tokenizer)
 
 
 def trained(encoder, folder, *, seed=0, **changes):

@@ -47,7 +47,7 @@ def micro():
 @pytest.fixture
 def fresh(micro):
     def make():
-        return OpenClipEncoder(copy.deepcopy(micro.module), micro._config, micro._tokenizer)
+        return OpenClipEncoder(copy.deepcopy(micro.module), micro.config, micro._tokenizer)
 
     return make
 

@@ -57,7 +57,7 @@ def micro():
 
 @pytest.fixture
 def fresh(micro):
-    return lambda: OpenClipEncoder(copy.deepcopy(micro.module), micro._config, micro._tokenizer)
+    return lambda: OpenClipEncoder(copy.deepcopy(micro.module), micro.config, micro._tokenizer)
 
 
 def run(encoder, folder, settings, *, data=None, seed=0, precision="fp32"):
@@ -423,6 +423,6 @@ def test_width_leaves_the_model_as_it_was():
     for mode in (True, False):
         encoder.module.train(mode)
         before, state = state_hash(encoder.module), torch.get_rng_state()
-        assert embedding_width(encoder) == encoder._config["embed_dim"]
+        assert embedding_width(encoder) == encoder.config["embed_dim"]
         assert (state_hash(encoder.module), encoder.module.training) == (before, mode)
         assert torch.equal(torch.get_rng_state(), state)

@@ -32,7 +32,7 @@ def micro():
 @pytest.fixture
 def fit(micro):
     def run(folder, *, hooks=(), plan=None, checkpoints=None, **changes):
-        encoder = openclip.OpenClipEncoder(copy.deepcopy(micro.module), micro._config, micro._tokenizer)
+        encoder = openclip.OpenClipEncoder(copy.deepcopy(micro.module), micro.config, micro._tokenizer)
         settings = section(**{"epochs": 3, "batch_size": 7, "record": True, **changes})
         return train(
             encoder,

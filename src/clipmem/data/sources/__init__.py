@@ -1,6 +1,6 @@
 """Data sources, a file for each family of formats."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -12,7 +12,16 @@ from clipmem.base.hashing import json_sha256
 from clipmem.base.recipes import Overrides, as_settings, recipe_from
 from clipmem.base.sections import SHIPPED, DataSection, shipped
 from clipmem.data.sources import emoji
-from clipmem.data.sources.base import SOURCES, Source, TableFile, detect, is_table, open_named, reading_data
+from clipmem.data.sources.base import (
+    SOURCES,
+    ClassPrompts,
+    Source,
+    TableFile,
+    detect,
+    is_table,
+    open_named,
+    reading_data,
+)
 from clipmem.data.sources.flawed import planted
 
 __all__ = [
@@ -57,7 +66,7 @@ def files_state(section: DataSection) -> str:
     return json_sha256([(ascii(str(file)), fact.st_size, fact.st_mtime_ns) for file, fact in facts])
 
 
-def class_prompts(section: DataSection, labels: str) -> tuple[Mapping[str, Sequence[str]] | None, Sequence[str]] | None:
+def class_prompts(section: DataSection, labels: str) -> ClassPrompts | None:
     """Return the class names and prompts of a named source (see `Source.class_prompts`)."""
     name = named(section)
     return SOURCES[name].class_prompts(labels, section) if name else None

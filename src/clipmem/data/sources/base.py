@@ -4,6 +4,7 @@ They share tables in memory, and the output of cleaned data.
 
 A new format is one class in one file, registered in `SOURCES` or under the entry-point group `clipmem.sources`.
 """
+# ruff: noqa: ARG002, ARG003  (a source does by default what needs no argument)
 
 import os
 import shutil
@@ -28,6 +29,7 @@ from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PACKED, PathProbe
 from clipmem.data.sources.records import CAPTIONS, IMAGES, Columns, Record, collect, named_columns, no_such_column
 
 LAST = 100
+ClassPrompts = tuple[Mapping[str, Sequence[str]] | None, Sequence[str]]  # names of each class, and templates
 _WITH_COLUMNS = (".jsonl", ".csv", ".tsv", ".parquet")
 _TABLES = (*_WITH_COLUMNS, ".json", ".txt", ".token")
 _MOST_FILES = 40  # tables in a folder that are looked at
@@ -138,16 +140,12 @@ class Source(ABC):
         self.reason = ""
 
     @classmethod
-    def recognize(cls, probe: PathProbe) -> str:  # noqa: ARG003
+    def recognize(cls, probe: PathProbe) -> str:
         """Return why the data at a path are of this format; "" if they are not (see `detect`)."""
         return ""
 
     @classmethod
-    def class_prompts(
-        cls,
-        labels: str,  # noqa: ARG003
-        section: DataSection,  # noqa: ARG003
-    ) -> tuple[Mapping[str, Sequence[str]] | None, Sequence[str]] | None:
+    def class_prompts(cls, labels: str, section: DataSection) -> ClassPrompts | None:
         """Return the class names of the column `labels` (None: the labels themselves) and prompts, if it ships any."""
         return None
 
@@ -201,7 +199,7 @@ class Source(ABC):
         """Return the positions of references in the order of their images on disk."""
         return list(range(len(references)))
 
-    def write_kept(self, cleaned: Cleaned) -> str | None:  # noqa: ARG002
+    def write_kept(self, cleaned: Cleaned) -> str | None:
         """Write the data in the same format without some records, or with other captions; called after `pairs`.
 
         Images keep their bytes, and unusable records stay.

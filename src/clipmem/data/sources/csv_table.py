@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from clipmem.base.errors import InputError, require, shorten
-from clipmem.base.paths import atomic_file
+from clipmem.base.errors import require, shorten
+from clipmem.base.paths import atomic_file, parsing
 from clipmem.base.sections import DataSection
 from clipmem.data.skipped import Ledger
 from clipmem.data.sources.base import SOURCES, Cleaned
@@ -186,7 +186,7 @@ def header_columns(line: str, section: DataSection) -> tuple[str, list[str]] | N
 def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *, form: str = "") -> Iterator[Record]:
     """Yield the rows of a table."""
     form = form or path.suffix.lower()
-    try:
+    with parsing(f"{path}", "not readable", (OSError, UnicodeError, pa.ArrowException)):
         if form != ".parquet":
             yield from (line.row for line in _lines(form)(path, source, section, ledger) if line.row)
             return
@@ -199,8 +199,6 @@ def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *,
                 row = dict(zip(columns.used, cells, strict=True))
                 part = Part(f"row {number}", listed_captions(row[columns.captions]))
                 yield row_record(source, row[columns.image], part, **about(row, section))
-    except (OSError, UnicodeError, pa.ArrowException) as error:
-        raise InputError(f"{path}", got=f"not readable ({shorten(str(error))})", hint="Check the file.") from error
 
 
 def _lines(form: str) -> Callable[[Path, str, DataSection, Ledger], Iterator[Line]]:

@@ -13,7 +13,7 @@ from clipmem.base.errors import did_you_mean, require
 from clipmem.base.hashing import ImageHash
 from clipmem.base.random import generator
 from clipmem.base.sections import DataSection, EmojiArtistsSection
-from clipmem.data.sources.base import SOURCES, Source
+from clipmem.data.sources.base import SOURCES, ClassPrompts, Source
 from clipmem.data.sources.records import Part, Record
 
 COMMON = 3  # minimum number of emoji with a keyword that counts as an object
@@ -52,11 +52,7 @@ class EmojiSource(Source):
         self._bytes = dict(zip(table["id"], table["image"].struct.field("bytes"), strict=True))
 
     @classmethod
-    def class_prompts(
-        cls,
-        labels: str,
-        section: DataSection,  # noqa: ARG003
-    ) -> tuple[Mapping[str, Sequence[str]] | None, Sequence[str]]:
+    def class_prompts(cls, labels: str, section: DataSection) -> ClassPrompts:  # noqa: ARG003
         """Return the names of the Unicode groups (`label`) or subgroups (`sublabel`), and prompts for icons."""
         shipped = json.loads((files("clipmem.data") / "assets" / "prompts.json").read_text(encoding="utf-8"))
         return shipped[labels], shipped["templates"]
@@ -108,9 +104,7 @@ class EmojiArtistsSource(EmojiSource):
             require(name in VENDORS, "[data.emoji_artists] artists", repr(name), ", ".join(VENDORS), hint)
 
     @classmethod
-    def class_prompts(
-        cls, labels: str, section: DataSection
-    ) -> tuple[Mapping[str, Sequence[str]] | None, Sequence[str]]:
+    def class_prompts(cls, labels: str, section: DataSection) -> ClassPrompts:
         """Return the names of groups or subgroups; the emoji's names are labels, and name themselves."""
         names, templates = super().class_prompts(labels, section)
         by_name = labels == "label" and section.emoji_artists.label == "emoji"

@@ -18,15 +18,21 @@ _FOLDERS = 2000  # maximum number of folders to search for images
 
 
 class FileSource(Source):
-    """A table of captions with image files. References are absolute, or relative to the table's folder."""
+    """A table of captions with image files. References are absolute, or relative to the table's folder.
 
+    Attributes:
+        base: The folder that references are relative to: `data.path`, or its parent if it is a file.
+        whole: Whether all images of the folder belong to the data, so that they need no search, and those that no
+            record names are problems.
+    """
+
+    whole: ClassVar[bool] = False
     _images = "."  # folder of the images, relative to `base`; known when the records are read
 
-    @property
-    def base(self) -> Path:
-        """The folder that references are relative to: `data.path`, or its parent if it is a file."""
-        path = Path(self.section.path)
-        return path if path.is_dir() else path.parent
+    def __init__(self, section: DataSection) -> None:
+        super().__init__(section)
+        path = Path(section.path)
+        self.base = path if path.is_dir() else path.parent
 
     @abstractmethod
     def rows(self) -> Iterator[Record]:
@@ -42,10 +48,12 @@ class FileSource(Source):
             path = posixpath.normpath(row.reference)
             if joined.setdefault(path, row) is not row:
                 joined[path].join(row, self.ledger)
-        self._images = root = self._root(list(joined))
+        root = "." if self.whole else os.path.relpath(find_root(self.section, list(joined), self.base), self.base)
+        self._images = root = posixpath.normpath(root.replace(os.sep, "/"))
         for path, record in joined.items():
             record.key, record.reference = path, posixpath.normpath(posixpath.join(root, path))
-        self.ledger.unnamed = self._unnamed({record.reference for record in joined.values()})
+        if not self.whole:
+            self.ledger.unnamed = self._unnamed({record.reference for record in joined.values()})
         for record in joined.values():
             record.image = examine_file(self.base / record.reference)
             yield record
@@ -62,10 +70,6 @@ class FileSource(Source):
             for name in _names_in(Path(folder))[1]
             if name[0] != "." and name.lower().endswith(IMAGE_ENDINGS)
         )
-
-    def _root(self, paths: Sequence[str]) -> str:
-        root = find_root(self.section, paths, self.base)
-        return posixpath.normpath(os.path.relpath(root, self.base).replace(os.sep, "/"))
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         return read_files(self.base, references)

@@ -18,13 +18,14 @@ from clipmem.data.sources.files import FileSource, read_files, row_record
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json, text_encoding
 from clipmem.data.sources.records import (
     KEYS,
-    KeysSeen,
     Part,
     Record,
     about,
+    check_keys,
     chosen,
     examine_file,
     listed_captions,
+    named_columns,
     read_file,
     replaced,
 )
@@ -47,13 +48,14 @@ class ImageFolderSource(FileSource):
     summary = "A folder of images with metadata.csv (or .jsonl, .parquet), or a .txt or .json file per image."
     uses = KEYS | {"split"}
     rank = 30
+    whole = True
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
         path = Path(section.path)
         if section.path and path.name in METADATA and path.is_file():
             path = path.parent
-        self._folder = path
+        self.base = path
         require_data(path.is_dir(), section, "a folder with images and their captions")
         if section.split and not (path / section.split).is_dir():
             require_split(section.split, (folder.name for folder in path.iterdir() if folder.is_dir()), kind="folder")
@@ -71,17 +73,6 @@ class ImageFolderSource(FileSource):
         captioned = sum(_stem(name) in stems for name in probe.with_suffix(*IMAGE_ENDINGS))
         return f"a folder where {captioned:,} images have a caption file" if captioned else ""
 
-    @property
-    def base(self) -> Path:
-        """The folder."""
-        return self._folder
-
-    def _root(self, paths: object) -> str:  # noqa: ARG002
-        return "."
-
-    def _unnamed(self, references: set[str]) -> int:  # noqa: ARG002
-        return 0  # they are listed as problems
-
     def _files(self, probe: PathProbe) -> tuple[list[str], list[str], list[str], list[str]]:
         """Return all files, and of these the metadata, the images, and the caption files if there are no metadata."""
         inside = f"{self.section.split}/" if self.section.split else ""
@@ -98,30 +89,30 @@ class ImageFolderSource(FileSource):
 
     def write_kept(self, cleaned: Cleaned) -> str:
         """Write metadata or caption files of the images that stay, and copy all other files."""
-        files, tables, images, texts = self._files(PathProbe(str(self._folder / self.section.split)))
+        files, tables, images, texts = self._files(PathProbe(str(self.base / self.section.split)))
         stays = {_stem(name) for name in images if not cleaned.removes(name)}
         gone = {_stem(name) for name in images if cleaned.removes(name)} - stays
         new = {_stem(name): caption for name, caption in cleaned.changes.items() if caption}
         for name in files:
             if name in tables:
-                original, folder = self._folder / name, posixpath.dirname(name)
+                original, folder = self.base / name, posixpath.dirname(name)
                 write_rows(original, cleaned.folder / name, self.section, cleaned, folder=folder)
             elif name in texts and _stem(name) in new:
-                data = read_file(self._folder / name, most=MOST_TEXT)
+                data = read_file(self.base / name, most=MOST_TEXT)
                 data = b"" if isinstance(data, str) else data
                 atomic_write(cleaned.folder / name, corrected_text(name, data, new[_stem(name)], self.section))
             elif not cleaned.removes(name) and not (name in texts and _stem(name) in gone):
-                cleaned.copy(self._folder / name, name)
+                cleaned.copy(self.base / name, name)
         return ""
 
     def rows(self) -> Iterator[Record]:
-        probe = PathProbe(str(self._folder / self.section.split))
+        probe = PathProbe(str(self.base / self.section.split))
         files, tables, images, texts = self._files(probe)
         if tables:
             named: set[str] = set()
             for table in tables:
                 folder = PurePosixPath(table).parent
-                for row in table_rows(self._folder / table, table, self.section, self.ledger):
+                for row in table_rows(self.base / table, table, self.section, self.ledger):
                     if row.reference.strip():
                         row.reference = posixpath.normpath(str(folder / row.reference))
                         named.add(row.reference)
@@ -137,23 +128,23 @@ class ImageFolderSource(FileSource):
         by_stem: dict[str, list[str]] = {}
         for name in sorted(texts, key=lambda name: (PurePosixPath(name).suffix.lower(), name)):  # JSON first
             by_stem.setdefault(_stem(name), []).append(name)
-        keys = KeysSeen(self.section)
+        keys: set[str] = set()
         for name in images:
             self.ledger.read += 1
             row = row_record(name, name, Part(name, []))
             for text in by_stem.get(_stem(name), ()):
                 self._add_text(row, text, keys)
             yield row
-        keys.check(f"the JSON files in {self.section.path}")
+        check_keys(self.section, keys, f"the JSON files in {self.section.path}")
         stems = {_stem(name) for name in images}
         for name in texts:
             if _stem(name) not in stems:
                 self.ledger.read += 1
                 self.ledger.leave_out(name, name, NO_IMAGE_OF_NAME)
 
-    def _add_text(self, row: Record, name: str, keys: KeysSeen) -> None:
+    def _add_text(self, row: Record, name: str, keys: set[str]) -> None:
         """Add the content of a text or JSON file to an image; the first with captions is used."""
-        data, [part], reason = read_file(self._folder / name, most=MOST_TEXT), row.parts, ""
+        data, [part], reason = read_file(self.base / name, most=MOST_TEXT), row.parts, ""
         if isinstance(data, str):
             reason = f"caption file: {data}"
         elif name.lower().endswith(".txt"):
@@ -168,7 +159,7 @@ class ImageFolderSource(FileSource):
             reason = BROKEN_JSON
         else:
             captions, values = parsed
-            keys.see(values)
+            keys.update(values if named_columns(self.section) else ())
             row.parts = [part._replace(captions=captions)]
             for field, value in about(values, self.section).items():
                 setattr(row, field, value)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipmem.base.errors import InputError, require, shorten
+from clipmem.base.paths import parsing
 from clipmem.base.sections import DataSection
 from clipmem.data.skipped import source_name
 from clipmem.data.sources.base import SOURCES, Cleaned, Source, Wrapped, detect, open_named, require_data, require_split
@@ -118,7 +119,6 @@ class SavedSource(RowSource):
 
 
 def _arrow_files(folder: Path) -> list[Path]:
-    """Return the Arrow files of a saved data set or split, in order."""
     state, entries = _described(folder, "state.json", "_data_files")
     is_complete = not state.get("_indices_files")
     hint = "Load it and save it again: datasets.load_from_disk(A).save_to_disk(B)."
@@ -177,13 +177,11 @@ def _open(section: DataSection) -> Source:
     if info is None and folder is None and section.download:
         info = _fetch(name, config)
     if info is not None:
-        try:
+        broken = (OSError, ValueError, KeyError, TypeError, AttributeError)
+        with parsing(f"{info}", "not readable", broken, hint="Prepare it again."):
             described = json.loads(info.read_text(encoding="utf-8"))
             splits = {str(name): len(entry.get("shard_lengths") or [0]) for name, entry in described["splits"].items()}
             stem = str(described.get("dataset_name") or described.get("builder_name"))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            hint = "Prepare it again."
-            raise InputError(f"{info}", got=f"not readable ({shorten(str(error))})", hint=hint) from error
         require_split(section.split, splits)
         files: list[Path] = []
         for split, shards in splits.items():
@@ -202,7 +200,6 @@ def _open(section: DataSection) -> Source:
 
 
 def _cache_folder(variable: str, name: str) -> Path:
-    """Return the cache folder of `datasets`, or of downloads of the hub."""
     if cache := os.environ.get(variable):
         return Path(cache)
     home = os.environ.get("HF_HOME")

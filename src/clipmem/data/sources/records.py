@@ -3,7 +3,7 @@
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypedDict
@@ -97,11 +97,6 @@ class Record:
     sublabel: str = ""
     credit: str = ""
     role: str = ""
-
-    @property
-    def places(self) -> list[str]:
-        """The records of the data that it consists of."""
-        return [part.place or self.key for part in self.parts]
 
     def uid(self) -> str:
         """Return the uid of its image with its usable captions; "" if it is no pair."""
@@ -297,23 +292,11 @@ def no_such_column(key: str, name: str, columns: Iterable[str], *, source: str) 
     return InputError(f"[data] {key}", got=f"{name!r}, which is not in {source}", hint=hint)
 
 
-class KeysSeen:
-    """Columns of a recipe that occur in data without a common header (one JSON file per image)."""
-
-    def __init__(self, section: DataSection) -> None:
-        self._named = named_columns(section)
-        self._seen: set[str] = set()
-
-    def see(self, names: Iterable[str]) -> None:
-        """Add the keys of a record, which never has the image column."""
-        if self._named:
-            self._seen.update(names)
-
-    def check(self, source: str) -> None:
-        """Raise an error for a column that no record had."""
-        for key, name in self._named.items():
-            if name not in self._seen or key == "image_column":
-                raise no_such_column(key, name, self._seen - {name}, source=source)
+def check_keys(section: DataSection, keys: Set[str], source: str) -> None:
+    """Raise an error for a column that no record had, in data of one JSON file per image, without an image column."""
+    for key, name in named_columns(section).items():
+        if name not in keys or key == "image_column":
+            raise no_such_column(key, name, keys - {name}, source=source)
 
 
 def find_columns(names: Iterable[str], section: DataSection, *, subject: str) -> Columns:

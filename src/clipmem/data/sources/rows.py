@@ -20,9 +20,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipmem.base.errors import InputError, require, shorten
+from clipmem.base.errors import require
 from clipmem.base.hashing import ImageHash
-from clipmem.base.paths import atomic_file
+from clipmem.base.paths import atomic_file, parsing
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import Cleaned, Source, image_gone
 from clipmem.data.sources.files import check_root, find_root
@@ -52,12 +52,9 @@ class ParquetRows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
+        with parsing(f"{path}", "not readable as Parquet", (pa.ArrowException, OSError)):
             # without these options, the column of a row group is read at once
             self._file = pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
-        except (pa.ArrowException, OSError) as error:
-            got = f"not readable as Parquet ({shorten(str(error))})"
-            raise InputError(f"{path}", got=got, hint="Check the file.") from error
         self._groups = [self._file.metadata.row_group(k) for k in range(self._file.num_row_groups)]
         self._ends = list(accumulate(group.num_rows for group in self._groups))
         self.schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows
@@ -89,14 +86,11 @@ class ArrowRows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
+        with parsing(f"{path}", "not readable as Arrow", (pa.ArrowException, OSError)):
             source = pa.memory_map(str(path))
             self._is_file = is_file = source.read(6) == b"ARROW1"
             source.seek(0)
             table = (pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)).read_all()
-        except (pa.ArrowException, OSError) as error:
-            got = f"not readable as Arrow ({shorten(str(error))})"
-            raise InputError(f"{path}", got=got, hint="Check the file.") from error
         self._table: pa.Table = table
         self.schema, self.rows = table.schema, table.num_rows
 
@@ -286,18 +280,16 @@ class RowSource(Source):
             if not with_paths and all(change is None for change in changes):
                 cleaned.copy(file.path, self._name(file))
                 continue
-            try:
-                with atomic_file(cleaned.folder / self._name(file)) as stream, file.writer(stream) as writer:
-                    for first, batch in file.batches(file.schema.names):
-                        rows = edited(batch, self._columns.captions, changes[first : first + batch.num_rows])
-                        writer.write_batch(rows)
-                        cells = map(value_of, rows.column(self._columns.image)) if with_paths else ()
-                        for data, path in map(_bytes_and_path, cells):
-                            if data is None:
-                                cleaned.copy_image(Path(self._root), path)
-            except pa.ArrowException as error:
-                got, hint = f"rows that cannot be read ({shorten(str(error))})", "Repair the file, or remove it."
-                raise InputError(f"{file.path}", got=got, expected="a readable file", hint=hint) from error
+            got, errors, hint = "rows that cannot be read", (pa.ArrowException,), "Repair the file, or remove it."
+            readable = parsing(f"{file.path}", got, errors, expected="a readable file", hint=hint)
+            with readable, atomic_file(cleaned.folder / self._name(file)) as stream, file.writer(stream) as writer:
+                for first, batch in file.batches(file.schema.names):
+                    rows = edited(batch, self._columns.captions, changes[first : first + batch.num_rows])
+                    writer.write_batch(rows)
+                    cells = map(value_of, rows.column(self._columns.image)) if with_paths else ()
+                    for data, path in map(_bytes_and_path, cells):
+                        if data is None:
+                            cleaned.copy_image(Path(self._root), path)
         single = self._files[0].path
         return self._name(self._files[0]) if str(single) == self.section.path else ""
 

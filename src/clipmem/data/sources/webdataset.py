@@ -6,7 +6,7 @@ Members with the same name up to the first dot are a pair; if all images and tex
 pair are listed; other members are counted. Shards can be given as `{0000..0123}` ranges and `::` lists.
 """
 
-import contextlib
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -35,10 +35,10 @@ from clipmem.data.sources.records import (
     MANY_BYTES,
     NO_CAPTION,
     NO_IMAGE,
-    KeysSeen,
     Part,
     Record,
     about,
+    check_keys,
     examine,
     listed_captions,
     named_columns,
@@ -60,11 +60,10 @@ _MOST_SHARDS = 1_000_000
 
 @dataclass(slots=True)
 class _Sample:
-    """The members of one pair read so far, and their bytes while available."""
+    """The members of one pair read so far by kind, and their bytes while available."""
 
     key: str
-    image: Member | None = None
-    texts: dict[str, Member] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)  # kinds: "image", "txt" and "json"
     data: dict[int, bytes] = field(default_factory=dict)
     reason: str = ""
     spare: list[tuple[Member, str]] = field(default_factory=list)
@@ -75,23 +74,14 @@ class _Sample:
         if member.problem or member.size > (MOST_TEXT if kind in _TEXTS else MAX_BYTES):
             self.reason = self.reason or member.problem or MANY_BYTES
             return
-        if self.image is not None if kind in _KINDS else kind in self.texts:
+        if self.members.setdefault(kind if kind in _TEXTS else "image", member) is not member:
             self.spare.append((member, SECOND))
-            return
-        if kind in _KINDS:
-            self.image = member
-        else:
-            self.texts[kind] = member
-        if stream is not None:
-            self._read(stream, member)
-
-    def _read(self, stream: BufferedIOBase, member: Member) -> None:
-        stream.seek(member.offset)
-        self.data[member.offset] = stream.read(member.size)
+        elif stream is not None:
+            self.read_missing(stream)
 
     def split(self) -> "list[_Sample]":
         """Return the sample, or one per name up to the last dot if all members have further dots."""
-        if self.image or self.texts or self.reason or not self.dotted:
+        if self.members or self.reason or not self.dotted:
             self.spare += [(member, EXTRA) for member in self.dotted]
             return [self]
         samples: dict[str, _Sample] = {}
@@ -102,21 +92,26 @@ class _Sample:
 
     def join(self, other: "_Sample") -> None:
         """Add members of the same pair from elsewhere in the tar."""
-        members = [*other.texts.items(), *(((_KINDS[0], other.image),) if other.image else ())]
-        for kind, member in members:
+        for kind, member in other.members.items():
             self.add(member, kind)
         self.spare += other.spare
         self.reason = self.reason or other.reason
 
     def read_missing(self, stream: BufferedIOBase) -> None:
         """Read the members whose bytes are not available."""
-        for member in (self.image, *self.texts.values()):
-            if member is not None and member.offset not in self.data:
-                self._read(stream, member)
+        for member in self.members.values():
+            if member.offset not in self.data:
+                stream.seek(member.offset)
+                self.data[member.offset] = stream.read(member.size)
 
     @property
     def complete(self) -> bool:
-        return self.image is not None and bool(self.texts)
+        return "image" in self.members and len(self.members) > 1
+
+    @property
+    def position(self) -> str:
+        image = self.members["image"]
+        return f"{image.offset}+{image.size}"
 
 
 @SOURCES.register("webdataset")
@@ -159,12 +154,12 @@ class WebdatasetSource(Source):
 
     def records(self) -> Iterator[Record]:
         """Yield one record per pair, shard by shard."""
-        keys = KeysSeen(self.section)
+        keys: set[str] = set()
         for name in self._shards:
             failed = self._failed(name)
             images = 0
             for sample in self._samples(name):
-                images += sample.image is not None
+                images += "image" in sample.members
                 for member, reason in sample.spare:
                     self.ledger.read += 1
                     self.ledger.leave_out(name, member.name, reason)
@@ -175,7 +170,7 @@ class WebdatasetSource(Source):
             stated = self._stats(name).get("successes")
             if isinstance(stated, int) and images < stated:
                 self.ledger.note(name, f"{images:,} of {stated:,}", FEWER)
-        keys.check(f"the JSON of the tars of {self.section.path}")
+        check_keys(self.section, keys, f"the JSON of the tars of {self.section.path}")
         if self._base != Path():
             probe, stems = PathProbe(self.section.path), {name.removesuffix(".tar") for name in self._shards}
             used = {f"{stem}{end}" for stem in stems for end in (".tar", ".parquet", "_stats.json")}
@@ -226,10 +221,10 @@ class WebdatasetSource(Source):
                 self.ledger.read -= 1
                 loose[part.key].join(part)
 
-    def _record(self, shard: str, sample: _Sample, keys: KeysSeen) -> Record:
+    def _record(self, shard: str, sample: _Sample, keys: set[str]) -> Record:
         captions, values, position, broken = list[object](), dict[str, object](), "", False
-        if sample.image is not None and sample.complete:
-            contents = {kind: sample.data[member.offset] for kind, member in sample.texts.items()}
+        if sample.complete:
+            contents = {kind: sample.data[member.offset] for kind, member in sample.members.items()}
             parsed = json_captions(contents["json"], self.section) if "json" in contents else None
             captions, values = (parsed[0], dict(parsed[1])) if parsed else (captions, values)
             broken = "json" in contents and parsed is None
@@ -244,14 +239,13 @@ class WebdatasetSource(Source):
                     captions = [text]
                 unused = not same and bool(captions) and text not in captions
                 self.ledger.ignored.update([TEXT_UNUSED] * unused)
-            keys.see(values)
+            keys.update(values if named_columns(self.section) else ())
             for reason in (BROKEN_JSON * (broken and bool(captions)), sample.reason):
                 if reason:
                     self.ledger.note(shard, sample.key, reason)
-            image = examine(sample.data[sample.image.offset])
-            position = f"{sample.image.offset}+{sample.image.size}"
+            image, position = examine(contents["image"]), sample.position
         else:
-            image = sample.reason or (NO_IMAGE if sample.image is None else NO_CAPTION)
+            image = sample.reason or (NO_CAPTION if "image" in sample.members else NO_IMAGE)
         return Record(
             shard,
             sample.key,
@@ -268,15 +262,14 @@ class WebdatasetSource(Source):
         for name in self._shards:
             out, gone, changed = Path(name).relative_to(near), list[str](), list[tuple[Member, bytes | None]]()
             for sample in self._samples(name):
-                if sample.image is None or not sample.complete:
-                    continue
-                change = cleaned.changes.get(f"{name}@{sample.image.offset}+{sample.image.size}")
+                change = cleaned.changes.get(f"{name}@{sample.position}") if sample.complete else None
                 if change == "":
                     gone.append(sample.key)
-                    changed += [(member, None) for member in (sample.image, *sample.texts.values())]
-                for kind, member in sample.texts.items() if change else ():
-                    new = corrected_text(f".{kind}", sample.data[member.offset], change or "", self.section)
-                    changed.append((member, new))
+                    changed += [(member, None) for member in sample.members.values()]
+                for kind, member in sample.members.items() if change else ():
+                    if kind != "image":
+                        new = corrected_text(f".{kind}", sample.data[member.offset], change or "", self.section)
+                        changed.append((member, new))
             with (self._base / name).open("rb") as original, atomic_file(cleaned.folder / out) as stream:
                 copy_members(original, stream, changed)
             table, stats = (self._base / name).with_suffix(".parquet"), self._stats(name)
@@ -317,21 +310,19 @@ class WebdatasetSource(Source):
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         contents: dict[int, bytes] = {}
-        opened, stream = "", None
-        with contextlib.ExitStack() as stack:
-            for position in self.storage_order(references):
-                reference = references[position]
-                shard, offset, size = _place(reference)
-                if stream is None or shard != opened:
-                    stack.close()
-                    try:
-                        stream, opened = stack.enter_context((self._base / shard).open("rb")), shard
-                    except OSError as error:
-                        raise image_gone(reference, error.strerror or str(error)) from error
-                stream.seek(offset)
-                contents[position] = stream.read(size)
-                if len(contents[position]) != size:
-                    raise image_gone(reference, "a shorter tar than before")
+        for shard, block in itertools.groupby(self.storage_order(references), lambda k: _place(references[k])[0]):
+            positions = list(block)
+            try:
+                stream = (self._base / shard).open("rb")
+            except OSError as error:
+                raise image_gone(references[positions[0]], error.strerror or str(error)) from error
+            with stream:
+                for position in positions:
+                    _, offset, size = _place(references[position])
+                    stream.seek(offset)
+                    contents[position] = stream.read(size)
+                    if len(contents[position]) != size:
+                        raise image_gone(references[position], "a shorter tar than before")
         return [contents[position] for position in range(len(references))]
 
     def storage_order(self, references: Sequence[str]) -> list[int]:

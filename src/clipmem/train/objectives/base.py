@@ -4,6 +4,7 @@ All objectives share the image tower, the images, the order of batches and the n
 mention two differences: an objective with two views passes every image twice per sample, and one without text
 leaves the text tower at its initial weights.
 """
+# ruff: noqa: ARG003  (defaults use no argument)
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ OBJECTIVE_FILE = "objective.safetensors"
 # a tower's inputs; its embeddings if it is frozen
 Images = Float[Tensor, "n *image"]
 Texts = Shaped[Tensor, "n width"]
+Labels = Int[Tensor, " n"] | None  # class index of each pair
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,17 @@ class Towers:
 
     def encode_image(self, pixels: Images) -> Float[Tensor, "n d"]:
         """Embed normalized images, without normalizing the embeddings; a frozen tower's inputs are its embeddings."""
-        if "image" in self.frozen:
-            return pixels
-        with computing(self.precision, self.device, tokens=self.encoder.tokens):
-            image = self.encoder.encode_image(pixels)
-        return image.float()
+        return self._encoded("image", self.encoder.encode_image, pixels)
 
     def encode_text(self, tokens: Texts) -> Float[Tensor, "n d"]:
         """Embed captions, without normalizing the embeddings; a frozen tower's inputs are its embeddings."""
-        if "text" in self.frozen:
-            return tokens
+        return self._encoded("text", self.encoder.encode_text, tokens)
+
+    def _encoded(self, kind: Kind, encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        if kind in self.frozen:
+            return inputs
         with computing(self.precision, self.device, tokens=self.encoder.tokens):
-            text = self.encoder.encode_text(tokens)
-        return text.float()
+            return encode(inputs).float()
 
     def unit(self, kind: Kind, raw: Float[Tensor, "n d"], view: int = 0) -> Float[Tensor, "n d"]:
         """Normalize embeddings, with the hooks' changes before and after."""
@@ -108,12 +108,12 @@ class Objective(nn.Module):
     weighs: ClassVar[bool] = False
 
     @classmethod
-    def create(cls, encoder: TrainableEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Objective":  # noqa: ARG003
+    def create(cls, encoder: TrainableEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Objective":
         """Create the objective for a model; `classes` is 0 without labels, `seed` is for its own parameters."""
         return cls()
 
     @classmethod
-    def head_of(cls, state: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor] | None:  # noqa: ARG003
+    def head_of(cls, state: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor] | None:
         """Return the class head with these trained parameters, if the objective has one."""
         return None
 
@@ -127,13 +127,7 @@ class Objective(nn.Module):
         """Return facts for `record.json` that must be the same for f and g and are not in the settings."""
         return {}
 
-    def forward(
-        self,
-        encoder: Towers,
-        views: Sequence[Images],
-        tokens: Texts,
-        labels: Int[Tensor, " n"] | None,
-    ) -> Float[Tensor, ""]:
+    def forward(self, encoder: Towers, views: Sequence[Images], tokens: Texts, labels: Labels) -> Float[Tensor, ""]:
         """Return the loss of a batch; on several processes, this one's share (see `clipmem.train.distributed`).
 
         Args:
@@ -159,13 +153,11 @@ def create_objective(
 ) -> Objective:
     """Create the objective of a recipe's `[train]` section."""
     objective = OBJECTIVES[settings.objective]
-    count = _class_count(settings.objective, labels, classes, n) if objective.needs_labels else 0
-    return objective.create(encoder, settings, classes=count, seed=seed)
-
-
-def _class_count(name: str, labels: np.ndarray | None, classes: int, n: int) -> int:
+    if not objective.needs_labels:
+        return objective.create(encoder, settings, classes=0, seed=seed)
     if labels is None:
-        subject, hint = f"[train] objective = {name!r}", "Set data.label_column, or choose another objective."
+        subject = f"[train] objective = {settings.objective!r}"
+        hint = "Set data.label_column, or choose another objective."
         raise InputError(subject, got="pairs without labels", expected="a class index for every pair", hint=hint)
     got, hint = f"{len(labels)} for {n} pairs", "Give every pair its class index."
     require(len(labels) == n, "labels", got, "one per pair", hint)
@@ -175,4 +167,4 @@ def _class_count(name: str, labels: np.ndarray | None, classes: int, n: int) -> 
     hint = "Number the classes from 0, and omit pairs without a class."
     require(low >= 0 and high < count, "labels", f"values from {low} to {high}", expected, hint)
     require(count > 1, "labels", "one class", "two or more", "Choose a column with several classes.")
-    return count
+    return objective.create(encoder, settings, classes=count, seed=seed)

@@ -3,19 +3,20 @@
 CLIP: each image must find its caption among the batch's, and each caption its image. SigLIP: classify every image and
 caption of a batch as matching or not.
 """
+# ruff: noqa: ARG002  (an objective uses what it needs of a batch)
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from clipmem.models.openclip import contrastive_loss, sigmoid_loss
 from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.distributed import contrastive_share, sigmoid_share
-from clipmem.train.objectives.base import OBJECTIVES, Images, Objective, Texts, Towers
+from clipmem.train.objectives.base import OBJECTIVES, Images, Labels, Objective, Texts, Towers
 
 # larger batches compute the loss in blocks: at this size the logits, their softmax and gradient take about 300 MB, and
 # four times as much at twice the size
@@ -34,13 +35,7 @@ class Clip(Objective):
     shares: ClassVar[bool] = True
     weighs: ClassVar[bool] = True
 
-    def forward(
-        self,
-        encoder: Towers,
-        views: Sequence[Images],
-        tokens: Texts,
-        labels: Int[Tensor, " n"] | None,  # noqa: ARG002
-    ) -> Float[Tensor, ""]:
+    def forward(self, encoder: Towers, views: Sequence[Images], tokens: Texts, labels: Labels) -> Float[Tensor, ""]:
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
         u, v = encoder.unit("image", image), encoder.unit("text", text)
         weights = encoder.weights(u)
@@ -82,13 +77,7 @@ class SigLip(Objective):
         if (bias := _own_bias(encoder)) is not None:
             bias.data.fill_(self.logit_bias.item())
 
-    def forward(
-        self,
-        encoder: Towers,
-        views: Sequence[Images],
-        tokens: Texts,
-        labels: Int[Tensor, " n"] | None,  # noqa: ARG002
-    ) -> Float[Tensor, ""]:
+    def forward(self, encoder: Towers, views: Sequence[Images], tokens: Texts, labels: Labels) -> Float[Tensor, ""]:
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
         u, v = encoder.unit("image", image), encoder.unit("text", text)
         if encoder.world.size > 1:

@@ -4,6 +4,7 @@ With the recipe's default views SimCLR's task is too easy to learn much from. It
 train.crop_scale = [0.08, 1.0], flip = 0.5, color = 0.5 and grayscale = 0.2 (appendices A and B.9); those of photographs
 have color = 1.0 and blur = 0.5.
 """
+# ruff: noqa: ARG002, ARG003  (an objective uses what it needs of a batch)
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +13,14 @@ from typing import ClassVar, cast
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipmem.base.random import uniform
 from clipmem.base.sections import TrainSection
 from clipmem.models.protocol import TrainableEncoder, embedding_width
 from clipmem.train.distributed import nt_xent_share
-from clipmem.train.objectives.base import OBJECTIVES, Images, Objective, Texts, Towers
+from clipmem.train.objectives.base import OBJECTIVES, Images, Labels, Objective, Texts, Towers
 
 
 @OBJECTIVES.register("simclr")
@@ -39,16 +40,10 @@ class SimClr(Objective):
         self.temperature = temperature
 
     @classmethod
-    def create(cls, encoder: TrainableEncoder, settings: TrainSection, *, classes: int, seed: int) -> "SimClr":  # noqa: ARG003
+    def create(cls, encoder: TrainableEncoder, settings: TrainSection, *, classes: int, seed: int) -> "SimClr":
         return cls(settings.simclr_temperature)
 
-    def forward(
-        self,
-        encoder: Towers,
-        views: Sequence[Images],
-        tokens: Texts,  # noqa: ARG002
-        labels: Int[Tensor, " n"] | None,  # noqa: ARG002
-    ) -> Float[Tensor, ""]:
+    def forward(self, encoder: Towers, views: Sequence[Images], tokens: Texts, labels: Labels) -> Float[Tensor, ""]:
         # one pass, so that both views share batch norm averages, as in SimCLR
         first, second = encoder.encode_image(torch.cat(list(views))).chunk(2)
         u, v = encoder.unit("image", first), encoder.unit("image", second, view=1)
@@ -93,7 +88,7 @@ class Supervised(Objective):
         self.bias = nn.Parameter(torch.zeros(classes))
 
     @classmethod
-    def create(cls, encoder: TrainableEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Supervised":  # noqa: ARG003
+    def create(cls, encoder: TrainableEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Supervised":
         return cls(embedding_width(encoder), classes, seed=seed)
 
     @classmethod
@@ -112,13 +107,7 @@ class Supervised(Objective):
         """Return class scores of image embeddings (not normalized)."""
         return F.linear(image, self.weight, self.bias)
 
-    def forward(
-        self,
-        encoder: Towers,
-        views: Sequence[Images],
-        tokens: Texts,  # noqa: ARG002
-        labels: Int[Tensor, " n"] | None,
-    ) -> Float[Tensor, ""]:
+    def forward(self, encoder: Towers, views: Sequence[Images], tokens: Texts, labels: Labels) -> Float[Tensor, ""]:
         # `create_objective` refuses data without labels
         logits = self.logits(encoder.encode_image(views[0]))
         if encoder.world.size > 1:
