@@ -15,7 +15,6 @@ from clipmem.base.folder import RunFolder
 from clipmem.base.progress import Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe
-from clipmem.base.tables import write_table
 from clipmem.data.sources import class_prompts
 from clipmem.measure import dejavu
 from clipmem.measure.linear_probe import validation_part
@@ -51,12 +50,6 @@ def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
 def _shipped(recipe: Recipe) -> tuple[Mapping[str, Sequence[str]] | None, Sequence[str]]:
     """Return the names of classes and the templates that a source has, or the default templates."""
     return class_prompts(recipe.data, label_column(recipe)) or (None, TEMPLATES)
-
-
-def evaluate(study: PlannedStudy, reporter: Reporter) -> list[Path]:
-    """Measure the utility of a study; return the files written."""
-    document, retrieval = measure(study, reporter)
-    return [study.folder.write_json(RETRIEVAL, retrieval), study.folder.write_json(DOCUMENT, document)]
 
 
 def measure(study: PlannedStudy, reporter: Reporter) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -106,10 +99,9 @@ def evaluated(study: PlannedStudy) -> list[TrainingSet]:
 
 def samples_seen(folder: RunFolder, model: TrainingSet) -> int | None:
     """Return the number of samples seen in training; None for given models."""
-    record = folder.model_dir(model.side, model.seed) / "record.json"
-    if not record.is_file():
+    if not (folder.model_dir(model.side, model.seed) / "record.json").is_file():
         return None
-    return int(folder.read_json(str(record.relative_to(folder.path)))["samples_seen"])
+    return int(folder.record(model.side, model.seed)["samples_seen"])
 
 
 def _held_out(study: PlannedStudy) -> Bool[np.ndarray, " n"]:
@@ -188,16 +180,6 @@ def untrained_text(recipe: Recipe) -> str:
 def label_column(recipe: Recipe) -> str:
     """Return the column of labels."""
     return "label" if recipe.evaluate.labels == "none" else recipe.evaluate.labels
-
-
-def evaluate_dejavu(study: PlannedStudy) -> list[Path]:
-    """Measure Déjà Vu memorization of a scored study; return the files written, none if no pair has objects."""
-    document, pairs = measure_dejavu(study)
-    files = [study.folder.write_json(f"{DEJAVU}.json", document)] if document else []
-    if pairs is not None:
-        files.append(study.folder.table_path(DEJAVU))
-        write_table(files[-1], DEJAVU, pairs)
-    return files
 
 
 def measure_dejavu(study: PlannedStudy) -> tuple[dict[str, Any], pl.DataFrame | None]:
