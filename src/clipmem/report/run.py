@@ -386,7 +386,6 @@ class Run:
 
 
 def _numbers(line: str, subject: str) -> list[float]:
-    """Return the step, epoch and loss of a line of a log."""
     try:
         entry = json.loads(line)
         return [float(entry[key]) for key in ("step", "epoch", "loss")]

@@ -152,7 +152,6 @@ def _between(ends: Sequence[given.GivenModel], alphas: Sequence[float]) -> list[
 def _evaluate_models(
     study: PlannedStudy, models: Sequence[TrainingSet], recipe: Recipe, left_out: frozenset[str], **more: Any
 ) -> dict[str, Any]:
-    """Evaluate some of a study's models (see `evaluate_source`)."""
     opened = open_models(study.recipe, study.folder, study.manifest)  # checks given models
     exposures = partial(utility.samples_seen, study.folder)
     tested = [
@@ -271,14 +270,14 @@ def _test_pairs(
 # ---- forgetting
 
 
-def check_retained(recipe: Recipe, trained: frozenset[str]) -> None:
-    """Check before training that the data of `evaluate.retained` have pairs that no model trains on."""
-    if recipe.evaluate.retained:
-        _recipe_of(recipe, trained)
+def retained_recipe(recipe: Recipe, trained: frozenset[str]) -> Recipe | None:
+    """Return the recipe with the data of `evaluate.retained`, without the classes of the study's pairs; None without.
 
-
-def _recipe_of(recipe: Recipe, trained: frozenset[str]) -> Recipe:
-    """Return the recipe with the retained pairs as its data, and without the classes of the study's pairs."""
+    Raises:
+        InputError: There are fewer than two pairs that no model trains on.
+    """
+    if not recipe.evaluate.retained:
+        return None
     name, subject = recipe.evaluate.retained, f"[evaluate] retained = {recipe.evaluate.retained!r}"
     evaluate = recipe.evaluate.model_copy(update={"classnames": "", "labels": "label"})
     try:
@@ -296,11 +295,11 @@ def evaluate_retained(study: PlannedStudy, reporter: Reporter) -> list[Path]:
     Pairs that a model of the study trained on are left out. When not to trust it: it says what was lost on these data
     only.
     """
-    if not study.recipe.evaluate.retained:
-        return []
     trained = frozenset[str]().union(*(model.uids for model in study.models))
+    recipe = retained_recipe(study.recipe, trained)
+    if recipe is None:
+        return []
     models = [*study.embedded[-1:], *utility.evaluated(study)]  # the base model first
-    recipe = _recipe_of(study.recipe, trained)
     more: dict[str, Any] = {"reporter": reporter, "against": BASE, "skipped": _SKIPPED}
     document = _evaluate_models(study, models, recipe, trained, **more)
     return [study.folder.write_json(RETAINED, document)]

@@ -21,7 +21,7 @@ from clipmem.data.skipped import Problem, read_skipped, write_skipped
 from clipmem.models.embeddings import CHUNK, Embeddings, Model, embed
 from clipmem.report.sections.commands import Scored
 from clipmem.scoring import summary
-from clipmem.scoring.aligning import Aligned, align
+from clipmem.scoring.aligning import Aligned, Reader, align
 from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.design import ScoreTables, combine
 from clipmem.scoring.protocols.four_way import paired_design
@@ -56,8 +56,8 @@ def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> 
             stored[name] = of_pairs.joined(stored[name]) if name in stored else of_pairs
     files = [model.files if isinstance(model, Model) else None for model in models.values()]
     heads = [class_head(of_model.folder) if of_model else None for of_model in files]
-    ordered, size = [stored[name] for name in models], settings.block or CHUNK
-    return align(ordered, pairs, bank, method, heads=heads, size=size, reporter=reporter)
+    reader = Reader([stored[name] for name in models], heads, settings.block or CHUNK)
+    return align(reader, pairs, bank, method, reporter=reporter)
 
 
 def _tables(aligned: Aligned, settings: Settings) -> tuple[pl.DataFrame, dict[str, Any]]:

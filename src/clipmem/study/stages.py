@@ -75,7 +75,7 @@ class Study:
         pairs = with_objects(source.pairs(), self.recipe.dejavu.objects)
         source.check_outside(self.folder.path, "run folder")
         utility.prompts_of(pairs, self.recipe)  # checks class names
-        evaluating.check_retained(self.recipe, frozenset())
+        evaluating.retained_recipe(self.recipe, frozenset())  # checks its data
         decode_stage.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)
         check_needs(self.recipe, self._protocol, pairs)
         parents = find_parents(self.recipe, self.folder, pairs["uid"])
@@ -206,7 +206,7 @@ class Study:
         table, edits = edit(self.recipe, self._protocol.split(pairs, groups), parents, pairs)
         files = [self.folder.write(name, edited) for name, edited in edits.items()]
         trained = (model.uids for model in self._protocol.design(table).models)
-        evaluating.check_retained(self.recipe, frozenset().union(*trained))
+        evaluating.retained_recipe(self.recipe, frozenset().union(*trained))
         k = self.recipe.train.captions
         captions = {uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)}
         by_row = [captions[uid] for uid in table["captions_from"]]
