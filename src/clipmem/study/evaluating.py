@@ -30,7 +30,8 @@ from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.measure.linear_probe import validation_part
 from clipmem.measure.over_seeds import Statistics
-from clipmem.measure.utility import PROBES, TestPairs, Utility
+from clipmem.measure.retrieval import identity_of
+from clipmem.measure.utility import PROBES, TestPairs, Utility, why_not
 from clipmem.measure.zero_shot import Prompts, read_templates
 from clipmem.mitigate import interpolate_weights
 from clipmem.models import given, passes
@@ -247,24 +248,15 @@ def _test_pairs(
     if len(np.unique(groups)) > 1:
         train = validation_part(groups, _TRAIN_SHARE, seed=derive_seed(recipe.split.seed, "probe training"))
     captions = pairs["captions"].to_list()
-    test_pairs = utility.tested_pairs(
-        pairs,
-        recipe,
-        prompts,
-        rows=np.arange(pairs.height),
-        captions=captions,
-        wordings=captions,
-        groups=groups,
-        test=test,
-        train=train,
-        unlabeled="the source has no labels: set a label column",
-        text=untrained,
-    )
-    classes = len(set(test_pairs.classes["label"].labels.tolist()) - {-1})
-    if classes and len({tuple(texts) for texts in captions}) <= min(classes, pairs.height - 1):
+    classes = utility.classes_of(pairs, recipe, prompts, np.arange(pairs.height), captions, test)
+    unlabeled = "the source has no labels: set a label column"
+    why = why_not(classes, groups, test, train, unlabeled=unlabeled, text=untrained)
+    labels = len(set(classes["label"].labels.tolist()) - {-1})
+    if labels and len({tuple(texts) for texts in captions}) <= min(labels, pairs.height - 1):
         for task in ("retrieval", "zero_shot_concept"):
-            test_pairs.why.setdefault(task, "captions are labels, shared by several images")
-    return test_pairs
+            why.setdefault(task, "captions are labels, shared by several images")
+    same = identity_of(pairs["uid"].to_list(), captions)
+    return TestPairs(groups, test, train, classes, same, why, same)
 
 
 # ---- forgetting

@@ -116,38 +116,26 @@ def _held_out(study: PlannedStudy) -> Bool[np.ndarray, " n"]:
 
 
 def _pairs(study: PlannedStudy, test: Bool[np.ndarray, " n"]) -> TestPairs:
-    recipe, shared = study.recipe, study.role == "shared"
+    recipe, shared, groups = study.recipe, study.role == "shared", study.group
+    train = shared if shared.any() else study.role != "external"
     unlabeled = "[evaluate] labels = 'none'" if recipe.evaluate.labels == "none" else "no external pair has a label"
-    return tested_pairs(
-        study.pairs,
-        recipe,
-        prompts_of(study.pairs, recipe),
-        rows=study.rows,
-        captions=study.captions,
-        wordings=study.all_captions(max(recipe.train.captions, recipe.evaluate.wordings)),
-        groups=study.group,
-        test=test,
-        train=shared if shared.any() else study.role != "external",
-        unlabeled=unlabeled,
-        text=untrained_text(recipe),
-    )
+    classes = classes_of(study.pairs, recipe, prompts_of(study.pairs, recipe), study.rows, study.captions, test)
+    wordings, rows = study.all_captions(max(recipe.train.captions, recipe.evaluate.wordings)), np.flatnonzero(test)
+    images = study.splits["uid"].gather(rows).to_list()
+    same, every = (identity_of(images, [texts[row] for row in rows]) for texts in (study.captions, wordings))
+    why = why_not(classes, groups, test, train, unlabeled=unlabeled, text=untrained_text(recipe))
+    return TestPairs(groups, test, train, classes, same, why, every)
 
 
-def tested_pairs(
+def classes_of(
     data: pl.DataFrame,
     recipe: Recipe,
     prompts: Prompts | None,
-    *,
     rows: Int[np.ndarray, " n"],
     captions: Sequence[Sequence[str]],
-    wordings: Sequence[Sequence[str]],
-    groups: Int[np.ndarray, " n"],
     test: Bool[np.ndarray, " n"],
-    train: Bool[np.ndarray, " n"],
-    unlabeled: str,
-    text: str,
-) -> TestPairs:
-    """Return some rows of the data as test pairs and training pairs of probes, with labels, sublabels and concepts."""
+) -> dict[str, Classes]:
+    """Return labels, sublabels and concepts of some rows of the data, of which `test` are test pairs."""
     names = prompts.classes if prompts else []
     labels = data[label_column(recipe)].fill_null("").to_list() if prompts else [""] * data.height
     first = [texts[0] for texts in captions]
@@ -162,11 +150,7 @@ def tested_pairs(
     if finer:
         sublabels = data["sublabel"].fill_null("").to_list()
         classes["sublabel"] = Classes(finer, class_numbers([sublabels[row] for row in rows], finer))
-    uids, tested = data["uid"].to_list(), np.flatnonzero(test).tolist()
-    images = [uids[rows[k]] for k in tested]
-    same, every = (identity_of(images, [texts[k] for k in tested]) for texts in (captions, wordings))
-    why = why_not(classes, groups, test, train, unlabeled=unlabeled, text=text)
-    return TestPairs(groups, test, train, classes, same, why, every)
+    return classes
 
 
 def untrained_text(recipe: Recipe) -> str:
