@@ -46,7 +46,7 @@ def _wait_for_parent(parent: int) -> None:
 def begin(parent: int) -> None:
     """Set up a process of the pool."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: _stop.set())
+        signal.signal(number, lambda _number, _frame: _stop.set())
     watch(parent)
     # finalizing torch takes seconds
     atexit.register(os._exit, 0)
