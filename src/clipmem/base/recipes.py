@@ -302,18 +302,15 @@ def _toml(value: object) -> str:
         case int() | float():
             return str(value)
         case str() | PurePath():
-            return _toml_text(str(value))
+            escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+            # TOML allows no raw control characters in a basic string
+            escaped = (escapes.get(c, c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}") for c in str(value))
+            return f'"{"".join(escaped)}"'
         case tuple() | list():
             return f"[{', '.join(_toml(item) for item in value)}]"  # pyright: ignore[reportUnknownVariableType]
         case _:
             got = f"a value of type {type(value).__name__}"
             raise InputError("settings", got=got, expected="text, numbers, true, false, or lists", hint=_EXAMPLE)
-
-
-def _toml_text(value: str) -> str:
-    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-    # TOML allows no raw control characters in a basic string
-    return '"' + "".join(escapes.get(c, c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}") for c in value) + '"'
 
 
 def _apply(document: dict[str, Any], setting: str) -> None:
