@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float64
 
 from clipmem.base.registry import Registry
 from clipmem.models.signals import Signals
-from clipmem.scoring.evidence import evidence_of
 
 Need = Literal[
     "embeddings", "logit scale", "alignment", "images", "pixels", "trajectory", "shadow models", "scores"
@@ -94,16 +93,6 @@ class PairScore(ABC):
         }
         missing: list[str] = [need for need in sorted(cls.needs) if inputs[need] is None]
         return missing or [f"scores of a study: {name}" for name in cls.columns if name not in signals.scores]
-
-
-class OtherPairs(PairScore):
-    """Minus the fit of a pair by what other pairs say (`clipmem.scoring.evidence`); needs no model."""
-
-    needs = frozenset({"images"})
-    fit: ClassVar[str]  # a field of `evidence.Fit`
-
-    def score(self, signals: Signals) -> Scores:
-        return -getattr(evidence_of(signals).own, self.fit)
 
 
 PAIR_SCORES: Registry[PairScore] = Registry("pair score", PairScore)  # pyright: ignore[reportAbstractUsage]

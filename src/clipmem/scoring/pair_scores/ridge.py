@@ -6,7 +6,8 @@ pairs at a time, as swapped captions need it (`clipmem.scoring.evidence`).
 """
 
 from clipmem.models.signals import Signals
-from clipmem.scoring.pair_scores.base import MEMORIZATION, PAIR_SCORES, OtherPairs, PairScore, Scores
+from clipmem.scoring.evidence import evidence_of
+from clipmem.scoring.pair_scores.base import MEMORIZATION, PAIR_SCORES, PairScore, Scores
 from clipmem.stats.leave_one_out import Kernel, Rows, leave_one_out_scores
 
 
@@ -57,17 +58,23 @@ class ClosedFormImage(ClosedForm):
 
 
 @PAIR_SCORES.register("left-out")
-class LeftOut(OtherPairs):
+class LeftOut(PairScore):
     """-cos(P_i, t_i): P predicts the caption from the image by kernel ridge regression (RBF) without i."""
 
     summary = "Ridge regression on all other pairs does not predict the caption from the image; no model"
+    needs = frozenset({"images"})
     weight = 1.0
-    fit = "by_ridge"
+
+    def score(self, signals: Signals) -> Scores:
+        return -evidence_of(signals).own.by_ridge
 
 
 @PAIR_SCORES.register("left-out-image")
-class LeftOutImage(OtherPairs):
+class LeftOutImage(PairScore):
     """-cos(P_i, x_i): P predicts the image from the caption by kernel ridge regression (RBF) without i."""
 
     summary = "Ridge regression on all other pairs does not predict the image from the caption; no model"
-    fit = "by_ridge_image"
+    needs = frozenset({"images"})
+
+    def score(self, signals: Signals) -> Scores:
+        return -evidence_of(signals).own.by_ridge_image

@@ -7,7 +7,7 @@ from torch import Tensor
 from clipmem.base.errors import InputError
 from clipmem.models.signals import Signals
 from clipmem.scoring.evidence import evidence_of
-from clipmem.scoring.pair_scores.base import BOTH, MEMORIZATION, PAIR_SCORES, OtherPairs, PairScore, Scores
+from clipmem.scoring.pair_scores.base import BOTH, MEMORIZATION, PAIR_SCORES, PairScore, Scores
 from clipmem.stats.agreement import lemon
 from clipmem.stats.memorization import self_influence
 from clipmem.stats.similarity import contrast, normalize
@@ -92,21 +92,27 @@ class TracIn(PairScore):
 
 
 @PAIR_SCORES.register("image-neighbors")
-class ImageNeighbors(OtherPairs):
+class ImageNeighbors(PairScore):
     """-cos(P_i, t_i): P the softmax-weighted mean caption of similar images, t the pair's caption."""
 
     summary = "Captions of images that look alike disagree with the pair's own; no model"
+    needs = frozenset({"images"})
     weight = 1.0
-    fit = "by_images"
+
+    def score(self, signals: Signals) -> Scores:
+        return -evidence_of(signals).own.by_images
 
 
 @PAIR_SCORES.register("word-neighbors")
-class WordNeighbors(OtherPairs):
+class WordNeighbors(PairScore):
     """-cos(Q_i, x_i): Q the softmax-weighted mean image of similar captions, x the pair's image."""
 
     summary = "Images with similar captions look unlike the pair's own; no model"
+    needs = frozenset({"images"})
     weight = 1.0
-    fit = "by_words"
+
+    def score(self, signals: Signals) -> Scores:
+        return -evidence_of(signals).own.by_words
 
 
 @PAIR_SCORES.register("embedded-neighbors")
