@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clipmem.base.recipes import load_recipe
-from clipmem.base.summary import Interval
+from clipmem.base.summary import Rate
 from clipmem.data.export import Written
 from clipmem.report.comparison import compare_audits, compare_runs
 from clipmem.report.page import render
@@ -198,7 +198,7 @@ def audits(folder: Path) -> dict[str, Any]:
     assert second.audit is not None
     for attack in second.audit.attacks.values():
         auc = attack.auc
-        attack.auc = Interval(mean=auc.mean - 0.1, low=(auc.low or 0) - 0.1, high=(auc.high or 0) - 0.1)
+        attack.auc = Rate(mean=auc.mean - 0.1, low=(auc.low or 0) - 0.1, high=(auc.high or 0) - 0.1)
     for run, name in ((first, "plain"), (second, "noisy")):
         vars(run)["name"] = name
     return compare_audits([first, second])

@@ -240,11 +240,19 @@ class Summary(ScoreSummary):
     seconds: Mapping[str, Number] = {}
 
 
+class Rate(Entry):
+    """An AUC or a true positive rate, with its interval."""
+
+    mean: Number
+    low: Number | None
+    high: Number | None
+
+
 class Attack(Entry):
     """How well an attack tells members: the AUC, and true positive rates at 0.1% and 1% false positives."""
 
-    auc: Interval
-    tpr: list[Interval]
+    auc: Rate
+    tpr: list[Rate]
 
 
 class Risk(Entry):

@@ -31,7 +31,7 @@ from clipmem.base.errors import InputError, require, require_one_of
 from clipmem.base.hashing import json_sha256
 from clipmem.base.paths import is_free, write_json
 from clipmem.base.recipes import flatten
-from clipmem.base.summary import Audit, Interval
+from clipmem.base.summary import Audit, Rate
 from clipmem.base.tables import write_parquet
 from clipmem.report.figures import standalone
 from clipmem.report.frontier import (
@@ -393,13 +393,13 @@ def compare_audits(runs: Sequence[Run]) -> dict[str, object]:
     }
 
 
-def _rates(audit: Audit, pairs: pl.DataFrame) -> dict[str, Interval]:
-    rates: dict[str, Interval] = {}
+def _rates(audit: Audit, pairs: pl.DataFrame) -> dict[str, Rate]:
+    rates: dict[str, Rate] = {}
     for name, attack in audit.attacks.items():
         rates |= {f"auc {name}": attack.auc, f"tpr {name}": attack.tpr[RATE]}
     if audit.risk.share is not None:
         advantage = float((pairs["risk"] - pairs["false_alarm"]).sum())
-        rates["exposed"] = Interval(mean=audit.risk.share * advantage / audit.risk.pairs, low=None, high=None)
+        rates["exposed"] = Rate(mean=audit.risk.share * advantage / audit.risk.pairs, low=None, high=None)
     return rates
 
 

@@ -12,7 +12,7 @@ import scipy.stats
 from rich.console import Console
 
 from clipmem.base.errors import InputError
-from clipmem.base.summary import Attack, Audit, Interval, Risk
+from clipmem.base.summary import Attack, Audit, Rate, Risk
 from clipmem.functional import holm
 from clipmem.report.comparison import PAIRS, compare_audits, compare_finished, compare_runs, write_compared
 from clipmem.report.formats import side_of
@@ -432,8 +432,8 @@ def test_a_curve_has_the_mean_of_each_run_with_its_t_interval(tmp_path):
 
 def audited(name: str, auc: float, share: float | None = 0.5, confidence: float = 0.95, n: int = 200) -> Run:
     """Return an audit whose risks are .5 and false alarms .1."""
-    entry = Interval(mean=auc, low=auc - 0.03, high=auc + 0.04)
-    attack = Attack(auc=entry, tpr=[entry, Interval(mean=auc / 10, low=None, high=None)])
+    entry = Rate(mean=auc, low=auc - 0.03, high=auc + 0.04)
+    attack = Attack(auc=entry, tpr=[entry, Rate(mean=auc / 10, low=None, high=None)])
     pairs = pl.DataFrame({"uid": [f"{k}" for k in range(n)], "risk": [0.5] * n, "false_alarm": [0.1] * n})
     risk = Risk(attack="lira", share=share, pairs=2)
     run = Run(name)
