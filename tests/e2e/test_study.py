@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import open_clip
@@ -225,9 +226,9 @@ def test_execution_is_resolved_and_kept():
     how = execution.resolve(tiny_recipe("train.precision=fp32"), models=4, device="cpu")
     assert (how.device, how.precision) == ("cpu", "fp32")
     assert how.workers * how.threads <= max(cores(), how.workers)
-    assert execution.from_manifest({**how.as_dict(), "other": 1}) == how
+    assert execution.from_manifest({**asdict(how), "other": 1}) == how
     if not torch.cuda.is_available():  # a run made on a GPU is analyzed here
-        assert execution.from_manifest({**how.as_dict(), "device": "cuda"}) == how
+        assert execution.from_manifest({**asdict(how), "device": "cuda"}) == how
     with pytest.raises(InputError, match="device 'tpu': got an unavailable device"):
         execution.resolve(tiny_recipe(), models=4, device="tpu")
 

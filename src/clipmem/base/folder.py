@@ -32,8 +32,6 @@ from clipmem.base.recipes import Recipe, flatten, load_recipe
 from clipmem.base.tables import read_table, write_table
 
 SIDES = ("f", "g")
-
-
 _SHOWN = 6
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -214,6 +212,10 @@ class RunFolder(Job):
     def model_dir(self, side: str, seed: int) -> Path:
         """Return the folder of one model: `models/f/seed-0`."""
         return self.path / "models" / side / f"seed-{seed}"
+
+    def record(self, side: str, seed: int) -> dict[str, Any]:
+        """Read `record.json` of one model: what it was trained on."""
+        return self.read_json(f"models/{side}/seed-{seed}/record.json")
 
     def embedding_dir(self, side: str, seed: int) -> Path:
         """Return the folder of one model's embeddings."""

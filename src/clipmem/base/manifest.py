@@ -81,7 +81,6 @@ def check_files(folder: RunFolder, recipe: Recipe) -> None:
 
 
 def _files_of(recipe: Recipe) -> dict[str, str]:
-    """Hash the single files that a recipe names."""
     named = {"[split] wrong": recipe.split.wrong, "[evaluate] classnames": recipe.evaluate.classnames}
     return {key: file_sha256(Path(path)) for key, path in named.items() if path and Path(path).is_file()}
 

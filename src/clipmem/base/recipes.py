@@ -13,27 +13,12 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
 
+from clipmem.base import sections
 from clipmem.base.declared import declared, key_of, load, plugins
 from clipmem.base.errors import InputError, require, shorten, shorten_text
 from clipmem.base.mitigations import MitigateSection
-from clipmem.base.sections import (
-    DataSection,
-    DejavuSection,
-    EmbedSection,
-    EvaluateSection,
-    GivenSection,
-    HalvesSection,
-    LeaveOneOutSection,
-    LocalizeSection,
-    ModelSection,
-    ScoreSection,
-    SplitSection,
-    SubsampleSection,
-    TrainSection,
-    explain,
-    known,
-)
 from clipmem.base.sections import Section as _Section
+from clipmem.base.sections import explain, known
 
 _EXAMPLE = "For example: settings={'train.lr': 1e-4}."
 Overrides = Sequence[str] | Mapping[str, Any]  # settings: ["section.key=value"], or {"section.key": value}
@@ -50,19 +35,19 @@ class Recipe(_Section):
     protocol: Annotated[str, AfterValidator(partial(known, "protocols"))] = Field(
         "four-way", description="How f and g are obtained."
     )
-    data: DataSection = DataSection()
-    split: SplitSection = SplitSection()
-    model: ModelSection = ModelSection()
-    train: TrainSection = TrainSection()
-    subsample: SubsampleSection = SubsampleSection()
-    halves: HalvesSection = HalvesSection()
-    leave_one_out: LeaveOneOutSection = LeaveOneOutSection()
-    given: GivenSection = GivenSection()
-    embed: EmbedSection = EmbedSection()
-    score: ScoreSection = ScoreSection()
-    dejavu: DejavuSection = DejavuSection()
-    localize: LocalizeSection = LocalizeSection()
-    evaluate: EvaluateSection = EvaluateSection()
+    data: sections.DataSection = sections.DataSection()
+    split: sections.SplitSection = sections.SplitSection()
+    model: sections.ModelSection = sections.ModelSection()
+    train: sections.TrainSection = sections.TrainSection()
+    subsample: sections.SubsampleSection = sections.SubsampleSection()
+    halves: sections.HalvesSection = sections.HalvesSection()
+    leave_one_out: sections.LeaveOneOutSection = sections.LeaveOneOutSection()
+    given: sections.GivenSection = sections.GivenSection()
+    embed: sections.EmbedSection = sections.EmbedSection()
+    score: sections.ScoreSection = sections.ScoreSection()
+    dejavu: sections.DejavuSection = sections.DejavuSection()
+    localize: sections.LocalizeSection = sections.LocalizeSection()
+    evaluate: sections.EvaluateSection = sections.EvaluateSection()
     mitigate: MitigateSection = MitigateSection()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -317,18 +302,15 @@ def _toml(value: object) -> str:
         case int() | float():
             return str(value)
         case str() | PurePath():
-            return _toml_text(str(value))
+            escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+            # TOML allows no raw control characters in a basic string
+            escaped = (escapes.get(c, c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}") for c in str(value))
+            return f'"{"".join(escaped)}"'
         case tuple() | list():
             return f"[{', '.join(_toml(item) for item in value)}]"  # pyright: ignore[reportUnknownVariableType]
         case _:
             got = f"a value of type {type(value).__name__}"
             raise InputError("settings", got=got, expected="text, numbers, true, false, or lists", hint=_EXAMPLE)
-
-
-def _toml_text(value: str) -> str:
-    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-    # TOML allows no raw control characters in a basic string
-    return '"' + "".join(escapes.get(c, c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}") for c in value) + '"'
 
 
 def _apply(document: dict[str, Any], setting: str) -> None:

@@ -154,14 +154,12 @@ def measure(
 
 
 def _as_json(value: Any) -> Any:
-    """Convert named tuples to mappings, and tuples to lists."""
     if hasattr(value, "_asdict"):
         return {name: _as_json(entry) for name, entry in value._asdict().items()}
     return [_as_json(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def _mean(results: Sequence[DejaVu], field: str) -> Any:
-    """Average a field over seeds."""
     return np.mean([getattr(result, field) for result in results], axis=0)
 
 

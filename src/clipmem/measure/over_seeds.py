@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from clipmem.measure.zero_shot import TOP, classification_metrics
-from clipmem.stats.checks import as_finite, check_not_empty, check_same_length
-from clipmem.stats.intervals import Interval, crossed_interval
+from clipmem.stats.checks import check_same_length
+from clipmem.stats.intervals import Interval, checked_values, crossed_interval
 from clipmem.stats.ranking import beta_bounds
 
 
@@ -134,10 +134,8 @@ def class_mean(
     m_c their means over seeds, the influence of a pair is (x_ki - m_c) / (C n_c), times sqrt(n_c / (n_c - 1)) since m_c
     is estimated. A class with one pair has no spread of its own; its influence is taken about the mean of all classes.
     """
-    values = as_finite("values", values)
-    check_not_empty("values", values)
+    values = checked_values(values, groups)
     check_same_length("values", values.shape[1], "labels", len(labels))
-    check_same_length("values", values.shape[1], "groups", len(groups))
     of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)[1:]
     means = np.bincount(of_class, weights=values.mean(axis=0)) / sizes
     n = sizes[of_class]

@@ -16,6 +16,7 @@ token: UnitMem needs nonnegative activations.
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -124,7 +125,7 @@ class Capture:
     def __enter__(self) -> "Capture":
         modules = dict(self._encoder.module.named_modules())
         for site in self.sites:
-            handle = modules[site.path].register_forward_hook(self._reader(site))
+            handle = modules[site.path].register_forward_hook(partial(self._read, site))
             self._hooks.callback(handle.remove)
         return self
 
@@ -142,15 +143,12 @@ class Capture:
         require(not missing, f"{self._tower} tower", got, "a model that calls every layer", hint)
         return Activations(embedding.float(), self._plain, self._units)
 
-    def _reader(self, site: Site) -> Callable[[nn.Module, Any, Any], None]:
-        def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            # attention modules return (output, weights)
-            values: Tensor = (output[0] if isinstance(output, tuple) else output).detach()
-            self._plain[site] = pool(values, site.layout, self._mask)
-            if site.kind in UNIT_KINDS:
-                self._units[site] = pool(nonnegative(values), site.layout, self._mask)
-
-        return read
+    def _read(self, site: Site, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        # attention modules return (output, weights)
+        values: Tensor = (output[0] if isinstance(output, tuple) else output).detach()
+        self._plain[site] = pool(values, site.layout, self._mask)
+        if site.kind in UNIT_KINDS:
+            self._units[site] = pool(nonnegative(values), site.layout, self._mask)
 
 
 def pool(

@@ -150,7 +150,6 @@ class Utility:
 
     @property
     def _tested(self) -> dict[str, list[Embeddings]]:
-        """The embeddings of the test pairs under the models of each side."""
         return {side: [model.test for model in models] for side, models in self.models.items()}
 
     def retrieval(self) -> dict[str, Any]:

@@ -138,7 +138,6 @@ def check_fair(baseline: Run, other: Run, *, measure: str = "clipmem") -> None:
 
 
 def _removed(baseline: Run, other: Run) -> set[str]:
-    """Return the pairs that are in the baseline's split only."""
     return set(baseline.splits["uid"]) - set(other.splits["uid"])
 
 

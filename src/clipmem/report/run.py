@@ -239,8 +239,7 @@ class Run:
     @cached_property
     def records(self) -> dict[tuple[str, int], dict[str, Any]]:
         """`record.json` of each model, by side and seed: what it was trained on."""
-        read = self.folder.read_json
-        return {(side, seed): read(f"models/{side}/seed-{seed}/record.json") for side, seed in self._trainings}
+        return {(side, seed): self.folder.record(side, seed) for side, seed in self._trainings}
 
     @cached_property
     def markers(self) -> dict[tuple[str, int], dict[str, Any]]:
@@ -387,7 +386,6 @@ class Run:
 
 
 def _numbers(line: str, subject: str) -> list[float]:
-    """Return the step, epoch and loss of a line of a log."""
     try:
         entry = json.loads(line)
         return [float(entry[key]) for key in ("step", "epoch", "loss")]

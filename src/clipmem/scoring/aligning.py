@@ -43,11 +43,17 @@ class Aligned:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads the embeddings of the pairs that all models embed, and lists the others."""
+    """Reads the embeddings of the pairs that all models embed, and lists the others.
+
+    Attributes:
+        models: The embeddings of pairs under each model.
+        heads: The class head of each model.
+        size: Pairs in memory at a time.
+    """
 
     models: Sequence[Embeddings]
     heads: Sequence[Head | None]
-    size: int
+    size: int = CHUNK
 
     def chunks(
         self, pairs: Pairs, problems: list[Problem], advance: Callable[[int], object] = lambda _: None
@@ -80,32 +86,23 @@ class Reader:
 
 
 def align(
-    models: Sequence[Embeddings],
-    pairs: Pairs,
-    bank: Pairs,
-    alignment: Alignment,
-    *,
-    heads: Sequence[Head | None] = (),
-    size: int = CHUNK,
-    reporter: Reporter | None = None,
+    reader: Reader, pairs: Pairs, bank: Pairs, alignment: Alignment, *, reporter: Reporter | None = None
 ) -> Aligned:
     """Align pairs under each model against the bank, in two passes: sums over the bank, then the pairs.
 
     Every result is the same, bit for bit, for any size of chunks and any order of the pairs.
 
     Args:
-        models: The embeddings of pairs and bank under each model.
+        reader: The embeddings of pairs and bank under each model.
         pairs: The pairs.
         bank: Held-out pairs; those that are also in `pairs` are left out of their own bank.
         alignment: The alignment.
-        heads: The class head of each model; none by default.
-        size: Pairs in memory at a time.
         reporter: Progress reporter.
 
     Raises:
         InputError: No pair, or none of the bank, is usable; or the only one of the bank is scored itself.
     """
-    reporter, reader = reporter or Quiet(), Reader(models, heads or [None] * len(models), size)
+    reporter, models = reporter or Quiet(), reader.models
     started, outside, problems = time.monotonic(), list[Problem](), list[Problem]()
     reporter.begin("score", len(pairs), "pairs")
     inside = pairs.uids.is_in(bank.uids.implode())
@@ -157,4 +154,5 @@ def parts_of(
     table = uids.to_frame()
     pairs = Pairs("embeddings", table if labels is None else table.with_columns(pl.Series("class", labels)))
     bank = Pairs("external pairs", pairs.table.filter(pl.Series(external)))
-    return align([Embeddings("embeddings", [part])], pairs, bank, ALIGNMENTS[alignment](), heads=[head]).parts[0]
+    reader = Reader([Embeddings("embeddings", [part])], [head])
+    return align(reader, pairs, bank, ALIGNMENTS[alignment]()).parts[0]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clipmem.base.declared import own_settings
@@ -18,7 +18,7 @@ from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
 from clipmem.base.sections import EmbedSection, Section
 from clipmem.data.views import edits_of_single
-from clipmem.models.passes import Embeddings, Means
+from clipmem.models.passes import Means
 from clipmem.scoring.bank import BankSums
 from clipmem.stats.alignment import AlignmentParts, BankMeans, alignment_parts_against
 from clipmem.stats.memorization import class_probability
@@ -101,13 +101,6 @@ class Alignment(ABC):
 ALIGNMENTS: Registry[Alignment] = Registry("alignment", Alignment)  # pyright: ignore[reportAbstractUsage]
 
 
-def without_own(
-    means: Float[Tensor, " n"], term: Float[Tensor, " n"], count: int, inside: Bool[Tensor, " n"]
-) -> Float[Tensor, " n"]:
-    """Exclude a pair from the mean over its own bank: (N mean - term) / (N - 1) for pairs inside it."""
-    return torch.where(inside, (count * means - term) / max(count - 1, 1), means)
-
-
 @ALIGNMENTS.register("clip")
 class Clip(Alignment):
     """Similarity of image and captions, minus similarity to the bank: the score of CLIPMem."""
@@ -150,19 +143,14 @@ class Cmc(Clip):
 
     def parts_against(self, pairs: Means, bank: BankMeans, inside: Bool[Tensor, " n"]) -> AlignmentParts:
         """Compute ū·v̄, ½ (ū·t̄ + ū·ī) and ½ (ī·v̄ + t̄·v̄)."""
-        across = super().parts_against(pairs, bank, inside)
+        across, parts = super().parts_against(pairs, bank, inside), list[Tensor]()
         sides = ((across.image_bank, pairs.image, bank.image), (across.text_bank, pairs.text, bank.text))
-        image, text = (
-            (
-                other
-                + without_own(
-                    (rows.double() * mean.double()).sum(dim=-1), rows.double().square().sum(dim=-1), bank.pairs, inside
-                )
-            )
-            / 2
-            for other, rows, mean in sides
-        )
-        return AlignmentParts(across.positive, image, text)
+        for other, rows, mean in sides:
+            within = (rows.double() * mean.double()).sum(dim=-1)
+            # a pair is excluded from the mean over its own bank: (N mean - its term) / (N - 1)
+            without = (bank.pairs * within - rows.double().square().sum(dim=-1)) / max(bank.pairs - 1, 1)
+            parts.append((other + torch.where(inside, without, within)) / 2)
+        return AlignmentParts(across.positive, *parts)
 
     def control(self, sums: BankSums) -> AlignmentParts:
         """As in `clip`; within a modality the mean over the others is (N ī·ī - mean ū·ū) / (N - 1)."""
@@ -272,7 +260,11 @@ class SslmemText(Alignment):
         first = torch.cumsum(counts, 0) - counts
         others = torch.ones(len(text), dtype=torch.bool)
         others[first] = False
-        views, owner = _with_edits(rows, text[others], pair[others], counts)
+        views, owner = text[others], pair[others]
+        if rows.text_edits is not None and rows.text_edits_pair is not None:
+            single = counts[rows.text_edits_pair] < 2
+            views = torch.cat([views, rows.text_edits[single].double()])
+            owner = torch.cat([owner, rows.text_edits_pair[single]])
         _check_captions(len(rows.image) - len(owner.unique()))
         return -text_view_distance(text[first], views, owner)
 
@@ -281,16 +273,6 @@ def _check_captions(bare: int) -> None:
     expected = "2 or more captions, or caption edits, for score.alignment = 'sslmem-text'"
     hint = "Set train.captions or embed.caption_edits, for example to 5 (one-letter captions have no edits)."
     require(not bare, "[train] captions", f"{bare} pairs with one caption and no edits", expected, hint)
-
-
-def _with_edits(
-    rows: Embeddings, others: Float[Tensor, "m d"], pair: Int[Tensor, " m"], counts: Int[Tensor, " n"]
-) -> tuple[Float[Tensor, "k d"], Int[Tensor, " k"]]:
-    if rows.text_edits is None or rows.text_edits_pair is None:
-        return others, pair
-    single = counts[rows.text_edits_pair] < 2
-    edits, owner = rows.text_edits[single].double(), rows.text_edits_pair[single]
-    return torch.cat([others, edits]), torch.cat([pair, owner])
 
 
 def alignment_of(recipe: Recipe) -> Alignment:

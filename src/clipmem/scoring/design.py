@@ -123,10 +123,13 @@ def combine(
     else:
         shift = np.nan
         error = jackknife_models(values, sign > 0, confidence=confidence)
+    candidates, norm = (rows["role"] == "candidate").to_numpy(), np.full_like(score, np.nan)
+    if len(np.unique(score[candidates])) > 1:
+        norm = range_normalize(torch.from_numpy(score), torch.from_numpy(candidates))[0].numpy()
     a_base = alignment(base[0], weight=weight).numpy()[design.scored] if base else np.full(len(score), np.nan)
     columns = {
         "clipmem": score,
-        "clipmem_norm": _normalized(score, (rows["role"] == "candidate").to_numpy()),
+        "clipmem_norm": norm,
         "clipmem_centered": score - shift,
         **{name: getattr(error, name) for name in ("stderr", "low", "high")},
         **{
@@ -165,12 +168,6 @@ def _compared(design: Design, parts: Sequence[AlignmentParts], weight: float) ->
 
 def _mean(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(mask, values, 0.0).sum(axis=0) / mask.sum(axis=0)
-
-
-def _normalized(score: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    if len(np.unique(score[candidates])) < 2:
-        return np.full_like(score, np.nan)
-    return range_normalize(torch.from_numpy(score), torch.from_numpy(candidates))[0].numpy()
 
 
 def _table(rows: pl.DataFrame, columns: Mapping[str, np.ndarray]) -> pl.DataFrame:

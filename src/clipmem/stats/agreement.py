@@ -15,7 +15,7 @@ from torch import Tensor
 from clipmem.base.errors import require, require_range
 from clipmem.stats.checks import as_finite, check_same_length
 from clipmem.stats.leave_one_out import Rows
-from clipmem.stats.similarity import check_width, normalize
+from clipmem.stats.similarity import unit_pairs
 
 TEMPERATURE = 0.07  # on drawings .05 to .1 differ by less than .01 AUROC
 NEIGHBORS, NEAR = 10, 0.05
@@ -151,9 +151,7 @@ def lemon(
         >>> lemon(x, x[[0, 1, 1]], 1, tau=(0.0, 0.0)).tolist()
         [10.0, 10.0, 11.0]
     """
-    check_width("text embeddings", text.shape[1], image.shape[1])
-    check_same_length("image embeddings", len(image), "text embeddings", len(text))
-    u, v = normalize(image.double(), name="image embeddings"), normalize(text.double(), name="text embeddings")
+    u, v = unit_pairs(image, text)
     apart = 1 - (u * v).sum(dim=1)
     scores = apart.clone()
     for weight, by, other in ((beta, u, v), (gamma, v, u)):

@@ -183,7 +183,6 @@ def _left_out(
 
 
 def _larger_groups(group: Int[np.ndarray, " n"] | None, n: int) -> list[Int[np.ndarray, " k"]]:
-    """Return the rows of each group of two or more."""
     if group is None:
         return []
     check_same_length("group", len(group), "features", n)
@@ -246,6 +245,5 @@ class RbfFeatures:
 
 
 def _squares(a: Float64[np.ndarray, "m p"], b: Float64[np.ndarray, "k p"]) -> Float64[np.ndarray, "m k"]:
-    """Return squared distances."""
     lengths = np.add.outer((a * a).sum(axis=1), (b * b).sum(axis=1))
     return np.maximum(lengths - 2 * (a @ b.T), 0)

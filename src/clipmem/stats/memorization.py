@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clipmem.base.errors import require
 from clipmem.stats.checks import check_same_length
-from clipmem.stats.similarity import check_width, normalize
+from clipmem.stats.similarity import unit_pairs
 from clipmem.stats.tensor_checks import check_index, check_rows
 
 
@@ -156,9 +156,7 @@ def self_influence(image: Float[Tensor, "n d"], text: Float[Tensor, "m e"], scal
         [15000.0, 15000.0]
     """
     require(0 < scale < float("inf"), "logit scale", f"{scale}", "a positive number", "Use the model's own.")
-    check_width("text embeddings", text.shape[1], image.shape[1])
-    check_same_length("image embeddings", len(image), "text embeddings", len(text))
-    u, v = normalize(image.double(), name="image embeddings"), normalize(text.double(), name="text embeddings")
+    u, v = unit_pairs(image, text)
     squares, products = torch.zeros(len(u), dtype=u.dtype, device=u.device), torch.ones_like(u[:, 0])
     for a, b in ((u, v), (v, u)):
         for start in range(0, len(u), _BLOCK):

@@ -77,6 +77,15 @@ def check_width(name: str, width: int, expected: int) -> None:
     require(width == expected, name, f"width {width}", f"width {expected}", "Take all embeddings from the same model.")
 
 
+def unit_pairs(
+    image: Float[Tensor, "n d"], text: Float[Tensor, "m e"]
+) -> tuple[Float64[Tensor, "n d"], Float64[Tensor, "n d"]]:
+    """Return one image and one text embedding of each pair at length 1, float64, if their shapes agree."""
+    check_width("text embeddings", text.shape[1], image.shape[1])
+    check_same_length("image embeddings", len(image), "text embeddings", len(text))
+    return normalize(image.double(), name="image embeddings"), normalize(text.double(), name="text embeddings")
+
+
 def pair_means(
     image: Float[Tensor, "n view d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, " m"]
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
@@ -149,9 +158,7 @@ def contrast(image: Float[Tensor, "n d"], text: Float[Tensor, "m d"]) -> Contras
         >>> contrast(torch.eye(2), torch.eye(2)).margin.tolist()
         [1.0, 1.0]
     """
-    check_width("text embeddings", text.shape[1], image.shape[1])
-    check_same_length("image embeddings", len(image), "text embeddings", len(text))
-    u, v = normalize(image.double(), name="image embeddings"), normalize(text.double(), name="text embeddings")
+    u, v = unit_pairs(image, text)
     positive, n = (u * v).sum(dim=1), len(u)
     largest, crowd = torch.full((2, n), -2.0, dtype=torch.float64), torch.zeros(2, n, dtype=torch.float64)
     for side, (a, b) in enumerate(((u, v), (v, u))):

@@ -395,5 +395,5 @@ def score_into(
     options = ", ".join(f"--{name.replace('_', '-')}" for name in unused + ["bank"] * (bank is not None))
     hint = "Add --target MODEL --reference MODEL, or omit it."
     require(not options, options, "no --target and --reference", "two models to compare", hint)
-    how: dict[str, Any] = {name: settings[name] for name in used & settings.keys()}
-    return study.single_model.write_ranking(model, data, out, trajectory=trajectory, reporter=reporter, **how)
+    how = study.score_inputs.Settings.of(**{name: settings[name] for name in used & settings.keys()})
+    return study.single_model.write_ranking(model, data, out, how, trajectory=trajectory, reporter=reporter)

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Bool, Float64, Int
 
 from clipmem.base.errors import require
-from clipmem.base.folder import RunFolder
 from clipmem.base.paths import check_place, write_json
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import generator
@@ -57,8 +56,8 @@ def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str
         InputError: The run is of another protocol, trains no text tower or is not finished; too few models trained on a
             pair, or did not; or there are fewer than 200 pairs, or the same captions for all.
     """
-    reporter, folder = reporter or Quiet(), RunFolder(path)
-    study, subject = PlannedStudy(folder.path), f"run folder {folder.path}"
+    reporter, study = reporter or Quiet(), PlannedStudy(path)
+    folder, subject = study.folder, f"run folder {study.path}"
     got, objective = f"protocol {study.recipe.protocol!r}", study.recipe.train.objective
     hint, expected = "Run a study with protocol = 'subsample' and subsample.fraction = 0.5.", "random members per model"
     require(study.protocol.random_members and study.protocol.compares, subject, got, expected, hint)

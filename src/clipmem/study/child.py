@@ -43,14 +43,10 @@ def _wait_for_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _request_stop(*_: object) -> None:
-    _stop.set()
-
-
 def begin(parent: int) -> None:
     """Set up a process of the pool."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _request_stop)
+        signal.signal(number, lambda _number, _frame: _stop.set())
     watch(parent)
     # finalizing torch takes seconds
     atexit.register(os._exit, 0)

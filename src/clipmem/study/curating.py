@@ -13,15 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import polars as pl
 
 from clipmem._version import __version__
-from clipmem.base import manifest
 from clipmem.base.errors import InputError, require
-from clipmem.base.folder import RunFolder
 from clipmem.base.hashing import data_fingerprint, file_sha256, json_sha256
 from clipmem.base.marks import Mark, latest_marks
 from clipmem.base.paths import check_place, write_json
@@ -113,7 +111,7 @@ def curate(data: Data, model: str | None = None, *, captions: int | None = None,
     return table.select(*columns, *about, *detectors)
 
 
-def is_run(data: object) -> bool:
+def is_run(data: object) -> TypeGuard[str | Path]:
     """Return whether data are the path of a run folder."""
     return isinstance(data, str | Path) and data != "" and (Path(data) / "recipe.toml").is_file()
 
@@ -127,29 +125,29 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
         InputError: There are fewer than 100 usable pairs, no captions or one caption for all, no such model, or an
             output folder is inside the data.
     """
-    reporter, started, run = reporter or Quiet(), time.monotonic(), is_run(data)
-    if run:
+    reporter, started = reporter or Quiet(), time.monotonic()
+    if is_run(data):
         require(not how.model, "--model", f"{how.model} with a run folder", "its own f", "Omit it.")
         got = f"{how.captions} with a run folder"
         require(how.captions is None, "--captions", got, "its own captions", "Omit it.")
     for option, wanted in (("--correct", how.correct), ("--reviewed-only", how.reviewed)):
         require(how.write or not wanted, option, "no --write", "a folder for the data", "Add --write DIR.")
-    folder = RunFolder(data if isinstance(data, str | Path) else "")
-    source = open_data(folder.recipe().data if run else data)
-    name = str(data) if run else source.title
-    out = how.out or (folder.path / "curate" if run else Path("curated"))
+    study = PlannedStudy(data) if is_run(data) else None
+    source = open_data(study.recipe.data if study else data)
+    name = str(data) if study else source.title
+    out = how.out or (study.path / "curate" if study else Path("curated"))
     if how.write is not None:
         mixed, hint = out.resolve().is_relative_to(how.write.resolve()), "Choose another folder."
         require(not mixed, f"--write {how.write}", f"the folder of --out {out}", "a folder for the data alone", hint)
         check_output(source, how.write)
-    if not run:
+    if not study:
         source.check_outside(out, "--out")
     check_place(out)
     made_with: list[Any] = [__version__, how.captions, how.device]
-    if run:
-        signals = partial(run_signals, folder)
-        uids, marks = folder.read("pairs")["uid"], latest_marks(folder.path, out / SUSPECTS)
-        made_with += [manifest.read(folder)]
+    if study:
+        signals = partial(run_signals, study)
+        uids, marks = study.pairs["uid"], latest_marks(study.path, out / SUSPECTS)
+        made_with += [study.manifest]
     else:
         settings = Settings.of(captions=how.captions, device=how.device)
         pairs = read_pairs(source, how.captions, "data", ("--out", out), ("--write", how.write))
@@ -167,7 +165,7 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
     table = ordered(ranking.table)
     write_parquet(out / SUSPECTS, table.drop("caption"))
     # the study gave these mismatched captions; those of the data are right
-    planted = set(folder.read("splits").filter("planted")["uid"]) if run else set[str]()
+    planted = study.planted if study else set[str]()
     others = {uid for uid, mark in marks.items() if mark.mark in {"wrong", "fine"}} - set(table["uid"])
     decided = {uid: marks[uid] for uid in uids if uid in marks and marks[uid].mark == "wrong" and uid not in planted}
     marked = others & decided.keys()
@@ -181,9 +179,9 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
         "model": how.model or None,
         "captions": how.captions,
         "device": how.device,
-        "command": _command(name if run else section, how, out),
-        "run": run,
-        "not_judged": len(uids) - table.height if run else 0,
+        "command": _command(name if study else section, how, out),
+        "run": study is not None,
+        "not_judged": len(uids) - table.height if study else 0,
         "pairs": table.height,
         "marks_of_others": len(others),
         "written": None,
@@ -236,12 +234,12 @@ def _ranked(
     return Curation(table, json.loads(json.dumps({**ranking.document, **more}, default=float)))
 
 
-def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
+def run_signals(study: PlannedStudy) -> tuple[Signals, list[Problem]]:
     """Return the signals of the pairs that the first model of a finished run trained on.
 
     Scores are the columns `clipmem` and `g_alignment` of the study, for the pairs that it scores.
     """
-    study, subject = PlannedStudy(folder.path), f"run folder {folder.path}"
+    subject = f"run folder {study.path}"
     _ = study.summary  # raises if the run is not finished
     objective, hint = study.recipe.train.objective, "Use train.objective = 'clip'."
     usable = not study.protocol.trains or OBJECTIVES[objective].uses_text

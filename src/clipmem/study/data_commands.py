@@ -91,8 +91,7 @@ def select_ids(
     """Select pairs by score."""
     if top is not None and bottom is not None:
         raise InputError("--top and --bottom", got="both", expected="one of them", hint="Write two lists.")
-    table = _table(scores, by)
-    rows = _with_captions(scores, table)
+    rows = table = _table(scores, by)
     if role:
         got, subject = f"no column 'role' in {scores}", f"--role {shorten(role)}"
         require("role" in rows.columns, subject, got, "a table with roles", "Omit --role.")
@@ -109,7 +108,7 @@ def select_ids(
     selection = ranked if count is None else ranked.head(count)
     if not invert:
         return selection
-    return _with_captions(scores, table).filter(~pl.col("uid").is_in(selection["uid"].to_list())).sort("uid")
+    return table.filter(~pl.col("uid").is_in(selection["uid"].to_list())).sort("uid")
 
 
 def write_list(scores: Path, out: Path, **choice: object) -> int:
@@ -137,12 +136,9 @@ def _table(scores: Path, by: str) -> pl.DataFrame:
     got = f"column {by!r} of type {table.schema[by]}"
     require(table.schema[by].is_numeric(), subject, got, "a numeric column", "Choose another column with --by.")
     columns = [name for name in ("uid", "role", by) if name in table.columns]
-    return table.select(list(dict.fromkeys(columns))).with_columns(
+    table = table.select(list(dict.fromkeys(columns))).with_columns(
         pl.col("uid").cast(pl.String), pl.col(by).cast(pl.Float64)
     )
-
-
-def _with_captions(scores: Path, table: pl.DataFrame) -> pl.DataFrame:
     if not scores.is_dir():
         return table
     pairs = RunFolder(scores).read("pairs").select("uid", "captions")

@@ -133,6 +133,6 @@ def cost_of(study: PlannedStudy) -> float:
     for model, sign in zip(study.models, study.design.sign, strict=True):
         exposures = len(model.uids) * study.recipe.train.epochs
         if not model.exists:
-            exposures = study.folder.read_json(f"models/{model.side}/seed-{model.seed}/record.json")["samples_seen"]
+            exposures = study.folder.record(model.side, model.seed)["samples_seen"]
         spent[bool(sign.any())] += exposures * operations[model.model]
     return spent[True] / spent[False]

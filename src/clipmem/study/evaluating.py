@@ -30,7 +30,8 @@ from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.measure.linear_probe import validation_part
 from clipmem.measure.over_seeds import Statistics
-from clipmem.measure.utility import PROBES, TestPairs, Utility
+from clipmem.measure.retrieval import identity_of
+from clipmem.measure.utility import PROBES, TestPairs, Utility, why_not
 from clipmem.measure.zero_shot import Prompts, read_templates
 from clipmem.mitigate import interpolate_weights
 from clipmem.models import given, passes
@@ -152,7 +153,6 @@ def _between(ends: Sequence[given.GivenModel], alphas: Sequence[float]) -> list[
 def _evaluate_models(
     study: PlannedStudy, models: Sequence[TrainingSet], recipe: Recipe, left_out: frozenset[str], **more: Any
 ) -> dict[str, Any]:
-    """Evaluate some of a study's models (see `evaluate_source`)."""
     opened = open_models(study.recipe, study.folder, study.manifest)  # checks given models
     exposures = partial(utility.samples_seen, study.folder)
     tested = [
@@ -248,37 +248,28 @@ def _test_pairs(
     if len(np.unique(groups)) > 1:
         train = validation_part(groups, _TRAIN_SHARE, seed=derive_seed(recipe.split.seed, "probe training"))
     captions = pairs["captions"].to_list()
-    test_pairs = utility.tested_pairs(
-        pairs,
-        recipe,
-        prompts,
-        rows=np.arange(pairs.height),
-        captions=captions,
-        wordings=captions,
-        groups=groups,
-        test=test,
-        train=train,
-        unlabeled="the source has no labels: set a label column",
-        text=untrained,
-    )
-    classes = len(set(test_pairs.classes["label"].labels.tolist()) - {-1})
-    if classes and len({tuple(texts) for texts in captions}) <= min(classes, pairs.height - 1):
+    classes = utility.classes_of(pairs, recipe, prompts, np.arange(pairs.height), captions, test)
+    unlabeled = "the source has no labels: set a label column"
+    why = why_not(classes, groups, test, train, unlabeled=unlabeled, text=untrained)
+    labels = len(set(classes["label"].labels.tolist()) - {-1})
+    if labels and len({tuple(texts) for texts in captions}) <= min(labels, pairs.height - 1):
         for task in ("retrieval", "zero_shot_concept"):
-            test_pairs.why.setdefault(task, "captions are labels, shared by several images")
-    return test_pairs
+            why.setdefault(task, "captions are labels, shared by several images")
+    same = identity_of(pairs["uid"].to_list(), captions)
+    return TestPairs(groups, test, train, classes, same, why, same)
 
 
 # ---- forgetting
 
 
-def check_retained(recipe: Recipe, trained: frozenset[str]) -> None:
-    """Check before training that the data of `evaluate.retained` have pairs that no model trains on."""
-    if recipe.evaluate.retained:
-        _recipe_of(recipe, trained)
+def retained_recipe(recipe: Recipe, trained: frozenset[str]) -> Recipe | None:
+    """Return the recipe with the data of `evaluate.retained`, without the classes of the study's pairs; None without.
 
-
-def _recipe_of(recipe: Recipe, trained: frozenset[str]) -> Recipe:
-    """Return the recipe with the retained pairs as its data, and without the classes of the study's pairs."""
+    Raises:
+        InputError: There are fewer than two pairs that no model trains on.
+    """
+    if not recipe.evaluate.retained:
+        return None
     name, subject = recipe.evaluate.retained, f"[evaluate] retained = {recipe.evaluate.retained!r}"
     evaluate = recipe.evaluate.model_copy(update={"classnames": "", "labels": "label"})
     try:
@@ -296,11 +287,11 @@ def evaluate_retained(study: PlannedStudy, reporter: Reporter) -> list[Path]:
     Pairs that a model of the study trained on are left out. When not to trust it: it says what was lost on these data
     only.
     """
-    if not study.recipe.evaluate.retained:
-        return []
     trained = frozenset[str]().union(*(model.uids for model in study.models))
+    recipe = retained_recipe(study.recipe, trained)
+    if recipe is None:
+        return []
     models = [*study.embedded[-1:], *utility.evaluated(study)]  # the base model first
-    recipe = _recipe_of(study.recipe, trained)
     more: dict[str, Any] = {"reporter": reporter, "against": BASE, "skipped": _SKIPPED}
     document = _evaluate_models(study, models, recipe, trained, **more)
     return [study.folder.write_json(RETAINED, document)]

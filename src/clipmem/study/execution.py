@@ -1,7 +1,7 @@
 """Device, precision and threads of a study on this machine, stored in the manifest for resuming."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,10 +21,6 @@ class Execution:
     threads: int
     workers: int
     processes: int = 1
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the fields for the manifest."""
-        return asdict(self)
 
 
 def resolve(recipe: Recipe, models: int, *, device: str = "auto") -> Execution:

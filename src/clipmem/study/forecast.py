@@ -53,29 +53,6 @@ def check_forecast(
     timed, parameters = samples_seen > _FEW, 0
     if timed:
         parameters = sum(weight.numel() for weight in start.outline().module.parameters())
-    _check_space(recipe, protocol, pairs, resources, start, parameters, out)
-    if not timed:
-        return
-    units = max(1, resources.processes // resources.workers) if resources.device == "cpu" else resources.processes
-    pairs_each = (samples_seen + passes / _TRAINING) / units
-    rate = training_rate(start, resources, 8)
-    if pairs_each / rate > LONGEST and (rate > 8 or resources.device == "cuda"):  # small batches are slower
-        rate = max(rate, training_rate(start, resources, 64))
-    got = f"about {pairs_each / rate / LONGEST:,.1f} days on this machine's {resources.device} for {protocol.count:,} "
-    got += f"models of {start.name} over {recipe.train.epochs:,} epochs of {protocol.trained_pairs:,} pairs"
-    hint = f"Reduce train.epochs, the number of models or the sizes in [split], or {_CONSENT}."
-    require(pairs_each / rate <= LONGEST, "time of the study", got, "at most a day", hint)
-
-
-def _check_space(
-    recipe: Recipe,
-    protocol: Protocol,
-    pairs: pl.DataFrame,
-    resources: Execution,
-    start: Start,
-    parameters: int,
-    out: Path,
-) -> None:
     image = 3 * start.geometry.size**2
     texts, views = _per_pair(recipe, pairs)
     embedded = protocol.used_pairs(pairs) * (texts + views) * start.width * _FLOAT
@@ -92,6 +69,17 @@ def _check_space(
         got, expected = f"{in_bytes(needed)} or more", f"at most {in_bytes(available)}, {name}"
         hint = f"Reduce the number of models, embed.views or the sizes in [split], or {_CONSENT}."
         require(needed <= available, subject, got, expected, hint)
+    if not timed:
+        return
+    units = max(1, resources.processes // resources.workers) if resources.device == "cpu" else resources.processes
+    pairs_each = (samples_seen + passes / _TRAINING) / units
+    rate = training_rate(start, resources, 8)
+    if pairs_each / rate > LONGEST and (rate > 8 or resources.device == "cuda"):  # small batches are slower
+        rate = max(rate, training_rate(start, resources, 64))
+    got = f"about {pairs_each / rate / LONGEST:,.1f} days on this machine's {resources.device} for {protocol.count:,} "
+    got += f"models of {start.name} over {recipe.train.epochs:,} epochs of {protocol.trained_pairs:,} pairs"
+    hint = f"Reduce train.epochs, the number of models or the sizes in [split], or {_CONSENT}."
+    require(pairs_each / rate <= LONGEST, "time of the study", got, "at most a day", hint)
 
 
 def _per_pair(recipe: Recipe, pairs: pl.DataFrame) -> tuple[float, int]:

@@ -8,13 +8,12 @@ import polars as pl
 
 from clipmem.base.declared import declared
 from clipmem.base.errors import require
-from clipmem.base.folder import SIDES, RunFolder
+from clipmem.base.folder import SIDES
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe
 from clipmem.data.pairs import Pairs
 from clipmem.measure.localize import SETTINGS_FILE, describe, localize, work
 from clipmem.models.numerics import threads
-from clipmem.report.run import Run
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.stages import renew_report
 
@@ -27,24 +26,23 @@ def localize_run(
     reporter: Reporter | None = None,
 ) -> list[Path]:
     """Localize the memorization of a finished study; write `localize/` and the report."""
-    reporter, run = reporter or Quiet(), Run(path)
-    folder, recipe = run.folder, run.recipe
+    reporter, study = reporter or Quiet(), PlannedStudy(path)
+    folder, recipe = study.folder, study.recipe
     paired = declared("protocols", recipe.protocol).paired
     is_usable = paired and all((folder.path / "models" / side).is_dir() for side in SIDES)
     subject, expected = f"run folder {folder.path}", "a four-way study"
     require(is_usable, subject, f"protocol {recipe.protocol!r}", expected, "Choose a run with protocol = 'four-way'.")
-    _ = run.summary  # raises if the run is not finished
+    _ = study.summary  # raises if the run is not finished
     with folder.locked():
         changes = {name: value for name, value in (("views", views), ("pairs", pairs)) if value is not None}
         section = recipe.localize.model_copy(update=changes)
-        files = _measure(folder, recipe.model_copy(update={"localize": section}), reporter)
+        files = _measure(study, recipe.model_copy(update={"localize": section}), reporter)
         reporter.begin("report")
         return [*files, *renew_report(folder)]
 
 
-def _measure(folder: RunFolder, recipe: Recipe, reporter: Reporter) -> list[Path]:
-    started, study = time.monotonic(), PlannedStudy(folder.path)
-    pairs = localized_pairs(study)
+def _measure(study: PlannedStudy, recipe: Recipe, reporter: Reporter) -> list[Path]:
+    started, folder, pairs = time.monotonic(), study.folder, localized_pairs(study)
     is_measured = folder.is_done("localize") and (folder.path / SETTINGS_FILE).is_file()
     if is_measured and folder.read_json(SETTINGS_FILE) == describe(pairs, recipe):
         reporter.end("localize", folder.seconds()["localize"], skipped=True)

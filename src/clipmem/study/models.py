@@ -43,11 +43,8 @@ class TrainedModels:
         got, expected = f"images of {geometry_of(encoder)}", f"those of the shadow models: {geometry}"
         require(geometry_of(encoder) == geometry, subject, got, expected, "Set model.name to its architecture.")
         same = config is None or not self._name or config == model_config(self._name)
-        expected, hint = (
-            f"model.name = {self._name!r}",
-            "Set model.name to its architecture; set halves.proxy if it is smaller.",
-        )
-        require(same, subject, "another architecture", expected, hint)
+        hint = "Set model.name to its architecture; set halves.proxy if it is smaller."
+        require(same, subject, "another architecture", f"model.name = {self._name!r}", hint)
         return described | {"f": {**given.describe(self._f, encoder), "files": given.content(self._f)}}
 
     def check(self, manifest: Mapping[str, Any]) -> None:

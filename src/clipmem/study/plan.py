@@ -24,7 +24,7 @@ from clipmem.models.protocol import DualEncoder
 from clipmem.models.signals import Trajectory
 from clipmem.models.start import Start
 from clipmem.report.run import Run
-from clipmem.scoring.aligning import align
+from clipmem.scoring.aligning import Reader, align
 from clipmem.scoring.alignments import alignment_of
 from clipmem.scoring.design import Design
 from clipmem.scoring.protocols import Protocol, protocol_of
@@ -197,8 +197,8 @@ class PlannedStudy(Run):
         bank = pairs.select(self.splits.filter(role="external")["uid"].to_list(), "external pairs")
         method, aligned = alignment_of(self.recipe), list[AlignmentParts]()
         for model in models:
-            stored = self.stored(model, wordings=wordings)
-            aligned += align([stored], pairs, bank, method, heads=[self.head(model)]).parts
+            reader = Reader([self.stored(model, wordings=wordings)], [self.head(model)])
+            aligned += align(reader, pairs, bank, method).parts
         return aligned
 
     def stored(self, model: TrainingSet, *, wordings: bool = False) -> Embeddings:

@@ -273,7 +273,6 @@ def _sibling(model: Embeddings, bank: Path) -> Embeddings:
 def _compare_arrays(
     target: Sequence[Any], reference: Sequence[Any], data: Any, bank: Any, settings: Settings
 ) -> Comparison:
-    """Return the comparison of embeddings in memory."""
     names = None if data is None else _names(data)
     sides: list[list[Embeddings]] = []
     for kind, models in zip(LISTS, (target, reference), strict=True):
@@ -298,7 +297,6 @@ def _compare_arrays(
 
 
 def _of_arrays(name: str, uids: Sequence[str] | None, image: Any, text: Any, text_pair: Any = None) -> Embeddings:
-    """Return embeddings in memory."""
     image, text = _tensor(f"{name} images", image), _tensor(f"{name} captions", text)
     shapes = f"images of shape {tuple(image.shape)}, captions of shape {tuple(text.shape)}"
     image = image.unsqueeze(1) if image.ndim == 2 else image

@@ -1,5 +1,6 @@
 """Scores of pairs by existing models, and embeddings (see `clipmem.score`, `clipmem export embeddings`)."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from clipmem.data.skipped import Problem, read_skipped, write_skipped
 from clipmem.models.embeddings import CHUNK, Embeddings, Model, embed
 from clipmem.report.sections.commands import Scored
 from clipmem.scoring import summary
-from clipmem.scoring.aligning import Aligned, align
+from clipmem.scoring.aligning import Aligned, Reader, align
 from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.design import ScoreTables, combine
 from clipmem.scoring.protocols.four_way import paired_design
@@ -55,12 +56,14 @@ def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> 
             stored[name] = of_pairs.joined(stored[name]) if name in stored else of_pairs
     files = [model.files if isinstance(model, Model) else None for model in models.values()]
     heads = [class_head(of_model.folder) if of_model else None for of_model in files]
-    ordered, size = [stored[name] for name in models], settings.block or CHUNK
-    return align(ordered, pairs, bank, method, heads=heads, size=size, reporter=reporter)
+    reader = Reader([stored[name] for name in models], heads, settings.block or CHUNK)
+    return align(reader, pairs, bank, method, reporter=reporter)
 
 
 def _tables(aligned: Aligned, settings: Settings) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Return the scores, and what the bank's pairs say of them: `centered` (see `summary.centered`) and `noise_floor`.
+    """Return the scores, and what the bank's pairs say of them.
+
+    `control`: their mean; `centered` (see `summary.centered`) and `noise_floor`.
 
     A bank that is not in the data has no scores by pair: clipmem_centered is clipmem minus its mean, without an error.
     """
@@ -71,20 +74,17 @@ def _tables(aligned: Aligned, settings: Settings) -> tuple[pl.DataFrame, dict[st
     models = [TrainingSet(side, k, (), 0) for k in range(len(parts) // 2) for side in "fg"]
     splits, design = splits[order], paired_design(models, splits.height)
     scores, by_seed = combine(design, splits, parts, weight=settings.weight, confidence=settings.confidence)
+    control = None
+    if aligned.control is not None:
+        values = [float(alignment(of_model, weight=settings.weight)) for of_model in aligned.control]
+        control = float(np.mean(values[0::2]) - np.mean(values[1::2]))
     if "external" not in splits["role"]:
-        control = pl.lit(_control(aligned, settings), pl.Float64)
-        scores = scores.with_columns(clipmem_centered=pl.col("clipmem") - control)
+        scores = scores.with_columns(clipmem_centered=pl.col("clipmem") - pl.lit(control, pl.Float64))
     scored, level = summary.Scored(splits.with_row_index("group"), ScoreTables(scores, by_seed)), settings.confidence
     shift = summary.centered(scored.differences, scored.role, scored.group, None, confidence=level)
     noise = summary.floor(scored, confidence=level)
-    return scores, {"centered": shift and shift.document(), "noise_floor": noise and noise.document()}
-
-
-def _control(aligned: Aligned, settings: Settings) -> float | None:
-    if aligned.control is None:
-        return None
-    values = [float(alignment(parts, weight=settings.weight)) for parts in aligned.control]
-    return float(np.mean(values[0::2]) - np.mean(values[1::2]))
+    by_bank = {"centered": shift and shift.document(), "noise_floor": noise and noise.document()}
+    return scores, {"control": control, **by_bank}
 
 
 def left_out(scored: Scored) -> str:
@@ -140,7 +140,6 @@ def write_scores(
                 "pairs": scores.height,
                 "problems": len(problems),
                 "bank": {"name": bank.name, "pairs": aligned.bank, "drawn": comparison.drawn},
-                "control": _control(aligned, settings),
                 **by_bank,
                 "job": made_with,
                 "sha256": file_sha256(out),
@@ -172,8 +171,13 @@ def _made_with(comparison: Comparison) -> dict[str, object]:
 
 
 def _finished(out: Path, about_file: Path, folder: Job, made_with: Mapping[str, object]) -> dict[str, Any] | None:
+    """Return the sidecar of scores that are finished; None if they are not, or clipmem did not write it."""
     hint = "Choose another --out, or delete that file and its .json file."
-    about = _read_sidecar(about_file)
+    about: Any = None
+    with contextlib.suppress(OSError, ValueError):
+        about = json.loads(about_file.read_text(encoding="utf-8"))
+    if not (isinstance(about, dict) and {"clipmem", "job", "sha256", "problems"} <= about.keys()):
+        about = None
     if about is not None and out.is_file() and about["sha256"] == file_sha256(out):
         refuse_other(f"{out} was made with other settings", about["job"], made_with, hint)
         return about
@@ -182,16 +186,6 @@ def _finished(out: Path, about_file: Path, folder: Job, made_with: Mapping[str, 
             in_use = file.exists() and (file == out or about is None)
             require(not in_use, f"{file}", "an existing file", "a new file", hint)
     return None
-
-
-def _read_sidecar(file: Path) -> dict[str, Any] | None:
-    """Read the sidecar of scores; None if clipmem did not write one."""
-    try:
-        document: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    ours = isinstance(document, dict) and {"clipmem", "job", "sha256", "problems"} <= set(document)
-    return document if ours else None
 
 
 def _top_captions(scores: pl.DataFrame, comparison: Comparison, k: int = 10) -> dict[str, list[str]]:

@@ -36,21 +36,19 @@ def write_ranking(
     model: str,
     data: Data,
     out: Path,
+    settings: Settings,
     *,
     trajectory: Path | None = None,
-    captions: int | None = None,
-    device: str = "auto",
     reporter: Reporter | None = None,
 ) -> Scored:
     """Rank pairs by what one model, if any, pixels and words say of them; write every such score.
 
-    `trajectory` is a file of `AlignmentRecorder`; the other arguments are those of `clipmem.score`.
+    `trajectory` is a file of `AlignmentRecorder`; of the settings it reads `captions` and `device`.
 
     Raises:
         InputError: There are fewer than 200 usable pairs, or nothing can be learned from captions or images.
     """
-    settings = Settings.of(captions=captions, device=device)
-    pairs, reporter = read_pairs(data, captions, "--data", ("--out", out)), reporter or Quiet()
+    pairs, reporter = read_pairs(data, settings.captions, "--data", ("--out", out)), reporter or Quiet()
     opened = settings.open(model) if model else None
     folder = out.with_suffix(".parts")  # of the model's embeddings, until the estimates are written
     signals, problems = collect(pairs, opened, folder, settings, reporter, least=SMALLEST)

@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -74,7 +74,7 @@ class Study:
         pairs = with_objects(source.pairs(), self.recipe.dejavu.objects)
         source.check_outside(self.folder.path, "run folder")
         utility.prompts_of(pairs, self.recipe)  # checks class names
-        evaluating.check_retained(self.recipe, frozenset())
+        evaluating.retained_recipe(self.recipe, frozenset())  # checks its data
         decode_stage.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)
         check_needs(self.recipe, self._protocol, pairs)
         parents = find_parents(self.recipe, self.folder, pairs["uid"])
@@ -169,7 +169,7 @@ class Study:
             data_sha256=fingerprint,
             command=self.command,
             user_set=self.user_set,
-            execution=self._resolve().as_dict(),
+            execution=asdict(self._resolve()),
         )
         if parents:
             described["parents"] = {name: parent.described for name, parent in parents.items()}
@@ -205,7 +205,7 @@ class Study:
         table, edits = edit(self.recipe, self._protocol.split(pairs, groups), parents, pairs)
         files = [self.folder.write(name, edited) for name, edited in edits.items()]
         trained = (model.uids for model in self._protocol.design(table).models)
-        evaluating.check_retained(self.recipe, frozenset().union(*trained))
+        evaluating.retained_recipe(self.recipe, frozenset().union(*trained))
         k = self.recipe.train.captions
         captions = {uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)}
         by_row = [captions[uid] for uid in table["captions_from"]]
@@ -231,13 +231,8 @@ class Study:
         return [self.folder.model_dir(model.side, model.seed) / "record.json" for model in study.trained]
 
     def _check(self) -> None:
-        study = self._study
-        files = {(model.side, model.seed): self.folder.model_dir(model.side, model.seed) for model in study.trained}
-        records = {
-            model: self.folder.read_json(str(file.relative_to(self.folder.path) / "record.json"))
-            for model, file in files.items()
-        }
-        self._protocol.check(study.design, records)
+        trained = [(model.side, model.seed) for model in self._study.trained]
+        self._protocol.check(self._study.design, {model: self.folder.record(*model) for model in trained})
 
     def _embed(self) -> list[Path]:
         study = self._study
@@ -269,9 +264,13 @@ class Study:
         return [*files, self._summarize([])]
 
     def _evaluate(self) -> list[Path]:
-        study, reporter = self._study, self.reporter
-        files = [*utility.evaluate(study, reporter), *utility.evaluate_dejavu(study)]
-        files += evaluating.evaluate_retained(study, reporter)
+        study, write = self._study, self.folder.write_json
+        document, retrieval = utility.measure(study, self.reporter)
+        files = [write(utility.RETRIEVAL, retrieval), write(utility.DOCUMENT, document)]
+        document, pairs = utility.measure_dejavu(study)
+        files += [write(f"{utility.DEJAVU}.json", document)] if document else []  # none if no pair has objects
+        files += [] if pairs is None else [self.folder.write(utility.DEJAVU, pairs)]
+        files += evaluating.evaluate_retained(study, self.reporter)
         if self._protocol.compares:  # else nothing is left to do
             return files
         return [*files, self._summarize(list(self.recipe.train.seeds), confidence=self.recipe.score.confidence)]
@@ -279,7 +278,8 @@ class Study:
     def _summarize(self, seeds: Sequence[int], **more: float) -> Path:
         """Write the summary of a study without differences of alignments."""
         about = {"format": FORMAT, "protocol": self.recipe.protocol, "roles": {}, "seeds": seeds, **more}
-        return _write_summary(self.folder, Summary.model_validate(about | _measured(Run(self.folder.path))))
+        summary = Summary.model_validate(about | _measured(Run(self.folder.path)))
+        return self.folder.write_json(FILE, summary.document())
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
@@ -307,10 +307,6 @@ def _measured(run: Run) -> dict[str, Any]:
         "dejavu": run.document("evaluate/dejavu.json"),
     }
     return {name: entry for name, entry in entries.items() if entry}
-
-
-def _write_summary(folder: RunFolder, summary: Summary) -> Path:
-    return folder.write_json(FILE, summary.document())
 
 
 def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
@@ -344,10 +340,10 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         "seconds": seconds,
     }
     whole = Summary.model_validate(document)
-    _write_summary(folder, whole)
+    folder.write_json(FILE, whole.document())
     page = write_report(folder.path, run.images(gallery_uids(run)), credits=source.credits())
     seconds["report"] = round(time.monotonic() - started, 3)
-    return [_write_summary(folder, whole.model_copy(update={"seconds": seconds})), page]
+    return [folder.write_json(FILE, whole.model_copy(update={"seconds": seconds}).document()), page]
 
 
 def renew_report(folder: RunFolder) -> list[Path]:

@@ -156,8 +156,5 @@ def _fitting(uids: list[str], groups: list[str], usable: int) -> dict[str, int]:
         return sizes
     largest = max(Counter(groups).values()) if total < usable else 1
     grouped = f", in groups of up to {largest:,} that cannot be divided" if largest > 1 else ""
-    got, hint = (
-        f"{usable:,} usable pairs{grouped}",
-        "Add pairs, or see why records are left out: `clipmem inspect`.",
-    )
+    got, hint = f"{usable:,} usable pairs{grouped}", "Add pairs, or see why records are left out: `clipmem inspect`."
     raise InputError("--data", got=got, expected=f"{FEWEST} or more for a study", hint=hint)

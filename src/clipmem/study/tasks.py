@@ -37,7 +37,9 @@ def train_task(board: Path, directory: str, folder: str, side: str, seed: int, a
     train_one(study, side, seed, stop=lambda: child.stop_requested(board), progress=progress, ahead=ahead)
 
 
-def embed_task(board: Path, directory: str, folder: str, side: str, seed: int, index: int = 0, count: int = 1) -> None:
+def embed_task(
+    board: Path, directory: str, folder: str, side: str, seed: int, part: passes.Part = passes.WHOLE
+) -> None:
     """Embed all pairs, or a part, with one model in a process of the pool."""
     study, done, reported = _opened(board, directory, folder), 0, 0.0
 
@@ -47,11 +49,11 @@ def embed_task(board: Path, directory: str, folder: str, side: str, seed: int, i
         if child.stop_requested(board):
             raise TrainingStopped
         if time.monotonic() - reported > _REPORT:
-            child.Board(board).put(f"{side}-{seed}-{index}", done)
+            child.Board(board).put(f"{side}-{seed}-{part.index}", done)
             reported = time.monotonic()
 
-    embed_one(study, side, seed, part=passes.Part(index, count), progress=progress)
-    child.Board(board).put(f"{side}-{seed}-{index}", done)
+    embed_one(study, side, seed, part=part, progress=progress)
+    child.Board(board).put(f"{side}-{seed}-{part.index}", done)
 
 
 def _opened(board: Path, directory: str, folder: str) -> PlannedStudy:

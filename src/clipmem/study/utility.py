@@ -15,7 +15,6 @@ from clipmem.base.folder import RunFolder
 from clipmem.base.progress import Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe
-from clipmem.base.tables import write_table
 from clipmem.data.sources import class_prompts
 from clipmem.measure import dejavu
 from clipmem.measure.linear_probe import validation_part
@@ -51,12 +50,6 @@ def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
 def _shipped(recipe: Recipe) -> tuple[Mapping[str, Sequence[str]] | None, Sequence[str]]:
     """Return the names of classes and the templates that a source has, or the default templates."""
     return class_prompts(recipe.data, label_column(recipe)) or (None, TEMPLATES)
-
-
-def evaluate(study: PlannedStudy, reporter: Reporter) -> list[Path]:
-    """Measure the utility of a study; return the files written."""
-    document, retrieval = measure(study, reporter)
-    return [study.folder.write_json(RETRIEVAL, retrieval), study.folder.write_json(DOCUMENT, document)]
 
 
 def measure(study: PlannedStudy, reporter: Reporter) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -106,10 +99,9 @@ def evaluated(study: PlannedStudy) -> list[TrainingSet]:
 
 def samples_seen(folder: RunFolder, model: TrainingSet) -> int | None:
     """Return the number of samples seen in training; None for given models."""
-    record = folder.model_dir(model.side, model.seed) / "record.json"
-    if not record.is_file():
+    if not (folder.model_dir(model.side, model.seed) / "record.json").is_file():
         return None
-    return int(folder.read_json(str(record.relative_to(folder.path)))["samples_seen"])
+    return int(folder.record(model.side, model.seed)["samples_seen"])
 
 
 def _held_out(study: PlannedStudy) -> Bool[np.ndarray, " n"]:
@@ -124,38 +116,26 @@ def _held_out(study: PlannedStudy) -> Bool[np.ndarray, " n"]:
 
 
 def _pairs(study: PlannedStudy, test: Bool[np.ndarray, " n"]) -> TestPairs:
-    recipe, shared = study.recipe, study.role == "shared"
+    recipe, shared, groups = study.recipe, study.role == "shared", study.group
+    train = shared if shared.any() else study.role != "external"
     unlabeled = "[evaluate] labels = 'none'" if recipe.evaluate.labels == "none" else "no external pair has a label"
-    return tested_pairs(
-        study.pairs,
-        recipe,
-        prompts_of(study.pairs, recipe),
-        rows=study.rows,
-        captions=study.captions,
-        wordings=study.all_captions(max(recipe.train.captions, recipe.evaluate.wordings)),
-        groups=study.group,
-        test=test,
-        train=shared if shared.any() else study.role != "external",
-        unlabeled=unlabeled,
-        text=untrained_text(recipe),
-    )
+    classes = classes_of(study.pairs, recipe, prompts_of(study.pairs, recipe), study.rows, study.captions, test)
+    wordings, rows = study.all_captions(max(recipe.train.captions, recipe.evaluate.wordings)), np.flatnonzero(test)
+    images = study.splits["uid"].gather(rows).to_list()
+    same, every = (identity_of(images, [texts[row] for row in rows]) for texts in (study.captions, wordings))
+    why = why_not(classes, groups, test, train, unlabeled=unlabeled, text=untrained_text(recipe))
+    return TestPairs(groups, test, train, classes, same, why, every)
 
 
-def tested_pairs(
+def classes_of(
     data: pl.DataFrame,
     recipe: Recipe,
     prompts: Prompts | None,
-    *,
     rows: Int[np.ndarray, " n"],
     captions: Sequence[Sequence[str]],
-    wordings: Sequence[Sequence[str]],
-    groups: Int[np.ndarray, " n"],
     test: Bool[np.ndarray, " n"],
-    train: Bool[np.ndarray, " n"],
-    unlabeled: str,
-    text: str,
-) -> TestPairs:
-    """Return some rows of the data as test pairs and training pairs of probes, with labels, sublabels and concepts."""
+) -> dict[str, Classes]:
+    """Return labels, sublabels and concepts of some rows of the data, of which `test` are test pairs."""
     names = prompts.classes if prompts else []
     labels = data[label_column(recipe)].fill_null("").to_list() if prompts else [""] * data.height
     first = [texts[0] for texts in captions]
@@ -170,11 +150,7 @@ def tested_pairs(
     if finer:
         sublabels = data["sublabel"].fill_null("").to_list()
         classes["sublabel"] = Classes(finer, class_numbers([sublabels[row] for row in rows], finer))
-    uids, tested = data["uid"].to_list(), np.flatnonzero(test).tolist()
-    images = [uids[rows[k]] for k in tested]
-    same, every = (identity_of(images, [texts[k] for k in tested]) for texts in (captions, wordings))
-    why = why_not(classes, groups, test, train, unlabeled=unlabeled, text=text)
-    return TestPairs(groups, test, train, classes, same, why, every)
+    return classes
 
 
 def untrained_text(recipe: Recipe) -> str:
@@ -188,16 +164,6 @@ def untrained_text(recipe: Recipe) -> str:
 def label_column(recipe: Recipe) -> str:
     """Return the column of labels."""
     return "label" if recipe.evaluate.labels == "none" else recipe.evaluate.labels
-
-
-def evaluate_dejavu(study: PlannedStudy) -> list[Path]:
-    """Measure Déjà Vu memorization of a scored study; return the files written, none if no pair has objects."""
-    document, pairs = measure_dejavu(study)
-    files = [study.folder.write_json(f"{DEJAVU}.json", document)] if document else []
-    if pairs is not None:
-        files.append(study.folder.table_path(DEJAVU))
-        write_table(files[-1], DEJAVU, pairs)
-    return files
 
 
 def measure_dejavu(study: PlannedStudy) -> tuple[dict[str, Any], pl.DataFrame | None]:

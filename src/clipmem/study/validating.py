@@ -80,7 +80,9 @@ def validate(
         "planted": int(sources["full"].planted.sum()),
         "proxy": proxy or None,
         "truth": truth,
-        "reliability": float(reliability(_ranks(halves_of(signals).effect), np.ones((1, len(signals.uids))))[0]),
+        "reliability": float(
+            reliability([*rankdata(halves_of(signals).effect, axis=1)], np.ones((1, len(signals.uids))))[0]
+        ),
         "estimators": rows,
     }
     RunFolder(out).write_json(DOCUMENT, document)
@@ -165,13 +167,9 @@ def _only(signals: Signals, used: Sequence[int]) -> Signals:
     return replace(signals, halves=replace(halves, alignment=halves.alignment[rows], member=halves.member[rows]))
 
 
-def _ranks(effect: np.ndarray) -> list[np.ndarray]:
-    return [rankdata(row) for row in effect]
-
-
 def _agreement(score: np.ndarray, effect: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Rank correlation with the mean effect, divided by the root of its reliability, under each row of weights."""
-    truth = np.maximum(reliability(_ranks(effect), weights), 1e-9)
+    truth = np.maximum(reliability([*rankdata(effect, axis=1)], weights), 1e-9)
     return correlation(rankdata(score), rankdata(effect.mean(axis=0)), weights) / np.sqrt(truth)
 
 

@@ -1,6 +1,7 @@
 """Engines: their names, what they refuse, and that parts of an embedding are those of the whole."""
 
 import sys
+from dataclasses import asdict
 from itertools import pairwise
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_ray_that_is_not_installed(monkeypatch):
 
 
 def test_folders_from_before_there_were_engines_are_read():
-    there = HOW.as_dict()
+    there = asdict(HOW)
     assert from_manifest(there) == HOW
     del there["processes"]
     assert from_manifest(there) == HOW

@@ -21,7 +21,7 @@ from clipmem.models import openclip
 from clipmem.scoring.design import Design
 from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.protocols.base import PROTOCOLS, Records
-from clipmem.scoring.protocols.subsample import Subsample, balanced_draw
+from clipmem.scoring.protocols.subsample import Subsample, balanced_draw, group_numbers
 from clipmem.train.paired import TrainingSet, check_alike
 from clipmem.train.recorder import read_trajectory, recorded_uids
 
@@ -100,19 +100,15 @@ class Halves(Subsample):
         for k in range(self.recipe.halves.pairs):
             sign = np.zeros(splits.height, dtype=np.int8)
             for name in ("candidate", "external"):
-                sign[role == name] = np.where(self._half(splits.filter(pl.col("role") == name), name, k), 1, -1)
+                group = group_numbers(splits.filter(pl.col("role") == name))
+                stream = generator(self.recipe.split.seed, "halves", name, k)
+                sign[role == name] = np.where(balanced_draw(np.bincount(group), 2, 1, stream)[0][group], 1, -1)
             halves = [tuple(sorted(everyone[(sign == s) & (role != "external")].tolist())) for s in (1, -1)]
             largest, proxy = max(map(len, halves)), self.recipe.halves.proxy
             for side, uids in zip(HALVES, halves, strict=True):
                 models.append(TrainingSet(side, k, uids, 0, largest=largest, model=proxy))
             signs += [sign, -sign]
         return Design(models, np.stack(signs))
-
-    def _half(self, rows: pl.DataFrame, role: str, k: int) -> np.ndarray:
-        # groups are numbered by their smallest uid, so that row order and group names do not matter
-        group = rows.select(pl.col("uid").min().over("group").rank("dense") - 1).to_series().to_numpy()
-        sides = balanced_draw(np.bincount(group), 2, 1, generator(self.recipe.split.seed, "halves", role, k))
-        return sides[0][group]
 
     def check(self, design: Design, records: Records) -> None:  # noqa: ARG002
         """Check that the shadow models differ only in their pairs and seeds."""

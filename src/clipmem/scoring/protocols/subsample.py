@@ -78,9 +78,8 @@ class Subsample(Protocol):
 
     def _draw(self, splits: pl.DataFrame, role: str, stream: str) -> tuple[np.ndarray, np.ndarray]:
         """Sample memberships; return the role's uids, sorted, and the memberships, shape (model, n)."""
-        rows = splits.filter(pl.col("role") == role).sort("uid").with_row_index()
-        # groups are numbered by their smallest uid, so that row order and group names do not matter
-        group = rows.select(pl.col("index").min().over("group").rank("dense") - 1).to_series().to_numpy()
+        rows = splits.filter(pl.col("role") == role).sort("uid")
+        group = group_numbers(rows)
         member = balanced_draw(
             np.bincount(group), self.count, self.times, generator(self.recipe.split.seed, stream, "balanced")
         )
@@ -95,6 +94,11 @@ class Subsample(Protocol):
                     f"model {model.side} of seed {model.seed} was trained on other pairs than this version of clipmem "
                     "samples. Finish the study with the version that started it, or run it again in a new folder."
                 )
+
+
+def group_numbers(rows: pl.DataFrame) -> np.ndarray:
+    """Number the groups by their smallest uid, so that row order and group names do not matter."""
+    return rows.select(pl.col("uid").min().over("group").rank("dense") - 1).to_series().to_numpy()
 
 
 def balanced_draw(sizes: np.ndarray, models: int, times: int, stream: np.random.Generator) -> np.ndarray:

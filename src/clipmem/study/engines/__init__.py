@@ -7,7 +7,6 @@
 
 import contextlib
 import os
-from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from clipmem.base.errors import did_you_mean, require
@@ -27,24 +26,19 @@ def check_name(name: str) -> None:
     require(name == "local" or not launched(), subject, "two engines", "one of them", hint)
 
 
-@contextlib.contextmanager
-def open_engine(name: str) -> Generator["LocalEngine"]:
-    """Open an engine."""
-    check_name(name)
+def open_engine(name: str) -> "contextlib.AbstractContextManager[LocalEngine]":
+    """Open an engine, whose name is checked."""
     if launched():
         from clipmem.study.engines.torchrun import opened
 
-        with opened() as engine:
-            yield engine
-    elif name == "local":
+        return opened()
+    if name == "local":
         from clipmem.study.pool import LocalEngine
 
-        yield LocalEngine()
-    else:
-        from clipmem.study.engines.ray import connect
+        return contextlib.nullcontext(LocalEngine())
+    from clipmem.study.engines.ray import connect
 
-        with connect(name) as engine:
-            yield engine
+    return connect(name)
 
 
 # ---- torchrun's environment

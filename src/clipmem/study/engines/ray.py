@@ -60,7 +60,7 @@ class RayEngine(pool.LocalEngine):
     ) -> list[Path]:
         """Embed blocks of pairs with all models, and join the blocks of each model."""
         count = -(-study.splits.height // (_PASSES * study.recipe.embed.batch_size))
-        tasks = [(model, {"index": index, "count": count}) for model in models for index in range(count)]
+        tasks = [(model, {"part": passes.Part(index, count)}) for model in models for index in range(count)]
         self._run(study, embed_task, "embed", tasks, lambda done, _: progress(done))
         files: list[Path] = []
         for model in models:
@@ -78,7 +78,7 @@ class RayEngine(pool.LocalEngine):
         study: PlannedStudy,
         task: pool.Task,
         word: str,
-        tasks: Sequence[tuple[TrainingSet, dict[str, int]]],
+        tasks: Sequence[tuple[TrainingSet, dict[str, passes.Part]]],
         progress: Callable[[int, str], object],
         **remote: Any,
     ) -> None:
@@ -132,7 +132,11 @@ class RayEngine(pool.LocalEngine):
 @contextlib.contextmanager
 def connect(name: str) -> Generator[RayEngine]:
     """Connect to Ray."""
-    ray = _import_ray()
+    available, hint = importlib.util.find_spec("ray") is not None, "Install it in the checkout: pip install '.[ray]'."
+    require(available, "--engine ray", "no package ray", "the extra `ray`", hint)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray  # pyright: ignore[reportMissingImports]  an extra
+
     local = name == "ray" and not os.environ.get("RAY_ADDRESS")
     where: dict[str, Any] = (
         # without an address, Ray would join the last cluster started on this machine
@@ -155,12 +159,3 @@ def connect(name: str) -> Generator[RayEngine]:
         yield RayEngine(ray, max(sizes))
     finally:
         ray.shutdown()
-
-
-def _import_ray() -> Any:
-    available, hint = importlib.util.find_spec("ray") is not None, "Install it in the checkout: pip install '.[ray]'."
-    require(available, "--engine ray", "no package ray", "the extra `ray`", hint)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray  # pyright: ignore[reportMissingImports]  an extra
-
-    return ray

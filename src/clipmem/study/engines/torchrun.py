@@ -23,56 +23,31 @@ _FAILED = "failed"  # set by the first process when it ends with an error
 
 
 @dataclass
-class _Team:
-    """The rank of a process of torchrun, and the store that all processes share."""
+class TorchrunEngine(LocalEngine):
+    """Engine of the first process: trains one model at a time on all processes; embeds alone.
+
+    Attributes:
+        world: The rank of this process, and the number of processes.
+        store: What all processes share.
+    """
 
     world: World
     store: dist.Store  # pyright: ignore[reportPrivateImportUsage]
     connection: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     connected: bool = False
-
-    def train(self, study: PlannedStudy, side: str, seed: int, report: Callable[[int, str], object]) -> None:
-        """Train one model together with the other processes, which must all call it."""
-        with self._converted_errors(side, seed):
-            if not self.connected:
-                store = dist.PrefixStore("group", self.store)  # pyright: ignore[reportPrivateImportUsage]
-                self.connection.enter_context(connected(self.world, store, study.execution.device))
-                self.connected = True
-            train_one(study, side, seed, progress=report, world=self.world)
-
-    @contextlib.contextmanager
-    def _converted_errors(self, side: str, seed: int) -> Generator[None]:
-        """Convert the various errors of collectives when another process has ended."""
-        try:
-            yield
-        except ClipmemError:
-            raise
-        except RuntimeError as error:
-            if not isinstance(error, dist.DistError) and "gloo" not in str(error):
-                raise
-            raise RunError(
-                f"training {side}, seed {seed}: process {self.world.rank} lost another of {self.world.size} processes. "
-                "Run the same command again: finished models are not trained again."
-            ) from error
-
-
-class TorchrunEngine(LocalEngine):
-    """Engine of the first process: trains one model at a time on all processes; embeds alone."""
-
-    def __init__(self, team: _Team) -> None:
-        self._team, self._count = team, 0
+    sent: int = 0
 
     def fit(self, resources: execution.Execution) -> execution.Execution:
         """Share the cores among the processes of this machine."""
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         threads = max(1, cores() // here)
-        return replace(resources, threads=threads, workers=here, processes=self._team.world.size)
+        return replace(resources, threads=threads, workers=here, processes=self.world.size)
 
     def train(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
     ) -> None:
         """Train one model at a time, on all processes."""
-        check_processes(study, models, self._team.world.size)
+        check_processes(study, models, self.world.size)
         for model in models:
             self.send(folder=str(study.folder.path.resolve()), side=model.side, seed=model.seed)
             reported = 0
@@ -82,63 +57,74 @@ class TorchrunEngine(LocalEngine):
                 progress(step - reported, note)
                 reported = step
 
-            self._team.train(study, model.side, model.seed, report)
+            self.train_together(study, model.side, model.seed, report)
 
     def send(self, **message: object) -> None:
         """Send the next task to the other processes."""
-        self._team.store.set(f"next/{self._count}", json.dumps(message))
-        self._count += 1
+        self.store.set(f"next/{self.sent}", json.dumps(message))
+        self.sent += 1
+
+    def train_together(self, study: PlannedStudy, side: str, seed: int, report: Callable[[int, str], object]) -> None:
+        """Train one model together with the other processes, which must all call it."""
+        try:
+            if not self.connected:
+                store = dist.PrefixStore("group", self.store)  # pyright: ignore[reportPrivateImportUsage]
+                self.connection.enter_context(connected(self.world, store, study.execution.device))
+                self.connected = True
+            train_one(study, side, seed, progress=report, world=self.world)
+        except ClipmemError:
+            raise
+        except RuntimeError as error:  # collectives raise various ones when another process has ended
+            if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+                raise
+            raise RunError(
+                f"training {side}, seed {seed}: process {self.world.rank} lost another of {self.world.size} processes. "
+                "Run the same command again: finished models are not trained again."
+            ) from error
 
 
-def _team() -> _Team:
+def _engine() -> TorchrunEngine:
     store, rank, size = next(iter(dist.rendezvous("env://")))  # pyright: ignore[reportPrivateImportUsage]
     # ignores keys of earlier attempts
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     ours = dist.PrefixStore(f"clipmem/{attempt}", store)  # pyright: ignore[reportPrivateImportUsage]
-    return _Team(World(rank, size), ours)
+    return TorchrunEngine(World(rank, size), ours)
 
 
 @contextlib.contextmanager
 def opened() -> Generator[TorchrunEngine]:
     """Open the engine of the first process; the other processes end with the block."""
-    team = _team()
-    engine = TorchrunEngine(team)
+    engine = _engine()
     try:
-        with team.connection:
+        with engine.connection:
             yield engine
             engine.send(end=True)
     except BaseException:
-        team.store.set(_FAILED, "1")
+        engine.store.set(_FAILED, "1")
         raise
 
 
 def follow() -> None:
     """Train models with the first process until it has finished the study (in the other processes)."""
-    team = _team()
-    number = 0
-    with team.connection:
+    engine, number = _engine(), 0
+    with engine.connection:
         while True:
             key = f"next/{number}"
-            while not team.store.check([key]):
-                if team.store.check([_FAILED]):
+            while not engine.store.check([key]):
+                if engine.store.check([_FAILED]):
                     raise SystemExit(0)  # the first process's exit code is used
                 time.sleep(_POLL)
-            message = json.loads(team.store.get(key))
+            message = json.loads(engine.store.get(key))
             if "end" in message:
                 return
             number += 1
             try:
                 study = PlannedStudy(message["folder"])
-                team.train(study, message["side"], message["seed"], lambda step, note: None)  # noqa: ARG005
+                engine.train_together(study, message["side"], message["seed"], lambda step, note: None)  # noqa: ARG005
             except ClipmemError as error:
-                _exit_if_first_failed(team, error)
+                until = time.monotonic() + _GRACE
+                while time.monotonic() < until:
+                    if engine.store.check([_FAILED]):
+                        raise SystemExit(error.exit_code) from None  # without a message: the first one fails as well
+                    time.sleep(_POLL)
                 raise
-
-
-def _exit_if_first_failed(team: _Team, error: ClipmemError) -> None:
-    """Exit without a message if the first process fails as well, within 5 s."""
-    until = time.monotonic() + _GRACE
-    while time.monotonic() < until:
-        if team.store.check([_FAILED]):
-            raise SystemExit(error.exit_code)
-        time.sleep(_POLL)
