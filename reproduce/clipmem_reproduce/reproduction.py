@@ -72,7 +72,7 @@ def reproduce(
     Args:
         out: Output folder; a stopped reproduction resumes.
         findings: Findings to reproduce; empty = all of the regime.
-        scale: `tiny` or `laptop`; `published` for COCO.
+        scale: `tiny`, `laptop` or `planned`; `published` for COCO.
         regime: `unique`, `redundant`, `long-tail` (set data.path) or `coco` (set data.path).
         seeds: Seeds per run; None = the scale's.
         settings: Changes to the base study: `["train.epochs=20"]` or `{"train.epochs": 20}`.
@@ -118,6 +118,7 @@ def reproduce(
         "recipe_sha256": recipe_hash(base),
         "confidence": base.score.confidence,
         "primaries": primaries,
+        "crossed": size.crossed,
         "plan_sha256": plan_hash(),
         "deviations": deviations(size, seeds, settings),
         "seeds": list(base.train.seeds),
