@@ -33,8 +33,9 @@ def reproduce(
         seeds: Seeds of the base study; by default 2 for tiny, 8 for laptop, 3 for published.
         regime: Kind of data: redundant = the emoji as drawn by several artists; unique = one pair of each emoji;
             long-tail = icons (set data.path, see experiments/reproduce/RESULTS.md); coco = COCO (set data.path).
-        scale: tiny = a test that takes minutes; laptop = conclusive, takes hours; published = coco, needs a GPU. By
-            default laptop if findings are named, else tiny; published for coco.
+        scale: tiny = a test that takes minutes; laptop = conclusive, takes hours; planned = as decided before the runs
+            (PLAN.md), with a split for each seed; published = coco, needs a GPU. By default laptop if findings are
+            named, else tiny; published for coco.
         out: Output folder; by default clipmem-reproduce-REGIME-SCALE.
         set_: Change the base study: --set data.path=captions_train2017.json. Can be repeated.
         device: Device to compute on.

@@ -34,11 +34,16 @@ class Effect:
     seeds: int
     confidence: float
     primary: bool = False
+    negligible: float = 0.0
 
     @property
     def holds(self) -> str:
-        """Whether the claim holds: `yes`, `no` or `inconclusive`."""
-        return verdict(self.low, self.high, self.claim)
+        """Whether the claim holds: `yes`, `no` or `inconclusive`; `negligible` if the effect is too small to matter.
+
+        It is if the whole interval is within ±`negligible`, a size declared before any run (an equivalence test).
+        """
+        within = self.low is not None and self.high is not None and max(-self.low, self.high) < self.negligible
+        return "negligible" if within and self.claim.side != "zero" else verdict(self.low, self.high, self.claim)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the effect as `findings.json` holds it."""
@@ -77,13 +82,26 @@ class Results:
         opened: Reads the run of a spec.
         confidence: Level of an interval, uncorrected.
         primaries: Number of primary effects.
+        replicates: Returns the runs that a run stands for; by default itself alone.
     """
 
-    def __init__(self, opened: Callable[[RunSpec], Measured], confidence: float, primaries: int = 1) -> None:
+    def __init__(
+        self,
+        opened: Callable[[RunSpec], Measured],
+        confidence: float,
+        primaries: int = 1,
+        replicates: Callable[[RunSpec], Sequence[RunSpec]] = lambda spec: [spec],
+    ) -> None:
         self._opened, self._confidence, self._primaries = opened, confidence, primaries
+        self._replicates = replicates
 
-    def __getitem__(self, spec: RunSpec) -> Measured:
-        return self._opened(spec)
+    def each(self, spec: RunSpec) -> list[Measured]:
+        """Return the finished runs that a run stands for: one with all its seeds, or one for each split."""
+        return [self._opened(replicate) for replicate in self._replicates(spec)]
+
+    def by_seed(self, spec: RunSpec, measure: Callable[[Measured], Sequence[float]]) -> list[float]:
+        """Return what `measure` returns for each of these runs, by seed; [] if one of them was not measured."""
+        return _joined([measure(run) for run in self.each(spec)])
 
     def level(self, primary: bool = False) -> float:
         """Return the confidence level of an effect's interval."""
@@ -91,11 +109,11 @@ class Results:
 
     def divided(self, parts: int) -> "Results":
         """Return the results with effects of a higher level, for `parts` of which one decides."""
-        return Results(self._opened, 1 - (1 - self._confidence) / parts, self._primaries)
+        return Results(self._opened, 1 - (1 - self._confidence) / parts, self._primaries, self._replicates)
 
     def again(self, looks: int) -> "Results":
         """Return the results with primary effects of a higher level, for a finding that is judged `looks` times."""
-        return Results(self._opened, self._confidence, self._primaries * looks)
+        return Results(self._opened, self._confidence, self._primaries * looks, self._replicates)
 
     def values(self, spec: RunSpec, metric: str = "clipmem", among: RunSpec | None = None) -> list[float]:
         """Return a measure of memorization, or a metric of f's utility, by seed; [] if not measured.
@@ -105,16 +123,17 @@ class Results:
             metric: One of `MEASURES`, as the half-difference, or a metric of utility.
             among: Memorization is that of the pairs in common with this run.
         """
-        run = self[spec]
         if metric not in MEASURES:
-            return run.utility.get(metric, [])
-        other = self[among] if among else run
-        candidates, independent = (run.uids(role) & other.uids(role) for role in ("candidate", "independent"))
-        return run.half_difference(candidates, independent, metric)
+            return self.by_seed(spec, lambda run: run.utility.get(metric, []))
+        values: list[list[float]] = []
+        for run, other in zip(self.each(spec), self.each(among or spec), strict=False):
+            candidates, independent = (run.uids(role) & other.uids(role) for role in ("candidate", "independent"))
+            values.append(run.half_difference(candidates, independent, metric))
+        return _joined(values)
 
     def validation(self, spec: RunSpec, metric: str) -> list[float]:
         """Return a metric of f's utility on the validation pairs by seed; [] if not measured."""
-        return self[spec].validation.get(metric, [])
+        return self.by_seed(spec, lambda run: run.validation.get(metric, []))
 
     def effect(
         self,
@@ -168,6 +187,10 @@ class Results:
             [mean.low for _, mean in means],
             [mean.high for _, mean in means],
         )
+
+
+def _joined(values: Sequence[Sequence[float]]) -> list[float]:
+    return [value for of_run in values for value in of_run] if all(values) else []
 
 
 def strongest(measure: str, effects: Sequence[Effect]) -> Effect:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +27,13 @@ class Context:
 
     def fewer(self, spec: RunSpec) -> RunSpec:
         """Return a run with the fewer seeds of the scale, which suffice for large effects."""
-        return spec.seeded(self.scale.fewer) if self.scale.fewer < len(self.base.train.seeds) else spec
+        seeds = self.base.train.seeds
+        return spec.seeded(seeds[: self.scale.fewer]) if self.scale.fewer < len(seeds) else spec
+
+    def replicates(self, spec: RunSpec) -> list[RunSpec]:
+        """Return the runs that a run stands for: itself, or one for each seed on a split of its own."""
+        seeds = spec.study.get("train.seeds", self.base.train.seeds)
+        return [spec.replicate(seed) for seed in seeds] if self.scale.crossed else [spec]
 
 
 class Finding(ABC):
@@ -38,6 +44,7 @@ class Finding(ABC):
     claim: ClassVar[str]
     published: ClassVar[str] = ""  # the published numbers and their reading error; "" if nothing was published
     limits: ClassVar[str] = ""
+    negligible: ClassVar[float] = 0.0  # the primary effect is negligible within this size; 0: no such size was declared
 
     @abstractmethod
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
@@ -59,7 +66,7 @@ class Sweep(Finding):
     which are over `levels_published`.
 
     Attributes:
-        levels: The field of `Scale` that has the levels, in order.
+        levels: The field of `Scale` that has the levels, in order; of each curve, unless `levels_of` says otherwise.
         names: Names of the curves.
         xlabel: What the levels are.
     """
@@ -74,22 +81,27 @@ class Sweep(Finding):
     def run(self, context: Context, curve: str, level: Any) -> tuple[str, RunSpec]:
         """Return the name of a run, and the run."""
 
+    def levels_of(self, context: Context) -> Mapping[str, Sequence[Any]]:
+        """Return the levels of each curve."""
+        levels: Sequence[Any] = getattr(context.scale, self.levels)
+        return dict.fromkeys(self.names, levels)
+
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        levels = getattr(context.scale, self.levels)
-        return dict(self.run(context, curve, level) for curve in self.names for level in levels)
+        curves = self.levels_of(context).items()
+        return dict(self.run(context, curve, level) for curve, levels in curves for level in levels)
 
     def curves(self, context: Context) -> Mapping[str, list[RunSpec]]:
         """Return the runs of each curve, one per level."""
-        levels = getattr(context.scale, self.levels)
-        return {curve: [self.run(context, curve, level)[1] for level in levels] for curve in self.names}
+        curves = self.levels_of(context).items()
+        return {curve: [self.run(context, curve, level)[1] for level in levels] for curve, levels in curves}
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
         panels: list[Panel] = []
-        levels, curves = getattr(context.scale, self.levels), self.curves(context)
+        levels, curves = self.levels_of(context), self.curves(context)
         utilities = dict.fromkeys((context.scale.utility, PROBE))
         for metric in (*MEASURES, *utilities):
             series = [
-                results.series(name, levels, [results.values(run, metric) for run in runs])
+                results.series(name, levels[name], [results.values(run, metric) for run in runs])
                 for name, runs in curves.items()
             ]
             if any(curve.x for curve in series):
@@ -156,7 +168,10 @@ def holds(effects: Sequence[Effect]) -> str:
 def judge(finding: Finding, context: Context, results: Results) -> dict[str, Any]:
     """Return a finding as `findings.json` holds it: claim, verdict, effects, curves, and how often it was judged."""
     looks = context.scale.looks.get(finding.name, 1)
-    effects = finding.effects(context, results.again(looks))
+    effects = [
+        replace(effect, negligible=finding.negligible) if effect.primary else effect
+        for effect in finding.effects(context, results.again(looks))
+    ]
     return {
         "finding": finding.name,
         **{key: getattr(finding, key) for key in ("title", "claim", "published", "limits")},

@@ -14,7 +14,7 @@ from clipmem.report.sections import SECTIONS, Section
 from clipmem_reproduce.findings.roles import ROLES
 
 KIND = "clipmem_reproduce:findings"  # of the page and the screen
-ANSWERS = ("yes", "no", "inconclusive")
+ANSWERS = ("yes", "no", "negligible", "inconclusive")
 _AT_START = re.compile(r"\d+%|COCO|CC3M")  # what is written of a name at the start of its curve
 _TICK = 9  # letters of the longest tick that is not broken into lines
 _OFFSET = 0.012  # of the axis: curves of a panel are shifted by this much, so that their intervals do not overlap

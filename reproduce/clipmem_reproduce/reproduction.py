@@ -1,5 +1,6 @@
 """`clipmem reproduce`: train the runs of the published experiments, test the findings, write `findings.json`."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from clipmem.base.machine import check_device, cores
 from clipmem.base.manifest import recipe_hash
 from clipmem.base.paths import is_free, write_json
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.recipes import Overrides
+from clipmem.base.recipes import Overrides, as_settings
 from clipmem.data.sources import open_source
 from clipmem.report.formats import duration
 from clipmem.report.page import write_page
@@ -50,7 +51,7 @@ def base_recipe(scale: str, regime: str, seeds: int | None = None, settings: Ove
 
 def findings_of(scale: Scale) -> list[str]:
     """Return the names of the findings that a scale tests, in order."""
-    return [name for name in FINDINGS if name not in scale.without]
+    return [name for name in FINDINGS if name not in (*scale.without, *scale.pending)]
 
 
 def reproduce(
@@ -71,7 +72,7 @@ def reproduce(
     Args:
         out: Output folder; a stopped reproduction resumes.
         findings: Findings to reproduce; empty = all of the regime.
-        scale: `tiny` or `laptop`; `published` for COCO.
+        scale: `tiny`, `laptop` or `planned`; `published` for COCO.
         regime: `unique`, `redundant`, `long-tail` (set data.path) or `coco` (set data.path).
         seeds: Seeds per run; None = the scale's.
         settings: Changes to the base study: `["train.epochs=20"]` or `{"train.epochs": 20}`.
@@ -88,7 +89,14 @@ def reproduce(
     context = Context(size, base)
     tested = {name: FINDINGS[name]() for name in names if name in findings or not findings}
     needed = {
-        name: unique(base, [(f"{name}: {run}", spec) for run, spec in finding.runs(context).items()])
+        name: unique(
+            base,
+            [
+                (f"{name}: {run}{replicate.of_seed}", replicate)
+                for run, spec in finding.runs(context).items()
+                for replicate in context.replicates(spec)
+            ],
+        )
         for name, finding in tested.items()
     }
     runs = unique(base, [item for of_finding in needed.values() for item in of_finding.items()])
@@ -98,7 +106,8 @@ def reproduce(
     maker = Maker(out, base, device=device, engine=engine, reporter=reporter)
     maker.write_index(runs)
     # one finding is judged as strictly as all of them, so that its row is that of the whole table
-    results = Results(maker.open, base.score.confidence, len(names))
+    primaries = len(names) + len(size.pending)
+    results = Results(maker.open, base.score.confidence, primaries, context.replicates)
     rows, documents = list[dict[str, Any]](), list[dict[str, Any]]()
     document = {
         "format": 3,
@@ -108,7 +117,10 @@ def reproduce(
         "utility": size.utility,
         "recipe_sha256": recipe_hash(base),
         "confidence": base.score.confidence,
-        "primaries": len(names),
+        "primaries": primaries,
+        "crossed": size.crossed,
+        "plan_sha256": plan_hash(),
+        "deviations": deviations(size, seeds, settings),
         "seeds": list(base.train.seeds),
         "runs": {name: spec.key(base) for name, spec in runs.items()},
         "rows": rows,
@@ -136,6 +148,17 @@ def _claim(out: Path, settings: dict[str, str]) -> None:
         return
     require(is_free(out), f"--out {out}", "a folder with other files", "a new folder, or an earlier reproduction", hint)
     job.write_json("reproduce.json", settings)
+
+
+def plan_hash() -> str:
+    """Return the hash of PLAN.md, which says for each finding what was decided before its runs."""
+    return hashlib.sha256((Path(__file__).parent / "PLAN.md").read_bytes()).hexdigest()
+
+
+def deviations(scale: Scale, seeds: int | None, settings: Overrides) -> list[str]:
+    """Return in words how a reproduction differs from its plan."""
+    other_seeds = [f"{seeds} seeds instead of {scale.seeds}"] if seeds not in (None, scale.seeds) else []
+    return other_seeds + [f"set by the user: {change}" for change in as_settings(settings)]
 
 
 class Maker:

@@ -28,10 +28,15 @@ class Scale:
     """A scale of the reproduction in one regime.
 
     `settings` turn the shipped recipe `recipe` into the base study, and `utility` is the primary measure of utility,
-    named before any run. `seeds` is the number of seeds; runs whose effects are large use `fewer`. `without` are the
-    findings that the data cannot test, and `looks` counts how often others were judged, each time with more seeds.
+    named before any run. `seeds` is the number of seeds, from `first` on; runs whose effects are large use `fewer`. If
+    `crossed`, each seed has a split of its own. `without` are the findings that the data cannot test, and `looks`
+    counts how often others were judged, each time with more seeds. `pending` are those that PLAN.md does not plan yet;
+    the joint level counts them.
     Sweeps: `captions` (1 first), `noise` (standard deviations, 0 first), `images`
-    (image noise, the control), `lengths` (epochs, shortest first), `removed` (share of swapped captions → shares of
+    (image noise, the control), `noise_from` (place of the noise and the words for its start → fraction of the training
+    before it; the first curve decides), `noise_elsewhere` (levels of the places that do not decide; by default all),
+    `noise_epochs` and `noise_longest` (epochs of the study of noise, and of its longest runs; 0 = those of the base
+    study, and none), `lengths` (epochs, shortest first), `removed` (share of swapped captions → shares of
     candidates removed), `widths` of the towers (including 128; empty for no grid), `epochs` of the study of one pass
     (1 first), `sizes` (numbers of f's pairs, smallest first). Settings that change the base study: `removal` for
     removals, `redundancy` for counting a pair's likes, `flaws` for what is memorized, `sized` for data size, `warmed`
@@ -47,9 +52,15 @@ class Scale:
     lengths: tuple[int, ...]
     settings: Settings
     fewer: int = 4
+    first: int = 0
+    crossed: bool = False
     captions: tuple[int, ...] = (1, 2, 3, 4, 5)
     noise: tuple[float, ...] = NOISE_LEVELS
     images: tuple[float, ...] = (0.05, 0.15, 0.30)
+    noise_from: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(("post", "pre", "post-scaled"), 0.0))
+    noise_elsewhere: tuple[float, ...] = ()
+    noise_epochs: int = 0
+    noise_longest: int = 0
     removal: Settings = field(default_factory=dict[str, Any])
     removed: Mapping[float, tuple[float, ...]] = field(default_factory=dict[float, tuple[float, ...]])
     redundancy: Settings = field(default_factory=dict[str, Any])
@@ -64,10 +75,11 @@ class Scale:
     views: int = 5
     without: tuple[str, ...] = ()
     looks: Mapping[str, int] = field(default_factory=dict[str, int])
+    pending: tuple[str, ...] = ()
 
     def base(self, shipped: Recipe, seeds: int | None = None, settings: Overrides = ()) -> Recipe:
         """Return the recipe of the base study, with the user's seeds and settings."""
-        study = {**_ALWAYS, **self.settings, "train.seeds": list(range(seeds or self.seeds))}
+        study = {**_ALWAYS, **self.settings, "train.seeds": [self.first + k for k in range(seeds or self.seeds)]}
         changes = [*as_settings(study), *as_settings(settings)]
         return load_recipe(dump_recipe(shipped), changes, origin=f"scale {self.name!r}")
 
@@ -167,6 +179,21 @@ _TINY = Scale(
     converged=10,
     views=2,
 )
+# what PLAN.md plans: seeds that no earlier run used, each with a split of its own
+_FROM_A_THIRD = {f"{place}, from a third": 0.33 for place in ("post", "pre", "post-scaled")}
+_PLANNED: dict[str, Any] = {
+    "name": "planned",
+    "first": 100,
+    "crossed": True,
+    "fewer": 6,
+    "images": (),
+    "noise_from": {"post, from a third": 0.33, "post, from the first step": 0.0, **_FROM_A_THIRD},
+    "noise_elsewhere": (0.0, 0.15),
+    "pending": (
+        "roles", "memorized", "planted", "redundancy", "layers", "encoders", "captions",
+        "removal", "tradeoff", "paradigms", "model-size", "one-pass", "data-size",
+    ),
+}  # fmt: skip
 SCALES: Mapping[tuple[str, str], Scale] = {
     (scale.regime, scale.name): scale
     for scale in (
@@ -222,6 +249,17 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             sizes=(1000, 3000, 10000, 30000, 50000),
             sized={**_sizes(500, 500, 1500), "train.epochs": 10},
             without=_ONE_CAPTION,
+        ),
+        replace(_LAPTOP, **_PLANNED, seeds=12, noise=(0.0, 0.05, 0.10, 0.15, 0.20), noise_epochs=45, noise_longest=130),
+        replace(
+            _LAPTOP,
+            **_PLANNED,
+            regime="unique",
+            seeds=12,
+            settings={**_UNIQUE, **_sizes(500, 280, 450), "train.epochs": 30, "evaluate.wordings": 5, **_LONG},
+            noise=(0.0, 0.15),
+            noise_epochs=80,
+            without=("redundancy", "model-size", "one-pass"),
         ),
         Scale(
             regime="coco",

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -42,9 +42,20 @@ class RunSpec:
         """Return the run with further settings; its parent stays."""
         return replace(self, settings={**self.settings, **settings}, study={**self.study, **(study or {})})
 
-    def seeded(self, seeds: int) -> "RunSpec":
-        """Return the run with its own number of seeds; its parent stays."""
-        return self.with_settings({}, {"train.seeds": list(range(seeds))})
+    def seeded(self, seeds: Sequence[int]) -> "RunSpec":
+        """Return the run with its own seeds; its parent stays."""
+        return self.with_settings({}, {"train.seeds": list(seeds)})
+
+    def replicate(self, seed: int) -> "RunSpec":
+        """Return the run of one seed, on a split of its own; so is its parent, unless that has its own seeds."""
+        own_seeds = self.parent is None or "train.seeds" in self.parent.study
+        parent = self.parent if self.parent is None or own_seeds else self.parent.replicate(seed)
+        return replace(self.with_settings({}, {"split.seed": seed, "train.seeds": [seed]}), parent=parent)
+
+    @property
+    def of_seed(self) -> str:
+        """Words for the seed of a replicate; "" for a run that is none."""
+        return f", seed {self.study['split.seed']}" if "split.seed" in self.study else ""
 
     def changes(self, base: Recipe, folder_of: Callable[["RunSpec"], Path] | None = None) -> dict[str, Any]:
         """Return all its changes to the base; `folder_of` maps the parent to its folder (default: its key)."""

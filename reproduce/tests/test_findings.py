@@ -154,7 +154,7 @@ def test_each_look_has_its_share_of_the_error(made, where):
 
 
 def test_pairs_are_counted_by_others_of_the_same_name(made, where):
-    run = made[redundancy.counted(where)]
+    [run] = made.each(redundancy.counted(where))
     first = dict(run.run.pairs.select("uid", "captions").iter_rows())
     shared = run.uids("shared")
     for role, sets in redundancy.others(run).items():
@@ -167,7 +167,7 @@ def test_pairs_are_counted_by_others_of_the_same_name(made, where):
 
 def test_swapped_captions_are_compared_with_the_same_pairs(made, where):
     effects = {one.measure: one for one in FINDINGS["planted"]().effects(where, made)}
-    run, base = made[RunSpec({"split.planted": 6})], made[RunSpec()]
+    [run], [base] = made.each(RunSpec({"split.planted": 6})), made.each(RunSpec())
     wrong = {"c00", "c01"}
     assert run.planted == wrong
     shift = np.subtract(run.memorization(wrong), base.memorization(wrong)).mean()

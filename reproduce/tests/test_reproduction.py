@@ -44,8 +44,8 @@ def names_of(where):
 
 
 def needed(where):
-    pairs = [(f"{name}: {run}", spec) for name in names_of(where) for run, spec in FINDINGS[name]().runs(where).items()]
-    return unique(where.base, pairs)
+    runs = [(f"{name}: {run}", spec) for name in names_of(where) for run, spec in FINDINGS[name]().runs(where).items()]
+    return unique(where.base, [(f"{name}{run.of_seed}", run) for name, spec in runs for run in where.replicates(spec)])
 
 
 def test_all_findings_are_there_and_say_what_they_claim():
@@ -72,9 +72,10 @@ def test_every_run_has_a_recipe_and_is_made_once(regime, name):
         models += protocol_of(recipe).count
         assert len(recipe.train.seeds) in (where.scale.seeds, where.scale.fewer, 1)
         assert recipe.data.path == where.base.data.path
+        assert not where.scale.crossed or recipe.train.seeds == (recipe.split.seed,)
     bases = [spec for spec in runs.values() if spec.key(where.base).startswith("base-")]
-    assert RunSpec().key(where.base) in keys
-    assert [len(spec.recipe(where.base).train.seeds) for spec in bases] == [where.scale.seeds]
+    seeds = [len(spec.recipe(where.base).train.seeds) for spec in bases]
+    assert seeds == ([] if where.scale.crossed else [where.scale.seeds])
     page = (Path(__file__).parents[2] / "experiments" / "reproduce" / "RESULTS.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith(f"| {name}, {regime} |")]
     assert len(rows) == (name != "tiny" or regime == "redundant")

@@ -60,7 +60,7 @@ class Encoders(Finding):
     def effects(self, context: Context, results: Results) -> list[Effect]:
         """Freezing, then noise, augmentation and the towers' shares, all as differences; then each change."""
         base, texts, images, both, text_noise, image_noise, warm, no_image, no_text = self.runs(context).values()
-        shares = results[BASE].tower_shares()
+        shares = {tower: results.by_seed(BASE, lambda run, tower=tower: run.tower_shares()[tower]) for tower in TOWERS}
         freezing = "CLIPMem with the image tower frozen minus with the text tower frozen"
         noise = f"CLIPMem with noise {BEST} on text minus that on images"
         share = "share of the text tower in CLIPMem minus that of the image tower"

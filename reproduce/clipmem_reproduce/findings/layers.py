@@ -40,8 +40,12 @@ def _curve(run: Measured) -> pl.DataFrame:
     return curves.filter((pl.col("side") == "f") & (pl.col("kind") == KIND)).sort("layer", "seed")
 
 
-def _at(run: Measured, layer: int) -> list[float]:
-    return _curve(run).filter(pl.col("layer") == layer)["unitmem"].to_list()
+def _layers(results: Results, spec: RunSpec) -> list[int]:
+    return _curve(results.each(spec)[0])["layer"].unique().sort().to_list()
+
+
+def _at(results: Results, spec: RunSpec, layer: int) -> list[float]:
+    return results.by_seed(spec, lambda run: _curve(run).filter(pl.col("layer") == layer)["unitmem"].to_list())
 
 
 class Layers(Finding):
@@ -62,10 +66,13 @@ class Layers(Finding):
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
         """The smaller of both differences in the last layer; also each of them, and those in the first layer."""
-        runs = {name: results[spec] for name, spec in paradigms(context).items()}
-        last = int(_curve(runs["clip"])["layer"].max())  # pyright: ignore[reportArgumentType]
+        runs = paradigms(context)
+        last = _layers(results, runs["clip"])[-1]
         both = (("supervised", "clip"), ("clip", "simclr"))
-        pairs = {layer: [(_at(runs[a], layer), _at(runs[b], layer)) for a, b in both] for layer in (last, 1)}
+        pairs = {
+            layer: [(_at(results, runs[a], layer), _at(results, runs[b], layer)) for a, b in both]
+            for layer in (last, 1)
+        }
         each = [
             results.effect(f"UnitMem in layer {layer} of {last}: {TITLES[a]} minus {TITLES[b]}", *pair, ABOVE)
             for layer, of_layer in pairs.items()
@@ -77,10 +84,9 @@ class Layers(Finding):
     def panels(self, context: Context, results: Results) -> list[Panel]:
         ours: list[Series] = []
         for name, spec in paradigms(context).items():
-            run = results[spec]
-            layers = _curve(run)["layer"].unique().sort().to_list()
+            layers = _layers(results, spec)
             x = [layer / layers[-1] for layer in layers]
-            ours.append(results.series(TITLES[name], x, [_at(run, layer) for layer in layers]))
+            ours.append(results.series(TITLES[name], x, [_at(results, spec, layer) for layer in layers]))
         theirs = [
             Series(TITLES[name], [k / len(values) for k in range(1, len(values) + 1)], list(values))
             for name, values in UNITMEM.items()

@@ -8,7 +8,7 @@ image's pixels from those of its nearest images. The first is poor where rare wo
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from jaxtyping import Float64
@@ -20,6 +20,7 @@ from clipmem_reproduce.measured import Measured
 from clipmem_reproduce.spec import RunSpec
 
 FLAWS = {"vague": "vague captions", "distorted": "distorted images"}
+PROXIES = ("rare words", "atypical image")
 SWAPPED, ORDINARY = "swapped captions", "ordinary pairs"
 _NEAR = 10  # neighbors over which the distance is averaged
 _LEAST = 2  # pairs of a kind in each role
@@ -49,11 +50,9 @@ def atypicality(pixels: Float64[np.ndarray, "n size"], near: int = _NEAR) -> Flo
 
 @cache
 def _proxies(run: Measured) -> dict[str, dict[str, float]]:
-    values = {
-        "rare words": rarity([captions[0] for captions in run.captions.values()]),
-        "atypical image": atypicality(run.small_images()),
-    }
-    return {name: dict(zip(run.captions, proxy.tolist(), strict=True)) for name, proxy in values.items()}
+    values = rarity([captions[0] for captions in run.captions.values()]), atypicality(run.small_images())
+    proxies = zip(PROXIES, values, strict=True)
+    return {name: dict(zip(run.captions, proxy.tolist(), strict=True)) for name, proxy in proxies}
 
 
 @cache
@@ -76,6 +75,25 @@ def by_kind(run: Measured) -> dict[str, list[float]]:
     return {kind: run.half_difference(*pair) for kind, pair in sets.items() if min(map(len, pair)) >= _LEAST}
 
 
+def _ordinary(run: Measured, proxy: str) -> tuple[Float64[np.ndarray, "seed n"], Float64[np.ndarray, " n"]]:
+    """Return the scores of ordinary candidates by seed, and their values of a proxy."""
+    uids = sorted(run.uids("candidate") & kinds(run)[ORDINARY])
+    scores = np.array([[scores[uid] for uid in uids] for scores in map(run.scores, run.seeds)])
+    return scores, np.array([_proxies(run)[proxy][uid] for uid in uids])
+
+
+def _correlations(run: Measured, proxy: str) -> list[float]:
+    scores, values = _ordinary(run, proxy)
+    return [spearman(of_seed, values).spearman or 0.0 for of_seed in scores]
+
+
+def of_quarter(run: Measured, proxy: str, k: int) -> list[float]:
+    """Return the mean CLIPMem by seed of quarter `k` of the ordinary candidates in the order of a proxy."""
+    values, ordinary = _proxies(run)[proxy], run.uids("candidate") & kinds(run)[ORDINARY]
+    order = np.array(sorted(ordinary, key=lambda uid: (values[uid], uid)))
+    return run.memorization(np.array_split(order, 4)[k].tolist())
+
+
 class Memorized(Finding):
     name = "memorized"
     title = "Which pairs are memorized"
@@ -91,42 +109,45 @@ class Memorized(Finding):
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
         """Each kind of flaw minus ordinary pairs; the primary effect is the smallest of these."""
-        run = results[flawed(context)]
-        means = by_kind(run)
-        plain, name = (
-            means.pop(ORDINARY),
-            "CLIPMem of flawed pairs minus that of ordinary pairs: the smallest difference",
-        )
+        means = self._means(context, results)
+        plain = means.pop(ORDINARY)
+        name = "CLIPMem of flawed pairs minus that of ordinary pairs: the smallest difference"
         single = [
             results.effect(f"CLIPMem of {kind} minus that of ordinary pairs", values, plain, ABOVE)
             for kind, values in means.items()
         ]
         pairs = [(values, plain) for values in means.values()]
         smallest = [results.weakest(name, pairs, ABOVE, primary=True)] if pairs else []
-        return [*smallest, *single, *self._correlations(run, results)]
+        return [*smallest, *single, *self._correlations(context, results)]
 
-    def _correlations(self, run: Measured, results: Results) -> list[Effect]:
-        ordinary = sorted(run.uids("candidate") & kinds(run)[ORDINARY])
-        by_seed = np.array([[scores[uid] for uid in ordinary] for scores in map(run.scores, run.seeds)])
-        effects: list[Effect] = []
-        for name, proxy in _proxies(run).items():
-            values = np.array([proxy[uid] for uid in ordinary])
-            correlations = [spearman(scores, values).spearman or 0.0 for scores in by_seed]
+    def _means(self, context: Context, results: Results) -> dict[str, list[float]]:
+        """Return the mean CLIPMem of each kind by seed, for kinds that every split has in both roles."""
+        means = [by_kind(run) for run in results.each(flawed(context))]
+        return {
+            kind: [value for of_run in means for value in of_run[kind]]
+            for kind in means[0]
+            if all(kind in of_run for of_run in means)
+        }
+
+    def _correlations(self, context: Context, results: Results) -> list[Effect]:
+        runs, effects = results.each(flawed(context)), list[Effect]()
+        for name in PROXIES:
             measure = f"rank correlation of CLIPMem with {name}, among ordinary pairs"
-            over_pairs = spearman(by_seed.mean(axis=0), values, results.level())
+            correlations = results.by_seed(flawed(context), partial(_correlations, proxy=name))
             effect = results.effect(measure, correlations, None, ABOVE)
-            effects.append(widened(effect, over_pairs.low, over_pairs.high))
+            if len(runs) == 1:  # several splits differ in their pairs, so that the seeds' interval covers these
+                scores, values = _ordinary(runs[0], name)
+                over_pairs = spearman(scores.mean(axis=0), values, results.level())
+                effect = widened(effect, over_pairs.low, over_pairs.high)
+            effects.append(effect)
         return effects
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        run = results[flawed(context)]
-        means = by_kind(run)
+        means = self._means(context, results)
         flaws = results.series("", range(len(means)), list(means.values()))
-        ordinary = run.uids("candidate") & kinds(run)[ORDINARY]
         curves = []
-        for name, proxy in _proxies(run).items():
-            order = np.array(sorted(ordinary, key=lambda uid, proxy=proxy: (proxy[uid], uid)))
-            quarters = [run.memorization(part.tolist()) for part in np.array_split(order, 4)]
+        for name in PROXIES:
+            quarters = [results.by_seed(flawed(context), partial(of_quarter, proxy=name, k=k)) for k in range(4)]
             curves.append(results.series(name, range(4), quarters))
         ticks = ["lowest", "2nd", "3rd", "highest"]
         return [

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
 from clipmem.functional import auroc
 from clipmem_reproduce.effects import ABOVE, Effect, Panel, Results, widened
 from clipmem_reproduce.finding import BASE, Context, Finding
 from clipmem_reproduce.findings.roles import about_zero
+from clipmem_reproduce.measured import Measured
 from clipmem_reproduce.spec import RunSpec
 
 SHARE = 0.1
@@ -16,6 +18,36 @@ SHARE = 0.1
 def swapped(context: Context) -> RunSpec:
     """Return the base study with a tenth of the candidates (at least two) given each other's captions."""
     return RunSpec({"split.planted": max(2, round(SHARE * context.base.split.candidate))})
+
+
+def by_caption(context: Context, results: Results) -> dict[str, list[list[float]]]:
+    """Return the mean CLIPMem by seed of pairs with swapped captions and of other candidates, before and after."""
+    groups: dict[str, list[list[float]]] = {"pairs with swapped captions": [[], []], "other candidates": [[], []]}
+    for run, base in zip(results.each(swapped(context)), results.each(BASE), strict=True):
+        sets = run.planted, run.uids("candidate") - run.planted
+        for means, uids in zip(groups.values(), sets, strict=True):
+            means[0] += base.memorization(uids)
+            means[1] += run.memorization(uids)
+    return groups
+
+
+def _scored(run: Measured) -> tuple[Float64[np.ndarray, "seed n"], Bool[np.ndarray, " n"]]:
+    uids = sorted(run.uids("candidate"))
+    by_seed = np.array([[scores[uid] for uid in uids] for scores in map(run.scores, run.seeds)])
+    return by_seed, np.array([uid in run.planted for uid in uids])
+
+
+def above_chance(run: Measured) -> list[float]:
+    """Return the AUROC of swapped captions by the scores of each seed, minus 0.5."""
+    by_seed, is_mismatched = _scored(run)
+    return [auroc(scores, is_mismatched).mean - 0.5 for scores in by_seed]
+
+
+def over_pairs(run: Measured, level: float) -> tuple[float | None, float | None]:
+    """Return the interval over pairs of the AUROC by the mean scores, minus 0.5."""
+    by_seed, is_mismatched = _scored(run)
+    area = auroc(by_seed.mean(axis=0), is_mismatched, level)
+    return area.low and area.low - 0.5, area.high and area.high - 0.5
 
 
 class Planted(Finding):
@@ -29,30 +61,20 @@ class Planted(Finding):
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
         """CLIPMem with swapped captions minus that of the same pairs unchanged; other candidates; how well found."""
-        run, base = results[swapped(context)], results[BASE]
-        mismatched, others = run.planted, run.uids("candidate") - run.planted
-        of_mismatched, of_others, others_before = (
-            run.memorization(mismatched),
-            run.memorization(others),
-            base.memorization(others),
-        )
-        uids = sorted(run.uids("candidate"))
-        is_mismatched = np.array([uid in mismatched for uid in uids])
-        by_seed = np.array([[scores[uid] for uid in uids] for scores in map(run.scores, run.seeds)])
-        above_chance = [auroc(scores, is_mismatched).mean - 0.5 for scores in by_seed]
-        over_pairs = auroc(by_seed.mean(axis=0), is_mismatched, results.level())
-        ends = (None if end is None else end - 0.5 for end in (over_pairs.low, over_pairs.high))
+        (mismatched_before, of_mismatched), (others_before, of_others) = by_caption(context, results).values()
         area = "AUROC of swapped captions by CLIPMem of one seed, minus 0.5"
+        found = results.effect(area, results.by_seed(swapped(context), above_chance), None, ABOVE)
+        runs = results.each(swapped(context))
+        if len(runs) == 1:  # several splits differ in their pairs, so that the seeds' interval covers these
+            found = widened(found, *over_pairs(runs[0], results.level()))
         return [
             results.effect(
                 "pairs with swapped captions: CLIPMem minus that with their own captions",
                 of_mismatched,
-                base.memorization(mismatched),
+                mismatched_before,
                 ABOVE,
                 primary=True,
             ),
-            results.effect("swapped pairs minus the other candidates of the same run", of_mismatched, of_others, ABOVE),
-            # not published: the swap should not affect the other pairs
             results.effect(
                 "pairs with swapped captions minus the other candidates of the same run",
                 of_mismatched,
@@ -66,14 +88,12 @@ class Planted(Finding):
                 others_before,
                 about_zero(others_before),
             ),
-            widened(results.effect(area, above_chance, None, ABOVE), *ends),
+            found,
         ]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        run, base = results[swapped(context)], results[BASE]
-        groups = {"pairs with swapped captions": run.planted, "other candidates": run.uids("candidate") - run.planted}
         series = [
-            results.series(name, [0, 1], [study.memorization(uids) for study in (base, run)])
-            for name, uids in groups.items()
+            results.series(name, [0, 1], before_and_after)
+            for name, before_and_after in by_caption(context, results).items()
         ]
         return [Panel("here", "captions", "CLIPMem", series, ticks=["own", "swapped"])]

@@ -42,6 +42,13 @@ def by_others(run: Measured) -> dict[int, list[float]]:
     return {count: run.half_difference(candidate[count], independent[count]) for count in counts}
 
 
+def by_count(context: Context, results: Results) -> dict[int, list[float]]:
+    """Return the same over all splits, for the numbers of others that each of them has."""
+    means = [by_others(run) for run in results.each(counted(context))]
+    counts = sorted(set[int].intersection(*(set(of_run) for of_run in means)))
+    return {count: [value for of_run in means for value in of_run[count]] for count in counts}
+
+
 class Redundancy(Finding):
     name = "redundancy"
     title = "Redundancy"
@@ -56,7 +63,7 @@ class Redundancy(Finding):
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
         """Pairs without others minus those with three or more; also the slope over the number of others."""
-        means = by_others(results[counted(context)])
+        means = by_count(context, results)
         many = [values for count, values in means.items() if count >= 3] or [means[max(means)]]
         name = "CLIPMem of pairs without another of the same thing minus those with three or more"
         few = means[min(means)]
@@ -68,7 +75,7 @@ class Redundancy(Finding):
         return effects
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        means = by_others(results[counted(context)])
+        means = by_count(context, results)
         series = results.series("", list(means), list(means.values()))
         ticks = [f"{count} or more" if count == MOST else f"{count}" for count in range(max(means) + 1)]
         return [Panel("here", "other pairs of the same thing that both models saw", "CLIPMem", [series], ticks=ticks)]

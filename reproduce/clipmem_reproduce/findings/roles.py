@@ -1,6 +1,7 @@
 """Finding 1: candidates score clearly above 0, g-only pairs mirror them, shared and external ones are about 0."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -19,6 +20,15 @@ def separation(run: Measured) -> list[float]:
     uids = [sorted(run.uids(role)) for role in ("candidate", "external")]
     by_seed = (run.scores(seed) for seed in run.seeds)
     return [superiority(*(np.array([scores[uid] for uid in role]) for role in uids)) for scores in by_seed]
+
+
+def by_role(results: Results) -> dict[str, list[float]]:
+    """Return the mean CLIPMem of each role of the base study by seed."""
+
+    def mean(run: Measured, role: str) -> list[float]:
+        return run.memorization(run.uids(role))
+
+    return {role: results.by_seed(BASE, partial(mean, role=role)) for role in ROLES}
 
 
 def about_zero(candidates: Sequence[float]) -> Claim:
@@ -42,11 +52,10 @@ class Roles(Finding):
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
         """The four means, the mirror, and the separation by CLIPMem minus that by SSLMem."""
-        run = results[BASE]
-        means = {role: run.memorization(run.uids(role)) for role in ROLES}
+        means = by_role(results)
         about = about_zero(means["candidate"])
         mirror = np.add(means["candidate"], means["independent"])
-        plain, alone = (separation(results[spec]) for spec in self.runs(context).values())
+        plain, alone = (results.by_seed(spec, separation) for spec in self.runs(context).values())
         return [
             results.effect("CLIPMem of candidates", means["candidate"], None, ABOVE, primary=True),
             results.effect("CLIPMem of g-only pairs", means["independent"], None, BELOW),
@@ -58,6 +67,5 @@ class Roles(Finding):
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
         """The four means; the published one is on a scale of its own, and alone."""
-        run, ticks = results[BASE], [str(role) for role in ROLES]
-        means = results.series("", range(len(ROLES)), [run.memorization(run.uids(role)) for role in ROLES])
-        return [Panel("mean over seeds, with its interval", "CLIPMem", "", [means], ticks=ticks, joined=False)]
+        means = results.series("", range(len(ROLES)), list(by_role(results).values()))
+        return [Panel("mean over seeds, with its interval", "CLIPMem", "", [means], ticks=list(ROLES), joined=False)]

@@ -1,0 +1,143 @@
+"""Planned reproductions: replicates that are a seed and a split each, what is negligible, what deviates from a plan."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.compared import build
+
+from clipmem.functional import Claim, verdict
+from clipmem_reproduce.effects import ABOVE, BELOW, Effect, Results
+from clipmem_reproduce.finding import Context, judge
+from clipmem_reproduce.findings import FINDINGS, encoders, planted, removal, roles, text_noise
+from clipmem_reproduce.measured import Measured
+from clipmem_reproduce.reproduction import base_recipe, deviations, find_scale, findings_of, plan_hash
+from clipmem_reproduce.scales import SCALES
+from clipmem_reproduce.spec import RunSpec
+
+PLAN = Path(__file__).parents[1] / "PLAN.md"
+PLANNED = [regime for regime, name in SCALES if name == "planned"]
+
+
+def context(regime: str = "redundant", scale: str = "planned", seeds: int | None = None) -> Context:
+    return Context(find_scale(scale, regime), base_recipe(scale, regime, seeds))
+
+
+def test_a_replicate_is_a_seed_and_a_split_and_its_parent_too():
+    where = context(seeds=3)
+    runs = where.replicates(RunSpec())
+    recipes = [run.recipe(where.base) for run in runs]
+    assert [(one.train.seeds, one.split.seed) for one in recipes] == [((100,), 100), ((101,), 101), ((102,), 102)]
+    assert len({run.key(where.base) for run in runs}) == 3
+    assert [run.of_seed for run in runs] == [", seed 100", ", seed 101", ", seed 102"]
+    of_scores = removal.without(where, 0.2, 0.2, "clipmem").seeded([7, 8])
+    for run, seed in zip(where.replicates(of_scores), (7, 8), strict=True):
+        assert run.parent is not None
+        parent = run.parent.recipe(where.base)
+        assert (parent.split.seed, parent.train.seeds) == (seed, (seed,))
+    [frozen] = where.replicates(encoders.frozen(where, "image").seeded([7]))  # one warm start for all replicates
+    assert frozen.parent is not None
+    assert frozen.parent.recipe(where.base).train.seeds == (0,)
+    plain = context(scale="tiny")
+    assert plain.replicates(RunSpec()) == [RunSpec()]
+    assert RunSpec().of_seed == ""
+
+
+def test_measurements_of_replicates_follow_each_other(tmp_path):
+    where = context(seeds=3)
+    folders = {
+        run: build(tmp_path / f"run-{k}", seeds=(100 + k,), noise=k, planted=2 + k, utility=0.1 * k)
+        for k, run in enumerate(where.replicates(RunSpec()))
+    }
+    results = Results(lambda spec: Measured(folders[spec]), 0.95, replicates=where.replicates)
+    single = [Measured(folder) for folder in folders.values()]
+    expected = [run.half_difference(run.uids("candidate"), run.uids("independent"))[0] for run in single]
+    assert results.values(RunSpec()) == expected
+    assert results.values(RunSpec(), "linear_probe_acc1") == [run.utility["linear_probe_acc1"][0] for run in single]
+    assert results.values(RunSpec(), "nothing") == []
+    assert results.by_seed(RunSpec(), roles.separation) == [roles.separation(run)[0] for run in single]
+    assert results.again(2).values(RunSpec()) == results.divided(2).values(RunSpec()) == expected
+    effect = results.effect("m", expected, None, ABOVE)
+    assert (effect.seeds, effect.estimate) == (3, pytest.approx(np.mean(expected)))
+
+
+def test_pairs_of_a_split_are_compared_with_those_of_the_same_split(tmp_path):
+    where = context(seeds=2)
+    swapped = planted.swapped(where)
+    folders = {
+        run: build(
+            tmp_path / f"{name}-{k}", seeds=(100 + k,), noise=10 * k + change, planted=2 + k, effect=0.5 + change
+        )
+        for change, (name, spec) in enumerate({"base": RunSpec(), "swapped": swapped}.items())
+        for k, run in enumerate(where.replicates(spec))
+    }
+    results = Results(lambda spec: Measured(folders[spec]), 0.95, replicates=where.replicates)
+    means = planted.by_caption(where, results)
+    pairs = [[Measured(folders[run]) for run in where.replicates(spec)] for spec in (RunSpec(), swapped)]
+    for name, uids_of in {
+        "pairs with swapped captions": lambda run: run.planted,
+        "other candidates": lambda run: run.uids("candidate") - run.planted,
+    }.items():
+        before, after = means[name]
+        for k, (base, run) in enumerate(zip(*pairs, strict=True)):
+            assert (before[k], after[k]) == (base.memorization(uids_of(run))[0], run.memorization(uids_of(run))[0])
+
+
+@given(st.floats(-1, 1), st.floats(0, 1), st.floats(0.001, 1), st.sampled_from([ABOVE, BELOW, Claim("zero", 0.1)]))
+def test_negligible_is_all_within_the_declared_size(low, width, size, claim):
+    high = low + width
+    effect = Effect("m", (low + high) / 2, low, high, claim, 5, 0.95, negligible=size)
+    within = all(abs(end) < size for end in (low, high)) and claim.side != "zero"
+    assert effect.holds == ("negligible" if within else verdict(low, high, claim))
+    assert Effect("m", 0.0, None, None, claim, 5, 0.95, negligible=size).holds == "inconclusive"
+
+
+def test_a_finding_declares_what_is_negligible_for_its_primary_effect_alone(monkeypatch):
+    finding, where = FINDINGS["one-pass"](), context(scale="tiny")
+    monkeypatch.setattr(Results, "values", lambda *_: [0.001, -0.001, 0.0005])
+    results = Results(lambda spec: None, 0.95)
+    assert judge(finding, where, results)["holds"] == "inconclusive"
+    monkeypatch.setattr(type(finding), "negligible", 0.5)
+    judged = judge(finding, where, results)
+    assert judged["holds"] == "negligible"
+    assert [effect["negligible"] for effect in judged["effects"]] == [0.5] + [0.0] * (len(judged["effects"]) - 1)
+
+
+def test_noise_starts_after_a_third_where_the_plan_decides():
+    for regime in PLANNED:
+        where = context(regime)
+        runs = text_noise.TextNoise().runs(where)
+        recipes = {name: run.recipe(where.base) for name, run in runs.items()}
+        decides = recipes["post, from a third 0.15"]
+        assert (decides.mitigate.text_noise.std, decides.mitigate.text_noise.start) == (0.15, 0.33)
+        assert len(decides.train.seeds) == where.scale.seeds
+        early = recipes["post, from the first step 0.15"]
+        assert (early.mitigate.text_noise.start, len(early.train.seeds)) == (0.0, where.scale.fewer)
+        assert {recipe.train.epochs for recipe in recipes.values()} <= {
+            where.scale.noise_epochs,
+            where.scale.noise_longest,
+        }
+        places = {recipe.mitigate.text_noise.place for recipe in recipes.values() if recipe.mitigate.text_noise.std}
+        assert places == {"pre", "post", "post-scaled"}
+
+
+def test_the_plan_names_what_is_planned_and_what_is_not():
+    text = PLAN.read_text(encoding="utf-8")
+    assert plan_hash() == hashlib.sha256(text.encode()).hexdigest()
+    for regime in PLANNED:
+        scale = SCALES[regime, "planned"]
+        assert scale.first >= 100  # earlier runs have the seeds 0 to 31
+        assert all(f"(`{name}`)" in text for name in findings_of(scale))
+        assert not any(f"(`{name}`)" in text for name in scale.pending)
+        assert {*findings_of(scale), *scale.pending, *scale.without} == set(FINDINGS)
+    sizes = {name: FINDINGS[name].negligible for name in findings_of(SCALES["redundant", "planned"])}
+    assert sizes == {"text-noise": 0.02}
+
+
+def test_what_the_user_sets_is_a_deviation():
+    scale = SCALES["redundant", "planned"]
+    assert deviations(scale, None, ()) == deviations(scale, scale.seeds, ()) == []
+    assert deviations(scale, 3, ["train.epochs=2"]) == ["3 seeds instead of 12", "set by the user: train.epochs=2"]
