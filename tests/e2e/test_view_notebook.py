@@ -18,6 +18,7 @@ from clipmem.base.marks import append_marks, read_marks
 from clipmem.report.explorer import widget
 from clipmem.report.explorer.widget import NotebookView
 from tests.e2e.browser import Session, becomes, needs_browser
+from tests.e2e.test_view_suspects import curated
 
 pytestmark = needs_browser
 anywidget = pytest.mark.skipif(
@@ -133,6 +134,26 @@ def test_marks_come_back_as_a_table_and_are_appended_to_the_run(browser: Session
     becomes(lambda: "2 marked" in status(first), True)
     key(first, "Backspace", place=1)
     becomes(lambda: uids[1] in marks(page, view), False)
+
+
+@anywidget
+def test_suspects_are_reviewed_in_a_cell_and_curate_reads_the_marks(
+    browser: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curated(tmp_path, 150, 24)
+    monkeypatch.chdir(tmp_path)
+    suspects = clipmem.curate("my photos", out="the suspects").filter("is_label_issue")
+    view = clipmem.view("the suspects")
+    page = notebook(browser, view, tmp_path, "cell")
+    inner = page.frame_locator("#cell iframe")
+    inner.get_by_role("tab", name="Review", selected=True).wait_for()
+    inner.locator(".about .said").click()
+    inner.locator("body").press("f")
+    becomes(lambda: marks(page, view), {suspects["uid"][0]: "fine"})
+    inner.locator("body").press("e")
+    inner.get_by_text("Your marks are saved. Run clipmem curate").wait_for()
+    table = clipmem.curate("my photos", out="the suspects")
+    assert {*suspects["uid"]} - {*table.filter("is_label_issue")["uid"]} == {suspects["uid"][0]}
 
 
 @anywidget
