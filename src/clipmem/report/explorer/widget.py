@@ -25,7 +25,7 @@ from clipmem.report.progress import reporter_here
 from clipmem.report.run import Run
 from clipmem.report.templating import notebook_html
 
-# bytes of a page: a widget has the limit of a file; Jupyter drops outputs of more than 3 MB (iopub_data_rate_limit)
+# bytes of a page: of a widget nearly the limit of a file, of an output less, because notebooks are saved with it
 _WIDGET, _OUTPUT = int(0.8 * FILE_BYTES), 2_000_000
 _APP, _DETAILS = 300_000, 4_000  # bytes of a page without pairs, and of a pair without its image
 
@@ -63,7 +63,6 @@ class NotebookView:
             return None
         any_widget, text = import_module("anywidget").AnyWidget, import_module("traitlets").Unicode
         script = (resources.files("clipmem.report.explorer") / "widget.js").read_text(encoding="utf-8")
-        # traits of a class are sent with the widget: later messages have Jupyter's limit
         kind = type("PairsWidget", (any_widget,), {"_esm": script, "html": text().tag(sync=True)})
         widget = kind(html=self._html(_WIDGET))
         widget.on_msg(self._receive)
