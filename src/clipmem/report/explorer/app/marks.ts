@@ -97,8 +97,8 @@ type Sent = Pick<Change, "row" | "mark" | "note" | "caption">[];
 async function toServer(marks: Sent): Promise<string | null> {
   const headers = { "content-type": "application/json", "x-clipmem-token": token };
   const answer = await fetch("marks", { method: "POST", headers, body: JSON.stringify(marks) }).catch(() => null);
-  if (!answer || answer.ok) return answer && null;
-  return (await answer.json().catch(() => ({}))).error ?? `the server answered ${answer.status}`;
+  if (!answer) return "";
+  return answer.ok ? null : (await answer.json().catch(() => ({}))).error ?? `the server answered ${answer.status}`;
 }
 
 /** The same with the widget of a notebook, whose Python answers when it is not busy. */
@@ -120,7 +120,7 @@ function hear({ source, data }: MessageEvent): void {
     changes().forEach(show);
     marksChanged.value++;
   }
-  void send();
+  if (!data.error) void send(); // else two pages would answer each other forever
 }
 
 async function send(): Promise<void> {
