@@ -63,7 +63,8 @@ class NotebookView:
             return None
         any_widget, text = import_module("anywidget").AnyWidget, import_module("traitlets").Unicode
         script = (resources.files("clipmem.report.explorer") / "widget.js").read_text(encoding="utf-8")
-        kind = type("PairsWidget", (any_widget,), {"_esm": script, "html": text().tag(sync=True)})
+        members = {"__module__": __name__, "_esm": script, "html": text().tag(sync=True)}
+        kind = type("PairsWidget", (any_widget,), members)
         widget = kind(html=self._html(_WIDGET))
         widget.on_msg(self._receive)
         return widget
