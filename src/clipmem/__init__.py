@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # at run time the names below are loaded when first used
     from clipmem.base.errors import ClipmemError, InputError, RunError
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
     from clipmem.report.comparison import compare
+    from clipmem.report.explorer.widget import view
     from clipmem.report.run import Run
     from clipmem.study.api import audit, evaluate, load_pairs, load_run, run, score
     from clipmem.study.curating import curate
@@ -33,12 +34,13 @@ _HOMES = {
     "load_run": "clipmem.study.api",
     "run": "clipmem.study.api",
     "score": "clipmem.study.api",
+    "view": "clipmem.report.explorer.widget",
 }
 
 __all__ = [
     "AlignmentRecorder", "ClipmemError", "InputError", "Recipe", "Run", "RunError", "__version__", "audit", "compare",
     "curate", "dump_recipe", "evaluate", "functional", "load_pairs", "load_recipe", "load_run", "mitigate", "run",
-    "score",
+    "score", "view",
 ]  # fmt: skip
 
 __getattr__ = lazy(__name__, _HOMES)

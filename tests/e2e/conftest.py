@@ -1,9 +1,12 @@
-"""One tiny study, made once for all end-to-end tests; no training processes from before."""
+"""One tiny study, made once for all end-to-end tests; a browser; no training processes from before."""
+
+from collections.abc import Generator
 
 import pytest
 
 import clipmem
 from clipmem.study import pool
+from tests.e2e.browser import Session, started
 from tests.tiny import tiny_recipe
 
 
@@ -11,6 +14,13 @@ from tests.tiny import tiny_recipe
 def finished(tmp_path_factory):
     """A finished tiny study (two seeds); read it, never change it."""
     return clipmem.run(tiny_recipe(), tmp_path_factory.mktemp("study") / "run")
+
+
+@pytest.fixture(scope="module")  # not of the session: a second one, of a test that starts its own, needs the first gone
+def browser() -> Generator[Session]:
+    """A headless Chromium; tests that use it are marked with `needs_browser`."""
+    with started() as session:
+        yield session
 
 
 @pytest.fixture

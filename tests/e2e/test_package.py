@@ -49,7 +49,7 @@ def test_the_wheel_has_the_package_and_nothing_else(built):
     assert {name for name in names if not name.startswith(("clipmem/", info))} == set()
     assert {f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"} <= set(names)
     assert about["License-Expression"] == "Apache-2.0"
-    assert {"all", "hf", "ray", "wordnet"} <= set(about.get_all("Provides-Extra"))
+    assert {"all", "hf", "notebook", "ray", "wordnet"} <= set(about.get_all("Provides-Extra"))
 
 
 def test_the_sdist_has_the_tests_and_the_documents(built):

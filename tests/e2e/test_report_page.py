@@ -1,6 +1,5 @@
 """The report and the comparison in a real browser: first screen, contents, folds, print, widths, axe."""
 
-from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -8,16 +7,10 @@ import pytest
 from clipmem.report.page import write_page
 from clipmem.report.run import read_run
 from tests import screens
-from tests.e2e.browser import AXE, Session, needs_browser, started
+from tests.e2e.browser import AXE, Session, needs_browser
 
 pytestmark = needs_browser
 WIDTHS = (420, 1024, 1440)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Session]:
-    with started() as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

@@ -9,19 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.e2e.browser import AXE, Session, becomes, needs_browser, started
+from tests.e2e.browser import AXE, Session, becomes, needs_browser
 from tests.unit.report.test_page_browser import CAPTIONS
 from tests.view_folder import captions_of, columns_of, write_view
 
 pytestmark = needs_browser
 ROWS = 600
 VIEWS = ("gallery", "map", "scores", "compare")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Session]:
-    with started() as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

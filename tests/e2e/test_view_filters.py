@@ -1,7 +1,6 @@
 """What the explorer shows first and how it says so: chips of filters, in a real browser."""
 
 import json
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,12 @@ from clipmem.report.explorer.columns import Columns
 from clipmem.report.explorer.export import export_to
 from clipmem.report.explorer.server import Explorer
 from clipmem.report.explorer.subject import open_subject
-from tests.e2e.browser import AXE, Session, becomes, needs_browser, started
+from tests.e2e.browser import AXE, Session, becomes, needs_browser
 from tests.e2e.test_view_app import ROWS, cards, hash_of, nothing_leaves, shown, shows
 from tests.view_folder import columns_of, write_view
 
 pytestmark = needs_browser
 __all__ = ["nothing_leaves"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Session]:
-    with started() as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from clipmem.base.progress import Quiet
 from clipmem.report.explorer.export import export_to
 from clipmem.report.explorer.server import Explorer, Server
 from clipmem.report.explorer.subject import open_subject
-from tests.e2e.browser import Session, needs_browser, started
+from tests.e2e.browser import Session, needs_browser
 from tests.e2e.test_view_app import cards, downloaded
 
 pytestmark = needs_browser
@@ -31,12 +31,6 @@ ADDRESSES = (
     "lasso=g_alignment+f_alignment+-1+-1+2+-1+2+2",
     "same=image.3",
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Session]:
-    with started() as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

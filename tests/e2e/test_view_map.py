@@ -1,23 +1,15 @@
 """Words that name the dense regions of the explorer's map."""
 
-from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from tests.e2e.browser import Session, needs_browser, started
+from tests.e2e.browser import Session, needs_browser
 from tests.view_folder import write_view
 
 pytestmark = needs_browser
 CENTERS = {"apple": (-6.0, 4.0), "boat": (6.0, 4.0), "tree": (0.0, -5.0)}
 WIDTH_OF = "() => document.querySelector('.scatter canvas').width > 300"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Session]:
-    with started() as session:
-        yield session
 
 
 def map_of(folder: Path, captions: list[str]) -> str:

@@ -5,7 +5,6 @@ import http.client
 import json
 import re
 import shutil
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,19 +21,13 @@ from clipmem.report.explorer.export import export_to
 from clipmem.report.explorer.server import Explorer
 from clipmem.report.explorer.subject import open_subject
 from clipmem.study.plan import PlannedStudy
-from tests.e2e.browser import AXE, Session, becomes, needs_browser, started
+from tests.e2e.browser import AXE, Session, becomes, needs_browser
 from tests.e2e.test_view_app import cards, hash_of
 from tests.e2e.test_view_live import serving
 from tests.view_folder import write_view
 
 QUERY = "flag of the face"  # words of the captions
 ALL = "view=gallery&q=~+"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Session]:
-    with started() as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from clipmem.report.explorer import export
 from clipmem.report.explorer.server import Explorer
 from clipmem.report.explorer.subject import open_subject
 from clipmem.report.figures import light_colors
-from tests.e2e.browser import AXE, Session, becomes, needs_browser, started
+from tests.e2e.browser import AXE, Session, becomes, needs_browser
 from tests.e2e.running import clip
 from tests.e2e.test_view import HOSTILE, serve
 from tests.e2e.test_view_app import cards, downloaded, hash_of
@@ -30,12 +29,6 @@ from tests.view_folder import columns_of, write_view
 pytestmark = needs_browser
 PAIRS = 40
 STRANGE = 'x",parent.x=1,"</script>'  # the name of a column, where names of files allow it
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Session]:
-    with started() as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pytest
 
 from clipmem.report.explorer.server import Explorer
 from clipmem.report.explorer.subject import open_subject
-from tests.e2e.browser import Session, becomes, needs_browser, started
+from tests.e2e.browser import Session, becomes, needs_browser
 from tests.e2e.test_view_app import ROWS, cards, downloaded, nothing_leaves, shows
 from tests.e2e.test_view_filters import address, chips, values
 from tests.e2e.test_view_live import marks, serving
@@ -20,12 +18,6 @@ from tests.view_folder import write_view
 
 pytestmark = needs_browser
 __all__ = ["address", "nothing_leaves", "values"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Session]:
-    with started() as session:
-        yield session
 
 
 def status(page: Any) -> str:

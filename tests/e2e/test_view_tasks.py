@@ -4,7 +4,6 @@ The task of a folder without a run (20 decisions and the cleaned data, 22 keys) 
 """
 
 import shutil
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from clipmem.base.marks import read_marks
 from clipmem.report.explorer.server import Explorer
 from clipmem.report.explorer.subject import open_subject
-from tests.e2e.browser import Session, becomes, needs_browser, started
+from tests.e2e.browser import Session, becomes, needs_browser
 from tests.e2e.running import clip
 from tests.e2e.test_view_app import cards, hash_of
 from tests.e2e.test_view_live import serving
@@ -22,12 +21,6 @@ from tests.view_folder import columns_of, write_view
 
 pytestmark = needs_browser
 ROWS, CANDIDATE, EXTERNAL = 600, 0, 1
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Session]:
-    with started() as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

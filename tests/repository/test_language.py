@@ -60,7 +60,7 @@ REPLACED = {
     r"\bplanted pairs?\b": "mismatched pairs; swapped pairs",
     r"\bpublic images\b": "held-out images",
     r"\bexactly the wrong ones\b": "oracle removal",
-    r"clipmem\[(?:hf|ray|bench|wordnet|docs|dev)\]": 'pip install ".[hf]": nothing is published',
+    r"clipmem\[(?:hf|ray|bench|wordnet|notebook|docs|dev)\]": 'pip install ".[hf]": nothing is published',
 }
 
 # (file, regular expression of the line) → why it stays

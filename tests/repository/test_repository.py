@@ -69,6 +69,8 @@ def test_the_nightly_job_runs_every_slow_test_with_every_extra():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     installed = re.search(r'pip install -q -e "\.\[([\w,]+)\]"', text)[1].split(",")
     assert set(installed) == extras.keys() - {"all", "docs"}
+    fast = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert re.search(rf'pip install -q -e "\.\[{",".join(installed)}\]"', fast)
 
 
 def test_a_table_says_when_each_file_with_slow_tests_runs():

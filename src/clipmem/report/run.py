@@ -25,6 +25,7 @@ from clipmem.base.recipes import Recipe
 from clipmem.base.summary import AUDIT_FILE, AUDIT_FORMAT, FILE, FORMAT, Audit, Kind, Summary, read_entry
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
+from clipmem.report import explorer
 from clipmem.report.templating import Words, measure_of, names, words_of
 
 ROLES = ("candidate", "independent", "shared", "external")
@@ -74,6 +75,10 @@ class Run:
         self._recipe, self._source = recipe, source
         self.tables: dict[str, pl.DataFrame] = {}  # those read so far
         self._documents: dict[str, dict[str, Any]] = {}
+
+    def view(self) -> "explorer.widget.NotebookView":
+        """Look at its pairs in a notebook, and mark them (see `clipmem.view`)."""
+        return explorer.widget.view(self)
 
     # ---- documents
 

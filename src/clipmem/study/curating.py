@@ -75,13 +75,21 @@ class Curated:
     written: Written | None = None
 
 
-def curate(data: Data, model: str | None = None, *, captions: int | None = None, device: str = "auto") -> pl.DataFrame:
+def curate(
+    data: Data,
+    model: str | None = None,
+    *,
+    captions: int | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+) -> pl.DataFrame:
     """Rank the pairs of a data set by how likely their captions are wrong.
 
     Args:
         data: A path, the name of a shipped source, keys of `[data]`, or a source; or a finished run folder.
         model: Name or path of a model whose embeddings are used; by default pixels and words alone.
         captions: Maximum number of captions per pair; by default all.
+        out: Also keep the list in this folder, for `clipmem.view`; its marks are applied to the list.
         device: `auto`, `cpu` or `cuda`.
 
     Returns:
@@ -97,7 +105,7 @@ def curate(data: Data, model: str | None = None, *, captions: int | None = None,
         >>> clipmem.curate("captions.csv").filter("is_label_issue")  # doctest: +SKIP
     """
     with tempfile.TemporaryDirectory() as scratch:
-        how = Curating(model or "", captions, Path(scratch) / "curated", device=device)
+        how = Curating(model or "", captions, Path(out or Path(scratch) / "curated"), device=device)
         table = pl.read_parquet(curate_and_write(data, how).folder / SUSPECTS)
     score_names = [name for name in table.columns if name.endswith("_score")]
     suspect, good = pl.col("is_suspect"), 1 - pl.col("probability")

@@ -6,6 +6,6 @@ from typing import TYPE_CHECKING
 from clipmem.base import lazy
 
 if TYPE_CHECKING:  # what is used as an attribute of this package
-    from clipmem.report.explorer import export, meaning, server, subject
+    from clipmem.report.explorer import export, meaning, server, subject, widget
 
 __getattr__ = lazy(__name__)

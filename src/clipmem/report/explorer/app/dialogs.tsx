@@ -7,7 +7,7 @@ import { captionsOf, manifest, thumbnail } from "./data";
 import { download, type Format, formats, ready, type Which } from "./exports";
 import { shown } from "./filters";
 import { bindings } from "./keys";
-import { markedRows, marksChanged } from "./marks";
+import { hosted, markedRows, marksChanged } from "./marks";
 import { enlarged, help, pair } from "./state";
 import { suspects, tally, write, writes, writing } from "./suspects";
 import { count, visible } from "./text";
@@ -91,7 +91,7 @@ function Cleaned() {
           <button type="submit" class="primary" disabled={state?.running}>Write</button>
         </form>
       ) : command ? (
-        <p>Save your marks below as <code>{marks}</code> into the folder of the suspects, then run <code>{`${command} --write ${folder}${option}`}</code></p>
+        <p>{hosted.value ? "Your marks are saved. Run" : <>Save your marks below as <code>{marks}</code> into the folder of the suspects, then run</>} <code>{`${command} --write ${folder}${option}`}</code></p>
       ) : null}
       <p role="status" class={state?.error ? "warn" : ""}>
         {state?.running && `Writing: ${state.stage}${state.share === null ? "" : `, ${Math.round(100 * state.share)}%`} …`}

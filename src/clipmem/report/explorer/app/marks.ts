@@ -1,9 +1,9 @@
-/** Marks of pairs: saved by the server in the run folder, or by the browser in an export. None is lost on the way. */
+/** Marks of pairs: saved in the run folder by the server, or by the widget of a notebook; in an export by the browser. */
 
 import { computed, signal } from "@preact/signals";
 import { type Change, live, manifest, token, uidOf } from "./data";
 
-const UNMARKED = 255, POLL = 3000;
+const UNMARKED = 255, POLL = 3000, LATE = 3000; // ms
 
 let codes = new Uint8Array(0);
 /** Counts the changes of marks. */
@@ -18,6 +18,11 @@ const captions = new Map<number, string>(); // of rows marked wrong
 /** How many marks another window changed since this one opened. */
 export const elsewhere = signal(0);
 let polled = false;
+/** In a frame that a notebook made of the page's text: a widget around it may save marks. */
+export const framed = typeof document !== "undefined" && location.protocol === "about:" && parent !== window;
+/** Whether it does: marks need no file. */
+export const hosted = signal(false);
+let asked = 0, settle: (error: string | null) => void = () => {};
 
 const place = () => `clipmem-marks-${manifest.hash}`;
 
@@ -50,11 +55,13 @@ function show({ row, mark, caption }: Decision): void {
 }
 
 function store(): void {
+  if (hosted.value) return;
   try {
     if (waiting.length) localStorage.setItem(place(), JSON.stringify(waiting));
     else localStorage.removeItem(place());
   } catch {
     unsaved.value = waiting.length; // no storage in this browser: say that the marks live in this window only
+    if (!live) refusal.value = "export them (e) before you close it.";
   }
 }
 
@@ -84,20 +91,51 @@ export function undo(): number | null {
   return last[0].row;
 }
 
+type Sent = Pick<Change, "row" | "mark" | "note" | "caption">[];
+
+/** Send marks to the server; return why they are not saved: null if they are, "" without an answer. */
+async function toServer(marks: Sent): Promise<string | null> {
+  const headers = { "content-type": "application/json", "x-clipmem-token": token };
+  const answer = await fetch("marks", { method: "POST", headers, body: JSON.stringify(marks) }).catch(() => null);
+  if (!answer) return "";
+  return answer.ok ? null : (await answer.json().catch(() => ({}))).error ?? `the server answered ${answer.status}`;
+}
+
+/** The same with the widget of a notebook, whose Python answers when it is not busy. */
+function toWidget(marks: Sent): Promise<string | null> {
+  const late = setTimeout(() => hosted.value && ((unsaved.value = waiting.length), (refusal.value = "Python is busy, or has stopped.")), LATE);
+  parent.postMessage({ from: (asked = Math.random()), marks }, "*"); // a frame of text does not know who is around it
+  return new Promise((resolve) => (settle = (error) => (clearTimeout(late), resolve(error))));
+}
+
+/** Take over what the widget says is saved, by this page or another one of it. */
+function hear({ source, data }: MessageEvent): void {
+  if (source !== parent || typeof data?.error !== "string") return;
+  hosted.value = true;
+  if (data.to === asked) settle(data.error || null);
+  if (Array.isArray(data.marked)) {
+    manifest.marked = data.marked;
+    codes.fill(UNMARKED);
+    captions.clear();
+    changes().forEach(show);
+    marksChanged.value++;
+  }
+  if (!data.error) void send(); // else two pages would answer each other forever
+}
+
 async function send(): Promise<void> {
-  if (!live || sending || !waiting.length) return;
+  if (!(live || hosted.value) || sending || !waiting.length) return;
   sending = true;
-  const sent = waiting.length, headers = { "content-type": "application/json", "x-clipmem-token": token };
-  const body = JSON.stringify(waiting.map(({ row, mark, note, caption }) => ({ row, mark, note, caption })));
-  const answer = await fetch("marks", { method: "POST", headers, body }).catch(() => null);
-  if (answer?.ok) {
+  const sent = waiting.length, marks = waiting.map(({ row, mark, note, caption }) => ({ row, mark, note, caption }));
+  const error = await (live ? toServer : toWidget)(marks);
+  if (error === null) {
     waiting = waiting.slice(sent);
     store();
   }
-  refusal.value = answer && !answer.ok ? (await answer.json().catch(() => ({}))).error ?? `the server answered ${answer.status}` : "";
+  refusal.value = error ?? "";
   unsaved.value = waiting.length;
   sending = false;
-  if (answer?.ok && waiting.length) void send();
+  if (error === null && waiting.length) void send();
 }
 
 /** Read what this and other windows saved. */
@@ -129,6 +167,10 @@ export function startMarks(): void {
     waiting = [];
   }
   changes().forEach(show);
+  if (framed) {
+    addEventListener("message", hear);
+    void toWidget([]);
+  }
   if (!live) return;
   void poll();
   setInterval(poll, POLL);

@@ -4,7 +4,7 @@ import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { captionsOf, type Detail, detail, live, manifest, thumbnail } from "./data";
 import { exporting } from "./dialogs";
 import { perRow, Thumb } from "./gallery";
-import { captionOf, markOf, marksChanged, undo } from "./marks";
+import { captionOf, hosted, markOf, marksChanged, undo } from "./marks";
 import { openPair, opened, pair } from "./state";
 import { decide, editing, evidenceOf, review, suspects, tally } from "./suspects";
 import { count, visible } from "./text";
@@ -150,7 +150,7 @@ export function ReviewView() {
         <Suspect row={row} found={detail(row)} />
         <p class="links">
           <button type="button" onClick={() => (opened.value = !opened.value)}>{opened.value ? "Hide" : "Show"} all scores <kbd>{opened.value ? "Esc" : "Enter"}</kbd></button>
-          <button type="button" class={ended ? "primary" : ""} onClick={() => (exporting.value = true)}>{live ? "Write cleaned data" : "Get your marks"} <kbd>e</kbd></button>
+          <button type="button" class={ended ? "primary" : ""} onClick={() => (exporting.value = true)}>{live || hosted.value ? "Write cleaned data" : "Get your marks"} <kbd>e</kbd></button>
         </p>
       </div>
     </div>

@@ -4,7 +4,7 @@ import { byName, live, manifest, problem } from "./data";
 import { shown } from "./filters";
 import { floorOf, placeText, selection } from "./gallery";
 import { refusedStep } from "./keys";
-import { elsewhere, markedRows, marksChanged, refusal, unsaved } from "./marks";
+import { elsewhere, framed, markedRows, marksChanged, refusal, unsaved } from "./marks";
 import { ordering, pending, remark } from "./meaning";
 import { Progress } from "./review";
 import { clearFilters, filters, meaning, sort, view } from "./state";
@@ -53,7 +53,7 @@ export function Status() {
       {remark.value && <span class="warn" role="alert">{visible(remark.value)}</span>}
       {chosen && refusedStep.value && <span class="warn" role="alert">{refusedStep.value}</span>}
       {problem.value && <span class="warn" role="alert">Not loaded: {problem.value.text} <button type="button" aria-label="Dismiss" onClick={() => (problem.value = null)}>×</button></span>}
-      {unsaved.value > 0 && <span class="warn" role="alert">{unsaved.value === 1 ? "1 mark" : `${count(unsaved.value)} marks`} not saved yet, but kept in this browser: {visible(refusal.value) || "the server does not answer."}</span>}
+      {unsaved.value > 0 && <span class="warn" role="alert">{unsaved.value === 1 ? "1 mark" : `${count(unsaved.value)} marks`} not saved yet, but kept in this {framed ? "page" : "browser"}: {visible(refusal.value) || "the server does not answer."}</span>}
       {live && manifest.marks_file === null && marked > 0 && <span class="warn" role="alert">The folder cannot be written: marks stay in this browser.</span>}
     </div>
   );
