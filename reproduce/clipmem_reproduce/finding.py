@@ -44,7 +44,7 @@ class Finding(ABC):
     claim: ClassVar[str]
     published: ClassVar[str] = ""  # the published numbers and their reading error; "" if nothing was published
     limits: ClassVar[str] = ""
-    negligible: ClassVar[float] = 0.0  # the primary effect is negligible within this size; 0: no such size was declared
+    negligible: ClassVar[float] = 0.0  # the planned primary effect is negligible within this size; 0: none was declared
 
     @abstractmethod
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
@@ -120,11 +120,12 @@ def label(metric: str) -> str:
 
 
 def mitigated(
-    results: Results, base: RunSpec, run: RunSpec, name: str, *, size: float = 0.0, primary: bool = False
+    results: Results, base: RunSpec, run: RunSpec, name: str, *, size: float = 0.0, primary: str = ""
 ) -> list[Effect]:
     """Measure a mitigation: the relative change of CLIPMem, claimed below 0, and of each utility, claimed above 0.
 
     Where both runs were scored on all captions, the change over these is there too, after that on the first caption.
+    `primary` is the measure of memorization that decides, if one does.
     """
     effects: list[Effect] = []
     for measure, where in MEASURES.items():
@@ -132,8 +133,8 @@ def mitigated(
         if after.size and before.size:
             scale = abs(float(before.mean())) or 1.0
             values, plain = (after / scale).tolist(), (before / scale).tolist()
-            title, first = f"{name}: relative change of CLIPMem{where}", primary and not where
-            effects.append(results.effect(title, values, plain, Claim("below", size), primary=first))
+            title, decides = f"{name}: relative change of CLIPMem{where}", measure == primary
+            effects.append(results.effect(title, values, plain, Claim("below", size), primary=decides))
     for metric, words in UTILITIES.items():
         effects += results.contrast(f"{name}: change of {words}", run, base, ABOVE, metric)
     return effects
@@ -169,7 +170,7 @@ def judge(finding: Finding, context: Context, results: Results) -> dict[str, Any
     """Return a finding as `findings.json` holds it: claim, verdict, effects, curves, and how often it was judged."""
     looks = context.scale.looks.get(finding.name, 1)
     effects = [
-        replace(effect, negligible=finding.negligible) if effect.primary else effect
+        replace(effect, negligible=finding.negligible) if effect.primary and context.scale.crossed else effect
         for effect in finding.effects(context, results.again(looks))
     ]
     return {

@@ -190,7 +190,7 @@ _PLANNED: dict[str, Any] = {
     "noise_from": {"post, from a third": 0.33, "post, from the first step": 0.0, **_FROM_A_THIRD},
     "noise_elsewhere": (0.0, 0.15),
     "pending": (
-        "roles", "memorized", "planted", "redundancy", "layers", "encoders", "captions",
+        "roles", "memorized", "planted", "redundancy", "layers", "encoders",
         "removal", "tradeoff", "paradigms", "model-size", "one-pass", "data-size",
     ),
 }  # fmt: skip

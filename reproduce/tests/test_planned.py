@@ -1,6 +1,7 @@
 """Planned reproductions: replicates that are a seed and a split each, what is negligible, what deviates from a plan."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tests.compared import build
 from clipmem.functional import Claim, verdict
 from clipmem_reproduce.effects import ABOVE, BELOW, Effect, Results
 from clipmem_reproduce.finding import Context, judge
-from clipmem_reproduce.findings import FINDINGS, encoders, planted, removal, roles, text_noise
+from clipmem_reproduce.findings import FINDINGS, captions, encoders, planted, removal, roles, text_noise
 from clipmem_reproduce.measured import Measured
 from clipmem_reproduce.reproduction import base_recipe, deviations, find_scale, findings_of, plan_hash
 from clipmem_reproduce.scales import SCALES
@@ -96,7 +97,7 @@ def test_negligible_is_all_within_the_declared_size(low, width, size, claim):
 
 
 def test_a_finding_declares_what_is_negligible_for_its_primary_effect_alone(monkeypatch):
-    finding, where = FINDINGS["one-pass"](), context(scale="tiny")
+    finding, where = FINDINGS["one-pass"](), context()
     monkeypatch.setattr(Results, "values", lambda *_: [0.001, -0.001, 0.0005])
     results = Results(lambda spec: None, 0.95)
     assert judge(finding, where, results)["holds"] == "inconclusive"
@@ -104,6 +105,7 @@ def test_a_finding_declares_what_is_negligible_for_its_primary_effect_alone(monk
     judged = judge(finding, where, results)
     assert judged["holds"] == "negligible"
     assert [effect["negligible"] for effect in judged["effects"]] == [0.5] + [0.0] * (len(judged["effects"]) - 1)
+    assert judge(finding, context(scale="tiny"), results)["holds"] == "inconclusive"  # it was not planned
 
 
 def test_noise_starts_after_a_third_where_the_plan_decides():
@@ -124,6 +126,25 @@ def test_noise_starts_after_a_third_where_the_plan_decides():
         assert places == {"pre", "post", "post-scaled"}
 
 
+def test_captions_are_judged_over_all_of_them(tmp_path):
+    where = context(seeds=2)
+    base, most = RunSpec(), captions.several(5)
+    folders: dict[RunSpec, Path] = {}
+    for name, spec, wordings in (("base", base, 0.4), ("most", most, 0.3)):
+        for k, run in enumerate(where.replicates(spec)):
+            settings = {"seeds": (100 + k,), "noise": k, "wordings": wordings + 0.01 * k, "effect": 0.5}
+            folders[run] = build(tmp_path / f"{name}-{k}", **settings)
+    results = Results(lambda spec: Measured(folders[spec]), 0.95, replicates=where.replicates)
+    where = Context(replace(where.scale, captions=(1, 5)), where.base)
+    [primary] = [effect for effect in captions.Captions().effects(where, results) if effect.primary]
+    assert primary.measure == "5 captions: relative change of CLIPMem over all captions"
+    before, after = (np.array(results.values(spec, "clipmem_wordings")) for spec in (base, most))
+    assert primary.estimate == pytest.approx((after - before).mean() / before.mean())
+    runs = captions.Captions().runs(context())
+    seeds = [len(runs[f"{count} captions"].recipe(context().base).train.seeds) for count in (1, 2, 3, 4, 5)]
+    assert seeds == [12, 6, 6, 6, 12]
+
+
 def test_the_plan_names_what_is_planned_and_what_is_not():
     text = PLAN.read_text(encoding="utf-8")
     assert plan_hash() == hashlib.sha256(text.encode()).hexdigest()
@@ -134,7 +155,7 @@ def test_the_plan_names_what_is_planned_and_what_is_not():
         assert not any(f"(`{name}`)" in text for name in scale.pending)
         assert {*findings_of(scale), *scale.pending, *scale.without} == set(FINDINGS)
     sizes = {name: FINDINGS[name].negligible for name in findings_of(SCALES["redundant", "planned"])}
-    assert sizes == {"text-noise": 0.02}
+    assert sizes == {"captions": 0.02, "text-noise": 0.02}
 
 
 def test_what_the_user_sets_is_a_deviation():

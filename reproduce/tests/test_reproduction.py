@@ -288,7 +288,7 @@ def test_a_mitigation_is_measured_relative_to_its_base(tmp_path):
     assert found[0].holds == "yes"
     by_name = {one.measure: one for one in found[1:]}
     assert by_name["noise: change of linear probe"].holds == "yes"
-    primary = mitigated(results_of(folders), base, noisy, "noise", primary=True)
+    primary = mitigated(results_of(folders), base, noisy, "noise", primary="clipmem")
     assert [one.primary for one in primary] == [True, False, False]
 
 
@@ -298,7 +298,7 @@ def test_a_mitigation_is_measured_over_all_wordings_too(tmp_path):
         base: build(tmp_path / "base", wordings=0.4),
         noisy: build(tmp_path / "noisy", *as_settings(noisy.settings), effect=0.3, noise=7, wordings=0.5),
     }
-    first, wordings, *rest = mitigated(results_of(folders), base, noisy, "captions", primary=True)
+    first, wordings, *rest = mitigated(results_of(folders), base, noisy, "captions", primary="clipmem")
     assert (first.holds, wordings.holds) == ("yes", "no")
     assert wordings.measure == "captions: relative change of CLIPMem over all captions"
     assert [first.primary, wordings.primary, *(one.primary for one in rest)] == [True, False, False, False]
