@@ -46,8 +46,8 @@ class Captions(Sweep):
         """
         counts, runs = context.scale.captions, self.curves(context)[""]
         size = 1 - PUBLISHED["CLIPMem, normalized"][-1] / PUBLISHED["CLIPMem, normalized"][0]
-        judged = {"primary": "clipmem_wordings"} if context.scale.crossed else {"primary": "clipmem", "size": size}
-        effects = mitigated(results, BASE, runs[-1], f"{counts[-1]} captions", **judged)
+        primary, size = ("clipmem_wordings", 0.0) if context.scale.crossed else ("clipmem", size)
+        effects = mitigated(results, BASE, runs[-1], f"{counts[-1]} captions", size=size, primary=primary)
         effects.sort(key=lambda effect: not effect.primary)
         if len(counts) > 2:
             x = np.array(counts) - np.mean(counts)
