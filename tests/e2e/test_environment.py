@@ -51,7 +51,9 @@ def bare(folder, *arguments):
 
 def test_the_c_locale_without_a_home(pairs, tmp_path):
     told = bare(tmp_path / "cwd", "inspect", pairs)
-    assert (told.returncode, told.stderr) == (0, b"")
+    assert told.returncode == 0
+    # a slow machine is told how long the reading takes so far
+    assert [line for line in told.stderr.decode("ascii").splitlines() if not line.startswith("read ")] == []
     assert b"130" in told.stdout
     assert all(one < 128 for one in told.stdout)  # what the locale lacks is written out
     assert b"\x1b" not in told.stdout
