@@ -332,7 +332,7 @@ def test_unknown_names_are_refused_with_a_near_one(tmp_path):
     assert (error.what, error.got) == ("--finding, with --regime redundant", "'planed'")
     assert "planted" in error.hint
     error = refused(tmp_path / "out", scale="large")
-    expected = ("--scale, with --regime redundant", "'large'", "tiny, laptop")
+    expected = ("--scale, with --regime redundant", "'large'", "tiny, laptop, planned")
     assert (error.what, error.got, error.expected) == expected
     error = refused(tmp_path / "out", regime="rare")
     assert (error.what, error.expected) == ("--regime", ", ".join(REGIMES))

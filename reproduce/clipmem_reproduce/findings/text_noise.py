@@ -50,8 +50,9 @@ class TextNoise(Sweep):
     )
     limits = (
         "The publication does not say whether noise was added before or after normalization, or from which step. The "
-        "verdict is based on noise after it; names of curves say the start. “Not lower” means by at most "
-        f"{MARGIN:.0%}, a margin that is not published. Rings mark the best level of each curve."
+        "verdict is based on noise after it, from the first step of a short training unless the effect names another "
+        f"start. “Not lower” means by at most {MARGIN:.0%}, a margin that is not published. Rings mark the best level "
+        "of each curve."
     )
     negligible = MARGIN
     levels, xlabel = "noise", "std of the noise"
