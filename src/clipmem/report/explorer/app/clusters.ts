@@ -5,6 +5,7 @@ import { type Box, density, type Numbers, wordsOf } from "./engine";
 const GRID = 40, REACH = 4; // cells of the map, and how far a region reaches from its densest cell
 const MOST = 12, SAMPLE = 20_000, FEWEST = 5; // regions, pairs that are read, pairs of a region
 const SHARE = 0.25, LIFT = 2; // a word names a region if a quarter of its captions have it, twice as many as of all
+const FUNCTION = new Set("an and at by for from in of on or the to with".split(" ")); // words that say nothing of an image
 
 export interface Region {
   x: number;
@@ -43,7 +44,7 @@ export function regions(x: Numbers, y: Numbers, box: Box, captionOf: (row: numbe
   const counts = density(across, up, new Uint32Array(total), box, GRID, GRID, null, 1).subarray(GRID * GRID);
   const highest = peaks(Float32Array.from(counts), GRID);
   const members = highest.map((): number[] => []), all = new Map<string, number>();
-  const words = Array.from({ length: total }, (_, k) => wordsOf(captionOf(k * every), new Set()));
+  const words = Array.from({ length: total }, (_, k) => wordsOf(captionOf(k * every), FUNCTION));
   for (let k = 0; k < total; k++) {
     for (const word of words[k]) all.set(word, (all.get(word) ?? 0) + 1);
     const column = Math.floor(((across[k] - left) / (right - left)) * GRID), line = Math.floor(((top - up[k]) / (top - bottom)) * GRID);
