@@ -32,7 +32,7 @@ from clipmem.report.templating import reasons
 MISSING = -(2**31)
 # characters of the captions of a pair, of all that are searched, and of a caption in its details
 TEXT_LIMIT, _SEARCHED, _LONG = 1000, 4000, 20_000
-_CATEGORIES = 1000
+_CATEGORIES, _FEW = 1000, 20
 _GROUPS = {"pair": 0, "map": 0, "part": 2}  # where columns are among the others; errors are with the last
 _DTYPES = {"f32": "<f4", "i32": "<i4", "bool": "u1", "text": "<i4", "uid": "V16", "u8": "u1", "u16": "<u2"}
 _FILES = ("columns.toml", "columns.py", "subject.py", "neighbors.py")
@@ -254,7 +254,7 @@ def _column(series: pl.Series) -> Column | None:
     if isinstance(series.dtype, pl.Categorical | pl.Enum | pl.String):
         series = series.cast(pl.String).replace("", None)
         names = series.drop_nulls().unique().sort()
-        if len(names) > _CATEGORIES:
+        if len(names) > min(_CATEGORIES, max(_FEW, series.count() // 2)):  # to filter by, values must be shared
             return _text(series)
         kind = "u8" if len(names) < 255 else "u16"
         none = np.iinfo(_DTYPES[kind]).max

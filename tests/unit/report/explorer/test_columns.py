@@ -66,10 +66,10 @@ def test_lists_of_captions_are_joined_and_cut():
 @pytest.mark.parametrize(("count", "kind", "none"), [(3, "u1", 255), (254, "u1", 255), (300, "<u2", 65535)])
 def test_categories(count, kind, none):
     names = [f"n{k:03}" for k in range(count)]
-    column = _column(pl.Series("role", [*names, None, ""]))
+    column = _column(pl.Series("role", [*names, *names, None, ""]))
     assert column.values.dtype == np.dtype(kind)
     assert [column.about["categories"][code] for code in column.values[:count]] == names
-    assert column.values[count:].tolist() == [none, none]
+    assert column.values[2 * count :].tolist() == [none, none]
 
 
 def test_a_table_becomes_files(tmp_path):
@@ -280,3 +280,9 @@ def test_the_columns_of_an_audit_are_explained_as_in_its_guide(tmp_path):
         for word in words:
             assert word in line
             assert word in abouts[name]
+
+
+@pytest.mark.parametrize(("different", "kind"), [(20, "category"), (50, "category"), (51, "text")])
+def test_values_are_to_filter_by_only_where_pairs_share_them(different, kind):
+    values = [f"caption {k % different}" for k in range(100)] + [None] * 40
+    assert _column(pl.Series("suggested_caption", values)).about["type"] == kind
