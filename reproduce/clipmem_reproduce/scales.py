@@ -155,6 +155,21 @@ _LAPTOP = Scale(
     warmed={**_OTHERS, **_sizes(2000, 50, 50), "train.epochs": 10},
     classes=_CONCEPTS,
 )
+_LAPTOP_UNIQUE = replace(
+    _LAPTOP,
+    regime="unique",
+    settings={**_UNIQUE, **_sizes(500, 280, 450), "train.epochs": 30, "evaluate.wordings": 5, **_LONG},
+    lengths=(10, 30, 80),
+    noise=(0.0, 0.05, 0.15, 0.30),
+    removal={**_sizes(100, 600, 400), "train.epochs": 30},
+    removed={0.0: (0.05, 0.1, 0.2), 0.2: (0.1, 0.2, 0.4)},
+    redundancy=_NONE,
+    classes=_NONE,
+    warmed={**_TWO, **_sizes(1500, 50, 50), "train.epochs": 10},
+    sizes=(200, 400, 800),
+    sized=_sizes(100, 100, 400),
+    without=("redundancy", "model-size", "one-pass"),
+)
 _TINY = Scale(
     regime="redundant",
     name="tiny",
@@ -215,21 +230,7 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             without=_ONE_CAPTION,
         ),
         replace(_LAPTOP, looks={"removal": 2, "model-size": 2, "one-pass": 2}),  # with four seeds, then with eight
-        replace(
-            _LAPTOP,
-            regime="unique",
-            settings={**_UNIQUE, **_sizes(500, 280, 450), "train.epochs": 30, "evaluate.wordings": 5, **_LONG},
-            lengths=(10, 30, 80),
-            noise=(0.0, 0.05, 0.15, 0.30),
-            removal={**_sizes(100, 600, 400), "train.epochs": 30},
-            removed={0.0: (0.05, 0.1, 0.2), 0.2: (0.1, 0.2, 0.4)},
-            redundancy=_NONE,
-            classes=_NONE,
-            warmed={**_TWO, **_sizes(1500, 50, 50), "train.epochs": 10},
-            sizes=(200, 400, 800),
-            sized=_sizes(100, 100, 400),
-            without=("redundancy", "model-size", "one-pass"),
-        ),
+        _LAPTOP_UNIQUE,
         replace(
             _LAPTOP,
             regime="long-tail",
@@ -251,16 +252,7 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             without=_ONE_CAPTION,
         ),
         replace(_LAPTOP, **_PLANNED, seeds=12, noise=(0.0, 0.05, 0.10, 0.15, 0.20), noise_epochs=45, noise_longest=130),
-        replace(
-            _LAPTOP,
-            **_PLANNED,
-            regime="unique",
-            seeds=12,
-            settings={**_UNIQUE, **_sizes(500, 280, 450), "train.epochs": 30, "evaluate.wordings": 5, **_LONG},
-            noise=(0.0, 0.15),
-            noise_epochs=80,
-            without=("redundancy", "model-size", "one-pass"),
-        ),
+        replace(_LAPTOP_UNIQUE, **_PLANNED, seeds=12, noise=(0.0, 0.15), noise_epochs=80),
         Scale(
             regime="coco",
             name="published",

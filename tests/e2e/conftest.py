@@ -24,6 +24,15 @@ def browser() -> Generator[Session]:
 
 
 @pytest.fixture
+def nothing_leaves(browser: Session) -> Generator[None]:
+    """After a test, no page asked for anything outside of this machine, and no script failed."""
+    yield
+    browser.context.close()
+    assert browser.outside == []
+    assert browser.errors == []
+
+
+@pytest.fixture
 def fresh(monkeypatch):
     """As if no process were kept yet: those of this test see its environment."""
     monkeypatch.setattr(pool, "_reusable", {})

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from tests.e2e.browser import AXE, Session, becomes, needs_browser
 from tests.unit.report.test_page_browser import CAPTIONS
 from tests.view_folder import captions_of, columns_of, write_view
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.usefixtures("nothing_leaves")]
 ROWS = 600
 VIEWS = ("gallery", "map", "scores", "compare")
 
@@ -26,14 +25,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def values() -> dict[str, np.ndarray]:
     return {name: values for name, (_, values) in columns_of(ROWS).items()}
-
-
-@pytest.fixture(autouse=True)
-def nothing_leaves(browser: Session) -> Generator[None]:
-    yield
-    browser.context.close()
-    assert browser.outside == []
-    assert browser.errors == []
 
 
 def shown(page: Any) -> int:

@@ -6,7 +6,6 @@ A page stands for the notebook: it loads widget.js as anywidget does, with a mod
 import importlib.util
 import json
 import shutil
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from clipmem.report.explorer.widget import NotebookView
 from tests.e2e.browser import Session, becomes, needs_browser
 from tests.e2e.test_view_suspects import curated
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.usefixtures("nothing_leaves")]
 anywidget = pytest.mark.skipif(
     importlib.util.find_spec("anywidget") is None,
     reason="the extra `notebook` is not installed: pip install '.[notebook]'",
@@ -48,14 +47,6 @@ OTHER = """mark => {
   const other = document.body.appendChild(document.createElement("iframe"));
   other.srcdoc = `<script>parent.postMessage(${JSON.stringify(mark)}, "*")</${"script>"}`;
 }"""
-
-
-@pytest.fixture(autouse=True)
-def nothing_leaves(browser: Session) -> Generator[None]:
-    yield
-    browser.context.close()
-    assert browser.outside == []
-    assert browser.errors == []
 
 
 @pytest.fixture
