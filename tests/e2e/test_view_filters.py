@@ -14,11 +14,10 @@ from clipmem.report.explorer.export import export_to
 from clipmem.report.explorer.server import Explorer
 from clipmem.report.explorer.subject import open_subject
 from tests.e2e.browser import AXE, Session, becomes, needs_browser
-from tests.e2e.test_view_app import ROWS, cards, hash_of, nothing_leaves, shown, shows
+from tests.e2e.test_view_app import ROWS, cards, hash_of, shown, shows
 from tests.view_folder import columns_of, write_view
 
-pytestmark = needs_browser
-__all__ = ["nothing_leaves"]
+pytestmark = [needs_browser, pytest.mark.usefixtures("nothing_leaves")]
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 
 from clipmem.report.explorer.server import Explorer
 from clipmem.report.explorer.subject import open_subject
 from tests.e2e.browser import Session, becomes, needs_browser
-from tests.e2e.test_view_app import ROWS, cards, downloaded, nothing_leaves, shows
+from tests.e2e.test_view_app import ROWS, cards, downloaded, shows
 from tests.e2e.test_view_filters import address, chips, values
 from tests.e2e.test_view_live import marks, serving
 from tests.view_folder import write_view
 
-pytestmark = needs_browser
-__all__ = ["address", "nothing_leaves", "values"]
+pytestmark = [needs_browser, pytest.mark.usefixtures("nothing_leaves")]
+__all__ = ["address", "values"]
 
 
 def status(page: Any) -> str:
