@@ -30,6 +30,7 @@ ADDRESSES = (
     "is.role=candidate&is.role=shared&q=a+-the",
     "lasso=g_alignment+f_alignment+-1+-1+2+-1+2+2",
     "same=image.3",
+    "same=neighbors.3",
 )
 
 

@@ -21,7 +21,7 @@ from clipmem.report.figures import light_colors
 from tests.e2e.browser import AXE, Session, becomes, needs_browser
 from tests.e2e.running import clip
 from tests.e2e.test_view import HOSTILE, serve
-from tests.e2e.test_view_app import cards, downloaded, hash_of
+from tests.e2e.test_view_app import cards, downloaded, hash_of, shows
 from tests.e2e.test_view_live import serving
 from tests.tiny import write_parquet
 from tests.view_folder import columns_of, write_view
@@ -95,6 +95,41 @@ def test_back_returns_from_a_neighbor_to_its_place_in_the_list(browser: Session,
     page.go_forward()
     becomes(lambda: hash_of(page).split("&open")[0] != start, True)
     assert browser.errors == []
+
+
+def test_neighbors_are_sent_to_the_gallery_and_back_returns(browser: Session, address: str) -> None:
+    page = browser.open(f"{address}#pair=5&view=map")
+    page.keyboard.press("n")
+    page.get_by_role("button", name="Show them in the gallery").click()
+    # the ten rows after it under f, and ten of every second row under g, with the pair itself
+    expected = {5 + k for k in range(11)} | {5 + 2 * k for k in range(11)}
+    shows(page, len(expected))
+    page.keyboard.press("Escape")  # without the panel, all cards are to be seen
+    becomes(lambda: set(cards(page)), expected)
+    becomes(lambda: page.locator(".chip span").all_inner_texts(), ["nearest neighbors of one pair"])
+    shared = hash_of(page)
+    page.keyboard.press("x")
+    becomes(lambda: page.locator(".chip").count(), 0)
+    page.go_back()
+    becomes(lambda: set(cards(page)), expected)
+    assert hash_of(page) == shared
+    page.keyboard.press("Home")
+    page.keyboard.press("End")
+    last = cards(page)[-1]
+    page.keyboard.press("g")  # those of the pair that is current now
+    becomes(lambda: set(cards(page)), {last + k for k in range(11)} | {last + 2 * k for k in range(11)})
+    assert browser.errors == []
+
+
+def test_neighbors_that_a_view_does_not_have_are_no_filter(browser: Session, tmp_path: Path) -> None:
+    address = write_view(tmp_path, 12).as_uri()
+    manifest = manifest_of(address)
+    name, value = json.loads(f"[{manifest.read_text()[len('clipmemData(') :].rstrip()[:-2]}]")
+    manifest.write_text(f"clipmemData({json.dumps(name)},{json.dumps(value | {'neighbors': False})})")
+    page = browser.open(f"{address}#same=neighbors.3&pair=3")
+    becomes(lambda: len(cards(page)), 12)
+    page.keyboard.press("g")
+    assert page.locator(".chip").count() == 0
 
 
 def test_the_view_of_a_second_run_says_how_to_open_one(browser: Session, tmp_path: Path) -> None:

@@ -280,6 +280,7 @@ export function detail(row: number): Detail | null {
   return lazily(details, String(row), load);
 }
 
+export const LISTED = 10; // neighbors of a pair in each list
 const neighborLists = new Map<string, Signal<Neighbor[] | null>>();
 
 export function neighbors(row: number, space: "image" | "text", side: string): Neighbor[] | null {
@@ -288,4 +289,12 @@ export function neighbors(row: number, space: "image" | "text", side: string): N
     return (await block(Math.floor(row / BLOCK)))[row % BLOCK].neighbors?.[space]?.[side] ?? [];
   };
   return lazily(neighborLists, `${row} ${space} ${side}`, load);
+}
+
+/** Return 1 for the pair and its neighbors by image and by caption in each model, else 0; null until all are loaded. */
+export function nearest(row: number): Int32Array | null {
+  const lists = manifest.sides.flatMap((side) => [neighbors(row, "image", side), neighbors(row, "text", side)]);
+  const flags = new Int32Array(manifest.rows);
+  for (const near of [row, ...lists.flatMap((list) => list?.slice(0, LISTED).map((one) => one.row) ?? [])]) flags[near] = 1;
+  return lists.every(Boolean) ? flags : null;
 }

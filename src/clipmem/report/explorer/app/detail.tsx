@@ -1,7 +1,7 @@
 /** One pair: its image, all captions, scores, alignment by seed, parts, detectors and neighbors. */
 
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
-import { byName, captionColumn, captionsOf, column, type Detail, detail, IMAGE_GROUP, manifest, neighbors, numbers, problem, thumbnail, uidOf } from "./data";
+import { byName, captionColumn, captionsOf, column, type Detail, detail, IMAGE_GROUP, manifest, nearest, numbers, problem, thumbnail, uidOf } from "./data";
 import { MISSING } from "./engine";
 import { beyondFloor, categoryOf, errorOf, floorOf, floorTitle, GLYPHS, Highlighted, Mark, moveTo, position } from "./gallery";
 import { marking } from "./keys";
@@ -191,8 +191,7 @@ function Marking({ row, found }: { row: number; found: Detail | null }) {
 export function DetailPanel({ row }: { row: number }) {
   const found = detail(row), panel = useRef<HTMLElement>(null), place = position.value;
   useLayoutEffect(() => panel.current!.scrollTo(0, 0), [row]);
-  const lists = () => manifest.sides.every((side) => neighbors(row, "image", side) && neighbors(row, "text", side));
-  const ready = toNeighbors.value && (problem.value || ((found || !manifest.details) && (!manifest.neighbors || lists())));
+  const ready = toNeighbors.value && (problem.value || ((found || !manifest.details) && (!manifest.neighbors || nearest(row))));
   useEffect(() => {
     if (!ready) return;
     const section = document.getElementById("neighbors");

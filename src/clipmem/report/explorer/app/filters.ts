@@ -1,7 +1,7 @@
 /** Applies the filters of the state to the columns: one bit per condition, recomputed only where it changed. */
 
 import { batch, computed, effect, signal } from "@preact/signals";
-import { byName, captionColumn, categoriesOf, column, IMAGE_GROUP, manifest, numbers, searchColumn, strings } from "./data";
+import { byName, captionColumn, categoriesOf, column, IMAGE_GROUP, manifest, nearest, numbers, searchColumn, strings } from "./data";
 import {
   BINS, binned, clearBit, type Codes, failCodes, failPolygon, failRange, histogram, search, shownRows, sortedRows,
 } from "./engine";
@@ -13,11 +13,7 @@ export let failing = new Uint32Array(0);
 /** Counts the changes of `failing`. */
 export const filtered = signal(0);
 
-interface Condition {
-  stamp: string;
-  bit: number;
-}
-const active = new Map<string, Condition>();
+const active = new Map<string, { stamp: string; bit: number }>();
 
 /** Time a part of the work, where a benchmark and a browser's profile find it. */
 export function timed<T>(name: string, work: () => T): T {
@@ -80,7 +76,7 @@ function update(): void {
   }
   if (same.value) {
     const { by, row } = same.value;
-    const values = by === "image" ? numbers(IMAGE_GROUP) : (column(captionColumn)?.codes as Int32Array | null);
+    const values = by === "image" ? numbers(IMAGE_GROUP) : by === "neighbors" ? nearest(row) : (column(captionColumn)?.codes as Int32Array | null);
     if (values) want("same", `${by} ${row}`, (bit) => failRange(values as Int32Array, values[row], values[row], failing, bit));
   }
   if (lasso.value) {

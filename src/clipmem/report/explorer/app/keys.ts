@@ -98,19 +98,16 @@ export const bindings: Binding[] = [
   { keys: ["x"], about: "clear all filters", run: clearFilters },
   { keys: ["c"], about: "all pairs with this caption",
     run: () => pair.value !== null && captionColumn && showSame("caption", pair.value) },
-  { keys: ["i"], about: "all pairs with this image", run: () => {
-    const row = pair.value, groups = numbers(IMAGE_GROUP);
-    if (row !== null && groups && groups[row] !== MISSING) showSame("image", row);
-  } },
+  { keys: ["i"], about: "all pairs with this image",
+    run: () => pair.value !== null && (numbers(IMAGE_GROUP)?.[pair.value] ?? MISSING) !== MISSING && showSame("image", pair.value) },
   { keys: ["o"], about: "keep this one: mark all other shown pairs with this image as wrong", run: () => {
     const row = pair.value, groups = numbers(IMAGE_GROUP), rows = shown.value;
     if (row === null || !rows || !groups || groups[row] === MISSING) return;
     markAll(rows.filter((other) => other !== row && groups[other] === groups[row]), "wrong");
   } },
-  { keys: ["n"], about: "nearest neighbors of the pair", run: () => {
-    if (pair.value === null) return;
-    opened.value = toNeighbors.value = true;
-  } },
+  { keys: ["n"], about: "nearest neighbors of the pair", run: () => pair.value !== null && (opened.value = toNeighbors.value = true) },
+  { keys: ["g"], about: "nearest neighbors of the pair in the gallery",
+    run: () => pair.value !== null && manifest.neighbors && showSame("neighbors", pair.value) },
   { keys: ["e"], about: "export the shown or the marked pairs", run: () => (exporting.value = true) },
   { keys: ["?"], about: "this help", run: () => (help.value = true) },
 ];

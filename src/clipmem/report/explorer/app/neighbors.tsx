@@ -1,20 +1,18 @@
 /** Nearest neighbors of a pair by image and by caption, side by side in each model. */
 
-import { captionsOf, manifest, neighbors } from "./data";
+import { captionsOf, LISTED, manifest, neighbors } from "./data";
 import { Thumb } from "./gallery";
+import { showSame } from "./state";
 import { visible } from "./text";
-
-const LIMIT = 10;
 
 function List({ row, space, side, others, open }: {
   row: number; space: "image" | "text"; side: string; others: Set<number>; open: (row: number) => void;
 }) {
   const found = neighbors(row, space, side);
-  if (!found) return <p class="soft">…</p>;
-  if (!found.length) return <p class="soft">none</p>;
+  if (!found?.length) return <p class="soft">{found ? "none" : "…"}</p>;
   return (
     <ol>
-      {found.slice(0, LIMIT).map((one) => (
+      {found.slice(0, LISTED).map((one) => (
         <li key={one.row}>
           <button type="button" onClick={() => open(one.row)} class={others.has(one.row) ? "" : "only"}>
             <Thumb row={one.row} size={96} />
@@ -32,12 +30,13 @@ export function Neighbors({ row, open }: { row: number; open: (row: number) => v
   return (
     <section class="neighbors" id="neighbors" tabIndex={-1}>
       <h3>Nearest neighbors <kbd>n</kbd></h3>
+      <button type="button" onClick={() => showSame("neighbors", row)}>Show them in the gallery <kbd>g</kbd></button>
       {(["image", "text"] as const).map((space) => (
         <div key={space}>
           <h4>By {space === "image" ? "image" : "caption"}</h4>
           <div class="sides">
             {sides.map((side) => {
-              const others = sides.filter((one) => one !== side).flatMap((one) => neighbors(row, space, one)?.slice(0, LIMIT) ?? []);
+              const others = sides.filter((one) => one !== side).flatMap((one) => neighbors(row, space, one)?.slice(0, LISTED) ?? []);
               return (
                 <div key={side}>
                   <h5>in {side}</h5>
@@ -48,7 +47,7 @@ export function Neighbors({ row, open }: { row: number; open: (row: number) => v
           </div>
         </div>
       ))}
-      {sides.length > 1 && <p class="soft">A bar on the left: a neighbor under this model only, among the first {LIMIT}.</p>}
+      {sides.length > 1 && <p class="soft">A bar on the left: a neighbor under this model only, among the first {LISTED}.</p>}
     </section>
   );
 }

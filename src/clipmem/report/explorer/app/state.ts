@@ -10,7 +10,7 @@ export interface Sort {
   descending: boolean;
 }
 export interface Same {
-  by: "caption" | "image";
+  by: "caption" | "image" | "neighbors";
   row: number;
 }
 export interface Lasso {
@@ -80,7 +80,7 @@ export function filters(): { text: string; clear: () => void }[] {
   else if (query.value.trim() && meaning.value === null) add(`search: ${visible(query.value.trim())}`, () => (query.value = ""));
   for (const [name, range] of Object.entries(ranges.value)) add(name === IMAGE_GROUP ? "same image as another pair" : `${labelOf(name)} ${rangeText(range)}`, () => setRange(name, null));
   for (const [name, values] of Object.entries(picks.value)) add(`${labelOf(name)}: ${values.map(visible).join(", ")}`, () => clearPicks(name));
-  if (same.value) add(`same ${same.value.by} as one pair`, () => (same.value = null));
+  if (same.value) add(same.value.by === "neighbors" ? "nearest neighbors of one pair" : `same ${same.value.by} as one pair`, () => (same.value = null));
   if (lasso.value) add(`lasso: ${labelOf(lasso.value.y)} against ${labelOf(lasso.value.x)}`, () => (lasso.value = null));
   return all;
 }
@@ -108,8 +108,8 @@ export function reverse(): void {
   if (meaning.value === null) sort.value = { ...sort.value, descending: !sort.value.descending };
 }
 
-/** Show all pairs with the caption or the image of a row. */
-export function showSame(by: "caption" | "image", row: number): void {
+/** Show all pairs with the caption or the image of a row, or its nearest neighbors. */
+export function showSame(by: Same["by"], row: number): void {
   batch(() => {
     clearFilters();
     same.value = { by, row };
@@ -191,7 +191,7 @@ function decode(hash: string): void {
   put(picks, hash.length > 1 ? chosen : { ...manifest.picks });
   const [by, sameRow] = (words.get("same") ?? "").split(".");
   const known = (value: number) => Number.isInteger(value) && value >= 0 && value < manifest.rows;
-  put(same, (by === "caption" || by === "image") && known(Number(sameRow)) ? { by, row: Number(sameRow) } : null);
+  put(same, (by === "caption" || by === "image" || (by === "neighbors" && manifest.neighbors)) && known(Number(sameRow)) ? { by, row: Number(sameRow) } : null);
   const [x, y, ...corners] = (words.get("lasso") ?? "").split(" "), points = corners.map(Number);
   const drawn = isNumeric(x) && isNumeric(y ?? "") && points.length >= 6 && points.length % 2 === 0 && points.every(Number.isFinite);
   put(lasso, drawn ? { x, y, points } : null);
