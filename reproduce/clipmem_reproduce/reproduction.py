@@ -1,6 +1,5 @@
 """`clipmem reproduce`: train the runs of the published experiments, test the findings, write `findings.json`."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from clipmem.base.machine import check_device, cores
 from clipmem.base.manifest import recipe_hash
 from clipmem.base.paths import is_free, write_json
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.recipes import Overrides, as_settings
+from clipmem.base.recipes import Overrides
 from clipmem.data.sources import open_source
 from clipmem.report.formats import duration
 from clipmem.report.page import write_page
@@ -27,6 +26,7 @@ from clipmem_reproduce.finding import Context, judge
 from clipmem_reproduce.findings import FINDINGS
 from clipmem_reproduce.measured import Measured
 from clipmem_reproduce.page import KIND
+from clipmem_reproduce.plan import deviations, plan_changes, plan_hash
 from clipmem_reproduce.scales import REGIMES, SCALES, Scale
 from clipmem_reproduce.spec import RunSpec
 
@@ -119,8 +119,7 @@ def reproduce(
         "confidence": base.score.confidence,
         "primaries": primaries,
         "crossed": size.crossed,
-        "plan_sha256": plan_hash(),
-        "deviations": deviations(size, seeds, settings),
+        "deviations": deviations(size, seeds, settings) + (plan_changes(out, list(tested)) if size.crossed else []),
         "seeds": list(base.train.seeds),
         "runs": {name: spec.key(base) for name, spec in runs.items()},
         "rows": rows,
@@ -131,7 +130,13 @@ def reproduce(
         for name, finding in tested.items():
             maker.make_all(needed[name], log)
             seconds = round(sum(maker.seconds(spec) for spec in needed[name].values()), 1)
-            documents.append({**judge(finding, context, results), "seconds": seconds})
+            documents.append(
+                {
+                    **judge(finding, context, results),
+                    "plan_sha256": plan_hash(name) if size.crossed else "",
+                    "seconds": seconds,
+                }
+            )
             rows += [
                 {"finding": name, **{key: row[key] for key in _ROW}, "seconds": seconds}
                 for row in documents[-1]["effects"]
@@ -148,17 +153,6 @@ def _claim(out: Path, settings: dict[str, str]) -> None:
         return
     require(is_free(out), f"--out {out}", "a folder with other files", "a new folder, or an earlier reproduction", hint)
     job.write_json("reproduce.json", settings)
-
-
-def plan_hash() -> str:
-    """Return the hash of PLAN.md, which says for each finding what was decided before its runs."""
-    return hashlib.sha256((Path(__file__).parent / "PLAN.md").read_bytes()).hexdigest()
-
-
-def deviations(scale: Scale, seeds: int | None, settings: Overrides) -> list[str]:
-    """Return in words how a reproduction differs from its plan."""
-    other_seeds = [f"{seeds} seeds instead of {scale.seeds}"] if seeds not in (None, scale.seeds) else []
-    return other_seeds + [f"set by the user: {change}" for change in as_settings(settings)]
 
 
 class Maker:

@@ -60,7 +60,6 @@ def findings(holds: str = "yes") -> dict[str, Any]:
         "seeds": [0, 1],
         "recipe_sha256": "a" * 64,
         "crossed": False,
-        "plan_sha256": "b" * 64,
         "deviations": ["2 seeds instead of 8"],
         "runs": {"base": "base-0"},
         "findings": [

@@ -1,6 +1,7 @@
 """Planned reproductions: replicates that are a seed and a split each, what is negligible, what deviates from a plan."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from clipmem_reproduce.effects import ABOVE, BELOW, Effect, Results
 from clipmem_reproduce.finding import Context, judge
 from clipmem_reproduce.findings import FINDINGS, captions, encoders, planted, removal, roles, text_noise
 from clipmem_reproduce.measured import Measured
-from clipmem_reproduce.reproduction import base_recipe, deviations, find_scale, findings_of, plan_hash
+from clipmem_reproduce.plan import PLANS, deviations, plan_changes, plan_hash
+from clipmem_reproduce.reproduction import base_recipe, find_scale, findings_of
 from clipmem_reproduce.scales import SCALES
 from clipmem_reproduce.spec import RunSpec
 
@@ -147,7 +149,10 @@ def test_captions_are_judged_over_all_of_them(tmp_path):
 
 def test_the_plan_names_what_is_planned_and_what_is_not():
     text = PLAN.read_text(encoding="utf-8")
-    assert plan_hash() == hashlib.sha256(text.encode()).hexdigest()
+    rules = text[text.index("Rules for all findings") : text.index("## Noise")]
+    section = text[text.index("Noise on text embeddings (") : text.index("## Number of captions")]
+    assert plan_hash("text-noise") == hashlib.sha256((rules + section).encode()).hexdigest()
+    assert plan_hash("layers") == ""
     for regime in PLANNED:
         scale = SCALES[regime, "planned"]
         assert scale.first >= 100  # earlier runs have the seeds 0 to 31
@@ -162,3 +167,15 @@ def test_what_the_user_sets_is_a_deviation():
     scale = SCALES["redundant", "planned"]
     assert deviations(scale, None, ()) == deviations(scale, scale.seeds, ()) == []
     assert deviations(scale, 3, ["train.epochs=2"]) == ["3 seeds instead of 12", "set by the user: train.epochs=2"]
+
+
+def test_a_plan_that_changes_after_its_first_run_is_a_deviation(tmp_path, monkeypatch):
+    assert plan_changes(tmp_path, ["text-noise"]) == []
+    stored = json.loads((tmp_path / PLANS).read_text(encoding="utf-8"))
+    assert stored == {"text-noise": plan_hash("text-noise")}
+    (tmp_path / PLANS).write_text(json.dumps({"text-noise": "another"}), encoding="utf-8")
+    assert plan_changes(tmp_path, ["captions", "text-noise"]) == [
+        "the plan of text-noise was changed after its first run"
+    ]
+    stored = json.loads((tmp_path / PLANS).read_text(encoding="utf-8"))
+    assert stored == {"captions": plan_hash("captions"), "text-noise": "another"}  # the first one is kept
