@@ -40,8 +40,8 @@ class Scale:
     candidates removed), `widths` of the towers (including 128; empty for no grid), `epochs` of the study of one pass
     (1 first), `sizes` (numbers of f's pairs, smallest first). Settings that change the base study: `removal` for
     removals, `redundancy` for counting a pair's likes, `flaws` for what is memorized, `sized` for data size, `warmed`
-    for the warm start of frozen towers, `classes` for supervised training. `converged` are the epochs of the study of
-    layers, and `views` the image views of the run scored by SSLMem.
+    for the warm start of frozen towers and `warmed_study` for the study from it, `classes` for supervised training.
+    `converged` are the epochs of the study of layers, and `views` the image views of the run scored by SSLMem.
     """
 
     regime: str
@@ -70,6 +70,7 @@ class Scale:
     sizes: tuple[int, ...] = ()
     sized: Settings = field(default_factory=dict[str, Any])
     warmed: Settings = field(default_factory=dict[str, Any])
+    warmed_study: Settings = field(default_factory=dict[str, Any])
     classes: Settings = field(default_factory=dict[str, Any])
     converged: int = 40
     views: int = 5
@@ -202,11 +203,12 @@ _PLANNED: dict[str, Any] = {
     "crossed": True,
     "fewer": 6,
     "images": (),
+    "warmed": {**_ALL, **_sizes(2800, 50, 50), "data.source": "emoji-start", "train.epochs": 10, "protocol": "f-only"},
     "noise_from": {"post, from a third": 0.33, "post, from the first step": 0.0, **_FROM_A_THIRD},
     "noise_elsewhere": (0.0, 0.15),
     "pending": (
-        "roles", "memorized", "planted", "redundancy", "layers", "encoders",
-        "removal", "tradeoff", "paradigms", "model-size", "one-pass", "data-size",
+        "roles", "memorized", "planted", "redundancy", "layers", "removal",
+        "tradeoff", "paradigms", "model-size", "one-pass", "data-size",
     ),
 }  # fmt: skip
 SCALES: Mapping[tuple[str, str], Scale] = {
@@ -251,8 +253,24 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             sized={**_sizes(500, 500, 1500), "train.epochs": 10},
             without=_ONE_CAPTION,
         ),
-        replace(_LAPTOP, **_PLANNED, seeds=12, noise=(0.0, 0.05, 0.10, 0.15, 0.20), noise_epochs=45, noise_longest=130),
-        replace(_LAPTOP_UNIQUE, **_PLANNED, seeds=12, noise=(0.0, 0.15), noise_epochs=80),
+        replace(
+            _LAPTOP,
+            **_PLANNED,
+            seeds=12,
+            noise=(0.0, 0.05, 0.10, 0.15, 0.20),
+            noise_epochs=45,
+            noise_longest=130,
+            warmed_study={**_sizes(900, 600, 800), "data.source": "emoji-study"},
+        ),
+        replace(
+            _LAPTOP_UNIQUE,
+            **_PLANNED,
+            seeds=12,
+            noise=(0.0, 0.15),
+            noise_epochs=80,
+            # one drawing of each emoji
+            warmed_study={**_drawings("twemoji"), **_sizes(350, 200, 300), "data.source": "emoji-study"},
+        ),
         Scale(
             regime="coco",
             name="published",

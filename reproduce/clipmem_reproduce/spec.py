@@ -47,9 +47,12 @@ class RunSpec:
         return self.with_settings({}, {"train.seeds": list(seeds)})
 
     def replicate(self, seed: int) -> "RunSpec":
-        """Return the run of one seed, on a split of its own; so is its parent, unless that has its own seeds."""
-        own_seeds = self.parent is None or "train.seeds" in self.parent.study
-        parent = self.parent if self.parent is None or own_seeds else self.parent.replicate(seed)
+        """Return the run of one seed, on a split of its own; so is its parent, but it keeps seeds that it has."""
+        parent = self.parent
+        if parent is not None and "train.seeds" in parent.study:
+            parent = parent.with_settings({}, {"split.seed": seed})
+        elif parent is not None:
+            parent = parent.replicate(seed)
         return replace(self.with_settings({}, {"split.seed": seed, "train.seeds": [seed]}), parent=parent)
 
     @property

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.compared import build
 
+from clipmem.data.sources import open_source
+from clipmem.data.sources.emoji import emoji_table
 from clipmem.functional import Claim, verdict
 from clipmem_reproduce.effects import ABOVE, BELOW, Effect, Results
 from clipmem_reproduce.finding import Context, judge
@@ -22,6 +24,7 @@ from clipmem_reproduce.scales import SCALES
 from clipmem_reproduce.spec import RunSpec
 
 PLAN = Path(__file__).parents[1] / "PLAN.md"
+ROLES = ("shared", "candidate", "independent", "external")
 PLANNED = [regime for regime, name in SCALES if name == "planned"]
 
 
@@ -41,9 +44,10 @@ def test_a_replicate_is_a_seed_and_a_split_and_its_parent_too():
         assert run.parent is not None
         parent = run.parent.recipe(where.base)
         assert (parent.split.seed, parent.train.seeds) == (seed, (seed,))
-    [frozen] = where.replicates(encoders.frozen(where, "image").seeded([7]))  # one warm start for all replicates
+    [frozen] = where.replicates(encoders.frozen(where, "image").seeded([7]))  # its warm start has a split of its own
     assert frozen.parent is not None
-    assert frozen.parent.recipe(where.base).train.seeds == (0,)
+    start = frozen.parent.recipe(where.base)
+    assert (start.train.seeds, start.split.seed) == ((0,), 7)
     plain = context(scale="tiny")
     assert plain.replicates(RunSpec()) == [RunSpec()]
     assert RunSpec().of_seed == ""
@@ -128,6 +132,52 @@ def test_noise_starts_after_a_third_where_the_plan_decides():
         assert places == {"pre", "post", "post-scaled"}
 
 
+def test_a_warm_start_has_no_emoji_and_no_caption_of_the_study():
+    for regime in PLANNED:
+        where = context(regime)
+        [run, *_] = where.replicates(encoders.frozen(where, "text.embeddings"))
+        assert run.parent is not None
+        sources = [open_source(spec.recipe(where.base).data) for spec in (run, run.parent)]
+        study, start = (source.pairs() for source in sources)
+        emoji = dict(emoji_table().select("id", "unicode").iter_rows())
+        drawn, read = ({emoji[key] for key in pairs["key"]} for pairs in (study, start))
+        assert not drawn & read
+        captions = [{text.casefold() for texts in pairs["captions"] for text in texts} for pairs in (study, start)]
+        assert not captions[0] & captions[1]
+        needed = [sum(getattr(spec.recipe(where.base).split, role) for role in ROLES) for spec in (run, run.parent)]
+        assert [study.height > needed[0], start.height > needed[1]] == [True, True]
+        if regime == "unique":
+            assert len(drawn) == study.height  # a pair per emoji
+        assert all(source.ledger.read == pairs.height for source, pairs in zip(sources, (study, start), strict=True))
+
+
+def test_both_leads_of_the_text_tower_must_hold(tmp_path, monkeypatch):
+    where = context(seeds=3)
+    levels = {"1 image, 1 caption": 0.5, "warm start": 0.5, "image tower frozen": 0.4, "text tower frozen": 0.1}
+    runs = encoders.Encoders().runs(where)
+    folders = {
+        replicate: build(tmp_path / f"{name}-{k}", seeds=(100 + k,), noise=k, effect=levels.get(name, 0.2))
+        for name, spec in runs.items()
+        for k, replicate in enumerate(where.replicates(spec))
+    }
+    shares = {"text": [0.3], "image": [0.25]}
+    monkeypatch.setattr(Measured, "tower_shares", lambda _: shares)
+    results = Results(lambda spec: Measured(folders[spec]), 0.95, replicates=where.replicates)
+    effects = encoders.Encoders().effects(where, results)
+    base, warm, no_image, no_text = (runs[name] for name in levels)
+    measured = [Measured(folders[replicate]) for replicate in where.replicates(base)]
+    candidates = np.mean([run.memorization(run.uids("candidate")) for run in measured])
+    alone = np.subtract(results.values(no_image), results.values(no_text)) / np.mean(results.values(warm))
+    assert effects[0].primary
+    assert not any(effect.primary for effect in effects[1:])
+    assert effects[0].estimate == pytest.approx(min(alone.mean(), 0.05 / candidates))
+    shares["image"] = [0.4]  # the swap disagrees with freezing
+    assert encoders.Encoders().effects(where, results)[0].estimate == pytest.approx(-0.1 / candidates)
+    [memorization] = encoders.Encoders().panels(where, results)  # utility was not measured
+    assert memorization.ticks == ["nothing", "image tower", "text tower", "token table"]
+    assert memorization.series[0].mean == [np.mean(results.values(spec)) for spec in list(runs.values())[1:]]
+
+
 def test_captions_are_judged_over_all_of_them(tmp_path):
     where = context(seeds=2)
     base, most = RunSpec(), captions.several(5)
@@ -160,7 +210,7 @@ def test_the_plan_names_what_is_planned_and_what_is_not():
         assert not any(f"(`{name}`)" in text for name in scale.pending)
         assert {*findings_of(scale), *scale.pending, *scale.without} == set(FINDINGS)
     sizes = {name: FINDINGS[name].negligible for name in findings_of(SCALES["redundant", "planned"])}
-    assert sizes == {"captions": 0.02, "text-noise": 0.02}
+    assert sizes == {"captions": 0.02, "encoders": 0.1, "text-noise": 0.02}
 
 
 def test_what_the_user_sets_is_a_deviation():

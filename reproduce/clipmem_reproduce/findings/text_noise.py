@@ -70,7 +70,7 @@ class TextNoise(Sweep):
         scale = context.scale
         run = noisy(_place(curve), level, start=scale.noise_from[curve])
         # in a planned reproduction what decides has all seeds
-        decides = level == 0 or (scale.crossed and curve == next(iter(scale.noise_from)))
+        decides = level == 0 or (scale.crossed and level == BEST and curve == next(iter(scale.noise_from)))
         run = run if decides else context.fewer(run)
         return run.with_settings({}, {"train.epochs": epochs}) if epochs else run
 
@@ -78,11 +78,11 @@ class TextNoise(Sweep):
         return {f"image, post {std}": at_level(context, "post", std, tower="image") for std in context.scale.images}
 
     def _longest(self, context: Context) -> Mapping[str, RunSpec]:
-        """Return the longest runs, with half of the seeds: without noise, and with it at the published level."""
+        """Return the longest runs, with a third of the seeds: without noise, and with it at the published level."""
         epochs, seeds = context.scale.noise_longest, context.base.train.seeds
         curves = [name for name in context.scale.noise_from if _place(name) == PRIMARY] if epochs else []
         runs = {f"{name} {std}": self._run(context, name, std, epochs) for name in curves for std in (0.0, BEST)}
-        return {f"{name}, {epochs} epochs": run.seeded(seeds[: len(seeds) // 2]) for name, run in runs.items()}
+        return {f"{name}, {epochs} epochs": run.seeded(seeds[: max(1, len(seeds) // 3)]) for name, run in runs.items()}
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
         return {**super().runs(context), **self._controls(context), **self._longest(context)}

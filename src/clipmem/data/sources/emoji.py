@@ -99,7 +99,7 @@ class EmojiArtistsSource(EmojiSource):
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
-        for name in self.settings.artists:
+        for name in self.section.emoji_artists.artists:
             hint = did_you_mean(name, VENDORS, kind="artist")
             require(name in VENDORS, "[data.emoji_artists] artists", repr(name), ", ".join(VENDORS), hint)
 
@@ -112,7 +112,7 @@ class EmojiArtistsSource(EmojiSource):
 
     def records(self) -> Iterator[Record]:
         """Yield one record per drawing; `variants` are the drawings of its emoji by artists without pairs."""
-        vendors, table = set(self.settings.artists or VENDORS), emoji_table()
+        vendors, table = set(self.section.emoji_artists.artists or VENDORS), emoji_table()
         emoji = table.unique("unicode", keep="first", maintain_order=True)
         objects = dict(zip(emoji["unicode"], objects_of(emoji), strict=True))
         others: dict[str, list[str]] = {}
@@ -122,9 +122,9 @@ class EmojiArtistsSource(EmojiSource):
             if row["vendor"] not in vendors:
                 continue
             self.ledger.read += 1
-            label = row["name" if self.settings.label == "emoji" else "group"]
+            label = row["name" if self.section.emoji_artists.label == "emoji" else "group"]
             captions = row["captions"]
-            if self.settings.order != "name first":
+            if self.section.emoji_artists.order != "name first":
                 order = generator(0, "caption order", row["id"]).permutation(len(captions))
                 captions = [captions[k] for k in order]
             parts = [Part(row["id"], captions)]
