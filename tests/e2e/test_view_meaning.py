@@ -99,6 +99,7 @@ def test_the_server_answers_as_a_loop_over_the_model(explorer: Explorer, finishe
         assert "expected 1 to 500" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["none", "damaged", "image-only"])
 def test_a_run_without_its_text_tower_says_how_to_get_it(finished: Any, tmp_path: Path, damage: str) -> None:
     run = shutil.copytree(finished.path, tmp_path / "run")
