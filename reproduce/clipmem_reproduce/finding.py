@@ -166,13 +166,18 @@ def holds(effects: Sequence[Effect]) -> str:
     return next((effect.holds for effect in effects if effect.primary), "inconclusive")
 
 
+def judged_effects(finding: Finding, context: Context, results: Results) -> list[Effect]:
+    """Return the effects of a finding; in a planned reproduction the primary one has its size of negligible effects."""
+    effects = finding.effects(context, results)
+    if not context.scale.crossed:
+        return effects
+    return [replace(effect, negligible=finding.negligible) if effect.primary else effect for effect in effects]
+
+
 def judge(finding: Finding, context: Context, results: Results) -> dict[str, Any]:
     """Return a finding as `findings.json` holds it: claim, verdict, effects, curves, and how often it was judged."""
     looks = context.scale.looks.get(finding.name, 1)
-    effects = [
-        replace(effect, negligible=finding.negligible) if effect.primary and context.scale.crossed else effect
-        for effect in finding.effects(context, results.again(looks))
-    ]
+    effects = judged_effects(finding, context, results.again(looks))
     return {
         "finding": finding.name,
         **{key: getattr(finding, key) for key in ("title", "claim", "published", "limits")},
