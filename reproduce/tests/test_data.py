@@ -138,6 +138,8 @@ def test_stamps_are_photographs_with_sentences(tmp_path):
         save(noise((80, 80), k, "RGBA"), folder / f"{name}.png")
     save(noise((60, 80), 7, "RGBA").resize((30, 40)), folder / "food/small.png")
     save(drawing, folder / "food/drawing.png")
+    save(noise((80, 80), 8, "RGBA"), folder / "food/empty.png")
+    put("", folder / "food/empty.txt")
     put("<svg/>", folder / "food/vector.svg")
     put("not an image", folder / "food/broken.png")
     put("A crow.\nde.utf8=Eine Krähe.\nel.utf8=Ένα κοράκι.\nen_GB.utf8=A crow.\n", folder / "animals/birds/crow.txt")
@@ -149,6 +151,7 @@ def test_stamps_are_photographs_with_sentences(tmp_path):
         "food/cartoon/pie": by_folder,
         "food/vector": by_folder,
         "food/silent": "no sentence",
+        "food/empty": "no sentence",
         "food/small": "smaller than 64 pixels",
         "food/drawing": "a drawing, by its texture",
         "food/broken": "not readable",

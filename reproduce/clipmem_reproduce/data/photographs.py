@@ -234,13 +234,12 @@ def stamps(package: Package) -> Iterator[Pair]:
     for file in sorted([*folder.rglob("*.png"), *folder.rglob("*.svg")]):
         parts = file.relative_to(folder).parts
         path, text = f"stamps/{'/'.join(parts).rpartition('.')[0]}", file.with_suffix(".txt")
-        reason = stamp_reason(file, parts)
-        if not reason and not text.is_file():
-            reason = "no sentence"
+        captions = sentences(read(text)) if text.is_file() else ()
+        reason = stamp_reason(file, parts) or ("" if captions else "no sentence")
         if reason:
             yield Pair(package, path, reason)
             continue
-        captions, label = sentences(read(text)), parts[1] if parts[0] == "animals" else parts[0]
+        label = parts[1] if parts[0] == "animals" else parts[0]
         yield Pair(package, path, "", file, captions, label, f"stamps: {captions[0].casefold()}", STAMPS_CREDIT)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from clipmem import InputError
+from clipmem import ClipmemError
 from clipmem.base.paths import atomic_file, check_new_table
 from clipmem_reproduce.data.packages import Package
 
@@ -154,5 +154,5 @@ def main(pairs: Callable[[Path], Iterable[Pair]], description: str | None) -> No
         check_new_table(options.out, "OUT.parquet")
         with tempfile.TemporaryDirectory() as temporary:
             sys.stdout.write(write(options.out, pairs(options.packages or Path(temporary))) + "\n")
-    except InputError as error:
+    except ClipmemError as error:
         parser.exit(error.exit_code, f"{error}\n")
