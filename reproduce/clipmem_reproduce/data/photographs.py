@@ -234,7 +234,7 @@ def stamps(package: Package) -> Iterator[Pair]:
     for file in sorted([*folder.rglob("*.png"), *folder.rglob("*.svg")]):
         parts = file.relative_to(folder).parts
         path, text = f"stamps/{'/'.join(parts).rpartition('.')[0]}", file.with_suffix(".txt")
-        captions = sentences(read(text)) if text.is_file() else ()
+        captions = sentences(read(text) if text.is_file() else "")
         reason = stamp_reason(file, parts) or ("" if captions else "no sentence")
         if reason:
             yield Pair(package, path, reason)
