@@ -9,7 +9,7 @@ About 5,270 drawings of 64 x 64 pixels on white, public domain, from Debian's pa
 caption is the title; where 10 or more drawings have the same title, which names their collection, it is the words of
 the file name instead, without numbers. Drawings of which neither has a word, generated stars, gradients and patterns,
 and identical images are left out. With `--titles` the caption is the title alone, however many share it: data with
-the errors that people made. The category is the top folder.
+the errors that people made. The category is the top folder; author and license are those that the package states.
 """
 
 import argparse
@@ -28,16 +28,26 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 SIZE, SHARED = 64, 10
+TITLE = r"<dc:title>(.*?)</dc:title>"
+AUTHOR = r"<dc:creator>(?:(?!</dc:creator>).)*?<dc:title>(.*?)</dc:title>"
+LICENSE = "CC-PDDC"  # Creative Commons' public domain dedication, by SPDX's name
 GENERATED = ("shapes/stars", "special")
 FLAT = 4  # standard deviation of the pixels below which an image is blank
 
 
 class Drawing(NamedTuple):
-    """A file, its title and its folder."""
+    """A file, its title, its author and its folder."""
 
     file: Path
     title: str
+    author: str
     folder: str
+
+
+def text_of(content: str, pattern: str) -> str:
+    """Return the text that a pattern finds in a drawing; "" if there is none."""
+    match = re.search(pattern, content, re.DOTALL)
+    return " ".join(html.unescape(match[1]).split()) if match else ""
 
 
 def drawings(package: Path) -> list[Drawing]:
@@ -45,9 +55,9 @@ def drawings(package: Path) -> list[Drawing]:
     root, found = package / "usr/share/openclipart/svg", list[Drawing]()
     for file in sorted(root.rglob("*.svg")):
         folder = file.parent.relative_to(root).as_posix()
-        title = re.search(r"<dc:title>(.*?)</dc:title>", file.read_text("utf-8", "replace"), re.DOTALL)
+        content = file.read_text("utf-8", "replace")
         if not folder.startswith(GENERATED):
-            found.append(Drawing(file, " ".join(html.unescape(title[1] if title else "").split()), folder))
+            found.append(Drawing(file, text_of(content, TITLE), text_of(content, AUTHOR), folder))
     return found
 
 
@@ -98,6 +108,8 @@ def rows(package: Path, *, titles: bool) -> Iterator[dict[str, Any]]:
             "image": {"bytes": stream.getvalue(), "path": f"{one.folder}/{one.file.stem}.webp"},
             "captions": [caption],
             "category": one.folder.split("/")[0],
+            "author": one.author,
+            "license": LICENSE,
         }
 
 

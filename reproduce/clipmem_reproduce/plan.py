@@ -13,18 +13,22 @@ from clipmem_reproduce.scales import Scale
 PLANS = "plans.json"
 
 
-def plan_hash(finding: str) -> str:
-    """Return the SHA-256 of what PLAN.md says about a finding: the rules for all, and its section; "" without one."""
+def plan_hash(finding: str, regime: str = "") -> str:
+    """Return the SHA-256 of what PLAN.md says about a finding; "" without a section.
+
+    These are the rules for all findings, the section of the finding, and that of the regime if there is one.
+    """
     text = (Path(__file__).parent / "PLAN.md").read_text(encoding="utf-8")
     rules, *sections = re.split(r"^## ", text.partition("\n## ")[2], flags=re.MULTILINE)
-    section = [section for section in sections if section.partition("\n")[0].endswith(f"(`{finding}`)")]
-    return hashlib.sha256((rules + section[0]).encode()).hexdigest() if section else ""
+    by_name = {name: section for section in sections for name in re.findall(r"^.*\(`([\w-]+)`\)\n", section)}
+    text = rules + by_name.get(finding, "") + by_name.get(regime, "")
+    return hashlib.sha256(text.encode()).hexdigest() if finding in by_name else ""
 
 
-def plan_changes(out: Path, findings: Sequence[str]) -> list[str]:
+def plan_changes(out: Path, findings: Sequence[str], regime: str = "") -> list[str]:
     """Note the plans of findings before their first run, and return in words which of them changed since."""
     first = Job(out).read_json(PLANS) if (out / PLANS).is_file() else {}
-    now = {name: plan_hash(name) for name in findings}
+    now = {name: plan_hash(name, regime) for name in findings}
     write_json(out / PLANS, {**now, **first})
     return [
         f"the plan of {name} was changed after its first run" for name in now if first.get(name, now[name]) != now[name]

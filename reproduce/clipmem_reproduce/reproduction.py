@@ -73,7 +73,7 @@ def reproduce(
         out: Output folder; a stopped reproduction resumes.
         findings: Findings to reproduce; empty = all of the regime.
         scale: `tiny`, `laptop` or `planned`; `published` for COCO.
-        regime: `unique`, `redundant`, `long-tail` (set data.path) or `coco` (set data.path).
+        regime: `unique`, `redundant`; with data.path set `long-tail`, `photographs` or `coco`.
         seeds: Seeds per run; None = the scale's.
         settings: Changes to the base study: `["train.epochs=20"]` or `{"train.epochs": 20}`.
         device: `auto`, `cpu` or `cuda`.
@@ -119,7 +119,8 @@ def reproduce(
         "confidence": base.score.confidence,
         "primaries": primaries,
         "crossed": size.crossed,
-        "deviations": deviations(size, seeds, settings) + (plan_changes(out, list(tested)) if size.crossed else []),
+        "deviations": deviations(size, seeds, settings)
+        + (plan_changes(out, list(tested), regime) if size.crossed else []),
         "seeds": list(base.train.seeds),
         "runs": {name: spec.key(base) for name, spec in runs.items()},
         "rows": rows,
@@ -133,7 +134,7 @@ def reproduce(
             documents.append(
                 {
                     **judge(finding, context, results),
-                    "plan_sha256": plan_hash(name) if size.crossed else "",
+                    "plan_sha256": plan_hash(name, regime) if size.crossed else "",
                     "seconds": seconds,
                 }
             )

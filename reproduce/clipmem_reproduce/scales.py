@@ -1,7 +1,7 @@
 """The regimes of data and the scales of a reproduction: base study, seeds, levels of each sweep, primary utility.
 
 A regime is a kind of data. In `unique` every pair is a singleton, in `redundant` others show the same thing, and in
-`long-tail` a few things occur often and most once.
+`long-tail` a few things occur often and most once. These are drawings; `photographs` are mostly singletons.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from clipmem.base.recipes import Overrides, as_settings
 from clipmem_reproduce.spec import Settings
 
 NOISE_LEVELS = (0.0, 0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
-REGIMES = ("unique", "redundant", "long-tail", "coco")
+REGIMES = ("unique", "redundant", "long-tail", "photographs", "coco")
 _NONE: Settings = {}
 # layers are compared with those of other objectives, over views that do not depend on the objective
 _ALWAYS: Settings = {
@@ -29,7 +29,7 @@ class Scale:
 
     `settings` turn the shipped recipe `recipe` into the base study, and `utility` is the primary measure of utility,
     named before any run. `seeds` is the number of seeds, from `first` on; runs whose effects are large use `fewer`. If
-    `crossed`, each seed has a split of its own. `without` are the findings that the data cannot test, and `looks`
+    `crossed`, each seed has a split of its own. `without` are the findings that the regime does not test, and `looks`
     counts how often others were judged, each time with more seeds. `pending` are those that PLAN.md does not plan yet;
     the joint level counts them.
     Sweeps: `captions` (1 first), `noise` (standard deviations, 0 first), `images`
@@ -130,6 +130,16 @@ _ICONS = {
     "data.label_column": "category",
     "evaluate.labels": "none",
 }
+_PHOTOGRAPHS: Settings = {
+    "data.source": "parquet",
+    "data.caption_column": "captions",
+    "data.label_column": "label",
+    "data.group_column": "group",
+}
+_NOT_OF_PHOTOGRAPHS = (
+    "roles", "memorized", "planted", "redundancy", "layers", "removal", "tradeoff", "paradigms", "model-size",
+    "one-pass", "data-size",
+)  # fmt: skip
 _ONE_CAPTION = ("captions", "encoders", "layers", "paradigms", "model-size")
 _LAPTOP = Scale(
     regime="redundant",
@@ -211,6 +221,7 @@ _PLANNED: dict[str, Any] = {
         "tradeoff", "paradigms", "model-size", "one-pass", "data-size",
     ),
 }  # fmt: skip
+_EMOJI = dict.fromkeys(("data.path", "data.label_column", "data.group_column"), "")  # of a warm start on emoji
 SCALES: Mapping[tuple[str, str], Scale] = {
     (scale.regime, scale.name): scale
     for scale in (
@@ -230,6 +241,13 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             settings={**_ICONS, **_BRIEF},
             redundancy=_sizes(300, 60, 100),
             without=_ONE_CAPTION,
+        ),
+        replace(
+            _TINY,
+            regime="photographs",
+            settings={**_PHOTOGRAPHS, **_BRIEF, "evaluate.wordings": 2},
+            warmed={**_EMOJI, **_TINY.warmed},
+            without=_NOT_OF_PHOTOGRAPHS,
         ),
         replace(_LAPTOP, looks={"removal": 2, "model-size": 2, "one-pass": 2}),  # with four seeds, then with eight
         _LAPTOP_UNIQUE,
@@ -270,6 +288,16 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             noise_epochs=80,
             # one drawing of each emoji
             warmed_study={**_drawings("twemoji"), **_sizes(350, 200, 300), "data.source": "emoji-study"},
+        ),
+        replace(
+            _LAPTOP_UNIQUE,
+            **{**_PLANNED, "pending": (), "warmed": {**_EMOJI, **_PLANNED["warmed"]}},
+            regime="photographs",
+            seeds=12,
+            settings={**_LAPTOP_UNIQUE.settings, **_PHOTOGRAPHS, **_sizes(400, 220, 330)},
+            noise=(0.0, 0.15),
+            noise_epochs=80,
+            without=_NOT_OF_PHOTOGRAPHS,
         ),
         Scale(
             regime="coco",

@@ -29,7 +29,8 @@ PLANNED = [regime for regime, name in SCALES if name == "planned"]
 
 
 def context(regime: str = "redundant", scale: str = "planned", seeds: int | None = None) -> Context:
-    return Context(find_scale(scale, regime), base_recipe(scale, regime, seeds))
+    settings = ["data.path=/somewhere"] * (regime == "photographs")
+    return Context(find_scale(scale, regime), base_recipe(scale, regime, seeds, settings))
 
 
 def test_a_replicate_is_a_seed_and_a_split_and_its_parent_too():
@@ -133,7 +134,7 @@ def test_noise_starts_after_a_third_where_the_plan_decides():
 
 
 def test_a_warm_start_has_no_emoji_and_no_caption_of_the_study():
-    for regime in PLANNED:
+    for regime in ("redundant", "unique"):
         where = context(regime)
         [run, *_] = where.replicates(encoders.frozen(where, "text.embeddings"))
         assert run.parent is not None
@@ -149,6 +150,17 @@ def test_a_warm_start_has_no_emoji_and_no_caption_of_the_study():
         if regime == "unique":
             assert len(drawn) == study.height  # a pair per emoji
         assert all(source.ledger.read == pairs.height for source, pairs in zip(sources, (study, start), strict=True))
+
+
+def test_photographs_start_from_a_model_of_emoji():
+    where = context("photographs")
+    [run, *_] = where.replicates(encoders.frozen(where, ""))
+    assert run.parent is not None
+    study, start = (spec.recipe(where.base).data for spec in (run, run.parent))
+    assert (study.source, study.path, study.group_column) == ("parquet", "/somewhere", "group")
+    assert (start.source, start.path, start.group_column) == ("emoji-start", "", "")
+    assert open_source(start).pairs().height > 2800
+    assert set(findings_of(where.scale)) == {"captions", "encoders", "text-noise"}
 
 
 def test_both_leads_of_the_text_tower_must_hold(tmp_path, monkeypatch):
@@ -211,6 +223,13 @@ def test_the_plan_names_what_is_planned_and_what_is_not():
         assert {*findings_of(scale), *scale.pending, *scale.without} == set(FINDINGS)
     sizes = {name: FINDINGS[name].negligible for name in findings_of(SCALES["redundant", "planned"])}
     assert sizes == {"captions": 0.02, "encoders": 0.1, "text-noise": 0.02}
+
+
+def test_the_plan_of_a_regime_is_part_of_the_plan_of_its_findings(tmp_path):
+    assert plan_hash("captions") == plan_hash("captions", "unique") != plan_hash("captions", "photographs")
+    assert plan_hash("layers", "photographs") == ""
+    assert plan_changes(tmp_path, ["captions"], "photographs") == []
+    assert plan_changes(tmp_path, ["captions"]) == ["the plan of captions was changed after its first run"]
 
 
 def test_what_the_user_sets_is_a_deviation():

@@ -1,0 +1,1 @@
+"""Builders of data sets that are not shipped: photographs, and the images of a manual with their alt texts."""
