@@ -30,7 +30,7 @@ class Context:
         seeds = self.base.train.seeds
         return spec.seeded(seeds[: self.scale.fewer]) if self.scale.fewer < len(seeds) else spec
 
-    def with_seeds(self, spec: RunSpec, share: float) -> RunSpec:
+    def with_seeds(self, spec: RunSpec, share: float | int) -> RunSpec:
         """Return the run with a share of the seeds, at least one; above 1 with those that follow."""
         seeds = self.base.train.seeds
         count = max(1, round(share * len(seeds)))
