@@ -375,7 +375,8 @@ def test_clipmem_ranks_as_low_alignment_under_g_where_alignment_under_f_saturate
     assert effects[area.format("CLIPMem")].estimate == effects[area.format("low A(g)")].estimate
     document = judge(finding, where, results)
     titles = [panel["title"] for panel in document["panels"]]
-    assert titles[:4] == ["removal", "scores", "gain", "ranks"]  # unique has no trial
+    by_length = [f"{name} by length" for name in ("swapped captions", "gain", "ranks")]
+    assert titles[:4] == ["removal", *by_length]  # unique has no trial
     [ranks] = document["panels"][3]["series"]
     assert (ranks["x"], ranks["mean"][-1]) == ([5.0, 16.0, 45.0, 130.0], 1.0)
     assert finding_figure(document).svg("finding", "narrow").startswith("<svg")

@@ -368,7 +368,9 @@ def _planned_panels(context: Context, results: Results) -> list[Panel]:
     if factors := main_effects(context, results):
         differences = [np.subtract(*pair).tolist() for pair in factors.values()]
         series = [results.series("as in the trial minus as in the main design", range(len(factors)), differences)]
-        panels.append(Panel("factors", "factor", "gain by CLIPMem", series, ticks=list(factors), joined=False))
+        panels.append(
+            Panel("factors of the trial", "factor", "gain by CLIPMem", series, ticks=list(factors), joined=False)
+        )
     by_length = [runs[f"{epochs} epochs"] for epochs in lengths]
     areas, changes = list[Series](), list[Series]()
     for by in SCORES:
@@ -378,7 +380,7 @@ def _planned_panels(context: Context, results: Results) -> list[Panel]:
     ranks = [results.by_seed(run[""], rank_correlation) for run in by_length]
     return [
         *panels,
-        Panel("scores", "epochs", "AUROC of swapped captions", areas),
-        Panel("gain", "epochs", change, changes),
-        Panel("ranks", "epochs", "rank correlation", [results.series("CLIPMem with -A(g)", lengths, ranks)]),
+        Panel("swapped captions by length", "epochs", "AUROC of swapped captions", areas),
+        Panel("gain by length", "epochs", change, changes),
+        Panel("ranks by length", "epochs", "rank correlation", [results.series("CLIPMem with -A(g)", lengths, ranks)]),
     ]
