@@ -30,6 +30,12 @@ class Context:
         seeds = self.base.train.seeds
         return spec.seeded(seeds[: self.scale.fewer]) if self.scale.fewer < len(seeds) else spec
 
+    def with_seeds(self, spec: RunSpec, share: float | int) -> RunSpec:
+        """Return the run with a share of the seeds, at least one; above 1 with those that follow."""
+        seeds = self.base.train.seeds
+        count = max(1, round(share * len(seeds)))
+        return spec.seeded([*seeds[:count], *(seeds[-1] + 1 + k for k in range(count - len(seeds)))])
+
     def replicates(self, spec: RunSpec) -> list[RunSpec]:
         """Return the runs that a run stands for: itself, or one for each seed on a split of its own."""
         seeds = spec.study.get("train.seeds", self.base.train.seeds)

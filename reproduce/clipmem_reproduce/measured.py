@@ -71,10 +71,17 @@ class Measured:
         mirror = self.memorization(independent, measure)
         return [(c - i) / 2 for c, i in zip(mean, mirror, strict=True)] if mean and mirror else []
 
-    def scores(self, seed: int) -> dict[str, float]:
-        """Return A(f) - A(g) of every pair under a seed, by uid."""
+    def scores(self, seed: int, by: str = "clipmem") -> dict[str, float]:
+        """Return a score of every pair under a seed, by uid.
+
+        Args:
+            seed: The seed.
+            by: `clipmem` for A(f) - A(g), `g-alignment` for -A(g) and `f-alignment` for -A(f).
+        """
+        f, g = pl.col("f"), pl.col("g")
+        score = {"clipmem": f - g, "g-alignment": -g, "f-alignment": -f}[by]
         rows = self._alignment.filter(pl.col("seed") == seed)
-        return dict(rows.select("uid", pl.col("f") - pl.col("g")).iter_rows())
+        return dict(rows.select("uid", score).iter_rows())
 
     @property
     def utility(self) -> dict[str, list[float]]:

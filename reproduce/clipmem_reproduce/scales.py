@@ -37,11 +37,14 @@ class Scale:
     before it; the first curve decides), `noise_elsewhere` (levels of the places that do not decide; by default all),
     `noise_epochs` and `noise_longest` (epochs of the study of noise, and of its longest runs; 0 = those of the base
     study, and none), `lengths` (epochs, shortest first), `removed` (share of swapped captions → shares of
-    candidates removed), `widths` of the towers (including 128; empty for no grid), `epochs` of the study of one pass
-    (1 first), `sizes` (numbers of f's pairs, smallest first). Settings that change the base study: `removal` for
-    removals, `redundancy` for counting a pair's likes, `flaws` for what is memorized, `sized` for data size, `warmed`
-    for the warm start of frozen towers and `warmed_study` for the study from it, `classes` for supervised training.
-    `converged` are the epochs of the study of layers, and `views` the image views of the run scored by SSLMem.
+    candidates removed), `removal_lengths` (epochs over which scores and removals are followed), `widths` of the towers
+    (including 128; empty for no grid), `epochs` of the study of one pass (1 first), `sizes` (numbers of f's pairs,
+    smallest first). Settings that change the base study: `removal` for removals, and after it `removal_curve` for
+    `removal_lengths` and `removal_trial` for an earlier trial (factor → its settings), `redundancy` for counting a
+    pair's likes, `flaws` for what is memorized, `sized` for data size, `warmed` for the warm start of frozen towers and
+    `warmed_study` for the study from it, `classes` for supervised training.
+    `converged` are the epochs of the study of layers, `views` the image views of the run scored by SSLMem, and
+    `removal_times` how many times the seeds the removals have that decide.
     """
 
     regime: str
@@ -63,6 +66,10 @@ class Scale:
     noise_longest: int = 0
     removal: Settings = field(default_factory=dict[str, Any])
     removed: Mapping[float, tuple[float, ...]] = field(default_factory=dict[float, tuple[float, ...]])
+    removal_times: int = 1
+    removal_trial: Mapping[str, Settings] = field(default_factory=dict[str, Settings])
+    removal_curve: Settings = field(default_factory=dict[str, Any])
+    removal_lengths: tuple[int, ...] = ()
     redundancy: Settings = field(default_factory=dict[str, Any])
     flaws: Settings = field(default_factory=dict[str, Any])
     widths: tuple[int, ...] = ()
@@ -216,8 +223,10 @@ _PLANNED: dict[str, Any] = {
     "warmed": {**_ALL, **_sizes(2800, 50, 50), "data.source": "emoji-start", "train.epochs": 10, "protocol": "f-only"},
     "noise_from": {"post, from a third": 0.33, "post, from the first step": 0.0, **_FROM_A_THIRD},
     "noise_elsewhere": (0.0, 0.15),
+    "removed": {0.2: (0.2,)},
+    "removal_lengths": (5, 16, 45, 130),
     "pending": (
-        "roles", "memorized", "planted", "redundancy", "layers", "removal",
+        "roles", "memorized", "planted", "redundancy", "layers",
         "tradeoff", "paradigms", "model-size", "one-pass", "data-size",
     ),
 }  # fmt: skip
@@ -279,6 +288,14 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             noise_epochs=45,
             noise_longest=130,
             warmed_study={**_sizes(900, 600, 800), "data.source": "emoji-study"},
+            removal_times=2,
+            removal_trial={
+                "share": {"split.planted_share": 0.32, "mitigate.remove.count": 700},
+                "role": {"split.planted_roles": ["candidate"]},
+                "length": {"train.epochs": 15},
+                "size": {"split.shared": 1500},
+            },
+            removal_curve=_sizes(250, 1250, 900),
         ),
         replace(
             _LAPTOP_UNIQUE,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,11 +14,12 @@ from tests.compared import build
 
 from clipmem.data.sources import open_source
 from clipmem.data.sources.emoji import emoji_table
-from clipmem.functional import Claim, verdict
+from clipmem.functional import Claim, auroc, verdict
 from clipmem_reproduce.effects import ABOVE, BELOW, Effect, Results
 from clipmem_reproduce.finding import Context, judge
 from clipmem_reproduce.findings import FINDINGS, captions, encoders, planted, removal, roles, text_noise
 from clipmem_reproduce.measured import Measured
+from clipmem_reproduce.page import finding_figure
 from clipmem_reproduce.plan import PLANS, deviations, plan_changes, plan_hash
 from clipmem_reproduce.reproduction import base_recipe, find_scale, findings_of
 from clipmem_reproduce.scales import SCALES
@@ -209,6 +211,191 @@ def test_captions_are_judged_over_all_of_them(tmp_path):
     assert seeds == [12, 6, 6, 6, 12]
 
 
+def test_a_share_of_the_seeds_may_be_more_than_all():
+    where = context(seeds=12)
+    seeds = {share: where.with_seeds(RunSpec(), share).study["train.seeds"] for share in (2, 1, 1 / 3, 0.01)}
+    assert seeds == {2: list(range(100, 124)), 1: list(range(100, 112)), 1 / 3: [100, 101, 102, 103], 0.01: [100]}
+
+
+def test_planned_removals_are_what_the_plan_says():
+    text = PLAN.read_text(encoding="utf-8")
+    section = text[text.index("(`removal`)") : text.index("## Not planned yet")]
+    seeds = {}
+    for regime in PLANNED:
+        where = context(regime)
+        for name, runs in removal.designs(where).items():
+            recipes = {way: run.recipe(where.base) for way, run in runs.items()}
+            seeds[regime, name] = [len(recipe.train.seeds) for recipe in recipes.values()]
+            for way, recipe in recipes.items():
+                split, remove = recipe.split, recipe.mitigate.remove
+                assert split.candidate == split.independent
+                if way:
+                    assert (recipe.protocol, remove.by, remove.role) == ("f-only", way, "candidate")
+                if way and "trial" not in name:
+                    assert remove.count == split.candidate * 0.2
+                    assert (split.planted_share, len(split.planted_roles)) == (0.2, 3)
+                if name.endswith(" epochs"):
+                    assert recipe.train.epochs == int(name.split()[0])
+                    assert f"{split.shared} S, {split.candidate:,} C" in section
+        for run in removal.Removal().runs(where).values():
+            for replicate in where.replicates(run):
+                before = replicate.parent
+                if before is not None:  # scores are those of the same seed and split
+                    recipe = before.recipe(where.base)
+                    assert (recipe.train.seeds, recipe.split.seed) == (
+                        (recipe.split.seed,),
+                        replicate.study["split.seed"],
+                    )
+                    assert recipe.protocol == "four-way"
+                    assert recipe.split == replicate.recipe(where.base).split
+    assert seeds["redundant", "main design"] == [24, 12, 6, 24, 6]
+    assert seeds["unique", "main design"] == [12, 12, 6, 12, 6]
+    assert seeds["redundant", "equal steps"] == [6]
+    assert {tuple(set(of)) for (_, name), of in seeds.items() if "trial" in name} == {(4,)}
+    assert {tuple(set(of)) for (_, name), of in seeds.items() if name.endswith(" epochs")} == {(3,)}
+
+
+def test_the_trial_is_repeated_and_its_factors_are_crossed():
+    where = context()
+    trial, runs = where.scale.removal_trial, removal.designs(where)
+    recipe = runs["trial"]["clipmem"].recipe(where.base)
+    split = recipe.split
+    assert (split.shared, split.candidate, split.independent, split.external) == (1500, 2500, 2500, 900)
+    assert (split.planted_share * split.candidate, split.planted_roles) == (800, ("candidate",))
+    assert (recipe.mitigate.remove.count, recipe.train.epochs, recipe.data.emoji_artists.artists) == (700, 15, ())
+    cells = list(removal.factorial(trial))
+    assert len(cells) == 8
+    high = np.array([[factor in factors for factor in trial] for factors in cells]) * 2 - 1
+    assert (high.T @ high == 8 * np.eye(4)).all()  # balanced, and each factor is free of the others
+    nothing = runs[removal.cell(trial, ())]
+    main = runs["main design"]
+    for way in ("", "clipmem"):
+        first = [run.key(where.base) for run in where.replicates(main[way])]
+        assert [run.key(where.base) for run in where.replicates(nothing[way])] == first[:4]
+    assert removal.factorial({}) == {}
+
+
+def of_removals(tmp_path, where, utility, align=None):
+    """Results of planned removals: `utility` of a design, way and seed; `align` sets A of f and g of a design."""
+    folders: dict[RunSpec, Path] = {}
+    metric = where.scale.utility
+    for name, runs in removal.designs(where).items():
+        for way, run in runs.items():
+            for replicate in where.replicates(run):
+                [seed] = replicate.study["train.seeds"]
+                if replicate in folders:
+                    continue
+                path = build(tmp_path / f"{len(folders)}", seeds=(seed,), noise=seed, planted=4, metrics=None)
+                value = {"by_seed": [utility(name, way, seed)]}
+                metrics = {metric: value, "retrieval_recall@5": value}
+                document = {"format": 1, "seeds": {"f": [seed]}, "metrics": {"f": metrics}, "chance": {}}
+                (path / "evaluate").mkdir()
+                (path / "evaluate" / "utility.json").write_text(json.dumps(document), encoding="utf-8")
+                if align:
+                    table = pl.read_parquet(path / "seed_scores.parquet").with_columns(**align(name))
+                    table.write_parquet(path / "seed_scores.parquet")
+                folders[replicate] = path
+    return Results(lambda spec: Measured(folders[spec]), 0.95, replicates=where.replicates)
+
+
+GAINS = {"": 0.0, "random": -0.1, "g-alignment": 0.15, "planted": 0.3, "clipmem": 0.1, "similarity": 0.05}
+
+
+def test_removal_is_judged_against_nothing_removed_and_chance(tmp_path):
+    """The relative changes are those that the made-up utilities have, whatever the seeds do to every run."""
+    where = context(seeds=4)
+    where = Context(replace(where.scale, removal_trial={}, removal_lengths=()), where.base)
+    gains = dict(GAINS)
+
+    def utility(name, way, seed):
+        return 0.1 + 0.1 * gains[way] + 0.001 * (seed % 3) + 0.0001 * len(way) * (seed % 2)
+
+    results = of_removals(tmp_path / "a", where, utility)
+    finding = removal.Removal()
+    effects = {effect.measure: effect for effect in finding.effects(where, results)}
+    primary = next(iter(effects.values()))
+    main = removal.designs(where)["main design"]
+    ways = ("", "clipmem", "random")
+    plain, best, chance = (np.array(results.values(main[way], where.scale.utility)) for way in ways)
+    assert (len(plain), len(best), len(chance)) == (8, 8, 4)
+    assert primary.estimate == pytest.approx((best - plain).mean() / plain.mean())
+    assert primary.estimate == pytest.approx(0.1, rel=0.05)
+    assert (primary.primary, primary.holds, primary.seeds) == (True, "yes", 8)
+    gains["random"] = 0.3  # chance gains more
+    results = of_removals(tmp_path / "b", where, utility)
+    primary, *further = finding.effects(where, results)
+    assert not any(effect.primary for effect in further)
+    assert primary.estimate == pytest.approx((0.1 - 0.3) / 1.01, rel=0.05)
+    judged = judge(finding, where, results)
+    assert (judged["holds"], judged["effects"][0]["negligible"]) == ("no", 0.05)
+    assert len({effect.measure for effect in (primary, *further)}) == len(further) + 1
+
+
+def test_the_factor_that_decides_is_named(tmp_path):
+    """Gains by CLIPMem that come from the role alone, and half as much from the size."""
+    where = context(seeds=6)
+    where = Context(replace(where.scale, removal_lengths=()), where.base)
+    trial = where.scale.removal_trial
+
+    def utility(name, way, seed):
+        factors = trial if name == "trial" else name.partition(": ")[2].split(" + ")
+        raised = 0.2 * ("role" in factors) + 0.1 * ("size" in factors) if way == "clipmem" else 0.0
+        return (0.1 + 0.001 * (seed % 7)) * (1 + raised)
+
+    results = of_removals(tmp_path, where, utility)
+    pairs = removal.main_effects(where, results)
+    means = {factor: np.mean(high) - np.mean(low) for factor, (high, low) in pairs.items()}
+    assert means == pytest.approx({"share": 0, "role": 0.2, "length": 0, "size": 0.1}, abs=1e-9)
+    effects = {effect.measure: effect for effect in removal.Removal().effects(where, results)}
+    role = effects["trial, role: gain by CLIPMem as in the trial minus as in the main design"]
+    assert (role.estimate, role.seeds) == (pytest.approx(0.2), 2)
+    assert removal.main_effects(context("unique"), results) == {}
+
+
+def test_clipmem_ranks_as_low_alignment_under_g_where_alignment_under_f_saturates(tmp_path):
+    """At 5 epochs f's noise makes up CLIPMem, at 130 A(f) is the same for all pairs: both scores agree."""
+    where = context("unique", seeds=8)
+
+    def align(name):
+        flat = {"130 epochs": 0.0, "45 epochs": 0.5}.get(name, 4.0)
+        return {"f": 0.9 + flat * (pl.col("uid").str.slice(1).cast(pl.Int64) * 5 % 8) / 8}
+
+    results = of_removals(tmp_path, where, lambda *of: 0.1 + 0.001 * of[2] % 0.01, align)
+    runs = removal.designs(where)
+    first, last = (results.each(runs[f"{epochs} epochs"][""]) for epochs in (5, 130))
+    assert [removal.rank_correlation(run) for run in last] == [[1.0]] * 2
+    assert [removal.spread(run) for run in last] == [[0.0]] * 2
+    for run in first:
+        [seed] = run.seeds
+        table = run.run.seed_scores.filter(pl.col("uid").str.starts_with("c")).sort("uid")
+        f, g = (table[side].to_numpy() for side in "fg")
+        ranks = [np.argsort(np.argsort(values)) for values in (f - g, -g)]
+        assert removal.rank_correlation(run)[0] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+        assert removal.spread(run)[0] == pytest.approx(f.std() / g.std())
+        swapped = np.arange(8) < 4
+        for by, scores in (("clipmem", f - g), ("g-alignment", -g), ("f-alignment", -f)):
+            assert planted.above_chance(run, by) == [auroc(scores, swapped).mean - 0.5]
+            assert list(run.scores(seed, by).values())[:8] == pytest.approx(scores)
+    finding = removal.Removal()
+    effects = {effect.measure: effect for effect in finding.effects(where, results)}
+    change = effects["rank correlation of CLIPMem and -A(g): 130 epochs minus 5 epochs"]
+    mean = np.mean([removal.rank_correlation(run) for run in first])
+    assert (change.estimate, change.seeds) == (pytest.approx(1 - mean), 2)
+    fall = effects["standard deviation of A(f) over that of A(g): 130 epochs minus 5 epochs"]
+    assert fall.estimate == pytest.approx(-np.mean([removal.spread(run) for run in first]))
+    area = "130 epochs: AUROC of swapped captions by {}, minus 0.5"
+    assert effects[area.format("CLIPMem")].estimate == effects[area.format("low A(g)")].estimate
+    document = judge(finding, where, results)
+    titles = [panel["title"] for panel in document["panels"]]
+    by_length = [f"{name} by length" for name in ("swapped captions", "gain", "ranks")]
+    assert titles[:4] == ["removal", *by_length]  # unique has no trial
+    [ranks] = document["panels"][3]["series"]
+    assert (ranks["x"], ranks["mean"][-1]) == ([5.0, 16.0, 45.0, 130.0], 1.0)
+    assert finding_figure(document).svg("finding", "narrow").startswith("<svg")
+    with pytest.raises(KeyError):
+        first[0].scores(first[0].seeds[0], "similarity")
+
+
 def test_the_plan_names_what_is_planned_and_what_is_not():
     text = PLAN.read_text(encoding="utf-8")
     rules = text[text.index("Rules for all findings") : text.index("## Noise")]
@@ -222,7 +409,7 @@ def test_the_plan_names_what_is_planned_and_what_is_not():
         assert not any(f"(`{name}`)" in text for name in scale.pending)
         assert {*findings_of(scale), *scale.pending, *scale.without} == set(FINDINGS)
     sizes = {name: FINDINGS[name].negligible for name in findings_of(SCALES["redundant", "planned"])}
-    assert sizes == {"captions": 0.02, "encoders": 0.1, "text-noise": 0.02}
+    assert sizes == {"captions": 0.02, "encoders": 0.1, "text-noise": 0.02, "removal": 0.05}
 
 
 def test_the_plan_of_a_regime_is_part_of_the_plan_of_its_findings(tmp_path):

@@ -31,21 +31,22 @@ def by_caption(context: Context, results: Results) -> dict[str, list[list[float]
     return groups
 
 
-def _scored(run: Measured) -> tuple[Float64[np.ndarray, "seed n"], Bool[np.ndarray, " n"]]:
+def scored(run: Measured, by: str = "clipmem") -> tuple[Float64[np.ndarray, "seed n"], Bool[np.ndarray, " n"]]:
+    """Return a score (`Measured.scores`) of the candidates under each seed, and which have swapped captions."""
     uids = sorted(run.uids("candidate"))
-    by_seed = np.array([[scores[uid] for uid in uids] for scores in map(run.scores, run.seeds)])
+    by_seed = np.array([[scores[uid] for uid in uids] for scores in (run.scores(seed, by) for seed in run.seeds)])
     return by_seed, np.array([uid in run.planted for uid in uids])
 
 
-def above_chance(run: Measured) -> list[float]:
+def above_chance(run: Measured, by: str = "clipmem") -> list[float]:
     """Return the AUROC of swapped captions by the scores of each seed, minus 0.5."""
-    by_seed, is_mismatched = _scored(run)
+    by_seed, is_mismatched = scored(run, by)
     return [auroc(scores, is_mismatched).mean - 0.5 for scores in by_seed]
 
 
 def over_pairs(run: Measured, level: float) -> tuple[float | None, float | None]:
     """Return the interval over pairs of the AUROC by the mean scores, minus 0.5."""
-    by_seed, is_mismatched = _scored(run)
+    by_seed, is_mismatched = scored(run)
     area = auroc(by_seed.mean(axis=0), is_mismatched, level)
     return area.low and area.low - 0.5, area.high and area.high - 0.5
 

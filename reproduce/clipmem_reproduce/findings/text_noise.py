@@ -79,10 +79,10 @@ class TextNoise(Sweep):
 
     def _longest(self, context: Context) -> Mapping[str, RunSpec]:
         """Return the longest runs, with a third of the seeds: without noise, and with it at the published level."""
-        epochs, seeds = context.scale.noise_longest, context.base.train.seeds
+        epochs = context.scale.noise_longest
         curves = [name for name in context.scale.noise_from if _place(name) == PRIMARY] if epochs else []
         runs = {f"{name} {std}": self._run(context, name, std, epochs) for name in curves for std in (0.0, BEST)}
-        return {f"{name}, {epochs} epochs": run.seeded(seeds[: max(1, len(seeds) // 3)]) for name, run in runs.items()}
+        return {f"{name}, {epochs} epochs": context.with_seeds(run, 1 / 3) for name, run in runs.items()}
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
         return {**super().runs(context), **self._controls(context), **self._longest(context)}
