@@ -30,6 +30,12 @@ class Context:
         seeds = self.base.train.seeds
         return spec.seeded(seeds[: self.scale.fewer]) if self.scale.fewer < len(seeds) else spec
 
+    def most(self, spec: RunSpec) -> RunSpec:
+        """Return a run with the most seeds of the scale, for small effects, unless the user set their number."""
+        scale, seeds = self.scale, self.base.train.seeds
+        all_seeds = range(scale.first, scale.first + scale.most)
+        return spec.seeded(all_seeds) if scale.most and len(seeds) == scale.seeds else spec
+
     def replicates(self, spec: RunSpec) -> list[RunSpec]:
         """Return the runs that a run stands for: itself, or one for each seed on a split of its own."""
         seeds = spec.study.get("train.seeds", self.base.train.seeds)
@@ -45,6 +51,7 @@ class Finding(ABC):
     published: ClassVar[str] = ""  # the published numbers and their reading error; "" if nothing was published
     limits: ClassVar[str] = ""
     negligible: ClassVar[float] = 0.0  # the planned primary effect is negligible within this size; 0: none was declared
+    claims: ClassVar[int] = 1  # primary effects in a planned reproduction: each has a verdict, all share one error rate
 
     @abstractmethod
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
@@ -52,7 +59,7 @@ class Finding(ABC):
 
     @abstractmethod
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """Return the effects, the primary one first."""
+        """Return the effects, the primary ones first: one, or in a planned reproduction one for each of `claims`."""
 
     @abstractmethod
     def panels(self, context: Context, results: Results) -> list[Panel]:
@@ -162,16 +169,17 @@ def jointly(
 
 
 def holds(effects: Sequence[Effect]) -> str:
-    """Return the verdict of the primary effect; inconclusive if it was not measured."""
-    return next((effect.holds for effect in effects if effect.primary), "inconclusive")
+    """Return the verdict of the primary effects, `mixed` if they differ; inconclusive if none was measured."""
+    verdicts = {effect.holds for effect in effects if effect.primary} or {"inconclusive"}
+    return verdicts.pop() if len(verdicts) == 1 else "mixed"
 
 
 def judge(finding: Finding, context: Context, results: Results) -> dict[str, Any]:
     """Return a finding as `findings.json` holds it: claim, verdict, effects, curves, and how often it was judged."""
-    looks = context.scale.looks.get(finding.name, 1)
+    looks, claims = context.scale.looks.get(finding.name, 1), finding.claims if context.scale.crossed else 1
     effects = [
         replace(effect, negligible=finding.negligible) if effect.primary and context.scale.crossed else effect
-        for effect in finding.effects(context, results.again(looks))
+        for effect in finding.effects(context, results.again(looks * claims))
     ]
     return {
         "finding": finding.name,
