@@ -139,7 +139,7 @@ def test_each_kind_of_flaw_has_a_verdict(tmp_path):
 def test_several_claims_have_a_common_verdict_or_are_mixed():
     results = Results(lambda spec: None, 0.95)
     above, below = (
-        results.effect("m", [sign, 1.01 * sign, 0.99 * sign], None, ABOVE, primary=True) for sign in (1, -1)
+        results.effect("m", [sign, 1.01 * sign, 0.99 * sign], None, ABOVE, primary=True) for sign in (1.0, -1.0)
     )
     assert [holds(effects) for effects in ([above], [above, above], [above, below], [])] == [
         "yes", "yes", "mixed", "inconclusive",
@@ -232,7 +232,7 @@ def test_equal_data_and_more_images_are_two_claims(tmp_path):
     assert equal["measure"].startswith("at equal data, each at its best length")
     assert more["holds"] == "yes"
     assert equal["holds"] != "yes"
-    assert more["estimate"] == pytest.approx(0.5, abs=0.1)
+    assert more["estimate"] == pytest.approx(0.3 / 1.415, abs=0.03)  # folders add a hundredth of the seed to utility
     assert judged["holds"] == "mixed"
     after = [effect for effect in others if "after 150 epochs minus that after 60" in effect["measure"]]
     assert len(after) == 3
@@ -289,17 +289,13 @@ def test_every_role_decides(tmp_path, monkeypatch):
     means = {
         "candidate": [0.5, 0.51, 0.49],
         "independent": [-0.5, -0.52, -0.48],
-        "shared": [0.0] * 3,
+        "shared": [0.0, -0.01, 0.005],
         "external": [0.01, 0.0, 0.02],
     }
-    for role, value, verdict in (
-        ("shared", 0.0, "yes"),
-        ("shared", 0.2, "no"),
-        ("external", -0.2, "no"),
-        ("independent", -0.2, "no"),
-    ):
+    assert roles.all_roles(results, means).holds == "yes"
+    for role, value in (("shared", 0.2), ("external", -0.2), ("independent", -0.2), ("candidate", 0.2)):
         shifted = {**means, role: [value + noise for noise in (-0.001, 0.0, 0.001)]}
-        assert roles.all_roles(results, {**means, role: shifted[role]} if value else means).holds == verdict
+        assert roles.all_roles(results, shifted).holds == "no"
     monkeypatch.setattr(one_pass, "by_role", lambda results, run: {role: np.array(v) + 5 for role, v in means.items()})
     assert one_pass.beyond_shared(results, RunSpec()).holds == "yes"  # a shift of all pairs does not matter
     far = {**means, "external": [0.8, 0.81, 0.79]}
