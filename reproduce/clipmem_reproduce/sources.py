@@ -164,7 +164,7 @@ class _EmojiWithRoles(EmojiArtistsSource):
                 self.ledger.read -= 1
 
     def _permuted(self, ids: Sequence[str], purpose: str) -> list[str]:
-        order = generator(self.settings.seed, self.name, purpose).permutation(len(ids))
+        order: list[int] = generator(self.settings.seed, self.name, purpose).permutation(len(ids)).tolist()
         return [ids[k] for k in order]
 
 
