@@ -7,7 +7,9 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
+from made_up import effect, findings
 from tests.compared import add_contents, build
+from tests.screens import page_text, screen_text
 
 from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
@@ -17,7 +19,7 @@ from clipmem_reproduce.effects import ABOVE, Results
 from clipmem_reproduce.finding import Context, holds, judge
 from clipmem_reproduce.findings import FINDINGS, data_size, layers, memorized, one_pass, redundancy, roles, tradeoff
 from clipmem_reproduce.measured import Measured
-from clipmem_reproduce.page import tally
+from clipmem_reproduce.page import KIND, tally
 from clipmem_reproduce.reproduction import base_recipe, find_scale
 from clipmem_reproduce.scales import SCALES
 from clipmem_reproduce.sources import UNIQUE_VAGUE, vague_captions
@@ -145,6 +147,21 @@ def test_several_claims_have_a_common_verdict_or_are_mixed():
         "yes", "yes", "mixed", "inconclusive",
     ]  # fmt: skip
     assert holds([above, replace(below, primary=False)]) == "yes"
+
+
+def test_the_page_and_the_screen_show_each_claim():
+    document = {**findings(), "crossed": True}
+    one = document["findings"][0]
+    second = {**effect("no", primary=True), "measure": "another claim"}
+    one.update(holds="mixed", effects=[one["effects"][0], second, *one["effects"][1:]])
+    page, screen = page_text(KIND, document), screen_text(KIND, document)
+    words = " ".join(page.split())
+    assert "This claim holds here. another claim:" in words
+    assert "This claim does not hold here." in words
+    assert "The finding" not in words.partition("Number of captions: mixed")[2].partition("Model size")[0]
+    assert "or by one for each of its claims, which share its error rate" in words
+    assert screen.count("another claim") == screen.count("5 captions: relative change of") == 1
+    assert "1 is mixed (Number of captions)" in " ".join(screen.split())
 
 
 def test_sizes_have_the_same_candidates_and_nested_shared_pairs():
