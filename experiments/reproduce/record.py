@@ -7,9 +7,10 @@
     python experiments/reproduce/record.py --longer "none=longer/none"      # stores a longer run of redundant
     python experiments/reproduce/record.py --again "none=again/none"        # or one of its removals with other seeds
 
-`unique/`, `redundant/` and `long-tail/` each hold `findings.json` of `clipmem reproduce`, `base.toml` (the recipe of
-the base study), `runs.parquet` (settings of each run, and its measurements by seed) and `machine.json`. To repeat a
-run: `clipmem run redundant/base.toml --set SETTING... --out DIR`, a run with a parent after it.
+`unique/`, `redundant/` and `long-tail/`, and those under `planned/` for the scale `planned`, each hold `findings.json`
+of `clipmem reproduce`, `base.toml` (the recipe of the base study), `runs.parquet` (settings of each run, and its
+measurements by seed) and `machine.json`. To repeat a run: `clipmem run redundant/base.toml --set SETTING... --out DIR`,
+a run with a parent after it.
 """
 
 import html
@@ -35,7 +36,7 @@ from clipmem.report.formats import duration, interval, level, signed
 from clipmem.report.run import is_finished
 from clipmem.report.templating import environment
 from clipmem_reproduce.effects import MEASURES, Effect, Results
-from clipmem_reproduce.finding import Context, holds
+from clipmem_reproduce.finding import Context, holds, judged_effects
 from clipmem_reproduce.findings import FINDINGS
 from clipmem_reproduce.measured import Measured
 from clipmem_reproduce.page import drawable, finding_figure
@@ -67,8 +68,8 @@ Document = dict[str, Any]
 def keep(folder: Path) -> Path:
     """Store verdicts, tables and versions of a reproduction in the repository, beside findings stored before."""
     document = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
-    place = HERE / document["regime"]
-    place.mkdir(exist_ok=True)
+    place = place_of(document)
+    place.mkdir(parents=True, exist_ok=True)
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     folders = {key: RunFolder(folder / RUNS / key) for key in index}
     folders = {key: one for key, one in folders.items() if (one.path / "recipe.toml").is_file()}
@@ -94,6 +95,11 @@ def keep(folder: Path) -> Path:
     }
     (place / "machine.json").write_text(json.dumps(machine, indent=1) + "\n", encoding="utf-8")
     return place
+
+
+def place_of(document: Document) -> Path:
+    """Return the folder in which a document is stored."""
+    return (HERE / "planned" if document.get("crossed") else HERE) / document["regime"]
 
 
 def add(kind: str, name: str, folder: Path) -> None:
@@ -151,20 +157,22 @@ def measured(key: str, entry: dict[str, Any], run: Measured) -> list[dict[str, o
 
 
 class StoredResults(Results):
-    """The results of a regime from `runs.parquet`."""
+    """The results of a regime from `runs.parquet` in a folder."""
 
-    def __init__(self, regime: str, confidence: float, primaries: int) -> None:
-        runs = pl.read_parquet(HERE / regime / "runs.parquet").sort("seed")
+    def __init__(self, place: Path, confidence: float, primaries: int, context: Context) -> None:
+        runs = pl.read_parquet(place / "runs.parquet").sort("seed")
         runs = runs.filter(~pl.col("name").str.contains("^(longer|again): "))
         rows = runs.group_by("settings", "measure", maintain_order=True).agg("value").rows()
         self._values = {(_key(settings), metric): values for settings, metric, values in rows}
         opened: Any = Measured  # of a folder; none is opened here
-        super().__init__(opened, confidence, primaries)
+        super().__init__(opened, confidence, primaries, context.replicates)
+        self._stands_for = context.replicates
 
     def values(self, spec: RunSpec, metric: str = "clipmem", among: RunSpec | None = None) -> list[float]:  # noqa: ARG002
         """Return a measure by seed; the compared runs have the same pairs."""
-        settings = " ".join(as_settings({**spec.study, **spec.settings}))
-        return self._values.get((_key(settings), metric), [])
+        replicates = [" ".join(as_settings({**one.study, **one.settings})) for one in self._stands_for(spec)]
+        values = [self._values.get((_key(settings), metric), []) for settings in replicates]
+        return [value for of_run in values for value in of_run] if all(values) else []
 
     def validation(self, spec: RunSpec, metric: str) -> list[float]:
         """Return the values on test pairs: those on validation pairs, which choose the same lengths, are not stored."""
@@ -180,14 +188,15 @@ def _key(settings: str) -> frozenset[tuple[str, str]]:
 
 # findings whose effects follow from the stored measurements, or whose primary effect follows from effects shown
 _MEASURED = ("captions", "text-noise", "removal", "tradeoff", "model-size", "one-pass")
+_OF_PAIRS = ("tradeoff", "one-pass")  # as planned they are about pairs whose means are not stored
 _SHOWN_DIGITS = 5e-4
 _SHOWN = {"memorized": slice(1, 4), "layers": slice(1, 3)}
 
 
 def judged_again(document: Document) -> Document:
     """Return a stored document with the intervals and verdicts that the present rules give."""
-    regime, place = document["regime"], HERE / document["regime"] / "base.toml"
-    context = Context(SCALES[regime, document["scale"]], load_recipe(place.read_text(encoding="utf-8")))
+    recipe = load_recipe((place_of(document) / "base.toml").read_text(encoding="utf-8"))
+    context = Context(SCALES[document["regime"], document["scale"]], recipe)
     findings = [_judged_again(one, context, document) for one in document["findings"]]
     effects = {(one["finding"], effect["measure"]): effect for one in findings for effect in one["effects"]}
     rows = [
@@ -206,12 +215,13 @@ def judged_again(document: Document) -> Document:
 def _judged_again(one: Document, context: Context, document: Document) -> Document:
     name, finding = one["finding"], FINDINGS[one["finding"]]()
     looks, effects = context.scale.looks.get(name, 1), [_read(effect) for effect in one["effects"]]
-    results = StoredResults(document["regime"], document["confidence"], document["primaries"] * looks)
-    if name in _SHOWN:
+    place, primaries = place_of(document), document["primaries"] * looks
+    results = StoredResults(place, document["confidence"], primaries, context)
+    if name in _SHOWN and not context.scale.crossed:
         pairs, first = [_sample(effect) for effect in effects[_SHOWN[name]]], effects[0]
         effects[0] = results.weakest(first.measure, pairs, first.claim, primary=True)
-    if name in _MEASURED:
-        effects = finding.effects(context, results)
+    if name in _MEASURED and not (context.scale.crossed and name in _OF_PAIRS):
+        effects = judged_effects(finding, context, results)
     for before, effect in zip(one["effects"], effects, strict=True):
         same = (effect.measure, effect.seeds) == (before["measure"], before["seeds"])
         if not same or abs(effect.estimate - before["estimate"]) > _SHOWN_DIGITS:
@@ -240,10 +250,20 @@ def _sample(effect: Effect) -> tuple[list[float], list[float]]:
     return (effect.estimate + z / z.std(ddof=1) * half * effect.seeds**0.5).tolist(), [0.0] * effect.seeds
 
 
-def stored() -> dict[str, Document]:
+def stored(*, planned: bool = False) -> dict[str, Document]:
     """Return the stored documents by regime."""
-    files = {regime: HERE / regime / "findings.json" for regime in REGIMES}
+    files = {regime: place_of({"regime": regime, "crossed": planned}) / "findings.json" for regime in REGIMES}
     return {regime: json.loads(file.read_text(encoding="utf-8")) for regime, file in files.items() if file.is_file()}
+
+
+def newest() -> dict[str, Document]:
+    """Return the documents by regime, in which planned findings take the place of earlier ones."""
+    documents = stored()
+    for regime, planned in stored(planned=True).items():
+        findings = {one["finding"]: one for one in documents[regime]["findings"]}
+        findings |= {one["finding"]: {**one, "scale": "planned"} for one in planned["findings"]}
+        documents[regime] = {**documents[regime], "findings": sorted(findings.values(), key=_place)}
+    return documents
 
 
 def summary(documents: dict[str, Document]) -> str:
@@ -261,10 +281,11 @@ def summary(documents: dict[str, Document]) -> str:
 def _cell(finding: Document | None) -> str:
     if finding is None:
         return "not tested"
-    primary = finding["effects"][0] if finding["effects"] and finding["effects"][0]["primary"] else None
-    if primary is None:
+    primaries = [effect for effect in finding["effects"] if effect["primary"]]
+    if not primaries:
         return "not measured"
-    return f"**{finding['holds']}** {signed(primary['estimate'], entry=primary)} {interval(primary, sign=True)}"
+    values = [f"{signed(primary['estimate'], entry=primary)} {interval(primary, sign=True)}" for primary in primaries]
+    return f"**{finding['holds']}** {', '.join(values)}"
 
 
 def section(name: str, documents: dict[str, Document]) -> str:
@@ -279,13 +300,16 @@ def section(name: str, documents: dict[str, Document]) -> str:
             lines += [*([] if lines else words), ""]
             verdict = macros.VERDICTS[one["holds"]]
             looked = str(macros.looked(one)).rstrip()
-            lines += [f"**{regime}: {verdict}.** Primary effect: {one['effects'][0]['measure']}.{looked}", ""]
+            first, *more = [effect["measure"] for effect in one["effects"] if effect["primary"]]
+            primary = f"Primary effects: {'; '.join((first, *more))}" if more else f"Primary effect: {first}"
+            lines += [f"**{regime}: {verdict}.** {primary}.{looked}", ""]
             if drawable(one["panels"]):
                 lines += [f"![{one['title']}, {regime}](../../docs/images/finding-{regime}-{name}.svg)", ""]
             lines += ["<details><summary>All effects</summary>", ""]
             lines += ["| effect | estimate | interval | claimed | holds |", "| --- | --- | --- | --- | --- |"]
             lines += [_row(effect, macros) for effect in one["effects"]]
-            command = f"clipmem reproduce --finding {name} --regime {regime}{_DATA.get(regime, '')}"
+            planned = " --scale planned" * (one.get("scale") == "planned")
+            command = f"clipmem reproduce --finding {name} --regime {regime}{planned}{_DATA.get(regime, '')}"
             lines += ["", "</details>", "", f"`{command}` took {duration(one['seconds'])} for its runs."]
     return "\n".join(lines)
 
@@ -383,7 +407,7 @@ def _insert(page: Path, sections: Mapping[str, str]) -> None:
 
 def write_page() -> None:
     """Insert verdicts, figures and tables between the marks of the pages."""
-    documents = stored()
+    documents = newest()
     names = {one["finding"] for document in documents.values() for one in document["findings"]}
     sections = {name: section(name, documents) for name in names} | {"longer": longer(), "again": again()}
     _insert(PAGE, sections)
@@ -399,9 +423,9 @@ def write_page() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--judge"]:
-        for kept, judged in stored().items():
-            text = json.dumps(judged_again(judged), ensure_ascii=False)
-            (HERE / kept / "findings.json").write_text(f"{text}\n", encoding="utf-8")
+        for document in (*stored().values(), *stored(planned=True).values()):
+            text = json.dumps(judged_again(document), ensure_ascii=False)
+            (place_of(document) / "findings.json").write_text(f"{text}\n", encoding="utf-8")
     elif sys.argv[1:2] in (["--longer"], ["--again"]):
         for pair in sys.argv[2:]:
             add(sys.argv[1].removeprefix("--"), pair.split("=")[0], Path(pair.split("=")[1]))

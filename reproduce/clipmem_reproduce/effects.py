@@ -9,6 +9,7 @@ uncorrected level.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -110,11 +111,15 @@ class Results:
 
     def divided(self, parts: int) -> "Results":
         """Return the results with effects of a higher level, for `parts` of which one decides."""
-        return Results(self._opened, 1 - (1 - self._confidence) / parts, self._primaries, self._replicates)
+        results = copy(self)
+        results._confidence = 1 - (1 - self._confidence) / parts
+        return results
 
     def again(self, looks: int) -> "Results":
         """Return the results with primary effects of a higher level, for a finding with so many looks or claims."""
-        return Results(self._opened, self._confidence, self._primaries * looks, self._replicates)
+        results = copy(self)
+        results._primaries *= looks
+        return results
 
     def values(self, spec: RunSpec, metric: str = "clipmem", among: RunSpec | None = None) -> list[float]:
         """Return a measure of memorization, or a metric of f's utility, by seed; [] if not measured.

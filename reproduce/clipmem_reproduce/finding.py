@@ -174,13 +174,18 @@ def holds(effects: Sequence[Effect]) -> str:
     return verdicts.pop() if len(verdicts) == 1 else "mixed"
 
 
+def judged_effects(finding: Finding, context: Context, results: Results) -> list[Effect]:
+    """Return the effects of a finding; planned primary ones share a level, and have a size of negligible effects."""
+    if not context.scale.crossed:
+        return finding.effects(context, results)
+    effects = finding.effects(context, results.again(finding.claims))
+    return [replace(effect, negligible=finding.negligible) if effect.primary else effect for effect in effects]
+
+
 def judge(finding: Finding, context: Context, results: Results) -> dict[str, Any]:
     """Return a finding as `findings.json` holds it: claim, verdict, effects, curves, and how often it was judged."""
-    looks, claims = context.scale.looks.get(finding.name, 1), finding.claims if context.scale.crossed else 1
-    effects = [
-        replace(effect, negligible=finding.negligible) if effect.primary and context.scale.crossed else effect
-        for effect in finding.effects(context, results.again(looks * claims))
-    ]
+    looks = context.scale.looks.get(finding.name, 1)
+    effects = judged_effects(finding, context, results.again(looks))
     return {
         "finding": finding.name,
         **{key: getattr(finding, key) for key in ("title", "claim", "published", "limits")},

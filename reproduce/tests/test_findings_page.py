@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from scipy import stats
 from tests.close import alike
 from tests.scripts import load_script
 
-from clipmem.base.recipes import load_recipe
+from clipmem.base.recipes import as_settings, dump_recipe, load_recipe
 from clipmem.functional import Claim, verdict
-from clipmem_reproduce.findings import FINDINGS
+from clipmem_reproduce.finding import Context, judge
+from clipmem_reproduce.findings import FINDINGS, captions
 from clipmem_reproduce.reproduction import base_recipe, findings_of
 from clipmem_reproduce.scales import REGIMES, SCALES
 
@@ -65,7 +67,7 @@ def test_the_page_shows_what_is_kept(record, tmp_path, monkeypatch):
     assert {page: page.read_text(encoding="utf-8") for page in before} == before
     names = {
         f"finding-{regime}-{one['finding']}.svg"
-        for regime, document in record.stored().items()
+        for regime, document in record.newest().items()
         for one in document["findings"]
     }
     assert {file.name for file in tmp_path.glob("finding-*.svg")} == names
@@ -97,6 +99,46 @@ def test_verdicts_are_those_of_the_primary_effects(document, regime):
 
 def test_judged_again_the_stored_measurements_give_the_stored_verdicts(record, document):
     assert alike(record.judged_again(document), document)
+
+
+def test_planned_findings_take_the_place_of_earlier_ones(record, tmp_path, monkeypatch):
+    """Their values are one per seed and split, each of a run of its own."""
+    context = Context(SCALES["unique", "planned"], base_recipe("planned", "unique"))
+    rng, rows = np.random.default_rng(0), []
+    for count in (1, 2, 3, 4, 5):
+        for spec in context.replicates(captions.Captions().run(context, "", count)[1]):
+            settings = " ".join(as_settings({**spec.study, **spec.settings}))
+            for measure, mean in (("clipmem", 0.6), ("clipmem_wordings", 0.3), ("retrieval_wordings_recall@5", 0.2)):
+                value = mean + 0.02 * count + 0.01 * rng.standard_normal()
+                rows.append({"name": "captions", "settings": settings, "measure": measure, "seed": 0, "value": value})
+    monkeypatch.setattr(record, "HERE", tmp_path)
+    monkeypatch.setattr(record.StoredResults, "again", lambda self, looks: self)  # there is one look
+    shutil.copytree(FOLDER / "unique", tmp_path / "unique")
+    place = tmp_path / "planned" / "unique"
+    place.mkdir(parents=True)
+    table = pl.DataFrame(rows)
+    table.write_parquet(place / "runs.parquet")
+    (place / "base.toml").write_text(dump_recipe(context.base), encoding="utf-8")
+    earlier = record.stored()["unique"]
+    document = {**earlier, "scale": "planned", "crossed": True, "primaries": 11, "findings": []}
+    results = record.StoredResults(place, 0.95, 11, context)
+    document["findings"] = [judge(captions.Captions(), context, results) | {"seconds": 60.0}]
+    (place / "findings.json").write_text(json.dumps(document), encoding="utf-8")
+    newest = {one["finding"]: one for one in record.newest()["unique"]["findings"]}
+    assert newest["captions"]["scale"] == "planned"
+    before = {one["finding"]: one for one in earlier["findings"]}
+    assert {name: one for name, one in newest.items() if name != "captions"} == {
+        name: one for name, one in before.items() if name != "captions"
+    }
+    [primary] = [effect for effect in newest["captions"]["effects"] if effect["primary"]]
+    runs = captions.Captions().runs(context)
+    one, five = (np.array(results.values(runs[f"{count} captions"], "clipmem_wordings")) for count in (1, 5))
+    assert len(one) == len(five) == primary["seeds"] == 12
+    assert primary["estimate"] == pytest.approx((five - one).mean() / one.mean())
+    [again] = record.judged_again({**document, "rows": []})["findings"]
+    assert alike(again["effects"], newest["captions"]["effects"])
+    text = record.section("captions", {"unique": record.newest()["unique"]})
+    assert "clipmem reproduce --finding captions --regime unique --scale planned" in text
 
 
 def test_another_estimate_than_that_of_the_stored_measurements_is_refused(record, document):

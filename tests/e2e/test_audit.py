@@ -18,6 +18,8 @@ from clipmem.study.score_inputs import open_data
 from tests.e2e.running import clip
 from tests.tiny import tiny_recipe, write_parquet
 
+pytestmark = pytest.mark.slow
+
 SUBSAMPLE = ("protocol=subsample", "subsample.models=6", "subsample.fraction=0.5", "train.epochs=1")
 POOL = ("split.shared=160", "split.candidate=40", "split.independent=40")
 
@@ -142,7 +144,6 @@ def test_audits_are_compared(study, audited, tmp_path):
     assert "1 other pairs" in refused_one.stderr
 
 
-@pytest.mark.slow
 def test_shadow_models_are_audited(tmp_path):
     """f, which trained on every pair, is no target."""
     halves = ("protocol=halves", "halves.pairs=3", "halves.estimator=raw", "train.epochs=1")
@@ -206,7 +207,6 @@ def changed(study, folder, change):
     return copy
 
 
-@pytest.mark.slow
 def test_runs_that_cannot_be_audited_are_refused(study, tmp_path):
     def captions(folder):
         pairs = pl.read_parquet(folder / "pairs.parquet").with_columns(captions=pl.lit(["one caption"]))

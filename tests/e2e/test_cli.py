@@ -51,6 +51,7 @@ app(["--help"])
 """
 
 
+@pytest.mark.slow
 def test_help_takes_at_most_twice_the_time_of_the_library_that_prints_it(tmp_path):
     # compiled, as pip installs it
     compiled = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -88,6 +89,7 @@ def test_init_writes_a_recipe_that_reads_back(tmp_path):
     assert clip("init", "-", "--preset", "demo", "--protocol", "subsample").returncode == 2
 
 
+@pytest.mark.slow
 def test_run_then_report(recipe, tmp_path):
     out = tmp_path / "a run"
     done = clip_alone("run", recipe, "--set", "train.lr=2e-3", "--out", out)
@@ -164,6 +166,7 @@ def test_a_disk_that_fills_up_is_exit_code_1_and_leaves_nothing_half_done(recipe
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow
 def test_doctor_runs_a_study():
     done = clip("doctor")
     assert done.returncode == 0, done.stderr
@@ -180,6 +183,7 @@ def test_doctor_measures_the_machine():
         assert re.search(rf"{task} +[\d.,]+ pairs/s", shown)
 
 
+@pytest.mark.slow
 def test_localize_writes_its_tables_and_the_report_again(recipe, tmp_path):
     out = tmp_path / "run"
     assert clip("run", recipe, "--out", out).returncode == 0

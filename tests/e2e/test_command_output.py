@@ -46,6 +46,7 @@ def as_json(*arguments):
     return json.loads(done.stdout)  # nothing but the document
 
 
+@pytest.mark.slow
 def test_the_screens_of_a_run_are_its_documents(finished, tmp_path):
     run = shutil.copytree(finished.path, tmp_path / "run")
     assert as_json("view", run, "--report") == json.loads((run / "summary.json").read_text())

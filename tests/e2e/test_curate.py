@@ -47,6 +47,7 @@ def planted(tmp_path_factory):
     return path, wrong
 
 
+@pytest.mark.slow
 def test_data_without_a_model(planted, tmp_path):
     path, wrong = planted
     before = path.read_bytes()
@@ -70,6 +71,7 @@ def test_data_without_a_model(planted, tmp_path):
     assert set(kept) == set(table["uid"]) - suspects
 
 
+@pytest.mark.slow
 def test_many_pairs_are_compared_in_the_output_folder_until_the_list_is_written(planted, tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, "EXACT", 100)
     how = Curating(out=tmp_path / "out")
@@ -85,6 +87,7 @@ def test_many_pairs_are_compared_in_the_output_folder_until_the_list_is_written(
     ]
 
 
+@pytest.mark.slow
 def test_parts_that_somebody_prepared_are_computed_again_and_run_no_code(planted, tmp_path, monkeypatch):
     """Pickles, arrays of other lengths and empty files, each with a marker that fits; a broken marker is refused."""
     monkeypatch.chdir(tmp_path)
@@ -135,6 +138,7 @@ def npy(array):
     return stream.getvalue()
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_many_pairs_are_compared(planted, tmp_path, disk, monkeypatch):
     place, mount = disk
     monkeypatch.setattr(evidence, "EXACT", 100)
@@ -185,6 +189,7 @@ def clipmem_uids(path):
     return set(open_source(DataSection(path=str(path))).pairs()["uid"])
 
 
+@pytest.mark.slow
 def test_a_run_with_marks(planted, run, tmp_path):
     path, made = planted[0], run[0]
     done = clip("curate", made.path)
@@ -227,6 +232,7 @@ def test_a_run_with_marks(planted, run, tmp_path):
     (made.path / "marks.jsonl").unlink()
 
 
+@pytest.mark.slow
 def test_with_a_model(planted, run, tmp_path):
     path, _ = planted
     model = run[0].path / "models" / "f" / "seed-0"

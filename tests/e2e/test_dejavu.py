@@ -18,6 +18,8 @@ from tests.e2e.running import clip
 from tests.reference import loops_dejavu as loops
 from tests.tiny import tiny_recipe, write_parquet
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_files_and_the_summary(finished, capsys):
     document = json.loads((finished.path / "evaluate" / "dejavu.json").read_text())

@@ -83,6 +83,7 @@ def test_recipes_of_experiments_are_read(recipe):
     load_recipe(recipe.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "text"), of("python"))
 def test_python_runs(page, text, finished, tmp_path, monkeypatch, capsys):
     if page in ELSEWHERE:

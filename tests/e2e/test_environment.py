@@ -49,6 +49,7 @@ def bare(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_c_locale_without_a_home(pairs, tmp_path):
     told = bare(tmp_path / "cwd", "inspect", pairs)
     assert told.returncode == 0
@@ -102,6 +103,7 @@ def test_a_run_folder_of_a_newer_clipmem_is_refused(finished, tmp_path, command)
     assert "9.8.7" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_no_module_uses_what_python_deprecates():
     code = (
         "import importlib, pkgutil, clipmem\n"

@@ -16,6 +16,8 @@ from tests.e2e.running import clip
 from tests.e2e.test_study import contents
 from tests.tiny import tiny_recipe, write_parquet
 
+pytestmark = pytest.mark.slow
+
 POOL = ("split.shared=160", "split.candidate=40", "split.independent=40", "train.epochs=1", "train.seeds=[0]")
 
 
@@ -60,7 +62,6 @@ def test_a_lost_score_is_made_again_with_the_same_bytes(estimated, recipe):
     assert contents(run.path) == before
 
 
-@pytest.mark.slow
 def test_a_small_budget_trains_f_alone(recipe, tmp_path):
     """A budget below one pair of shadow models ends with the closed form; a second run makes the same bytes."""
     out = tmp_path / "run"
@@ -80,7 +81,6 @@ def test_a_small_budget_trains_f_alone(recipe, tmp_path):
     assert contents(out) == before
 
 
-@pytest.mark.slow
 def test_an_existing_f_is_not_trained(estimated, recipe, tmp_path):
     """With f and its training record, estimates that need no shadow models are those of the study that made f."""
     _, before = estimated
@@ -162,7 +162,6 @@ def test_refused(estimated, recipe, tmp_path, monkeypatch, arguments, what):
     assert not list(tmp_path.glob("runs*"))
 
 
-@pytest.mark.slow
 def test_validation_knows_which_models_an_estimator_used(recipe, tmp_path):
     """Six pairs of shadow models and a proxy's four: every estimator has an agreement, and raw is not above itself."""
     done = clip("validate-estimators", recipe, "--truth", 6, "--out", tmp_path / "v")
@@ -181,7 +180,6 @@ def test_validation_knows_which_models_an_estimator_used(recipe, tmp_path):
         assert all(-1 <= case["printed"] <= 1 for case in one["printed"])
 
 
-@pytest.mark.slow
 def test_the_printed_agreement_is_right(tmp_path):
     """By the recipe and command of experiments/estimators/RESULTS.md, trained anew."""
     folder = Path(__file__).parents[2] / "experiments" / "estimators"

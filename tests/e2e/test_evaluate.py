@@ -307,6 +307,7 @@ def test_a_class_without_a_name_is_refused_before_anything_is_trained(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_model_without_a_text_tower_has_a_probe_alone(tmp_path):
     settings = ["train.objective=simclr", "score.alignment=sslmem-image", "embed.views=2", "train.seeds=[0]"]
     settings += ["train.epochs=1", "split.shared=30", "split.planted=0"]

@@ -77,6 +77,7 @@ def test_pretrained_with_its_own_initialization_gives_the_same_study(tmp_path):
     assert again.scores.select(columns).equals(scratch.scores.select(columns))
 
 
+@pytest.mark.slow
 def test_a_changed_base_is_refused_on_resume(base, tmp_path):
     shutil.copytree(base, tmp_path / "base")
     recipe = tiny_recipe(f"model.pretrained={tmp_path / 'base'}", "train.seeds=[0]", "train.epochs=1")

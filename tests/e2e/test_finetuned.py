@@ -17,6 +17,8 @@ from tests.e2e.running import clip
 from tests.reference import loops_score as reference
 from tests.tiny import encoded_image, tiny_recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pretrained(finished):
@@ -129,14 +131,12 @@ def write_pairs(run, uids, file):
     return file
 
 
-@pytest.mark.slow
 def test_a_score_without_retained_is_the_same(finetuned, pretrained, tmp_path):
     other = clipmem.run(tiny_recipe(pretrained, 'model.name=""'), tmp_path / "run")
     assert file_sha256(other.path / "scores.parquet") == file_sha256(finetuned.path / "scores.parquet")
     assert other.summary.retained is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "scored"),
     [(("protocol=subsample", "subsample.models=4"), 120), (("protocol=leave-one-out", "leave_one_out.pairs=2"), 22)],

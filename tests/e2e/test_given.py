@@ -33,6 +33,7 @@ def recipe_of(target, reference, *settings):
     return tiny_recipe("protocol=given", *lists, *settings)
 
 
+@pytest.mark.slow
 def test_the_models_of_a_four_way_run_score_as_they_did_there(finished, tmp_path):
     sides = [[finished.path / "models" / side / f"seed-{seed}" for seed in (0, 1)] for side in "fg"]
     again = clipmem.run(recipe_of(*sides, f"given.roles={finished.path / 'splits.parquet'}"), tmp_path / "run")
@@ -289,6 +290,7 @@ def widened(data):
     return stream.getvalue()
 
 
+@pytest.mark.slow
 def test_a_warning_is_a_line_on_the_command_line(world, tmp_path):
     place = copied(world, tmp_path)
     weights = place / "epoch_1-quickgelu.pt"

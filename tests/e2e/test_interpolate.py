@@ -16,6 +16,8 @@ from tests.e2e.running import Saboteur, clip
 from tests.e2e.test_study import contents
 from tests.tiny import tiny_recipe, write_parquet
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = "open_clip_model.safetensors"
 
 
@@ -111,7 +113,6 @@ def test_again_it_does_nothing(compared, tuned, tmp_path):
     assert again["curve"] == first["curve"]
 
 
-@pytest.mark.slow
 def test_training_with_interpolation_gives_the_same_models(compared, tuned, settings, tmp_path):
     run = clipmem.run(tiny_recipe(*settings, "mitigate.interpolate.alpha=0.5"), tmp_path / "run")
     there = tuned / "interpolate" / "alpha-0.5"
@@ -133,7 +134,6 @@ def stop():
     raise Stopped
 
 
-@pytest.mark.slow
 def test_the_parent_is_that_of_the_start(tuned, settings, tmp_path):
     parent = tmp_path / "parent"
     shutil.copytree(tuned, parent, ignore=shutil.ignore_patterns("interpolate"))
@@ -261,7 +261,6 @@ def test_a_run_from_scratch_is_refused(base, tmp_path):
 # ---- adapters
 
 
-@pytest.mark.slow
 def test_adapters_are_scaled_and_stay_adapters(settings, model, tmp_path):
     pytest.importorskip("peft")
     settings = (*settings, "train.adapter=lora", "train.lora.rank=2", "train.seeds=[0]")

@@ -15,6 +15,8 @@ from tests.e2e import test_torchrun
 from tests.e2e.test_study import contents
 from tests.tiny import tiny_recipe
 
+pytestmark = pytest.mark.slow
+
 BASE = ("train.seeds=[0]", "train.epochs=2")
 HOOKS = (
     "mitigate.text_noise.std=0.05",
@@ -140,7 +142,6 @@ def test_a_parent_of_other_data_is_refused(parent, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(tmp_path, hooked):
     file = tmp_path / "study.toml"
     file.write_text(dump_recipe(tiny_recipe(*BASE, *HOOKS, "train.precision=fp32")))

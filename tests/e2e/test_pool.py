@@ -22,6 +22,8 @@ from tests.e2e.running import clip
 from tests.e2e.test_study import contents
 from tests.tiny import tiny_recipe
 
+pytestmark = pytest.mark.slow
+
 ONE = ("train.seeds=[0]",)
 
 
@@ -74,7 +76,6 @@ def test_what_was_trained_before_in_a_process_changes_nothing(finished, planned,
     assert marker["seconds"] >= marker["compute_seconds"] > 0
 
 
-@pytest.mark.slow
 def test_kept_processes_train_the_next_study_and_change_nothing_in_it(finished, fresh, tmp_path, monkeypatch):
     with pool.reused():
         clipmem.run(tiny_recipe(*ONE, "train.epochs=1", "train.lr=0.01"), tmp_path / "other")
@@ -89,7 +90,6 @@ def test_kept_processes_train_the_next_study_and_change_nothing_in_it(finished, 
     assert contents(tmp_path / "kept") == contents(finished.path)
 
 
-@pytest.mark.slow
 def test_a_process_that_died_while_it_was_kept_is_replaced(fresh, tmp_path):
     with pool.reused():
         clipmem.run(tiny_recipe(*ONE), tmp_path / "one")
@@ -100,7 +100,6 @@ def test_a_process_that_died_while_it_was_kept_is_replaced(fresh, tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-@pytest.mark.slow
 def test_a_study_that_fails_ends_its_processes_and_the_next_has_new_ones(fresh, tmp_path):
     recipe = tmp_path / "study.toml"
     recipe.write_text(dump_recipe(tiny_recipe(*ONE, "train.lr=1e6", "train.weight_decay=1e6", "train.warmup=0.0")))
@@ -130,7 +129,6 @@ def dying_task(board, directory, folder, side, seed, **options):
     tasks.train_task(board, directory, folder, side, seed, **options)
 
 
-@pytest.mark.slow
 def test_a_process_that_dies_is_reported_and_the_rest_is_kept(fresh, tmp_path, monkeypatch):
     monkeypatch.setattr(local.tasks, "train_task", dying_task)
     with pytest.raises(RunError) as error:
@@ -198,7 +196,6 @@ def test_a_study_is_not_finished_with_other_processes(finished):
     assert caught.value.got == "2 processes per model, in a study started with 1"
 
 
-@pytest.mark.slow
 def test_a_study_runs_where_parts_of_the_operating_system_are_missing(tmp_path):
     """As on macOS and Windows: no affinity, and no modules `fcntl` and `resource`, in all processes."""
     (tmp_path / "sitecustomize.py").write_text(

@@ -15,6 +15,8 @@ from tests.e2e.running import clip
 from tests.e2e.test_study import contents
 from tests.tiny import tiny_recipe
 
+pytestmark = pytest.mark.slow
+
 STUDIES = {
     # 66 or 67 pairs a model, which by themselves would be two batches or three
     "subsample": ("protocol=subsample", "subsample.models=6", "train.epochs=1", "train.batch_size=33"),

@@ -34,6 +34,7 @@ def run_block(text, capsys):
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_python_example_of_the_readme_runs_on_a_folder_of_images(tmp_path, monkeypatch, capsys):
     """150 drawings, of which every tenth has the caption of the one before."""
     monkeypatch.chdir(tmp_path)
@@ -58,6 +59,7 @@ def run_own_data(text, capsys):
     assert printed[1].startswith("torch.Size([1, ")
 
 
+@pytest.mark.slow
 def test_the_python_example_of_own_data_runs_on_a_tiny_study(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("tiny.toml").write_text(dump_recipe(tiny_recipe("train.seeds=[0]")))
@@ -102,6 +104,7 @@ def test_the_commands_exist():
     load_recipe("", settings)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_quickstart_read_coco(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     formats.coco(tmp_path / "coco", formats.some_pairs(120))

@@ -200,6 +200,7 @@ def test_wrong_input_is_refused_before_torch(refused, name):
     assert ", expected " in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -298,6 +299,7 @@ for call in calls:
 """
 
 
+@pytest.mark.slow
 def test_wrong_calls_from_python_have_four_parts(finished):
     # in a process of its own: the tests check types before the functions can
     given = json.dumps([str(finished.path), LONG, NUL, CALLS])

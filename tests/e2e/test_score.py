@@ -97,6 +97,7 @@ def test_it_agrees_with_a_loop_over_open_clips_public_calls(world, scored):
     assert scored["role"].unique().to_list() == ["candidate"]
 
 
+@pytest.mark.slow
 def test_it_agrees_with_a_study_of_the_same_models(world, tmp_path):
     write_parquet(tmp_path / "pairs.parquet", 30)
     data = ("data.source=parquet", f"data.path={tmp_path / 'pairs.parquet'}", "split.external=6")

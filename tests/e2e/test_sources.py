@@ -11,6 +11,8 @@ from tests.tiny import tiny_recipe
 from tests.unit.data.sources import formats
 from tests.unit.data.sources.formats import some_pairs
 
+pytestmark = pytest.mark.slow
+
 STUDY = ("train.seeds=[0]", "train.epochs=1", "split.near_duplicates=false")
 
 

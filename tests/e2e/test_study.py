@@ -110,6 +110,7 @@ def test_nobody_saw_what_they_should_not(finished):
     assert records["f"]["final_sha256"] != records["g"]["final_sha256"]
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_bytes(finished, tmp_path):
     again = clipmem.run(tiny_recipe(), tmp_path / "again")
     assert contents(again.path) == contents(finished.path)
@@ -128,6 +129,7 @@ def contents(folder):
     }
 
 
+@pytest.mark.slow
 def test_another_seed_or_split_gives_other_scores(finished, tmp_path):
     other = clipmem.run(tiny_recipe("train.seeds=[2]", "train.epochs=1"), tmp_path / "run")
     assert other.splits.equals(finished.splits)
@@ -180,6 +182,7 @@ def test_other_labels_and_other_lists_are_refused(tmp_path):
     assert caught.value.got == "data with another label"
 
 
+@pytest.mark.slow
 def test_what_a_killed_command_left_is_swept(finished, tmp_path):
     shutil.copytree(finished.path, tmp_path / "run")
     stray = tmp_path / "run/cache/.pixels.npy.4711.tmp"
@@ -189,6 +192,7 @@ def test_what_a_killed_command_left_is_swept(finished, tmp_path):
     assert not stray.exists()
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_it_began(finished, tmp_path):
     """A study begun on a GPU is not trained on without one; what is finished is read."""
     if torch.cuda.is_available():
@@ -245,6 +249,7 @@ def test_run_reads_back(finished):
         run.images(["x"])
 
 
+@pytest.mark.slow
 def test_reading_a_run_imports_no_torch(finished):
     code = (
         "import sys, clipmem\n"

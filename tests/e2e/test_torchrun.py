@@ -139,6 +139,7 @@ def test_the_rest_of_a_study_is_trained_alike(recipe, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_an_error_of_the_first_process_ends_all_with_one_line(tmp_path):
     code, _, stderr = run(2, "-m", "clipmem", "run", tmp_path / "none.toml")
     assert code != 0

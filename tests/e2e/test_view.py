@@ -277,6 +277,7 @@ def post(port, token, body):
         connection.close()
 
 
+@pytest.mark.slow
 def test_fifty_marks_survive_a_kill(run, tmp_path):
     place = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("marks.jsonl"))
     process, port, token = start(place)

@@ -397,6 +397,7 @@ def test_a_dialog_that_the_browser_closes_opens_again(browser: Session, address:
 HOSTILE = [*CAPTIONS, '=HYPERLINK("http://beacon.example/formula")', "x" * 2**20, "@SUM(1)", "a\x1fb <b>two</b>"]
 
 
+@pytest.mark.slow
 def test_hostile_captions_do_nothing(browser: Session, tmp_path: Path) -> None:
     texts = [HOSTILE[row % len(HOSTILE)].replace("\0", "") for row in range(66)]
     page = browser.open(write_view(tmp_path, 66, captions=texts).as_uri())
@@ -424,6 +425,7 @@ def test_hostile_captions_do_nothing(browser: Session, tmp_path: Path) -> None:
     assert "'=HYPERLINK" in csv
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm ci in src/clipmem/report/explorer/app")
 @pytest.mark.parametrize(
     ("scheme", "rules"), [("light", "{resultTypes: ['violations']}"), ("dark", "{runOnly: ['color-contrast']}")]

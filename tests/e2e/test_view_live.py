@@ -95,6 +95,7 @@ def test_live_and_exported_results_are_identical(browser: Session, explorer: Exp
     assert browser.outside == browser.errors == []
 
 
+@pytest.mark.slow
 def test_marks_reach_the_run_folder_and_other_windows(browser: Session, explorer: Explorer, run: Path) -> None:
     with serving(explorer) as server:
         page = browser.open(server.address)

@@ -99,6 +99,7 @@ def test_the_server_answers_as_a_loop_over_the_model(explorer: Explorer, finishe
         assert "expected 1 to 500" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["none", "damaged", "image-only"])
 def test_a_run_without_its_text_tower_says_how_to_get_it(finished: Any, tmp_path: Path, damage: str) -> None:
     run = shutil.copytree(finished.path, tmp_path / "run")
@@ -181,9 +182,9 @@ def test_an_export_opened_from_disk_orders_by_the_vectors_of_words(browser: Sess
     page.locator("#search").fill("~ Zebra, FLAG? quagga")
     first_cards(page, stored_order(exported, ["flag"]))
     alert = page.get_by_role("alert")
-    assert alert.inner_text() == "Not among the words of this export: zebra, quagga."
+    assert alert.inner_text() == "Not among the words of this page: zebra, quagga."
     page.locator("#search").fill("~ zebra constructor <b>")
-    becomes(alert.inner_text, "No word of the query is among the words of this export.")
+    becomes(alert.inner_text, "No word of the query is among the words of this page.")
     assert page.locator("[role=status] b").first.inner_text() == "60"  # in the order from before
     page.locator("#search").fill("~" + "flag " * 200)
     becomes(lambda: "at most 500 characters" in alert.inner_text(), True)
@@ -208,7 +209,7 @@ def test_a_folder_and_one_file_have_the_same_order(browser: Session, explorer: E
 def test_an_export_without_vectors_says_so(browser: Session, tmp_path: Path) -> None:
     page = browser.open(f"{write_view(tmp_path, 9).as_uri()}#q=~+red+car")
     page.get_by_role("alert").wait_for()
-    assert page.get_by_role("alert").inner_text() == "This export has no vectors of words."
+    assert page.get_by_role("alert").inner_text() == "This page has no vectors of words."
     assert len(cards(page)) == 9
 
 

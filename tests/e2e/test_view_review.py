@@ -22,6 +22,8 @@ from tests.e2e.browser import AXE, becomes, needs_browser, started
 from tests.e2e.running import clip
 from tests.e2e.test_view_suspects import curated, ranking_fails
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

@@ -100,6 +100,7 @@ def test_the_command_that_curate_prints_opens_the_list_in_its_order(made, folder
         server.shutdown()
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_first_card_is_the_first_suspect_with_its_image(folder):
     table, captions = pl.read_parquet("the suspects/suspects.parquet"), {}
@@ -124,6 +125,7 @@ def test_the_first_card_is_the_first_suspect_with_its_image(folder):
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_marks_decide_the_cleaned_data_without_ranking_again(folder, monkeypatch):
     before = pl.read_parquet("the suspects/suspects.parquet")
     suspects = before["is_suspect"].sum()
@@ -161,6 +163,7 @@ def _without(document, *names):
     return {name: value for name, value in document.items() if name not in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -179,6 +182,7 @@ def test_a_document_that_somebody_wrote_is_made_again(folder, change):
     assert pl.read_parquet("the suspects/suspects.parquet").equals(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["probability", "neighbors", "caption"])
 def test_a_table_that_somebody_wrote_is_made_again(folder, name):
     before, file = pl.read_parquet("the suspects/suspects.parquet"), folder / "the suspects" / "ranking.parquet"
@@ -191,6 +195,7 @@ def test_a_table_that_somebody_wrote_is_made_again(folder, name):
     assert pl.read_parquet("the suspects/suspects.parquet").equals(before)
 
 
+@pytest.mark.slow
 def test_other_settings_or_data_rank_again_and_keep_the_marks(folder, monkeypatch):
     table = pl.read_parquet("the suspects/suspects.parquet")
     file = folder / "the suspects" / "suspects.marks.jsonl"
@@ -242,6 +247,7 @@ def test_a_folder_that_moved_names_the_data_that_it_misses(folder, tmp_path, mon
     assert not Columns(open_subject(folder / "the suspects" / "suspects.parquet")).manifest["thumbnails"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "section",
     [

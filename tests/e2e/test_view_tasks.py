@@ -74,6 +74,7 @@ def test_the_ten_most_memorized_by_keys(browser: Session, address: str, values: 
     assert person.steps == 10
 
 
+@pytest.mark.slow
 def test_twenty_marks_reload_and_feed_back(browser: Session, finished: Any, tmp_path: Path) -> None:
     run = shutil.copytree(finished.path, tmp_path / "run")
     with serving(Explorer(open_subject(run, None, run))) as server:
@@ -154,6 +155,7 @@ def test_before_and_after_with_the_names_of_the_runs(
     assert person.steps == 2
 
 
+@pytest.mark.slow
 def test_an_export_with_the_marks_is_opened_from_disk(browser: Session, finished: Any, tmp_path: Path) -> None:
     run = shutil.copytree(finished.path, tmp_path / "run")
     with serving(Explorer(open_subject(run, None, run))) as server:

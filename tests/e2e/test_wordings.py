@@ -10,6 +10,8 @@ from clipmem.study.plan import PlannedStudy
 from tests.e2e.test_study import contents
 from tests.tiny import tiny_recipe, write_parquet
 
+pytestmark = pytest.mark.slow
+
 PROTOCOLS = {
     "four-way": (),
     "subsample": ("protocol=subsample", "subsample.models=4", "train.epochs=1"),

@@ -53,6 +53,7 @@ def test_the_judge_sees(tmp_path, monkeypatch, code, fault):
     assert fault in "; ".join(run_case(Case("x", ["run"], ends=REFUSED), tmp_path / "case").faults)
 
 
+@pytest.mark.slow
 def test_a_record_that_is_lost_is_a_fault(tmp_path):
     data = b"image,caption\n0.png,zero\n1.png,one\n"
     case = Case("x", inspect("p.csv"), with_images("p.csv", data), ACCEPTED, records=3)

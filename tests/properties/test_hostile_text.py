@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -26,6 +27,7 @@ WHOLE = st.one_of(st.text(), st.text("=+-@\t\r\n \x00\x1b\u202e[]'\",;|<>&"))
 ACTIVE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
+@pytest.mark.slow
 @given(ANY)
 @example("\x1b[2J\x1b[31m[bold]x[/bold]")
 @example("word " * 10_000)

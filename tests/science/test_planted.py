@@ -186,6 +186,7 @@ def shifted_study(rng, *, memorized=0.15, worse=-0.2, seeds=3, sizes=(120, 60, 6
     return own + worse + noise, role
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_the_centered_mean_finds_what_f_memorized_when_f_is_a_worse_model(seeds):
     rng, held = np.random.default_rng(5), []

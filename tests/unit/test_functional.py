@@ -109,6 +109,7 @@ for function, arguments in calls:
 """
 
 
+@pytest.mark.slow
 def test_wrong_types_are_refused_by_name(tmp_path):  # alone: here types are checked at every call
     done = subprocess.run([sys.executable, "-c", CALLS], capture_output=True, text=True, cwd=tmp_path, check=True)
     said = done.stdout.splitlines()

@@ -153,6 +153,7 @@ def drive(call, telegrams, place):
     assert all(one in listed for one in SUMMARIES)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plug", "fresh")
 def test_a_package_outside_the_tree_is_used_like_our_own(telegrams, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")

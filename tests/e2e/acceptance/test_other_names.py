@@ -59,6 +59,7 @@ def plug(tmp_path, monkeypatch):
     sys.modules.pop("clipmem_names_plug", None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plug", "fresh")
 def test_sides_are_those_of_the_design(tmp_path):
     run = clipmem.run(tiny_recipe("protocol=taught", "train.epochs=1"), tmp_path / "taught")

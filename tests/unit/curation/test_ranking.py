@@ -124,6 +124,7 @@ def mixture(share, seed=0, n=4000):
     return Planted(observed, random, alike), np.arange(n) >= n - count
 
 
+@pytest.mark.slow
 def test_data_most_of_whose_captions_are_equal_are_no_error():
     signals = drawings(0, 0)[0]
     equal = np.random.default_rng(0).random(N) < 0.8
@@ -133,6 +134,7 @@ def test_data_most_of_whose_captions_are_equal_are_no_error():
     assert found.document["by_rule"] == equal.sum()
 
 
+@pytest.mark.slow
 def test_few_different_captions_are_known_as_such(data):
     signals = data[0]
     evidence = evidence_of(signals)
@@ -192,6 +194,7 @@ def test_suggested_captions_name_what_is_drawn(data, found):
     assert np.mean(right) > 0.9
 
 
+@pytest.mark.slow
 def test_nothing_is_suggested_where_right_is_not_told_from_wrong():
     signals, _ = drawings(seed=1)
     stream = np.random.default_rng(0)
@@ -266,6 +269,7 @@ def test_the_odd_one_of_near_duplicates_ranks_first(data):
     assert PAIR_SCORES["duplicates"]().score(signals).tolist() == [0.5, 0.5, 1.0, 0.0]
 
 
+@pytest.mark.slow
 def test_a_model_adds_its_detectors_and_every_one_can_be_asked_for(data):
     signals = with_model(data[0])
     names = usable("mismatched captions", signals)
@@ -284,6 +288,7 @@ def test_features_of_a_pretrained_model_stand_in_for_pixels(data):
     assert auroc(table["score"].to_numpy(), wrong).mean > 0.97
 
 
+@pytest.mark.slow
 def test_a_model_that_never_saw_the_pairs_is_evidence_and_one_that_trained_on_them_is_not():
     """Pixels are noise. Embeddings know the thing, or, of a model that trained on the pairs, what the caption names."""
     known, wrong = drawings()

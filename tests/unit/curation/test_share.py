@@ -35,6 +35,7 @@ def test_a_swapped_caption_fits_as_in_swapped_data(data):
     assert evidence_of(signals).known(*together) == pytest.approx(again_known, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_swapped_captions_look_as_in_swapped_data_where_half_are_like_no_other():
     """What is left out may not tell which pair it was: if it is that alone, .2, .1, .0 come out for .7, .5, .3."""
     stream, n = np.random.default_rng(0), 1000

@@ -189,6 +189,7 @@ def largest_live_bytes(encoder, n):
     return peak
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_pairs(models):
     few, many = largest_live_bytes(models["f"], 8), largest_live_bytes(models["f"], 40)
     block = next(blocks(models["f"], points(2), VIEWS, tower="image"))

@@ -151,6 +151,7 @@ def test_the_margins_so_far_count(tmp_path):
     assert not np.array_equal(seen[0], seen[3])
 
 
+@pytest.mark.slow
 def test_a_study(tmp_path):
     settings = ("train.seeds=[0]", "train.epochs=3", "mitigate.reweight.share=0.3")
     recipe = tiny_recipe(*settings)

@@ -64,6 +64,7 @@ def files(folder):
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_stopped_anywhere_it_resumes_part_by_part_and_ends_with_the_same_bytes(world, tmp_path):
     run(world, tmp_path / "whole", "small", "large", part=4)
     expected = files(tmp_path / "whole")

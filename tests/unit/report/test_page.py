@@ -118,6 +118,7 @@ def test_nothing_is_loaded_and_nothing_runs(two_seeds: Built, page: Outline) -> 
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
 
 
+@pytest.mark.slow
 def test_same_files_give_the_same_bytes_in_another_process_too(build: Build, tmp_path: Path) -> None:
     built = build(seeds=(0, 1))
     first = write_report(built.folder, built.images).read_bytes()

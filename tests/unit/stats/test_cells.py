@@ -77,6 +77,7 @@ def test_directions_are_the_same_in_parts():
         directions_into(np.empty((5, 2), dtype=np.float32), np.full((5, 2), np.nan), "x", block=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [False, True])
 def test_a_list_of_many_pairs_is_nearly_that_of_all(monkeypatch, model):
     signals, wrong = drawings(n=600, wrong=60)

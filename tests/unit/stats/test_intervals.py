@@ -256,6 +256,7 @@ def test_few_held_out_pairs_have_no_noise_floor(confidence, least):
         assert noise_floor(values[:, 1:], confidence=confidence) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [19, 60, 400])
 @pytest.mark.parametrize("shift", [0.0, -0.7])
 def test_a_further_held_out_pair_is_within_the_noise_floor(pairs, shift):

@@ -114,6 +114,7 @@ def test_planted_leakage_is_found_at_its_known_rate(gain):
     assert tpr > 2.5 * plain
 
 
+@pytest.mark.slow
 def test_all_attacks_see_more_than_the_plain_signal():
     rng = np.random.default_rng(2)
     pairs = simulated(rng, 12, 600, gain=rng.exponential(2.0, 600))
@@ -123,6 +124,7 @@ def test_all_attacks_see_more_than_the_plain_signal():
         assert over_targets(ATTACKS[name](pairs), pairs.member)[1][0] > factor * plain, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "studies"), [("lira", 30), ("rmia", 30), ("learned", 3)])
 @pytest.mark.parametrize("times", [3, 4])
 def test_without_leakage_no_attack_does_better_than_chance(name, studies, times):
@@ -137,6 +139,7 @@ def test_without_leakage_no_attack_does_better_than_chance(name, studies, times)
     assert np.mean([one[1][0] for one in found]) == pytest.approx(0.01, abs=0.006)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "studies", "error"), [("lira", 30, 0.006), ("learned", 2, 0.03)])
 def test_a_complement_gives_no_membership_away(name, studies, error):
     # as a reference it does: LiRA then has an AUC of .41, the learned attack of .56 (RMIA of .50)
@@ -172,6 +175,7 @@ def test_the_riskiest_pairs_are_those_with_the_largest_gain():
     assert found.false_alarm.max() <= 0.25
 
 
+@pytest.mark.slow
 def test_the_classifier_learns_nothing_from_its_target():
     pairs = simulated(np.random.default_rng(4), 8, 200, gain=1.0)
     first = learned(pairs)[0]

@@ -22,6 +22,7 @@ def recipe(*changes: str, model: str = "clipmem-tiny"):
     return load_recipe("", [f"model.name={model}", *changes])
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.floats(1e-3, 30), st.sampled_from(["", "clipmem-tiny-32"]))
 def test_the_best_option_within_the_budget(budget: float, proxy: str) -> None:

@@ -163,6 +163,7 @@ def test_sweep_removes_checkpoints_only(tmp_path):
     assert sorted(file.name for file in folder.iterdir()) == ["open_clip_model.safetensors", "record.json"]
 
 
+@pytest.mark.slow
 def test_a_log_of_many_steps_is_saved_and_read_back(tmp_path):
     log, file = StepLog(), tmp_path / LOG_FILE
     log.entries = [{"step": k, "epoch": 0, "loss": 1.25, "lr": 1e-3, "logit_scale": 14.5} for k in range(1, 200_001)]

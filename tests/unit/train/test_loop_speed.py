@@ -156,6 +156,7 @@ print(int(kept), -faults() + faults())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps memory when it is told to")
 def test_memory_is_kept_for_the_next_step():
     found = []

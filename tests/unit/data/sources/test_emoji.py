@@ -60,6 +60,7 @@ def test_chosen_artists_have_pairs_and_the_others_are_variants():
     assert caught.value.what == "[data.emoji_artists] artists"
 
 
+@pytest.mark.slow
 def test_own_orders_have_the_same_captions():
     named, own = (artists(order=order).pairs().sort("key") for order in ("name first", "own"))
     assert named["captions"].list.sort().equals(own["captions"].list.sort())

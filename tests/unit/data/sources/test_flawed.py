@@ -50,6 +50,7 @@ def test_shares_are_kept_and_the_other_pairs_are_untouched():
     assert again.pairs().equals(pairs)
 
 
+@pytest.mark.slow
 def test_pairs_of_several_records_stay_accounted_for(tmp_path):
     plain, made = (
         open_source(DataSection(source="emoji", flaws=FlawsSection(vague=share))).pairs() for share in (0, 0.3)

@@ -24,6 +24,7 @@ def words(found):
     return " ".join(" ".join(found).split()).replace("\N{NO-BREAK SPACE}", " ")
 
 
+@pytest.mark.slow
 def test_the_page_shows_it(built):
     page = outline(write_report(built.folder, built.images))
     text = page.words().replace("\N{NO-BREAK SPACE}", " ")

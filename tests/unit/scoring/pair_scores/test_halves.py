@@ -64,6 +64,7 @@ def truth(known: Signals) -> np.ndarray:
     return score + np.random.default_rng(1).normal(size=N)
 
 
+@pytest.mark.slow
 def test_it_agrees_more_than_the_raw_difference(known: Signals, truth: np.ndarray) -> None:
     """Through noise three times the effect; and it says how much."""
     signals = with_halves(known, truth, 2, noise=3.0)
@@ -78,6 +79,7 @@ def test_it_agrees_more_than_the_raw_difference(known: Signals, truth: np.ndarra
     assert printed.low - 0.05 < spearmanr(found.score, truth)[0] < printed.high + 0.05
 
 
+@pytest.mark.slow
 def test_no_pair_enters_its_own_prediction(known: Signals, truth: np.ndarray) -> None:
     """Another difference of some pairs of one group leaves their predictions as they are, and changes others."""
     grouped = replace(known, group=np.where(np.arange(N) < 5, 0, np.arange(N)))
@@ -91,6 +93,7 @@ def test_no_pair_enters_its_own_prediction(known: Signals, truth: np.ndarray) ->
     assert not np.array_equal(before[5:], after[5:])  # pyright: ignore[reportOptionalSubscript]
 
 
+@pytest.mark.slow
 def test_the_fit_without_a_pair_of_shadow_models_knows_nothing_of_it(known: Signals, truth: np.ndarray) -> None:
     """Other differences of one pair of shadow models leave the fit without it as it is, and change the others."""
     signals = with_halves(known, truth, 3, noise=1.0)
@@ -104,6 +107,7 @@ def test_the_fit_without_a_pair_of_shadow_models_knows_nothing_of_it(known: Sign
     assert [np.array_equal(a, b) for a, b in zip(before, after, strict=True)] == [False, True, False]
 
 
+@pytest.mark.slow
 def test_the_own_difference_counts_where_it_is_reliable(known: Signals, truth: np.ndarray) -> None:
     """With little noise w is near 1 and the score near the truth; with one pair of shadow models w is 0."""
     sure = PAIR_SCORES["distilled"]().estimate(with_halves(known, truth, 4, noise=0.2))

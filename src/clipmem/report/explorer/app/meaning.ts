@@ -27,7 +27,7 @@ export const pending = computed(() => (meaning.value && answer.value?.text !== m
 /** Why the query has no answer, or which words it leaves out; empty if nothing is to be said. */
 export const remark = computed(() => {
   const { problem = "", unknown = [] } = (pending.value === null && answer.value) || {};
-  return problem || (unknown.length ? `Not among the words of this export: ${unknown.join(", ")}.` : "");
+  return problem || (unknown.length ? `Not among the words of this page: ${unknown.join(", ")}.` : "");
 });
 
 /** Write the similarity of a row to the query; empty without. */
@@ -38,7 +38,7 @@ export function similarityOf(row: number): string {
 
 /** Answer with the mean vector of the words of a text, as an export has no model. */
 async function ofWords(text: string): Promise<Omit<Answer, "text">> {
-  if (!manifest.words) return { values: null, unknown: [], problem: `This export has no vectors of words. ${manifest.no_words ?? ""}`.trim() };
+  if (!manifest.words) return { values: null, unknown: [], problem: `This page has no vectors of words. ${manifest.no_words ?? ""}`.trim() };
   const { words, width, vectors, images } = await wordVectors(), all = [...new Set(tokens(text))];
   const unknown = all.filter((word) => !words.has(word)), mean = new Float32Array(width);
   for (const word of all) {
@@ -46,7 +46,7 @@ async function ofWords(text: string): Promise<Omit<Answer, "text">> {
     if (start !== undefined) for (let k = 0; k < width; k++) mean[k] += vectors.scales[start] * vectors.codes[start * width + k];
   }
   const length = Math.hypot(...mean);
-  if (!length) return { values: null, unknown, problem: "No word of the query is among the words of this export." };
+  if (!length) return { values: null, unknown, problem: "No word of the query is among the words of this page." };
   return { values: similarities(images.codes, images.scales, mean.map((value) => value / length)), unknown, problem: "" };
 }
 
