@@ -16,7 +16,7 @@ from clipmem.data.sources.emoji import emoji_table
 from clipmem.functional import Claim, verdict
 from clipmem_reproduce.effects import ABOVE, BELOW, Effect, Results
 from clipmem_reproduce.finding import Context, judge
-from clipmem_reproduce.findings import FINDINGS, captions, encoders, planted, removal, roles, text_noise
+from clipmem_reproduce.findings import FINDINGS, captions, encoders, one_pass, planted, removal, roles, text_noise
 from clipmem_reproduce.measured import Measured
 from clipmem_reproduce.plan import PLANS, deviations, plan_changes, plan_hash
 from clipmem_reproduce.reproduction import base_recipe, find_scale, findings_of
@@ -105,6 +105,10 @@ def test_negligible_is_all_within_the_declared_size(low, width, size, claim):
 def test_a_finding_declares_what_is_negligible_for_its_primary_effect_alone(monkeypatch):
     finding, where = FINDINGS["one-pass"](), context()
     monkeypatch.setattr(Results, "values", lambda *_: [0.001, -0.001, 0.0005])
+    first = {"claim": ABOVE, "primary": True}
+    monkeypatch.setattr(
+        one_pass, "beyond_shared", lambda results, run: results.effect("m", results.values(run), None, **first)
+    )
     results = Results(lambda spec: None, 0.95)
     assert judge(finding, where, results)["holds"] == "inconclusive"
     monkeypatch.setattr(type(finding), "negligible", 0.5)
