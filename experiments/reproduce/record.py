@@ -188,6 +188,7 @@ def _key(settings: str) -> frozenset[tuple[str, str]]:
 
 # findings whose effects follow from the stored measurements, or whose primary effect follows from effects shown
 _MEASURED = ("captions", "text-noise", "removal", "tradeoff", "model-size", "one-pass")
+_OF_PAIRS = ("tradeoff", "one-pass")  # as planned they are about pairs whose means are not stored
 _SHOWN_DIGITS = 5e-4
 _SHOWN = {"memorized": slice(1, 4), "layers": slice(1, 3)}
 
@@ -219,7 +220,7 @@ def _judged_again(one: Document, context: Context, document: Document) -> Docume
     if name in _SHOWN and not context.scale.crossed:
         pairs, first = [_sample(effect) for effect in effects[_SHOWN[name]]], effects[0]
         effects[0] = results.weakest(first.measure, pairs, first.claim, primary=True)
-    if name in _MEASURED:
+    if name in _MEASURED and not (context.scale.crossed and name in _OF_PAIRS):
         effects = judged_effects(finding, context, results)
     for before, effect in zip(one["effects"], effects, strict=True):
         same = (effect.measure, effect.seeds) == (before["measure"], before["seeds"])
@@ -280,10 +281,11 @@ def summary(documents: dict[str, Document]) -> str:
 def _cell(finding: Document | None) -> str:
     if finding is None:
         return "not tested"
-    primary = finding["effects"][0] if finding["effects"] and finding["effects"][0]["primary"] else None
-    if primary is None:
+    primaries = [effect for effect in finding["effects"] if effect["primary"]]
+    if not primaries:
         return "not measured"
-    return f"**{finding['holds']}** {signed(primary['estimate'], entry=primary)} {interval(primary, sign=True)}"
+    values = [f"{signed(primary['estimate'], entry=primary)} {interval(primary, sign=True)}" for primary in primaries]
+    return f"**{finding['holds']}** {', '.join(values)}"
 
 
 def section(name: str, documents: dict[str, Document]) -> str:
@@ -298,7 +300,9 @@ def section(name: str, documents: dict[str, Document]) -> str:
             lines += [*([] if lines else words), ""]
             verdict = macros.VERDICTS[one["holds"]]
             looked = str(macros.looked(one)).rstrip()
-            lines += [f"**{regime}: {verdict}.** Primary effect: {one['effects'][0]['measure']}.{looked}", ""]
+            first, *more = [effect["measure"] for effect in one["effects"] if effect["primary"]]
+            primary = f"Primary effects: {'; '.join((first, *more))}" if more else f"Primary effect: {first}"
+            lines += [f"**{regime}: {verdict}.** {primary}.{looked}", ""]
             if drawable(one["panels"]):
                 lines += [f"![{one['title']}, {regime}](../../docs/images/finding-{regime}-{name}.svg)", ""]
             lines += ["<details><summary>All effects</summary>", ""]

@@ -1,13 +1,15 @@
 """Effects over paired seeds, and their verdicts.
 
-Each finding is judged by its **primary** effect. With m primary effects in a regime and a finding that is looked at L
-times, the interval has level 1 - (1 - confidence) / (m L) (Bonferroni). Over new seeds, the probability of any wrong
+Each finding is judged by its **primary** effect. With m findings in a regime and a finding that is looked at L times,
+the interval has level 1 - (1 - confidence) / (m L) (Bonferroni). A planned finding may have several claims, with a
+primary effect each; L is then their number times that of the looks. Over new seeds, the probability of any wrong
 "yes" is at most (1 - confidence) / 2, and so is that of any wrong "no". This holds for one split, one set of planted
 captions and one regime; other splits would differ by more than the seeds do. All other effects are shown at the
 uncorrected level.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -109,11 +111,15 @@ class Results:
 
     def divided(self, parts: int) -> "Results":
         """Return the results with effects of a higher level, for `parts` of which one decides."""
-        return Results(self._opened, 1 - (1 - self._confidence) / parts, self._primaries, self._replicates)
+        results = copy(self)
+        results._confidence = 1 - (1 - self._confidence) / parts
+        return results
 
     def again(self, looks: int) -> "Results":
-        """Return the results with primary effects of a higher level, for a finding that is judged `looks` times."""
-        return Results(self._opened, self._confidence, self._primaries * looks, self._replicates)
+        """Return the results with primary effects of a higher level, for a finding with so many looks or claims."""
+        results = copy(self)
+        results._primaries *= looks
+        return results
 
     def values(self, spec: RunSpec, metric: str = "clipmem", among: RunSpec | None = None) -> list[float]:
         """Return a measure of memorization, or a metric of f's utility, by seed; [] if not measured.

@@ -32,6 +32,8 @@ class Context:
 
     def with_seeds(self, spec: RunSpec, share: float | int) -> RunSpec:
         """Return the run with a share of the seeds, at least one; above 1 with those that follow."""
+        if share == 1:
+            return spec
         seeds = self.base.train.seeds
         count = max(1, round(share * len(seeds)))
         return spec.seeded([*seeds[:count], *(seeds[-1] + 1 + k for k in range(count - len(seeds)))])
@@ -51,6 +53,7 @@ class Finding(ABC):
     published: ClassVar[str] = ""  # the published numbers and their reading error; "" if nothing was published
     limits: ClassVar[str] = ""
     negligible: ClassVar[float] = 0.0  # the planned primary effect is negligible within this size; 0: none was declared
+    claims: ClassVar[int] = 1  # primary effects in a planned reproduction: each has a verdict, all share one error rate
 
     @abstractmethod
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
@@ -58,7 +61,7 @@ class Finding(ABC):
 
     @abstractmethod
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """Return the effects, the primary one first."""
+        """Return the effects, the primary ones first: one, or in a planned reproduction one for each of `claims`."""
 
     @abstractmethod
     def panels(self, context: Context, results: Results) -> list[Panel]:
@@ -168,15 +171,16 @@ def jointly(
 
 
 def holds(effects: Sequence[Effect]) -> str:
-    """Return the verdict of the primary effect; inconclusive if it was not measured."""
-    return next((effect.holds for effect in effects if effect.primary), "inconclusive")
+    """Return the verdict of the primary effects, `mixed` if they differ; inconclusive if none was measured."""
+    verdicts = {effect.holds for effect in effects if effect.primary} or {"inconclusive"}
+    return verdicts.pop() if len(verdicts) == 1 else "mixed"
 
 
 def judged_effects(finding: Finding, context: Context, results: Results) -> list[Effect]:
-    """Return the effects of a finding; in a planned reproduction the primary one has its size of negligible effects."""
-    effects = finding.effects(context, results)
+    """Return the effects of a finding; planned primary ones share a level, and have a size of negligible effects."""
     if not context.scale.crossed:
-        return effects
+        return finding.effects(context, results)
+    effects = finding.effects(context, results.again(finding.claims))
     return [replace(effect, negligible=finding.negligible) if effect.primary else effect for effect in effects]
 
 

@@ -14,7 +14,7 @@ from clipmem.report.sections import SECTIONS, Section
 from clipmem_reproduce.findings.roles import ROLES
 
 KIND = "clipmem_reproduce:findings"  # of the page and the screen
-ANSWERS = ("yes", "no", "negligible", "inconclusive")
+ANSWERS = ("yes", "no", "negligible", "mixed", "inconclusive")
 _AT_START = re.compile(r"\d+%|COCO|CC3M")  # what is written of a name at the start of its curve
 _TICK = 9  # letters of the longest tick that is not broken into lines
 _OFFSET = 0.012  # of the axis: curves of a panel are shifted by this much, so that their intervals do not overlap
@@ -31,7 +31,7 @@ class Findings(Section):
         return [("overview", "Overview"), *findings, ("runs", "Runs")]
 
     def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the findings, each with its primary effect and the number of other effects by verdict."""
+        """Return the findings, each with its primary effects and the number of other effects by verdict."""
         return {"tally": tally(subject), "findings": [_finding(finding) for finding in subject["findings"]]}
 
     def figures(self, subject: Mapping[str, Any]) -> Mapping[str, Figure]:
@@ -52,7 +52,7 @@ def _finding(document: Mapping[str, Any]) -> dict[str, Any]:
     count = Counter(effect["holds"] for effect in effects if not effect["primary"])
     return {
         **document,
-        "primary": next((effect for effect in effects if effect["primary"]), None),
+        "primaries": [effect for effect in effects if effect["primary"]],
         "others": [(answer, count[answer]) for answer in ANSWERS if count[answer]],
     }
 

@@ -4,7 +4,7 @@ A regime is a kind of data. In `unique` every pair is a singleton, in `redundant
 `long-tail` a few things occur often and most once. These are drawings; `photographs` are mostly singletons.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,9 +42,10 @@ class Scale:
     smallest first). Settings that change the base study: `removal` for removals, and after it `removal_curve` for
     `removal_lengths` and `removal_trial` for an earlier trial (factor → its settings), `redundancy` for counting a
     pair's likes, `flaws` for what is memorized, `sized` for data size, `warmed` for the warm start of frozen towers and
-    `warmed_study` for the study from it, `classes` for supervised training.
-    `converged` are the epochs of the study of layers, `views` the image views of the run scored by SSLMem, and
-    `removal_times` how many times the seeds the removals have that decide.
+    `warmed_study` for the study from it, `classes` for supervised training, `traded` for the trade-off at equal data,
+    `layered` for UnitMem by layer, and by words for them `class_sets` of its supervised training, of which the first
+    decides. `more_seeds` says for a finding with small effects how many times the seeds its deciding runs have.
+    `converged` are the epochs of the study of layers, and `views` the image views of the run scored by SSLMem.
     """
 
     regime: str
@@ -66,7 +67,6 @@ class Scale:
     noise_longest: int = 0
     removal: Settings = field(default_factory=dict[str, Any])
     removed: Mapping[float, tuple[float, ...]] = field(default_factory=dict[float, tuple[float, ...]])
-    removal_times: int = 1
     removal_trial: Mapping[str, Settings] = field(default_factory=dict[str, Settings])
     removal_curve: Settings = field(default_factory=dict[str, Any])
     removal_lengths: tuple[int, ...] = ()
@@ -79,6 +79,10 @@ class Scale:
     warmed: Settings = field(default_factory=dict[str, Any])
     warmed_study: Settings = field(default_factory=dict[str, Any])
     classes: Settings = field(default_factory=dict[str, Any])
+    traded: Settings = field(default_factory=dict[str, Any])
+    layered: Settings = field(default_factory=dict[str, Any])
+    class_sets: Mapping[str, Settings] = field(default_factory=dict[str, Settings])
+    more_seeds: Mapping[str, float] = field(default_factory=dict[str, float])
     converged: int = 40
     views: int = 5
     without: tuple[str, ...] = ()
@@ -102,6 +106,32 @@ def _sizes(shared: int, candidate: int, external: int) -> Settings:
     }
 
 
+def _nested(artists: Sequence[str], shared: int, candidate: int, external: int) -> Settings:
+    """Return the settings of drawings whose candidates are the same for any number of shared pairs."""
+    sizes = {"shared": shared, "candidate": candidate, "external": external}
+    return {
+        **_sizes(shared, candidate, external),
+        **_ROLES_OF_DATA,
+        "data.source": "emoji-nested",
+        "data.emoji_nested.seed": 0,
+        "data.emoji_nested.artists": list(artists),
+        **{f"data.emoji_nested.{role}": size for role, size in sizes.items()},
+    }
+
+
+def _randomized(candidate: int, external: int, others: Sequence[int]) -> Settings:
+    """Return the settings of drawings with a random number of others of the same emoji among the shared pairs."""
+    return {
+        **_sizes(2 * candidate * sum(others) // len(others), candidate, external),
+        **_ROLES_OF_DATA,
+        "data.source": "emoji-randomized",
+        "data.emoji_randomized.seed": 0,
+        "data.emoji_randomized.candidate": candidate,
+        "data.emoji_randomized.external": external,
+        "data.emoji_randomized.others": list(others),
+    }
+
+
 def _drawings(*artists: str) -> Settings:
     """Return the settings of emoji as some artists drew them; the drawings of the others are image variants."""
     return {"data.source": "emoji-artists", "data.emoji_artists.artists": list(artists)}
@@ -109,6 +139,10 @@ def _drawings(*artists: str) -> Settings:
 
 def _flaws(share: float) -> Settings:
     return {"data.flaws.vague": share, "data.flaws.distorted": share, "split.planted_share": share}
+
+
+def _four_flaws(share: float) -> Settings:
+    return {**_flaws(share), "data.source": "emoji-vague", "data.emoji_vague.share": share}
 
 
 # a quarter of the held-out pairs chooses the length of training; one C fits a probe in a fifth of the time
@@ -126,8 +160,11 @@ _BRIEF: Settings = {
     "localize.pairs": 30,
 }
 _ALL: Settings = {"data.emoji_artists.artists": []}
+# near-duplicates by two artists may have different roles, as other drawings of an emoji do
+_ROLES_OF_DATA: Settings = {**_ALL, "data.role_column": "role", "split.near_duplicates": False}
 _TWO = _drawings("emojione", "fxemoji")
-_FOUR = _drawings("twemoji", "fluent-flat", "emojione", "fxemoji")
+_FOUR_ARTISTS = ("twemoji", "fluent-flat", "emojione", "fxemoji")
+_FOUR = _drawings(*_FOUR_ARTISTS)
 _OTHERS = _drawings("noto", "noto-v1")
 _CONCEPTS = {"data.emoji_artists.label": "emoji"}
 _UNIQUE = {"data.source": "emoji"}
@@ -225,12 +262,33 @@ _PLANNED: dict[str, Any] = {
     "noise_elsewhere": (0.0, 0.15),
     "removed": {0.2: (0.2,)},
     "removal_lengths": (5, 16, 45, 130),
-    "pending": (
-        "roles", "memorized", "planted", "redundancy", "layers",
-        "tradeoff", "paradigms", "model-size", "one-pass", "data-size",
-    ),
-}  # fmt: skip
+    "pending": ("planted",),
+}
 _EMOJI = dict.fromkeys(("data.path", "data.label_column", "data.group_column"), "")  # of a warm start on emoji
+# kinds of flaws, trade-off at equal data, nested sizes, random redundancy
+_PLANNED_PAIRS: dict[str, Any] = {
+    "flaws": _four_flaws(0.04),
+    "lengths": (20, 60, 150),
+    "traded": {
+        **_nested(_FOUR_ARTISTS, 400, 200, 900),
+        "data.emoji_nested.more_shared": 590,
+        "data.emoji_nested.more_candidate": 220,
+    },
+    "sized": _nested(_FOUR_ARTISTS, 2200, 300, 900),
+    "redundancy": _randomized(570, 600, (0, 1, 3)),
+    "epochs": (1, 2, 12),
+}
+_PLANNED_PAIRS_UNIQUE: dict[str, Any] = {
+    "flaws": {**_drawings("twemoji"), **_four_flaws(0.06)},
+    "sized": _nested(("twemoji",), 700, 100, 400),
+    "layered": _drawings("twemoji"),
+    "class_sets": {
+        "98 classes": {"data.source": "emoji-subgroups"},
+        "9 classes": _drawings("twemoji"),
+        "a class per emoji": {**_drawings("twemoji"), **_CONCEPTS},
+    },
+    "more_seeds": {"paradigms": 4 / 3},
+}
 SCALES: Mapping[tuple[str, str], Scale] = {
     (scale.regime, scale.name): scale
     for scale in (
@@ -287,8 +345,10 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             noise=(0.0, 0.05, 0.10, 0.15, 0.20),
             noise_epochs=45,
             noise_longest=130,
+            **_PLANNED_PAIRS,
+            without=("layers", "paradigms"),
             warmed_study={**_sizes(900, 600, 800), "data.source": "emoji-study"},
-            removal_times=2,
+            more_seeds={"removal": 2},
             removal_trial={
                 "share": {"split.planted_share": 0.32, "mitigate.remove.count": 700},
                 "role": {"split.planted_roles": ["candidate"]},
@@ -303,6 +363,8 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             seeds=12,
             noise=(0.0, 0.15),
             noise_epochs=80,
+            **_PLANNED_PAIRS_UNIQUE,
+            without=("redundancy", "tradeoff", "model-size", "one-pass"),
             # one drawing of each emoji
             warmed_study={**_drawings("twemoji"), **_sizes(350, 200, 300), "data.source": "emoji-study"},
         ),

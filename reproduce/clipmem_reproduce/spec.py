@@ -47,13 +47,18 @@ class RunSpec:
         return self.with_settings({}, {"train.seeds": list(seeds)})
 
     def replicate(self, seed: int) -> "RunSpec":
-        """Return the run of one seed, on a split of its own; so is its parent, but it keeps seeds that it has."""
+        """Return the run of one seed, on a split of its own; so is its parent, but it keeps seeds that it has.
+
+        Where the data draw the roles, their seed is that of the split.
+        """
         parent = self.parent
         if parent is not None and "train.seeds" in parent.study:
             parent = parent.with_settings({}, {"split.seed": seed})
         elif parent is not None:
             parent = parent.replicate(seed)
-        return replace(self.with_settings({}, {"split.seed": seed, "train.seeds": [seed]}), parent=parent)
+        of_data = {key: seed for key in self.study if re.fullmatch(r"data\.\w+\.seed", key)}
+        study = {**of_data, "split.seed": seed, "train.seeds": [seed]}
+        return replace(self.with_settings({}, study), parent=parent)
 
     @property
     def of_seed(self) -> str:

@@ -17,7 +17,7 @@ from clipmem.data.sources.emoji import emoji_table
 from clipmem.functional import Claim, auroc, verdict
 from clipmem_reproduce.effects import ABOVE, BELOW, Effect, Results
 from clipmem_reproduce.finding import Context, judge
-from clipmem_reproduce.findings import FINDINGS, captions, encoders, planted, removal, roles, text_noise
+from clipmem_reproduce.findings import FINDINGS, captions, encoders, one_pass, planted, removal, roles, text_noise
 from clipmem_reproduce.measured import Measured
 from clipmem_reproduce.page import finding_figure
 from clipmem_reproduce.plan import PLANS, deviations, plan_changes, plan_hash
@@ -108,6 +108,10 @@ def test_negligible_is_all_within_the_declared_size(low, width, size, claim):
 def test_a_finding_declares_what_is_negligible_for_its_primary_effect_alone(monkeypatch):
     finding, where = FINDINGS["one-pass"](), context()
     monkeypatch.setattr(Results, "values", lambda *_: [0.001, -0.001, 0.0005])
+    first = {"claim": ABOVE, "primary": True}
+    monkeypatch.setattr(
+        one_pass, "beyond_shared", lambda results, run: results.effect("m", results.values(run), None, **first)
+    )
     results = Results(lambda spec: None, 0.95)
     assert judge(finding, where, results)["holds"] == "inconclusive"
     monkeypatch.setattr(type(finding), "negligible", 0.5)
@@ -401,7 +405,7 @@ def test_the_plan_names_what_is_planned_and_what_is_not():
     rules = text[text.index("Rules for all findings") : text.index("## Noise")]
     section = text[text.index("Noise on text embeddings (") : text.index("## Number of captions")]
     assert plan_hash("text-noise") == hashlib.sha256((rules + section).encode()).hexdigest()
-    assert plan_hash("layers") == ""
+    assert plan_hash("removal") == ""
     for regime in PLANNED:
         scale = SCALES[regime, "planned"]
         assert scale.first >= 100  # earlier runs have the seeds 0 to 31
@@ -409,7 +413,11 @@ def test_the_plan_names_what_is_planned_and_what_is_not():
         assert not any(f"(`{name}`)" in text for name in scale.pending)
         assert {*findings_of(scale), *scale.pending, *scale.without} == set(FINDINGS)
     sizes = {name: FINDINGS[name].negligible for name in findings_of(SCALES["redundant", "planned"])}
-    assert sizes == {"captions": 0.02, "encoders": 0.1, "text-noise": 0.02, "removal": 0.05}
+    assert sizes == {
+        "captions": 0.02, "encoders": 0.1, "text-noise": 0.02, "removal": 0.05,
+        "roles": 0.0, "memorized": 0.05, "redundancy": 0.05, "tradeoff": 0.05, "data-size": 0.1,
+        "model-size": 0.01, "one-pass": 0.0,
+    }  # fmt: skip
 
 
 def test_the_plan_of_a_regime_is_part_of_the_plan_of_its_findings(tmp_path):

@@ -1,7 +1,7 @@
 """Finding 2: mismatched or vague captions and distorted images are memorized most, clear and precise pairs least.
 
 Flaws are added on purpose: swapped captions, captions that name only a pair's class, and images turned or cropped to a
-corner.
+corner. A planned reproduction has vague captions of a second kind: no two pairs share one.
 Among the other pairs, two proxies are correlated with CLIPMem: the rarity of a caption's words, and the distance of an
 image's pixels from those of its nearest images. The first is poor where rare words are precise.
 """
@@ -17,9 +17,10 @@ from clipmem.functional import spearman
 from clipmem_reproduce.effects import ABOVE, Effect, Panel, Results, widened
 from clipmem_reproduce.finding import Context, Finding
 from clipmem_reproduce.measured import Measured
+from clipmem_reproduce.sources import UNIQUE_VAGUE
 from clipmem_reproduce.spec import RunSpec
 
-FLAWS = {"vague": "vague captions", "distorted": "distorted images"}
+FLAWS = {"vague": "vague captions", UNIQUE_VAGUE: "unique vague captions", "distorted": "distorted images"}
 PROXIES = ("rare words", "atypical image")
 SWAPPED, ORDINARY = "swapped captions", "ordinary pairs"
 _NEAR = 10  # neighbors over which the distance is averaged
@@ -103,21 +104,23 @@ class Memorized(Finding):
         "The flaws are added on purpose. Vague captions name the class of a pair, so many pairs share them. Rare words "
         "and pixel distance are proxies for what people would call imprecise and atypical."
     )
+    negligible = 0.05
+    claims = 4
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
         return {"flaws": flawed(context)}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """Each kind of flaw minus ordinary pairs; the primary effect is the smallest of these."""
-        means = self._means(context, results)
+        """Each kind of flaw minus ordinary pairs; the smallest of these decides, unless each has a verdict by plan."""
+        means, planned = self._means(context, results), context.scale.crossed
         plain = means.pop(ORDINARY)
         name = "CLIPMem of flawed pairs minus that of ordinary pairs: the smallest difference"
         single = [
-            results.effect(f"CLIPMem of {kind} minus that of ordinary pairs", values, plain, ABOVE)
+            results.effect(f"CLIPMem of {kind} minus that of ordinary pairs", values, plain, ABOVE, primary=planned)
             for kind, values in means.items()
         ]
         pairs = [(values, plain) for values in means.values()]
-        smallest = [results.weakest(name, pairs, ABOVE, primary=True)] if pairs else []
+        smallest = [results.weakest(name, pairs, ABOVE, primary=True)] if pairs and not planned else []
         return [*smallest, *single, *self._correlations(context, results)]
 
     def _means(self, context: Context, results: Results) -> dict[str, list[float]]:

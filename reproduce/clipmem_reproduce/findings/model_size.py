@@ -1,5 +1,7 @@
 """Not published: does the size of the image tower or of the text tower matter more for memorization?"""
 
+from collections.abc import Mapping, Sequence
+
 from clipmem_reproduce.effects import ABOVE, Effect, Panel, Results
 from clipmem_reproduce.finding import Context, Sweep, label
 from clipmem_reproduce.spec import RunSpec
@@ -13,7 +15,13 @@ class ModelSize(Sweep):
     title = "Model size"
     claim = "A larger tower memorizes more, of either kind."
     limits = "Not published: the claim is a common expectation. Widths vary, depths do not."
+    negligible = 0.01
     levels, names, xlabel = "widths", ("image tower", "text tower", _BOTH), "width"
+
+    def levels_of(self, context: Context) -> Mapping[str, Sequence[int]]:
+        """A planned reproduction varies one tower at a time."""
+        curves = super().levels_of(context)
+        return {name: curves[name] for name in curves if name != _BOTH or not context.scale.crossed}
 
     def run(self, context: Context, curve: str, level: int) -> tuple[str, RunSpec]:
         """The verdict rests on the runs that vary one tower; they have all seeds."""
@@ -23,7 +31,8 @@ class ModelSize(Sweep):
         cost = 0.6 * (image / _TINY_WIDTH) ** 1.6 + 0.4 * (text / _TINY_WIDTH) ** 1.6
         cost *= 1 if base == "clipmem-tiny" else 6
         spec = RunSpec({} if model == base else {"model.name": model}, cost=cost)
-        return f"{curve} {level}", context.fewer(spec) if image == text else spec
+        fewer = image == text and not context.scale.crossed
+        return f"{curve} {level}", context.fewer(spec) if fewer else spec
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
         """The widest minus the narrowest tower of each kind: the smaller of both, then each."""

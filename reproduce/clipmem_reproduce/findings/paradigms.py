@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from clipmem_reproduce.curves import TITLES
 from clipmem_reproduce.effects import ABOVE, BELOW, Effect, Panel, Results, Series, relative
 from clipmem_reproduce.finding import PROBE, Context, Finding
@@ -15,6 +17,7 @@ OBJECTIVES = tuple(TITLES)
 def pair(context: Context, objective: str) -> list[RunSpec]:
     """Return a study of the image tower under an objective, without and with several images per pair."""
     plain = under(context, objective, {**ONE_TOWER, "evaluate.labels": "sublabel"})
+    plain = context.with_seeds(plain, context.scale.more_seeds.get("paradigms", 1))
     return [plain, plain.with_settings(SEVERAL_IMAGES)]
 
 
@@ -36,7 +39,12 @@ class Paradigms(Finding):
         }
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """The relative change of utility in CLIP minus its mean in the other two; then each change."""
+        """The relative change of utility in CLIP minus its mean in the other two; then each change.
+
+        In a planned reproduction all changes are absolute, and memorization must also fall.
+        """
+        if context.scale.crossed:
+            return self._planned(context, results)
         changes: dict[str, list[float]] = {}
         each: list[Effect] = []
         for objective in OBJECTIVES:
@@ -54,6 +62,31 @@ class Paradigms(Finding):
         others = [(a + b) / 2 for a, b in zip(changes["supervised"], changes["simclr"], strict=True)]
         measure = "relative change of the probe by subgroup: CLIP minus the mean of the other two"
         return [results.effect(measure, changes["clip"], others, ABOVE, primary=True), *each]
+
+    def _planned(self, context: Context, results: Results) -> list[Effect]:
+        """The smallest decides: utility in CLIP against the other two, and the fall of SSLMem in CLIP and in these."""
+        each, falls, changes = list[Effect](), dict[str, list[float]](), dict[str, list[float]]()
+        for objective in OBJECTIVES:
+            before, after = pair(context, objective)
+            if not all(results.values(run, metric) for run in (before, after) for metric in (PROBE, "clipmem")):
+                return []
+            for metric, words in ((PROBE, "the probe by subgroup"), ("clipmem", "SSLMem")):
+                claim = ABOVE if metric == PROBE and objective == "clip" else BELOW
+                name = f"{TITLES[objective]}, several images: change of {words}"
+                each += results.contrast(name, after, before, claim, metric)
+            changes[objective] = np.subtract(results.values(after, PROBE), results.values(before, PROBE)).tolist()
+            falls[objective] = np.subtract(results.values(before), results.values(after)).tolist()
+        mean = {
+            name: np.mean([of["supervised"], of["simclr"]], axis=0).tolist()
+            for name, of in (("utility", changes), ("memory", falls))
+        }
+        zero = [0.0] * len(falls["clip"])
+        pairs = [(changes["clip"], mean["utility"]), (falls["clip"], zero), (mean["memory"], zero)]
+        name = (
+            "the smallest of: change of the probe by subgroup, CLIP minus the mean of the other two; fall of SSLMem in "
+            "CLIP; its mean fall in the other two"
+        )
+        return [results.weakest(name, pairs, ABOVE, primary=True), *each]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
         series: list[Series] = []

@@ -16,8 +16,9 @@ MOST = 5  # that many others or more
 
 
 def counted(context: Context) -> RunSpec:
-    """Return the study with as many pairs of the same things as the data have."""
-    return context.fewer(RunSpec(study=context.scale.redundancy))
+    """Return the study with as many pairs of the same things as the data have, or by plan as a seed draws."""
+    run = RunSpec(study=context.scale.redundancy)
+    return run if context.scale.crossed else context.fewer(run)
 
 
 @cache
@@ -55,8 +56,10 @@ class Redundancy(Finding):
     claim = "The more other pairs of the same thing a model has seen, the less it memorizes a pair."
     limits = (
         "Not published. The same thing means: the same first caption. Things drawn often may also be easier to learn "
-        "for other reasons."
+        "for other reasons, unless a seed draws how many others the models see, as in a planned reproduction. A lower "
+        "CLIPMem does not mean that less of a pair can be extracted from f: g has seen the others, too."
     )
+    negligible = 0.05
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
         return {"all drawings": counted(context)}
