@@ -348,7 +348,7 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             **_PLANNED_PAIRS,
             without=("layers", "paradigms"),
             warmed_study={**_sizes(900, 600, 800), "data.source": "emoji-study"},
-            more_seeds={"removal": 2},
+            more_seeds={"removal": 2.0},
             removal_trial={
                 "share": {"split.planted_share": 0.32, "mitigate.remove.count": 700},
                 "role": {"split.planted_roles": ["candidate"]},

@@ -217,8 +217,9 @@ def test_captions_are_judged_over_all_of_them(tmp_path):
 
 def test_a_share_of_the_seeds_may_be_more_than_all():
     where = context(seeds=12)
-    seeds = {share: where.with_seeds(RunSpec(), share).study["train.seeds"] for share in (2, 1, 1 / 3, 0.01)}
-    assert seeds == {2: list(range(100, 124)), 1: list(range(100, 112)), 1 / 3: [100, 101, 102, 103], 0.01: [100]}
+    seeds = {share: where.with_seeds(RunSpec(), share).recipe(where.base).train.seeds for share in (2, 1, 1 / 3, 0.01)}
+    assert seeds == {2: tuple(range(100, 124)), 1: tuple(range(100, 112)), 1 / 3: (100, 101, 102, 103), 0.01: (100,)}
+    assert where.with_seeds(RunSpec(), 1) == RunSpec()  # the base study as it is
 
 
 def test_planned_removals_are_what_the_plan_says():
@@ -405,7 +406,7 @@ def test_the_plan_names_what_is_planned_and_what_is_not():
     rules = text[text.index("Rules for all findings") : text.index("## Noise")]
     section = text[text.index("Noise on text embeddings (") : text.index("## Number of captions")]
     assert plan_hash("text-noise") == hashlib.sha256((rules + section).encode()).hexdigest()
-    assert plan_hash("removal") == ""
+    assert plan_hash("planted") == ""
     for regime in PLANNED:
         scale = SCALES[regime, "planned"]
         assert scale.first >= 100  # earlier runs have the seeds 0 to 31
@@ -422,7 +423,7 @@ def test_the_plan_names_what_is_planned_and_what_is_not():
 
 def test_the_plan_of_a_regime_is_part_of_the_plan_of_its_findings(tmp_path):
     assert plan_hash("captions") == plan_hash("captions", "unique") != plan_hash("captions", "photographs")
-    assert plan_hash("layers", "photographs") == ""
+    assert plan_hash("planted", "photographs") == ""
     assert plan_changes(tmp_path, ["captions"], "photographs") == []
     assert plan_changes(tmp_path, ["captions"]) == ["the plan of captions was changed after its first run"]
 

@@ -17,7 +17,7 @@ OBJECTIVES = tuple(TITLES)
 def pair(context: Context, objective: str) -> list[RunSpec]:
     """Return a study of the image tower under an objective, without and with several images per pair."""
     plain = under(context, objective, {**ONE_TOWER, "evaluate.labels": "sublabel"})
-    plain = context.with_seeds(plain, context.scale.more_seeds.get("paradigms", 1))
+    plain = context.with_seeds(plain, context.scale.more_seeds.get("paradigms", 1.0))
     return [plain, plain.with_settings(SEVERAL_IMAGES)]
 
 

@@ -93,7 +93,7 @@ def design(context: Context, way: str = "", changes: Settings | None = None, *, 
 
 def designs(context: Context) -> dict[str, dict[str, RunSpec]]:
     """Return the planned runs of the main design, of the trial and of each length, by way; "" is nothing removed."""
-    scale, times = context.scale, context.scale.more_seeds.get("removal", 1)
+    scale, times = context.scale, context.scale.more_seeds.get("removal", 1.0)
     shares = {"": times, "random": 1, "g-alignment": SOME, "clipmem": times, "planted": SOME}
     runs = {MAIN: {way: context.with_seeds(design(context, way), share) for way, share in shares.items()}}
     runs[EQUAL] = {"clipmem": context.with_seeds(design(context, "clipmem", steps=True), SOME)}
