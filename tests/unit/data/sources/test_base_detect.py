@@ -224,7 +224,7 @@ def test_missing_files_and_sources_are_named(tmp_path):
     with pytest.raises(InputError) as error:
         open_source(DataSection(source="parquet", path=str(tmp_path / "none.parquet")))
     assert (error.value.what, error.value.expected[:15]) == ("[data] path", "a .parquet file")
-    with pytest.raises(InputError, match=r"data source 'emojy': got an unknown name.* Did you mean 'emoji'\?"):
+    with pytest.raises(InputError, match=r"data source 'emojy': got an unknown name.* Did you mean 'emoji'"):
         open_source(DataSection(source="emojy"))
     (tmp_path / "x.parquet").write_text("no")
     with pytest.raises(InputError, match="not readable as Parquet"):
