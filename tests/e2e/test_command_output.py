@@ -55,6 +55,7 @@ def test_the_screens_of_a_run_are_its_documents(finished, tmp_path):
     assert len(shown) < len(clip("view", run, "--report", "--verbose").stdout)
 
 
+@pytest.mark.slow
 def test_documents_of_data_and_declarations():
     inspected = as_json("inspect", "emoji")
     assert inspected["usable"]

@@ -164,6 +164,7 @@ def test_suggested_captions(planted, tmp_path):
     assert written["removed"] == table["suggested_caption"].is_null().sum()
 
 
+@pytest.mark.slow
 def test_the_table_of_python(planted):
     path, wrong = planted
     table = clipmem.curate(path)
@@ -266,6 +267,7 @@ def test_a_run_of_the_data_adds_its_margins(planted, tmp_path):
     assert np.mean([uid in wrong for uid in table["uid"].head(20)]) > 0.4  # chance: .17
 
 
+@pytest.mark.slow
 def test_unreadable_images_are_listed(planted, tmp_path):
     path, _ = planted
     table = pl.read_parquet(path)

@@ -124,6 +124,7 @@ def test_inspect_export_and_init_count_alike(tmp_path):
     assert "66, 4 records left out" in " ".join(start(str(tmp_path / "a.parquet")).notes)
 
 
+@pytest.mark.slow
 def test_inspect_of_the_shipped_pairs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = inspect("emoji", cost=False)
@@ -307,6 +308,7 @@ def test_export_knows_how_many_pairs_there_are(hostile, tmp_path):
     assert reporter.done == reporter.total == 14
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("exported", [False, True])
 def test_output_that_cannot_be_written_is_one_line(hostile, tmp_path, exported):
@@ -395,6 +397,7 @@ def test_a_list_that_cannot_be_made_is_one_line(finished, tmp_path, arguments, m
 # ---- hostile captions through a whole study
 
 
+@pytest.mark.slow
 def test_a_study_of_hostile_captions_harms_no_output(tmp_path):
     captions = [f"{HOSTILE[k % len(HOSTILE)]} {k}" if k % 3 else HOSTILE[k % len(HOSTILE)] for k in range(124)]
     path = tmp_path / "hostile.parquet"

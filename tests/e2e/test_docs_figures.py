@@ -40,6 +40,7 @@ def test_letters_are_at_least_8_pt_at_the_width_of_a_page(file):
     assert min(sizes) * 688 / int(width) * 0.75 >= 8  # 688 CSS pixels at a window of 1440
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("system", ["light", "dark"])
 def test_a_figure_follows_the_scheme_of_its_page_not_that_of_the_system(tmp_path, system):

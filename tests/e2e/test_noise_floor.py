@@ -40,6 +40,7 @@ def held_out(run):
     return np.stack([(part["f"] - part["g"]).to_numpy() for part in parts])
 
 
+@pytest.mark.slow
 def test_95_percent_of_other_held_out_pairs_are_within_the_floor_of_half_of_them(run):
     control, rng, inside = held_out(run), np.random.default_rng(0), []
     for _ in range(SPLITS):
@@ -49,6 +50,7 @@ def test_95_percent_of_other_held_out_pairs_are_within_the_floor_of_half_of_them
     assert 0.94 <= np.mean(inside) <= 0.98  # expected 0.95 to 0.96
 
 
+@pytest.mark.slow
 def test_the_floor_is_that_of_all_held_out_pairs_and_far_above_their_standard_errors(run):
     shown, control = run.summary.noise_floor, held_out(run)
     assert shown.document() == pytest.approx(noise_floor(control)._asdict())

@@ -76,6 +76,7 @@ def test_a_fold_opens_by_key_and_all_are_printed(browser: Session, address: str)
 needs_axe = pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm ci in src/clipmem/report/explorer/app")
 
 
+@pytest.mark.slow
 @needs_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser: Session, address: str, scheme: str) -> None:

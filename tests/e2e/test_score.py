@@ -81,6 +81,7 @@ def by_open_clip(folder, rows):
     return image, text
 
 
+@pytest.mark.slow
 def test_it_agrees_with_a_loop_over_open_clips_public_calls(world, scored):
     """Issue: `score --views 0 --precision fp32` agrees with an independent loop to 1e-4."""
     bank = range(28, N)
@@ -117,6 +118,7 @@ def test_it_agrees_with_a_study_of_the_same_models(world, tmp_path):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"batch_size": 5}, {"block": 3}, {"batch_size": 1}])
 def test_batches_and_blocks_change_nothing_but_rounding(world, scored, settings):
     ours = score(world, **settings)
@@ -150,6 +152,7 @@ def test_embeddings_on_disk_give_the_same_bits(world, scored, tmp_path):
         score(world, embeddings=kept, views=1)
 
 
+@pytest.mark.slow
 def test_single_views_are_stored_for_alignments_that_need_them(world, tmp_path):
     settings = {"alignment": "sslmem-image", "views": 2}
     expected = score(world, **settings)
@@ -166,6 +169,7 @@ def test_bf16_is_near(world, scored):
     np.testing.assert_allclose(ours["clipmem"], scored["clipmem"], rtol=0, atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*left out:clipmem.base.errors.ClipmemWarning")
 def test_broken_images_are_listed_and_the_others_score_as_without_them(world, scored, tmp_path):
     write_pairs(tmp_path / "pairs.parquet", range(28), broken=(3, 17))
@@ -220,6 +224,7 @@ def test_data_or_a_bank_of_broken_images_alone_is_an_error(world, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_bank_that_overlaps_the_data_leaves_each_pair_out_of_its_own(world, scored):
     own = scored["uid"].to_list()[:5]
     ours = score(world, bank=own)

@@ -62,6 +62,7 @@ def files(run):
     return {str(p.relative_to(run.path)): p.read_bytes() for kind in kinds for p in sorted(run.path.rglob(kind))}
 
 
+@pytest.mark.slow
 def test_the_rest_has_the_bytes_of_a_study_without_the_broken_ones(studies):
     mixed, good = files(studies["mixed"]), files(studies["good"])
     assert set(mixed) == set(good)
@@ -88,6 +89,7 @@ def test_exactly_the_broken_ones_are_listed(studies):
     }
 
 
+@pytest.mark.slow
 def test_the_count_is_shown_in_the_terminal_and_in_the_report(studies):
     shown = clip("view", studies["mixed"].path, "--report")
     sentence = (
@@ -99,6 +101,7 @@ def test_the_count_is_shown_in_the_terminal_and_in_the_report(studies):
     assert "pairs used" not in clip("view", studies["good"].path, "--report").stdout
 
 
+@pytest.mark.slow
 def test_strict_stops_at_the_first_with_exit_code_2(studies, tmp_path):
     only_pixels = write(tmp_path / "cut.parquet", {3: BROKEN[3]})
     recipe = tmp_path / "study.toml"
@@ -124,6 +127,7 @@ def stop():
     raise InputError("stop here")
 
 
+@pytest.mark.slow
 def test_too_few_that_are_left_is_said_with_the_reason(tmp_path):
     broken = {place: (encoded_image(900 + place)[:120], f"cut {place}", "") for place in range(10)}
     path = write(tmp_path / "few.parquet", broken)
@@ -137,6 +141,7 @@ def test_too_few_that_are_left_is_said_with_the_reason(tmp_path):
     assert error.value.expected == "at most 128 in total"
 
 
+@pytest.mark.slow
 def test_a_study_that_was_stopped_goes_on_with_the_same_pairs(studies, tmp_path):
     mixed = studies["mixed"]
     with pytest.raises(InputError, match="stop here"):
@@ -148,6 +153,7 @@ def test_a_study_that_was_stopped_goes_on_with_the_same_pairs(studies, tmp_path)
     assert set(json.loads((again.path / "summary.json").read_text())["seconds"]) == set(STAGES)
 
 
+@pytest.mark.slow
 def test_mended_data_are_other_data(studies, tmp_path):
     run, path = studies["mixed"], tmp_path / "data.parquet"
     recipe = tiny_recipe(*SETTINGS, f"data.path={str(path)!r}")
@@ -160,6 +166,7 @@ def test_mended_data_are_other_data(studies, tmp_path):
     assert run.manifest["data_sha256"] != studies["good"].manifest["data_sha256"]
 
 
+@pytest.mark.slow
 def test_pixels_of_several_sizes_leave_out_the_same_images(tmp_path):
     from clipmem.base.progress import Quiet
     from clipmem.data.decoding import Geometry

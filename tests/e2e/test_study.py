@@ -157,6 +157,7 @@ def test_other_data_in_the_same_file_is_refused(tmp_path):
         clipmem.run(tiny_recipe(*settings), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_other_labels_and_other_lists_are_refused(tmp_path):
     """The same pairs, with what stages read of them changed: finished and unfinished studies alike."""
     data, wrong = tmp_path / "p.parquet", tmp_path / "wrong.txt"
@@ -209,6 +210,7 @@ def test_training_goes_on_where_it_began(finished, tmp_path):
     assert caught.value.got == "a study that started on a GPU, and none here"
 
 
+@pytest.mark.slow
 def test_more_pairs_than_there_are(tmp_path):
     with pytest.raises(InputError) as error:
         clipmem.run(tiny_recipe("split.shared=4000"), tmp_path / "run")

@@ -39,6 +39,7 @@ def test_score_has_the_same_defaults_everywhere():
     assert asdict(Scoring()).items() <= settings.items()
 
 
+@pytest.mark.slow
 def test_evaluate(finished, tmp_path):
     run = shutil.copytree(finished.path, tmp_path / "run")
     evaluated = clipmem.evaluate(run, name="mine")

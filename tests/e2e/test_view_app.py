@@ -127,6 +127,7 @@ def test_brushes_by_keys(browser: Session, address: str, values: dict[str, np.nd
     shows(page, (values["role"] == 0).sum())
 
 
+@pytest.mark.slow
 def test_marks_fifty_pairs_by_keys_alone(browser: Session, address: str, values: dict[str, np.ndarray]) -> None:
     page = browser.open(address)
     order = np.argsort(-values["clipmem"], kind="stable").tolist()

@@ -80,6 +80,7 @@ def test_filters_of_wrong_names_are_no_chips(browser: Session, address: str) -> 
     assert chips(page) == []
 
 
+@pytest.mark.slow
 def test_a_run_opens_with_its_candidates_live_and_exported(browser: Session, finished: Any, tmp_path: Path) -> None:
     explorer = Explorer(open_subject(finished.path))
     roles = pl.read_parquet(finished.path / "scores.parquet")["role"].cast(pl.String).to_list()
@@ -139,6 +140,7 @@ def test_suspects_are_a_preset_in_the_order_of_curate(browser: Session, tmp_path
     assert page.get_by_role("button", name="Rose most").count() == 0  # no second run
 
 
+@pytest.mark.slow
 def test_views_are_saved_opened_replaced_and_forgotten(browser: Session, address: str) -> None:
     page = browser.open(address + "#q=red&sort=-f_alignment&pair=7")
     page.locator(".card").first.wait_for()
@@ -327,6 +329,7 @@ def test_all_captions_of_a_run_are_in_the_searched_column(finished: Any) -> None
         assert texts[columns.values("all_captions")[row]].split("\x1f") == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm ci in src/clipmem/report/explorer/app")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [420, 1024, 1440])

@@ -127,6 +127,7 @@ def test_marks_reach_the_run_folder_and_other_windows(browser: Session, explorer
     assert browser.errors == []
 
 
+@pytest.mark.slow
 def test_marks_wait_for_a_server_that_does_not_answer(browser: Session, explorer: Explorer, run: Path) -> None:
     with serving(explorer) as server:
         page = browser.open(server.address)
@@ -145,6 +146,7 @@ def test_marks_wait_for_a_server_that_does_not_answer(browser: Session, explorer
         assert marks(run) == {explorer.columns.uids[first]: "memorized"}
 
 
+@pytest.mark.slow
 def test_a_saved_note_is_shown_again_and_a_hidden_pair_is_not_marked(
     browser: Session, explorer: Explorer, run: Path
 ) -> None:
@@ -174,6 +176,7 @@ def test_a_saved_note_is_shown_again_and_a_hidden_pair_is_not_marked(
     assert browser.errors == []
 
 
+@pytest.mark.slow
 def test_an_old_answer_takes_no_mark_back(browser: Session, explorer: Explorer) -> None:
     with serving(explorer) as server:
         page = browser.open(server.address)

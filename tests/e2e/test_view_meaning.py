@@ -133,6 +133,7 @@ def test_pairs_without_embeddings_name_the_way_to_them(finished: Any, tmp_path: 
         Explorer(open_subject(finished.path)).meaning.similarities("a flag")
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_query_orders_what_the_filters_leave(browser: Session, explorer: Explorer, finished: Any) -> None:
     expected = reference(finished.path, QUERY)
@@ -213,6 +214,7 @@ def test_an_export_without_vectors_says_so(browser: Session, tmp_path: Path) -> 
     assert len(cards(page)) == 9
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_page_says_why_a_server_has_no_answer(browser: Session, finished: Any, tmp_path: Path) -> None:
     run = shutil.copytree(finished.path, tmp_path / "run")

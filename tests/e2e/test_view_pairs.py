@@ -280,6 +280,7 @@ def test_roles_have_the_colors_of_the_report_and_the_map_shows_them_at_first(bro
     page.get_by_role("list", name="Mark").get_by_text("unmarked").wait_for()
 
 
+@pytest.mark.slow
 def test_a_score_is_compared_with_the_noise_floor(browser: Session, address: str) -> None:
     page = browser.open(address)
     cards(page)

@@ -146,6 +146,7 @@ def test_of_pairs_with_one_image_one_is_kept(browser: Session, address: str, val
     becomes(lambda: marks_of(page) if expected else {}, expected)
 
 
+@pytest.mark.slow
 def test_marks_of_a_selection_reach_the_run_folder(browser: Session, finished: Any, tmp_path: Path) -> None:
     run = shutil.copytree(finished.path, tmp_path / "run")
     (run / "marks.jsonl").unlink(missing_ok=True)

@@ -62,6 +62,7 @@ def ordered(values: dict[str, np.ndarray], shown: np.ndarray) -> list[int]:
     return order[shown[order]].tolist()
 
 
+@pytest.mark.slow
 def test_the_ten_most_memorized_by_keys(browser: Session, address: str, values: dict[str, np.ndarray]) -> None:
     person = Person(browser.open(address))
     candidates = ordered(values, values["role"] == CANDIDATE)

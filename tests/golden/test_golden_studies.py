@@ -33,6 +33,7 @@ def changed(change):
     return differences(RECORD, record, same_machine=True)
 
 
+@pytest.mark.slow
 def test_what_changed_is_seen():
     scores = "scores.parquet"
 
@@ -47,6 +48,7 @@ def test_what_changed_is_seen():
     assert changed(lambda study: study["weights"].update({weights: "another"})) == [f"four-way: weights of {weights}"]
 
 
+@pytest.mark.slow
 def test_a_new_name_and_a_last_digit_are_no_change():
     def renamed(study):
         study["tables"]["scores.parquet"]["memorization"] = study["tables"]["scores.parquet"].pop("clipmem")

@@ -52,6 +52,7 @@ def test_every_format_has_an_example():
     assert {name for name in SOURCES if f"| `{name}` |" in DOCS.read_text()} == ours
 
 
+@pytest.mark.slow
 def test_the_shipped_example_has_the_drawings_of_its_artists():
     section = load_recipe(SHIPPED_EXAMPLE).data
     pairs = open_source(section).pairs()

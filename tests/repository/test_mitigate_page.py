@@ -201,6 +201,7 @@ def blocks_of(page):
     return re.findall(r"^```python[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_blocks_of_the_reference_run(number, capsys):
     blocks = blocks_of("mitigations.md")

@@ -118,6 +118,7 @@ def test_coverage_of_few_pairs_in_one_sample(pairs):
     assert max(half, centered) <= 0.975
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("p", "q", "apart"),
     [(3, 50, 1), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((5, 200, 1), (20, 480, 2)))],

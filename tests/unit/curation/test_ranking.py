@@ -206,16 +206,19 @@ def test_nothing_is_suggested_where_right_is_not_told_from_wrong():
     assert blind.table.schema["suggested_caption"] == pl.String
 
 
+@pytest.mark.slow
 def test_equal_input_gives_equal_lists(data, found):
     again = curate(replace(data[0]))
     assert again.table.equals(found.table)
 
 
+@pytest.mark.slow
 def test_ranks_alone_put_wrong_captions_first(data):
     table = curate(data[0], combine="ranks").table
     assert auroc(table["score"].to_numpy(), data[1]).mean > 0.97
 
 
+@pytest.mark.slow
 def test_file_names_and_vague_captions_are_named(data):
     signals, wrong = data
     captions = [list(one) for one in signals.captions]
@@ -321,6 +324,7 @@ def test_a_model_that_never_saw_the_pairs_is_evidence_and_one_that_trained_on_th
     assert area(replace(weak, unseen=True)) == area(weak)
 
 
+@pytest.mark.slow
 def test_a_detector_of_another_package_joins_the_combination(data, found, monkeypatch):
     class Odd(PairScore):
         """Every second pair."""

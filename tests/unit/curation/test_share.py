@@ -111,6 +111,7 @@ def test_with_few_captions_what_the_odds_miss_is_looked_for_in_the_fits():
     assert share_of(right._replace(fits=(right,)), 0.95).clear
 
 
+@pytest.mark.slow
 def test_equal_captions_are_never_planted_on_each_other(data):
     signals = data[0]
     evidence, texts = evidence_of(signals), np.zeros(N, dtype=int)

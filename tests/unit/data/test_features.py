@@ -191,6 +191,7 @@ def described(drawings):
     return image_features(known.pixels, N), caption_features(known.captions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "least"), [("closed-form", 0.87), ("closed-form-rbf", 0.86), ("closed-form-image", 0.87)]
 )
@@ -208,6 +209,7 @@ def test_neighbors_find_swapped_captions(drawings, described):
     assert auroc(-softmax_agreement(text, image).numpy(), wrong).mean > 0.81
 
 
+@pytest.mark.slow
 def test_pair_scores_read_the_embeddings_of_f(drawings, described):
     known, wrong = drawings
     rng = np.random.default_rng(0)

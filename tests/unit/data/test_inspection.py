@@ -65,6 +65,7 @@ def test_pairs_whose_images_are_near_have_twins():
         assert (found["near_image"], found["images"], found["verdict"]) == (pytest.approx(share), 9, verdict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "verdict"), [("emoji", "long-tailed"), ("emoji-artists", "redundant")])
 def test_the_shipped_data(source, verdict):
     pairs = open_source(DataSection(source=source)).pairs()
@@ -80,6 +81,7 @@ def test_the_shipped_data(source, verdict):
         assert found["words"]["rare_pairs"] < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["emoji", "emoji-artists"])
 def test_the_page_shows_what_the_command_prints(source):
     page = (Path(__file__).parents[3] / "docs" / "own-data.md").read_text(encoding="utf-8")
@@ -95,6 +97,7 @@ def test_the_page_shows_what_the_command_prints(source):
     assert reading in printed
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_pairs_take_seconds():
     rng = np.random.default_rng(0)
     words, weight = np.array([f"word{k}" for k in range(30_000)]), 1 / np.arange(1, 30_001)

@@ -395,6 +395,7 @@ def test_a_group_counts_once():
     assert paired["high"] - paired["low"] > alone["high"] - alone["low"]
 
 
+@pytest.mark.slow
 @given(image=arrays.arrays(np.float64, (5, 3), elements=st.floats(0.1, 1)))
 def test_one_wording_is_retrieval_with_that_caption(image):
     one = embeddings(4, (0,) * 5)._replace(image=torch.from_numpy(image)[:, None], text=torch.randn(5, 3).double())

@@ -246,6 +246,7 @@ def test_only_some_pairs():
     assert found.text_pair.tolist() == [0, 1, 1]
 
 
+@pytest.mark.slow
 def test_our_measures_are_there_without_being_named():
     code = "import clipmem.measure.utility, clipmem.measure.base as base; print(*base.MEASURES)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

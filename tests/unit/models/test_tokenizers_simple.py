@@ -12,6 +12,7 @@ from clipmem.models.tokenizers import SimpleTokenizer, simple_tokenizer
 TEXT = st.text(st.sampled_from("ab '&;é猫👍\t"), max_size=12)
 
 
+@pytest.mark.slow
 @given(calls=st.lists(st.lists(TEXT, max_size=6), max_size=4))
 @settings(max_examples=30)
 def test_ids_equal_those_of_open_clip_in_any_order_of_calls(calls: list[list[str]]) -> None:

@@ -375,6 +375,7 @@ def test_one_utility_decides(runs):
         assert error.expected == "linear_probe_acc1, zero_shot_acc1"
 
 
+@pytest.mark.slow
 def test_files_page_and_terminal(runs, tmp_path):
     hostile = runs / "<b>$x_1$"
     build(hostile, "mitigate.captions.count=5", effect=0.4, noise=4, utility=0.1)

@@ -137,6 +137,7 @@ def test_a_seed_has_no_say_in_its_own_choice(utility):
         assert best_levels(curve._replace(utility=changed), validated=False)[seed] == found[seed]
 
 
+@pytest.mark.slow
 def test_validation_pairs_choose_where_all_runs_have_them(tmp_path):
     # they see the baseline best at 4, where E sees it at 8
     held_out = {"plain": (0.9, 0.1, 0.2), "noise": (0.1, 0.6, 0.5)}

@@ -127,6 +127,7 @@ def test_many_models_are_one_row_and_a_small_figure(tmp_path: Path) -> None:
     assert path.stat().st_size < 1_000_000
 
 
+@pytest.mark.slow
 def test_pages_are_the_same_each_time_and_load_nothing(subsample: Built, leave_one_out: Built) -> None:
     for built in (subsample, leave_one_out):
         first = write_report(built.folder, built.images).read_bytes()

@@ -199,6 +199,7 @@ def test_bootstrap_holds_the_rate():
     assert covered >= 16
 
 
+@pytest.mark.slow
 def test_groups_are_not_divided():
     # ten copies of each pair, in the same models: a classifier that saw one of them would know the other's membership
     rng = np.random.default_rng(9)

@@ -25,6 +25,7 @@ def test_auroc_and_roc_agree_with_sklearn():
     assert np.trapezoid(curve.tpr, curve.fpr) == pytest.approx(auroc(SCORES, POSITIVE).mean, abs=1e-14)
 
 
+@pytest.mark.slow
 def test_auroc_interval_covers():
     rng = np.random.default_rng(0)
     positive, covered = np.arange(120) < 30, 0
@@ -77,6 +78,7 @@ def test_spearman_agrees_with_scipy():
     assert spearman(a, b).spearman == pytest.approx(stats.spearmanr(a, b).statistic, abs=1e-14)
 
 
+@pytest.mark.slow
 def test_spearman_interval_covers():
     rng = np.random.default_rng(0)
     truth, covered = 6 / np.pi * np.arcsin(0.6 / 2), 0  # Spearman's rho of a normal pair with correlation 0.6

@@ -50,6 +50,7 @@ def fitted_to(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return predicted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("models", "noise"), [(2, 1.5), (2, 2.5), (4, 1.5), (4, 2.5)])
 @pytest.mark.parametrize("shared", [0.0, 0.7])
 def test_a_fit_to_the_effects_is_not_judged_by_their_noise(models: int, noise: float, shared: float) -> None:

@@ -40,6 +40,7 @@ def test_the_best_option_within_the_budget(budget: float, proxy: str) -> None:
     assert (made.estimator, made.pairs, made.proxy) == found.chosen[:3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "budget", "chosen"),
     [

@@ -83,6 +83,7 @@ def test_space_is_compared_with_what_the_machine_has(monkeypatch, tmp_path):
     assert caught.value.what == "memory of the study"
 
 
+@pytest.mark.slow
 def test_consent_is_asked_for_before_anything_is_written(monkeypatch, tmp_path):
     def refuse(*_):
         raise InputError("time of the study")

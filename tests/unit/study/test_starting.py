@@ -89,6 +89,7 @@ def grouped(folder, sizes):
     return str(folder / "pairs.tsv")
 
 
+@pytest.mark.slow
 def test_whole_groups_fit_the_sizes(tmp_path):
     path = grouped(tmp_path / "some", [40, 12, 12, *[1] * 60])
     recipe = start(path, settings=["data.group_column=kind"]).recipe

@@ -15,6 +15,7 @@ def emoji():
     return open_source(DataSection())
 
 
+@pytest.mark.slow
 def test_shipped_pairs(emoji):
     pairs = emoji.pairs()
     assert pairs.height == pairs["uid"].n_unique() == 1914
@@ -39,6 +40,7 @@ def artists(**settings):
     return open_source(section)
 
 
+@pytest.mark.slow
 def test_every_drawing_is_a_pair_with_the_captions_of_its_emoji():
     pairs = artists().pairs()
     assert pairs.height == 8588

@@ -22,6 +22,7 @@ def pixels(data):
     return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
+@pytest.mark.slow
 def test_shares_are_kept_and_the_other_pairs_are_untouched():
     plain = {row["image"]: row for row in source().pairs().iter_rows(named=True)}
     made = source(vague=0.1, distorted=0.03)

@@ -45,6 +45,7 @@ def peak(path):
     return float(done.stdout)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(tmp_path):
     # all rows in one row group, as polars writes them: 25 MB and 100 MB
     for n in (250, 1000):

@@ -50,6 +50,7 @@ def test_a_run_that_was_not_localized_has_none_of_it(two_seeds: Built) -> None:
     assert not {"units", "layers", "towers"} & sections(page)
 
 
+@pytest.mark.slow
 def test_units_and_towers_are_shown_without_the_other(build: Build) -> None:
     for names, shown in ((("units.parquet", "layers.parquet"), {"units", "layers"}), (("towers.json",), {"towers"})):
         built = build(seeds=(0, 1))
@@ -152,6 +153,7 @@ def test_shares_that_are_not_reliable_are_not_quoted(build: Build) -> None:
     assert "the image tower contributes" not in text
 
 
+@pytest.mark.slow
 def test_a_tower_that_was_left_out_is_not_judged(build: Build) -> None:
     built = build(seeds=(0, 1))
     found = add_localize(built)
@@ -184,6 +186,7 @@ def test_a_table_of_another_make_is_refused_in_one_line(build: Build) -> None:
         write_report(built.folder, {})
 
 
+@pytest.mark.slow
 def test_the_same_tables_give_the_same_bytes(localized: tuple[Built, dict[str, Any]]) -> None:
     built, found = localized
     first = write_report(built.folder, built.images).read_bytes()
