@@ -294,7 +294,8 @@ export function neighbors(row: number, space: "image" | "text", side: string): N
 /** Return 1 for the pair and its neighbors by image and by caption in each model, else 0; null until all are loaded. */
 export function nearest(row: number): Int32Array | null {
   const lists = manifest.sides.flatMap((side) => [neighbors(row, "image", side), neighbors(row, "text", side)]);
+  if (!lists.every(Boolean)) return null;
   const flags = new Int32Array(manifest.rows);
-  for (const near of [row, ...lists.flatMap((list) => list?.slice(0, LISTED).map((one) => one.row) ?? [])]) flags[near] = 1;
-  return lists.every(Boolean) ? flags : null;
+  for (const near of [row, ...lists.flatMap((list) => list!.slice(0, LISTED).map((neighbor) => neighbor.row))]) flags[near] = 1;
+  return flags;
 }
