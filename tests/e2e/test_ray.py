@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -9,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from clipmem.base.folder import RunFolder
+from clipmem.models import openclip
 from tests.e2e import running
 from tests.e2e.test_study import contents
+from tests.tiny import write_parquet
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install '.[ray]'")
 
@@ -90,7 +94,10 @@ def test_ray_gives_the_bytes_of_shadow_models(tmp_path):
 
 @pytest.mark.parametrize(
     ("task", "marker"),
-    [("train f seed 0", "train-f-seed-0"), pytest.param("embed g seed 0", "embed", marks=pytest.mark.slow)],
+    [
+        ("train model f, seed 0", "train-f-seed-0"),
+        pytest.param("embed model g, seed 0", "embed", marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_ray_worker_costs_a_retry(local, tmp_path, task, marker):
     recipe, expected = local
@@ -112,7 +119,7 @@ def test_killed_with_its_ray_and_run_again_locally(local, tmp_path):
     recipe, expected = local
     out = tmp_path / "run"
     process = start(recipe, out, "--engine", "ray")
-    task = wait_for(process, lambda: task_of(process, "ray::train f seed 0"))
+    task = wait_for(process, lambda: task_of(process, "ray::train model f, seed 0"))
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     until = time.monotonic() + 60
@@ -135,3 +142,42 @@ def test_wrong_addresses(local, tmp_path):
         "expected the address of a running Ray. Check the address, or use --engine ray to start Ray on this machine."
     )
     assert "Traceback" not in stderr
+
+
+SHARED = """
+import sys
+from clipmem.models import embeddings
+embeddings.BLOCK = 1
+from clipmem.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", [False, True])
+def test_two_nodes_embed_the_same_bytes_as_the_local_engine(tmp_path, dies):
+    """Also if a node dies meanwhile: its parts are done by the other."""
+    from ray.cluster_utils import Cluster
+
+    openclip.create("clipmem-micro", seed=1).save(tmp_path / "model")
+    write_parquet(tmp_path / "pairs.parquet", 200)
+    words = ["export", "embeddings", "--model", f"{tmp_path / 'model'}", "--data", f"{tmp_path / 'pairs.parquet'}"]
+    one = [sys.executable, "-c", SHARED, *words, "--out", f"{tmp_path / 'one'}"]
+    assert subprocess.run(one, env=ENVIRONMENT, check=False).returncode == 0
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        command = [sys.executable, "-c", SHARED, *words, "--out", f"{tmp_path / 'two'}", "--engine", "ray"]
+        environment = ENVIRONMENT | {"RAY_ADDRESS": cluster.address}
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        if dies:
+            wait_for(process, lambda: list((tmp_path / "two" / "markers").glob("*.json")))
+            cluster.remove_node(node, allow_graceful=False)
+        stderr = process.communicate()[1]
+        assert process.returncode == 0, stderr
+    finally:
+        cluster.shutdown()
+    places = [tmp_path / name for name in ("one", "two")]
+    found = [{str(file.relative_to(place)): file.read_bytes() for file in place.rglob("*.*")} for place in places]
+    assert found[0] == found[1]
+    assert sum(name.startswith("markers") for name in found[0]) == 25

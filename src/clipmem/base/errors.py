@@ -41,6 +41,24 @@ class RunError(ClipmemError, RuntimeError):
     """The run failed although its input was valid: a full disk, a NaN loss, a broken run folder."""
 
 
+class Unfinished(ClipmemError):  # noqa: N818  no error
+    """A share of the parts of some work is done, and it was told to do no more: no failure.
+
+    Args:
+        share: Which share, such as "3/16".
+        left: Number of parts that are not done yet, of all shares.
+        total: Number of all parts.
+    """
+
+    exit_code = 0
+
+    def __init__(self, share: str, left: int, total: int) -> None:
+        self.share, self.left, self.total = share, left, total
+        text = f"{left} of {total} parts are left to the other shares" if left else f"all {total} parts are done"
+        hint = "When all shares are done, run the same command without --part."
+        super().__init__(f"share {share} is done, {text}. {hint}")
+
+
 class ClipmemWarning(UserWarning):
     """A possible problem that clipmem cannot verify; the command line prints it as one line."""
 

@@ -22,6 +22,8 @@ def curate(
     reviewed_only: Flag = False,
     captions: int | None = None,
     device: Device = "auto",
+    engine: str = "local",
+    part: str = "",
     view: Flag = False,
     reporter: Reporter,
 ) -> Screen:
@@ -41,9 +43,11 @@ def curate(
         reviewed_only: With --write: apply only your marks, and leave the suspects that you have not marked.
         captions: Maximum number of captions per pair; by default all.
         device: Device to compute on.
+        engine: Who embeds the pairs: local, ray (this machine or the cluster of RAY_ADDRESS), or ray://HEAD:PORT.
+        part: Embed only share K of N of the pairs, as K/N: for the array of a scheduler. Then run without it.
         view: Then review the suspects in the browser, as clipmem view does.
     """
-    how = study.curating.Curating(model, captions, out, write, correct, device, reviewed_only)
+    how = study.curating.Curating(model, captions, out, write, correct, device, engine, part, reviewed_only)
     curated = study.curating.curate_and_write(data, how, reporter)
     where = f"Suspects: {curated.folder / study.curating.SUSPECTS}"
     steps = report.templating.next_steps("suspects", folder=curated.folder)

@@ -89,6 +89,8 @@ def embeddings(
     precision: Literal["fp32", "bf16"] = "fp32",
     batch_size: Count = 256,
     device: Device = "auto",
+    engine: str = "local",
+    part: str = "",
     reporter: Reporter,
 ) -> str:
     """Write the embeddings of pairs under one model, for `clipmem score`, `clipmem curate` or other tools.
@@ -105,11 +107,12 @@ def embeddings(
         precision: fp32, or bf16 = autocast.
         batch_size: Images or captions per forward pass.
         device: Device to compute on.
+        engine: Who embeds the pairs: local, ray (this machine or the cluster of RAY_ADDRESS), or ray://HEAD:PORT.
+        part: Embed only share K of N of the pairs, as K/N: for the array of a scheduler. Then run without it.
     """
     check_place(out)
-    settings = study.score_inputs.Settings.of(
-        views=views, captions=captions, precision=precision, batch_size=batch_size, device=device
-    )
+    how = {"views": views, "captions": captions, "precision": precision, "batch_size": batch_size, "device": device}
+    settings = study.score_inputs.Settings.of(**how, engine=engine, part=part)
     n, problems = study.scoring.embed_pairs(model, data, out, settings, reporter=reporter)
     count = report.formats.count(len(problems), "problem")
     listed = f"; {count} listed in {out / 'skipped.parquet'}" if problems else ""

@@ -37,6 +37,8 @@ class Scoring:
         precision: fp32, or bf16 = autocast.
         batch_size: Images or captions per forward pass.
         device: Device to compute on.
+        engine: Who embeds the pairs: local, ray (this machine or the cluster of RAY_ADDRESS), or ray://HEAD:PORT.
+        part: Embed only share K of N of the pairs, as K/N: for the array of a scheduler. Then run without it.
     """
 
     bank_size: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 200
@@ -48,6 +50,8 @@ class Scoring:
     precision: Literal["fp32", "bf16"] = "fp32"
     batch_size: Count = 256
     device: Device = "auto"
+    engine: str = "local"
+    part: str = ""
 
 
 @command

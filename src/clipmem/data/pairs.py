@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,7 @@ from jaxtyping import Int64, UInt8
 from clipmem.base.errors import InputError
 from clipmem.data.decoding import DecodeError, Geometry, decode
 from clipmem.data.skipped import Problem
+from clipmem.data.sources import open_data
 from clipmem.data.sources.base import Source
 
 BLOCK = 1024  # pairs whose decoded images are in memory at a time
@@ -34,6 +36,13 @@ class Pairs:
 
     def __post_init__(self) -> None:
         self.data = self.data or self.name
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs: it opens the data again."""
+        return {**vars(self), "source": self.source and self.source.section}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"source": state["source"] and open_data(state["source"])})
 
     def __len__(self) -> int:
         return self.table.height

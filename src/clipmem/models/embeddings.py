@@ -1,7 +1,8 @@
 """Embeddings of pairs under one model, and `embed`, the way from pairs and models to arrays on disk.
 
-A part of the work is a range of consecutive pairs under one model. Its key is the hash of both and of the settings; it
-writes its arrays, then its marker (see `base.job`). So a stopped call resumes at the first unfinished part.
+A part of the work is a range of consecutive pairs, under all models that lack it. For each model it writes its arrays,
+then its marker with a key, the hash of pairs, model and settings (see `base.folder`). So a stopped call resumes at the
+first unfinished part, and any process that sees the folders can do any part.
 """
 
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipmem.base.errors import require
+from clipmem.base.errors import Unfinished, require
 from clipmem.base.folder import Job, cut, refuse_other
 from clipmem.base.hashing import data_fingerprint, json_sha256
 from clipmem.base.paths import is_free
@@ -38,6 +39,19 @@ SKIPPED = "skipped.parquet"
 CHUNK = 1024  # pairs whose embeddings are in memory at a time
 _BLOCKS = 8  # of decoded images in a part
 _CROPS = TrainSection()  # default crops of a study
+
+# calls a function with the arguments of each part, by its number, and `progress`, which gets each number of pairs done;
+# returns what share of the parts it is for, such as "3/16", or "" for all
+Runner = Callable[[Callable[..., object], Mapping[int, tuple[Any, ...]], Callable[[int], object]], str]
+
+
+def in_turn(
+    function: Callable[..., object], parts: Mapping[int, tuple[Any, ...]], progress: Callable[[int], object]
+) -> str:
+    """Do one part after another in this process."""
+    for arguments in parts.values():
+        function(*arguments, progress=progress)
+    return ""
 
 
 @dataclass(eq=False)
@@ -62,6 +76,10 @@ class Model:
     def encoder(self) -> DualEncoder:
         """The model."""
         return self.load()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs; it loads the model itself."""
+        return {name: value for name, value in vars(self).items() if name != "encoder"}
 
     @property
     def geometry(self) -> Geometry:
@@ -221,6 +239,7 @@ def embed(
     block: int | None = None,
     part: int | None = None,
     single: bool = False,
+    run: Runner = in_turn,
     reporter: Reporter | None = None,
 ) -> list[Embeddings]:
     """Embed pairs with several models, each into a folder of its own; images are decoded once for all models.
@@ -234,6 +253,7 @@ def embed(
         block: Decoded pairs in memory.
         part: Pairs in a part.
         single: Whether to store single views and captions beside their means.
+        run: Who does the parts; the same bytes whoever does them.
         reporter: Progress reporter.
 
     Returns:
@@ -241,6 +261,7 @@ def embed(
 
     Raises:
         InputError: A folder has other files, or embeddings of another model, data or settings.
+        Unfinished: `run` is for a share of the parts, which are done.
     """
     reporter, block = reporter or Quiet(), block or BLOCK
     part = part or _BLOCKS * block
@@ -263,30 +284,41 @@ def embed(
             before = {key: value for key, value in old.items() if key not in {"format", "rows", "name"}}
             now = {key: value for key, value in card.items() if key != "name"}
             refuse_other(f"{folder} was made with other settings", before, now, hint)
-    waiting: list[dict[int, str]] = []  # key of the models whose part is not there
-    for name, rows in pieces:
+    parts, total = dict[int, tuple[Any, ...]](), 0
+    for number, (name, rows) in enumerate(pieces):
         uids = pairs.uids[rows.start : rows.stop].to_list()
         keys = {k: json_sha256([card["model"], about, uids]) for k, card in enumerate(cards)}
-        waiting.append({k: key for k, key in keys.items() if (jobs[k].facts(name) or {}).get("key") != key})
-    lacking = [list(dict.fromkeys(models[k] for k in keys)) for keys in waiting]
+        tasks = [
+            _Task(
+                models[k],
+                json_sha256([cards[k], models.index(models[k])]),
+                folders[k],
+                cards[k],
+                name,
+                number,
+                digits,
+                key,
+            )
+            for k, key in keys.items()
+            if (jobs[k].facts(name) or {}).get("key") != key
+        ]
+        if tasks:
+            total += len(rows) * len({task.loaded for task in tasks})
+            parts[number] = (
+                tasks,
+                replace(pairs, table=pairs.table[rows.start : rows.stop], problems=[]),
+                block,
+                single,
+            )
     started = time.monotonic()
-    reporter.begin("embed", sum(len(piece[1]) * len(few) for piece, few in zip(pieces, lacking, strict=True)), "pairs")
-    for number, (name, rows) in enumerate(pieces):
-        if not lacking[number]:
-            continue
-        decoded, embedded = _embed_rows(lacking[number], pairs, rows, block, single=single, reporter=reporter)
-        for k, key in waiting[number].items():
-            means, ok = embedded[models[k]], pl.Series(embedded[models[k]].ok.numpy(), dtype=pl.Boolean)
-            without = [Problem(pairs.data, key, NO_DIRECTION) for key in decoded.keys.filter(~ok)]
-            means = means if ok.all() else means.select(torch.nonzero(means.ok)[:, 0])
-            if settings.get("dtype") == "float16":
-                means = means._replace(image=means.image.half(), text=means.text.half())
-            write_card(folders[k], cards[k])  # not before: a model that fails must not claim the folder
-            first = pl.col("captions").list.first().alias("caption")
-            metadata = decoded.table.filter(ok).select(pl.col("key").alias("image_path"), first, "uid", "captions")
-            files = write_part(folders[k], number, digits, means, metadata)
-            facts = {"key": key, "problems": [list(entry) for entry in (*decoded.problems, *without)]}
-            jobs[k].finish(name, files, 0.0, facts)  # without its time: equal bytes after a stop
+    reporter.begin("embed", total, "pairs")
+    try:
+        share = run(_embed_part, parts, reporter.advance)
+    finally:
+        _LOADED.clear()
+    if share:
+        left = sum(not all(job.is_done(name) for job in jobs) for name, _ in pieces)
+        raise Unfinished(share, left, len(pieces))
     for folder, job in zip(folders, jobs, strict=True):
         listed = [Problem(*entry) for name, _ in pieces for entry in job.outputs(name)[1]["problems"]]
         if pairs.problems or listed:
@@ -295,18 +327,57 @@ def embed(
     return [Embeddings.open(folder, model.name) for model, folder in zip(models, folders, strict=True)]
 
 
+class _Task(NamedTuple):
+    """What a part writes for one model: into which folder, with which card, as which piece."""
+
+    model: Model
+    loaded: str  # hash of the card and of the number of the model: the same model with the same settings
+    folder: Path
+    card: Mapping[str, Any]
+    name: str
+    number: int
+    digits: int
+    key: str
+
+
+_LOADED: dict[str, Model] = {}  # models of earlier parts in this process
+
+
+def _embed_part(
+    tasks: Sequence[_Task], pairs: Pairs, block: int, single: bool, *, progress: Callable[[int], object]
+) -> None:
+    """Embed the pairs of a part with each model, and write its files and its marker."""
+    models = {
+        task.loaded: _LOADED.setdefault(task.loaded, task.model) if task.model.files else task.model for task in tasks
+    }
+    decoded, embedded = _embed_rows(list(models.values()), pairs, block, single=single, progress=progress)
+    for task in tasks:
+        means = embedded[models[task.loaded]]
+        ok = pl.Series(means.ok.numpy(), dtype=pl.Boolean)
+        without = [Problem(pairs.data, key, NO_DIRECTION) for key in decoded.keys.filter(~ok)]
+        means = means if ok.all() else means.select(torch.nonzero(means.ok)[:, 0])
+        if task.card.get("dtype") == "float16":
+            means = means._replace(image=means.image.half(), text=means.text.half())
+        write_card(task.folder, task.card)  # not before: a model that fails must not claim the folder
+        first = pl.col("captions").list.first().alias("caption")
+        metadata = decoded.table.filter(ok).select(pl.col("key").alias("image_path"), first, "uid", "captions")
+        files = write_part(task.folder, task.number, task.digits, means, metadata)
+        facts = {"key": task.key, "problems": [list(entry) for entry in (*decoded.problems, *without)]}
+        Job(task.folder).finish(task.name, files, 0.0, facts)  # without its time: equal bytes after a stop
+
+
 def _embed_rows(
-    models: Sequence[Model], pairs: Pairs, rows: range, block: int, *, single: bool, reporter: Reporter
+    models: Sequence[Model], pairs: Pairs, block: int, *, single: bool, progress: Callable[[int], object]
 ) -> tuple[Pairs, dict[Model, Means]]:
-    """Decode some rows block by block; return the pairs that decode, and their embeddings under each model."""
+    """Decode pairs block by block; return those that decode, and their embeddings under each model."""
     blocks, embedded = list[Pairs](), {model: list[Means]() for model in models}
-    for decoded in pairs.blocks(rows, block, sorted({model.geometry for model in models})):
+    for decoded in pairs.blocks(range(len(pairs)), block, sorted({model.geometry for model in models})):
         for model in models if len(decoded) else ():
-            vectors = model.embed(decoded, progress=reporter.advance)
+            vectors = model.embed(decoded, progress=progress)
             means = unit_means(vectors.image, vectors.text, vectors.text_pair)
             embedded[model].append(means._replace(single=vectors) if single else means)
         blocks.append(replace(decoded, pixels={}))
-        reporter.advance(len(decoded.problems) * len(models))
+        progress(len(decoded.problems) * len(models))
     problems = [problem for decoded in blocks for problem in decoded.problems]
     usable = replace(pairs, table=pl.concat([decoded.table for decoded in blocks]), problems=problems)
     return usable, {model: stack(means) for model, means in embedded.items()}

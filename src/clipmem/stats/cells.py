@@ -16,7 +16,7 @@ from clipmem.base.random import derive_seed
 
 PROBES = 16  # a row is compared with the nearest cells that have as many rows as so many cells of mean size
 WIDEST = 4  # times that number: of more rows, evenly spaced ones are compared
-_LEARNED, _BLOCK, _PRODUCTS = 64, 16_384, 2**25  # rows a cell to learn the cells from; rows assigned at once; a block
+_LEARNED, _BLOCK, _PRODUCTS = 64, 16_384, 2**22  # rows a cell to learn the cells from; rows assigned at once; products
 
 
 class NearMeans(NamedTuple):
@@ -77,15 +77,12 @@ class Cells:
         self._unit, self._most = unit, probes * -(-n // len(self._rows))
 
     def __iter__(self) -> Iterator[tuple[Int[np.ndarray, " b"], Int[np.ndarray, " c"]]]:
-        """Yield all rows in blocks, each with the rows that it is compared with."""
+        """Yield the rows of each cell with the rows that these are compared with, both in order."""
         sizes = np.array([len(rows) for rows in self._rows])
         for rows, nearest in zip(self._rows, self._nearest, strict=True):
             enough = 1 + int(np.searchsorted(np.cumsum(sizes[nearest]), self._most))
             others = np.sort(np.concatenate([self._rows[cell] for cell in nearest[:enough]]))
-            others = others[:: -(-len(others) // (WIDEST * self._most))]
-            size = max(1, _PRODUCTS // len(others))
-            for start in range(0, len(rows), size):
-                yield rows[start : start + size], others
+            yield rows, others[:: -(-len(others) // (WIDEST * self._most))]
 
     def means(
         self,
@@ -94,18 +91,34 @@ class Cells:
         group: Int[np.ndarray, " n"] | None = None,
         *,
         temperature: float,
+        device: str = "cpu",
     ) -> Iterator[NearMeans]:
         """Yield P_i = Σ_j softmax_j(q_i·q_j / τ) t_j over the compared rows j of other groups, with t those of `value`.
 
-        By default each row is a group. A row that is compared with no other has the mean 0.
+        By default each row is a group. A row that is compared with no other has the mean 0. The products are taken on
+        `device`.
         """
-        group = np.arange(len(self._unit)) if group is None else group
+        group = np.arange(len(self._unit)) if group is None else np.unique(group, return_inverse=True)[1]
+        members, ends = np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))
+        column = np.full(len(group), -1)  # of each row among the compared ones
         for rows, others in self:
-            compared, targets = (torch.from_numpy(np.asarray(x[others])) for x in (self._unit, value))
-            cosine = torch.from_numpy(np.asarray(self._unit[rows])) @ compared.T
-            cosine[torch.from_numpy(group[rows, None] == group[others])] = -torch.inf
-            top = cosine.topk(min(k, len(others)), dim=1)
-            near = np.full((len(rows), k), -1)
-            near[:, : top.indices.shape[1]] = np.where(top.values > -torch.inf, others[top.indices.numpy()], -1)
-            mean = torch.softmax(cosine / temperature, dim=1).nan_to_num() @ targets  # NaN: no other row
-            yield NearMeans(rows, mean.numpy(), near)
+            compared, targets = (torch.from_numpy(np.asarray(x[others])).to(device) for x in (self._unit, value))
+            column[others] = np.arange(len(others))
+            size = max(1, _PRODUCTS // len(others))
+            for part in (rows[start : start + size] for start in range(0, len(rows), size)):
+                query = torch.from_numpy(np.asarray(self._unit[part])).to(device)
+                cosine = query @ compared.T
+                # those of the row's own group, found among its members: a comparison with all others takes as long as
+                # the products
+                last = ends[group[part]]
+                count = np.diff(ends, prepend=0)[group[part]]
+                inside = members[np.repeat(last - np.cumsum(count), count) + np.arange(count.sum())]
+                hidden = np.stack([np.repeat(np.arange(len(part)), count), column[inside]])[:, column[inside] >= 0]
+                cosine[tuple(torch.from_numpy(hidden).to(device))] = -torch.inf
+                top = cosine.topk(min(k, len(others)), dim=1)
+                near = np.full((len(part), k), -1)
+                nearest = np.where((top.values > -torch.inf).cpu(), others[top.indices.cpu().numpy()], -1)
+                near[:, : nearest.shape[1]] = nearest
+                mean = torch.softmax(cosine.div_(temperature), dim=1) @ targets
+                yield NearMeans(part, mean.nan_to_num_().cpu().numpy(), near)  # NaN: no other row
+            column[others] = -1

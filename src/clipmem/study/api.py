@@ -299,6 +299,7 @@ def score(
     block: int | None = None,
     dtype: str = "float32",
     device: str = "auto",
+    engine: str = "local",
 ) -> "pl.DataFrame":
     """Score pairs by how much existing models memorized them: alignment under the target minus under the reference.
 
@@ -333,6 +334,7 @@ def score(
         block: Pairs whose decoded images, or embeddings, are in memory at a time; None = 1,024.
         dtype: Type of stored embeddings: float32 or float16.
         device: auto, cpu or cuda.
+        engine: Who embeds the pairs: local, ray or ray://HEAD:PORT; the same bytes.
 
     Returns:
         The columns of a study's `scores`, one row per usable pair, by uid. `role` is external for pairs in the bank,
@@ -355,6 +357,7 @@ def score(
     settings: dict[str, Any] = {"alignment": alignment, "weight": weight, "confidence": confidence, "seed": seed}
     settings |= {"bank_size": bank_size, "views": views, "caption_edits": caption_edits, "captions": captions}
     settings |= {"precision": precision, "batch_size": batch_size, "block": block, "dtype": dtype, "device": device}
+    settings |= {"engine": engine}
     named: dict[str, Any] = {"model": model, "trajectory": trajectory, "embeddings": embeddings, "reporter": reporter}
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(out or Path(scratch) / "scores.parquet")
@@ -390,7 +393,7 @@ def score_into(
     hint = "For example: clipmem score --model FOLDER --data PATH."
     require(data is not None, "--data", "no data", "the pairs to score", hint)
     require(trajectory is None or model, "--trajectory", "no --model", "the model whose training it is of", hint)
-    used, defaults = {"captions", "device"}, signature(score).parameters
+    used, defaults = {"captions", "device", "engine", "part"}, signature(score).parameters
     unused = [name for name, value in settings.items() if name not in used and value != defaults[name].default]
     options = ", ".join(f"--{name.replace('_', '-')}" for name in unused + ["bank"] * (bank is not None))
     hint = "Add --target MODEL --reference MODEL, or omit it."

@@ -74,9 +74,9 @@ class Board:
             self._reported = done
 
 
-def running_file(board: Path, side: str, seed: int) -> Path:
+def running_file(board: Path, name: str) -> Path:
     """Return the file that exists on the board while a task is running."""
-    return board / f"{side}-{seed}.running"
+    return board / f"{name}.running"
 
 
 def stop_requested(board: Path) -> bool:
@@ -89,9 +89,9 @@ def stop_requested(board: Path) -> bool:
     return _stop.is_set() or (board / STOP).exists()
 
 
-def call(task: Callable[..., None], stderr: str, *, board: str, side: str, seed: int, **options: Any) -> None:
+def call(task: Callable[..., None], name: str, stderr: str, *, board: str, **options: Any) -> None:
     """Run a task with stdout and stderr redirected to a file."""
-    running = running_file(Path(board), side, seed)
+    running = running_file(Path(board), name)
     running.touch()
     with Path(stderr).open("ab") as stream:
         sys.stdout.flush()
@@ -99,7 +99,7 @@ def call(task: Callable[..., None], stderr: str, *, board: str, side: str, seed:
         try:
             for number, _ in before:
                 os.dup2(stream.fileno(), number)
-            task(board=Path(board), side=side, seed=seed, **options)
+            task(board=Path(board), **options)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -61,6 +61,8 @@ class Curating:
     write: Path | None = None
     correct: bool = False
     device: str = "auto"
+    engine: str = "local"
+    part: str = ""
     reviewed: bool = False
     ranked: bool = False
 
@@ -138,6 +140,8 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
         require(not how.model, "--model", f"{how.model} with a run folder", "its own f", "Omit it.")
         got = f"{how.captions} with a run folder"
         require(how.captions is None, "--captions", got, "its own captions", "Omit it.")
+    embeds, hint = not is_run(data) and how.model, "Add --model MODEL, or omit it."
+    require(not how.part or embeds, "--part", "no model to embed pairs with", "--model", hint)
     for option, wanted in (("--correct", how.correct), ("--reviewed-only", how.reviewed)):
         require(how.write or not wanted, option, "no --write", "a folder for the data", "Add --write DIR.")
     study = PlannedStudy(data) if is_run(data) else None
@@ -157,7 +161,7 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
         uids, marks = study.pairs["uid"], latest_marks(study.path, out / SUSPECTS)
         made_with += [study.manifest]
     else:
-        settings = Settings.of(captions=how.captions, device=how.device)
+        settings = Settings.of(captions=how.captions, device=how.device, engine=how.engine, part=how.part)
         pairs = read_pairs(source, how.captions, "data", ("--out", out), ("--write", how.write))
         opened = settings.open(how.model) if how.model else None
         uids, marks = pairs.uids, latest_marks(out / SUSPECTS)
@@ -211,7 +215,7 @@ def write_reviewed(folder: Path, path: Path, reporter: Reporter, *, correct: boo
     """
     about = read_ranking(folder).document
     model, device = about.get("model") or "", about.get("device", "auto")
-    how = Curating(model, about.get("captions"), folder, path, correct, device, reviewed, ranked=True)
+    how = Curating(model, about.get("captions"), folder, path, correct, device, reviewed=reviewed, ranked=True)
     return curate_and_write(about["data"] if about["run"] else about["section"], how, reporter).document["written"]
 
 

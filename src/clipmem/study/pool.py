@@ -1,4 +1,4 @@
-"""The local engine: a pool of processes that train models and embed pairs.
+"""The local engine: a pool of processes that train models and embed parts of the pairs.
 
 loky starts new interpreters, since torch's thread pools do not survive a fork and scripts that call `clipmem.run` may
 lack a `__main__` guard. Tasks are functions of `study.tasks` and report progress through files, which also work on a
@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from loky import ProcessPoolExecutor
 from loky.process_executor import BrokenProcessPool
 
 from clipmem.base.errors import RunError, require
+from clipmem.base.machine import cores
 from clipmem.models import passes
+from clipmem.models.embeddings import Runner, in_turn
 from clipmem.study import child, tasks
 from clipmem.study.child import Board
 from clipmem.study.execution import Execution, batches_ahead
@@ -27,6 +29,7 @@ from clipmem.train.checkpoint import TrainingStopped
 from clipmem.train.paired import TrainingSet
 
 _POLL = 0.1
+_FEW = 2  # parts per core that are not worth starting processes for
 _IDLE = 300  # seconds without a task after which a process ends
 # with psutil installed, loky restarts processes that grow by 300 MB, as training does
 _NO_RESTARTS = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
@@ -34,6 +37,7 @@ Key = tuple[int, str]
 _reusing = 0
 _reusable: dict[Key, ProcessPoolExecutor] = {}
 Task = Callable[..., None]
+Parts = Mapping[str, Mapping[str, Any]]  # arguments of a task for each part of the work, by the part's name
 
 
 @contextlib.contextmanager
@@ -97,33 +101,24 @@ def _shut(executor: ProcessPoolExecutor) -> None:
         raise
 
 
-def run(
-    task: Task,
-    folder: Path,
-    models: Sequence[TrainingSet],
-    resources: Execution,
-    *,
-    progress: Callable[[int, str], object],
-    **options: Any,
-) -> None:
-    """Run a task of `study.tasks` for each model, `resources.workers` at a time.
+def run(task: Task, parts: Parts, resources: Execution, *, progress: Callable[[int, str], object]) -> None:
+    """Run a task of `study.tasks` for each part, `resources.workers` at a time.
 
     Raises:
         RunError: A task failed, or its process died. The others are ended.
     """
-    if not models:
+    if not parts:
         return
     with tempfile.TemporaryDirectory() as scratch:
         board, stderr = Board(Path(scratch)), Path(scratch) / "stderr.txt"
         # reused processes may have another working directory, and recipes may have relative paths
-        where = {"directory": str(Path.cwd()), "folder": str(folder), "board": scratch}
+        where = {"directory": str(Path.cwd()), "board": scratch}
         futures: list[Future[None]] = []
         try:
-            with _executor(min(resources.workers, len(models)), str(resources.threads)) as executor:
+            with _executor(min(resources.workers, len(parts)), str(resources.threads)) as executor:
                 try:
-                    for model in models:
-                        more = {"side": model.side, "seed": model.seed, **where, **options}
-                        futures.append(executor.submit(child.call, task, str(stderr), **more))
+                    for name, arguments in parts.items():
+                        futures.append(executor.submit(child.call, task, name, str(stderr), **where, **arguments))
                     _follow(futures, board, progress)
                 except BaseException:
                     (board.path / child.STOP).touch()
@@ -131,9 +126,9 @@ def run(
                         future.cancel()
                     raise
         except TrainingStopped as error:
-            raise RunError("a training was stopped; run the same command again to resume it") from error
+            raise RunError("a process was stopped; run the same command again to resume it") from error
         except BrokenProcessPool as error:
-            raise _died(error, models, board, stderr) from error
+            raise _died(error, parts, board, stderr) from error
 
 
 def _follow(futures: Sequence[Future[Any]], board: Board, progress: Callable[[int, str], object]) -> None:
@@ -145,33 +140,47 @@ def _follow(futures: Sequence[Future[Any]], board: Board, progress: Callable[[in
             future.result()
 
 
-def _died(error: BrokenProcessPool, models: Sequence[TrainingSet], board: Board, stderr: Path) -> RunError:
-    running = [model for model in models if child.running_file(board.path, model.side, model.seed).is_file()]
-    names = " or ".join(f"{model.side}, seed {model.seed}" for model in running) or "(none)"
+def _died(error: BrokenProcessPool, names: Iterable[str], board: Board, stderr: Path) -> RunError:
+    running = " or ".join(name for name in names if child.running_file(board.path, name).is_file()) or "(none)"
     written = stderr.read_text(errors="replace").strip().splitlines() if stderr.is_file() else []
     tail = f": {' | '.join(written[-3:])[-600:]}" if written else ""
     code = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
     return RunError(
-        f"the process of model {names} died ({code[1] if code else 'no exit code'}){tail}. "
-        "Run the same command again: finished models are not trained again."
+        f"the process of {running} died ({code[1] if code else 'no exit code'}){tail}. "
+        "Run the same command again: what is finished is not repeated."
     )
 
 
 class LocalEngine:
     """The engine for one machine, and base class of the others."""
 
+    local = True
+
     def fit(self, resources: Execution) -> Execution:
         """Adapt the resources to the engine; by default unchanged."""
         return resources
+
+    def run(
+        self,
+        task: Task,
+        parts: Parts,
+        resources: Execution,
+        folder: Path,  # noqa: ARG002  for engines on several machines, which share it
+        *,
+        progress: Callable[[int, str], object],
+        fresh: bool = False,  # noqa: ARG002  whether each part needs a new process there
+    ) -> None:
+        """Run a task for each part."""
+        run(task, parts, resources, progress=progress)
 
     def train(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
     ) -> None:
         """Train the models in the pool."""
         check_processes(study, models, 1)
-        resources = study.execution
+        resources, path = study.execution, study.folder.path
         ahead = batches_ahead(resources, min(resources.workers, len(models)))
-        run(tasks.train_task, study.folder.path, models, resources, progress=progress, ahead=ahead)
+        self.run(tasks.train_task, model_parts(study, models, ahead=ahead), resources, path, progress=progress)
 
     def embed(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
@@ -181,10 +190,51 @@ class LocalEngine:
             for model in models:
                 tasks.embed_one(study, model.side, model.seed, progress=progress)
         else:
-            run(tasks.embed_task, study.folder.path, models, study.execution, progress=lambda count, _: progress(count))
+            self.run(
+                tasks.embed_task,
+                model_parts(study, models),
+                study.execution,
+                study.folder.path,
+                progress=lambda count, _: progress(count),
+            )
         return [
             file for model in models for file in passes.files_of(study.folder.embedding_dir(model.side, model.seed))
         ]
+
+
+def runner(engine: LocalEngine, share: tuple[int, int], device: str, folder: Path) -> Runner:
+    """Return a runner of parts on an engine: for share (k, n), of those whose number is k - 1 modulo n.
+
+    On this machine's CPU few parts are done in this process, by all cores, more by a process per core.
+    """
+    first, count = share
+
+    def run_parts(
+        function: Callable[..., object], parts: Mapping[int, tuple[Any, ...]], progress: Callable[[int], object]
+    ) -> str:
+        mine = {k: arguments for k, arguments in parts.items() if k % count == first - 1}
+        workers = cores() if device == "cpu" else 1
+        if engine.local and (workers == 1 or len(mine) < _FEW * workers):
+            in_turn(function, mine, progress)
+        else:
+            named = {
+                f"part {k}": {"number": k, "function": function, "arguments": arguments}
+                for k, arguments in mine.items()
+            }
+            resources = Execution(device, "", 1, workers)
+            engine.run(tasks.part_task, named, resources, folder, progress=lambda done, _: progress(done))
+        return f"{first}/{count}" if count > 1 else ""
+
+    return run_parts
+
+
+def model_parts(study: PlannedStudy, models: Sequence[TrainingSet], **options: Any) -> Parts:
+    """Return the arguments of a task of `study.tasks` for each model of a study."""
+    folder = str(study.folder.path.resolve())
+    return {
+        f"model {model.side}, seed {model.seed}": {"folder": folder, "side": model.side, "seed": model.seed, **options}
+        for model in models
+    }
 
 
 def check_processes(study: PlannedStudy, models: Sequence[TrainingSet], now: int) -> None:

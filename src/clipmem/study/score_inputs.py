@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence, Sized
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,13 @@ from clipmem.data.pairs import Pairs
 from clipmem.data.skipped import Problem
 from clipmem.data.sources import Data, open_data
 from clipmem.models import passes
-from clipmem.models.embeddings import Embeddings, Model, SinglePart
+from clipmem.models.embeddings import Embeddings, Model, Runner, SinglePart
 from clipmem.models.layout import is_layout
 from clipmem.scoring.aligning import check_alone
 from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.bank import draw, listed_uids
 from clipmem.study import execution
+from clipmem.study.engines import check_name, open_runner, share_of
 
 Embedder = Model | Embeddings
 Scorable = str | Path | tuple[Any, Any] | tuple[Any, Any, Any]  # a name, a folder, or arrays
@@ -48,6 +50,8 @@ class Settings(EmbedSection):
     block: Count | None = None
     dtype: Literal["float32", "float16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    engine: str = "local"
+    part: str = ""
 
     @classmethod
     def of(cls, **settings: Any) -> "Settings":
@@ -63,6 +67,8 @@ class Settings(EmbedSection):
             name, unknown = problem.what.removeprefix(": "), problem.got == "an unknown key"
             expected, hint = ("a setting", problem.hint) if unknown else (problem.expected, "Omit it for the default.")
             raise InputError(name, got=problem.got, expected=expected, hint=hint) from None
+        check_name(checked.engine)
+        share_of(checked.part)
         device = execution.resolve(recipe_from({}), 1, device=checked.device).device
         return checked.model_copy(update={"device": device})
 
@@ -74,6 +80,10 @@ class Settings(EmbedSection):
     def model(self, address: str) -> Model:
         """Find a model."""
         return Model.find(address, self, device=self.device, precision=self.precision)
+
+    def runner(self, folder: Path) -> AbstractContextManager[Runner]:
+        """Open what embeds the pairs; all machines see `folder`."""
+        return open_runner(self.engine, self.part, self.device, folder)
 
     def made_with(self) -> dict[str, object]:
         """Return the settings that affect embeddings."""

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import polars as pl
 import torch
 
 from clipmem._version import __version__
-from clipmem.base.errors import InputError, require, shorten
+from clipmem.base.errors import InputError, Unfinished, require, shorten
 from clipmem.base.folder import Job, refuse_other
 from clipmem.base.hashing import data_fingerprint, file_sha256
 from clipmem.base.paths import write_json
 from clipmem.base.progress import Reporter
 from clipmem.base.tables import read_table, write_table
 from clipmem.data.skipped import Problem, read_skipped, write_skipped
-from clipmem.models.embeddings import CHUNK, Embeddings, Model, embed
+from clipmem.models.embeddings import CHUNK, Embeddings, Model, embed, in_turn
 from clipmem.report.sections.commands import Scored
 from clipmem.scoring import summary
 from clipmem.scoring.aligning import Aligned, Reader, align
@@ -41,19 +42,19 @@ def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> 
     live = {name: model for name, model in models.items() if isinstance(model, Model)}
     stored = {name: model for name, model in models.items() if isinstance(model, Embeddings)}
     apart = not comparison.drawn and not bank.uids.is_in(pairs.uids.implode()).all()
-    for folder, part in [(store / "bank", bank)] * apart + [(store, pairs)] if live else []:
-        folders = [folder / name for name in live]
-        embedded = embed(
-            list(live.values()),
-            part,
-            folders,
-            settings.made_with(),
-            block=settings.block,
-            single=not method.means,
-            reporter=reporter,
-        )
-        for name, of_pairs in zip(live, embedded, strict=True):
-            stored[name] = of_pairs.joined(stored[name]) if name in stored else of_pairs
+    how: dict[str, Any] = {"block": settings.block, "single": not method.means, "reporter": reporter}
+    unfinished = None
+    with settings.runner(store) if live else nullcontext() as run:
+        for folder, part in [(store / "bank", bank)] * apart + [(store, pairs)] if live else []:
+            folders = [folder / name for name in live]
+            try:
+                embedded = embed(list(live.values()), part, folders, settings.made_with(), run=run or in_turn, **how)
+            except Unfinished as error:
+                unfinished, embedded = error, []
+            for name, of_pairs in zip(live, embedded, strict=not unfinished):
+                stored[name] = of_pairs.joined(stored[name]) if name in stored else of_pairs
+    if unfinished:
+        raise unfinished
     files = [model.files if isinstance(model, Model) else None for model in models.values()]
     heads = [class_head(of_model.folder) if of_model else None for of_model in files]
     reader = Reader([stored[name] for name in models], heads, settings.block or CHUNK)
@@ -102,7 +103,9 @@ def embed_pairs(
     opened = settings.open(model)
     if isinstance(opened, Embeddings):
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
-    [embedded] = embed([opened], pairs, [Path(out)], settings.made_with(), block=settings.block, reporter=reporter)
+    made_with, folder = settings.made_with(), Path(out)
+    with settings.runner(folder) as run:
+        [embedded] = embed([opened], pairs, [folder], made_with, block=settings.block, run=run, reporter=reporter)
     return len(embedded), list(embedded.problems)
 
 
@@ -119,7 +122,7 @@ def write_scores(
     about_file, listed = out.with_suffix(".json"), out.with_suffix(".skipped.parquet")
     job = Job(out.with_suffix(".parts"))
     made_with = _made_with(comparison)
-    with job.locked():
+    with nullcontext() if settings.part else job.locked():
         about = _finished(out, about_file, job, made_with)
         if about is None:
             job.resume(made_with)

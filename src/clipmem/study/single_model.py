@@ -106,7 +106,8 @@ def collect(
         InputError: There are fewer than `least` usable pairs.
     """
     if isinstance(model, Model):
-        [stored] = embed([model], pairs, [folder], settings.made_with(), reporter=reporter)
+        with settings.runner(folder) as run:
+            [stored] = embed([model], pairs, [folder], settings.made_with(), run=run, reporter=reporter)
         problems, table = list(stored.problems), pairs.table
     else:
         stored, problems, tables = model, list(pairs.problems), list[pl.DataFrame]()

@@ -1,4 +1,4 @@
-"""Tasks of processes: train a model of a run folder, or embed its pairs."""
+"""Tasks of processes: train a model of a run folder, embed its pairs, or do a part of other work."""
 
 import contextlib
 import os
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils import deterministic
@@ -41,7 +42,24 @@ def embed_task(
     board: Path, directory: str, folder: str, side: str, seed: int, part: passes.Part = passes.WHOLE
 ) -> None:
     """Embed all pairs, or a part, with one model in a process of the pool."""
-    study, done, reported = _opened(board, directory, folder), 0, 0.0
+    study = _opened(board, directory, folder)
+    with _reporting(board, f"{side}-{seed}-{part.index}") as progress:
+        embed_one(study, side, seed, part=part, progress=progress)
+
+
+def part_task(
+    board: Path, directory: str, number: int, function: Callable[..., object], arguments: tuple[Any, ...]
+) -> None:
+    """Call a function that does a part of some work, and takes `progress` besides, in a process of the pool."""
+    _begin(board, directory)
+    with _reporting(board, f"part-{number}") as progress:
+        function(*arguments, progress=progress)
+
+
+@contextlib.contextmanager
+def _reporting(board: Path, name: str) -> Generator[Callable[[int], None]]:
+    """Put what a task has done on the board, now and then and at the end; stop the task on request."""
+    done, reported = 0, 0.0
 
     def progress(pairs: int) -> None:
         nonlocal done, reported
@@ -49,19 +67,23 @@ def embed_task(
         if child.stop_requested(board):
             raise TrainingStopped
         if time.monotonic() - reported > _REPORT:
-            child.Board(board).put(f"{side}-{seed}-{part.index}", done)
+            child.Board(board).put(name, done)
             reported = time.monotonic()
 
-    embed_one(study, side, seed, part=part, progress=progress)
-    child.Board(board).put(f"{side}-{seed}-{part.index}", done)
+    yield progress
+    child.Board(board).put(name, done)
 
 
-def _opened(board: Path, directory: str, folder: str) -> PlannedStudy:
+def _begin(board: Path, directory: str) -> None:
     if child.stop_requested(board):
         raise TrainingStopped
     with contextlib.suppress(FileNotFoundError):  # another node of a cluster may not have it
         os.chdir(directory)
     keep_memory()
+
+
+def _opened(board: Path, directory: str, folder: str) -> PlannedStudy:
+    _begin(board, directory)
     written_at = (Path(folder) / "splits.parquet").stat().st_mtime_ns  # part of the cache key
     return _study(str(Path(folder).resolve()), written_at)
 

@@ -7,12 +7,17 @@
 
 import contextlib
 import os
+import re
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from clipmem.base.errors import did_you_mean, require
 from clipmem.study import child
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clipmem.models.embeddings import Runner
     from clipmem.study.pool import LocalEngine
 
 NAMES = ("local", "ray")
@@ -39,6 +44,32 @@ def open_engine(name: str) -> "contextlib.AbstractContextManager[LocalEngine]":
     from clipmem.study.engines.ray import connect
 
     return connect(name)
+
+
+def share_of(part: str) -> tuple[int, int]:
+    """Return the number of a share of the parts, from 1, and how many shares there are.
+
+    Raises:
+        InputError: There is no such share.
+
+    Example:
+        >>> share_of("3/16")
+        (3, 16)
+    """
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", part or "1/1")
+    share = (int(match[1]), int(match[2])) if match else (0, 0)
+    hint = "Count from 1: --part $SLURM_ARRAY_TASK_ID/16 in an array 1-16."
+    require(1 <= share[0] <= share[1], "--part", repr(part), "K/N with K from 1 to N", hint)
+    return share
+
+
+@contextlib.contextmanager
+def open_runner(engine: str, part: str, device: str, folder: "Path") -> "Generator[Runner]":
+    """Open an engine for the parts of some work, or for a share of them; all machines see `folder`."""
+    with open_engine(engine) as workers:
+        from clipmem.study.pool import runner
+
+        yield runner(workers, share_of(part), device, folder)
 
 
 # ---- torchrun's environment

@@ -1,4 +1,4 @@
-"""The Ray engine: training of models and embedding of blocks as Ray tasks; the same bytes as locally.
+"""The Ray engine: training of models and parts of embeddings as Ray tasks; the same bytes as locally.
 
 `ray` starts Ray on this machine, or joins the cluster of RAY_ADDRESS; `ray://HEAD:PORT` is a client of a cluster. Every
 machine needs the same version of clipmem and the run folder under the same path. Tasks whose processes die are retried.
@@ -17,9 +17,11 @@ from typing import Any
 
 from clipmem.base.errors import ClipmemError, InputError, RunError, require
 from clipmem.base.machine import cores
+from clipmem.base.paths import make_folder
 from clipmem.models import passes
 from clipmem.study import pool
 from clipmem.study.child import BOARDS, Board
+from clipmem.study.execution import Execution
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.pool import check_processes
 from clipmem.study.tasks import embed_task, train_task
@@ -45,59 +47,66 @@ class RayEngine(pool.LocalEngine):
 
     ray: Any
     largest: int
+    local = False
 
     def train(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
     ) -> None:
         """Train the models, as many at a time as fit on the cluster."""
         check_processes(study, models, 1)
+        parts, folder = pool.model_parts(study, models), study.folder.path
         # one process per model, as training changes settings of the process
-        tasks = [(model, {}) for model in models]
-        self._run(study, train_task, "train", tasks, progress, max_calls=1)
+        self.run(train_task, parts, study.execution, folder, progress=progress, fresh=True)
 
     def embed(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
     ) -> list[Path]:
         """Embed blocks of pairs with all models, and join the blocks of each model."""
         count = -(-study.splits.height // (_PASSES * study.recipe.embed.batch_size))
-        tasks = [(model, {"part": passes.Part(index, count)}) for model in models for index in range(count)]
-        self._run(study, embed_task, "embed", tasks, lambda done, _: progress(done))
+        parts = {
+            f"{name}, part {index}": {**options, "part": passes.Part(index, count)}
+            for name, options in pool.model_parts(study, models).items()
+            for index in range(count)
+        }
+        folder = study.folder.path
+        self.run(embed_task, parts, study.execution, folder, progress=lambda done, _: progress(done))
         files: list[Path] = []
         for model in models:
             folder = study.folder.embedding_dir(model.side, model.seed)
-            parts = [folder / f"part-{index}" for index in range(count)] if count > 1 else []
-            if parts:
-                passes.save(passes.join([passes.load(part) for part in parts]), folder)
-            for part in parts:
-                shutil.rmtree(part)
+            blocks = [folder / f"part-{index}" for index in range(count)] if count > 1 else []
+            if blocks:
+                passes.save(passes.join([passes.load(block) for block in blocks]), folder)
+            for block in blocks:
+                shutil.rmtree(block)
             files += passes.files_of(folder)
         return files
 
-    def _run(
+    def run(
         self,
-        study: PlannedStudy,
         task: pool.Task,
-        word: str,
-        tasks: Sequence[tuple[TrainingSet, dict[str, passes.Part]]],
+        parts: pool.Parts,
+        resources: Execution,
+        folder: Path,
+        *,
         progress: Callable[[int, str], object],
-        **remote: Any,
+        fresh: bool = False,
     ) -> None:
-        resources, folder = study.execution, study.folder.path.resolve()
+        """Run a task for each part; all machines report progress into `folder`."""
         threads = str(resources.threads)
+        make_folder(folder)
         options = {
             "num_cpus": min(resources.threads, self.largest),
             "num_gpus": int(resources.device == "cuda"),
             "max_retries": RETRIES,
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
         }
-        call = self.ray.remote(_call) if not remote else self.ray.remote(**remote)(_call)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=BOARDS) as board:
-            where = {"board": board, "directory": str(Path.cwd()), "folder": str(folder)}
+        call = self.ray.remote(max_calls=1)(_call) if fresh else self.ray.remote(_call)
+        with tempfile.TemporaryDirectory(dir=folder.resolve(), prefix=BOARDS) as board:
+            where = {"board": board, "directory": str(Path.cwd())}
+            word = task.__name__.partition("_")[0]
             running = {
-                call.options(**options, name=f"{word} {model.side} seed {model.seed}").remote(
-                    task, side=model.side, seed=model.seed, **where, **more
-                ): f"{word} {model.side}, seed {model.seed}"
-                for model, more in tasks
+                call.options(**options, name=f"{word} {name}").remote(task, **where, **arguments): f"{word} {name}"
+                for name, arguments in parts.items()
             }
             self._follow(running, Board(Path(board)), progress)
 
@@ -121,7 +130,7 @@ class RayEngine(pool.LocalEngine):
             reason = str(error).strip().splitlines()[-1][:300]
             raise RunError(
                 f"{name}: the Ray task failed ({reason}) after {RETRIES} retries. "
-                "Run the same command again: finished models are not trained again."
+                "Run the same command again: what is finished is not repeated."
             ) from error
         if answer.get("exit_code") == InputError.exit_code:
             raise InputError(answer["error"])
