@@ -52,6 +52,7 @@ def made(where, runs, tmp_path, **how):
     return Results(lambda spec: Measured(folders[spec]), 0.95, replicates=where.replicates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", PLANNED)
 def test_no_two_pairs_share_a_unique_vague_caption(regime):
     where = context(regime)
@@ -164,6 +165,7 @@ def test_the_page_and_the_screen_show_each_claim():
     assert "1 is mixed (Number of captions)" in " ".join(screen.split())
 
 
+@pytest.mark.slow
 def test_sizes_have_the_same_candidates_and_nested_shared_pairs():
     for regime in PLANNED:
         where = context(regime)
@@ -181,6 +183,7 @@ def test_sizes_have_the_same_candidates_and_nested_shared_pairs():
         assert by_role(pairs_of(where, runs[0], 1001)) != tables[0]
 
 
+@pytest.mark.slow
 def test_the_slope_over_data_size_is_that_of_the_powers_made_up(tmp_path):
     where = context(seeds=4)
     where = Context(replace(where.scale, fewer=4), where.base)
@@ -197,6 +200,7 @@ def test_the_slope_over_data_size_is_that_of_the_powers_made_up(tmp_path):
     assert data_size.DataSize().effects(where, negative) == []
 
 
+@pytest.mark.slow
 def test_further_drawings_are_seen_by_the_same_models_as_variants_and_as_pairs():
     where = context()
     none, variants, pairs = (pairs_of(where, run) for run in tradeoff.planned(where).values())
@@ -228,6 +232,7 @@ def test_further_drawings_are_seen_by_the_same_models_as_variants_and_as_pairs()
     assert np.allclose(np.multiply(epochs[2], 1410), np.multiply(epochs[0], 600), rtol=0.1)
 
 
+@pytest.mark.slow
 def test_equal_data_and_more_images_are_two_claims(tmp_path):
     where = context(seeds=4)
     runs = tradeoff.Tradeoff().runs(where)
@@ -256,6 +261,7 @@ def test_equal_data_and_more_images_are_two_claims(tmp_path):
     assert all(effect["estimate"] == pytest.approx(-0.1, abs=0.03) for effect in after)
 
 
+@pytest.mark.slow
 def test_a_seed_draws_the_number_of_other_drawings():
     where = context()
     pairs = pairs_of(where, redundancy.counted(where))
@@ -320,6 +326,7 @@ def test_every_role_decides(tmp_path, monkeypatch):
     assert one_pass.beyond_shared(results, RunSpec()).holds == "no"
 
 
+@pytest.mark.slow
 def test_memorization_must_fall_in_other_paradigms(tmp_path):
     where = context("unique", seeds=4)
     runs = FINDINGS["paradigms"]().runs(where)

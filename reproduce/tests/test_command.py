@@ -23,6 +23,7 @@ def files_of(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_one_figure_is_made_resumed_and_its_runs_compared(tmp_path):
     out = tmp_path / "out"
     command = ("reproduce", "--finding", "captions", "--scale", "tiny", "--out", out, *SIZES)

@@ -46,6 +46,7 @@ def test_the_weakest_by_hand(claim, primary):
     assert found.confidence == pytest.approx(1 - error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", [ABOVE, BELOW])
 def test_a_claim_of_several_effects_is_refuted_wrongly_at_most_as_often_as_one(claim):
     """Three effects at the border of the claim: the error of a "no" is at most half of 1 - confidence."""

@@ -33,6 +33,7 @@ PREPARED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES[3:5], ids=lambda case: case.name)
 def test_a_mistyped_command_line_is_refused(case, tmp_path):
     assert run_case(case, tmp_path / "case").faults == ()

@@ -139,6 +139,7 @@ def test_noise_starts_after_a_third_where_the_plan_decides():
         assert places == {"pre", "post", "post-scaled"}
 
 
+@pytest.mark.slow
 def test_a_warm_start_has_no_emoji_and_no_caption_of_the_study():
     for regime in ("redundant", "unique"):
         where = context(regime)
@@ -169,6 +170,7 @@ def test_photographs_start_from_a_model_of_emoji():
     assert set(findings_of(where.scale)) == {"captions", "encoders", "text-noise"}
 
 
+@pytest.mark.slow
 def test_both_leads_of_the_text_tower_must_hold(tmp_path, monkeypatch):
     where = context(seeds=3)
     levels = {"1 image, 1 caption": 0.5, "warm start": 0.5, "image tower frozen": 0.4, "text tower frozen": 0.1}
@@ -222,6 +224,7 @@ def test_a_share_of_the_seeds_may_be_more_than_all():
     assert where.with_seeds(RunSpec(), 1) == RunSpec()  # the base study as it is
 
 
+@pytest.mark.slow
 def test_planned_removals_are_what_the_plan_says():
     text = PLAN.read_text(encoding="utf-8")
     section = text[text.index("(`removal`)") : text.index("## Not planned yet")]
@@ -306,6 +309,7 @@ def of_removals(tmp_path, where, utility, align=None):
 GAINS = {"": 0.0, "random": -0.1, "g-alignment": 0.15, "planted": 0.3, "clipmem": 0.1, "similarity": 0.05}
 
 
+@pytest.mark.slow
 def test_removal_is_judged_against_nothing_removed_and_chance(tmp_path):
     """The relative changes are those that the made-up utilities have, whatever the seeds do to every run."""
     where = context(seeds=4)
@@ -336,6 +340,7 @@ def test_removal_is_judged_against_nothing_removed_and_chance(tmp_path):
     assert len({effect.measure for effect in (primary, *further)}) == len(further) + 1
 
 
+@pytest.mark.slow
 def test_the_factor_that_decides_is_named(tmp_path):
     """Gains by CLIPMem that come from the role alone, and half as much from the size."""
     where = context(seeds=6)
@@ -357,6 +362,7 @@ def test_the_factor_that_decides_is_named(tmp_path):
     assert removal.main_effects(context("unique"), results) == {}
 
 
+@pytest.mark.slow
 def test_clipmem_ranks_as_low_alignment_under_g_where_alignment_under_f_saturates(tmp_path):
     """At 5 epochs f's noise makes up CLIPMem, at 130 A(f) is the same for all pairs: both scores agree."""
     where = context("unique", seeds=8)

@@ -58,7 +58,12 @@ def test_all_findings_are_there_and_say_what_they_claim():
         assert finding.published or "Not published" in finding.limits
 
 
-@pytest.mark.parametrize(("regime", "name"), list(SCALES))
+LONG = {"laptop": pytest.mark.slow, "planned": pytest.mark.slow}
+
+
+@pytest.mark.parametrize(
+    ("regime", "name"), [pytest.param(*key, marks=[LONG[key[1]]] if key[1] in LONG else []) for key in SCALES]
+)
 def test_every_run_has_a_recipe_and_is_made_once(regime, name):
     where = context(name, regime)
     runs = needed(where)

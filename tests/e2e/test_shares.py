@@ -100,7 +100,7 @@ def test_what_is_scored_in_shares_is_what_is_scored_at_once(world, tmp_path, sma
             clipmem.study.api.score_into(out, *score, part=f"{number}/2")
         assert ended.value.total == 6
         assert not out.exists()
-    assert ended.value.left == 0
+    assert ended.value.remaining == 0
     clipmem.study.api.score_into(out, *score)
     assert out.read_bytes() == whole.read_bytes()
     assert out.with_suffix(".json").read_bytes() == whole.with_suffix(".json").read_bytes()

@@ -46,15 +46,15 @@ class Unfinished(ClipmemError):  # noqa: N818  no error
 
     Args:
         share: Which share, such as "3/16".
-        left: Number of parts that are not done yet, of all shares.
+        remaining: Number of parts that are not done yet, of all shares.
         total: Number of all parts.
     """
 
     exit_code = 0
 
-    def __init__(self, share: str, left: int, total: int) -> None:
-        self.share, self.left, self.total = share, left, total
-        text = f"{left} of {total} parts are left to the other shares" if left else f"all {total} parts are done"
+    def __init__(self, share: str, remaining: int, total: int) -> None:
+        self.share, self.remaining, self.total = share, remaining, total
+        text = f"{remaining} of {total} parts are left to the other shares" if remaining else f"all {total} parts are done"
         hint = "When all shares are done, run the same command without --part."
         super().__init__(f"share {share} is done, {text}. {hint}")
 

@@ -10,6 +10,7 @@ planted. With few different captions, such as names of classes, the trees learn 
 these look less wrong than planted ones. The mean fit, from which nothing is learned, is then given as well.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -30,7 +31,7 @@ CHANCE = 0.015  # comes out on clean data (drawings: 0.013)
 
 PLANTINGS, MOST = 2, 20_000
 ALIKE = 0.1  # share of the captions that are of the same sort of thing
-FOLDS = 3
+FOLDS, BINS = 3, 255
 FEW, EACH = 1000, 5  # fewer different captions than this, of at least as many pairs each, are few
 
 
@@ -66,11 +67,13 @@ def plant(
     image, anyone, alike = np.hstack([_swaps(evidence, texts, rows, plantings, stream) for rows in members])
     pairs = ((np.arange(n), np.arange(n)), (image, anyone), (image, alike))
     x = [np.hstack([np.stack(evidence.fit(*pair), axis=1), evidence.known(*pair)]) for pair in pairs]
+    values = [_binned(columns) for columns in zip(*(features.T for features in x), strict=True)]
+    binned = [np.stack(columns, axis=1) for columns in zip(*values, strict=True)]
     fold = evidence.fold % FOLDS
     folds = (fold, fold[image], fold[image])
     log_odds = [np.empty(len(features)) for features in x]
     for k in range(FOLDS):
-        train = [features[numbers != k] for features, numbers in zip(x, folds, strict=True)]
+        train = [features[numbers != k] for features, numbers in zip(binned, folds, strict=True)]
         label = np.repeat((0, 1, 1), [len(features) for features in train])
         weight = np.where(label == 1, 0.5 / label.sum(), 0.5 / (label == 0).sum()) * len(label)
         trees = HistGradientBoostingClassifier(
@@ -81,13 +84,22 @@ def plant(
             early_stopping=cast(Any, False),
             random_state=derive_seed(seed, "trees") % 2**32,
         ).fit(np.vstack(train), label, sample_weight=weight)
-        for values, features, numbers in zip(log_odds, x, folds, strict=True):
+        for scores, features, numbers in zip(log_odds, binned, folds, strict=True):
             if (numbers == k).any():
-                values[numbers == k] = trees.decision_function(features[numbers == k])
+                scores[numbers == k] = trees.decision_function(features[numbers == k])
         progress(1 / FOLDS)
     few = len(np.unique(texts)) < min(FEW, n / EACH)
     fits = (Planted(*(-features[:, : len(Fit._fields)].mean(axis=1) for features in x)),) if few else ()
     return Planted(*log_odds, fits=fits)
+
+
+def _binned(sets: Sequence[Float64[np.ndarray, " _"]]) -> list[Float64[np.ndarray, " _"]]:
+    """Replace the values of a feature by the numbers of quantile bins, the same for all sets of values.
+
+    Trees split between bins anyway, and find those of few different values in a hundredth of the time.
+    """
+    edges = np.unique(np.quantile(np.concatenate(sets), np.linspace(0, 1, BINS + 1)[1:-1]))
+    return [np.searchsorted(edges, values, side="right").astype(np.float64) for values in sets]
 
 
 def _swaps(

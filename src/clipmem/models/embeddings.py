@@ -317,8 +317,8 @@ def embed(
     finally:
         _LOADED.clear()
     if share:
-        left = sum(not all(job.is_done(name) for job in jobs) for name, _ in pieces)
-        raise Unfinished(share, left, len(pieces))
+        remaining = sum(not all(job.is_done(name) for job in jobs) for name, _ in pieces)
+        raise Unfinished(share, remaining, len(pieces))
     for folder, job in zip(folders, jobs, strict=True):
         listed = [Problem(*entry) for name, _ in pieces for entry in job.outputs(name)[1]["problems"]]
         if pairs.problems or listed:

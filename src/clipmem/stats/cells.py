@@ -60,9 +60,10 @@ class Cells:
         require_range("probes", probes, 1, hint="Use 16.")
         count = max(1, round(n**0.5))
         learned = np.unique(np.linspace(0, n - 1, min(n, _LEARNED * count)).astype(np.int64))
-        trained = MiniBatchKMeans(
-            count, batch_size=4096, n_init=cast("str", 1), random_state=derive_seed(seed, "cells") % 2**32
-        ).fit(unit[learned])
+        # from random rows: k-means++ takes longer than all the rest, and finds no more neighbors
+        start, once = derive_seed(seed, "cells") % 2**32, cast("str", 1)
+        trained = MiniBatchKMeans(count, init="random", batch_size=4096, n_init=once, random_state=start)
+        trained.fit(unit[learned])
         centers = np.asarray(trained.cluster_centers_, dtype=np.float32)
         # the nearest center by distance: rows have the same length
         offset = (centers * centers).sum(axis=1) / 2
