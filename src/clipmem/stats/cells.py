@@ -61,8 +61,9 @@ class Cells:
         count = max(1, round(n**0.5))
         learned = np.unique(np.linspace(0, n - 1, min(n, _LEARNED * count)).astype(np.int64))
         # k-means++ on three rows a cell: on 12,288 it takes longer than all the rest
-        start, few = derive_seed(seed, "cells") % 2**32, {"n_init": cast("str", 1), "init_size": 3 * count}
-        trained = MiniBatchKMeans(count, batch_size=4096, random_state=start, **few).fit(unit[learned])
+        start, once = derive_seed(seed, "cells") % 2**32, cast("str", 1)
+        cluster = MiniBatchKMeans(count, batch_size=4096, n_init=once, init_size=3 * count, random_state=start)
+        trained = cluster.fit(unit[learned])
         centers = np.asarray(trained.cluster_centers_, dtype=np.float32)
         # the nearest center by distance: rows have the same length
         offset = (centers * centers).sum(axis=1) / 2
