@@ -28,6 +28,7 @@ SUITES = (
     "memory",
     "study",
     "curate",
+    "jpeg",
 )
 
 

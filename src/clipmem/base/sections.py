@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from clipmem.base.declared import BUILT_IN, plugins
 from clipmem.base.errors import InputError, did_you_mean, near_names, require, shorten, shorten_text
 from clipmem.base.paths import checked_path
+from clipmem.base.remote import DOWNLOAD, RemotePath, check_remote, data_path, is_remote, may_download
 
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 NonNegative = Annotated[float, Field(ge=0, le=1e6)]
@@ -195,15 +196,24 @@ class DataSection(Section):
 
     def check_paths(self, subject: str = "[data] path") -> None:
         """Refuse paths that no file system has, and a missing one, before a source is imported (most of a second)."""
-        for part in self.path.split("::"):  # a list of shards
-            checked_path(part, subject)
-        checked_path(self.image_root, "[data] image_root")
+        parts = [(part, subject) for part in self.path.split("::")]  # a list of shards
+        for part, key in (*parts, (self.image_root, "[data] image_root")):
+            (check_remote if is_remote(part) else checked_path)(part, key)
+        if isinstance(path := data_path(self.path), RemotePath):
+            path.stat()
         if not self.path or self.source not in {"", "auto"} or _NO_PATH.search(self.path):
             return
         exists = os.path.exists(self.path)  # noqa: PTH110  Path.exists raises on long lists of shards
         hint = "Check the path; for a data set of the Hugging Face hub, use hf-hub:OWNER/NAME."
         got = f"{shorten(self.path)}, no such file or folder"
         require(exists, subject, got, "a file, a folder, or names of shards", hint)
+
+    def offline(self) -> "DataSection":
+        """Return the section of a folder, which somebody else may have written, without permission to download."""
+        local = may_download() or not any(map(is_remote, self.path.split("::")))
+        hint = f"If you trust the folder, set {DOWNLOAD}=1, or name the data."
+        require(local, "[data] path", f"{shorten_text(self.path)}, a remote path", "data on this machine", hint)
+        return self.model_copy(update={"download": False})
 
 
 class SplitSection(Section):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 from clipmem.base.errors import ClipmemWarning, InputError, require, shorten
 from clipmem.base.hashing import file_sha256, json_sha256
 from clipmem.base.paths import reading
+from clipmem.base.remote import may_download
 from clipmem.data.decoding import Interpolation, ResizeMode
 from clipmem.models import adapters, hub, names, openclip, tokenizers
 from clipmem.models.family import FAMILIES, ModelFamily
@@ -78,7 +79,7 @@ def find(name: str, *, download: bool | None = None) -> GivenModel:
             return model._replace(weights=model.family.files(parsed.path)[0])
         except InputError as error:  # add the model's name
             raise InputError(model.subject, got=error.got, expected=error.expected, hint=error.hint) from error
-    allowed = hub.may_download() if download is None else download
+    allowed = may_download() if download is None else download
     weights = _weights(parsed, name, allowed)
     model = model._replace(folder=weights.parent, weights=weights)
     if allowed:

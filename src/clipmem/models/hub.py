@@ -19,8 +19,8 @@ from huggingface_hub.errors import (
 )
 
 from clipmem.base.errors import InputError, RunError, shorten
+from clipmem.base.remote import DOWNLOAD
 
-DOWNLOAD = "CLIPMEM_DOWNLOAD"
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -33,11 +33,6 @@ def library(package: str, subject: str, *, extra: str = "hf") -> Any:
     except ImportError as error:
         hint = f"Install it in the checkout: pip install '.[{extra}]'."
         raise InputError(subject, got=f"no package {package}", expected=f"the extra {extra}", hint=hint) from error
-
-
-def may_download() -> bool:
-    """Return whether the environment variable CLIPMEM_DOWNLOAD allows downloads."""
-    return os.environ.get(DOWNLOAD, "").lower() in {"1", "true", "yes", "on"}
 
 
 def cache_folder() -> Path:

@@ -16,6 +16,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from clipmem.base.errors import InputError
+from clipmem.base.remote import may_download
 from clipmem.models import hub
 from clipmem.models.names import TextConfig
 
@@ -43,7 +44,7 @@ def find(text: TextConfig, *, subject: str, folder: Path | None = None, download
         raise InputError(subject, got=got, expected="a tokenizer of transformers", hint=hint)
     if not name:
         return None
-    repository, allowed = name.removeprefix("hf-hub:"), hub.may_download() if download is None else download
+    repository, allowed = name.removeprefix("hf-hub:"), may_download() if download is None else download
     if folder is None and (local := Path(repository).expanduser()).is_dir():
         folder = local.resolve()
     if folder is None:
@@ -65,7 +66,7 @@ def find_text_tower(text: TextConfig, *, subject: str, download: bool | None = N
         return None
     folder = Path(str(name)).expanduser()
     if not folder.is_dir():
-        allowed = hub.may_download() if download is None else download
+        allowed = may_download() if download is None else download
         folder = hub.get(str(name), ["config.json"], subject=f"{subject}: its text tower", download=allowed).parent
     refuse_code(folder, subject)
     return folder.resolve()

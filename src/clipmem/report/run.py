@@ -203,7 +203,7 @@ class Run:
     @cached_property
     def source(self) -> Source:
         """Its data source; nothing is downloaded for a folder that somebody else may have written."""
-        return self._source or open_source(self.recipe.data.model_copy(update={"download": False}))
+        return self._source or open_source(self.recipe.data.offline())
 
     def images(self, uids: list[str]) -> dict[str, bytes]:
         """Return the encoded images of pairs; refuse one without the hash in its uid: a folder could name any file."""

@@ -7,9 +7,10 @@ from pkgutil import iter_modules
 from typing import Any
 
 from clipmem import _version
-from clipmem.base.errors import require, shorten
+from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.hashing import json_sha256
 from clipmem.base.recipes import Overrides, as_settings, recipe_from
+from clipmem.base.remote import RemotePath, data_path
 from clipmem.base.sections import SHIPPED, DataSection, shipped
 from clipmem.data.sources import emoji
 from clipmem.data.sources.base import (
@@ -55,15 +56,17 @@ def files_state(section: DataSection) -> str:
     """Hash names, sizes and modification times of the files that a section names; "" if they cannot be listed."""
     if named(section) in SHIPPED:
         return f"clipmem {_version.__version__}"
-    roots = [Path(name) for name in (section.path, section.image_root) if name]
+    roots = [data_path(name) for name in (section.path, section.image_root) if name]
     try:
         if not all(root.exists() for root in roots):
             return ""
-        files = sorted(file for root in roots for file in (root.rglob("*") if root.is_dir() else [root]))
+        remote = [root.state() for root in roots if isinstance(root, RemotePath)]
+        local = [root for root in roots if isinstance(root, Path)]
+        files = sorted(file for root in local for file in (root.rglob("*") if root.is_dir() else [root]))
         facts = [(file, file.lstat()) for file in files]  # a broken link is no error here
-    except OSError:  # a file that vanishes meanwhile
+    except (OSError, InputError):  # a file that vanishes meanwhile
         return ""
-    return json_sha256([(ascii(str(file)), fact.st_size, fact.st_mtime_ns) for file, fact in facts])
+    return json_sha256([*remote, *((ascii(str(file)), fact.st_size, fact.st_mtime_ns) for file, fact in facts)])
 
 
 def class_prompts(section: DataSection, labels: str) -> ClassPrompts | None:

@@ -20,9 +20,10 @@ from typing import Any, ClassVar, NamedTuple
 import polars as pl
 
 from clipmem.base.declared import own_settings
-from clipmem.base.errors import InputError, did_you_mean, near_names, require, shorten
+from clipmem.base.errors import InputError, did_you_mean, near_names, require, shorten, shorten_text
 from clipmem.base.paths import explain_write_errors, make_folder, reading
 from clipmem.base.registry import Registry
+from clipmem.base.remote import AnyPath, is_remote
 from clipmem.base.sections import DataSection, Section
 from clipmem.data.skipped import Ledger, Problem, source_name
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PACKED, PathProbe
@@ -52,7 +53,7 @@ class Cleaned:
         """Return whether a record is left out."""
         return self.changes.get(position) == ""
 
-    def copy(self, file: Path, name: str) -> None:
+    def copy(self, file: AnyPath, name: str) -> None:
         """Copy a file, unless that name is already written; one that cannot be read belongs to an unusable record."""
         target = self.folder / name
         try:
@@ -65,7 +66,7 @@ class Cleaned:
             with original, explain_write_errors(target), target.open("wb") as new:
                 shutil.copyfileobj(original, new, 1 << 20)
 
-    def copy_image(self, root: Path, path: str) -> None:
+    def copy_image(self, root: AnyPath, path: str) -> None:
         """Copy the image that a table names by a path relative to `root`; absolute paths stay valid without a copy."""
         if not path or "\0" in path or PurePosixPath(path).is_absolute():
             return
@@ -119,6 +120,7 @@ class Source(ABC):
         Settings: Its table in `[data]`, if it has one.
         uses: Keys of `[data]` that it uses, in addition to `source` and `path`.
         rank: Order of detection, lowest (most specific) first.
+        remote: Whether it reads paths behind a protocol, such as s3://, too.
         ledger: Counts and problems of the records; complete once `pairs` has returned.
         title: Name of the data in messages and documents: the path as the user gave it.
         table: The temporary file of a table in memory, or None.
@@ -130,6 +132,7 @@ class Source(ABC):
     Settings: ClassVar[type[Section] | None] = None
     uses: ClassVar[frozenset[str]] = frozenset()
     rank: ClassVar[int] = LAST
+    remote: ClassVar[bool] = False
 
     def __init__(self, section: DataSection) -> None:
         self.section = section
@@ -192,7 +195,7 @@ class Source(ABC):
         images = {Path(folder).resolve() for folder in folders | ({os.path.commonpath(near)} if near else set())}
         inside = images - {(beside := table.resolve().parent), *beside.parents}
         inside |= {Path(name).resolve() for name in (self.section.path, self.section.image_root) if name}
-        outside = out is None or not inside & {out.resolve(), *out.resolve().parents}
+        outside = out is None or is_remote(self.section.path) or not inside & {out.resolve(), *out.resolve().parents}
         require(outside, f"{option} {out}", "a folder inside the data", "one outside of them", "Choose another folder.")
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
@@ -260,6 +263,9 @@ def open_named(section: DataSection) -> Source:
             f"the default, {field.default!r}",
             f"Remove data.{name}: {section.source!r} uses data.path and {uses}.",
         )
+    got, hint = f"{section.source!r} at {shorten_text(section.path)}", "Copy the data to this machine first."
+    is_read = kind.remote or not any(map(is_remote, section.path.split("::")))
+    require(is_read, "[data] path", got, "tars or Parquet, which are read remotely", hint)
     return kind(section)
 
 

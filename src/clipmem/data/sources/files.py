@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from clipmem.base.errors import require
+from clipmem.base.remote import AnyPath, RemotePath
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import Source, image_gone, require_data
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, parse_json
@@ -126,11 +127,11 @@ def check_root(section: DataSection) -> None:
     require(not section.image_root or Path(section.image_root).is_dir(), "[data] image_root", got, expected, hint)
 
 
-def find_root(section: DataSection, paths: Sequence[str], base: Path) -> Path:
+def find_root(section: DataSection, paths: Sequence[str], base: AnyPath) -> AnyPath:
     """Return `data.image_root`, or the folder relative to which most of a sample of paths exist; else `base`."""
     check_root(section)
-    if section.image_root:
-        return Path(section.image_root)
+    if section.image_root or isinstance(base, RemotePath):  # where a search costs requests
+        return Path(section.image_root) if section.image_root else base
     step = max(1, len(paths) // _SAMPLE)
     sample = paths[::step][:_SAMPLE]
 

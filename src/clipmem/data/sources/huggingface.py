@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import parsing
+from clipmem.base.remote import arrow_input, data_path, is_remote
 from clipmem.base.sections import DataSection
 from clipmem.data.skipped import source_name
 from clipmem.data.sources.base import SOURCES, Cleaned, Source, Wrapped, detect, open_named, require_data, require_split
@@ -41,9 +42,10 @@ class ParquetSource(RowSource):
     summary = "Parquet with images or image paths, by Hugging Face or img2dataset."
     uses = KEYS | {"image_root", "split"}
     rank = 40
+    remote = True
 
     def __init__(self, section: DataSection) -> None:
-        path, split = Path(section.path), section.split
+        path, split = data_path(section.path), section.split
         files = [path]
         if path.is_dir():
             names = [name for name in PathProbe(section.path).all_files() if name.endswith(".parquet")]
@@ -59,7 +61,7 @@ class ParquetSource(RowSource):
     def records(self) -> Iterator[Record]:
         """Yield the records of the files, and count the other files of the folder."""
         yield from super().records()
-        if Path(self.section.path).is_dir():
+        if data_path(self.section.path).is_dir():
             used = {file.path.relative_to(self._base).as_posix() for file in self._files}
             probe = PathProbe(self.section.path)
             probe.count_others(self.ledger, probe.all_files(), used)
@@ -70,7 +72,7 @@ class ParquetSource(RowSource):
         if not named and not probe.head.startswith(b"PAR1"):
             return ""
         try:
-            schema = pq.read_schema(probe.path / named[0] if named else probe.path)
+            schema = pq.read_schema(arrow_input(probe.path / named[0] if named else probe.path))
         except (pa.ArrowException, OSError):
             return ""
         image, captions = recognized(schema.names, probe.section)
@@ -162,7 +164,8 @@ class HubSource(Wrapped):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        return "a name on the Hugging Face hub" if probe.text.startswith(PREFIXES) else ""
+        names = probe.text.startswith(PREFIXES) and not is_remote(probe.text)
+        return "a name on the Hugging Face hub" if names else ""
 
 
 def _open(section: DataSection) -> Source:

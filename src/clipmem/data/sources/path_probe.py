@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clipmem.base.remote import RemotePath, arrow_input, data_path
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import image_format
 from clipmem.data.skipped import Ledger
@@ -41,7 +42,7 @@ class PathProbe:
     """A path as written by the user, and its content."""
 
     def __init__(self, text: str, section: DataSection | None = None) -> None:
-        self.text, self.path = text, Path(text)
+        self.text, self.path = text, data_path(text)
         self.section = section or DataSection()
         self.is_file, self.is_dir = self.path.is_file(), self.path.is_dir()
         self.unreadable: list[tuple[str, str]] = []
@@ -105,7 +106,7 @@ class PathProbe:
         if not self.head.startswith(b"PAR1"):  # opening a pipe would block
             return []
         try:
-            return list(pq.read_schema(self.path).names)
+            return list(pq.read_schema(arrow_input(self.path)).names)
         except (pa.ArrowException, OSError):
             return []
 
@@ -130,10 +131,11 @@ class PathProbe:
         def fails(error: OSError) -> None:
             self.unreadable.append((str(error.filename), "unreadable folder"))
 
-        for folder, names, files in os.walk(self.path, onerror=fails):
+        remote = self.path if isinstance(self.path, RemotePath) else None
+        for folder, names, files in remote.walk() if remote else os.walk(self.path, onerror=fails):
             names[:] = sorted(name for name in names if name[0] != ".")
-            inside = Path(folder).relative_to(self.path).as_posix()
-            linked = [Path(folder) / name for name in names if (Path(folder) / name).is_symlink()]
+            inside = PurePosixPath(folder).relative_to(PurePosixPath(self.path)).as_posix()
+            linked = [Path(folder) / name for name in names if not remote and (Path(folder) / name).is_symlink()]
             self.unreadable += [(str(link), "link to a folder, not followed") for link in linked]
             yield from (name if inside == "." else f"{inside}/{name}" for name in sorted(files) if name[0] != ".")
 

@@ -5,7 +5,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 import polars as pl
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from clipmem.base.errors import InputError, did_you_mean, require, shorten
 from clipmem.base.hashing import ImageHash
+from clipmem.base.remote import AnyPath
 from clipmem.base.sections import DataSection
 from clipmem.base.tables import SCHEMAS
 from clipmem.data.decoding import EMPTY, MANY_BYTES, MAX_BYTES, UNKNOWN, image_format
@@ -118,7 +118,7 @@ def examine(data: bytes | None) -> ImageHash | str:
     return ImageHash(data) if image_format(data) else UNKNOWN
 
 
-def read_file(path: Path, *, most: int = MAX_BYTES) -> bytes | str:
+def read_file(path: AnyPath, *, most: int = MAX_BYTES) -> bytes | str:
     """Read a regular file of at most `most` bytes, or return why it cannot be read."""
     try:
         if not path.is_file():
@@ -128,7 +128,7 @@ def read_file(path: Path, *, most: int = MAX_BYTES) -> bytes | str:
         return NO_FILE
 
 
-def examine_file(path: Path) -> ImageHash | str:
+def examine_file(path: AnyPath) -> ImageHash | str:
     """Hash an image file, or return why it cannot be used."""
     data = read_file(path)
     return data if isinstance(data, str) else examine(data)

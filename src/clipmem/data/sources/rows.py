@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from clipmem.base.errors import require
 from clipmem.base.hashing import ImageHash
 from clipmem.base.paths import atomic_file, parsing
+from clipmem.base.remote import AnyPath, arrow_input, data_path
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import Cleaned, Source, image_gone
 from clipmem.data.sources.files import check_root, find_root
@@ -50,11 +51,11 @@ _BUFFER = 1 << 20
 class ParquetRows:
     """A Parquet file, read page by page, so that a huge row group needs little memory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self.path = path
         with parsing(f"{path}", "not readable as Parquet", (pa.ArrowException, OSError)):
             # without these options, the column of a row group is read at once
-            self._file = pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
+            self._file = pq.ParquetFile(arrow_input(path), buffer_size=_BUFFER, pre_buffer=False)
         self._groups = [self._file.metadata.row_group(k) for k in range(self._file.num_row_groups)]
         self._ends = list(accumulate(group.num_rows for group in self._groups))
         self.schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows
@@ -150,7 +151,7 @@ def value_of(scalar: pa.Scalar) -> object:
 class RowSource(Source):
     """A table in one or more files with the same columns."""
 
-    def __init__(self, section: DataSection, files: Sequence[RowFile], base: Path) -> None:
+    def __init__(self, section: DataSection, files: Sequence[RowFile], base: AnyPath) -> None:
         super().__init__(section)
         self._files, self._base = files, base
         self._begins = [0, *accumulate(file.rows for file in files)]
@@ -245,8 +246,9 @@ class RowSource(Source):
         """Return the bytes of an image, or why its file cannot be read; None if a row has neither."""
         if data is not None or not path:
             return data
-        file = Path(posixpath.join(self._root, path)).absolute()
-        self.ledger.folders.add(os.path.normpath(file.parent))
+        file = data_path(posixpath.join(self._root, path))
+        if isinstance(file, Path):
+            self.ledger.folders.add(os.path.normpath(file.absolute().parent))
         return read_file(file)
 
     @cached_property
@@ -289,7 +291,7 @@ class RowSource(Source):
                     cells = map(value_of, rows.column(self._columns.image)) if with_paths else ()
                     for data, path in map(_bytes_and_path, cells):
                         if data is None:
-                            cleaned.copy_image(Path(self._root), path)
+                            cleaned.copy_image(data_path(self._root), path)
         single = self._files[0].path
         return self._name(self._files[0]) if str(single) == self.section.path else ""
 

@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BufferedIOBase, BufferedReader
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ import polars as pl
 
 from clipmem.base.errors import require
 from clipmem.base.paths import atomic_file, write_json
+from clipmem.base.remote import AnyPath, arrow_input, data_path
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import MAX_BYTES
 from clipmem.data.sources.base import SOURCES, Cleaned, Source, image_gone, require_data
@@ -44,7 +46,7 @@ from clipmem.data.sources.records import (
     named_columns,
     read_file,
 )
-from clipmem.data.sources.tar import Member, TarError, copy_members, is_tar, members
+from clipmem.data.sources.tar import BLOCK, Member, TarError, copy_members, is_tar, members
 
 BROKEN_TAR = "broken or truncated tar"
 FEWER = "fewer images than in its _stats.json"
@@ -52,7 +54,7 @@ SECOND = "second image or text of the same kind and key"
 EXTRA = "image or text with the key of another pair"
 _KINDS = tuple(name[1:] for name in IMAGE_ENDINGS)
 _TEXTS = ("txt", "json")
-_BUFFER = 1 << 18
+_BUFFER = 1 << 20
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _MOST_SHARDS = 1_000_000
@@ -121,22 +123,24 @@ class WebdatasetSource(Source):
     summary = "Tars of images and captions, as written by img2dataset."
     uses = KEYS - {"image_column"}
     rank = 20
+    remote = True
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
-        text, path = section.path, Path(section.path)
+        text, path = section.path, data_path(section.path)
         if text and path.is_dir():
             self._base, names = path, sorted(name for name in PathProbe(text).all_files() if name.endswith(".tar"))
         else:
-            self._base, names = Path(), expand(text) if text else []
+            self._base, names = None, expand(text) if text else []
         self._shards = names
         require_data(names, section, "a tar, a folder of tars, a range such as data/{0000..0123}.tar, or a :: list")
-        missing = [name for name in names if not (self._base / name).is_file()]
+        files = [self._file(name) for name in names]
+        missing = [f"{file}" for file in files if isinstance(file, Path) and not file.is_file()]
         got = f"no file {''.join(missing[:1])!r} ({len(missing):,} of {len(names):,} shards are missing)"
         require(not missing, "[data] path", got, "all named shards", "Restore it, or fix the range.")
-        for file in (self._base / name for name in self._shards):
-            with file.open("rb") as stream:
-                head = stream.read(512)
+        with ThreadPoolExecutor(16) as threads:  # of a remote file, a request each
+            heads = list(threads.map(_head, files))
+        for file, head in zip(files, heads, strict=True):
             packed = head.startswith(PACKED)
             got = "a compressed tar" if packed else "a file that is not a tar"
             hint = "Decompress it, for example with gunzip." if packed else "Remove it from data.path."
@@ -171,15 +175,18 @@ class WebdatasetSource(Source):
             if isinstance(stated, int) and images < stated:
                 self.ledger.note(name, f"{images:,} of {stated:,}", FEWER)
         check_keys(self.section, keys, f"the JSON of the tars of {self.section.path}")
-        if self._base != Path():
+        if self._base is not None:
             probe, stems = PathProbe(self.section.path), {name.removesuffix(".tar") for name in self._shards}
             used = {f"{stem}{end}" for stem in stems for end in (".tar", ".parquet", "_stats.json")}
             probe.count_others(self.ledger, probe.all_files(), used)
 
+    def _file(self, shard: str) -> AnyPath:
+        return data_path(shard) if self._base is None else self._base / shard
+
     def _samples(self, shard: str) -> Iterator[_Sample]:
         """Yield the samples of a shard, those whose members are not contiguous last."""
         loose: dict[str, _Sample] = {}
-        with BufferedReader((self._base / shard).open("rb", buffering=0), _BUFFER) as stream:
+        with BufferedReader(self._file(shard).open("rb", buffering=0), _BUFFER) as stream:
             current: _Sample | None = None
             try:
                 for member in members(stream):
@@ -258,7 +265,7 @@ class WebdatasetSource(Source):
     def write_kept(self, cleaned: Cleaned) -> str:
         """Copy each tar without the members of pairs that go, and img2dataset's files of the shard."""
         folders = [Path(name).parent for name in self._shards]
-        near = Path(os.path.commonpath(folders)) if self._base == Path() else Path()
+        near = Path(os.path.commonpath(folders)) if self._base is None else Path()
         for name in self._shards:
             out, gone, changed = Path(name).relative_to(near), list[str](), list[tuple[Member, bytes | None]]()
             for sample in self._samples(name):
@@ -270,34 +277,35 @@ class WebdatasetSource(Source):
                     if kind != "image":
                         new = corrected_text(f".{kind}", sample.data[member.offset], change or "", self.section)
                         changed.append((member, new))
-            with (self._base / name).open("rb") as original, atomic_file(cleaned.folder / out) as stream:
+            with self._file(name).open("rb") as original, atomic_file(cleaned.folder / out) as stream:
                 copy_members(original, stream, changed)
-            table, stats = (self._base / name).with_suffix(".parquet"), self._stats(name)
-            if table.is_file() and gone and "key" in pl.read_parquet_schema(table):
+            table, stats = self._file(name).with_suffix(".parquet"), self._stats(name)
+            if table.is_file() and gone and "key" in pl.read_parquet_schema(arrow_input(table)):
                 with atomic_file(cleaned.folder / out.with_suffix(".parquet")) as stream:
-                    pl.read_parquet(table).filter(~pl.col("key").cast(pl.String).is_in(gone)).write_parquet(stream)
+                    rows = pl.read_parquet(arrow_input(table))
+                    rows.filter(~pl.col("key").cast(pl.String).is_in(gone)).write_parquet(stream)
             cleaned.copy(table, str(out.with_suffix(".parquet")))
             if isinstance(successes := stats.get("successes"), int):
                 file = cleaned.folder / out.with_name(_stats_name(name))
                 write_json(file, {**stats, "successes": successes - len(gone)})
-        single = len(self._shards) == 1 and self._base == Path()
+        single = len(self._shards) == 1 and self._base is None
         return Path(self._shards[0]).name if single else ""
 
     def _stats(self, shard: str) -> dict[str, object]:
         """Return img2dataset's counts of a shard, if it has any."""
-        read = read_file((self._base / shard).with_name(_stats_name(shard)))
+        read = read_file(self._file(shard).with_name(_stats_name(shard)))
         counts = parse_json(read) if isinstance(read, bytes) else None
         return counts if isinstance(counts, dict) else {}
 
     def _failed(self, shard: str) -> set[str]:
         """Return the keys that failed according to img2dataset's table, and leave them out."""
-        table = (self._base / shard).with_suffix(".parquet")
+        table = self._file(shard).with_suffix(".parquet")
         if not table.is_file():
             return set()
         try:
-            if not {"key", "status"} <= set(pl.read_parquet_schema(table)):
+            if not {"key", "status"} <= set(pl.read_parquet_schema(arrow_input(table))):
                 return set()
-            rows = pl.read_parquet(table, columns=["key", "status"]).filter(pl.col("status") != "success")
+            rows = pl.read_parquet(arrow_input(table), columns=["key", "status"]).filter(pl.col("status") != "success")
         except (pl.exceptions.PolarsError, OSError):
             self.ledger.note(table.name, "", "img2dataset's table is unreadable")
             return set()
@@ -313,7 +321,7 @@ class WebdatasetSource(Source):
         for shard, block in itertools.groupby(self.storage_order(references), lambda k: _place(references[k])[0]):
             positions = list(block)
             try:
-                stream = (self._base / shard).open("rb")
+                stream = self._file(shard).open("rb")
             except OSError as error:
                 raise image_gone(references[positions[0]], error.strerror or str(error)) from error
             with stream:
@@ -329,6 +337,11 @@ class WebdatasetSource(Source):
         rank = {name: number for number, name in enumerate(self._shards)}
         places = [_place(reference) for reference in references]
         return sorted(range(len(places)), key=lambda k: (rank.get(places[k][0], -1), places[k][1]))
+
+
+def _head(file: AnyPath) -> bytes:
+    with file.open("rb", buffering=0) as stream:
+        return stream.read(BLOCK)
 
 
 def _stats_name(shard: str) -> str:

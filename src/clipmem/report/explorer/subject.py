@@ -227,7 +227,7 @@ def open_subject(path: Path, data: str | None = None, compare_with: Path | None 
         return subject
     named, _ = subject.about["section"], subject.scores
     try:
-        section = DataSection.model_validate(named).model_copy(update={"download": False})
+        section = DataSection.model_validate(named).offline()
         subject = replace(subject, data=section)
         _ = open_source(section), subject.pairs
     except (OSError, ValueError) as error:
