@@ -180,8 +180,7 @@ def measure(session: Session, rows: int, rounds: int, folder: Path) -> dict[str,
             ("text search: red -bus", "q=red+-bus", "search order"),
             ("", "", ""),
             ("sort of all", "sort=f_alignment", "sort order"),
-            ("map redraw", "view=map", "map"),
-            ("map redraw, by role", "view=map&group=role", "map"),
+            ("map redraw, by role", "view=map", "map"),
         ]
         for name, change, parts in changes:
             engine, drawn = page.evaluate(CHANGE, [change, parts.split()])

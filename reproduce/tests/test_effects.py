@@ -58,6 +58,33 @@ def test_a_claim_of_several_effects_is_refuted_wrongly_at_most_as_often_as_one(c
     assert 0.5 * error < refuted / n < error + 3 * (error * (1 - error) / n) ** 0.5  # undivided: 0.27
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("split_sd", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("noise", ["normal", "heavy tails"])
+def test_intervals_over_splits_and_seeds_cover_the_mean_over_both(split_sd, noise):
+    """A replicate has a split and a seed of its own, and both of its runs share them: the interval covers in 95%.
+
+    The effect of a run is the truth, plus what its split does to it, plus what its seed does. With seeds of one split
+    alone, as in the first design, the interval covers less the more splits differ.
+    """
+    rng, n, replicates, truth = np.random.default_rng(5), 1500, 12, 0.3
+
+    def draw(*shape):
+        return rng.normal(size=shape) if noise == "normal" else rng.standard_t(5, size=shape) / (5 / 3) ** 0.5
+
+    results, covered = Results(lambda spec: None, 0.95), np.zeros(2)
+    for _ in range(n):
+        crossed = truth + split_sd * draw(replicates) + draw(replicates)
+        one_split = truth + split_sd * draw(1) + draw(replicates)
+        base = draw(replicates)  # what both runs of a replicate have in common cancels
+        for k, values in enumerate((crossed, one_split)):
+            effect = results.effect("m", (values + base).tolist(), base.tolist(), ABOVE)
+            covered[k] += effect.low <= truth <= effect.high
+    assert 0.93 < covered[0] / n < 0.97
+    if split_sd:
+        assert covered[1] / n < 0.6
+
+
 def test_second_looks_are_those_of_the_stored_results():
     scale = SCALES["redundant", "laptop"]
     assert scale.looks == {"removal": 2, "model-size": 2, "one-pass": 2}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import clipmem
 from clipmem.base.folder import RunFolder
 from clipmem.models import openclip
 from tests.e2e import running
@@ -181,3 +182,31 @@ def test_two_nodes_embed_the_same_bytes_as_the_local_engine(tmp_path, dies):
     found = [{str(file.relative_to(place)): file.read_bytes() for file in place.rglob("*.*")} for place in places]
     assert found[0] == found[1]
     assert sum(name.startswith("markers") for name in found[0]) == 25
+
+
+@pytest.mark.slow
+def test_ray_data_embeds_a_webdataset(tmp_path):
+    """The example at the top of `clipmem.integrations.ray`, with Ray Data itself."""
+    code = f"""
+import ray, polars as pl, pyarrow as pa
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+from clipmem.integrations.ray import Embed, Records
+pairs = ray.data.read_webdataset("{tmp_path / "tars" / "00000.tar"}", decoder=None)
+pairs = pairs.map_batches(Records, batch_format="pyarrow", compute=ray.data.ActorPoolStrategy(size=1))
+embedded = pairs.map_batches(
+    Embed, fn_constructor_kwargs={{"model": "{tmp_path / "model"}"}}, batch_format="pyarrow", batch_size=16,
+    compute=ray.data.ActorPoolStrategy(size=1),
+)
+rows = embedded.take_all()
+print(sorted(row["uid"] for row in rows), {{len(row["image_embedding"]) for row in rows}}, sep="\\n")
+"""
+    openclip.create("clipmem-micro", seed=1).save(tmp_path / "model")
+    write_parquet(tmp_path / "pairs.parquet", 40)
+    main = [sys.executable, "-m", "clipmem", "export", "pairs", f"{tmp_path / 'pairs.parquet'}"]
+    made = [*main, "--to", "webdataset", "--out", f"{tmp_path / 'tars'}"]
+    assert subprocess.run(made, env=ENVIRONMENT, check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    uids, widths = done.stdout.strip().splitlines()[-2:]
+    assert uids == str(sorted(clipmem.load_pairs(tmp_path / "pairs.parquet").pairs()["uid"]))
+    assert widths == "{32}"

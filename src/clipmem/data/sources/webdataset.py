@@ -9,11 +9,12 @@ pair are listed; other members are counted. Shards can be given as `{0000..0123}
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BufferedIOBase, BufferedReader
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import polars as pl
 
@@ -114,6 +115,33 @@ class _Sample:
     def position(self) -> str:
         image = self.members["image"]
         return f"{image.offset}+{image.size}"
+
+
+class Texts(NamedTuple):
+    """The captions of a sample, not checked yet; all values; whether its JSON is broken; whether its text is unused."""
+
+    captions: Sequence[object]
+    values: dict[str, object]
+    broken: bool
+    unused: bool
+
+
+def texts_of(contents: Mapping[str, bytes], section: DataSection) -> Texts:
+    """Return the captions of a sample with the members `txt`, `json` or both, as at the top of this file."""
+    parsed = json_captions(contents["json"], section) if "json" in contents else None
+    captions, values = (parsed[0], dict(parsed[1])) if parsed else (list[object](), dict[str, object]())
+    broken, unused = "json" in contents and parsed is None, False
+    if "txt" in contents:
+        text = decode_text(contents["txt"]).removesuffix("\n").removesuffix("\r")
+        # a byte order mark or final line break stays if the JSON's caption has it, too
+        same = [str(caption).encode("utf-8", "surrogatepass") for caption in captions] == [contents["txt"]]
+        values.setdefault("txt", text)
+        if "caption_column" in named_columns(section):
+            captions = listed_captions(values.get(section.caption_column))
+        elif len(captions) < 2 and not same:
+            captions = [text]
+        unused = not same and bool(captions) and text not in captions
+    return Texts(captions, values, broken, unused)
 
 
 @SOURCES.register("webdataset")
@@ -232,20 +260,8 @@ class WebdatasetSource(Source):
         captions, values, position, broken = list[object](), dict[str, object](), "", False
         if sample.complete:
             contents = {kind: sample.data[member.offset] for kind, member in sample.members.items()}
-            parsed = json_captions(contents["json"], self.section) if "json" in contents else None
-            captions, values = (parsed[0], dict(parsed[1])) if parsed else (captions, values)
-            broken = "json" in contents and parsed is None
-            if "txt" in contents:
-                text = decode_text(contents["txt"]).removesuffix("\n").removesuffix("\r")
-                # a byte order mark or final line break stays if the JSON's caption has it, too
-                same = [str(caption).encode("utf-8", "surrogatepass") for caption in captions] == [contents["txt"]]
-                values.setdefault("txt", text)
-                if "caption_column" in named_columns(self.section):
-                    captions = listed_captions(values.get(self.section.caption_column))
-                elif len(captions) < 2 and not same:
-                    captions = [text]
-                unused = not same and bool(captions) and text not in captions
-                self.ledger.ignored.update([TEXT_UNUSED] * unused)
+            captions, values, broken, unused = texts_of(contents, self.section)
+            self.ledger.ignored.update([TEXT_UNUSED] * unused)
             keys.update(values if named_columns(self.section) else ())
             for reason in (BROKEN_JSON * (broken and bool(captions)), sample.reason):
                 if reason:

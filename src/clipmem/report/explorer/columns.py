@@ -93,8 +93,7 @@ class Columns:
             self._open()
         self.by_name: dict[str, About] = {about["name"]: about for about in self.manifest["columns"]}
         self._sorted: dict[str, np.ndarray] = {}  # scores of detectors
-        seeds = subject.seed_scores.select("uid", "seed", *SIDES)
-        self._seeds = seeds.partition_by("seed", include_key=True)
+        self._seeds = subject.seed_scores.select("uid", "seed", *SIDES)
 
     def _open(self) -> None:
         self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
@@ -191,7 +190,7 @@ class Columns:
             "role": value.get("role"),
             "planted": value.get("planted"),
             "caption_from": source if moved else None,
-            "seeds": [entry for seed in self._seeds for entry in seed.filter(uid=uid).drop("uid").to_dicts()],
+            "seeds": self._seeds.filter(uid=uid).sort("seed").drop("uid").to_dicts(),
             "parts": None if parts["f"]["positive"] is None else parts,
             "detectors": detectors,
             "why": why,

@@ -95,7 +95,8 @@ class Subject:
     @cached_property
     def scores(self) -> pl.DataFrame:
         """One row a pair: uid, and everything that is known of it as numbers and names."""
-        table = self.run.scores if self.run else _read(self.path)
+        # not `run.scores`, which would stay in memory beside this table
+        table = self.run.folder.read("scores") if self.run else _read(self.path)
         if self.run:
             more = [self.seed_scores.group_by("uid").agg(pl.col(SIDES).mean().name.suffix("_alignment"))]
             for name, columns in _JOINED.items():
@@ -134,7 +135,8 @@ class Subject:
     def pairs(self) -> pl.DataFrame | None:
         """Image, captions in training, `own_captions` and where captions are from; None for a table without data."""
         if self.run:
-            originals, splits = self.run.pairs.select(_PAIRS), self.run.splits.select("uid", "captions_from")
+            originals = self.run.folder.read("pairs").select(_PAIRS)
+            splits = self.run.folder.read("splits").select("uid", "captions_from")
         elif self.data and self.source:
             originals = self.source.pairs().select(_PAIRS)
             splits = originals.select("uid", captions_from="uid")
