@@ -189,7 +189,7 @@ def test_ray_data_embeds_a_webdataset(tmp_path):
     """The example at the top of `clipmem.integrations.ray`, with Ray Data itself."""
     code = f"""
 import ray, polars as pl, pyarrow as pa
-ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 from clipmem.integrations.ray import Embed, Records
 pairs = ray.data.read_webdataset("{tmp_path / "tars" / "00000.tar"}", decoder=None)
 pairs = pairs.map_batches(Records, batch_format="pyarrow", compute=ray.data.ActorPoolStrategy(size=1))
