@@ -300,6 +300,7 @@ def score(
     dtype: str = "float32",
     device: str = "auto",
     engine: str = "local",
+    part: str = "",
 ) -> "pl.DataFrame":
     """Score pairs by how much existing models memorized them: alignment under the target minus under the reference.
 
@@ -335,6 +336,7 @@ def score(
         dtype: Type of stored embeddings: float32 or float16.
         device: auto, cpu or cuda.
         engine: Who embeds the pairs: local, ray or ray://HEAD:PORT; the same bytes.
+        part: Embed only share K of N of the pairs, as K/N, into `embeddings` or for `out`, and raise `Unfinished`.
 
     Returns:
         The columns of a study's `scores`, one row per usable pair, by uid. `role` is external for pairs in the bank,
@@ -357,7 +359,7 @@ def score(
     settings: dict[str, Any] = {"alignment": alignment, "weight": weight, "confidence": confidence, "seed": seed}
     settings |= {"bank_size": bank_size, "views": views, "caption_edits": caption_edits, "captions": captions}
     settings |= {"precision": precision, "batch_size": batch_size, "block": block, "dtype": dtype, "device": device}
-    settings |= {"engine": engine}
+    settings |= {"engine": engine, "part": part}
     named: dict[str, Any] = {"model": model, "trajectory": trajectory, "embeddings": embeddings, "reporter": reporter}
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(out or Path(scratch) / "scores.parquet")
