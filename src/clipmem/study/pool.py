@@ -29,7 +29,7 @@ from clipmem.train.checkpoint import TrainingStopped
 from clipmem.train.paired import TrainingSet
 
 _POLL = 0.1
-_FEW = 2  # parts per core that are not worth starting processes for
+_FEW, _MOST = 2, 4  # parts per process that are not worth starting it for; processes, as each holds the model
 _IDLE = 300  # seconds without a task after which a process ends
 # with psutil installed, loky restarts processes that grow by 300 MB, as training does
 _NO_RESTARTS = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
@@ -205,7 +205,7 @@ class LocalEngine:
 def runner(engine: LocalEngine, share: tuple[int, int], device: str, folder: Path) -> Runner:
     """Return a runner of parts on an engine: for share (k, n), of those whose number is k - 1 modulo n.
 
-    On this machine's CPU few parts are done in this process, by all cores, more by a process per core.
+    On this machine's CPU few parts are done in this process, by all cores, more by up to four processes.
     """
     first, count = share
 
@@ -213,7 +213,7 @@ def runner(engine: LocalEngine, share: tuple[int, int], device: str, folder: Pat
         function: Callable[..., object], parts: Mapping[int, tuple[Any, ...]], progress: Callable[[int], object]
     ) -> str:
         mine = {k: arguments for k, arguments in parts.items() if k % count == first - 1}
-        workers = cores() if device == "cpu" else 1
+        workers = min(cores(), _MOST) if device == "cpu" else 1
         if engine.local and (workers == 1 or len(mine) < _FEW * workers):
             in_turn(function, mine, progress)
         else:
@@ -221,7 +221,7 @@ def runner(engine: LocalEngine, share: tuple[int, int], device: str, folder: Pat
                 f"part {k}": {"number": k, "function": function, "arguments": arguments}
                 for k, arguments in mine.items()
             }
-            resources = Execution(device, "", 1, workers)
+            resources = Execution(device, "", max(1, cores() // workers), workers)
             engine.run(tasks.part_task, named, resources, folder, progress=lambda done, _: progress(done))
         return f"{first}/{count}" if count > 1 else ""
 
