@@ -171,6 +171,14 @@ def test_another_process_opens_the_same_data(world, kind):
 
 
 def test_shares_need_pairs_to_embed(world, tmp_path, capsys):
+    assert embed(world, tmp_path / "emb") == 0
+    capsys.readouterr()
+    stored = [str(tmp_path / "emb"), "--reference", str(tmp_path / "emb"), "--bank-size", "5"]
+    with pytest.raises(SystemExit) as ended:
+        main(["score", "--target", *stored, "--out", str(tmp_path / "scores.parquet"), "--part", "1/2"])
+    assert ended.value.code == 2
+    assert "--part: got no model to embed pairs with" in capsys.readouterr().err
+    assert not (tmp_path / "scores.parquet").exists()
     with pytest.raises(SystemExit) as ended:
         main(["curate", str(world / "pairs.parquet"), "--out", str(tmp_path / "out"), "--part", "1/2"])
     assert ended.value.code == 2

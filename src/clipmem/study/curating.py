@@ -140,8 +140,7 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
         require(not how.model, "--model", f"{how.model} with a run folder", "its own f", "Omit it.")
         got = f"{how.captions} with a run folder"
         require(how.captions is None, "--captions", got, "its own captions", "Omit it.")
-    embeds, hint = not is_run(data) and how.model, "Add --model MODEL, or omit it."
-    require(not how.part or embeds, "--part", "no model to embed pairs with", "--model", hint)
+        require(not how.part, "--part", f"{how.part} with a run folder", "pairs to embed", "Omit it.")
     for option, wanted in (("--correct", how.correct), ("--reviewed-only", how.reviewed)):
         require(how.write or not wanted, option, "no --write", "a folder for the data", "Add --write DIR.")
     study = PlannedStudy(data) if is_run(data) else None

@@ -81,6 +81,11 @@ class Settings(EmbedSection):
         """Find a model."""
         return Model.find(address, self, device=self.device, precision=self.precision)
 
+    def check_part(self, *, embeds: bool) -> None:
+        """Refuse a share of pairs that are not embedded: the rest would be done once for each share."""
+        hint = "Give a model, or omit it."
+        require(embeds or not self.part, "--part", "no model to embed pairs with", "a model", hint)
+
     def runner(self, folder: Path) -> AbstractContextManager[Runner]:
         """Open what embeds the pairs; all machines see `folder`."""
         return open_runner(self.engine, self.part, self.device, folder)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> 
     apart = not comparison.drawn and not bank.uids.is_in(pairs.uids.implode()).all()
     how: dict[str, Any] = {"block": settings.block, "single": not method.means, "reporter": reporter}
     unfinished = None
-    with settings.runner(store) if live else nullcontext() as run:
+    with settings.runner(store) if live else contextlib.nullcontext() as run:
         for folder, part in [(store / "bank", bank)] * apart + [(store, pairs)] if live else []:
             folders = [folder / name for name in live]
             try:
@@ -117,12 +116,13 @@ def write_scores(
     Without a folder for the embeddings they are in `out` with the ending `.parts` until the scores are written.
     """
     pairs, bank, settings = comparison.pairs, comparison.bank, comparison.settings
+    settings.check_part(embeds=any(isinstance(model, Model) for model in comparison.models))
     if pairs.source is not None:
         pairs.source.check_outside(out, "--out")
     about_file, listed = out.with_suffix(".json"), out.with_suffix(".skipped.parquet")
     job = Job(out.with_suffix(".parts"))
     made_with = _made_with(comparison)
-    with nullcontext() if settings.part else job.locked():
+    with contextlib.nullcontext() if settings.part else job.locked():
         about = _finished(out, about_file, job, made_with)
         if about is None:
             job.resume(made_with)

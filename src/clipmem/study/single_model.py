@@ -105,6 +105,7 @@ def collect(
     Raises:
         InputError: There are fewer than `least` usable pairs.
     """
+    settings.check_part(embeds=isinstance(model, Model))
     if isinstance(model, Model):
         with settings.runner(folder) as run:
             [stored] = embed([model], pairs, [folder], settings.made_with(), run=run, reporter=reporter)
