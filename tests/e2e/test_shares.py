@@ -36,7 +36,7 @@ def world(tmp_path_factory):
 @pytest.fixture
 def small_parts(monkeypatch):
     monkeypatch.setattr(embeddings, "BLOCK", BLOCK)
-    monkeypatch.setattr(pool, "_FEW", 1000)  # by this process
+    monkeypatch.setattr(pool.LocalEngine, "few", 1000)  # by this process
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def embed(world, out, *more, model="small", data=None):
 @pytest.mark.slow
 def test_a_pool_gives_the_bytes_of_one_process(world, tmp_path, by_one_process, monkeypatch):
     monkeypatch.setattr(pool, "cores", lambda: 2)
-    monkeypatch.setattr(pool, "_FEW", 2)
+    monkeypatch.setattr(pool.LocalEngine, "few", 2)
     ran, run = [], pool.run
     monkeypatch.setattr(
         pool, "run", lambda task, parts, *more, **how: (ran.extend(parts), run(task, parts, *more, **how))

@@ -29,7 +29,7 @@ from clipmem.train.checkpoint import TrainingStopped
 from clipmem.train.paired import TrainingSet
 
 _POLL = 0.1
-_FEW, _MOST = 2, 4  # parts per process that are not worth starting it for; processes, as each holds the model
+_MOST = 4  # processes that embed, as each holds the model
 _IDLE = 300  # seconds without a task after which a process ends
 # with psutil installed, loky restarts processes that grow by 300 MB, as training does
 _NO_RESTARTS = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
@@ -154,7 +154,7 @@ def _died(error: BrokenProcessPool, names: Iterable[str], board: Board, stderr: 
 class LocalEngine:
     """The engine for one machine, and base class of the others."""
 
-    local = True
+    few = 2  # parts per process that are not worth starting it for
 
     def fit(self, resources: Execution) -> Execution:
         """Adapt the resources to the engine; by default unchanged."""
@@ -201,31 +201,30 @@ class LocalEngine:
             file for model in models for file in passes.files_of(study.folder.embedding_dir(model.side, model.seed))
         ]
 
+    def runner(self, share: tuple[int, int], device: str, folder: Path) -> Runner:
+        """Return a runner of parts: for share (k, n), of those whose number is k - 1 modulo n.
 
-def runner(engine: LocalEngine, share: tuple[int, int], device: str, folder: Path) -> Runner:
-    """Return a runner of parts on an engine: for share (k, n), of those whose number is k - 1 modulo n.
+        On this machine's CPU few parts are done in this process, by all cores, more by up to four processes.
+        """
+        first, count = share
 
-    On this machine's CPU few parts are done in this process, by all cores, more by up to four processes.
-    """
-    first, count = share
+        def run_parts(
+            function: Callable[..., object], parts: Mapping[int, tuple[Any, ...]], progress: Callable[[int], object]
+        ) -> str:
+            mine = {k: arguments for k, arguments in parts.items() if k % count == first - 1}
+            workers = min(cores(), _MOST) if device == "cpu" else 1
+            if self.few and (workers == 1 or len(mine) < self.few * workers):
+                in_turn(function, mine, progress)
+            else:
+                named = {
+                    f"part {k}": {"number": k, "function": function, "arguments": arguments}
+                    for k, arguments in mine.items()
+                }
+                resources = Execution(device, "", max(1, cores() // workers), workers)
+                self.run(tasks.part_task, named, resources, folder, progress=lambda done, _: progress(done))
+            return f"{first}/{count}" if count > 1 else ""
 
-    def run_parts(
-        function: Callable[..., object], parts: Mapping[int, tuple[Any, ...]], progress: Callable[[int], object]
-    ) -> str:
-        mine = {k: arguments for k, arguments in parts.items() if k % count == first - 1}
-        workers = min(cores(), _MOST) if device == "cpu" else 1
-        if engine.local and (workers == 1 or len(mine) < _FEW * workers):
-            in_turn(function, mine, progress)
-        else:
-            named = {
-                f"part {k}": {"number": k, "function": function, "arguments": arguments}
-                for k, arguments in mine.items()
-            }
-            resources = Execution(device, "", max(1, cores() // workers), workers)
-            engine.run(tasks.part_task, named, resources, folder, progress=lambda done, _: progress(done))
-        return f"{first}/{count}" if count > 1 else ""
-
-    return run_parts
+        return run_parts
 
 
 def model_parts(study: PlannedStudy, models: Sequence[TrainingSet], **options: Any) -> Parts:

@@ -67,9 +67,7 @@ def share_of(part: str) -> tuple[int, int]:
 def open_runner(engine: str, part: str, device: str, folder: "Path") -> "Generator[Runner]":
     """Open an engine for the parts of some work, or for a share of them; all machines see `folder`."""
     with open_engine(engine) as workers:
-        from clipmem.study.pool import runner
-
-        yield runner(workers, share_of(part), device, folder)
+        yield workers.runner(share_of(part), device, folder)
 
 
 # ---- torchrun's environment

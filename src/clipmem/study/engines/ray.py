@@ -47,7 +47,7 @@ class RayEngine(pool.LocalEngine):
 
     ray: Any
     largest: int
-    local = False
+    few = 0
 
     def train(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
