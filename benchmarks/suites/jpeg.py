@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from itertools import chain, zip_longest
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -79,8 +80,19 @@ def _row(case: str, ours: Callable, theirs: Callable, items: Sequence, weight: i
         rates.append((weight * len(items) / spent[0], weight * len(items) / spent[1]))
         print(f"  {case}, round {number + 1}: {rates[-1][0]:,.4g} against {rates[-1][1]:,.4g} images/s", flush=True)
     ratios = [first / second for first, second in rates]
-    medians = [statistics.median(side) for side in zip(*rates, strict=True)]
-    return Row("jpeg", case, "bare", statistics.median(ratios), min(ratios), max(ratios), *medians, "images/s", rounds)
+    ours_median, theirs_median = (statistics.median(side) for side in zip(*rates, strict=True))
+    return Row(
+        "jpeg",
+        case,
+        "bare",
+        statistics.median(ratios),
+        min(ratios),
+        max(ratios),
+        ours_median,
+        theirs_median,
+        "images/s",
+        rounds,
+    )
 
 
 def _images(folder: Path, most: int) -> list[bytes]:
@@ -109,7 +121,8 @@ def _others() -> dict[str, Decoder]:
 
 def _torchvision(data: bytes) -> np.ndarray:
     encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    return decode_jpeg(encoded, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
+    decoded = cast("torch.Tensor", decode_jpeg(encoded, mode=ImageReadMode.RGB))  # a list only for a list of files
+    return decoded.permute(1, 2, 0).numpy()
 
 
 def _ours(data: bytes) -> np.ndarray:
