@@ -5,15 +5,18 @@ with a tenth of the captions swapped: comparing every pair with all others, and 
 above `clipmem.scoring.evidence.EXACT` pairs. It prints AUROC and average precision of both lists, the share of the
 nearest images that near cells find, and seconds.
 
-`python experiments/curate/scale.py size N` curates N pairs of stored features, 512 numbers each: those of one of
-2,000 things, with noise. It prints seconds and memory. With `--closed-form` it scores them with that pair score of
-`clipmem score` instead.
+`python experiments/curate/scale.py size N` writes embeddings of N pairs, 512 numbers each: those of one of 2,000
+things, with noise; curates them by `clipmem curate`, and prints seconds and memory. With `--command score` it scores
+them under two models, with `--command closed-form` under one, by `clipmem score`.
 """
 
 import argparse
+import contextlib
 import json
 import resource
-import threading
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,18 +24,17 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
 from clipmem.base.sections import DataSection
 from clipmem.curation.ranking import curate
 from clipmem.data.decoding import Geometry
 from clipmem.functional import auroc
+from clipmem.models.layout import write_card
 from clipmem.models.signals import Signals
 from clipmem.scoring import evidence
-from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.study.score_inputs import read_pairs
 
-_GEOMETRY, WIDTH, THINGS, WRONG = Geometry(64, "squash", "bicubic"), 512, 2000, 0.1
+_GEOMETRY, WIDTH, THINGS, WRONG, PART = Geometry(64, "squash", "bicubic"), 512, 2000, 0.1, 65_536
 _ANONYMOUS = "RssAnon:"
 
 
@@ -71,45 +73,78 @@ def near(path: str, column: str, most: int) -> list[dict[str, Any]]:
     return found
 
 
-def size(n: int, *, closed_form: bool = False) -> dict[str, Any]:
-    """Curate n pairs of stored features, or score them with the closed form."""
-    stream = np.random.default_rng(0)
-    things = stream.normal(size=(THINGS, WIDTH)).astype(np.float32)
-    thing = stream.integers(THINGS, size=n)
-    features = np.empty((n, WIDTH), dtype=np.float32)
-    for start in range(0, n, 65_536):
-        part = thing[start : start + 65_536]
-        features[start : start + 65_536] = things[part] + stream.normal(0, 1, (len(part), WIDTH))
-    words = [f"{chr(97 + k % 26)}{chr(97 + k // 26 % 26)}{chr(97 + k // 676)}" for k in range(THINGS + 500)]
-    extra = stream.integers(THINGS, THINGS + 500, size=n)
-    captions, wrong = swapped([f"a {words[a]} {words[b]}" for a, b in zip(thing, extra, strict=True)])
-    rows, texts = np.arange(n), [[text] for text in captions]
-    signals = Signals([f"p{k}" for k in rows], texts, rows, image=torch.from_numpy(features), text=None)
-    most, stop = [0.0], threading.Event()
+def write(n: int, folder: Path, model: int = 0) -> np.ndarray:
+    """Write embeddings of n pairs by a model, in parts of 65,536; return which captions are wrong.
 
-    def watch() -> None:
-        while not stop.wait(0.2):
-            status = Path("/proc/self/status").read_text(encoding="utf-8")
-            own = next(line for line in status.splitlines() if line.startswith(_ANONYMOUS))
-            most[0] = max(most[0], int(own.split()[1]) / 2**20)
+    Pairs show one of 2,000 things, with noise; a caption names its thing and one of 500 others. Another model has other
+    noise.
+    """
+    stream, noise = np.random.default_rng(0), np.random.default_rng(model)
+    things = stream.normal(size=(2, THINGS, WIDTH)).astype(np.float32)
+    thing, extra = stream.integers(THINGS, size=n), stream.integers(THINGS, THINGS + 500, size=n)
+    stated = thing.copy()
+    wrong = stream.permutation(n)[: round(WRONG * n)]
+    stated[wrong] = thing[np.roll(wrong, 1)]
+    words = np.array([f"{chr(97 + k % 26)}{chr(97 + k // 26 % 26)}{chr(97 + k // 676)}" for k in range(THINGS + 500)])
+    parts = range(0, n, PART)
+    write_card(folder, {"parts": len(parts)})
+    for name in ("img_emb", "text_emb", "metadata"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number, start in enumerate(parts):
+        rows = slice(start, min(start + PART, n))
+        for name, side, shown in (("img_emb", 0, thing[rows]), ("text_emb", 1, stated[rows])):
+            values = things[side, shown] + noise.normal(0, 1, (len(shown), WIDTH)).astype(np.float32)
+            values /= np.linalg.norm(values, axis=1, keepdims=True)
+            np.save(folder / name / f"{name}_{number:04d}.npy", values.astype(np.float16))
+        uids = [f"{k:016x}" for k in range(rows.start, rows.stop)]
+        captions = [
+            f"a {words[first]} {words[second]}" for first, second in zip(stated[rows], extra[rows], strict=True)
+        ]
+        table = pl.DataFrame({"uid": uids, "image_path": uids, "caption": captions})
+        table.write_parquet(folder / "metadata" / f"metadata_{number:04d}.parquet")
+    return stated != thing
 
-    watching = threading.Thread(target=watch)
-    watching.start()
-    started, used = time.monotonic(), time.process_time()
-    score = PAIR_SCORES["closed-form"]().score(signals) if closed_form else curate(signals).table["score"].to_numpy()
-    seconds, used = time.monotonic() - started, time.process_time() - used
-    stop.set()
-    watching.join()
-    # pages of temporary files count as resident while they are cached, and are given back when memory is short
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    about = {
-        "pairs": n,
-        "seconds": round(seconds, 1),
-        "processor_seconds": round(used, 1),
-        "anonymous_gib": round(most[0], 2),
-        "resident_gib": round(peak, 2),
+
+def measure(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Run `clipmem` with some arguments in a folder; return seconds and memory of all its processes."""
+    started, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "clipmem", *arguments]
+    running = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)  # noqa: S603
+    anonymous = 0.0
+    while running.poll() is None:
+        with contextlib.suppress(OSError, StopIteration):
+            status = Path(f"/proc/{running.pid}/status").read_text(encoding="utf-8").splitlines()
+            line = next(line for line in status if line.startswith(_ANONYMOUS))
+            anonymous = max(anonymous, int(line.split()[1]) / 2**20)
+        time.sleep(0.2)
+    if running.returncode:
+        raise SystemExit(running.returncode)
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+    # pages of files count as resident while they are cached, and are given back when memory is short
+    return {
+        "seconds": round(time.monotonic() - started, 1),
+        "processor_seconds": round(seconds, 1),
+        "anonymous_gib": round(anonymous, 2),
+        "resident_gib": round(now.ru_maxrss / 2**20, 2),
     }
-    return about | {"auroc": auroc(score, wrong).mean}
+
+
+def size(n: int, command: str, folder: Path) -> dict[str, Any]:
+    """Curate or score n pairs of stored embeddings by the command line."""
+    wrong = write(n, folder / "f")
+    if command == "score":
+        write(n, folder / "g", model=1)
+        used = measure(["score", "--target", "f", "--reference", "g", "--out", "table.parquet"], folder)
+        table, column = pl.read_parquet(folder / "table.parquet", columns=["uid", "clipmem"]), "clipmem"
+    elif command == "closed-form":
+        used = measure(["score", "--model", "f", "--out", "table.parquet"], folder)
+        table, column = pl.read_parquet(folder / "table.parquet").filter(estimator="closed-form"), "score"
+    else:
+        used = measure(["curate", "--model", "f", "--out", "curated"], folder)
+        table, column = pl.read_parquet(folder / "curated" / "suspects.parquet", columns=["uid", "score"]), "score"
+    row = table["uid"].str.to_integer(base=16).to_numpy()
+    return {"command": command, "pairs": n, **used, "auroc": auroc(table[column].to_numpy(), wrong[row]).mean}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -122,13 +157,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     first.add_argument("--most", type=int, default=30_000)
     second = commands.add_parser("size")
     second.add_argument("pairs", type=int)
-    second.add_argument("--closed-form", action="store_true")
+    second.add_argument("--command", choices=("curate", "score", "closed-form"), default="curate")
+    second.add_argument("--folder", type=Path, help="for the embeddings, 2 KiB a pair and model; new")
     chosen = parser.parse_args(arguments)
-    found = (
-        size(chosen.pairs, closed_form=chosen.closed_form)
-        if chosen.what == "size"
-        else near(chosen.data, chosen.captions, chosen.most)
-    )
+    if chosen.what == "near":
+        found: Any = near(chosen.data, chosen.captions, chosen.most)
+    else:
+        with tempfile.TemporaryDirectory(dir=chosen.folder) as scratch:
+            found = size(chosen.pairs, chosen.command, Path(scratch))
     print(json.dumps(found, indent=1))
 
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 import clipmem
-from clipmem.base.errors import InputError, RunError
+from clipmem.base.errors import ClipmemWarning, InputError, RunError
 from clipmem.base.hashing import pair_uid
 from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection
@@ -248,6 +248,48 @@ def test_with_a_model(planted, run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert pl.read_parquet(tmp_path / "again" / "suspects.parquet").equals(table)
     assert clip("curate", run[0].path, "--model", model).returncode == 2
+    done = clip("curate", "--model", stored, "--out", tmp_path / "alone")  # its metadata have the captions
+    assert done.returncode == 0, done.stderr
+    alone = pl.read_parquet(tmp_path / "alone" / "suspects.parquet")
+    assert set(alone["uid"]) == set(table["uid"])
+    similarity = [each.select("uid", "similarity_score").sort("uid") for each in (table, alone)]
+    assert similarity[0].equals(similarity[1])
+    document = json.loads((tmp_path / "alone" / "curate.json").read_text())
+    assert (document["section"], document["evidence"]) == (None, "embeddings")
+    assert document["command"] == ["clipmem", "curate", "--model", str(stored), "--out", str(tmp_path / "alone")]
+    explorer = open_explorer(open_subject(tmp_path / "alone"))
+    assert len(json.loads(explorer.get("review.json", {})[0])["suspects"]) == alone["is_suspect"].sum()
+    assert "data to write again" in refused("--model", stored, "--write", tmp_path / "clean")
+
+
+def foreign(folder, captions):
+    """Write embeddings as clip-retrieval does, with some captions."""
+    stream, n = np.random.default_rng(0), len(captions)
+    for name in ("img_emb", "text_emb", "metadata"):
+        (folder / name).mkdir(parents=True)
+    for name in ("img_emb", "text_emb"):
+        np.save(folder / name / f"{name}_0.npy", stream.normal(size=(n, 8)).astype(np.float16))
+    table = pl.DataFrame({"image_path": [f"{k}.jpg" for k in range(n)], "caption": captions})
+    table.write_parquet(folder / "metadata" / "metadata_0.parquet")
+    return folder
+
+
+def test_embeddings_stand_for_their_data(tmp_path):
+    captions = [f"a {('red', 'blue', 'green')[k % 3]} {('car', 'house')[k % 2]}" for k in range(250)]
+    stored = foreign(tmp_path / "stored", [*captions, captions[0], "", None])
+    table = clipmem.curate(model=str(stored), out=tmp_path / "out")
+    assert table.height == 251
+    skipped = pl.read_parquet(tmp_path / "out" / "skipped.parquet")
+    assert skipped["reason"].to_list() == ["no caption"] * 2
+    with pytest.warns(ClipmemWarning, match="2 records left out"):
+        scores = clipmem.score(model=str(stored))
+    assert scores["uid"].n_unique() == 251
+    with pytest.raises(InputError) as error:
+        clipmem.curate(model=str(foreign(tmp_path / "silent", [""] * 150)))
+    assert "0 usable pairs" in str(error.value)
+    with pytest.raises(InputError) as error:
+        clipmem.curate()
+    assert error.value.got == "no data"
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Schemas of a run folder's tables, checked on reading and writing."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.errors import require
-from clipmem.base.paths import atomic_file, parsing
+from clipmem.base.paths import atomic_file, explain_write_errors, parsing
 
 _UID = {"uid": pl.String}
 SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
@@ -116,6 +117,13 @@ def write_parquet(path: Path, table: pl.DataFrame) -> None:
 def open_array(path: Path, mode: Literal["r"] | None) -> np.ndarray:
     """Load a `.npy` file, memory-mapped with mode "r" unless it is empty."""
     return np.load(path, mmap_mode=mode if path.stat().st_size > 1024 else None, allow_pickle=False)
+
+
+def scratch_array(shape: tuple[int, ...]) -> np.ndarray:
+    """Return a float32 memory map of a file without a name, which vanishes with it."""
+    with explain_write_errors(Path(tempfile.gettempdir(), "scratch")), tempfile.TemporaryFile() as file:
+        file.writelines(bytes(4 * shape[1]) for _ in range(shape[0]))  # on a full disk, a map would end the process
+        return np.memmap(file, dtype=np.float32, mode="r+", shape=shape)
 
 
 def write_table(path: Path, name: str, table: pl.DataFrame) -> None:

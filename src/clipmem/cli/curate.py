@@ -12,7 +12,7 @@ from clipmem.cli.view import look_at
 
 @command
 def curate(
-    data: RunOrData,
+    data: RunOrData = None,
     /,
     *,
     model: ModelName = "",
@@ -35,7 +35,8 @@ def curate(
     ones stay. With a run folder, uses its models, scores and marks.
 
     Args:
-        data: A file, folder or shards, as in data.path of a recipe; emoji for the shipped pairs; or a run folder.
+        data: A file, folder or shards, as in data.path of a recipe; emoji for the shipped pairs; or a run folder. Not
+            needed if --model is a folder of embeddings with captions.
         model: A model that also looks at the pairs (docs/models.md), or its embeddings by `clipmem export embeddings`.
         out: Output folder; by default curate in the run folder, or curated.
         write: Also write the data without suspects into this new folder: in the format they came in, or as Parquet.

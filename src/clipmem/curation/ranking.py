@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int
 from scipy.stats import rankdata
 
 from clipmem.base.errors import InputError, require, require_range
@@ -139,29 +139,20 @@ def curate(
     probability[ruled] = 1.0
     suspect = probability >= SUSPECT
     rows = np.flatnonzero(suspect)
-    # the two scores in the combination that rank a pair highest
-    names = np.array([part.name for part in members])
-    order = np.argsort(-np.stack([part.priority for part in members]), axis=0, kind="stable")[:2]
-    # the kind of the special score that adds most to the combination, else mismatched
-    adds = [np.where(part.high, part.weight * part.priority, 0) for part in special]
-    kinds = np.array(["mismatched", *(part.kind for part in special)])[np.argmax([np.zeros(n), *adds], axis=0)]
-    why = {"kind": kinds.tolist(), "reason": names[order[0]].tolist(), "second_reason": names[order[-1]].tolist()}
-    evident = zip(evidence.near, suspect, strict=True)
-    table = pl.DataFrame(
-        {
-            "uid": list(signals.uids),
-            "score": score,
-            "is_suspect": suspect,
-            "probability": probability,
-            **{name: [x if y else None for x, y in zip(values, suspect, strict=True)] for name, values in why.items()},
-            "neighbors": pl.Series(
-                [[signals.uids[k] for k in near if k >= 0] if listed else [] for near, listed in evident],
-                dtype=pl.List(pl.String),
-            ),
-            "suggested_caption": _suggest(evidence, signals, texts, rows if share.clear else rows[:0], probability),
-            **{f"{part.name.replace('-', '_')}_score": part.score for part in (*ranked, odds)},
-        },
-        schema_overrides=dict.fromkeys(("kind", "reason", "second_reason", "suggested_caption"), pl.String),
+    suggested = _suggest(evidence, signals, texts, rows, probability) if share.clear else [None] * len(rows)
+    near = [[signals.uids[k] for k in others if k >= 0] for others in evidence.near[rows]]
+    reasons = _reasons(rows, members).with_columns(
+        neighbors=pl.Series(near, dtype=pl.List(pl.String)), suggested_caption=pl.Series(suggested, dtype=pl.String)
+    )
+    table = (
+        pl.DataFrame({"uid": list(signals.uids), "score": score, "is_suspect": suspect, "probability": probability})
+        .with_row_index("row")
+        .join(reasons, on="row", how="left", maintain_order="left")
+        .with_columns(
+            pl.col("neighbors").fill_null([]),
+            *(pl.Series(f"{part.name.replace('-', '_')}_score", part.score) for part in (*ranked, odds)),
+        )
+        .drop("row")
     )
     reporter.end("detect", time.monotonic() - started)
     document = {
@@ -185,6 +176,21 @@ def _ranks(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     return ranks
 
 
+def _reasons(rows: Int[np.ndarray, " k"], members: Sequence[Ranked]) -> pl.DataFrame:
+    """Say what is wrong with some pairs, and by which two scores in the combination, that rank a pair highest.
+
+    The kind is that of the special score that adds most to the combination, else mismatched.
+    """
+    names = np.array([part.name for part in members])
+    order = np.argsort(-np.stack([part.priority[rows] for part in members]), axis=0, kind="stable")[:2]
+    special = [part for part in members if part.kind != "mismatched"]
+    adds = [np.where(part.high[rows], part.weight * part.priority[rows], 0) for part in special]
+    kinds = np.array(["mismatched", *(part.kind for part in special)])[np.argmax([np.zeros(len(rows)), *adds], axis=0)]
+    columns = {"kind": kinds.tolist(), "reason": names[order[0]].tolist(), "second_reason": names[order[-1]].tolist()}
+    row = pl.Series("row", rows, dtype=pl.get_index_type())
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).with_columns(row)
+
+
 def _suggest(
     evidence: Evidence,
     signals: Signals,
@@ -193,18 +199,16 @@ def _suggest(
     probability: Float64[np.ndarray, " n"],
 ) -> list[str | None]:
     """Suggest the caption that fits a suspect's image best, if it fits as well as the median of the other pairs."""
-    suggested: list[str | None] = [None] * len(texts)
     fine = np.flatnonzero(probability < SUSPECT)
     others = np.setdiff1d(np.arange(len(texts)), rows)  # not the captions of other suspects
-    if not len(rows) or not len(fine) or not len(others):
-        return suggested
+    if not len(fine) or not len(others):
+        return [None] * len(rows)
     usual = float(np.median(np.mean(evidence.own[:3], axis=0)[fine]))
     others = others[:: -(-len(others) // MOST)]
-    start = 0
+    suggested: list[str | None] = []
     for fits in evidence.all_fits(rows, others):
-        part = rows[start : start + len(fits)]
-        start += len(fits)
+        part = rows[len(suggested) : len(suggested) + len(fits)]
         fits[texts[part, None] == texts[others]] = -np.inf
-        for row, j, fit in zip(part, others[fits.argmax(axis=1)], fits.max(axis=1), strict=True):
-            suggested[row] = signals.captions[j][0] if fit >= usual else None
+        best = zip(others[fits.argmax(axis=1)], fits.max(axis=1), strict=True)
+        suggested += [signals.captions[int(j)][0] if fit >= usual else None for j, fit in best]
     return suggested

@@ -208,13 +208,12 @@ class Embeddings:
         return stack([chunk._replace(single=None) for chunk in self.chunks()])
 
     def captions(self, rows: Int[np.ndarray, " k"]) -> list[list[str]]:
-        """Return the captions of some rows; empty if they are unknown."""
-        by_row = dict[int, list[str]]()
-        for number, local in self._split(np.sort(rows)):
+        """Return the captions of some rows, in the given order; empty if they are unknown."""
+        order, texts = np.argsort(rows, kind="stable"), list[list[str]]()
+        for number, local in self._split(rows[order]):
             part = self.parts[number]
-            texts = part.captions(local) if isinstance(part, StoredPart) else [[]] * len(local)
-            by_row |= zip((self._starts[number] + local).tolist(), texts, strict=True)
-        return [by_row[row] for row in rows.tolist()]
+            texts += part.captions[local].to_list() if isinstance(part, StoredPart) else [[] for _ in local]
+        return [texts[k] for k in np.argsort(order)]
 
     @property
     def most_captions(self) -> int:

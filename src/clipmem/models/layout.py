@@ -107,14 +107,18 @@ class StoredPart:
         table = _metadata(self.metadata, "captions")
         return table.select(pl.col("captions").list.len().max()).item() if table.width else 1
 
-    def captions(self, rows: Int[np.ndarray, " k"]) -> list[list[str]]:
-        """Return the captions of some rows."""
-        table = _metadata(self.metadata, "captions", "caption")[rows]
-        if not table.width:
-            return [[] for _ in rows]
-        first = [[caption or ""] for caption in table["caption"]] if "caption" in table.columns else [[]] * len(rows)
-        every = table["captions"].to_list() if "captions" in table.columns else first
-        return [captions or alone for captions, alone in zip(every, first, strict=True)]
+    @property
+    def captions(self) -> pl.Series:
+        """The captions of each row, a list of texts; empty if they are unknown."""
+        table = _metadata(self.metadata, "captions", "caption")
+        names = [name for name in ("captions", "caption") if name in table.columns]
+        if not names:
+            return pl.Series("captions", [[]] * self.rows, dtype=pl.List(pl.String))
+        first = (
+            pl.concat_list(pl.col("caption").fill_null("")) if "caption" in names else pl.lit([], pl.List(pl.String))
+        )
+        every = pl.col("captions") if "captions" in names else first
+        return table.select(captions=pl.when(every.list.len() > 0).then(every).otherwise(first))["captions"]
 
     def read(self, rows: Int[np.ndarray, " k"]) -> Means:
         """Read the embeddings of some rows in ascending order."""

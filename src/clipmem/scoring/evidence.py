@@ -10,7 +10,6 @@ When not to trust it: a singleton has no other pair as evidence.
 
 import contextlib
 import hashlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,9 +24,9 @@ from jaxtyping import Float, Float32, Float64, Int
 from clipmem._version import __version__
 from clipmem.base.folder import Job
 from clipmem.base.hashing import json_sha256
-from clipmem.base.paths import atomic_file, explain_write_errors
+from clipmem.base.paths import atomic_file
 from clipmem.base.random import generator
-from clipmem.base.tables import open_array
+from clipmem.base.tables import open_array, scratch_array
 from clipmem.models.signals import Signals
 from clipmem.stats.agreement import TEMPERATURE, directions, directions_into, softmax_agreement, softmax_means
 from clipmem.stats.cells import Cells
@@ -206,29 +205,22 @@ def _identity(x: Rows) -> dict[str, Any]:
 
 
 def _directions(x: Rows, name: str) -> tuple[Float32[np.ndarray, "n d"]]:
-    return (directions_into(_scratch(x.shape), x, name),)
+    return (directions_into(scratch_array(x.shape), x, name),)
 
 
 def _near_means(
     query: Float32[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], k: int, fold: Int[np.ndarray, " n"] | None
 ) -> tuple[np.ndarray, ...]:
-    mean, near = _scratch(value.shape), np.empty((len(query), k), dtype=np.int64)
+    mean, near = scratch_array(value.shape), np.empty((len(query), k), dtype=np.int64)
     for block in Cells(query).means(value, k, fold, temperature=TEMPERATURE):
         mean[block.rows], near[block.rows] = block.mean, block.near
     return *_unit(mean), near
 
 
 def _ridge(features: Rows, targets: Rows, fold: Int[np.ndarray, " n"], out: np.ndarray | None = None) -> _Unit:
-    out = _scratch(targets.shape) if out is None else out
+    out = scratch_array(targets.shape) if out is None else out
     leave_one_out(features, targets, group=fold, kernel="rbf", out=out)
     return _unit(out)
-
-
-def _scratch(shape: tuple[int, ...]) -> Float32[np.ndarray, "n d"]:
-    """Return a memory map of a file without a name, which vanishes with it."""
-    with explain_write_errors(Path(tempfile.gettempdir(), "scratch")), tempfile.TemporaryFile() as file:
-        file.writelines(bytes(4 * shape[1]) for _ in range(shape[0]))  # on a full disk, a map would end the process
-        return np.memmap(file, dtype=np.float32, mode="r+", shape=shape)
 
 
 def _blocks(n: int) -> Iterator[slice]:

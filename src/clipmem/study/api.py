@@ -393,7 +393,6 @@ def score_into(
         comparison = study.score_inputs.compare(target, reference, data, bank, checked, embeddings=folder)
         return study.scoring.write_scores(comparison, out, embeddings=folder, reporter=reporter)
     hint = "For example: clipmem score --model FOLDER --data PATH."
-    require(data is not None, "--data", "no data", "the pairs to score", hint)
     require(trajectory is None or model, "--trajectory", "no --model", "the model whose training it is of", hint)
     used, defaults = {"captions", "device", "engine", "part"}, signature(score).parameters
     unused = [name for name, value in settings.items() if name not in used and value != defaults[name].default]

@@ -36,7 +36,7 @@ from clipmem.models.signals import Signals
 from clipmem.stats.alignment import alignment
 from clipmem.study import estimating
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.score_inputs import Settings, read_pairs
+from clipmem.study.score_inputs import Settings, pairs_of
 from clipmem.study.single_model import collect
 from clipmem.train.objectives import OBJECTIVES
 
@@ -78,7 +78,7 @@ class Curated:
 
 
 def curate(
-    data: Data,
+    data: Data | None = None,
     model: str | None = None,
     *,
     captions: int | None = None,
@@ -88,8 +88,9 @@ def curate(
     """Rank the pairs of a data set by how likely their captions are wrong.
 
     Args:
-        data: A path, the name of a shipped source, keys of `[data]`, or a source; or a finished run folder.
-        model: Name or path of a model whose embeddings are used; by default pixels and words alone.
+        data: A path, the name of a shipped source, keys of `[data]`, or a source; or a finished run folder. Optional if
+            `model` is a folder of embeddings with captions.
+        model: Name or path of a model whose embeddings are used, or such a folder; by default pixels and words alone.
         captions: Maximum number of captions per pair; by default all.
         out: Also keep the list in this folder, for `clipmem.view`; its marks are applied to the list.
         device: `auto`, `cpu` or `cuda`.
@@ -126,7 +127,7 @@ def is_run(data: object) -> TypeGuard[str | Path]:
     return isinstance(data, str | Path) and data != "" and (Path(data) / "recipe.toml").is_file()
 
 
-def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None) -> Curated:
+def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None = None) -> Curated:
     """Rank the pairs of a data set or a finished run, and write `suspects.parquet`, `curate.json` and the cleaned data.
 
     A ranking that the output folder has of the same data and settings is used again. Marks are applied to it each time.
@@ -144,14 +145,15 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
     for option, wanted in (("--correct", how.correct), ("--reviewed-only", how.reviewed)):
         require(how.write or not wanted, option, "no --write", "a folder for the data", "Add --write DIR.")
     study = PlannedStudy(data) if is_run(data) else None
-    source = open_data(study.recipe.data if study else data)
-    name = str(data) if study else source.title
+    source = None if data is None else open_data(study.recipe.data if study else data)
     out = how.out or (study.path / "curate" if study else Path("curated"))
-    if how.write is not None:
+    hint = "Give the data, and the folder of embeddings as model."
+    require(source or not how.write, f"--write {how.write}", "embeddings without data", "data to write again", hint)
+    if source and how.write is not None:
         mixed, hint = out.resolve().is_relative_to(how.write.resolve()), "Choose another folder."
         require(not mixed, f"--write {how.write}", f"the folder of --out {out}", "a folder for the data alone", hint)
         check_output(source, how.write)
-    if not study:
+    if source and not study:
         source.check_outside(out, "--out")
     check_place(out)
     made_with: list[Any] = [__version__, how.captions, how.device]
@@ -161,8 +163,9 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
         made_with += [study.manifest]
     else:
         settings = Settings.of(captions=how.captions, device=how.device, engine=how.engine, part=how.part)
-        pairs = read_pairs(source, how.captions, "data", ("--out", out), ("--write", how.write))
         opened = settings.open(how.model) if how.model else None
+        models, outputs = [opened] if opened else [], (("--out", out), ("--write", how.write))
+        pairs = pairs_of(models, source, settings, "data", *outputs, texts=True)
         uids, marks = pairs.uids, latest_marks(out / SUSPECTS)
         made_with += [data_fingerprint(uids), len(pairs.problems), opened and opened.content()]
         store = out / SCRATCH / f"embeddings-{json_sha256(made_with)[:16]}"
@@ -181,16 +184,17 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
     decided = {uid: marks[uid] for uid in uids if uid in marks and marks[uid].mark == "wrong" and uid not in planted}
     marked = others & decided.keys()
     spared = table.filter("is_suspect", pl.col("uid").is_in(list(planted))).height
-    section = source.section.model_dump(mode="json", exclude_defaults=True)
+    section = source.section.model_dump(mode="json", exclude_defaults=True) if source else None
+    name = source.title if source else how.model
     document = {
         **ranking.document,
         "format": 1,
-        "data": name,
+        "data": str(data) if study else name,
         "section": section,
         "model": how.model or None,
         "captions": how.captions,
         "device": how.device,
-        "command": _command(name if study else section, how, out),
+        "command": _command(str(data) if study else section, how, out),
         "run": study is not None,
         "not_judged": len(uids) - table.height if study else 0,
         "pairs": table.height,
@@ -199,7 +203,7 @@ def curate_and_write(data: Data, how: Curating, reporter: Reporter | None = None
     }
     write_json(out / DOCUMENT, document)  # so that the ranking is used again if the data cannot be written
     reporter.begin("write")
-    written = _write(source, table, how, planted, decided) if how.write else None
+    written = _write(source, table, how, planted, decided) if source and how.write else None
     counts = written and {**written._asdict(), "path": str(written.path), "marked": len(marked), "planted": spared}
     document |= {"seconds_in_all": round(time.monotonic() - started, 3), "written": counts}
     write_json(out / DOCUMENT, document)
@@ -278,15 +282,15 @@ def run_signals(study: PlannedStudy) -> tuple[Signals, list[Problem]]:
     return replace(signals, scores=finite), []
 
 
-def _command(data: str | Mapping[str, Any], how: Curating, out: Path) -> list[str] | None:
+def _command(data: str | Mapping[str, Any] | None, how: Curating, out: Path) -> list[str] | None:
     """Return the command that reads the marks and applies them; None for other data than a path or a name."""
-    if not isinstance(data, str):
+    if data is not None and not isinstance(data, str):
         if data.keys() - {"path", "source"}:
             return None
         data = data.get("path") or data["source"]
     options = {"--model": how.model, "--out": how.out and out, "--captions": how.captions}
     words = [word for name, value in options.items() if value for word in (name, str(value))]
-    return ["clipmem", "curate", str(data), *words]
+    return ["clipmem", "curate", *([str(data)] if data else []), *words]
 
 
 def _write(

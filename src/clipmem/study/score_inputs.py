@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import polars as pl
@@ -21,9 +21,10 @@ from clipmem.base.sections import Count, EmbedSection, NonNegative, explain, kno
 from clipmem.data.pairs import Pairs
 from clipmem.data.skipped import Problem
 from clipmem.data.sources import Data, open_data
+from clipmem.data.sources.records import NO_CAPTION
 from clipmem.models import passes
 from clipmem.models.embeddings import Embeddings, Model, Runner, SinglePart
-from clipmem.models.layout import is_layout
+from clipmem.models.layout import StoredPart, is_layout
 from clipmem.scoring.aligning import check_alone
 from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.bank import draw, listed_uids
@@ -157,7 +158,7 @@ def compare(
     addresses = [[_address(kind, model) for model in models] for kind, models in sides]
     opened = {address: settings.open(address) for address in dict.fromkeys(addresses[0] + addresses[1])}
     _check_lists(*map(len, addresses))
-    pairs = _pairs(list(opened.values()), data, settings)
+    pairs = pairs_of(list(opened.values()), data, settings, "--data")
     stored = [model for model in opened.values() if isinstance(model, Embeddings)]
     is_random = bank is None
     if is_random:
@@ -238,22 +239,41 @@ def _stored(folder: Path) -> list[list[str]]:
     return stored
 
 
-def _pairs(models: Sequence[Embedder], data: Any, settings: Settings) -> Pairs:
+def pairs_of(
+    models: Sequence[Embedder],
+    data: Any,
+    settings: Settings,
+    argument: str,
+    *outputs: tuple[str, Path | None],
+    texts: bool = False,
+) -> Pairs:
+    """Read the pairs of a data set; without one, those of the first folder of embeddings, with captions if `texts`.
+
+    Raises:
+        InputError: There are neither data nor embeddings, or an output is inside the data.
+    """
     if data is not None:
-        return read_pairs(data, settings.captions, "--data")
-    if isinstance(models[0], Embeddings) and not any(isinstance(model, Model) for model in models):
-        return _stored_pairs(models[0])
-    hint = "Add --data; only folders of embeddings do not need it."
-    raise InputError("--data", got="no data", expected="the pairs to score", hint=hint)
+        return read_pairs(data, settings.captions, argument, *outputs)
+    if models and all(isinstance(model, Embeddings) for model in models):
+        return _stored_pairs(cast(Embeddings, models[0]), settings.captions if texts else 0)
+    hint = f"Add {argument}; only folders of embeddings do not need it."
+    raise InputError(argument, got="no data", expected="the pairs to score", hint=hint)
 
 
-def _stored_pairs(embeddings: Embeddings) -> Pairs:
-    """Return the unique pairs of stored embeddings."""
+def _stored_pairs(embeddings: Embeddings, captions: int | None = 0) -> Pairs:
+    """Return the unique pairs of stored embeddings, with so many captions."""
     name, uids = next(iter(embeddings.cards)), embeddings.uids
     require(len(uids), f"embeddings in {name}", "no pair", "at least one pair", "Check the path.")
-    first = uids.is_first_distinct()
-    problems = [*embeddings.problems, *(Problem(name, uid, "duplicate pair") for uid in uids.filter(~first))]
-    return Pairs(name, uids.filter(first).to_frame("uid"), problems=problems)
+    table, reason = uids.to_frame("uid"), pl.when(~uids.is_first_distinct()).then(pl.lit("duplicate pair"))
+    if captions != 0:
+        texts = pl.concat([part.captions for part in embeddings.parts if isinstance(part, StoredPart)])
+        table = table.with_columns(captions=texts.list.eval(pl.element().filter(pl.element().str.contains(r"\S"))))
+        table = table.with_columns(pl.col("captions").list.head(captions)) if captions else table
+        reason = reason.when(pl.col("captions").list.len() == 0).then(pl.lit(NO_CAPTION))
+    table = table.with_columns(reason=reason)
+    listed = table.filter(pl.col("reason").is_not_null()).select("uid", "reason")
+    problems = [*embeddings.problems, *(Problem(name, *row) for row in listed.iter_rows())]
+    return Pairs(name, table.filter(pl.col("reason").is_null()).drop("reason"), problems=problems)
 
 
 def _bank(bank: Any, pairs: Pairs, settings: Settings) -> Pairs:

@@ -5,17 +5,19 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+import torch
 
 from clipmem.base.errors import require
 from clipmem.base.hashing import image_part, numbered
 from clipmem.base.paths import write_json
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.tables import write_table
+from clipmem.base.tables import scratch_array, write_table
 from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import BLOCK, Pairs
 from clipmem.data.skipped import Problem, write_skipped
-from clipmem.models.embeddings import Model, embed
+from clipmem.models.embeddings import Embeddings, Model, embed
 from clipmem.models.protocol import softmax_scale
 from clipmem.models.signals import Signals
 from clipmem.report.formats import count
@@ -25,7 +27,7 @@ from clipmem.scoring.protocols.halves import SMALLEST
 from clipmem.stats.ranking import spearman
 from clipmem.study import estimating
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.score_inputs import Data, Embedder, Settings, read_pairs
+from clipmem.study.score_inputs import Data, Embedder, Settings, pairs_of
 from clipmem.train.recorder import read_trajectory
 
 CHOSEN = "closed-form"
@@ -34,7 +36,7 @@ _SMALL = Geometry(64, "squash", "bicubic")  # model-free features
 
 def write_ranking(
     model: str,
-    data: Data,
+    data: Data | None,
     out: Path,
     settings: Settings,
     *,
@@ -48,8 +50,8 @@ def write_ranking(
     Raises:
         InputError: There are fewer than 200 usable pairs, or nothing can be learned from captions or images.
     """
-    pairs, reporter = read_pairs(data, settings.captions, "--data", ("--out", out)), reporter or Quiet()
-    opened = settings.open(model) if model else None
+    opened, reporter = settings.open(model) if model else None, reporter or Quiet()
+    pairs = pairs_of([opened] if opened else [], data, settings, "--data", ("--out", out), texts=True)
     folder = out.with_suffix(".parts")  # of the model's embeddings, until the estimates are written
     signals, problems = collect(pairs, opened, folder, settings, reporter, least=SMALLEST)
     if trajectory is not None:
@@ -106,13 +108,13 @@ def collect(
         InputError: There are fewer than `least` usable pairs.
     """
     settings.check_part(embeds=isinstance(model, Model))
+    stored, problems, table = model, list(pairs.problems), pairs.table
     if isinstance(model, Model):
         with settings.runner(folder) as run:
             [stored] = embed([model], pairs, [folder], settings.made_with(), run=run, reporter=reporter)
-        problems, table = list(stored.problems), pairs.table
-    else:
-        stored, problems, tables = model, list(pairs.problems), list[pl.DataFrame]()
-        started = time.monotonic()
+        problems = list(stored.problems)
+    elif pairs.source is not None:
+        tables, started = list[pl.DataFrame](), time.monotonic()
         reporter.begin("embed", len(pairs), "pairs")
         for decoded in pairs.blocks(range(len(pairs)), BLOCK, [_SMALL]):
             problems += decoded.problems
@@ -120,20 +122,24 @@ def collect(
             reporter.advance(len(decoded) + len(decoded.problems))
         reporter.end("embed", time.monotonic() - started)
         table = pl.concat(tables)
-    usable, means = replace(pairs, table=table), None
-    if stored is not None:
-        chunks = list(Reader([stored], [None], max(1, len(usable))).chunks(usable, problems))
-        rows, [means] = chunks[0] if chunks else ([], [None])
-        usable = replace(pairs, table=table[rows])
+    usable, arrays = replace(pairs, table=table), list[np.ndarray]()
+    if isinstance(stored, Embeddings):
+        rows, done = np.empty(len(usable), dtype=np.int64), 0
+        for chunk, [means] in Reader([stored], [None]).chunks(usable, problems):
+            arrays = arrays or [scratch_array((len(usable), values.shape[1])) for values in means[:2]]
+            for array, values in zip((rows, *arrays), (chunk, *means[:2]), strict=True):
+                array[done : done + len(chunk)] = values
+            done += len(chunk)
+        usable, arrays = replace(pairs, table=table[rows[:done]]), [array[:done] for array in arrays]
     hint, got = "Give more pairs.", count(len(usable), "usable pair")
     require(len(usable) >= least, f"data {pairs.name}", got, f"{least} or more", hint)
     signals = Signals(
         uids=usable.uids.to_list(),
         captions=usable.captions,
         group=numbered(map(image_part, usable.uids)),
-        image=means and means.image,
-        text=means and means.text,
+        image=torch.from_numpy(arrays[0]) if arrays else None,
+        text=torch.from_numpy(arrays[1]) if arrays else None,
         logit_scale=softmax_scale(model.encoder) if isinstance(model, Model) else None,
-        pixels=lambda index: usable.decoded(index, [_SMALL]).pixels[_SMALL],
+        pixels=(lambda index: usable.decoded(index, [_SMALL]).pixels[_SMALL]) if pairs.source is not None else None,
     )
     return signals, list(dict.fromkeys(problems))

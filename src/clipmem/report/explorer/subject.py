@@ -225,7 +225,7 @@ def open_subject(path: Path, data: str | None = None, compare_with: Path | None 
     require(readable, document, got, f"format {FORMAT} or older", "Update clipmem.")
     if section is not None:
         open_source(section)  # names what is wrong
-    if data is not None or not curated or "section" not in subject.about:
+    if data is not None or not curated or subject.about.get("section") is None:
         return subject
     named, _ = subject.about["section"], subject.scores
     try:
