@@ -80,6 +80,7 @@ class Signals:
         seed: Of random numbers, such as folds.
         unseen: Whether the model did not train on these pairs, so that its image embeddings are evidence of them.
         scratch: Folder for what takes long with many pairs, so that an interrupted command resumes; None = no folder.
+        device: Device that compares many pairs.
     """
 
     uids: Sequence[str]
@@ -96,6 +97,7 @@ class Signals:
     seed: int = 0
     unseen: bool = False
     scratch: Path | None = None
+    device: str = "cpu"
 
     @cached_property
     def words(self) -> Rows:

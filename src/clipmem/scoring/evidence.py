@@ -82,7 +82,8 @@ class Evidence:
         self.fold = np.empty(n, dtype=np.int64)
         self.fold[generator(signals.seed, "left out together").permutation(n)] = np.arange(n) % count
         self.kept: Any = partial(_kept, Job(signals.scratch) if n > EXACT and signals.scratch else None)
-        predict = _compare_all if n <= EXACT else partial(_compare_near, self.kept)
+        self._device = signals.device
+        predict = _compare_all if n <= EXACT else partial(_compare_near, self.kept, self._device)
         features = signals.evidence
         told = {name: _told(x, signals.words, self.fold) if len(features) > 1 else 0.0 for name, x in features.items()}
         self.features = max(told, key=told.__getitem__)
@@ -125,7 +126,10 @@ class Evidence:
             words = torch.from_numpy(self.caption).double()
             return [softmax_agreement(a, b).numpy() for a, b in ((query, words), (words, query))]
         [unit] = self.kept(_directions, query.numpy(), "embeddings")
-        means = ((self.kept(_near_means, a, b, 1, None)[0], b) for a, b in ((unit, self.caption), (self.caption, unit)))
+        means = (
+            (self.kept(_near_means, a, b, 1, None, self._device)[0], b)
+            for a, b in ((unit, self.caption), (self.caption, unit))
+        )
         return [np.concatenate([np.einsum("kd,kd->k", a[part], b[part]) for part in _blocks(len(a))]) for a, b in means]
 
     def alike(self, caption: Int[np.ndarray, " k"], others: Int[np.ndarray, " m"]) -> Float32[np.ndarray, "k m"]:
@@ -160,11 +164,11 @@ def _compare_all(
 
 
 def _compare_near(
-    store: Any, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " n"], progress: Progress
+    store: Any, device: str, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " n"], progress: Progress
 ) -> _Compared:
     """Predict from the pairs in near cells, and by ridge regression, in memory maps."""
     [image], [caption] = store(_directions, raw, "images"), store(_directions, words, "captions")
-    near_means = (_near_means, image, caption, NEAR, fold), (_near_means, caption, image, 1, fold)
+    near_means = (_near_means, image, caption, NEAR, fold, device), (_near_means, caption, image, 1, fold, device)
     parts = list[Any]()
     for call in (*near_means, (_ridge, raw, words, fold), (_ridge, words, raw, fold)):
         parts.append(store(*call))
@@ -209,10 +213,14 @@ def _directions(x: Rows, name: str) -> tuple[Float32[np.ndarray, "n d"]]:
 
 
 def _near_means(
-    query: Float32[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], k: int, fold: Int[np.ndarray, " n"] | None
+    query: Float32[np.ndarray, "n p"],
+    value: Float32[np.ndarray, "n d"],
+    k: int,
+    fold: Int[np.ndarray, " n"] | None,
+    device: str,
 ) -> tuple[np.ndarray, ...]:
     mean, near = scratch_array(value.shape), np.empty((len(query), k), dtype=np.int64)
-    for block in Cells(query).means(value, k, fold, temperature=TEMPERATURE):
+    for block in Cells(query).means(value, k, fold, temperature=TEMPERATURE, device=device):
         mean[block.rows], near[block.rows] = block.mean, block.near
     return *_unit(mean), near
 

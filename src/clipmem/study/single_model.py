@@ -141,5 +141,6 @@ def collect(
         text=torch.from_numpy(arrays[1]) if arrays else None,
         logit_scale=softmax_scale(model.encoder) if isinstance(model, Model) else None,
         pixels=(lambda index: usable.decoded(index, [_SMALL]).pixels[_SMALL]) if pairs.source is not None else None,
+        device=settings.device,
     )
     return signals, list(dict.fromkeys(problems))
