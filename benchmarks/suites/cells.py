@@ -1,7 +1,7 @@
 """Near means (`clipmem.stats.cells`), as `clipmem curate` takes them of many pairs, against bare matrix products.
 
-The bare products have the sizes of the near ones, cell by cell: rows by compared rows, and weights by values, on tensors
-that are on the device. The ratio is the share of the time that is not spent on moving rows, hiding pairs of the same
+The bare products have the sizes of the near ones, cell by cell: rows by compared rows, and weights by values, with
+tensors on the device. The ratio is the share of the time that is not spent on moving rows, hiding pairs of the same
 fold, the softmax and the nearest rows. The cells are learned on the CPU, before any timing.
 """
 
