@@ -29,6 +29,7 @@ SUITES = (
     "study",
     "curate",
     "jpeg",
+    "cells",
 )
 
 

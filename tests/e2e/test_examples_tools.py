@@ -1,22 +1,31 @@
-"""The example of other tools, against the real libraries: what comes out is read by them, and by clipmem."""
+"""The examples of other tools, against the real libraries: what comes out is read by them, and by clipmem."""
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+import polars as pl
 import pytest
 
 from clipmem.base.hashing import image_part
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
+from clipmem.models import openclip
+from clipmem.models.embeddings import Embeddings
+from tests.e2e.running import clip
+from tests.tiny import encoded_image
 from tests.unit.data.sources import formats
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
 def tools():
-    import sys
-
-    folder = str(Path(__file__).parents[2] / "examples")
+    folder = str(EXAMPLES)
     sys.path.insert(0, folder)
     import other_tools
 
@@ -118,3 +127,74 @@ def test_samples_of_fiftyone(finished, tools, tmp_path):
     samples = json.loads((tmp_path / "samples.json").read_text())["samples"]
     assert count == len(samples) == finished.scores["clipmem"].count()
     assert all(set(one) == {"filepath", "tags", "uid", "clipmem", "captions"} for one in samples)
+
+
+class Exported(NamedTuple):
+    """Pairs as Parquet, of which two are none, a model, and their embeddings by `clipmem export embeddings`."""
+
+    captions: list[list[str]]
+    images: list[bytes]
+    model: Path
+    stored: Embeddings
+
+    def write(self, path, form):
+        """Write the pairs with images as bytes, or in the struct of `datasets`."""
+        images = [{"bytes": image, "path": None} for image in self.images] if form == "struct" else self.images
+        pl.DataFrame({"image": images, "captions": self.captions}).write_parquet(path)
+
+    def check(self, table):
+        """Compare a table with the stored embeddings."""
+        assert table.columns == ["captions", "uid", "image_embedding", "text_embedding", "problem"]
+        assert table["captions"].to_list() == self.captions
+        assert [row for row, problem in enumerate(table["problem"]) if problem] == [1, 3]
+        by_uid = {row["uid"]: row for row in table.filter(pl.col("problem") == "").to_dicts()}
+        assert sorted(by_uid) == sorted(self.stored.uids)
+        means = self.stored.means()
+        for uid, image, text in zip(self.stored.uids, means.image, means.text, strict=True):
+            np.testing.assert_allclose(by_uid[uid]["image_embedding"], image, rtol=0, atol=1e-6)
+            np.testing.assert_allclose(by_uid[uid]["text_embedding"], text, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    images = [b"\x89PNG\r\n\x1a\n no image" if k == 3 else encoded_image(k) for k in range(12)]
+    captions = [["a cat", "the same cat"], [" "], *([f"thing {k}"] for k in range(2, 12))]
+    data, model, out = (folder / name for name in ("pairs.parquet", "model", "embeddings"))
+    pl.DataFrame({"image": images, "captions": captions}).write_parquet(data)
+    openclip.create("clipmem-micro", seed=1).save(model)
+    done = clip("export", "embeddings", "--model", model, "--data", data, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return Exported(captions, images, model, Embeddings.open(out))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["bytes", "struct"])
+def test_embeddings_of_daft(exported, tmp_path, monkeypatch, form):
+    monkeypatch.setenv("DO_NOT_TRACK", "1")  # else daft sends who imports it
+    pytest.importorskip("daft", reason="the extra bench is not installed")
+    data, out = tmp_path / "pairs.parquet", tmp_path / "daft"
+    exported.write(data, form)
+    # a script: daft's processes do not find a class in a module of sys.path
+    words = [sys.executable, EXAMPLES / "daft_embeddings.py", data, "--model", exported.model, "--out", out]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    exported.check(pl.read_parquet(out / "*.parquet"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of its imports
+@pytest.mark.parametrize("form", ["bytes", "struct"])
+def test_embeddings_of_nemo_curator(exported, tools, tmp_path, monkeypatch, form):
+    """The stage by itself, as its workers call it: without an executor."""
+    pytest.importorskip("nemo_curator", reason="nemo-curator is not installed")
+    import nemo_curator_stage
+    from nemo_curator.tasks import DocumentBatch
+
+    monkeypatch.setattr(nemo_curator_stage, "ROWS", 5)
+    exported.write(tmp_path / "pairs.parquet", form)
+    stage = nemo_curator_stage.EmbedPairs(str(exported.model), {"device": "cpu"})
+    stage.setup()
+    batch = DocumentBatch("pairs", pl.read_parquet(tmp_path / "pairs.parquet").to_arrow())
+    [result] = stage.process_batch([batch])
+    exported.check(pl.DataFrame(result.data))
