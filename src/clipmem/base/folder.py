@@ -8,7 +8,7 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,17 +172,6 @@ class Job:
         """Delete the folder, `job.json` first, so that a kill leaves no claimed folder."""
         (self.path / "job.json").unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
-
-
-def cut(total: int, size: int, word: str) -> Iterator[tuple[str, range]]:
-    """Split `total` rows into named blocks.
-
-    Example:
-        >>> list(cut(5, 2, "part"))
-        [('part-000000', range(0, 2)), ('part-000001', range(2, 4)), ('part-000002', range(4, 5))]
-    """
-    for k, start in enumerate(range(0, total, size)):
-        yield f"{word}-{k:06d}", range(start, min(start + size, total))
 
 
 class RunFolder(Job):

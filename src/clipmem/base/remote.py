@@ -80,6 +80,12 @@ class RemotePath(PurePosixPath):
             system.invalidate_cache()
             return [str(facts) for _, facts in sorted(system.find(path, detail=True).items())]
 
+    def facts(self) -> tuple[int, str]:
+        """Return the size of the file, and all that the store last told of it, such as its time and ETag."""
+        with self.reading() as (system, path):
+            facts = system.info(path)
+            return int(facts["size"] or 0), str(facts)
+
     def _kind(self) -> str:
         # without permission "", as pathlib from Python 3.14 on; some stores deny access to what does not exist
         with self.reading() as (system, path), contextlib.suppress(FileNotFoundError, PermissionError):

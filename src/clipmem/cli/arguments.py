@@ -86,5 +86,6 @@ ReadableFile = Annotated[Path, Check(_readable)]
 NewTable = Annotated[Path, Check(_new_table)]
 _TEXT = Parameter(converter=_text)
 DataPath = Annotated[Any, _TEXT, Check(_data)]  # opened: a `Source`
+ShardsPath = Annotated[Any, _TEXT, Check(lambda _, path: study.opening.open_data(check_data(path), shard=""))]
 DataOrUids = Annotated[str, Check(lambda _, path: check_data(path))]  # a path; lists of uids are files, too
 RunOrData = Annotated[Any, _TEXT, Check(_run_or_data)]  # the path of a run folder, or a `Source`

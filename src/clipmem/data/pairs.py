@@ -1,22 +1,38 @@
 """Pairs of a data set: their table, where their images are read, and parts of them with decoded images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
 from jaxtyping import Int64, UInt8
 
 from clipmem.base.errors import InputError
+from clipmem.base.hashing import data_fingerprint, json_sha256
+from clipmem.base.remote import AnyPath, RemotePath
+from clipmem.base.sections import DataSection
 from clipmem.data.decoding import DecodeError, Geometry, decode
-from clipmem.data.skipped import Problem
-from clipmem.data.sources import open_data
+from clipmem.data.skipped import Ledger, Problem
+from clipmem.data.sources import open_data, open_source
 from clipmem.data.sources.base import Source
 
 BLOCK = 1024  # pairs whose decoded images are in memory at a time
 _READ = 64  # encoded images in memory at a time
+_COLUMNS = ("uid", "key", "image", "captions", "label")
 Pixels = UInt8[np.ndarray, "n size size 3"]
+Output = tuple[str, Path | None]  # an option, and its folder
+
+
+class Part(NamedTuple):
+    """Pairs to embed together: what tells them from others, how many units they are, and what reads them anywhere."""
+
+    content: Sequence[object]
+    size: int
+    read: Callable[[], "Pairs"]
 
 
 @dataclass
@@ -33,6 +49,21 @@ class Pairs:
     problems: list[Problem] = field(default_factory=list)  # skipped records
     pixels: Mapping[Geometry, Pixels] = field(default_factory=dict[Geometry, Pixels])  # see `decoded`
     data: str = ""  # name of the data that they are a selection of; by default `name`
+    ledger: Ledger = field(default_factory=Ledger)  # of the records that they were listed from
+    unit: ClassVar[str] = "pairs"
+
+    @classmethod
+    def listed(cls, source: Source, name: str, captions: int | None, *outputs: Output) -> "Pairs":
+        """List the pairs of a source in storage order; `outputs` must not be inside the data."""
+        table = source.pairs()
+        for option, out in outputs:
+            source.check_outside(out, option)
+        table = table[source.storage_order(table["image"].to_list())].select(_COLUMNS)
+        if captions is not None:
+            table = table.with_columns(pl.col("captions").list.head(captions))
+        if "" not in set(table["label"]):
+            table = table.with_columns(pl.col("label").rank("dense").cast(pl.Int64).sub(1).alias("class"))
+        return cls(name, table, source, list(source.problems), ledger=source.ledger)
 
     def __post_init__(self) -> None:
         self.data = self.data or self.name
@@ -66,6 +97,17 @@ class Pairs:
     def labels(self) -> Int64[np.ndarray, " n"] | None:
         """The class number of each pair; None without labels."""
         return self.table["class"].to_numpy() if "class" in self.table.columns else None
+
+    def about(self, part: int) -> dict[str, object]:
+        """Return what tells these pairs, in parts of some size, from others."""
+        parts = -(-len(self) // part)
+        return {"data": data_fingerprint(self.uids), "pairs": len(self), "parts": parts, "part": part}
+
+    def parts(self, part: int) -> Iterator[Part]:
+        """Yield consecutive pairs, `part` at a time."""
+        for start in range(0, len(self), part):
+            pairs = replace(self, table=self.table[start : start + part], problems=[], ledger=Ledger())
+            yield Part(pairs.uids.to_list(), len(pairs), partial(replace, pairs))
 
     def select(self, uids: Sequence[str], name: str) -> "Pairs":
         """Return the pairs with these uids."""
@@ -112,3 +154,43 @@ class Pairs:
             if len(references) == 1:
                 return [None]
             return [content for reference in references for content in self._read([reference])]
+
+
+@dataclass
+class ShardedPairs:
+    """Pairs in several files, each of which is listed where it is embedded, so that nothing holds all of them."""
+
+    source: Source  # only its first file was opened
+    captions: int | None
+    outputs: Sequence[Output]
+    ledger: Ledger = field(default_factory=Ledger)  # complete once all are embedded
+    unit: ClassVar[str] = "kB"
+
+    def __post_init__(self) -> None:
+        self.source.ledger.clear()
+        self.section, files = self.source.shards()
+        for option, out in self.outputs:
+            self.source.check_outside(out, option)
+        with ThreadPoolExecutor(16) as threads:  # of a remote file, a request each
+            self.shards = dict(zip(files, threads.map(_state, files.values()), strict=True))
+        self.listing = {name: f"{size:,} bytes, {state}" for name, (size, state) in self.shards.items()}
+        self.problems = list(self.source.problems)  # folders that cannot be read
+
+    def about(self, part: int) -> dict[str, object]:  # noqa: ARG002
+        """Return what tells these pairs from others."""
+        return {"data": json_sha256(list(self.listing.items())), "parts": len(self.shards)}
+
+    def parts(self, part: int) -> Iterator[Part]:  # noqa: ARG002
+        """Yield a part for each shard."""
+        for name, (size, state) in self.shards.items():
+            read = partial(_read_shard, self.section, name, self.source.title, self.captions, *self.outputs)
+            yield Part((name, size, state), -(-size // 1000), read)
+
+
+def _state(file: AnyPath) -> tuple[int, str]:
+    size, facts = file.facts() if isinstance(file, RemotePath) else (file.stat().st_size, file.stat().st_mtime_ns)
+    return size, json_sha256([size, facts])[:8]
+
+
+def _read_shard(section: DataSection, shard: str, *about: Any) -> Pairs:
+    return Pairs.listed(open_source(section, shard=shard), *about)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import polars as pl
 
-from clipmem.base.errors import InputError, RunError
+from clipmem.base.errors import InputError, RunError, require, shorten
 from clipmem.base.sections import DataSection
 from clipmem.base.tables import read_table, write_table
 
@@ -71,6 +71,21 @@ class Ledger:
         if self.read != self.pairs + self.merged + self.left_out:
             tally = f"{self.pairs:,} pairs, {self.merged:,} merged, {self.left_out:,} left out of {self.read:,} records"
             raise RunError(f"{name}: {tally}. This is a bug in clipmem; please report it.")
+
+    def require_pairs(self, subject: str) -> None:
+        """Raise an `InputError` with the most frequent problems if no record is a usable pair."""
+        reasons = Counter(problem.reason for problem in self.problems).most_common(3)
+        counted = ", ".join(f"{count:,} x {reason}" for reason, count in reasons) or "no records"
+        counted += f", the first {shorten(self.problems[0].key)}" if self.problems else ""
+        got = f"{subject} without a usable pair ({counted})"
+        hint = "Check data.path, data.image_root and the columns; docs/data.md has examples of all formats."
+        require(self.pairs, "[data] path", got, "at least one image with a caption", hint)
+
+    def add(self, counts: "Counts") -> None:
+        """Add the counts of other records."""
+        self.ignored.update(counts["ignored"])
+        for name in counts.keys() - {"ignored"}:
+            setattr(self, name, getattr(self, name) + counts[name])
 
     def facts(self) -> "Counts":
         """Return the counts as plain data."""

@@ -1,12 +1,13 @@
 """Embeddings of pairs under one model, and `embed`, the way from pairs and models to arrays on disk.
 
-A part of the work is a range of consecutive pairs, under all models that lack it. For each model it writes its arrays,
-then its marker with a key, the hash of pairs, model and settings (see `base.folder`). So a stopped call resumes at the
-first unfinished part, and any process that sees the folders can do any part.
+A part of the work is a range of consecutive pairs, or a shard of the data, under all models that lack it. For each
+model it writes its arrays, then its marker with a key, the hash of pairs, model and settings (see `base.folder`). So a
+stopped call resumes at the first unfinished part, and any process that sees the folders can do any part.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,16 +20,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipmem.base.errors import Unfinished, require
-from clipmem.base.folder import Job, cut, refuse_other
-from clipmem.base.hashing import data_fingerprint, json_sha256
+from clipmem.base.folder import Job, refuse_other
+from clipmem.base.hashing import json_sha256
 from clipmem.base.paths import is_free
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import Geometry
-from clipmem.data.pairs import BLOCK, Pairs
-from clipmem.data.skipped import Problem, read_skipped, write_skipped
+from clipmem.data.pairs import BLOCK, Pairs, Part, ShardedPairs
+from clipmem.data.skipped import Ledger, Problem, read_skipped, write_skipped
+from clipmem.data.sources.records import DUPLICATE
 from clipmem.models import given, passes
-from clipmem.models.layout import CARD, StoredPart, is_layout, open_parts, read_card, write_card, write_part
+from clipmem.models.layout import CARD, StoredPart, is_layout, open_parts, read_card, repeated, write_card, write_part
 from clipmem.models.numerics import LONG, computing
 from clipmem.models.passes import Means, stack, unit_means
 from clipmem.models.protocol import DualEncoder, geometry_of
@@ -231,7 +233,7 @@ class Embeddings:
 
 def embed(
     models: Sequence[Model],
-    pairs: Pairs,
+    pairs: Pairs | ShardedPairs,
     folders: Sequence[Path],
     settings: Mapping[str, object],
     *,
@@ -245,7 +247,7 @@ def embed(
 
     Args:
         models: The models; one that is there twice is run once.
-        pairs: The pairs, with images.
+        pairs: The pairs, with images; of shards, each is a part.
         folders: A folder for each model: new, or one that the same call made in part.
         settings: What else determines the embeddings, for the folder's `clipmem.json`; with `dtype = "float16"` the
             means are stored in half the space.
@@ -264,78 +266,89 @@ def embed(
     """
     reporter, block = reporter or Quiet(), block or BLOCK
     part = part or _BLOCKS * block
-    pieces = list(cut(len(pairs), part, "part"))
-    digits = len(str(len(pieces)))  # as in clip-retrieval
-    about = {**settings, "data": data_fingerprint(pairs.uids), "pairs": len(pairs), "parts": len(pieces), "part": part}
-    about |= {"single": True} if single else {}
-    cards = [{"name": model.name, "model": model.content(), **about} for model in models]
+    # not in the cards that go with every part
+    listing = {"shards": pairs.listing} if isinstance(pairs, ShardedPairs) else {}
+    settings = {**settings, "single": True} if single else settings
+    cards = [{"name": model.name, "model": model.content(), **settings, **pairs.about(part)} for model in models]
+    loaded = [json_sha256([card["model"], settings, models.index(models[k])]) for k, card in enumerate(cards)]
     jobs = [Job(folder) for folder in folders]
     for folder, card in zip(folders, cards, strict=True):
-        old, hint = read_card(folder), "Choose another folder, or delete it."
-        free = old is not None or (is_free(folder) and not is_layout(folder))
-        got, expected = f"a folder with other files and no {CARD}", "a new folder, or one created by clipmem"
-        require(free, f"{folder}", got, expected, "Choose another folder.")
-        if old is not None:
-            files = [json_sha256(maker.get("model"))[:8] for maker in (old, card)]
-            made_by, now_by = f"{old.get('name', 'a model')} (files {files[0]})", f"{card['name']} (files {files[1]})"
-            same = old.get("model") == card["model"]
-            require(same, f"{folder}", f"embeddings by {made_by}", f"embeddings by {now_by}", hint)
-            before = {key: value for key, value in old.items() if key not in {"format", "rows", "name"}}
-            now = {key: value for key, value in card.items() if key != "name"}
-            refuse_other(f"{folder} was made with other settings", before, now, hint)
-    parts, total = dict[int, tuple[Any, ...]](), 0
-    for number, (name, rows) in enumerate(pieces):
-        uids = pairs.uids[rows.start : rows.stop].to_list()
-        keys = {k: json_sha256([card["model"], about, uids]) for k, card in enumerate(cards)}
+        _check(folder, card, listing)
+    parts, names, total = dict[int, tuple[Any, ...]](), list[str](), 0
+    for number, each in enumerate(pairs.parts(part)):
+        names.append(f"part-{number:06d}")
+        keys = {k: json_sha256([card["model"], settings, each.content]) for k, card in enumerate(cards)}
         tasks = [
-            _Task(
-                models[k],
-                json_sha256([cards[k], models.index(models[k])]),
-                folders[k],
-                cards[k],
-                name,
-                number,
-                digits,
-                key,
-            )
+            _Task(models[k], loaded[k], folders[k], cards[k], names[-1], number, key)
             for k, key in keys.items()
-            if (jobs[k].facts(name) or {}).get("key") != key
+            if (jobs[k].facts(names[-1]) or {}).get("key") != key
         ]
         if tasks:
-            total += len(rows) * len({task.loaded for task in tasks})
-            parts[number] = (
-                tasks,
-                replace(pairs, table=pairs.table[rows.start : rows.stop], problems=[]),
-                block,
-                single,
-            )
+            size = each.size * len({task.loaded for task in tasks})
+            total += size
+            parts[number] = (tasks, each._replace(content=(), size=size), block, single)
     started = time.monotonic()
-    reporter.begin("embed", total, "pairs")
+    reporter.begin("embed", total, pairs.unit)
     try:
         share = run(_embed_part, parts, reporter.advance)
     finally:
         _LOADED.clear()
+        for folder, card in zip(folders, cards, strict=True):
+            if listing and "shards" not in (read_card(folder) or listing):
+                write_card(folder, card | listing)
     if share:
-        remaining = sum(not all(job.is_done(name) for job in jobs) for name, _ in pieces)
-        raise Unfinished(share, remaining, len(pieces))
-    for folder, job in zip(folders, jobs, strict=True):
-        listed = [Problem(*entry) for name, _ in pieces for entry in job.outputs(name)[1]["problems"]]
-        if pairs.problems or listed:
-            write_skipped(folder / SKIPPED, [*pairs.problems, *listed])
+        remaining = sum(not all(job.is_done(name) for job in jobs) for name in names)
+        raise Unfinished(share, remaining, len(names))
+    for folder, card in zip(folders, cards, strict=True):
+        _finish(folder, card, names, pairs)
     reporter.end("embed", time.monotonic() - started)
     return [Embeddings.open(folder, model.name) for model, folder in zip(models, folders, strict=True)]
+
+
+def _check(folder: Path, card: Mapping[str, Any], listing: Mapping[str, object]) -> None:
+    """Refuse a folder with other files, or with embeddings of another model, data or settings."""
+    old, hint = read_card(folder), "Choose another folder, or delete it."
+    free = old is not None or (is_free(folder) and not is_layout(folder))
+    got, expected = f"a folder with other files and no {CARD}", "a new folder, or one created by clipmem"
+    require(free, f"{folder}", got, expected, "Choose another folder.")
+    if old is not None:
+        files = [json_sha256(maker.get("model"))[:8] for maker in (old, card)]
+        made_by, now_by = f"{old.get('name', 'a model')} (files {files[0]})", f"{card['name']} (files {files[1]})"
+        same = old.get("model") == card["model"]
+        require(same, f"{folder}", f"embeddings by {made_by}", f"embeddings by {now_by}", hint)
+        before = {key: value for key, value in old.items() if key not in {"format", "rows", "name", "records"}}
+        now = {key: value for key, value in card.items() if key != "name"}
+        now |= listing if "shards" in old else {}
+        refuse_other(f"{folder} was made with other settings", before, now, hint)
+
+
+def _finish(folder: Path, card: Mapping[str, Any], names: Sequence[str], pairs: Pairs | ShardedPairs) -> None:
+    """List the problems of all parts; of shards, count their records and list pairs that an earlier one has."""
+    ledger, job = Ledger(list(pairs.problems)), Job(folder)
+    for facts in (job.outputs(name)[1] for name in names):
+        ledger.problems += [Problem(*entry) for entry in facts["problems"]]
+        if "records" in facts:
+            ledger.add(facts["records"])
+    if isinstance(pairs, ShardedPairs):
+        ledger.require_pairs(repr(pairs.section.path))
+        shards = list(pairs.shards)
+        for k, key in repeated(folder):
+            ledger.drop(shards[k], key, DUPLICATE)
+        pairs.ledger = ledger
+        write_card(folder, {**card, "shards": pairs.listing, "records": ledger.facts()})
+    if ledger.problems:
+        write_skipped(folder / SKIPPED, ledger.problems)
 
 
 class _Task(NamedTuple):
     """What a part writes for one model: into which folder, with which card, as which piece."""
 
     model: Model
-    loaded: str  # hash of the card and of the number of the model: the same model with the same settings
+    loaded: str  # hash of the model, its number and settings: the same model with the same settings
     folder: Path
     card: Mapping[str, Any]
     name: str
     number: int
-    digits: int
     key: str
 
 
@@ -343,13 +356,22 @@ _LOADED: dict[str, Model] = {}  # models of earlier parts in this process
 
 
 def _embed_part(
-    tasks: Sequence[_Task], pairs: Pairs, block: int, single: bool, *, progress: Callable[[int], object]
+    tasks: Sequence[_Task], part: Part, block: int, single: bool, *, progress: Callable[[int], object]
 ) -> None:
     """Embed the pairs of a part with each model, and write its files and its marker."""
     models = {
         task.loaded: _LOADED.setdefault(task.loaded, task.model) if task.model.files else task.model for task in tasks
     }
-    decoded, embedded = _embed_rows(list(models.values()), pairs, block, single=single, progress=progress)
+    pairs, passed, reported = part.read(), 0, 0
+
+    def advance(count: int) -> None:
+        nonlocal passed, reported
+        passed += count
+        before, reported = reported, part.size * passed // (len(pairs) * len(models))
+        progress(reported - before)
+
+    decoded, embedded = _embed_rows(list(models.values()), pairs, block, single=single, progress=advance)
+    progress(part.size - reported)  # of a shard without a pair
     for task in tasks:
         means = embedded[models[task.loaded]]
         ok = pl.Series(means.ok.numpy(), dtype=pl.Boolean)
@@ -357,11 +379,17 @@ def _embed_part(
         means = means if ok.all() else means.select(torch.nonzero(means.ok)[:, 0])
         if task.card.get("dtype") == "float16":
             means = means._replace(image=means.image.half(), text=means.text.half())
-        write_card(task.folder, task.card)  # not before: a model that fails must not claim the folder
+        if not (task.folder / CARD).is_file():
+            write_card(task.folder, task.card)  # not before: a model that fails must not claim the folder
         first = pl.col("captions").list.first().alias("caption")
         metadata = decoded.table.filter(ok).select(pl.col("key").alias("image_path"), first, "uid", "captions")
-        files = write_part(task.folder, task.number, task.digits, means, metadata)
-        facts = {"key": task.key, "problems": [list(entry) for entry in (*decoded.problems, *without)]}
+        digits = len(str(task.card["parts"]))  # as in clip-retrieval
+        files = write_part(task.folder, task.number, digits, means, metadata)
+        ledger = deepcopy(pairs.ledger)
+        for problem in (*decoded.problems, *without):
+            ledger.drop(*problem)
+        facts = {"key": task.key, "problems": [list(entry) for entry in ledger.problems]}
+        facts |= {"records": ledger.facts()} if pairs.ledger.read else {}
         Job(task.folder).finish(task.name, files, 0.0, facts)  # without its time: equal bytes after a stop
 
 
@@ -378,5 +406,6 @@ def _embed_rows(
         blocks.append(replace(decoded, pixels={}))
         progress(len(decoded.problems) * len(models))
     problems = [problem for decoded in blocks for problem in decoded.problems]
-    usable = replace(pairs, table=pl.concat([decoded.table for decoded in blocks]), problems=problems)
+    table = pl.concat([pairs.table[:0], *(decoded.table for decoded in blocks)])
+    usable = replace(pairs, table=table, problems=problems)
     return usable, {model: stack(means) for model, means in embedded.items()}

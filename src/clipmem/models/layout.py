@@ -165,6 +165,17 @@ def open_parts(folder: Path) -> tuple[list[StoredPart], dict[str, object] | None
     return parts, card
 
 
+def repeated(folder: Path) -> list[tuple[int, str]]:
+    """Return part and `image_path` of the rows whose uid an earlier row has, from the column of uids alone."""
+    tables = _numbered(folder / "metadata", "metadata", "parquet")
+    number = {str(file): k for k, file in tables.items()}
+    rows = pl.scan_parquet([tables[k] for k in sorted(tables)], include_file_paths="file", glob=False)
+    hashes = np.sort(rows.select(pl.col("uid").hash()).collect(engine="streaming")["uid"].to_numpy())  # 8 bytes each
+    twice = pl.Series(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]))
+    again = rows.filter(pl.col("uid").hash().is_in(twice.implode())).select("file", "image_path", "uid").collect()
+    return [(number[file], key) for file, key, _ in again.filter(~pl.col("uid").is_first_distinct()).iter_rows()]
+
+
 def _numbered(folder: Path, name: str, ending: str) -> dict[int, Path]:
     files: dict[int, Path] = {}
     for file in sorted(folder.glob(f"{name}_*.{ending}")):

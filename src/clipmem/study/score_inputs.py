@@ -18,7 +18,7 @@ from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import checked_path
 from clipmem.base.recipes import recipe_from
 from clipmem.base.sections import Count, EmbedSection, NonNegative, explain, known
-from clipmem.data.pairs import Pairs
+from clipmem.data.pairs import Output, Pairs, ShardedPairs
 from clipmem.data.skipped import Problem
 from clipmem.data.sources import Data, open_data
 from clipmem.data.sources.records import NO_CAPTION
@@ -35,7 +35,6 @@ Embedder = Model | Embeddings
 Scorable = str | Path | tuple[Any, Any] | tuple[Any, Any, Any]  # a name, a folder, or arrays
 Models = Scorable | list[Scorable]
 LISTS = ("target", "reference")
-_COLUMNS = ("uid", "key", "image", "captions", "label")
 
 
 class Settings(EmbedSection):
@@ -127,19 +126,19 @@ class Comparison:
         return [f"{kind}-{k}" for k in range(len(self.target)) for kind in LISTS]
 
 
-def read_pairs(data: Data, captions: int | None, argument: str, *outputs: tuple[str, Path | None]) -> Pairs:
+def read_pairs(data: Data, captions: int | None, argument: str, *outputs: Output) -> Pairs:
     """Read the pairs of a data set, in storage order; `outputs`, by option, must not be inside the data."""
     source = open_data(data)
-    table = source.pairs()
-    for option, out in outputs:
-        source.check_outside(out, option)
-    require(table.height, f"{argument} {source.title}", "no pair", "at least one pair", "Check the path.")
-    table = table[source.storage_order(table["image"].to_list())].select(_COLUMNS)
-    if captions is not None:
-        table = table.with_columns(pl.col("captions").list.head(captions))
-    if "" not in set(table["label"]):
-        table = table.with_columns(pl.col("label").rank("dense").cast(pl.Int64).sub(1).alias("class"))
-    return Pairs(source.title, table, source, list(source.problems))
+    pairs = Pairs.listed(source, source.title, captions, *outputs)
+    require(len(pairs), f"{argument} {source.title}", "no pair", "at least one pair", "Check the path.")
+    return pairs
+
+
+def shards_or_pairs(data: Data, captions: int | None, *outputs: Output) -> ShardedPairs | Pairs:
+    """Find the shards of a data set; read the pairs of one that does not have several."""
+    source = open_data(data, shard="")
+    pairs = ShardedPairs(source, captions, outputs)
+    return pairs if len(pairs.shards) > 1 else read_pairs(source, captions, "--data", *outputs)
 
 
 def compare(

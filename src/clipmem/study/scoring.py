@@ -17,7 +17,8 @@ from clipmem.base.hashing import data_fingerprint, file_sha256
 from clipmem.base.paths import write_json
 from clipmem.base.progress import Reporter
 from clipmem.base.tables import read_table, write_table
-from clipmem.data.skipped import Problem, read_skipped, write_skipped
+from clipmem.data.pairs import Pairs
+from clipmem.data.skipped import Counts, Problem, read_skipped, write_skipped
 from clipmem.models.embeddings import CHUNK, Embeddings, Model, embed, in_turn
 from clipmem.report.sections.commands import Scored
 from clipmem.scoring import summary
@@ -26,7 +27,7 @@ from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.design import ScoreTables, combine
 from clipmem.scoring.protocols.four_way import paired_design
 from clipmem.stats.alignment import AlignmentParts, alignment
-from clipmem.study.score_inputs import LISTS, Comparison, Data, Settings, read_pairs
+from clipmem.study.score_inputs import LISTS, Comparison, Data, Settings, shards_or_pairs
 from clipmem.train.objectives import class_head
 from clipmem.train.paired import TrainingSet
 
@@ -96,16 +97,20 @@ def left_out(scored: Scored) -> str:
 
 def embed_pairs(
     model: str, data: Data, out: str | Path, settings: Settings, *, reporter: Reporter | None = None
-) -> tuple[int, list[Problem]]:
-    """Embed pairs with one model into a folder in clip-retrieval's layout."""
-    pairs = read_pairs(data, settings.captions, "--data", ("--out", Path(out)))
+) -> tuple[Counts, list[Problem]]:
+    """Embed pairs with one model into a folder in clip-retrieval's layout; return the counts of their records."""
+    pairs = shards_or_pairs(data, settings.captions, ("--out", Path(out)))
     opened = settings.open(model)
     if isinstance(opened, Embeddings):
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
     made_with, folder = settings.made_with(), Path(out)
     with settings.runner(folder) as run:
         [embedded] = embed([opened], pairs, [folder], made_with, block=settings.block, run=run, reporter=reporter)
-    return len(embedded), list(embedded.problems)
+    counts = pairs.ledger.facts()
+    if isinstance(pairs, Pairs):  # whose images are listed, not decoded
+        counts["left_out"] += counts["pairs"] - len(embedded)
+        counts["pairs"] = len(embedded)
+    return counts, list(embedded.problems)
 
 
 def write_scores(

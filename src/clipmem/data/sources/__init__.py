@@ -75,8 +75,10 @@ def class_prompts(section: DataSection, labels: str) -> ClassPrompts | None:
     return SOURCES[name].class_prompts(labels, section) if name else None
 
 
-def open_source(section: DataSection, subject: str = "[data] path") -> Source:
+def open_source(section: DataSection, subject: str = "[data] path", *, shard: str | None = None) -> Source:
     """Open the source of a `[data]` section, detected if it names none, with the flaws to plant in it.
+
+    With a `shard`, only that file is read (see `Source`).
 
     Raises:
         InputError: There are no such data, or their format is unknown.
@@ -88,12 +90,14 @@ def open_source(section: DataSection, subject: str = "[data] path") -> Source:
             name, path, reason = detect(path, section)
         elif name not in SHIPPED:
             reason = "as specified"
-        source = planted(open_named(section.model_copy(update={"source": name, "path": path})), section)
+        source = planted(open_named(section.model_copy(update={"source": name, "path": path}), shard), section)
     source.reason = reason
     return source
 
 
-def open_data(data: Any, keys: Mapping[str, Any] = NO_KEYS, *, settings: Overrides = ()) -> Source:
+def open_data(
+    data: Any, keys: Mapping[str, Any] = NO_KEYS, *, settings: Overrides = (), shard: str | None = None
+) -> Source:
     """Open pairs: the one way from what a user names to a source.
 
     Args:
@@ -101,6 +105,7 @@ def open_data(data: Any, keys: Mapping[str, Any] = NO_KEYS, *, settings: Overrid
             source stays as it is.
         keys: Keys of `[data]` in addition.
         settings: The same as `data.KEY=VALUE`.
+        shard: The only file to read (see `Source`).
 
     Raises:
         InputError: There are no such data, their format is unknown, or a setting is of another section.
@@ -108,9 +113,9 @@ def open_data(data: Any, keys: Mapping[str, Any] = NO_KEYS, *, settings: Overrid
     if isinstance(data, Source | DataSection):
         extra = [*(key for key, value in keys.items() if value), *as_settings(settings)]
         require(not extra, "data", f"{', '.join(extra)} for open data", "keys for a path or a table", "Omit them.")
-        return data if isinstance(data, Source) else open_source(data)
+        return data if isinstance(data, Source) else open_source(data, shard=shard)
     table = TableFile(data) if is_table(data) else None
-    source = open_source(data_section({"path": str(table.path)} if table else data, keys, settings))
+    source = open_source(data_section({"path": str(table.path)} if table else data, keys, settings), shard=shard)
     if table:
         source.title, source.table = f"a table of {len(data):,} rows", table
     elif isinstance(data, str | Path):

@@ -30,6 +30,7 @@ from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PACKED, PathProbe
 from clipmem.data.sources.records import CAPTIONS, IMAGES, Columns, Record, collect, named_columns, no_such_column
 
 LAST = 100
+Shards = tuple[DataSection, Mapping[str, AnyPath]]
 ClassPrompts = tuple[Mapping[str, Sequence[str]] | None, Sequence[str]]  # names of each class, and templates
 _WITH_COLUMNS = (".jsonl", ".csv", ".tsv", ".parquet")
 _TABLES = (*_WITH_COLUMNS, ".json", ".txt", ".token")
@@ -113,6 +114,7 @@ class Source(ABC):
 
     Args:
         section: The recipe's `[data]` section.
+        shard: The only file to read, of those in `shards`; "" for `shards` of several, which are then not checked.
 
     Attributes:
         name: Value of `data.source`.
@@ -121,6 +123,7 @@ class Source(ABC):
         uses: Keys of `[data]` that it uses, in addition to `source` and `path`.
         rank: Order of detection, lowest (most specific) first.
         remote: Whether it reads paths behind a protocol, such as s3://, too.
+        sharded: Whether it takes a shard.
         ledger: Counts and problems of the records; complete once `pairs` has returned.
         title: Name of the data in messages and documents: the path as the user gave it.
         table: The temporary file of a table in memory, or None.
@@ -133,9 +136,10 @@ class Source(ABC):
     uses: ClassVar[frozenset[str]] = frozenset()
     rank: ClassVar[int] = LAST
     remote: ClassVar[bool] = False
+    sharded: ClassVar[bool] = False
 
-    def __init__(self, section: DataSection) -> None:
-        self.section = section
+    def __init__(self, section: DataSection, shard: str | None = None) -> None:
+        self.section, self.shard = section, shard
         self.settings: Any = own_settings(section, self.name) or (self.Settings and self.Settings())
         self.ledger = Ledger()
         self.title = source_name(section)
@@ -151,6 +155,10 @@ class Source(ABC):
     def class_prompts(cls, labels: str, section: DataSection) -> ClassPrompts | None:
         """Return the class names of the column `labels` (None: the labels themselves) and prompts, if it ships any."""
         return None
+
+    def shards(self) -> Shards:
+        """Return the section that opens a shard, and the files that can be read alone, by name; by default none."""
+        return self.section, {}
 
     @property
     def problems(self) -> list[Problem]:
@@ -179,11 +187,15 @@ class Source(ABC):
         `watch` is called with every record.
 
         Raises:
-            InputError: The data cannot be read, or no record can be used.
+            InputError: The data cannot be read, or no record can be used; a shard may be without a pair.
         """
         self.ledger.clear()
+        subject = repr(self.section.path)
         with reading_data(self.section):
-            return collect(self.records(), self.ledger, subject=repr(self.section.path), watch=watch)
+            table = collect(self.records(), self.ledger, subject=subject, watch=watch)
+        if not self.shard:
+            self.ledger.require_pairs(subject)
+        return table
 
     def check_outside(self, out: Path | None, option: str) -> None:
         """Raise an `InputError` if an output is inside the data or, once `pairs` has returned, among their images.
@@ -222,12 +234,15 @@ class Wrapped(Source):
     """A source on top of another one, with its records and images."""
 
     def __init__(self, source: Source, section: DataSection) -> None:
-        self.source, self.section = source, section
+        self.source, self.section, self.shard = source, section, source.shard
         self.settings, self.ledger, self.title, self.table = source.settings, source.ledger, source.title, source.table
 
     @property
     def columns(self) -> Columns | None:
         return self.source.columns
+
+    def shards(self) -> Shards:
+        return self.source.shards()
 
     def records(self) -> Iterator[Record]:
         return self.source.records()
@@ -250,8 +265,8 @@ def reading_data(section: DataSection, subject: str = "[data] path") -> Abstract
     return reading(f"{subject} {section.path}", expected="a readable file or folder")
 
 
-def open_named(section: DataSection) -> Source:
-    """Open the source `section.source`; keys that it does not use must have their defaults."""
+def open_named(section: DataSection, shard: str | None = None) -> Source:
+    """Open the source `section.source` (see `Source`); keys that it does not use must have their defaults."""
     kind = SOURCES[section.source]
     for name, field in DataSection.model_fields.items():
         value = getattr(section, name)
@@ -266,7 +281,7 @@ def open_named(section: DataSection) -> Source:
     got, hint = f"{section.source!r} at {shorten_text(section.path)}", "Copy the data to this machine first."
     is_read = kind.remote or not any(map(is_remote, section.path.split("::")))
     require(is_read, "[data] path", got, "tars or Parquet, which are read remotely", hint)
-    return kind(section)
+    return kind(section, shard) if kind.sharded else kind(section)
 
 
 def require_data(exists: object, section: DataSection, content: str) -> None:

@@ -43,11 +43,12 @@ class ParquetSource(RowSource):
     uses = KEYS | {"image_root", "split"}
     rank = 40
     remote = True
+    sharded = True
 
-    def __init__(self, section: DataSection) -> None:
-        path, split = data_path(section.path), section.split
-        files = [path]
-        if path.is_dir():
+    def __init__(self, section: DataSection, shard: str | None = None) -> None:
+        path, split = data_path(section.path), section.split if not shard else ""
+        files = [path / (shard or "")]
+        if path.is_dir() and not shard:
             names = [name for name in PathProbe(section.path).all_files() if name.endswith(".parquet")]
             files = sorted(path / name for name in [name for name in names if "/" not in name] or names)
         has_files = files and all(file.is_file() for file in files)
@@ -56,13 +57,13 @@ class ParquetSource(RowSource):
             splits = [{file.name.split("-")[0].removesuffix(".parquet"), file.parent.name} for file in files]
             require_split(split, set[str]().union(*splits))
             files = [file for file, names in zip(files, splits, strict=True) if split in names]
-        super().__init__(section, [ParquetRows(file) for file in files], path if path.is_dir() else path.parent)
+        super().__init__(section, files, ParquetRows, path if path.is_dir() else path.parent, shard)
 
     def records(self) -> Iterator[Record]:
         """Yield the records of the files, and count the other files of the folder."""
         yield from super().records()
-        if data_path(self.section.path).is_dir():
-            used = {file.path.relative_to(self._base).as_posix() for file in self._files}
+        if data_path(self.section.path).is_dir() and not self.shard:
+            used = {self._name(path) for path in self._paths}
             probe = PathProbe(self.section.path)
             probe.count_others(self.ledger, probe.all_files(), used)
 
@@ -89,10 +90,11 @@ class SavedSource(RowSource):
     summary = "A folder saved by Hugging Face datasets, or an Arrow file."
     uses = KEYS | {"image_root", "split"}
     rank = 10
+    sharded = True
 
-    def __init__(self, section: DataSection) -> None:
+    def __init__(self, section: DataSection, shard: str | None = None) -> None:
         path, split = Path(section.path), section.split
-        if section.path and path.is_file():
+        if shard or (section.path and path.is_file()):
             files = [path]
         elif (path / "dataset_dict.json").is_file():
             _, entries = _described(path, "dataset_dict.json", "splits")
@@ -104,7 +106,7 @@ class SavedSource(RowSource):
             if split and (path / "state.json").is_file():
                 require_split(split, [str(_described(path, "state.json")[0].get("_split"))])
             files = _arrow_files(path)
-        super().__init__(section, [ArrowRows(file) for file in files], path if path.is_dir() else path.parent)
+        super().__init__(section, files, ArrowRows, path if path.is_dir() else path.parent, shard)
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
@@ -157,9 +159,10 @@ class HubSource(Wrapped):
     summary = "A data set of the Hugging Face hub on this machine, by name."
     uses = KEYS | {"image_root", "split", "download"}
     rank = 0
+    sharded = True
 
-    def __init__(self, section: DataSection) -> None:
-        super().__init__(_open(section), section)
+    def __init__(self, section: DataSection, shard: str | None = None) -> None:
+        super().__init__(_open(section, shard), section)
         self.title = source_name(section)
 
     @classmethod
@@ -168,7 +171,7 @@ class HubSource(Wrapped):
         return "a name on the Hugging Face hub" if names else ""
 
 
-def _open(section: DataSection) -> Source:
+def _open(section: DataSection, shard: str | None) -> Source:
     match = _NAME.fullmatch(section.path.removeprefix(PREFIXES[0]).removeprefix(PREFIXES[1]))
     require(match, "[data] path", f"{section.path!r}", "hf-hub:OWNER/NAME", "Fix the data set's name.")
     name, config = match.groups("") if match else ("", "")
@@ -193,10 +196,11 @@ def _open(section: DataSection) -> Source:
                 files += [info.parent / f"{stem}-{split}{end}.arrow" for end in ends]
         missing = "".join([file.name for file in files if not file.is_file()][:1])
         require(not missing, f"{info.parent}", f"no file {missing!r}", "", "Prepare the data set again.")
-        return RowSource(section, [ArrowRows(file) for file in files], info.parent)
+        return RowSource(section, files, ArrowRows, info.parent, shard)
     if folder is not None:
         data = detect(str(folder), section)
-        return open_named(section.model_copy(update={"source": data.format, "path": data.path, "download": False}))
+        update = {"source": data.format, "path": data.path, "download": False}
+        return open_named(section.model_copy(update=update), shard)
     got = f"no files in {prepared} or {downloaded}"
     hint = "Set data.download = true (needs `pip install '.[hf]'` and the internet), or copy it there."
     raise InputError(f"data set {name!r}", got=got, expected="a data set on this machine", hint=hint)

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypedDict
@@ -10,7 +9,7 @@ from typing import NamedTuple, TypedDict
 import polars as pl
 import pyarrow as pa
 
-from clipmem.base.errors import InputError, did_you_mean, require, shorten
+from clipmem.base.errors import InputError, did_you_mean, require
 from clipmem.base.hashing import ImageHash
 from clipmem.base.remote import AnyPath
 from clipmem.base.sections import DataSection
@@ -180,7 +179,7 @@ def is_unicode(text: str) -> bool:
 def collect(
     records: Iterable[Record], ledger: Ledger, *, subject: str, watch: Callable[[Record], object] = lambda _: None
 ) -> pl.DataFrame:
-    """Return the pairs table of the usable records, sorted by uid."""
+    """Return the pairs table of the usable records, sorted by uid; `Ledger.require_pairs` refuses an empty one."""
     seen: set[str] = set()
     chunks: list[pl.DataFrame] = []
     rows: list[tuple[object, ...]] = []
@@ -194,14 +193,7 @@ def collect(
             rows = []
     chunks.append(_frame(rows))
     ledger.check(subject)
-    table = pl.concat(chunks).sort("uid")
-    reasons = Counter(problem.reason for problem in ledger.problems).most_common(3)
-    counted = ", ".join(f"{count:,} x {reason}" for reason, count in reasons) or "no records"
-    counted += f", the first {shorten(ledger.problems[0].key)}" if ledger.problems else ""
-    got = f"{subject} without a usable pair ({counted})"
-    hint = "Check data.path, data.image_root and the columns; docs/data.md has examples of all formats."
-    require(table.height, "[data] path", got, "at least one image with a caption", hint)
-    return table
+    return pl.concat(chunks).sort("uid")
 
 
 def _row(record: Record, seen: set[str], ledger: Ledger) -> tuple[object, ...] | None:

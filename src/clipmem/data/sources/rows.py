@@ -25,7 +25,7 @@ from clipmem.base.hashing import ImageHash
 from clipmem.base.paths import atomic_file, parsing
 from clipmem.base.remote import AnyPath, arrow_input, data_path
 from clipmem.base.sections import DataSection
-from clipmem.data.sources.base import Cleaned, Source, image_gone
+from clipmem.data.sources.base import Cleaned, Shards, Source, image_gone
 from clipmem.data.sources.files import check_root, find_root
 from clipmem.data.sources.path_probe import parse_json
 from clipmem.data.sources.records import (
@@ -149,14 +149,17 @@ def value_of(scalar: pa.Scalar) -> object:
 
 
 class RowSource(Source):
-    """A table in one or more files with the same columns."""
+    """A table in one or more files with the same columns; rows of a shard share images only with each other."""
 
-    def __init__(self, section: DataSection, files: Sequence[RowFile], base: AnyPath) -> None:
-        super().__init__(section)
-        self._files, self._base = files, base
-        self._begins = [0, *accumulate(file.rows for file in files)]
-        self._columns = find_columns(files[0].schema.names, section, subject=f"{files[0].path}")
-        for file in files:
+    def __init__(
+        self, section: DataSection, paths: Sequence[AnyPath], rows: type[Any], base: AnyPath, shard: str | None = None
+    ) -> None:
+        super().__init__(section, shard)
+        self._paths, self._base = [base / shard] if shard else paths, base
+        self._files: list[RowFile] = [rows(path) for path in self._paths[: 1 if shard == "" else None]]
+        self._begins = [0, *accumulate(file.rows for file in self._files)]
+        self._columns = find_columns(self._files[0].schema.names, section, subject=f"{self._paths[0]}")
+        for file in self._files:
             columns = find_columns(file.schema.names, section, subject=f"{file.path}")
             got, expected = f"the columns {columns.used}", f"those of the first file, {self._columns.used}"
             hint = "Set data.image_column and data.caption_column to columns of all files."
@@ -175,6 +178,10 @@ class RowSource(Source):
     @property
     def columns(self) -> Columns:
         return self._columns
+
+    def shards(self) -> Shards:
+        columns = {"image_column": self._columns.image, "caption_column": self._columns.captions}
+        return self.section.model_copy(update=columns), {self._name(path): path for path in self._paths}
 
     def records(self) -> Iterator[Record]:
         """Yield one record per row, then those of images shared by several rows."""
@@ -213,7 +220,7 @@ class RowSource(Source):
                         done += 1
                         yield entry
             if done < file.rows:
-                self.ledger.leave_out(self._name(file), f"{done}", BROKEN, records=file.rows - done)
+                self.ledger.leave_out(self._name(file.path), f"{done}", BROKEN, records=file.rows - done)
 
     def _batch(
         self, file: RowFile, batch: pa.RecordBatch, first: int, begin: int, names: Sequence[str]
@@ -237,10 +244,10 @@ class RowSource(Source):
             fields["objects"] = objects[k] if objects else []
             if names and isinstance(label, int) and -1 <= label < len(names):  # datasets writes -1 for no class
                 fields["label"] = [*names, ""][label]
-            yield path, Record(self._name(file), key, position, image, parts, **fields)
+            yield path, Record(self._name(file.path), key, position, image, parts, **fields)
 
-    def _name(self, file: RowFile) -> str:
-        return file.path.relative_to(self._base).as_posix()
+    def _name(self, path: AnyPath) -> str:
+        return path.relative_to(self._base).as_posix()
 
     def _content(self, data: bytes | None, path: str) -> bytes | str | None:
         """Return the bytes of an image, or why its file cannot be read; None if a row has neither."""
@@ -280,11 +287,11 @@ class RowSource(Source):
             changes = [cleaned.changes.get(f"{row}") for row in range(begin, begin + file.rows)]
             with_paths = not _is_bytes(file.schema.field(self._columns.image).type)
             if not with_paths and all(change is None for change in changes):
-                cleaned.copy(file.path, self._name(file))
+                cleaned.copy(file.path, self._name(file.path))
                 continue
             got, errors, hint = "rows that cannot be read", (pa.ArrowException,), "Repair the file, or remove it."
             readable = parsing(f"{file.path}", got, errors, expected="a readable file", hint=hint)
-            with readable, atomic_file(cleaned.folder / self._name(file)) as stream, file.writer(stream) as writer:
+            with readable, atomic_file(cleaned.folder / self._name(file.path)) as stream, file.writer(stream) as writer:
                 for first, batch in file.batches(file.schema.names):
                     rows = edited(batch, self._columns.captions, changes[first : first + batch.num_rows])
                     writer.write_batch(rows)
@@ -293,7 +300,7 @@ class RowSource(Source):
                         if data is None:
                             cleaned.copy_image(data_path(self._root), path)
         single = self._files[0].path
-        return self._name(self._files[0]) if str(single) == self.section.path else ""
+        return self._name(single) if str(single) == self.section.path else ""
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
         return sorted(range(len(references)), key=lambda k: int(references[k]))

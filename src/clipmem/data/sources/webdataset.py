@@ -23,7 +23,7 @@ from clipmem.base.paths import atomic_file, write_json
 from clipmem.base.remote import AnyPath, arrow_input, data_path
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import MAX_BYTES
-from clipmem.data.sources.base import SOURCES, Cleaned, Source, image_gone, require_data
+from clipmem.data.sources.base import SOURCES, Cleaned, Shards, Source, image_gone, require_data
 from clipmem.data.sources.folders import (
     BROKEN_JSON,
     MOST_TEXT,
@@ -152,14 +152,15 @@ class WebdatasetSource(Source):
     uses = KEYS - {"image_column"}
     rank = 20
     remote = True
+    sharded = True
 
-    def __init__(self, section: DataSection) -> None:
-        super().__init__(section)
+    def __init__(self, section: DataSection, shard: str | None = None) -> None:
+        super().__init__(section, shard)
         text, path = section.path, data_path(section.path)
-        if text and path.is_dir():
-            self._base, names = path, sorted(name for name in PathProbe(text).all_files() if name.endswith(".tar"))
-        else:
-            self._base, names = None, expand(text) if text else []
+        self._base, self._probe = path if text and path.is_dir() else None, PathProbe(text)
+        names = [shard] if shard else expand(text) if text else []
+        if self._base is not None and not shard:
+            names = sorted(name for name in self._probe.all_files() if name.endswith(".tar"))
         self._shards = names
         require_data(names, section, "a tar, a folder of tars, a range such as data/{0000..0123}.tar, or a :: list")
         files = [self._file(name) for name in names]
@@ -167,12 +168,16 @@ class WebdatasetSource(Source):
         got = f"no file {''.join(missing[:1])!r} ({len(missing):,} of {len(names):,} shards are missing)"
         require(not missing, "[data] path", got, "all named shards", "Restore it, or fix the range.")
         with ThreadPoolExecutor(16) as threads:  # of a remote file, a request each
-            heads = list(threads.map(_head, files))
-        for file, head in zip(files, heads, strict=True):
+            heads = [] if shard == "" and len(files) > 1 else list(threads.map(_head, files))
+        for file, head in zip(files, heads, strict=False):
             packed = head.startswith(PACKED)
             got = "a compressed tar" if packed else "a file that is not a tar"
             hint = "Decompress it, for example with gunzip." if packed else "Remove it from data.path."
             require(is_tar(head) or not any(head), f"{file}", got, "an uncompressed tar", hint)
+
+    def shards(self) -> Shards:
+        self._probe.count_others(self.ledger, (), ())
+        return self.section, {name: self._file(name) for name in self._shards}
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
@@ -202,11 +207,13 @@ class WebdatasetSource(Source):
             stated = self._stats(name).get("successes")
             if isinstance(stated, int) and images < stated:
                 self.ledger.note(name, f"{images:,} of {stated:,}", FEWER)
+        if self.shard:  # others may have the keys
+            return
         check_keys(self.section, keys, f"the JSON of the tars of {self.section.path}")
         if self._base is not None:
-            probe, stems = PathProbe(self.section.path), {name.removesuffix(".tar") for name in self._shards}
+            stems = {name.removesuffix(".tar") for name in self._shards}
             used = {f"{stem}{end}" for stem in stems for end in (".tar", ".parquet", "_stats.json")}
-            probe.count_others(self.ledger, probe.all_files(), used)
+            self._probe.count_others(self.ledger, self._probe.all_files(), used)
 
     def _file(self, shard: str) -> AnyPath:
         return data_path(shard) if self._base is None else self._base / shard

@@ -1,0 +1,340 @@
+"""Embeddings by shard: each file is listed where it is embedded, alone; the same rows as from a list of all pairs."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from clipmem.base.errors import InputError
+from clipmem.data.pairs import ShardedPairs
+from clipmem.data.sources import webdataset
+from clipmem.models import embeddings, openclip
+from clipmem.models.embeddings import Embeddings
+from clipmem.study import pool
+from clipmem.study.score_inputs import Settings, read_pairs, shards_or_pairs
+from tests.e2e.test_shares import embed, files
+from tests.tiny import encoded_image
+from tests.unit.data.sources.test_webdataset import pair_members, shard
+
+SHARDS, EACH = 6, 7
+BROKEN, REPEATED, EMPTY = (
+    9,
+    8,
+    3,
+)  # a pair that does not decode, one that is also in the last shard, a shard without any
+
+
+def numbers(k):
+    return [*range(EACH * k, EACH * k + EACH), *([REPEATED] if k == SHARDS - 1 else [])]
+
+
+def image(k):
+    return b"\x89PNG\r\n\x1a\n no image" if k == BROKEN else encoded_image(k)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Tars and Parquet of the same pairs, and models."""
+    folder = tmp_path_factory.mktemp("shards")
+    for k in range(SHARDS):
+        members = [
+            (name, image(j) if name.endswith("png") else data) for j in numbers(k) for name, data in pair_members(j)
+        ]
+        members = [(name, data) for name, data in members if k != EMPTY or name.endswith("png")]
+        shard(folder / "tars" / f"{k:04d}.tar", members)
+        captions = ["" if k == EMPTY else f"caption {j}" for j in numbers(k)]
+        rows = {"jpg": [image(j) for j in numbers(k)], "caption": captions}
+        (folder / "tables").mkdir(exist_ok=True)
+        pl.DataFrame(rows).write_parquet(folder / "tables" / f"{k:04d}.parquet")
+    openclip.create("clipmem-micro", seed=1).save(folder / "small")
+    return folder
+
+
+@pytest.fixture
+def world(made, tmp_path):
+    """A copy that a test can change, with the times of the originals."""
+    shutil.copytree(made, tmp_path / "world")
+    return tmp_path / "world"
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    monkeypatch.setattr(pool.LocalEngine, "few", 1000)
+
+
+@pytest.fixture(params=["tars", "tables"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def whole(made, kind, tmp_path):
+    """The files of all shards done by one call."""
+    assert embed(made, tmp_path / "whole", data=made / kind) == 0
+    return files(tmp_path / "whole")
+
+
+def shared(world, out, count, kind="tars", order=reversed):
+    for number in order(range(1, count + 1)):
+        assert embed(world, out, "--part", f"{number}/{count}", data=world / kind) == 0
+
+
+@pytest.mark.parametrize("count", [1, 4, 16])
+def test_shares_in_any_order_give_the_bytes_of_the_whole(made, tmp_path, kind, whole, count):
+    out = tmp_path / "emb"
+    shared(made, out, count, kind)
+    assert (out / "skipped.parquet").exists() == (count == 1)  # nothing is finished by a share
+    assert embed(made, out, data=made / kind) == 0
+    shared(made, out, count, kind, iter)  # done
+    assert files(out) == whole
+    assert len(list((out / "markers").iterdir())) == SHARDS
+
+
+@pytest.mark.slow
+def test_a_pool_gives_the_bytes_of_one_process(made, tmp_path, kind, whole, monkeypatch):
+    monkeypatch.setattr(pool, "cores", lambda: 2)
+    monkeypatch.setattr(pool.LocalEngine, "few", 2)
+    assert embed(made, tmp_path / "emb", data=made / kind) == 0
+    assert files(tmp_path / "emb") == whole
+
+
+@pytest.mark.slow
+def test_a_share_that_is_killed_is_done_again(made, tmp_path):
+    out = tmp_path / "emb"
+    step = (
+        "import sys, time\nfrom clipmem.models import embeddings\nwrite = embeddings.write_part\n"
+        "def slow(*given):\n    time.sleep(0.5)\n    return write(*given)\n"
+        "embeddings.write_part = slow\nfrom clipmem.cli import main\nmain(sys.argv[1:])\n"
+    )
+    words = ["export", "embeddings", "--model", made / "small", "--data", made / "tars", "--out", out]
+    process = subprocess.Popen([sys.executable, "-c", step, *map(str, words), "--part", "1/2"], start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (out / "markers" / "part-000000.json").is_file():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert "shards" not in json.loads((out / "clipmem.json").read_text())  # listed by a call that ends
+    shared(made, out, 2)
+    assert embed(made, out, data=made / "tars") == 0
+    assert embed(made, tmp_path / "whole", data=made / "tars") == 0
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_the_rows_are_those_of_a_list_of_all_pairs(made, tmp_path, kind, whole):
+    settings = Settings.of(device="cpu")
+    pairs = read_pairs(str(made / kind), None, "--data")
+    how = settings.made_with()
+    [old] = embeddings.embed([settings.model(str(made / "small"))], pairs, [tmp_path / "old"], how)
+    new = Embeddings.open(tmp_path / "whole")
+    assert len(new) == len(old) + 1
+    assert new.uids.unique(maintain_order=True).equals(old.uids)
+    means, expected = new.read(new.rows(old.uids)), old.means()
+    torch.testing.assert_close(means.image, expected.image, rtol=0, atol=1e-6)
+    torch.testing.assert_close(means.text, expected.text, rtol=0, atol=1e-6)
+    assert new.captions(new.rows(old.uids)) == old.captions(np.arange(len(old)))
+    assert new.problems == old.problems
+    assert "same image and captions as an earlier record" in {problem.reason for problem in new.problems}
+
+
+def test_equal_batches_give_equal_bits(made, tmp_path):
+    """Parts of a list that are the shards."""
+    settings, data = Settings.of(device="cpu"), str(made / "tars" / "{0000..0001}.tar")
+    for out, pairs in (
+        ("old", read_pairs(data, None, "--data")),
+        ("new", shards_or_pairs(data, None)),
+    ):
+        model = settings.model(str(made / "small"))
+        embeddings.embed([model], pairs, [tmp_path / out], settings.made_with(), part=EACH)
+    for name in ("img_emb/img_emb", "text_emb/text_emb"):
+        for k in range(2):
+            old, new = (np.load(tmp_path / side / f"{name}_{k}.npy") for side in ("old", "new"))
+            assert np.array_equal(old, new)
+
+
+def test_every_record_is_counted(made, tmp_path, kind, capsys):
+    assert embed(made, tmp_path / "emb", data=made / kind) == 0
+    read, rows = SHARDS * EACH + 1, SHARDS * EACH + 1 - EACH - 1
+    told = capsys.readouterr().out
+    assert told.startswith(f"embedded {rows - 1} pairs into")
+    assert f"; {read} records read: {rows - 1} pairs, {EACH + 2} left out; {EACH + 2} problems listed" in told
+    card = json.loads((tmp_path / "emb" / "clipmem.json").read_text())
+    records = card["records"]
+    assert records["read"] == records["pairs"] + records["merged"] + records["left_out"] == read
+    assert len(card["shards"]) == card["parts"] == SHARDS
+    suffix = {"tars": "tar", "tables": "parquet"}[kind]
+    last, key = f"{SHARDS - 1:04d}.{suffix}", f"{REPEATED:03d}" if kind == "tars" else f"{EACH}"
+    skipped = pl.read_parquet(tmp_path / "emb" / "skipped.parquet")
+    again = skipped.filter(pl.col("reason").str.contains("earlier record"))
+    assert again.select("source", "key").rows() == [(last, key)]
+
+
+def spoil(path):
+    """Replace the content of a file, but not its size and time."""
+    fact = path.stat()
+    path.write_bytes(b"x" * fact.st_size)
+    os.utime(path, ns=(fact.st_atime_ns, fact.st_mtime_ns))
+
+
+@pytest.mark.parametrize("number", [1, 2, 6])
+def test_a_share_opens_no_file_of_another_one(world, tmp_path, kind, number, capsys):
+    """But the first file, from whose columns tables are recognized."""
+    paths = sorted((world / kind).iterdir())
+    for k, path in enumerate(paths):
+        if k != number - 1 and (kind == "tars" or k):
+            spoil(path)
+    assert embed(world, tmp_path / "emb", "--part", f"{number}/{SHARDS}", data=world / kind) == 0
+    assert [file.name for file in (tmp_path / "emb" / "markers").iterdir()] == [f"part-{number - 1:06d}.json"]
+    capsys.readouterr()
+    assert embed(world, tmp_path / "emb", data=world / kind) == 2  # the others are done, and not what they were
+    assert str(world / kind) in capsys.readouterr().err
+
+
+def truncate(folder):
+    path = folder / "0002.tar"
+    path.write_bytes(path.read_bytes()[:2000])
+    return "0002.tar"
+
+
+def add(folder):
+    shutil.copy(folder / "0001.tar", folder / "0001b.tar")
+    return "0001b.tar"
+
+
+def remove(folder):
+    (folder / "0004.tar").unlink()
+    return "0004.tar"
+
+
+def change(folder):
+    path = folder / "0000.tar"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # of the same size
+    return "0000.tar"
+
+
+@pytest.mark.parametrize("happens", [truncate, add, remove, change])
+def test_other_shards_are_refused_and_the_first_one_is_named(world, tmp_path, happens, capsys):
+    out = tmp_path / "emb"
+    shared(world, out, 1)
+    before = files(out)
+    assert embed(world, out, "--part", "1/2", data=world / "tars") == 0
+    name = happens(world / "tars")
+    capsys.readouterr()
+    for part in (["--part", "2/2"], []):
+        assert embed(world, out, *part, data=world / "tars") == 2
+        shown = capsys.readouterr().err
+        sides = shown[shown.index(f"shards.{name} = ") :].split(";")[0]
+        assert " there, " in sides
+        assert ("None" in sides) == (happens in (add, remove))
+        assert shown.count("shards.") == 1
+    assert files(out) == before
+
+
+def test_a_shard_that_is_not_a_tar(world, tmp_path, capsys):
+    path, data = world / "tars" / "0002.tar", (world / "tars" / "0002.tar").read_bytes()
+    spoil(path)
+    out = tmp_path / "emb"
+    assert embed(world, out, data=world / "tars") == 2
+    assert f"{path}: got a file that is not a tar" in capsys.readouterr().err
+    assert embed(world, out, "--part", "2/6", data=world / "tars") == 0  # does not see it
+    fact = path.stat()
+    path.write_bytes(data)
+    os.utime(path, ns=(fact.st_atime_ns, fact.st_mtime_ns))
+    assert embed(world, out, data=world / "tars") == 0
+    assert len(Embeddings.open(out)) == SHARDS * EACH - EACH
+
+
+def test_a_truncated_tar_has_the_pairs_before_the_end(world, tmp_path):
+    path = world / "tars" / "0001.tar"
+    path.write_bytes(path.read_bytes()[:5000])
+    assert embed(world, tmp_path / "emb", data=world / "tars") == 0
+    stored = Embeddings.open(tmp_path / "emb")
+    assert len(stored) < SHARDS * EACH - EACH
+    assert ("0001.tar", "broken or truncated tar") in {(problem.source, problem.reason) for problem in stored.problems}
+
+
+def test_shards_without_a_usable_pair(world, tmp_path, kind, capsys):
+    """One has an empty part; if all are so, the data are refused as before."""
+    for path in (world / kind).iterdir():
+        shutil.copy(world / kind / f"{EMPTY:04d}{path.suffix}", path) if path.name[3] != f"{EMPTY}" else None
+    assert embed(world, tmp_path / "emb", "--part", "1/2", data=world / kind) == 0
+    capsys.readouterr()
+    assert embed(world, tmp_path / "emb", data=world / kind) == 2
+    shown = capsys.readouterr().err
+    with pytest.raises(InputError) as caught:
+        read_pairs(str(world / kind), None, "--data")
+    assert str(caught.value) in shown
+
+
+def test_columns_are_those_of_the_first_file(world, tmp_path, capsys):
+    path = world / "tables" / "0002.parquet"
+    pl.read_parquet(path).rename({"caption": "title"}).write_parquet(path)
+    assert embed(world, tmp_path / "emb", data=world / "tables") == 2
+    assert f"{path}: got no column 'caption'" in capsys.readouterr().err
+
+
+def test_remote_shards(made, tmp_path):
+    fsspec.filesystem("memory").put(f"{made}/tars/", "/by-shard/", recursive=True)
+    assert embed(made, tmp_path / "local", data=made / "tars") == 0
+    local = Embeddings.open(tmp_path / "local")
+    for number, path in enumerate(("memory://by-shard", "memory://by-shard/{0000..0005}.tar")):
+        out = tmp_path / f"remote-{number}"
+        assert embed(made, out, "--part", "2/3", data=path) == 0
+        assert embed(made, out, data=path) == 0
+        remote = Embeddings.open(out)
+        assert remote.uids.equals(local.uids)
+        assert torch.equal(remote.means().image, local.means().image)
+        data = fsspec.filesystem("memory").cat("/by-shard/0001.tar")
+        fsspec.filesystem("memory").pipe("/by-shard/0001.tar", data)  # another time
+        assert embed(made, out, data=path) == 2
+    fsspec.filesystem("memory").rm("/by-shard", recursive=True)
+
+
+def test_what_has_shards(made, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(webdataset, "_head", lambda file: opened.append(file) or bytes(512))
+    for data, count in (("tars", 6), ("tars/{0000..0002}.tar", 3), ("tars/0000.tar", 0), ("tables", 6)):
+        pairs = shards_or_pairs(str(made / data), None)
+        assert len(pairs.shards if isinstance(pairs, ShardedPairs) else "") == count
+    assert {Path(file).name for file in opened} == {"0000.tar"}  # the tar alone is listed
+    one = pl.read_parquet(made / "tables" / "0000.parquet")
+    assert len(shards_or_pairs({"path": str(made / "tables" / "0000.parquet")}, None)) == len(one)
+
+
+def test_progress_is_of_bytes_and_complete(made, tmp_path, kind):
+    class Counter:
+        total = done = 0
+
+        def begin(self, stage, total=None, unit=""):
+            self.total, self.unit = total, unit
+
+        def advance(self, amount, note=""):
+            self.done += amount
+
+        def note(self, text): ...
+
+        def end(self, stage, seconds, *, skipped=False): ...
+
+    counter, settings = Counter(), Settings.of(device="cpu")
+    pairs, model = shards_or_pairs(str(made / kind), None), settings.model(str(made / "small"))
+    embeddings.embed([model], pairs, [tmp_path / "emb"], settings.made_with(), reporter=counter)
+    sizes = sum(-(-path.stat().st_size // 1000) for path in (made / kind).iterdir())
+    assert (counter.total, counter.done, counter.unit) == (sizes, sizes, "kB")
+
+
+def test_an_output_is_not_inside_the_data(world, kind, capsys):
+    assert embed(world, world / kind / "emb", data=world / kind) == 2
+    assert "--out" in capsys.readouterr().err
+    assert not (world / kind / "emb").exists()
