@@ -7,7 +7,7 @@ nearest images that near cells find, and seconds.
 
 `python experiments/curate/scale.py size N` writes embeddings of N pairs, 512 numbers each: those of one of 2,000
 things, with noise; curates them by `clipmem curate`, and prints seconds and memory. With `--command score` it scores
-them under two models, with `--command closed-form` under one, by `clipmem score`.
+them under two models by `clipmem score`, with `--command closed-form` under one by that pair score alone.
 """
 
 import argparse
@@ -25,14 +25,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection
-from clipmem.curation.ranking import curate
+from clipmem.curation.ranking import SMALLEST, curate
 from clipmem.data.decoding import Geometry
 from clipmem.functional import auroc
+from clipmem.models.embeddings import Embeddings
 from clipmem.models.layout import write_card
 from clipmem.models.signals import Signals
 from clipmem.scoring import evidence
-from clipmem.study.score_inputs import read_pairs
+from clipmem.scoring.pair_scores import PAIR_SCORES
+from clipmem.study.score_inputs import Settings, pairs_of, read_pairs
+from clipmem.study.single_model import collect
 
 _GEOMETRY, WIDTH, THINGS, WRONG, PART = Geometry(64, "squash", "bicubic"), 512, 2000, 0.1, 65_536
 _ANONYMOUS = "RssAnon:"
@@ -80,7 +84,7 @@ def write(n: int, folder: Path, model: int = 0) -> np.ndarray:
     noise.
     """
     stream, noise = np.random.default_rng(0), np.random.default_rng(model)
-    things = stream.normal(size=(2, THINGS, WIDTH)).astype(np.float32)
+    things = stream.normal(size=(THINGS, WIDTH)).astype(np.float32)
     thing, extra = stream.integers(THINGS, size=n), stream.integers(THINGS, THINGS + 500, size=n)
     stated = thing.copy()
     wrong = stream.permutation(n)[: round(WRONG * n)]
@@ -92,8 +96,8 @@ def write(n: int, folder: Path, model: int = 0) -> np.ndarray:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for number, start in enumerate(parts):
         rows = slice(start, min(start + PART, n))
-        for name, side, shown in (("img_emb", 0, thing[rows]), ("text_emb", 1, stated[rows])):
-            values = things[side, shown] + noise.normal(0, 1, (len(shown), WIDTH)).astype(np.float32)
+        for name, shown in (("img_emb", thing[rows]), ("text_emb", stated[rows])):
+            values = things[shown] + noise.normal(0, 1, (len(shown), WIDTH)).astype(np.float32)
             values /= np.linalg.norm(values, axis=1, keepdims=True)
             np.save(folder / name / f"{name}_{number:04d}.npy", values.astype(np.float16))
         uids = [f"{k:016x}" for k in range(rows.start, rows.stop)]
@@ -106,9 +110,9 @@ def write(n: int, folder: Path, model: int = 0) -> np.ndarray:
 
 
 def measure(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Run `clipmem` with some arguments in a folder; return seconds and memory of all its processes."""
+    """Run Python with some arguments in a folder; return seconds and memory."""
     started, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "clipmem", *arguments]
+    command = [sys.executable, *arguments]
     running = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)  # noqa: S603
     anonymous = 0.0
     while running.poll() is None:
@@ -135,16 +139,28 @@ def size(n: int, command: str, folder: Path) -> dict[str, Any]:
     wrong = write(n, folder / "f")
     if command == "score":
         write(n, folder / "g", model=1)
-        used = measure(["score", "--target", "f", "--reference", "g", "--out", "table.parquet"], folder)
+        used = measure(
+            ["-m", "clipmem", "score", "--target", "f", "--reference", "g", "--out", "table.parquet"], folder
+        )
         table, column = pl.read_parquet(folder / "table.parquet", columns=["uid", "clipmem"]), "clipmem"
     elif command == "closed-form":
-        used = measure(["score", "--model", "f", "--out", "table.parquet"], folder)
-        table, column = pl.read_parquet(folder / "table.parquet").filter(estimator="closed-form"), "score"
+        used = measure([str(Path(__file__).resolve()), "closed-form", "f"], folder)
+        table, column = pl.read_parquet(folder / "table.parquet"), "score"
     else:
-        used = measure(["curate", "--model", "f", "--out", "curated"], folder)
+        used = measure(["-m", "clipmem", "curate", "--model", "f", "--out", "curated"], folder)
         table, column = pl.read_parquet(folder / "curated" / "suspects.parquet", columns=["uid", "score"]), "score"
     row = table["uid"].str.to_integer(base=16).to_numpy()
     return {"command": command, "pairs": n, **used, "auroc": auroc(table[column].to_numpy(), wrong[row]).mean}
+
+
+def closed_form(folder: Path) -> None:
+    """Score the pairs of a folder of embeddings by that pair score of `clipmem score --model`, and write the scores."""
+    settings = Settings.of()
+    stored = Embeddings.open(folder)
+    pairs = pairs_of([stored], None, settings, "data", texts=True)
+    signals, _ = collect(pairs, stored, folder, settings, Quiet(), least=SMALLEST)
+    score = PAIR_SCORES["closed-form"]().score(signals)
+    pl.DataFrame({"uid": list(signals.uids), "score": score}).write_parquet("table.parquet")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -159,7 +175,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     second.add_argument("pairs", type=int)
     second.add_argument("--command", choices=("curate", "score", "closed-form"), default="curate")
     second.add_argument("--folder", type=Path, help="for the embeddings, 2 KiB a pair and model; new")
+    commands.add_parser("closed-form").add_argument("embeddings", type=Path)
     chosen = parser.parse_args(arguments)
+    if chosen.what == "closed-form":
+        closed_form(chosen.embeddings)
+        return
     if chosen.what == "near":
         found: Any = near(chosen.data, chosen.captions, chosen.most)
     else:

@@ -21,7 +21,7 @@ from clipmem.data.sources import webdataset
 from clipmem.models import embeddings, openclip
 from clipmem.models.embeddings import Embeddings
 from clipmem.study import pool
-from clipmem.study.score_inputs import Settings, read_pairs, shards_or_pairs
+from clipmem.study.score_inputs import Settings, pairs_of, read_pairs, shards_or_pairs
 from tests.e2e.test_shares import embed, files
 from tests.tiny import encoded_image
 from tests.unit.data.sources.test_webdataset import pair_members, shard
@@ -178,6 +178,8 @@ def test_every_record_is_counted(made, tmp_path, kind, capsys):
     skipped = pl.read_parquet(tmp_path / "emb" / "skipped.parquet")
     again = skipped.filter(pl.col("reason").str.contains("earlier record"))
     assert again.select("source", "key").rows() == [(last, key)]
+    pairs = pairs_of([Embeddings.open(tmp_path / "emb")], None, Settings.of(), "data", texts=True)
+    assert (len(pairs), len(pairs.problems)) == (rows - 1, EACH + 2)
 
 
 def spoil(path):

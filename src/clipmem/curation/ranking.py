@@ -205,10 +205,10 @@ def _suggest(
         return [None] * len(rows)
     usual = float(np.median(np.mean(evidence.own[:3], axis=0)[fine]))
     others = others[:: -(-len(others) // MOST)]
-    suggested: list[str | None] = []
-    for fits in evidence.all_fits(rows, others):
-        part = rows[len(suggested) : len(suggested) + len(fits)]
-        fits[texts[part, None] == texts[others]] = -np.inf
-        best = zip(others[fits.argmax(axis=1)], fits.max(axis=1), strict=True)
-        suggested += [signals.captions[int(j)][0] if fit >= usual else None for j, fit in best]
-    return suggested
+    best, most = np.zeros(len(rows), dtype=np.int64), np.full(len(rows), -np.inf)
+    for images, captions, fits in evidence.all_fits(rows, others):
+        fits[texts[rows[images], None] == texts[others[captions]]] = -np.inf
+        largest = fits.max(axis=1)
+        best[images] = np.where(largest > most[images], others[captions][fits.argmax(axis=1)], best[images])
+        most[images] = np.maximum(largest, most[images])
+    return [signals.captions[int(j)][0] if fit >= usual else None for j, fit in zip(best, most, strict=True)]

@@ -190,7 +190,10 @@ class Embeddings:
 
     def rows(self, uids: pl.Series) -> Int[np.ndarray, " n"]:
         """Return the row of each pair, -1 for none."""
-        first = self.uids.to_frame().with_row_index("row").unique("uid", keep="first", maintain_order=True)
+        if uids.equals(self.uids) and uids.n_unique() == len(uids):
+            return np.arange(len(uids))
+        indexed = self.uids.to_frame().with_row_index("row").filter(pl.col("uid").is_in(uids.implode()))
+        first = indexed.unique("uid", keep="first", maintain_order=True)
         joined = uids.alias("uid").to_frame().join(first, on="uid", how="left", maintain_order="left")
         return joined["row"].cast(pl.Int64).fill_null(-1).to_numpy()
 

@@ -36,7 +36,7 @@ NEAR = 5  # testifying neighbors
 TOGETHER, SMALLEST = 128, 10  # pairs that are left out together: at most a twentieth of all, or `SMALLEST`
 EXACT = 30_000  # most pairs of which each is compared with all others, and that are kept in memory
 COMPARED = 4000  # pairs by which features are chosen
-_BLOCK, _PRODUCTS = 32_768, 2**24  # rows, and fits, at once
+_BLOCK, _PRODUCTS = 8192, 2048  # rows at once; captions, and images, all of which are compared
 
 
 Progress = Callable[[float], object]
@@ -111,14 +111,14 @@ class Evidence:
 
     def all_fits(
         self, images: Int[np.ndarray, " k"], captions: Int[np.ndarray, " m"]
-    ) -> Iterator[Float64[np.ndarray, "b m"]]:
-        """Yield the mean fit of each of some captions to some of the images, without the ridge prediction of images."""
-        words, predicted = self.caption[captions], self._images[captions]
-        size = max(1, min(512, _PRODUCTS // max(1, len(captions))))
-        for start in range(0, len(images), size):
-            rows = images[start : start + size]
-            products = self._captions[rows] @ words.T + self.image[rows] @ predicted.T
-            yield (products + self._ridge[rows] @ words.T).astype(np.float64) / 3
+    ) -> Iterator[tuple[slice, slice, Float64[np.ndarray, "a b"]]]:
+        """Yield the mean fit of captions to images, without the ridge prediction of images, for slices of both."""
+        for some in _blocks(len(captions), _PRODUCTS):
+            words, predicted = self.caption[captions[some]], self._images[captions[some]]
+            for few in _blocks(len(images), _PRODUCTS):
+                rows = images[few]
+                products = self._captions[rows] @ words.T + self.image[rows] @ predicted.T
+                yield few, some, (products + self._ridge[rows] @ words.T).astype(np.float64) / 3
 
     def agreement(self, query: Float[torch.Tensor, "n p"]) -> list[Float[np.ndarray, " n"]]:
         """Return the softmax agreement of other vectors of the images with the captions, in both directions."""
@@ -231,8 +231,8 @@ def _ridge(features: Rows, targets: Rows, fold: Int[np.ndarray, " n"], out: np.n
     return _unit(out)
 
 
-def _blocks(n: int) -> Iterator[slice]:
-    yield from (slice(start, start + _BLOCK) for start in range(0, n, _BLOCK))
+def _blocks(n: int, size: int = _BLOCK) -> Iterator[slice]:
+    yield from (slice(start, start + size) for start in range(0, n, size))
 
 
 def _means(

@@ -177,7 +177,7 @@ def directions(x: Float[Tensor, "n d"], name: str) -> Float64[Tensor, "n d"]:
 
 
 def directions_into(
-    out: Float32[np.ndarray, "n d"], x: Rows, name: str, *, block: int = 16_384
+    out: Float32[np.ndarray, "n d"], x: Rows, name: str, *, block: int = 8192
 ) -> Float32[np.ndarray, "n d"]:
     """Write `directions` of rows that are read some at a time into an array or memory map, and return it.
 

@@ -263,7 +263,8 @@ def _stored_pairs(embeddings: Embeddings, captions: int | None = 0) -> Pairs:
     """Return the unique pairs of stored embeddings, with so many captions."""
     name, uids = next(iter(embeddings.cards)), embeddings.uids
     require(len(uids), f"embeddings in {name}", "no pair", "at least one pair", "Check the path.")
-    table, reason = uids.to_frame("uid"), pl.when(~uids.is_first_distinct()).then(pl.lit("duplicate pair"))
+    twice = "duplicate pair"
+    table, reason = uids.to_frame("uid"), pl.when(~uids.is_first_distinct()).then(pl.lit(twice))
     if captions != 0:
         texts = pl.concat([part.captions for part in embeddings.parts if isinstance(part, StoredPart)])
         table = table.with_columns(captions=texts.list.eval(pl.element().filter(pl.element().str.contains(r"\S"))))
@@ -271,6 +272,8 @@ def _stored_pairs(embeddings: Embeddings, captions: int | None = 0) -> Pairs:
         reason = reason.when(pl.col("captions").list.len() == 0).then(pl.lit(NO_CAPTION))
     table = table.with_columns(reason=reason)
     listed = table.filter(pl.col("reason").is_not_null()).select("uid", "reason")
+    if any(card and "records" in card for card in embeddings.cards.values()):  # of shards, whose duplicates are listed
+        listed = listed.filter(pl.col("reason") != twice)
     problems = [*embeddings.problems, *(Problem(name, *row) for row in listed.iter_rows())]
     return Pairs(name, table.filter(pl.col("reason").is_null()).drop("reason"), problems=problems)
 

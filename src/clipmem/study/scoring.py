@@ -61,8 +61,8 @@ def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> 
     return align(reader, pairs, bank, method, reporter=reporter)
 
 
-def _tables(aligned: Aligned, settings: Settings) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Return the scores, and what the bank's pairs say of them.
+def _write_table(aligned: Aligned, settings: Settings, out: Path) -> dict[str, Any]:
+    """Write the scores, and return what the bank's pairs say of them.
 
     `control`: their mean; `centered` (see `summary.centered`) and `noise_floor`.
 
@@ -72,6 +72,7 @@ def _tables(aligned: Aligned, settings: Settings) -> tuple[pl.DataFrame, dict[st
     splits = aligned.table.select("uid", role.alias("role"), pl.lit(value=False).alias("planted"))
     order = splits["uid"].arg_sort().to_numpy().astype(np.int64)
     parts = [AlignmentParts(*(part[torch.from_numpy(order)] for part in of_model)) for of_model in aligned.parts]
+    aligned.parts.clear()  # as large as the table
     models = [TrainingSet(side, k, (), 0) for k in range(len(parts) // 2) for side in "fg"]
     splits, design = splits[order], paired_design(models, splits.height)
     scores, by_seed = combine(design, splits, parts, weight=settings.weight, confidence=settings.confidence)
@@ -81,11 +82,13 @@ def _tables(aligned: Aligned, settings: Settings) -> tuple[pl.DataFrame, dict[st
         control = float(np.mean(values[0::2]) - np.mean(values[1::2]))
     if "external" not in splits["role"]:
         scores = scores.with_columns(clipmem_centered=pl.col("clipmem") - pl.lit(control, pl.Float64))
+    write_table(out, "scores", scores)
+    scores = scores.select("uid", "clipmem")  # the rest is as large as all that is held of the pairs
     scored, level = summary.Scored(splits.with_row_index("group"), ScoreTables(scores, by_seed)), settings.confidence
     shift = summary.centered(scored.differences, scored.role, scored.group, None, confidence=level)
     noise = summary.floor(scored, confidence=level)
     by_bank = {"centered": shift and shift.document(), "noise_floor": noise and noise.document()}
-    return scores, {"control": control, **by_bank}
+    return {"control": control, **by_bank}
 
 
 def left_out(scored: Scored) -> str:
@@ -132,9 +135,8 @@ def write_scores(
         if about is None:
             job.resume(made_with)
             aligned = _aligned(comparison, embeddings or job.path, reporter)
-            scores, by_bank = _tables(aligned, settings)
+            by_bank = _write_table(aligned, settings, out)
             problems = list(dict.fromkeys([*pairs.problems, *bank.problems, *aligned.problems]))
-            write_table(out, "scores", scores)
             if problems:
                 write_skipped(listed, problems)
             about = {
@@ -145,7 +147,7 @@ def write_scores(
                 "compared": ALIGNMENTS[settings.alignment].summary,
                 "range": list(ALIGNMENTS[settings.alignment].range),
                 "data": pairs.name,
-                "pairs": scores.height,
+                "pairs": aligned.table.height,
                 "problems": len(problems),
                 "bank": {"name": bank.name, "pairs": aligned.bank, "drawn": comparison.drawn},
                 **by_bank,
@@ -198,7 +200,9 @@ def _finished(out: Path, about_file: Path, folder: Job, made_with: Mapping[str, 
 
 def _top_captions(scores: pl.DataFrame, comparison: Comparison, k: int = 10) -> dict[str, list[str]]:
     """Return the captions of the highest candidates by uid, in their order; empty if they are unknown."""
-    top = scores.filter(pl.col("role") == "candidate").sort("clipmem", "uid", descending=[True, False]).head(k)
+    candidates = scores.select("uid", "clipmem").filter(scores["role"] == "candidate")
+    top = candidates.top_k(k, by=["clipmem", "uid"], reverse=[False, True])
+    top = top.sort("clipmem", "uid", descending=[True, False])
     pairs, model = comparison.pairs, comparison.target[0]
     if "captions" in pairs.table.columns:
         rows = top.select("uid").join(pairs.table, on="uid", maintain_order="left").select("uid", "captions")

@@ -12,7 +12,7 @@ from clipmem.stats.agreement import lemon
 from clipmem.stats.memorization import self_influence
 from clipmem.stats.similarity import contrast, normalize
 
-_BLOCK = 65_536
+_BLOCK = 8192
 
 
 def embeddings_of(signals: Signals) -> tuple[Tensor, Tensor]:
