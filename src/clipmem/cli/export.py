@@ -5,12 +5,11 @@ from typing import Literal
 
 from cyclopts import App
 
-from clipmem import report, study
+from clipmem import study
 from clipmem.base.paths import check_place
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import Count, Device, Flag, ModelName, Number0, Settings, ShardsPath, check_data
 from clipmem.cli.shell import command
-from clipmem.data.skipped import records_sentence
 
 export = App(
     name="export",
@@ -114,8 +113,4 @@ def embeddings(
     check_place(out)
     how = {"views": views, "captions": captions, "precision": precision, "batch_size": batch_size, "device": device}
     settings = study.score_inputs.Settings.of(**how, engine=engine, part=part)
-    counts, problems = study.scoring.embed_pairs(model, data, out, settings, reporter=reporter)
-    number = report.formats.count(len(problems), "problem")
-    records = f"; {records_sentence(counts)}" if counts["read"] != counts["pairs"] else ""
-    listed = f"; {number} listed in {out / 'skipped.parquet'}" if problems else ""
-    return f"embedded {counts['pairs']:,} pairs into {out}{records}{listed}"
+    return study.scoring.embed_pairs(model, data, out, settings, reporter=reporter)

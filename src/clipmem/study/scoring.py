@@ -18,8 +18,9 @@ from clipmem.base.paths import write_json
 from clipmem.base.progress import Reporter
 from clipmem.base.tables import read_table, write_table
 from clipmem.data.pairs import Pairs
-from clipmem.data.skipped import Counts, Problem, read_skipped, write_skipped
-from clipmem.models.embeddings import CHUNK, Embeddings, Model, embed, in_turn
+from clipmem.data.skipped import read_skipped, records_sentence, write_skipped
+from clipmem.models.embeddings import CHUNK, SKIPPED, Embeddings, Model, embed, in_turn
+from clipmem.report.formats import count
 from clipmem.report.sections.commands import Scored
 from clipmem.scoring import summary
 from clipmem.scoring.aligning import Aligned, Reader, align
@@ -98,22 +99,22 @@ def left_out(scored: Scored) -> str:
     return f"{len(problems):,} records left out, {first}" if problems else ""
 
 
-def embed_pairs(
-    model: str, data: Data, out: str | Path, settings: Settings, *, reporter: Reporter | None = None
-) -> tuple[Counts, list[Problem]]:
-    """Embed pairs with one model into a folder in clip-retrieval's layout; return the counts of their records."""
-    pairs = shards_or_pairs(data, settings.captions, ("--out", Path(out)))
+def embed_pairs(model: str, data: Data, out: Path, settings: Settings, *, reporter: Reporter | None = None) -> str:
+    """Embed pairs with one model into a folder in clip-retrieval's layout; say how many, of how many records."""
+    pairs = shards_or_pairs(data, settings.captions, ("--out", out))
     opened = settings.open(model)
     if isinstance(opened, Embeddings):
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
-    made_with, folder = settings.made_with(), Path(out)
-    with settings.runner(folder) as run:
-        [embedded] = embed([opened], pairs, [folder], made_with, block=settings.block, run=run, reporter=reporter)
+    with settings.runner(out) as run:
+        how: dict[str, Any] = {"block": settings.block, "run": run, "reporter": reporter}
+        [embedded] = embed([opened], pairs, [out], settings.made_with(), **how)
     counts = pairs.ledger.facts()
     if isinstance(pairs, Pairs):  # whose images are listed, not decoded
         counts["left_out"] += counts["pairs"] - len(embedded)
         counts["pairs"] = len(embedded)
-    return counts, list(embedded.problems)
+    records = f"; {records_sentence(counts)}" if counts["read"] != counts["pairs"] else ""
+    listed = f"; {count(len(embedded.problems), 'problem')} listed in {out / SKIPPED}" if embedded.problems else ""
+    return f"embedded {counts['pairs']:,} pairs into {out}{records}{listed}"
 
 
 def write_scores(
