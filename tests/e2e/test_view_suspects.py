@@ -267,7 +267,6 @@ def test_a_folder_that_moved_names_the_data_that_it_misses(folder, tmp_path, mon
         ["path"],
         "emoji",
         7,
-        None,
     ],
 )
 def test_hostile_documents_open_nothing(folder, section, monkeypatch):
@@ -279,6 +278,12 @@ def test_hostile_documents_open_nothing(folder, section, monkeypatch):
     assert done.returncode == 2, done.stdout + done.stderr
     assert "data of" in done.stderr
     assert not (folder / "out").exists()
+
+
+def test_the_list_of_embeddings_without_data_has_no_images(folder):
+    file = folder / "the suspects" / "curate.json"
+    file.write_text(json.dumps(document_of(folder) | {"section": None}))
+    assert not Columns(open_subject(folder / "the suspects")).manifest["thumbnails"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "[" * 100_000])
