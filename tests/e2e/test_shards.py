@@ -3,10 +3,6 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import fsspec
@@ -22,7 +18,7 @@ from clipmem.models import embeddings, openclip
 from clipmem.models.embeddings import Embeddings
 from clipmem.study import pool
 from clipmem.study.score_inputs import Settings, pairs_of, read_pairs, shards_or_pairs
-from tests.e2e.test_shares import embed, files
+from tests.e2e.test_shares import embed, files, kill_share
 from tests.tiny import encoded_image
 from tests.unit.data.sources.test_webdataset import pair_members, shard
 
@@ -111,20 +107,8 @@ def test_a_pool_gives_the_bytes_of_one_process(made, tmp_path, kind, whole, monk
 @pytest.mark.slow
 def test_a_share_that_is_killed_is_done_again(made, tmp_path):
     out = tmp_path / "emb"
-    step = (
-        "import sys, time\nfrom clipmem.models import embeddings\nwrite = embeddings.write_part\n"
-        "def slow(*given):\n    time.sleep(0.5)\n    return write(*given)\n"
-        "embeddings.write_part = slow\nfrom clipmem.cli import main\nmain(sys.argv[1:])\n"
-    )
     words = ["export", "embeddings", "--model", made / "small", "--data", made / "tars", "--out", out]
-    process = subprocess.Popen([sys.executable, "-c", step, *map(str, words), "--part", "1/2"], start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not (out / "markers" / "part-000000.json").is_file():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_share([*words, "--part", "1/2"], out)
     assert "shards" not in json.loads((out / "clipmem.json").read_text())  # listed by a call that ends
     shared(made, out, 2)
     assert embed(made, out, data=made / "tars") == 0

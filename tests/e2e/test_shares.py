@@ -46,6 +46,23 @@ def by_one_process(world, small_parts):
     return files(world / "whole")
 
 
+def kill_share(words, out, setting=""):
+    """Run a command that embeds, half a second a part, and kill it and its processes once the first part is done."""
+    step = (
+        f"import sys, time\nfrom clipmem.models import embeddings\n{setting}write = embeddings.write_part\n"
+        "def slow(*given):\n    time.sleep(0.5)\n    return write(*given)\n"
+        "embeddings.write_part = slow\nfrom clipmem.cli import main\nmain(sys.argv[1:])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", step, *map(str, words)], start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (out / "markers" / "part-000000.json").is_file():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def files(folder):
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
@@ -110,23 +127,8 @@ def test_what_is_scored_in_shares_is_what_is_scored_at_once(world, tmp_path, sma
 @pytest.mark.slow
 def test_a_share_that_is_killed_is_done_again(world, tmp_path, by_one_process):
     out = tmp_path / "emb"
-    step = (
-        "import sys, time\nfrom clipmem.models import embeddings\nembeddings.BLOCK = 1\n"
-        "write = embeddings.write_part\n"
-        "def slow(*given):\n    time.sleep(0.5)\n    return write(*given)\n"
-        "embeddings.write_part = slow\n"
-        "from clipmem.cli import main\nmain(sys.argv[1:])\n"
-    )
     words = ["export", "embeddings", "--model", world / "small", "--data", world / "pairs.parquet", "--out", out]
-    command = [sys.executable, "-c", step, *map(str, words), "--part", "1/2"]
-    process = subprocess.Popen(command, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not (out / "markers" / "part-000000.json").is_file():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_share([*words, "--part", "1/2"], out, "embeddings.BLOCK = 1\n")
     assert not (out / "markers" / "part-000004.json").is_file()
     for part in ("2/2", "1/2"):
         assert embed(world, out, "--part", part) == 0
