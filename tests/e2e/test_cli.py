@@ -1,6 +1,5 @@
 """The command line: instant help, messages, exit codes, and that every command does what it says."""
 
-import os
 import re
 import resource
 import subprocess
@@ -11,7 +10,7 @@ import pytest
 import clipmem
 from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.study.api import find_recipe
-from tests.e2e.running import clip, clip_alone
+from tests.e2e.running import clip, clip_alone, processor_time
 from tests.tiny import tiny_recipe
 
 
@@ -53,18 +52,12 @@ app(["--help"])
 
 @pytest.mark.slow
 def test_help_takes_at_most_twice_the_time_of_the_library_that_prints_it(tmp_path):
-    # compiled, as pip installs it
-    compiled = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    compiled["PYTHONPYCACHEPREFIX"] = str(tmp_path)
-
-    def processor_time(*arguments):  # the clock also counts other processes
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *arguments], env=compiled, capture_output=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-
-    pairs = [(processor_time("-m", "clipmem", "--help"), processor_time("-c", BARE)) for _ in range(8)]
-    ours, library = (min(times) for times in zip(*pairs[1:], strict=True))  # the first compiles
+    pairs = [
+        (processor_time(tmp_path, "-m", "clipmem", "--help"), processor_time(tmp_path, "-c", BARE)) for _ in range(8)
+    ]
+    assert {code for pair in pairs for code, _ in pair} == {0}
+    # the first compiles
+    ours, library = (min(seconds for _, seconds in times) for times in zip(*pairs[1:], strict=True))
     assert ours <= 2 * library, f"{ours:.3f} s; the library {library:.3f} s"
 
 
