@@ -54,8 +54,8 @@ def export_pairs(source: Source, out: Path, to: str, *, shard: int = SHARD, repo
     """
     require_one_of("--to", to, FORMATS)
     _require_free(out, f"{out}", "Choose another --out DIR.")
+    source.refuse("--out", out)
     pairs, reporter, started = source.pairs(), reporter or Quiet(), time.monotonic()
-    source.check_outside(out, "--out")
     reporter.begin("export", pairs.height, "pairs")
     items = _items(source, pairs, reporter.advance)
     with atomic_folder(out) as partial:
@@ -149,7 +149,7 @@ def check_output(source: Source, out: Path) -> None:
     """Raise an `InputError` unless a new folder can be written at `out`, outside of the data."""
     hint = "Choose another folder."
     _require_free(out, f"--write {out}", hint)
-    source.check_outside(out, "--write")
+    source.refuse("--write", out)
     try:
         check_place(out.resolve().parent)
     except InputError as error:
@@ -188,7 +188,6 @@ def write_cleaned(
         gone += 0 if change[uid] else len(record.parts)
 
     uids = set(source.pairs(watch)["uid"])
-    source.check_outside(out, "--write")  # again: the folders of images are known
     before, unusable = source.ledger.read, source.ledger.left_out
     unknown = [uid for uid in change if uid not in uids]
     got = f"unknown uid {', '.join(map(shorten, unknown[:1]))} ({len(unknown):,} of {len(change):,})"

@@ -24,7 +24,6 @@ BLOCK = 1024  # pairs whose decoded images are in memory at a time
 _READ = 64  # encoded images in memory at a time
 _COLUMNS = ("uid", "key", "image", "captions", "label")
 Pixels = UInt8[np.ndarray, "n size size 3"]
-Output = tuple[str, Path | None]  # an option, and its folder
 
 
 class Part(NamedTuple):
@@ -53,17 +52,15 @@ class Pairs:
     unit: ClassVar[str] = "pairs"
 
     @classmethod
-    def listed(cls, source: Source, name: str, captions: int | None, *outputs: Output) -> "Pairs":
-        """List the pairs of a source in storage order; `outputs` must not be inside the data."""
+    def listed(cls, source: Source, captions: int | None) -> "Pairs":
+        """List the pairs of a source in storage order."""
         table = source.pairs()
-        for option, out in outputs:
-            source.check_outside(out, option)
         table = table[source.storage_order(table["image"].to_list())].select(_COLUMNS)
         if captions is not None:
             table = table.with_columns(pl.col("captions").list.head(captions))
         if "" not in set(table["label"]):
             table = table.with_columns(pl.col("label").rank("dense").cast(pl.Int64).sub(1).alias("class"))
-        return cls(name, table, source, list(source.problems), ledger=source.ledger)
+        return cls(source.title, table, source, list(source.problems), ledger=source.ledger)
 
     def __post_init__(self) -> None:
         self.data = self.data or self.name
@@ -108,6 +105,11 @@ class Pairs:
         for start in range(0, len(self), part):
             pairs = replace(self, table=self.table[start : start + part], problems=[], ledger=Ledger())
             yield Part(pairs.uids.to_list(), len(pairs), partial(replace, pairs))
+
+    def refuse(self, option: str, out: Path | None) -> None:
+        """Raise an `InputError` if an output is inside the data or among their images."""
+        if self.source is not None and out is not None:
+            self.source.refuse(option, out)
 
     def select(self, uids: Sequence[str], name: str) -> "Pairs":
         """Return the pairs with these uids."""
@@ -162,15 +164,12 @@ class ShardedPairs:
 
     source: Source  # only its first file was opened
     captions: int | None
-    outputs: Sequence[Output]
     ledger: Ledger = field(default_factory=Ledger)  # complete once all are embedded
     unit: ClassVar[str] = "kB"
 
     def __post_init__(self) -> None:
         self.source.ledger.clear()
         self.section, files = self.source.shards()
-        for option, out in self.outputs:
-            self.source.check_outside(out, option)
         with ThreadPoolExecutor(16) as threads:  # of a remote file, a request each
             self.shards = dict(zip(files, threads.map(_state, files.values()), strict=True))
         self.listing = {name: f"{size:,} bytes, {state}" for name, (size, state) in self.shards.items()}
@@ -182,8 +181,9 @@ class ShardedPairs:
 
     def parts(self, part: int) -> Iterator[Part]:  # noqa: ARG002
         """Yield a part for each shard."""
+        of_all = {"title": self.source.title, "outputs": self.source.outputs}
         for name, (size, state) in self.shards.items():
-            read = partial(_read_shard, self.section, name, self.source.title, self.captions, *self.outputs)
+            read = partial(_read_shard, self.section, name, self.captions, of_all)
             yield Part((name, size, state), -(-size // 1000), read)
 
 
@@ -192,5 +192,7 @@ def _state(file: AnyPath) -> tuple[int, str]:
     return size, json_sha256([size, facts])[:8]
 
 
-def _read_shard(section: DataSection, shard: str, *about: Any) -> Pairs:
-    return Pairs.listed(open_source(section, shard=shard), *about)
+def _read_shard(section: DataSection, shard: str, captions: int | None, of_all: Mapping[str, Any]) -> Pairs:
+    source = open_source(section, shard=shard)
+    vars(source).update(of_all)
+    return Pairs.listed(source, captions)

@@ -154,7 +154,7 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
         require(not mixed, f"--write {how.write}", f"the folder of --out {out}", "a folder for the data alone", hint)
         check_output(source, how.write)
     if source and not study:
-        source.check_outside(out, "--out")
+        source.refuse("--out", out)
     check_place(out)
     made_with: list[Any] = [__version__, how.captions, how.device]
     if study:
@@ -164,8 +164,7 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
     else:
         settings = Settings.of(captions=how.captions, device=how.device, engine=how.engine, part=how.part)
         opened = settings.open(how.model) if how.model else None
-        models, outputs = [opened] if opened else [], (("--out", out), ("--write", how.write))
-        pairs = pairs_of(models, source, settings, "data", *outputs, texts=True)
+        pairs = pairs_of([opened] if opened else [], source, settings, "data", texts=True)
         uids, marks = pairs.uids, latest_marks(out / SUSPECTS)
         made_with += [data_fingerprint(uids), len(pairs.problems), opened and opened.content()]
         store = out / SCRATCH / f"embeddings-{json_sha256(made_with)[:16]}"

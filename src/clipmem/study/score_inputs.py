@@ -18,7 +18,7 @@ from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import checked_path
 from clipmem.base.recipes import recipe_from
 from clipmem.base.sections import Count, EmbedSection, NonNegative, explain, known
-from clipmem.data.pairs import Output, Pairs, ShardedPairs
+from clipmem.data.pairs import Pairs
 from clipmem.data.skipped import Problem
 from clipmem.data.sources import Data, open_data
 from clipmem.data.sources.records import NO_CAPTION
@@ -126,19 +126,11 @@ class Comparison:
         return [f"{kind}-{k}" for k in range(len(self.target)) for kind in LISTS]
 
 
-def read_pairs(data: Data, captions: int | None, argument: str, *outputs: Output) -> Pairs:
-    """Read the pairs of a data set, in storage order; `outputs`, by option, must not be inside the data."""
-    source = open_data(data)
-    pairs = Pairs.listed(source, source.title, captions, *outputs)
-    require(len(pairs), f"{argument} {source.title}", "no pair", "at least one pair", "Check the path.")
+def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
+    """Read the pairs of a data set, in storage order."""
+    pairs = Pairs.listed(open_data(data), captions)
+    require(len(pairs), f"{argument} {pairs.name}", "no pair", "at least one pair", "Check the path.")
     return pairs
-
-
-def shards_or_pairs(data: Data, captions: int | None, *outputs: Output) -> ShardedPairs | Pairs:
-    """Find the shards of a data set; read the pairs of one that does not have several."""
-    source = open_data(data, shard="")
-    pairs = ShardedPairs(source, captions, outputs)
-    return pairs if len(pairs.shards) > 1 else read_pairs(source, captions, "--data", *outputs)
 
 
 def compare(
@@ -159,8 +151,7 @@ def compare(
     _check_lists(*map(len, addresses))
     pairs = pairs_of(list(opened.values()), data, settings, "--data")
     stored = [model for model in opened.values() if isinstance(model, Embeddings)]
-    is_random = bank is None
-    if is_random:
+    if is_random := bank is None:
         # pairs without embeddings under some model cannot be in the bank
         uids = pairs.uids
         for model in stored:
@@ -176,8 +167,7 @@ def compare(
         bank_pairs = _stored_pairs(Embeddings.open(Path(bank)))
     else:
         bank_pairs = _bank(bank, pairs, settings)
-    if pairs.source is not None:
-        pairs.source.check_outside(embeddings, "--embeddings")
+    pairs.refuse("--embeddings", embeddings)
     models = [[opened[address] for address in side] for side in addresses]
     return Comparison(models[0], models[1], pairs, bank_pairs, is_random, settings)
 
@@ -243,16 +233,16 @@ def pairs_of(
     data: Any,
     settings: Settings,
     argument: str,
-    *outputs: tuple[str, Path | None],
+    *,
     texts: bool = False,
 ) -> Pairs:
     """Read the pairs of a data set; without one, those of the first folder of embeddings, with captions if `texts`.
 
     Raises:
-        InputError: There are neither data nor embeddings, or an output is inside the data.
+        InputError: There are neither data nor embeddings.
     """
     if data is not None:
-        return read_pairs(data, settings.captions, argument, *outputs)
+        return read_pairs(data, settings.captions, argument)
     if models and all(isinstance(model, Embeddings) for model in models):
         return _stored_pairs(cast(Embeddings, models[0]), settings.captions if texts else 0)
     hint = f"Add {argument}; only folders of embeddings do not need it."

@@ -17,8 +17,9 @@ from clipmem.base.hashing import data_fingerprint, file_sha256
 from clipmem.base.paths import write_json
 from clipmem.base.progress import Reporter
 from clipmem.base.tables import read_table, write_table
-from clipmem.data.pairs import Pairs
+from clipmem.data.pairs import Pairs, ShardedPairs
 from clipmem.data.skipped import read_skipped, records_sentence, write_skipped
+from clipmem.data.sources import open_data
 from clipmem.models.embeddings import CHUNK, SKIPPED, Embeddings, Model, embed, in_turn
 from clipmem.report.formats import count
 from clipmem.report.sections.commands import Scored
@@ -28,7 +29,7 @@ from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.design import ScoreTables, combine
 from clipmem.scoring.protocols.four_way import paired_design
 from clipmem.stats.alignment import AlignmentParts, alignment
-from clipmem.study.score_inputs import LISTS, Comparison, Data, Settings, shards_or_pairs
+from clipmem.study.score_inputs import LISTS, Comparison, Data, Settings, read_pairs
 from clipmem.train.objectives import class_head
 from clipmem.train.paired import TrainingSet
 
@@ -101,7 +102,10 @@ def left_out(scored: Scored) -> str:
 
 def embed_pairs(model: str, data: Data, out: Path, settings: Settings, *, reporter: Reporter | None = None) -> str:
     """Embed pairs with one model into a folder in clip-retrieval's layout; say how many, of how many records."""
-    pairs = shards_or_pairs(data, settings.captions, ("--out", out))
+    source = open_data(data, shard="")
+    source.refuse("--out", out)
+    pairs = ShardedPairs(source, settings.captions)
+    pairs = pairs if len(pairs.shards) > 1 else read_pairs(source, settings.captions, "--data")
     opened = settings.open(model)
     if isinstance(opened, Embeddings):
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
@@ -126,8 +130,7 @@ def write_scores(
     """
     pairs, bank, settings = comparison.pairs, comparison.bank, comparison.settings
     settings.check_part(embeds=any(isinstance(model, Model) for model in comparison.models))
-    if pairs.source is not None:
-        pairs.source.check_outside(out, "--out")
+    pairs.refuse("--out", out)
     about_file, listed = out.with_suffix(".json"), out.with_suffix(".skipped.parquet")
     job = Job(out.with_suffix(".parts"))
     made_with = _made_with(comparison)

@@ -51,7 +51,8 @@ def write_ranking(
         InputError: There are fewer than 200 usable pairs, or nothing can be learned from captions or images.
     """
     opened, reporter = settings.open(model) if model else None, reporter or Quiet()
-    pairs = pairs_of([opened] if opened else [], data, settings, "--data", ("--out", out), texts=True)
+    pairs = pairs_of([opened] if opened else [], data, settings, "--data", texts=True)
+    pairs.refuse("--out", out)
     folder = out.with_suffix(".parts")  # of the model's embeddings, until the estimates are written
     signals, problems = collect(pairs, opened, folder, settings, reporter, least=SMALLEST)
     if trajectory is not None:

@@ -71,8 +71,8 @@ class Study:
             self._check_finished(models)
             return
         source = self.source or open_source(self.recipe.data)
+        source.refuse("run folder", self.folder.path)
         pairs = with_objects(source.pairs(), self.recipe.dejavu.objects)
-        source.check_outside(self.folder.path, "run folder")
         utility.prompts_of(pairs, self.recipe)  # checks class names
         evaluating.retained_recipe(self.recipe, frozenset())  # checks its data
         decode_stage.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)

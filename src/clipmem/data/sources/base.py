@@ -128,6 +128,7 @@ class Source(ABC):
         title: Name of the data in messages and documents: the path as the user gave it.
         table: The temporary file of a table in memory, or None.
         reason: Why the data are of this format, as `detect` says.
+        outputs: Folders that must not be inside the data, and their options.
     """
 
     name: ClassVar[str] = ""
@@ -144,7 +145,7 @@ class Source(ABC):
         self.ledger = Ledger()
         self.title = source_name(section)
         self.table: TableFile | None = None
-        self.reason = ""
+        self.reason, self.outputs = "", dict[Path, str]()
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
@@ -195,20 +196,24 @@ class Source(ABC):
             table = collect(self.records(), self.ledger, subject=subject, watch=watch)
         if not self.shard:
             self.ledger.require_pairs(subject)
+        for out, option in [*self.outputs.items()]:
+            self.refuse(option, out)
         return table
 
-    def check_outside(self, out: Path | None, option: str) -> None:
-        """Raise an `InputError` if an output is inside the data or, once `pairs` has returned, among their images.
+    def refuse(self, option: str, out: Path) -> None:
+        """Raise an `InputError` if an output is inside the data; `pairs` does so if it is among their images.
 
         Results may be beside a table of captions, even if images are there, too.
         """
+        self.outputs.pop(out, None)
         table, folders = Path(os.path.normpath(Path(self.section.path).absolute())), self.ledger.folders
         near = [folder for folder in folders if table.parent in Path(folder).parents]
         images = {Path(folder).resolve() for folder in folders | ({os.path.commonpath(near)} if near else set())}
         inside = images - {(beside := table.resolve().parent), *beside.parents}
         inside |= {Path(name).resolve() for name in (self.section.path, self.section.image_root) if name}
-        outside = out is None or is_remote(self.section.path) or not inside & {out.resolve(), *out.resolve().parents}
+        outside = is_remote(self.section.path) or not inside & {out.resolve(), *out.resolve().parents}
         require(outside, f"{option} {out}", "a folder inside the data", "one outside of them", "Choose another folder.")
+        self.outputs[out] = option
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
         """Return the positions of references in the order of their images on disk."""
@@ -236,6 +241,7 @@ class Wrapped(Source):
     def __init__(self, source: Source, section: DataSection) -> None:
         self.source, self.section, self.shard = source, section, source.shard
         self.settings, self.ledger, self.title, self.table = source.settings, source.ledger, source.title, source.table
+        self.outputs = source.outputs
 
     @property
     def columns(self) -> Columns | None:
