@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -13,11 +12,11 @@ import torch
 
 from clipmem.base.errors import InputError
 from clipmem.data.pairs import ShardedPairs
-from clipmem.data.sources import webdataset
+from clipmem.data.sources import open_data, webdataset
 from clipmem.models import embeddings, openclip
 from clipmem.models.embeddings import Embeddings
 from clipmem.study import pool
-from clipmem.study.score_inputs import Settings, pairs_of, read_pairs, shards_or_pairs
+from clipmem.study.score_inputs import Settings, pairs_of, read_pairs
 from tests.e2e.test_shares import embed, files, kill_share
 from tests.tiny import encoded_image
 from tests.unit.data.sources.test_webdataset import pair_members, shard
@@ -137,7 +136,7 @@ def test_equal_batches_give_equal_bits(made, tmp_path):
     settings, data = Settings.of(device="cpu"), str(made / "tars" / "{0000..0001}.tar")
     for out, pairs in (
         ("old", read_pairs(data, None, "--data")),
-        ("new", shards_or_pairs(data, None)),
+        ("new", ShardedPairs(open_data(data, shard=""), None)),
     ):
         model = settings.model(str(made / "small"))
         embeddings.embed([model], pairs, [tmp_path / out], settings.made_with(), part=EACH)
@@ -291,12 +290,10 @@ def test_remote_shards(made, tmp_path):
 def test_what_has_shards(made, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(webdataset, "_head", lambda file: opened.append(file) or bytes(512))
-    for data, count in (("tars", 6), ("tars/{0000..0002}.tar", 3), ("tars/0000.tar", 0), ("tables", 6)):
-        pairs = shards_or_pairs(str(made / data), None)
-        assert len(pairs.shards if isinstance(pairs, ShardedPairs) else "") == count
-    assert {Path(file).name for file in opened} == {"0000.tar"}  # the tar alone is listed
-    one = pl.read_parquet(made / "tables" / "0000.parquet")
-    assert len(shards_or_pairs({"path": str(made / "tables" / "0000.parquet")}, None)) == len(one)
+    one = "tables/0000.parquet"
+    for data, count in (("tars", 6), ("tars/{0000..0002}.tar", 3), ("tars/0000.tar", 1), ("tables", 6), (one, 1)):
+        assert len(ShardedPairs(open_data(str(made / data), shard=""), None).shards) == count
+    assert {file.name for file in opened} == {"0000.tar"}  # no other tar is opened
 
 
 def test_progress_is_of_bytes_and_complete(made, tmp_path, kind):
@@ -314,7 +311,7 @@ def test_progress_is_of_bytes_and_complete(made, tmp_path, kind):
         def end(self, stage, seconds, *, skipped=False): ...
 
     counter, settings = Counter(), Settings.of(device="cpu")
-    pairs, model = shards_or_pairs(str(made / kind), None), settings.model(str(made / "small"))
+    pairs, model = ShardedPairs(open_data(str(made / kind), shard=""), None), settings.model(str(made / "small"))
     embeddings.embed([model], pairs, [tmp_path / "emb"], settings.made_with(), reporter=counter)
     sizes = sum(-(-path.stat().st_size // 1000) for path in (made / kind).iterdir())
     assert (counter.total, counter.done, counter.unit) == (sizes, sizes, "kB")

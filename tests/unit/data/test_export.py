@@ -319,7 +319,7 @@ def test_nothing_is_written_among_the_images_of_a_table(tmp_path, kind, to):
     for option, write in (
         ("--out", lambda: export_pairs(opened(path), out, "parquet")),
         ("--write", lambda: write_cleaned(opened(path), out, [])),
-        ("--data", lambda: read_pairs(str(path), None, "", ("--data", out))),
+        ("--data", lambda: read_pairs(str(path), None, "").refuse("--data", out)),
     ):
         with pytest.raises(InputError) as error:
             write()
