@@ -4,7 +4,9 @@ Each finding is judged by its **primary** effect. With m findings in a regime an
 the interval has level 1 - (1 - confidence) / (m L) (Bonferroni). A planned finding may have several claims, with a
 primary effect each; L is then their number times that of the looks. Over new seeds, the probability of any wrong
 "yes" is at most (1 - confidence) / 2, and so is that of any wrong "no". This holds for one split, one set of planted
-captions and one regime; other splits would differ by more than the seeds do. All other effects are shown at the
+captions and one regime; other splits would differ by more than the seeds do. In a planned reproduction each seed has
+a split of its own, and its intervals are over both: of a simulated pool they hold the truth in 94 to 96% of 1,500
+reproductions (`tests/test_coverage.py`), those of a weakest effect in 98%. All other effects are shown at the
 uncorrected level.
 """
 
