@@ -165,6 +165,44 @@ def test_suggested_captions(planted, tmp_path):
 
 
 @pytest.mark.slow
+def test_as_many_suspects_as_somebody_asks_for(planted, tmp_path):
+    path, wrong = str(planted[0]), planted[1]
+    out = tmp_path / "out"
+
+    def suspects(*options):
+        done = clip("curate", path, "--out", out, *options)
+        assert done.returncode == 0, done.stderr
+        table, document = pl.read_parquet(out / "suspects.parquet"), json.loads((out / "curate.json").read_text())
+        assert document["suspects"] == table["is_suspect"].sum()
+        assert document["aim"] == (options[1] if options else "")
+        assert "+".join(options[1:2]) in "+".join(done.stdout.split())
+        return table, document
+
+    usual, _ = suspects()
+    table, document = suspects("--suspects", "45")
+    assert document["reused"]
+    assert (document["suspects"], table["is_suspect"].head(45).all()) == (45, True)
+    assert table.filter("is_suspect")["reason"].null_count() == 0
+    assert table.drop("is_suspect").sort("uid").equals(usual.drop("is_suspect").sort("uid"))
+    assert clipmem.curate(path, suspects=45).filter("is_label_issue")["uid"].sort().equals(
+        table.filter("is_suspect")["uid"].sort()
+    )  # fmt: skip
+    lists = {aim: suspects("--suspects", aim) for aim in ("precision=0.9", "recall=0.9")}
+    precise, complete = (table.filter("is_suspect")["uid"] for table, _ in lists.values())
+    assert set(precise) < set(complete)
+    assert precise.is_in(list(wrong)).mean() > complete.is_in(list(wrong)).mean()
+    probability = pl.col("probability").filter("is_suspect")
+    assert lists["precision=0.9"][0].select(probability.mean()).item() >= 0.9
+    assert lists["recall=0.9"][0].select(probability.sum() / pl.col("probability").sum()).item() >= 0.9
+    # what the page writes are these suspects
+    written = write_reviewed(out, tmp_path / "reviewed", Quiet(), correct=False, reviewed=False)
+    assert written["removed"] == len(complete)
+    assert clipmem_uids(path) - clipmem_uids(tmp_path / "reviewed") == set(complete)
+    assert clip("curate", path, "--out", out, "--suspects", "45", "--write", tmp_path / "clean").returncode == 0
+    assert len(clipmem_uids(path) - clipmem_uids(tmp_path / "clean")) == 45
+
+
+@pytest.mark.slow
 def test_the_table_of_python(planted):
     path, wrong = planted
     table = clipmem.curate(path)

@@ -25,15 +25,15 @@ def clipmem_part(line):
 
 
 def test_there_are_commands():
-    assert len(LINES) == 10
+    assert len(LINES) == 7
     assert len(IN_TABLE) == 3
-    assert sum(clipmem_part(line) is not None for line in LINES + IN_TABLE) == 11
+    assert sum(clipmem_part(line) is not None for line in LINES + IN_TABLE) == 8
 
 
 @pytest.mark.parametrize("line", [line for line in LINES + IN_TABLE if clipmem_part(line)])
 def test_clipmem_understands_them(line):
     command, bound, _ = app.parse_args(clipmem_part(line), exit_on_error=False, print_error=False)
-    assert command.__name__ in {"run", "doctor", "inspect", "embeddings"}
+    assert command.__name__ in {"run", "embeddings"}
     assert bound.arguments.get("engine", "local").startswith(("local", "ray"))
 
 

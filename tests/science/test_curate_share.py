@@ -17,7 +17,10 @@ from sklearn.datasets import load_digits
 
 from clipmem.base.random import generator
 from clipmem.base.sections import DataSection
+from clipmem.curation.aim import Aim
+from clipmem.curation.ranking import curate
 from clipmem.curation.share import plant, share_of
+from clipmem.curation.suspects import Share, choose, expectation
 from clipmem.data.decoding import Geometry
 from clipmem.models.signals import Signals
 from clipmem.scoring.evidence import evidence_of
@@ -68,6 +71,39 @@ def read(name):
     pixels = np.concatenate([pairs.decoded(part, [SMALL]).pixels[SMALL] for part in np.array_split(rows, 4)])
     table = pairs.table[rows]
     return pixels, [texts[0] for texts in table["captions"]], table["label"].to_numpy()
+
+
+@pytest.mark.parametrize("all_at_random", [False, True], ids=["half at random", "all at random"])
+@pytest.mark.parametrize("name", ["drawings", "clip art"])
+def test_expected_precision_and_recall(name, all_at_random):
+    pixels, own, labels = read(name)
+    n = len(own)
+    labels = np.zeros(n) if all_at_random else labels
+    plain = Signals([str(row) for row in range(n)], [[text] for text in own], np.arange(n), pixels=pixels.__getitem__)
+    features, inside, misses = plain.shapes_and_colors, [], []
+    show("\n| swapped | suspects | number | precision: expected | is | recall: expected | is |")
+    show("| --- | --- | --- | --- | --- | --- | --- |")
+    for share in SHARES[1:]:
+        for seed in range(2):
+            captions, wrong = swapped(own, labels, share, generator(seed, "shares", round(100 * share)))
+            signals = replace(plain, captions=[[text] for text in captions], seed=seed)
+            signals.__dict__["shapes_and_colors"] = features  # images do not change
+            ranking = curate(signals)
+            expected = Share(**{key: ranking.document["expected"][key] for key in Share._fields})
+            for aim in ("", "precision=0.9", "precision=0.7", "recall=0.5"):
+                table = (choose(ranking, Aim.parse(aim)) if aim else ranking).table
+                suspect, rates = table["is_suspect"].to_numpy(), expectation(table, expected)
+                true = {"precision": wrong[suspect].mean(), "recall": wrong[suspect].sum() / wrong.sum()}
+                told = {rate: f"{value:.2f}" for rate, value in rates.items()}
+                cells = (f"{100 * share:.0f}%", aim or "default", suspect.sum())
+                precision = f"{told['precision']} [{told['low']}, {told['high']}] | {true['precision']:.2f}"
+                show(f"| {' | '.join(map(str, cells))} | {precision} | {told['recall']} | {true['recall']:.2f} |")
+                inside.append(rates["low"] <= true["precision"] <= rates["high"])
+                misses.append([abs(rates[rate] - value) for rate, value in true.items()])
+    median, most = np.median(misses, axis=0), np.max(misses, axis=0)
+    show(f"precision inside {np.sum(inside)} of {len(inside)}; misses of both: median {median}, largest {most}")
+    assert np.mean(inside) >= 0.85
+    assert (median <= 0.15).all()
 
 
 @pytest.mark.parametrize("name", ["drawings", "clip art", "digits"])

@@ -10,6 +10,7 @@ from cyclopts import Parameter, Token, validators
 from clipmem import study
 from clipmem.base.machine import check_device
 from clipmem.base.paths import check_new_table, check_readable, checked_path, recipe_file
+from clipmem.curation.aim import Aim
 from clipmem.models import names
 
 
@@ -62,6 +63,12 @@ def _device(_: str, name: str) -> str:
     return name
 
 
+def _aim(option: str, text: str) -> str:
+    if text:
+        Aim.parse(text, option)
+    return text
+
+
 def _readable(option: str, path: Path) -> Path:
     check_readable(path, option)
     return path
@@ -81,6 +88,7 @@ Settings = Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_
 Device = Annotated[Literal["auto", "cpu", "cuda"], Check(_device)]
 ModelName = Annotated[str, Check(_model)]  # empty = no model
 ModelNames = Annotated[tuple[str, ...], _LIST, Check(_model)]
+SuspectsAim = Annotated[str, Check(_aim)]
 RunDir = Annotated[Path, Check(_run_folder)]
 ReadableFile = Annotated[Path, Check(_readable)]
 NewTable = Annotated[Path, Check(_new_table)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clipmem import report, study
 from clipmem.base.progress import Reporter
-from clipmem.cli.arguments import Device, Flag, ModelName, RunOrData
+from clipmem.cli.arguments import Device, Flag, ModelName, RunOrData, SuspectsAim
 from clipmem.cli.shell import Screen, command
 from clipmem.cli.view import look_at
 
@@ -21,6 +21,7 @@ def curate(
     correct: Flag = False,
     reviewed_only: Flag = False,
     captions: int | None = None,
+    suspects: SuspectsAim = "",
     device: Device = "auto",
     engine: str = "local",
     part: str = "",
@@ -43,12 +44,15 @@ def curate(
         correct: With --write: give suspects the suggested caption, where there is one, instead of removing them.
         reviewed_only: With --write: apply only your marks, and leave the suspects that you have not marked.
         captions: Maximum number of captions per pair; by default all.
+        suspects: How many suspects: a number, precision=0.7 (as many as there may be with this expected share of
+            mismatched captions), or recall=0.5 (as few as have this expected share of all mismatched captions); by
+            default those that are more likely mismatched than not.
         device: Device to compute on.
         engine: Who embeds the pairs: local, ray (this machine or the cluster of RAY_ADDRESS), or ray://HEAD:PORT.
         part: Embed only share K of N of the pairs, as K/N: for the array of a scheduler. Then run without it.
         view: Then review the suspects in the browser, as clipmem view does.
     """
-    how = study.curating.Curating(model, captions, out, write, correct, device, engine, part, reviewed_only)
+    how = study.curating.Curating(model, captions, out, write, correct, device, engine, part, suspects, reviewed_only)
     curated = study.curating.curate_and_write(data, how, reporter)
     where = f"Suspects: {curated.folder / study.curating.SUSPECTS}"
     steps = report.templating.next_steps("suspects", folder=curated.folder)

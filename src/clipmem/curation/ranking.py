@@ -14,7 +14,7 @@ from clipmem.base.errors import InputError, require, require_range
 from clipmem.base.hashing import numbered, same_words
 from clipmem.base.progress import Quiet, Reporter, by_work
 from clipmem.curation.share import PLANTINGS, plant, posterior, share_of
-from clipmem.curation.suspects import Curation, counted
+from clipmem.curation.suspects import LISTED, Curation, counted
 from clipmem.models.signals import Signals
 from clipmem.scoring.evidence import Evidence, evidence_of
 from clipmem.scoring.pair_scores import PAIR_SCORES
@@ -138,7 +138,8 @@ def curate(
     ruled = np.any([part.certain for part in members], axis=0)
     probability[ruled] = 1.0
     suspect = probability >= SUSPECT
-    rows = np.flatnonzero(suspect)
+    first = np.lexsort((-score, -probability))[:LISTED]
+    rows = np.union1d(np.flatnonzero(suspect), first)
     suggested = _suggest(evidence, signals, texts, rows, probability) if share.clear else [None] * len(rows)
     near = [[signals.uids[k] for k in others if k >= 0] for others in evidence.near[rows]]
     reasons = _reasons(rows, members).with_columns(
@@ -198,13 +199,12 @@ def _suggest(
     rows: np.ndarray,
     probability: Float64[np.ndarray, " n"],
 ) -> list[str | None]:
-    """Suggest the caption that fits a suspect's image best, if it fits as well as the median of the other pairs."""
+    """Suggest the caption that fits a pair's image best, if it fits as well as the median of the other pairs."""
     fine = np.flatnonzero(probability < SUSPECT)
-    others = np.setdiff1d(np.arange(len(texts)), rows)  # not the captions of other suspects
-    if not len(fine) or not len(others):
+    if not len(fine):
         return [None] * len(rows)
     usual = float(np.median(np.mean(evidence.own[:3], axis=0)[fine]))
-    others = others[:: -(-len(others) // MOST)]
+    others = fine[:: -(-len(fine) // MOST)]  # not the captions of other suspects
     best, most = np.zeros(len(rows), dtype=np.int64), np.full(len(rows), -np.inf)
     for images, captions, fits in evidence.all_fits(rows, others):
         fits[texts[rows[images], None] == texts[others[captions]]] = -np.inf

@@ -16,12 +16,14 @@ from jaxtyping import Bool, Float64
 from pydantic import BaseModel
 from scipy.stats import norm, rankdata
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, require
 from clipmem.base.marks import latest_marks
 from clipmem.base.random import generator
+from clipmem.curation.aim import Aim
 
 SUSPECTS, DOCUMENT = "suspects.parquet", "curate.json"
 RANKING = "ranking.parquet"  # before marks, with each pair's first caption
+LISTED = 10_000  # first pairs of a ranking, which have reasons whether they are suspects or not
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
@@ -125,6 +127,47 @@ def counted(table: pl.DataFrame) -> dict[str, Any]:
         "kinds": dict(suspects["kind"].drop_nulls().value_counts().sort("kind").iter_rows()),
         "precision": [{"length": k, "precision": shares[k - 1]} for k in LENGTHS if k <= len(table)],
     }
+
+
+def choose(curation: Curation, aim: Aim) -> Curation:
+    """Return the list with other suspects: the first pairs by probability, as many as an aim needs.
+
+    With p_1 >= p_2 >= ... and S_k = p_1 + ... + p_k: `precision` takes the largest k with S_k / k >= value, `recall`
+    the smallest one with S_k / S_n >= value; none if all p are 0.
+
+    Raises:
+        InputError: It needs more pairs than have reasons: 10,000, or those with a probability of .5 or more.
+    """
+    table, limit = curation.table, max(LISTED, curation.table["is_suspect"].sum())
+    order = table.with_row_index("row").sort("probability", "score", descending=True, maintain_order=True)
+    sums, n = order["probability"].to_numpy().cumsum(), table.height
+    number = min(int(aim.value), n)
+    if aim.name == "precision":
+        number = int((sums / np.arange(1, n + 1) >= aim.value).sum())
+    elif aim.name == "recall":
+        number = int(np.searchsorted(sums, aim.value * sums[-1])) + 1 if sums[-1] else 0
+    got, hint = f"a list of {number:,} pairs", "Take the first ones, clean the data, and rank them again."
+    require(number <= limit, f"--suspects {aim.name}={aim.value:g}", got, f"at most {limit:,}", hint)
+    is_suspect = pl.int_range(n, dtype=pl.get_index_type()).is_in(order["row"].head(number).implode())
+    changed = table.with_columns(is_suspect=is_suspect)
+    return Curation(changed, {**curation.document, **counted(changed)})
+
+
+def expectation(table: pl.DataFrame, share: Share) -> dict[str, float]:
+    """Return the expected `precision` of the suspects, its interval from `low` to `high`, and their expected `recall`.
+
+    The mean probability of suspects, and their sum over that of all pairs. At an end of the share's interval,
+    probabilities are multiplied by its ratio to the assumed share, up to 1; those by rule and by marks stay. {} without
+    suspects or mismatched captions. On drawings with 5 to 30% swapped captions, the interval held the precision of 45
+    of 48 lists. Both rates missed by .05 in the median and .17 at most (tests/science/test_curate_share.py): where all
+    are swapped at random, more of them are in the list than expected.
+    """
+    p, suspect = table["probability"].to_numpy(), table["is_suspect"].to_numpy()
+    if not suspect.any() or not share.found:
+        return {}
+    factors = [at / share.assumed for at in (share.assumed, share.low, share.high)]
+    rates = [float(np.where(p < 1, np.minimum(p * factor, 1), p)[suspect].mean()) for factor in factors]
+    return {**dict(zip(("precision", "low", "high"), rates, strict=True)), "recall": float(p[suspect].sum() / p.sum())}
 
 
 ENOUGH, FOLDS = 20, 5

@@ -25,9 +25,22 @@ from clipmem.base.marks import Mark, latest_marks
 from clipmem.base.paths import check_place, write_json
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.tables import write_parquet
+from clipmem.curation.aim import Aim
 from clipmem.curation.ranking import SMALLEST
 from clipmem.curation.ranking import curate as rank
-from clipmem.curation.suspects import DOCUMENT, RANKING, SUSPECTS, Curation, apply_marks, counted, ordered, read_ranking
+from clipmem.curation.suspects import (
+    DOCUMENT,
+    RANKING,
+    SUSPECTS,
+    Curation,
+    Share,
+    apply_marks,
+    choose,
+    counted,
+    expectation,
+    ordered,
+    read_ranking,
+)
 from clipmem.data.export import Written, check_output, write_cleaned
 from clipmem.data.skipped import Problem, write_skipped
 from clipmem.data.sources import Data, open_data, reading_data
@@ -51,6 +64,7 @@ class Curating:
     """Options of `clipmem curate`; a run has its own model and captions.
 
     Attributes:
+        suspects: How many suspects (see `Aim.parse`); by default all with a probability of .5 or more.
         reviewed: With `write`: only what people decided; other suspects stay.
         ranked: Refuse data that are not those of the ranking in `out`, instead of ranking them.
     """
@@ -63,6 +77,7 @@ class Curating:
     device: str = "auto"
     engine: str = "local"
     part: str = ""
+    suspects: str = ""
     reviewed: bool = False
     ranked: bool = False
 
@@ -82,6 +97,7 @@ def curate(
     model: str | None = None,
     *,
     captions: int | None = None,
+    suspects: str | int = "",
     out: str | Path | None = None,
     device: str = "auto",
 ) -> pl.DataFrame:
@@ -92,6 +108,9 @@ def curate(
             `model` is a folder of embeddings with captions.
         model: Name or path of a model whose embeddings are used, or such a folder; by default pixels and words alone.
         captions: Maximum number of captions per pair; by default all.
+        suspects: How many to call suspects: `200`, or `"precision=0.7"` (as many as there may be with this expected
+            share of mismatched captions) or `"recall=0.5"` (as few as have this expected share of all of them); by
+            default those more likely wrong than right.
         out: Also keep the list in this folder, for `clipmem.view`; its marks are applied to the list.
         device: `auto`, `cpu` or `cuda`.
 
@@ -108,7 +127,8 @@ def curate(
         >>> clipmem.curate("captions.csv").filter("is_label_issue")  # doctest: +SKIP
     """
     with tempfile.TemporaryDirectory() as scratch:
-        how = Curating(model or "", captions, Path(out or Path(scratch) / "curated"), device=device)
+        folder = Path(out or Path(scratch) / "curated")
+        how = Curating(model or "", captions, folder, device=device, suspects=str(suspects))
         table = pl.read_parquet(curate_and_write(data, how).folder / SUSPECTS)
     score_names = [name for name in table.columns if name.endswith("_score")]
     suspect, good = pl.col("is_suspect"), 1 - pl.col("probability")
@@ -144,6 +164,7 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
         require(not how.part, "--part", f"{how.part} with a run folder", "pairs to embed", "Omit it.")
     for option, wanted in (("--correct", how.correct), ("--reviewed-only", how.reviewed)):
         require(how.write or not wanted, option, "no --write", "a folder for the data", "Add --write DIR.")
+    aim = Aim.parse(how.suspects) if how.suspects else None
     study = PlannedStudy(data) if is_run(data) else None
     source = None if data is None else open_data(study.recipe.data if study else data)
     out = how.out or (study.path / "curate" if study else Path("curated"))
@@ -174,6 +195,7 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
             return replace(pair_signals, unseen=opened is not None), problems
 
     ranking = _ranked(out, json_sha256(made_with), signals, reporter, refuse=how.ranked)
+    ranking = choose(ranking, aim) if aim else ranking
     ranking = apply_marks(ranking, {uid: mark.mark for uid, mark in marks.items()}) if marks else ranking
     table = ordered(ranking.table)
     write_parquet(out / SUSPECTS, table.drop("caption"))
@@ -184,7 +206,7 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
     marked = others & decided.keys()
     spared = table.filter("is_suspect", pl.col("uid").is_in(list(planted))).height
     section = source.section.model_dump(mode="json", exclude_defaults=True) if source else None
-    name = source.title if source else how.model
+    name, expected = source.title if source else how.model, ranking.document["expected"]
     document = {
         **ranking.document,
         "format": 1,
@@ -193,6 +215,8 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
         "model": how.model or None,
         "captions": how.captions,
         "device": how.device,
+        "aim": how.suspects,
+        "expectation": expectation(table, Share(**{name: expected[name] for name in Share._fields})),
         "command": _command(str(data) if study else section, how, out),
         "run": study is not None,
         "not_judged": len(uids) - table.height if study else 0,
@@ -218,6 +242,7 @@ def write_reviewed(folder: Path, path: Path, reporter: Reporter, *, correct: boo
     about = read_ranking(folder).document
     model, device = about.get("model") or "", about.get("device", "auto")
     how = Curating(model, about.get("captions"), folder, path, correct, device, reviewed=reviewed, ranked=True)
+    how = replace(how, suspects=about.get("aim", ""))
     return curate_and_write(about["data"] if about["run"] else about["section"], how, reporter).document["written"]
 
 
@@ -287,7 +312,7 @@ def _command(data: str | Mapping[str, Any] | None, how: Curating, out: Path) -> 
         if data.keys() - {"path", "source"}:
             return None
         data = data.get("path") or data["source"]
-    options = {"--model": how.model, "--out": how.out and out, "--captions": how.captions}
+    options = {"--model": how.model, "--out": how.out and out, "--captions": how.captions, "--suspects": how.suspects}
     words = [word for name, value in options.items() if value for word in (name, str(value))]
     return ["clipmem", "curate", *([str(data)] if data else []), *words]
 

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipmem.curation.suspects import Curation, apply_marks, expected_wrong, learn, ordered
+from clipmem.base.errors import InputError
+from clipmem.curation import suspects
+from clipmem.curation.aim import Aim
+from clipmem.curation.suspects import Curation, Share, apply_marks, choose, expectation, expected_wrong, learn, ordered
 from clipmem.functional import auroc
 
 
@@ -165,3 +168,68 @@ def test_the_interval_covers_the_number_of_wrong_pairs(marks):
         widths.append(high - low)
     assert 0.91 <= covered / 400 <= 0.98
     assert np.mean(widths) < {0: 140, 20: 110, 80: 45}[marks]
+
+
+NO_AIM = ["0", "-1", "1.5", "many", "precision", "precision=0", "recall=1.01", "recall=nan", "top=0", "prec=0.5", "1e3"]
+
+
+@pytest.mark.parametrize("text", ["", *NO_AIM, "9" * 400])
+def test_an_aim_that_is_none(text):
+    with pytest.raises(InputError) as error:
+        Aim.parse(text, "--suspects")
+    assert (error.value.what, error.value.got) == ("--suspects", repr(text))
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]), min_size=1, max_size=30),
+    st.sampled_from(["7", "top=2", "precision=0.7", "precision=1", "recall=0.5", "recall=1"]),
+    st.randoms(),
+)
+def test_suspects_as_an_aim_asks(probabilities, text, stream):
+    n, aim = len(probabilities), Aim.parse(text)
+    stream.shuffle(probabilities)
+    scores = [stream.random() for _ in range(n)]
+    columns = {"uid": [f"u{k}" for k in range(n)], "score": scores, "probability": probabilities}
+    kind = pl.Series([None] * n, dtype=pl.String)
+    is_suspect = [value >= 0.5 for value in probabilities]
+    table = pl.DataFrame(columns).with_columns(is_suspect=pl.Series(is_suspect), kind=kind)
+    chosen = choose(Curation(table, {}), aim)
+    # from the definition: the length of a list that is best for the aim
+    order = sorted(range(n), key=lambda k: (-probabilities[k], -scores[k]))
+    lists = [[probabilities[k] for k in order[:length]] for length in range(n + 1)]
+    enough = {
+        "top": [length for length in range(n + 1) if length <= aim.value],
+        "precision": [length for length in range(1, n + 1) if math.fsum(lists[length]) / length >= aim.value - 1e-12],
+        "recall": [
+            n - length
+            for length in range(n + 1)
+            if math.fsum(lists[length]) >= aim.value * math.fsum(probabilities) - 1e-12 and any(probabilities)
+        ],
+    }[aim.name]
+    length = max(enough, default=0 if aim.name == "precision" else n)
+    length = n - length if aim.name == "recall" else length
+    assert chosen.table["is_suspect"].to_list() == [k in order[:length] for k in range(n)]
+    assert chosen.document["suspects"] == length
+    assert chosen.table.drop("is_suspect").equals(table.drop("is_suspect"))
+
+
+def test_a_list_beyond_the_pairs_with_reasons_is_refused(monkeypatch):
+    monkeypatch.setattr(suspects, "LISTED", 30)
+    curation, _ = listed()
+    assert choose(curation, Aim("top", 30)).table["is_suspect"].sum() == 30
+    with pytest.raises(InputError) as error:
+        choose(curation, Aim("recall", 0.9))
+    assert error.value.what == "--suspects recall=0.9"
+    assert error.value.expected == "at most 30"
+
+
+def test_the_expected_rates_of_suspects():
+    probability = [1.0, 0.8, 0.6, 0.3, 0.0]
+    table = pl.DataFrame({"probability": probability, "is_suspect": [True, True, False, False, False]})
+    share = Share(0.2, 0.1, 0.3, found=True, clear=True, separation=0.9, assumed=0.2)
+    # at half of the share .8 is .4; at three halves it would be 1.2; what is certain stays
+    assert expectation(table, share) == pytest.approx(
+        {"precision": 0.9, "low": (1 + 0.4) / 2, "high": (1 + 1) / 2, "recall": 1.8 / 2.7}
+    )
+    assert expectation(table, share._replace(found=False)) == {}
+    assert expectation(table.with_columns(is_suspect=pl.lit(value=False)), share) == {}
