@@ -16,6 +16,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import dump_recipe
 from clipmem.models import given, openclip
 from clipmem.models.names import SHIPPED
+from clipmem.stats.alignment import alignment
 from clipmem.study.api import FINETUNE_RECIPES, find_recipe
 from clipmem.study.data_commands import inspect
 from clipmem.study.plan import PlannedStudy
@@ -61,6 +62,33 @@ def test_the_manifest_and_the_records_name_the_base(tuned, base):
     records = [json.loads(file.read_text()) for file in tuned.path.glob("models/*/*/record.json")]
     assert len(records) == 4
     assert len({record["init_sha256"] for record in records}) == 1
+
+
+@pytest.mark.slow
+def test_halves_from_a_base_model(base, tmp_path):
+    """f and its shadow models are fine-tuned; the base is none of them, and its alignment stands beside the scores."""
+    sizes = ("split.shared=1", "split.candidate=110", "split.independent=110", "split.external=40", "split.planted=0")
+    recipe = tiny_recipe(f"model.pretrained={base}", *sizes, "train.epochs=2")
+    run = clipmem.run(recipe, tmp_path / "run", budget=2.0)
+    assert sorted(file.parent.parent.name for file in run.path.glob("models/*/*/record.json")) == sorted(
+        ["f", "half-a", "half-a", "half-b", "half-b"]
+    )
+    study = PlannedStudy(run.path)
+    assert (study.base is not None, study.base in study.models, len(study.embedded)) == (True, False, 6)
+    scores = run.scores.filter(role="candidate")
+    assert scores.height == 221
+    assert np.isfinite(scores.select("clipmem", "stderr", "a_base", "learned").to_numpy()).all()
+    # external pairs keep the mean raw difference of the halves: each A from the stored embeddings
+    parts = study.aligned(study.embedded)
+    a = np.stack([alignment(part, weight=recipe.score.weight).numpy() for part in parts])
+    position = {uid: row for row, uid in enumerate(study.pair_uids)}
+    for row in run.scores.iter_rows(named=True):
+        column = position[row["uid"]]
+        assert row["a_base"] == pytest.approx(a[-1, column], abs=1e-6)
+        if row["role"] == "external":
+            signed = [a[k, column] * study.design.sign[k, column] for k in range(1, 5)]
+            assert row["clipmem"] == pytest.approx(sum(signed) / 2, abs=1e-6)
+    assert 0 < json.loads((run.path / "estimate.json").read_text())["cost"] <= 2
 
 
 @pytest.mark.slow
