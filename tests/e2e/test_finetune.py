@@ -66,7 +66,7 @@ def test_the_manifest_and_the_records_name_the_base(tuned, base):
 
 @pytest.mark.slow
 def test_halves_from_a_base_model(base, tmp_path):
-    """f and its shadow models are fine-tuned; the base is none of them, and its alignment stands beside the scores."""
+    """f and its shadow models are fine-tuned; the base is none of them, and the table of scores has its alignment."""
     sizes = ("split.shared=1", "split.candidate=110", "split.independent=110", "split.external=40", "split.planted=0")
     recipe = tiny_recipe(f"model.pretrained={base}", *sizes, "train.epochs=2")
     run = clipmem.run(recipe, tmp_path / "run", budget=2.0)
