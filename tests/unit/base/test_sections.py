@@ -43,10 +43,13 @@ def test_the_keys_are_found():
 @pytest.mark.parametrize("value", [10**26, -1])
 @pytest.mark.parametrize("key", KEYS)
 def test_absurd_numbers_are_refused_at_once(key, value):
-    began = time.process_time()
-    with pytest.raises(InputError) as caught:
-        load_recipe("", [f"{key}={KEYS[key].format(*[value] * 9)}"])
-    assert time.process_time() - began < 0.5
+    times = list[float]()
+    while not times or (times[-1] >= 0.5 and len(times) < 3):  # garbage of earlier tests may be collected meanwhile
+        began = time.process_time()
+        with pytest.raises(InputError) as caught:
+            load_recipe("", [f"{key}={KEYS[key].format(*[value] * 9)}"])
+        times.append(time.process_time() - began)
+    assert min(times) < 0.5
     assert key.split(".")[-1] in caught.value.what
     assert str(value) in caught.value.got
     assert caught.value.expected
