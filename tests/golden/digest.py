@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ _VOLATILE = ("second", "bytes", "rate", "date", "time", "created", "sha256", "ve
 
 
 def machine() -> dict[str, str]:
-    """Return what decides the order of additions: processor, threads, torch."""
-    cpu = torch.backends.cpu.get_cpu_capability()
-    return {"cpu": f"{platform.machine()} {cpu}", "cores": str(os.cpu_count()), "torch": torch.__version__}
+    """Return what decides the order of additions: processor and its maker, threads, torch."""
+    cpu, facts = torch.backends.cpu.get_cpu_capability(), Path("/proc/cpuinfo")
+    maker = re.search(r"vendor_id\s*: (\S+)", facts.read_text(encoding="utf-8") if facts.is_file() else "")
+    kind = f"{maker[1] if maker else 'unknown'} {platform.machine()} {cpu}"
+    return {"cpu": kind, "cores": str(os.cpu_count()), "torch": torch.__version__}
 
 
 def of_table(table: pl.DataFrame) -> Digest:
