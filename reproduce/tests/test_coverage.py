@@ -2,8 +2,8 @@
 
 Planted truth: a pool of pairs, each with a CLIPMem of its own, which a mitigation changes by a share of its own. A
 replicate draws the roles of the pairs (the split), a shift of f over g that all pairs of a run share, how well a model
-of this seed learns, and noise by pair. Both arms have the same split and seed. The truth is that of the whole pool: an
-interval over replicates is for other splits and seeds of the same data (`PLAN.md`).
+of this seed learns, and noise by pair. Both arms have the same split and seed. Each effect is compared with that of the
+whole pool: an interval over replicates is for other splits and seeds of the same data (`PLAN.md`).
 Run `pytest reproduce/tests/test_coverage.py -s` to print the table.
 """
 

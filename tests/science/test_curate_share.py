@@ -20,7 +20,7 @@ from clipmem.base.sections import DataSection
 from clipmem.curation.aim import Aim
 from clipmem.curation.ranking import curate
 from clipmem.curation.share import plant, share_of
-from clipmem.curation.suspects import Share, choose, expectation
+from clipmem.curation.suspects import choose, expectation
 from clipmem.data.decoding import Geometry
 from clipmem.models.signals import Signals
 from clipmem.scoring.evidence import evidence_of
@@ -89,10 +89,9 @@ def test_expected_precision_and_recall(name, all_at_random):
             signals = replace(plain, captions=[[text] for text in captions], seed=seed)
             signals.__dict__["shapes_and_colors"] = features  # images do not change
             ranking = curate(signals)
-            expected = Share(**{key: ranking.document["expected"][key] for key in Share._fields})
             for aim in ("", "precision=0.9", "precision=0.7", "recall=0.5"):
-                table = (choose(ranking, Aim.parse(aim)) if aim else ranking).table
-                suspect, rates = table["is_suspect"].to_numpy(), expectation(table, expected)
+                curation = choose(ranking, Aim.parse(aim)) if aim else ranking
+                suspect, rates = curation.table["is_suspect"].to_numpy(), expectation(curation)
                 true = {"precision": wrong[suspect].mean(), "recall": wrong[suspect].sum() / wrong.sum()}
                 told = {rate: f"{value:.2f}" for rate, value in rates.items()}
                 cells = (f"{100 * share:.0f}%", aim or "default", suspect.sum())

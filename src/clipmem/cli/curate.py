@@ -30,7 +30,7 @@ def curate(
 ) -> Screen:
     """Find mismatched captions: rank the pairs, say why, and write the cleaned data.
 
-    Without a model, compares pixels and words of the pairs: seconds for thousands of pairs, 4 minutes for 200,000.
+    Without a model, compares pixels and words of the pairs: seconds for thousands of pairs, minutes for 200,000.
     Writes suspects.parquet and curate.json into --out. `clipmem view` opens that folder to review the suspects. Marks
     made there are read the next time, without ranking again: wrong pairs go or get the caption that you gave them, fine
     ones stay. With a run folder, uses its models, scores and marks.

@@ -33,7 +33,6 @@ from clipmem.curation.suspects import (
     RANKING,
     SUSPECTS,
     Curation,
-    Share,
     apply_marks,
     choose,
     counted,
@@ -206,7 +205,7 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
     marked = others & decided.keys()
     spared = table.filter("is_suspect", pl.col("uid").is_in(list(planted))).height
     section = source.section.model_dump(mode="json", exclude_defaults=True) if source else None
-    name, expected = source.title if source else how.model, ranking.document["expected"]
+    name = source.title if source else how.model
     document = {
         **ranking.document,
         "format": 1,
@@ -216,7 +215,7 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
         "captions": how.captions,
         "device": how.device,
         "aim": how.suspects,
-        "expectation": expectation(table, Share(**{name: expected[name] for name in Share._fields})),
+        "expectation": expectation(ranking),
         "command": _command(str(data) if study else section, how, out),
         "run": study is not None,
         "not_judged": len(uids) - table.height if study else 0,
@@ -241,8 +240,8 @@ def write_reviewed(folder: Path, path: Path, reporter: Reporter, *, correct: boo
     """
     about = read_ranking(folder).document
     model, device = about.get("model") or "", about.get("device", "auto")
-    how = Curating(model, about.get("captions"), folder, path, correct, device, reviewed=reviewed, ranked=True)
-    how = replace(how, suspects=about.get("aim", ""))
+    more: dict[str, Any] = {"suspects": str(about.get("aim", "")), "reviewed": reviewed, "ranked": True}
+    how = Curating(model, about.get("captions"), folder, path, correct, device, **more)
     return curate_and_write(about["data"] if about["run"] else about["section"], how, reporter).document["written"]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clipmem.base.errors import InputError
 from clipmem.curation import suspects
 from clipmem.curation.aim import Aim
-from clipmem.curation.suspects import Curation, Share, apply_marks, choose, expectation, expected_wrong, learn, ordered
+from clipmem.curation.suspects import Curation, apply_marks, choose, expectation, expected_wrong, learn, ordered
 from clipmem.functional import auroc
 
 
@@ -226,10 +226,12 @@ def test_a_list_beyond_the_pairs_with_reasons_is_refused(monkeypatch):
 def test_the_expected_rates_of_suspects():
     probability = [1.0, 0.8, 0.6, 0.3, 0.0]
     table = pl.DataFrame({"probability": probability, "is_suspect": [True, True, False, False, False]})
-    share = Share(0.2, 0.1, 0.3, found=True, clear=True, separation=0.9, assumed=0.2)
+    share = {"found": True, "assumed": 0.2, "low": 0.1, "high": 0.3}
+
+    def rates(table=table, **changes):
+        return expectation(Curation(table, {"expected": share | changes}))
+
     # at half of the share .8 is .4; at three halves it would be 1.2; what is certain stays
-    assert expectation(table, share) == pytest.approx(
-        {"precision": 0.9, "low": (1 + 0.4) / 2, "high": (1 + 1) / 2, "recall": 1.8 / 2.7}
-    )
-    assert expectation(table, share._replace(found=False)) == {}
-    assert expectation(table.with_columns(is_suspect=pl.lit(value=False)), share) == {}
+    assert rates() == pytest.approx({"precision": 0.9, "low": (1 + 0.4) / 2, "high": (1 + 1) / 2, "recall": 1.8 / 2.7})
+    assert rates(found=False) == rates(assumed=0.0) == {}
+    assert rates(table.with_columns(is_suspect=pl.lit(value=False))) == {}
