@@ -27,14 +27,13 @@ class Audit(Section):
     def data(self, subject: Run) -> Shown:
         dejavu, top = subject.summary.dejavu, subject.table("audit/pairs").head(_TOP).to_dicts()
         return {
-            "audit": subject.audit,
             "top": top,
             "captions": {row["uid"]: subject.trained_captions(row["uid"])[:1] for row in top},
             "dejavu": gaps(dejavu) if dejavu else None,
         }
 
     def document(self, subject: Run) -> Document:
-        return subject.document(AUDIT_FILE) | {"top": subject.table("audit/pairs").head(_TOP).to_dicts()}
+        return {**subject.document(AUDIT_FILE), "top": subject.table("audit/pairs").head(_TOP).to_dicts()}
 
     def figures(self, subject: Run) -> Figures:
         """Draw the mean ROC curve of each attack on logarithmic axes, and its true positive rates at few false ones."""
@@ -47,7 +46,7 @@ class Audit(Section):
             lines.append(Line(audit.roc["fpr"], audit.roc[name], style._replace(mark="")))
             lines.append(Line([1e-3, 1e-2], [rate.mean for rate in rates], style, joined=False))
             for rows, rate in zip(groups.values(), reversed(rates), strict=True):
-                rows.append((ATTACKS[name], style, rate.document(), f"{plain(rate.mean)} {interval(rate)}"))
+                rows.append((ATTACKS[name], style, rate.mean, rate, f"{plain(rate.mean)} {interval(rate)}"))
 
         def draw(axes: Any) -> None:
             axes.axvline(1e-2, color=SOFT, linewidth=1, linestyle=DASHED)
@@ -72,11 +71,6 @@ class Audited(ScreenSection):
 class Audits(ScreenSection):
     """What attacks tell of each run, and its difference from the baseline."""
 
-    def data(self, subject: Document) -> Shown:
-        runs = [run["run"] for run in subject["runs"][1:]]
-        rows = [(run, [row for row in subject["audits"] if row["run"] == run]) for run in runs]
-        return {"rows": rows}
-
 
 @SECTIONS.register("dejavu")
 class Dejavu(Section):
@@ -96,7 +90,9 @@ class Dejavu(Section):
         roles = [role for role in entries if role in ROLE_STYLES]
 
         groups = {
-            name.removeprefix("population "): [(role, ROLE_STYLES[role], entries[role][key], "") for role in roles]
+            name.removeprefix("population "): [
+                (role, ROLE_STYLES[role], gap["mean"], gap, "") for role in roles for gap in (entries[role][key],)
+            ]
             for key, name in GAPS.items()
         }
         candidate = entries["candidate"]

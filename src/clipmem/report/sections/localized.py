@@ -24,10 +24,7 @@ _BELOW = 0.05  # significance level of the adjusted p-values
 class Units(Section):
     """UnitMem by layer, and the units that respond most to a single pair."""
 
-    nav, order, screen = "Units", 70, "localize"
-
-    def applies(self, subject: Run) -> bool:
-        return subject.has(UNITS_TABLE)
+    nav, order, screen, entry = "Units", 70, "localize", UNITS_TABLE
 
     def data(self, subject: Run) -> Shown:
         units, top = subject.table(UNITS_TABLE), {tower: list[Shown]() for tower in TOWERS}
@@ -100,10 +97,7 @@ def unitmem_figure(layers: pl.DataFrame) -> Figure:
 class Layers(Section):
     """LayerMem by layer, and its difference from the layer before."""
 
-    nav, order, screen = "Layers", 90, "localize"
-
-    def applies(self, subject: Run) -> bool:
-        return subject.has(LAYERS_TABLE)
+    nav, order, screen, entry = "Layers", 90, "localize", LAYERS_TABLE
 
     def data(self, subject: Run) -> Shown:
         layers = subject.table(LAYERS_TABLE)

@@ -24,7 +24,7 @@ from clipmem.report.figures import (
     sketch,
     svg_of,
 )
-from clipmem.report.formats import higher_of, interval, plain, side_of, signed
+from clipmem.report.formats import interval, plain, side_of, signed
 from clipmem.report.gallery import EXAMPLES, Card, cards, corners, ranked_candidates
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Figures, Section, Shown
@@ -143,15 +143,10 @@ class Learned(Section):
     nav, order, screen, entry = "Learned", 40, "report", "base"
 
     def data(self, subject: Run) -> Shown:
-        ranked, learned = ranked_candidates(subject.scores), subject.summary.learned
+        ranked = ranked_candidates(subject.scores)
         corner_cards = [cards(subject, rows, ranked) for rows in corners(ranked)]
-        return {
-            "found": learned,
-            "candidate": learned and learned.roles["candidate"],
-            "control": learned and learned.roles.get("external"),
-            "corners": list(zip(CORNERS, corner_cards, strict=True)),
-            "thinned": _POINTS if ranked.height > _POINTS else 0,
-        }
+        thinned = _POINTS if ranked.height > _POINTS else 0
+        return {"corners": list(zip(CORNERS, corner_cards, strict=True)), "thinned": thinned}
 
     def figures(self, subject: Run) -> Figures:
         learned = subject.summary.learned
@@ -273,13 +268,6 @@ class Planted(Section):
     """How well the score finds pairs trained with another pair's captions."""
 
     nav, order, screen, detail = "Mismatched pairs", 120, "report", True
-
-    def data(self, subject: Run) -> Shown:
-        planted = subject.summary.planted
-        if planted is None:
-            return {"planted": None}
-        rival = planted.reference_alignment_auroc
-        return {"planted": planted, "rival": rival, "side": higher_of(planted, rival)}
 
     def figures(self, subject: Run) -> Figures:
         """Draw ROC curves of the score, and of low alignment without the pair, for planted candidates."""
