@@ -64,7 +64,8 @@ def environment(*, screen: bool = False) -> jinja2.Environment:
     filters: dict[str, Any] = {write.__name__: write if screen else typesetting(write) for write in FORMATS}
     engine.filters.update(filters | {"shown": partial(visible, limit=CAPTION_LIMIT)})
     functions: dict[str, Any] = {"side_of": side_of, "higher_of": higher_of, "names": names, "reasons": reasons}
-    engine.globals.update(functions | {"cell": Markup(CELL)})  # noqa: S704  no user text
+    functions["cell"] = Markup(CELL)  # noqa: S704  no user text
+    engine.globals.update(functions)
     return engine
 
 

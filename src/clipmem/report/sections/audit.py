@@ -5,14 +5,13 @@ from typing import Any
 
 from clipmem.base.summary import AUDIT_FILE
 from clipmem.report.figures import CHANCE, DASHED, ROLE_STYLES, SOFT, STYLES, Figure, Groups, Line, Panel, draw_rows
-from clipmem.report.formats import interval, level, plain, side_of, signed
+from clipmem.report.formats import interval, level, plain, signed
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, Figures, ScreenSection, Section, Shown
 from clipmem.report.templating import names
 
 ATTACKS, GAPS = names("attacks"), names("gaps")
 _TOP = 10  # pairs of highest risk
-_FEW = 10  # pairs over which an interval says nothing
 
 
 @SECTIONS.register("audit")
@@ -25,12 +24,8 @@ class Audit(Section):
         return subject.audit is not None
 
     def data(self, subject: Run) -> Shown:
-        dejavu, top = subject.summary.dejavu, subject.table("audit/pairs").head(_TOP).to_dicts()
-        return {
-            "top": top,
-            "captions": {row["uid"]: subject.trained_captions(row["uid"])[:1] for row in top},
-            "dejavu": gaps(dejavu) if dejavu else None,
-        }
+        top = subject.table("audit/pairs").head(_TOP).to_dicts()
+        return {"top": top, "captions": {row["uid"]: subject.trained_captions(row["uid"])[:1] for row in top}}
 
     def document(self, subject: Run) -> Document:
         return {**subject.document(AUDIT_FILE), "top": subject.table("audit/pairs").head(_TOP).to_dicts()}
@@ -78,9 +73,6 @@ class Dejavu(Section):
 
     nav, order, screen, entry, detail = "Déjà Vu", 110, "report", "dejavu", True
 
-    def data(self, subject: Run) -> Shown:
-        return gaps(subject.summary.dejavu or {})
-
     def figures(self, subject: Run) -> Figures:
         """Draw the three gaps of every role with their intervals."""
         dejavu = subject.summary.dejavu or {}
@@ -106,23 +98,3 @@ class Dejavu(Section):
                 title, [Panel("", "f minus g", "", margin=112, draw=partial(draw_rows, groups))], height=height
             )
         }
-
-
-def gaps(entry: Document) -> Shown:
-    """Return what the templates show, from the entry `dejavu` of a summary."""
-    if "skipped" in entry:
-        return {"found": entry, "skipped": entry["skipped"]}
-    two = entry["two_model"]
-    candidate = two["roles"]["candidate"]
-    floor = (entry["floor"] or {}).get("top", [])
-    return {
-        "found": entry,
-        "skipped": "",
-        "names": GAPS,
-        "candidate": candidate,
-        "clear": [name for key, name in GAPS.items() if side_of(candidate[key]) == "above"],
-        "rest": two["roles"].get("candidate, not mismatched"),
-        "two": two["roles"],
-        "few": [top for top in candidate["top"] if top["pairs"] < _FEW],
-        "tops": [{**top, "floor": floor[k] if k < len(floor) else None} for k, top in enumerate(candidate["top"])],
-    }

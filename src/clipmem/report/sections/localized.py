@@ -15,7 +15,7 @@ from clipmem.report.templating import names
 
 KINDS = ("block", "attn", "mlp", "embedding")
 KIND_NAMES = names("layers")
-LAYERS_TABLE, SHARES = "localize/layers", "localize/towers.json"
+LAYERS_TABLE, SHARES, SETTINGS = "localize/layers", "localize/towers.json", "localize/settings.json"
 _CLEAREST = 4
 _BELOW = 0.05  # significance level of the adjusted p-values
 
@@ -193,28 +193,15 @@ class Towers(Section):
     nav, order, screen = "Towers", 100, "localize"
 
     def applies(self, subject: Run) -> bool:
-        return bool(_left_out(subject)) or bool(self.data(subject)["rows"])
+        data = self.data(subject)
+        return bool(data["left_out"] or data["rows"])
 
     def data(self, subject: Run) -> Shown:
         shares = subject.document(SHARES)
         roles = shares.get("roles", {})
         rows = [roles[role] | {"role": role} for role in subject.roles if role in roles]
-        biases = {"shared": shares.get("shared_bias"), "external": shares.get("external_bias")}
-        return {
-            "rows": rows,
-            "candidate": next((row for row in rows if row["role"] == "candidate"), None),
-            "reliable": bool(shares.get("reliable")),
-            "left_out": _left_out(subject),
-            "failures": shares.get("failures", []),
-            "text_fraction": roles.get("candidate", {}).get("text_fraction"),
-            "maps": [(tower, [fit["shared"] for fit in shares.get(f"{tower}_r2") or []]) for tower in TOWERS],
-            "biases": [(role, value) for role, value in biases.items() if value is not None],
-        }
+        # why the text tower, and with it the tower swap, was left out
+        return {"shares": shares, "rows": rows, "left_out": subject.document(SETTINGS).get("untrained_text")}
 
     def document(self, subject: Run) -> Document:
         return {"towers": subject.document(SHARES)}
-
-
-def _left_out(run: Run) -> str:
-    """Return why the text tower, and with it the tower swap, was left out; "" if it was not."""
-    return run.document("localize/settings.json").get("untrained_text") or ""
