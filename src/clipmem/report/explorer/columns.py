@@ -267,9 +267,8 @@ def _column(series: pl.Series) -> Column | None:
         kind = "u8" if len(names) < 255 else "u16"
         none = np.iinfo(_DTYPES[kind]).max
         values = series.replace_strict(names, np.arange(len(names)), default=none, return_dtype=pl.Int64).to_numpy()
-        about = _about(name, "category", series.null_count(), codes=kind)
         categories = [visible(category, 100) for category in names]
-        about["categories"] = categories
+        about = _about(name, "category", series.null_count(), codes=kind, categories=categories)
         column = Column(about, values.astype(_DTYPES[kind]))
     elif series.dtype == pl.Boolean:
         values = series.cast(pl.UInt8).fill_null(255).to_numpy()

@@ -12,26 +12,14 @@ from clipmem.data.skipped import ignored_sentence, records_sentence
 from clipmem.report.sections import SECTIONS, Document, ScreenSection, Shown
 from clipmem.report.templating import measure_of, words_of
 
-_REASONS, _COUNTS = 12, 8  # listed at most
-
 
 @SECTIONS.register("inspected")
 class Inspected(ScreenSection):
     """Format, size, problems, samples and cost of a data set."""
 
     def data(self, subject: Document) -> Shown:
-        counts = list(subject["captions"]["per_pair"].items())
-        listed = counts if len(counts) <= _COUNTS else counts[: _COUNTS - 1]
-        reasons = subject["problems"]["reasons"]
-        return {
-            "records": records_sentence(subject["records"]),
-            "ignored": ignored_sentence(subject["records"]["ignored"]),
-            "per_pair": listed,
-            "more_captions": sum(n for _, n in counts[len(listed) :]),
-            "reasons": reasons[:_REASONS],
-            "other_reasons": len(reasons[_REASONS:]),
-            "other_records": sum(entry["count"] for entry in reasons[_REASONS:]),
-        }
+        records = subject["records"]
+        return {"records": records_sentence(records), "ignored": ignored_sentence(records["ignored"])}
 
 
 @SECTIONS.register("model")

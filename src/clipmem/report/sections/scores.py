@@ -25,7 +25,7 @@ from clipmem.report.figures import (
     svg_of,
 )
 from clipmem.report.formats import interval, plain, side_of, signed
-from clipmem.report.gallery import EXAMPLES, Card, cards, corners, ranked_candidates
+from clipmem.report.gallery import EXAMPLES, cards, corners, ranked_candidates
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Figures, Section, Shown
 from clipmem.report.templating import Words, next_steps
@@ -190,23 +190,16 @@ class InAndOut(Section):
 
     def data(self, subject: Run) -> Shown:
         ranked = ranked_candidates(subject.scores)
-        rows: list[tuple[Card, Numbers, Numbers]] = []
+        pairs: list[Shown] = []
         for card in cards(subject, ranked.head(_SHOWN), ranked):
             scores = subject.seed_scores.filter(pl.col("uid") == card.uid).sort("seed")
             with_it, without_it = (scores[name].drop_nulls().drop_nans().to_numpy() for name in ("f", "g"))
-            rows.append((card, with_it, without_it))
-        values = np.concatenate([np.zeros(0), *(part for _, *parts in rows for part in parts)])
+            pairs.append({**card._asdict(), "with_it": with_it, "without_it": without_it})
+        values = np.concatenate([np.zeros(0), *(pair[name] for pair in pairs for name in ("with_it", "without_it"))])
         ends = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
-        pairs = [
-            {
-                **card._asdict(),
-                "with_it": with_it,
-                "without_it": without_it,
-                # matplotlib escapes its text
-                "svg": Markup(_dots(card.rank, with_it, without_it, ends, subject.measure["axis"])),  # noqa: S704
-            }
-            for card, with_it, without_it in rows
-        ]
+        for pair in pairs:
+            svg = _dots(pair["rank"], pair["with_it"], pair["without_it"], ends, subject.measure["axis"])
+            pair["svg"] = Markup(svg)  # noqa: S704  matplotlib escapes its text
         return {"pairs": pairs, **model_counts(subject.seed_scores, subject.scores)}
 
 
