@@ -294,20 +294,13 @@ def _describe(
     """Return what random orders reach, and the metrics of each side that are means over several sets of queries."""
     by_chance = [chance(part.right, part.items) for part in next(iter(queries.values()))]
     expected = {f"{prefix}_{name}": float(np.mean([metrics[name] for metrics in by_chance])) for name in names}
-    described: dict[str, dict[str, Metric]] = {}
+    described: dict[str, dict[str, Metric]] = {side: {} for side in queries}
     values = {side: [part.values() for part in parts] for side, parts in queries.items()}
     for side, parts in values.items():
-        base = values[against] if against not in ("", side) else None
-        described[side] = {
-            f"{prefix}_{name}": describe(
-                [part[name] for part in parts],
-                groups,
-                confidence,
-                None if base is None else [part[name] for part in base],
-                share=True,
-            )
-            for name in names
-        }
+        for name in names:
+            base = None if against in ("", side) else [part[name] for part in values[against]]
+            of_name = [part[name] for part in parts]
+            described[side][f"{prefix}_{name}"] = describe(of_name, groups, confidence, base, share=True)
     return expected, described
 
 

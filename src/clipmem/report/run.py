@@ -222,10 +222,9 @@ class Run:
         require(not unknown, subject, "no such pair in this run", "a uid of run.pairs", hint)
         images = dict(zip(uids, self.source.read([reference[uid] for uid in uids]), strict=True))
         for uid, image in images.items():
-            got, hint = "another image than was scored", "Use the data of the study, unchanged."
-            require(
-                is_image_of(uid, image), f"image of pair {shorten(uid)}", got, "the image with the uid's hash", hint
-            )
+            subject, hint = f"image of pair {shorten(uid)}", "Use the data of the study, unchanged."
+            got, expected = "another image than was scored", "the image with the uid's hash"
+            require(is_image_of(uid, image), subject, got, expected, hint)
         return images
 
     # ---- training

@@ -92,9 +92,5 @@ class Dejavu(Section):
             f"{GAPS[key]} {signed(candidate[key]['mean'])} {interval(candidate[key], sign=True)}" for key in GAPS
         )
         title = f"Déjà Vu gaps by role, {level(subject.summary.confidence)} intervals. Candidates: {values}."
-        height = 34 * len(GAPS) * len(roles) + 90
-        return {
-            "dejavu": Figure(
-                title, [Panel("", "f minus g", "", margin=112, draw=partial(draw_rows, groups))], height=height
-            )
-        }
+        panel = Panel("", "f minus g", "", margin=112, draw=partial(draw_rows, groups))
+        return {"dejavu": Figure(title, [panel], height=34 * len(GAPS) * len(roles) + 90)}

@@ -52,7 +52,7 @@ def kinds_of(rows: pl.DataFrame) -> list[str]:
     return sorted(set(rows["kind"]), key=lambda kind: (KINDS.index(kind) if kind in KINDS else len(KINDS), kind))
 
 
-def layer_line(rows: pl.DataFrame, value: str, ends: tuple[str, str] | None, style: Any) -> Any:
+def layer_line(rows: pl.DataFrame, value: str, ends: tuple[str, str] | None, style: Style) -> Line:
     """Return a column by layer as a panel's line, with its interval as a band."""
     rows = rows.filter(pl.col(value).is_finite()).sort("layer")
     low, high = (rows[name].to_list() for name in ends) if ends else ((), ())

@@ -2,7 +2,6 @@
 
 import copy
 import json
-from functools import partial
 
 import pytest
 
@@ -46,19 +45,19 @@ def test_terminal(build, key):
     assert wanted in text
 
 
-def test_gaps_are_clear_only_where_their_interval_is_above_zero(build, tmp_path):
-    def words_of(name, found):
-        built = with_dejavu(partial(build, folder=tmp_path / name), found)
+def test_gaps_are_clear_only_where_their_interval_is_above_zero(build):
+    def words_of(found):
+        built = with_dejavu(build, found)
         words = outline(write_report(built.folder, built.images)).words()
         return words[words.index("Déjà Vu: objects") :].replace("\N{NO-BREAK SPACE}", " ")
 
-    assert "judged by the population precision gap and the population recall gap." in words_of("clear", DEJAVU)
+    assert "judged by the population precision gap and the population recall gap." in words_of(DEJAVU)
     found = copy.deepcopy(DEJAVU)
     found["two_model"]["roles"] = {
         "candidate": dejavu_entry(0.01),
         "candidate, not mismatched": dejavu_entry(-0.02, 52),
     }
-    words = words_of("unclear", found)
+    words = words_of(found)
     assert "No gap is clearly above 0. Without the mismatched pairs the AUC gap is \N{MINUS SIGN}0.010" in words
     assert "% is 1 pair: an interval over so few pairs is uninformative" in words
     assert words.count("needs two seeds") == 2
