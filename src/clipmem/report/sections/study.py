@@ -121,17 +121,13 @@ class Setup(Section):
         )
         record: Document = subject.manifest.get("given") or {}
         models = [
-            {
-                "kind": kind,
-                "number": number,
-                **{key: entry[key] for key in ("name", "parameters", "image_size")},
-                "weights": [(name, sha[:16]) for name, sha in entry["files"].items() if _WEIGHTS.search(name)],
-            }
+            (f"{kind} {number}", entry, [file for file in entry["files"].items() if _WEIGHTS.search(file[0])])
             for kind in ("target", "reference")
             for number, entry in enumerate(record.get(kind, ()))
         ]
         return {
-            "given": {"models": models, "roles": record["roles"]} if record else {},
+            "given": record,
+            "models": models,
             "fraction": recipe.get("subsample", {}).get("fraction"),
             "model_name": model.pop("name", ""),
             "model": model,

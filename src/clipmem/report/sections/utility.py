@@ -85,7 +85,6 @@ class Retained(Section):
         name = next((name for name in _DECIDE if name in metrics["base"]), None)
         change = metrics["f"][name].change if name else None
         return {
-            "found": retained,
             "columns": {side: columns.get(side, side) for side in metrics if side != "base"},
             "rows": [(name, SHARES[name]) for name in SHARES if name in metrics["base"]],
             "decides": name and {"name": SHARES[name], "change": change},
