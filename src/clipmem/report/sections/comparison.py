@@ -169,10 +169,7 @@ class Frontier(Section):
             "setting": along["setting"].rpartition(".")[2],
             "curves": list(zip(labels, along["groups"], strict=True)),
             "tables": {
-                name: [
-                    (label, [row | {"label": label} for row in along[name] if row["group"] == k])
-                    for k, label in enumerate(labels[1:], start=1)
-                ]
+                name: [(label, [row for row in along[name] if row["group"] == k]) for k, label in enumerate(labels)]
                 for name in ("equal", "best")
             },
             "utility": label_of(along["utility"]),
