@@ -104,7 +104,7 @@ def measure(
         rows = torch.from_numpy(where)
         return dejavu(objects[rows], target[rows], reference[rows], fractions=settings.fractions)
 
-    def gaps(results: Sequence[DejaVu], where: Bool[np.ndarray, " n"], name: str) -> dict[str, Any]:
+    def gaps(results: Sequence[DejaVu], where: Bool[np.ndarray, " n"], name: str) -> dict[str, object]:
         how = statistics._replace(seed=derive_seed(statistics.seed, name))
         return _as_json(dejavu_intervals(results, labeled.group[where], **how._asdict()))
 

@@ -84,9 +84,8 @@ class Hypersphere(Measure):
                 if against not in ("", side):
                     difference = float(loss.mean() - np.log(spread[against].mean()))
                     influence = influence - _influence(spread[against])
-                    metric["change"] = crossed_interval(
-                        difference, influence, of[rows], confidence=confidence
-                    )._asdict()
+                    change = crossed_interval(difference, influence, of[rows], confidence=confidence)
+                    metric["change"] = change._asdict()
         return metrics
 
 

@@ -220,6 +220,19 @@ def _ahead_and_level(every: Any, values: Any, count: Any) -> tuple[Any, Any]:
     return ahead, at_least - ahead
 
 
+class RetrievalMetrics(NamedTuple):
+    """Retrieval under several models: numbers of pairs and captions, what random orders reach, metrics by side."""
+
+    n: int
+    captions: int
+    chance: dict[str, float]
+    metrics: dict[str, dict[str, Metric]]
+
+    def document(self) -> dict[str, object]:
+        """Return it as JSON, with the metrics of each side as an entry."""
+        return {"n": self.n, "captions": self.captions, "chance": self.chance, **self.metrics}
+
+
 def measure(
     models: Mapping[str, Sequence[Embeddings]],
     same: Identity,
@@ -227,7 +240,7 @@ def measure(
     statistics: Statistics,
     *,
     against: str = "",
-) -> dict[str, Any]:
+) -> RetrievalMetrics:
     """Measure retrieval among pairs under each side, and its change from the one model of `against`.
 
     `retrieval_recall@k` and `retrieval_mAP` are the means of both directions. Intervals are over groups of pairs;
@@ -253,7 +266,7 @@ def measure(
                 metrics[side][name]["change"] = change._asdict()
         first = next(iter(queries.values()))[k]
         by_chance[name] = chance(first.right, first.items)["median_rank"]
-    return {"n": len(of_image), "captions": len(text_pair), "chance": by_chance, **metrics}
+    return RetrievalMetrics(len(of_image), len(text_pair), by_chance, metrics)
 
 
 def _searches(models: Mapping[str, Sequence[Embeddings]], same: Identity) -> dict[str, list[Queries]]:
@@ -281,20 +294,13 @@ def _describe(
     """Return what random orders reach, and the metrics of each side that are means over several sets of queries."""
     by_chance = [chance(part.right, part.items) for part in next(iter(queries.values()))]
     expected = {f"{prefix}_{name}": float(np.mean([metrics[name] for metrics in by_chance])) for name in names}
-    described: dict[str, dict[str, Metric]] = {}
+    described: dict[str, dict[str, Metric]] = {side: {} for side in queries}
     values = {side: [part.values() for part in parts] for side, parts in queries.items()}
     for side, parts in values.items():
-        base = values[against] if against not in ("", side) else None
-        described[side] = {
-            f"{prefix}_{name}": describe(
-                [part[name] for part in parts],
-                groups,
-                confidence,
-                None if base is None else [part[name] for part in base],
-                share=True,
-            )
-            for name in names
-        }
+        for name in names:
+            base = None if against in ("", side) else [part[name] for part in values[against]]
+            of_name = [part[name] for part in parts]
+            described[side][f"{prefix}_{name}"] = describe(of_name, groups, confidence, base, share=True)
     return expected, described
 
 
@@ -348,7 +354,7 @@ def measure_wordings(
     confidence: float,
     *,
     against: str = "",
-) -> dict[str, dict[str, Metric] | dict[str, float]]:
+) -> tuple[dict[str, float], dict[str, dict[str, Metric]]]:
     """Measure recall with each of the first `count` captions alone, and average over all captions and both directions.
 
     With n_j pairs that have caption j, and ranks among these pairs, with that caption alone (see `retrieve`):
@@ -365,8 +371,8 @@ def measure_wordings(
         against: The side whose one model the others' `change` is from.
 
     Returns:
-        Side -> `retrieval_wordings_recall@k` -> mean, interval and values by seed, each in [0, 1]; and `chance` ->
-        metric -> what random orders reach. Empty if fewer than two pairs have a caption.
+        What random orders reach by metric; and side -> `retrieval_wordings_recall@k` -> mean, interval and values by
+        seed, each in [0, 1]. Both are empty if fewer than two pairs have a caption.
     """
     text_pair = next(iter(models.values()))[0].all_wordings().text_pair.numpy()
     counts, of_pair = np.bincount(text_pair, minlength=len(groups)), dependent_groups(groups, same, text_pair)
@@ -381,6 +387,5 @@ def measure_wordings(
         queries = {side: [*parts, *searched[side]] for side, parts in queries.items()}
         owners += [of_pair[rows]] * 2
     if not owners:
-        return {}
-    expected, metrics = _describe("retrieval_wordings", queries, owners, confidence, against=against, names=RECALLS)
-    return {"chance": expected, **metrics}
+        return {}, {}
+    return _describe("retrieval_wordings", queries, owners, confidence, against=against, names=RECALLS)

@@ -247,10 +247,8 @@ def _reduce(embedding: Site, rows: slice, passes: Iterator[tuple[Int[Tensor, " m
         units[site] = torch.where(some, values / divisor.to(values.dtype), clean.units[site]).cpu()
     sums = {site: values.cpu() for site, values in total.items()}
     broken = sum(int((~torch.isfinite(values)).sum()) for values in (*units.values(), *sums.values()))
-    hint = "Check the model and its input."
-    require(
-        broken == 0, f"{embedding.tower} tower", f"{broken} activations that are not finite", "finite numbers", hint
-    )
+    got, hint = f"{broken} activations that are not finite", "Check the model and its input."
+    require(broken == 0, f"{embedding.tower} tower", got, "finite numbers", hint)
     # NaN (0 / 0) means no view
     return Block(rows, units, {site: values / count.cpu() for site, values in sums.items()})
 

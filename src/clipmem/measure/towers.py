@@ -23,7 +23,7 @@ towers. That shows as a gap between A(g, g) and the alignment of both towers of 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -168,7 +168,7 @@ def _mixed(f: Means, turned: Means, external: Bool[np.ndarray, " n"], weight: fl
     return aligned(fg, external, weight), aligned(gf, external, weight)
 
 
-def reliability(shares: Swap, roles: Sequence[str], width: int) -> dict[str, Any]:
+def reliability(shares: Swap, roles: Sequence[str], width: int) -> dict[str, object]:
     """Judge whether the swap can be read.
 
     It can when (1) half of the shared pairs are at least as many as the dimensions, else the map is not determined;

@@ -158,9 +158,8 @@ def layer_table(
                     of_side = of_site.filter(side=side).sort("seed", "unit")
                     if site.kind in UNIT_KINDS and not of_side.is_empty():
                         names = [f"{prefix}_{end}" for end in ("mean", "low", "high")]
-                        unitmem = (
-                            of_side["unitmem"].fill_null(np.nan).to_numpy().reshape(of_side["seed"].n_unique(), -1)
-                        )
+                        seeds = of_side["seed"].n_unique()
+                        unitmem = of_side["unitmem"].fill_null(np.nan).to_numpy().reshape(seeds, -1)
                         row["n_units"] = unitmem.shape[1]
                         row |= _average(unitmem, np.arange(unitmem.shape[1]), names, confidence)
             rows.append(row)

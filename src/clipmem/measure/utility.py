@@ -21,7 +21,7 @@ from clipmem.measure import hypersphere, retrieval
 from clipmem.measure.base import MEASURES
 from clipmem.measure.linear_probe import Probe, linear_probe
 from clipmem.measure.over_seeds import Metric, Statistics, classification_entries
-from clipmem.measure.retrieval import Identity
+from clipmem.measure.retrieval import Identity, RetrievalMetrics
 from clipmem.measure.zero_shot import Prompts, chance, class_embeddings, zero_shot_ranks
 from clipmem.models.passes import Embeddings, chosen
 
@@ -42,11 +42,10 @@ class Classes(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A classification: its classes, the pairs it is tested on, its prompts, or else the pairs to train a probe on."""
+    """A classification: its classes, the pairs it is tested on, and the pairs to train a probe on; None by prompts."""
 
     classes: Classes
     test: Bool[np.ndarray, " n"]
-    prompts: Prompts | None = None
     train: Bool[np.ndarray, " n"] | None = None
 
 
@@ -77,16 +76,15 @@ class TestPairs:
             if kind in self.classes and name not in self.why:
                 classes = self.classes[kind]
                 tested, trained = (pairs & (classes.labels >= 0) for pairs in (self.test, self.train))
-                if name in PROBES:
-                    tasks[name] = Task(classes, tested & ~trained, train=trained)
-                elif classes.prompts:
-                    tasks[name] = Task(classes, tested, classes.prompts)
+                if name in PROBES or classes.prompts:
+                    tasks[name] = Task(classes, tested & ~trained, trained) if name in PROBES else Task(classes, tested)
         return tasks
 
     @property
     def texts(self) -> list[str]:
         """The prompts that each model embeds."""
-        return [text for task in self.tasks.values() if task.prompts for text in task.prompts.texts]
+        asked = [task.classes.prompts for task in self.tasks.values() if task.train is None]
+        return [text for prompts in asked if prompts for text in prompts.texts]
 
 
 @dataclass
@@ -130,9 +128,9 @@ class Utility:
         same = (other.probes for models in self.models.values() for other in models if other.images == model.images)
         probes = next(same, {})
         for name, task in pairs.tasks.items():
-            labels, test = task.classes.labels, image[torch.from_numpy(task.test)]
-            if task.prompts and prompts is not None:
-                of_class = torch.tensor(task.prompts.prompt_class)
+            labels, test, asked = task.classes.labels, image[torch.from_numpy(task.test)], task.classes.prompts
+            if task.train is None and asked and prompts is not None:
+                of_class = torch.tensor(asked.prompt_class)
                 classes = class_embeddings(prompts[start : start + len(of_class)], of_class, len(task.classes.names))
                 model.ranks[name] = zero_shot_ranks(test, classes, labels[task.test])
                 start += len(of_class)
@@ -152,19 +150,20 @@ class Utility:
     def _tested(self) -> dict[str, list[Embeddings]]:
         return {side: [model.test for model in models] for side, models in self.models.items()}
 
-    def retrieval(self) -> dict[str, Any]:
+    def retrieval(self) -> RetrievalMetrics:
         """Summarize retrieval among the test pairs (see `retrieval.measure` and `measure_wordings`)."""
         pairs, groups = self.pairs, self.pairs.groups[self.pairs.test]
         statistics = self.statistics._replace(seed=derive_seed(self.statistics.seed, "retrieval"))
         summary = retrieval.measure(self._tested, pairs.same, groups, statistics, against=self.against)
         if self.settings.wordings > 1:
             same, how = pairs.wordings or pairs.same, (self.settings.wordings, statistics.confidence)
-            over = retrieval.measure_wordings(self._tested, same, groups, *how, against=self.against)
-            for name, metrics in over.items():
-                summary[name] |= metrics
+            by_chance, over = retrieval.measure_wordings(self._tested, same, groups, *how, against=self.against)
+            summary.chance.update(by_chance)
+            for side, metrics in over.items():
+                summary.metrics[side].update(metrics)
         return summary
 
-    def document(self, retrieval: Mapping[str, Any] | None) -> dict[str, object]:
+    def document(self, retrieval: RetrievalMetrics | None) -> dict[str, object]:
         """Return the content of `evaluate/utility.json`, with what `retrieval` returned; None if skipped."""
         pairs, confidence, tasks = self.pairs, self.statistics.confidence, self.pairs.tasks
         metrics: dict[str, dict[str, Metric]] = {side: {} for side in self.models}
@@ -179,12 +178,12 @@ class Utility:
                 metrics[side] |= {f"{name}_{metric}": entry for metric, entry in entries.items()}
         if retrieval:
             groups = pairs.groups[pairs.test]
-            metrics = {side: {**entries, **retrieval[side]} for side, entries in metrics.items()}
+            metrics = {side: {**entries, **retrieval.metrics[side]} for side, entries in metrics.items()}
             for measure in map(MEASURES.__getitem__, MEASURES):
                 measured = measure().measure(self._tested, pairs.same, groups, confidence, against=self.against)
                 metrics = {side: {**entries, **measured[side]} for side, entries in metrics.items()}
                 words |= measure.words
-            by_chance |= retrieval["chance"]
+            by_chance |= retrieval.chance
         none = Classes([], np.full(len(pairs.test), -1))
         label, concept, finer = (pairs.classes.get(kind, none) for kind in ("label", "concept", "sublabel"))
         tested, trained = pairs.test & (label.labels >= 0), pairs.train & (label.labels >= 0)
@@ -198,7 +197,7 @@ class Utility:
             "n": {
                 "test": int(pairs.test.sum()),
                 "labeled": int(tested.sum()),
-                "captions": retrieval["captions"] if retrieval else None,
+                "captions": retrieval.captions if retrieval else None,
                 "probe_train": int(trained.sum()),
                 "probe_test": int((tested & ~trained).sum()),
                 "classes": len(label.names),

@@ -179,11 +179,9 @@ def read_classnames(path: Path) -> dict[str, list[str]]:
     require(usable, where, shorten(names), "an object: label -> name, or names", hint)
     lists = {label: [name] if isinstance(name, str) else name for label, name in names.items()}
     for label, several in lists.items():
-        named = (
-            isinstance(several, list) and several and all(isinstance(name, str) and name.strip() for name in several)
-        )
+        named = isinstance(several, list) and all(isinstance(name, str) and name.strip() for name in several)
         got = f"{shorten(several)} for label {shorten(label)}"
-        require(named, where, got, "a name, or a list of names", "Name every class.")
+        require(several and named, where, got, "a name, or a list of names", "Name every class.")
     return lists
 
 

@@ -75,9 +75,8 @@ class ImageVariants(Mitigation):
         references = table["reference"].to_list()
         build_cache(cache, references, preparation.read, left_out=leave_out, **preparation.geometry._asdict())
         usable = pl.col("problem") == ""
-        table = table.with_columns(problem=pl.Series(problems, dtype=pl.String)).with_columns(
-            row=pl.when(usable).then(usable.cast(pl.Int64).cum_sum() - 1)
-        )
+        row = pl.when(usable).then(usable.cast(pl.Int64).cum_sum() - 1)
+        table = table.with_columns(problem=pl.Series(problems, dtype=pl.String)).with_columns(row=row)
         return [cache, preparation.folder.write(TABLE, table)]
 
     @classmethod

@@ -101,19 +101,12 @@ def _worst(pool: pl.DataFrame, count: int) -> pl.DataFrame:
 
 def _mirrors(splits: pl.DataFrame, gone: pl.DataFrame) -> pl.DataFrame:
     """Return the independent pairs with the same index in their role as the removed candidates."""
-    candidates, independent = (
-        splits.filter(pl.col("role") == role)["uid"].sort().to_list() for role in ("candidate", "independent")
-    )
-    pairs = dict(zip(candidates, independent, strict=False)) if len(candidates) == len(independent) else {}
-    gone_candidates = gone.filter(pl.col("role") == "candidate")["uid"].to_list() if pairs else []
-    mirrors = pl.DataFrame({"uid": [pairs[uid] for uid in gone_candidates], "went_with": gone_candidates})
-    return mirrors.select(
-        pl.col("uid").cast(pl.String),
-        pl.lit("independent").alias("role"),
-        pl.lit(None, gone.schema["removal_score"]).alias("removal_score"),
-        pl.lit(None, gone.schema["rank"]).alias("rank"),
-        pl.col("went_with").cast(pl.String),
-    )
+    candidates, independent = (splits.filter(role=role)["uid"].sort() for role in ("candidate", "independent"))
+    if len(candidates) != len(independent):
+        return gone.clear()
+    mirrors = gone.join(pl.DataFrame({"uid": candidates, "mirror": independent}), on="uid", maintain_order="left")
+    unranked = {name: pl.lit(None, gone.schema[name]) for name in ("removal_score", "rank")}
+    return mirrors.select(pl.col("mirror").alias("uid"), role=pl.lit("independent"), **unranked, went_with="uid")
 
 
 def _check_count(count: int, available: int, subject: str) -> None:

@@ -415,7 +415,7 @@ _SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-def compare_runs(folders: Sequence[Path], **settings: Any) -> dict[str, Any]:
+def compare_runs(folders: Sequence[Path], **settings: Any) -> Document:
     """Compare finished runs with the first of them, with the `settings` of `compare_finished`.
 
     If all have an audit, which runs with models paired by seed never have, audits are compared (`compare_audits`).
@@ -429,7 +429,7 @@ def compare_runs(folders: Sequence[Path], **settings: Any) -> dict[str, Any]:
     return compare_finished([read_finished(folder) for folder in folders], **settings)
 
 
-def write_compared(folders: Sequence[Path], out: Path, **settings: Any) -> dict[str, Any]:
+def write_compared(folders: Sequence[Path], out: Path, **settings: Any) -> Document:
     """Compare runs with the `settings` of `compare_runs`, write document, table and page to `out`."""
     foreign = not is_free(out) and not (out / DOCUMENT).is_file()
     expected, hint = "a new folder, or that of an earlier comparison", "Choose another --out DIR."

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from clipmem.report.formats import Interval, Number, ends_of
 from clipmem.report.templating import template_text
 
 STYLES_OF_PAGE = ("colors.css", "page.css")  # in `templates`
@@ -41,7 +42,7 @@ _STYLE = {
 }
 DASHED = (0, (4, 3))
 Axes = Any  # of matplotlib
-Groups = Mapping[str, list[tuple[str, "Style", Mapping[str, Any], str]]]  # rows: name, style, entry and text
+Groups = Mapping[str, list[tuple[str, "Style", Number, Interval, str]]]  # rows: name, style, mean, interval and text
 
 
 @contextmanager
@@ -228,10 +229,10 @@ def draw_rows(groups: Groups, axes: Axes) -> None:
     for heading, rows in groups.items():
         row += 0.5
         axes.text(1, row - 0.64, heading, transform=across, ha="right", va="center", color=SOFT, size=12)
-        for name, (color, _, mark), entry, text in rows:
-            if entry["low"] is not None and entry["high"] is not None:
-                axes.plot([entry["low"], entry["high"]], [row, row], "|-", color=color, linewidth=2.4, markersize=11)
-            axes.plot([entry["mean"]], [row], mark, color=color, markersize=6)
+        for name, (color, _, mark), mean, entry, text in rows:
+            if ends := ends_of(entry):
+                axes.plot(ends, [row, row], "|-", color=color, linewidth=2.4, markersize=11)
+            axes.plot([mean], [row], mark, color=color, markersize=6)
             axes.text(1, row, text, transform=across, ha="right", va="center", size=12)
             ticks[row] = name
             row += 1

@@ -8,7 +8,7 @@ the text holds a written-out escape such as `\u202e`.
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
+from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 MISSING = "n/a"
 _NOISE = 1e-7  # of float32
@@ -47,16 +47,17 @@ class _Interval(Protocol):
     def high(self) -> Number | None: ...
 
 
-Interval = _Interval | Mapping[str, Any]  # typed, or of a JSON document
+Interval = _Interval | Mapping[str, object]  # typed, or of a JSON document
 
 
-def ends_of(entry: Interval) -> tuple[Number | None, Number | None]:
-    """Return the fields `low` and `high` of an entry."""
-    return (entry.get("low"), entry.get("high")) if isinstance(entry, Mapping) else (entry.low, entry.high)
+def ends_of(entry: Interval) -> tuple[Number, Number] | None:
+    """Return the fields `low` and `high` of an entry; None without an interval."""
+    low, high = (entry.get("low"), entry.get("high")) if isinstance(entry, Mapping) else (entry.low, entry.high)
+    return (low, high) if _known(low) and _known(high) else None
 
 
-def _known(value: Number | None) -> TypeGuard[Number]:
-    return value is not None and math.isfinite(value)
+def _known(value: object) -> TypeGuard[Number]:
+    return isinstance(value, float | int) and math.isfinite(value)
 
 
 def plain(value: Number | None, digits: int = 3, entry: Interval | None = None) -> str:
@@ -68,7 +69,7 @@ def plain(value: Number | None, digits: int = 3, entry: Interval | None = None) 
         return MISSING
     text = f"{value:.{digits}f}"
     if float(text) == 0:
-        wide = any(_known(end) and float(f"{end:.{digits}f}") for end in (ends_of(entry) if entry else ()))
+        wide = entry is not None and any(float(f"{end:.{digits}f}") for end in ends_of(entry) or ())
         return f"{value:.2g}" if digits > 1 and abs(value) > _NOISE and not wide else text.removeprefix("-")
     return text
 
@@ -79,13 +80,10 @@ def signed(value: Number | None, digits: int = 3, entry: Interval | None = None)
     return text if text == MISSING or text.startswith("-") or float(text) == 0 else f"+{text}"
 
 
-def interval(entry: Interval, sign: bool = False, digits: int = 3) -> str:
-    """Format the interval of an entry, from its fields `low` and `high`."""
-    low, high = ends_of(entry)
-    if not (_known(low) and _known(high)):
-        return "no interval"
-    write = signed if sign else plain
-    return f"[{write(low, digits, entry)}, {write(high, digits, entry)}]"
+def interval(entry: Interval, sign: bool = False, digits: int = 3, scale: int = 1) -> str:
+    """Format the interval of an entry, from its fields `low` and `high`, times `scale`."""
+    ends, write = ends_of(entry), signed if sign else plain
+    return f"[{', '.join(write(scale * end, digits, entry) for end in ends)}]" if ends else "no interval"
 
 
 def percent(value: Number | None, digits: int = 1) -> str:
@@ -95,8 +93,7 @@ def percent(value: Number | None, digits: int = 1) -> str:
 
 def percent_interval(entry: Interval) -> str:
     """Format the interval of a share in [0, 1] in percent."""
-    low, high = ends_of(entry)
-    return interval({"low": low and 100 * low, "high": high and 100 * high}, digits=1)
+    return interval(entry, digits=1, scale=100)
 
 
 def p_value(value: Number | None) -> str:
@@ -156,15 +153,12 @@ Side = Literal["above", "below", "inconclusive"]
 
 def side_of(entry: Interval, of: Number = 0) -> Side:
     """Return the side of `of` that an entry's interval is on; inconclusive if it contains it or there is none."""
-    low, high = ends_of(entry)
-    if not (_known(low) and _known(high)):
-        return "inconclusive"
-    return "above" if low > of else "below" if high < of else "inconclusive"
+    return higher_of(entry, {"low": of, "high": of})
 
 
 def higher_of(a: Interval, b: Interval) -> Side:
     """Compare two entries: `a` is above or below `b` if their intervals do not overlap."""
-    (a_low, a_high), (b_low, b_high) = ends_of(a), ends_of(b)
-    if a_low is None or a_high is None or b_low is None or b_high is None:
+    first, second = ends_of(a), ends_of(b)
+    if first is None or second is None:
         return "inconclusive"
-    return "above" if a_low > b_high else "below" if a_high < b_low else "inconclusive"
+    return "above" if first[0] > second[1] else "below" if first[1] < second[0] else "inconclusive"

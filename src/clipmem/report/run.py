@@ -23,6 +23,7 @@ from clipmem.base.hashing import is_image_of
 from clipmem.base.paths import reading
 from clipmem.base.recipes import Recipe
 from clipmem.base.summary import AUDIT_FILE, AUDIT_FORMAT, FILE, FORMAT, Audit, Kind, Summary, read_entry
+from clipmem.data.skipped import left_out_sentence
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.report import explorer
@@ -36,6 +37,7 @@ PRIMARY = ("retrieval_wordings_recall@5", "retrieval_recall@5", "linear_probe_ac
 LOWER_IS_BETTER = ("median_rank", "_loss")
 _UTILITY = {"evaluate/utility.json": "", "evaluate/retained.json": "retained_"}  # with the prefix of metrics
 _AGAIN = "Run the study again in this folder: finished stages are not repeated."
+Document = Mapping[str, Any]  # JSON
 
 
 class TrainingLog(NamedTuple):
@@ -74,7 +76,7 @@ class Run:
         self.credits = credits
         self._recipe, self._source = recipe, source
         self.tables: dict[str, pl.DataFrame] = {}  # those read so far
-        self._documents: dict[str, dict[str, Any]] = {}
+        self._documents: dict[str, Document] = {}
 
     def view(self) -> "explorer.widget.NotebookView":
         """Look at its pairs in a notebook, and mark them (see `clipmem.view`)."""
@@ -98,7 +100,7 @@ class Run:
         return self.folder.recipe_text()
 
     @cached_property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Document:
         """Versions, machine, hashes."""
         return manifest.read(self.folder)
 
@@ -111,7 +113,7 @@ class Run:
         """
         return self._typed(Summary, FILE, FORMAT)
 
-    def document(self, name: str) -> dict[str, Any]:
+    def document(self, name: str) -> Document:
         """Return a JSON file of the folder; {} if there is none."""
         if name not in self._documents:
             self._documents[name] = self.folder.read_json(name) if (self.path / name).is_file() else {}
@@ -141,6 +143,11 @@ class Run:
     def roles(self) -> list[str]:
         """The roles in the summary, in display order."""
         return [role for role in ROLES if role in self.summary.roles]
+
+    @property
+    def left_out(self) -> str:
+        """The number of unusable records and why, as a sentence; "" if there is none."""
+        return left_out_sentence(self.summary.records.document()) if self.summary.records else ""
 
     # ---- tables
 
@@ -215,10 +222,9 @@ class Run:
         require(not unknown, subject, "no such pair in this run", "a uid of run.pairs", hint)
         images = dict(zip(uids, self.source.read([reference[uid] for uid in uids]), strict=True))
         for uid, image in images.items():
-            got, hint = "another image than was scored", "Use the data of the study, unchanged."
-            require(
-                is_image_of(uid, image), f"image of pair {shorten(uid)}", got, "the image with the uid's hash", hint
-            )
+            subject, hint = f"image of pair {shorten(uid)}", "Use the data of the study, unchanged."
+            got, expected = "another image than was scored", "the image with the uid's hash"
+            require(is_image_of(uid, image), subject, got, expected, hint)
         return images
 
     # ---- training
@@ -242,12 +248,12 @@ class Run:
         return tuple(log for log in logs if log.step.size)
 
     @cached_property
-    def records(self) -> dict[tuple[str, int], dict[str, Any]]:
+    def records(self) -> dict[tuple[str, int], Document]:
         """`record.json` of each model, by side and seed: what it was trained on."""
         return {(side, seed): self.folder.record(side, seed) for side, seed in self._trainings}
 
     @cached_property
-    def markers(self) -> dict[tuple[str, int], dict[str, Any]]:
+    def markers(self) -> dict[tuple[str, int], Document]:
         """Time and memory of each training, by side and seed."""
         read = self.folder.read_json
         return {(side, seed): read(f"stages/train-{side}-seed-{seed}.json") for side, seed in self._trainings}

@@ -15,11 +15,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from clipmem.report.formats import CAPTION_LIMIT, FORMATS, side_of, visible
+from clipmem.report.formats import CAPTION_LIMIT, FORMATS, higher_of, side_of, visible
 
 # marks in a rendered screen: a heading, an unwrapped line, the end of a cell; `visible` text has none of them
 HEADING, VERBATIM, CELL = "\x1d", "\x1e", "\x1f"
-Words = Mapping[str, Any]
+Words = dict[str, Any]  # of a table of `words.toml`
 
 
 def template_text(name: str) -> str:
@@ -62,8 +62,9 @@ def environment(*, screen: bool = False) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     filters: dict[str, Any] = {write.__name__: write if screen else typesetting(write) for write in FORMATS}
-    functions: dict[str, Any] = {"side_of": side_of, "names": names, "cell": Markup(CELL)}  # noqa: S704  no user text
     engine.filters.update(filters | {"shown": partial(visible, limit=CAPTION_LIMIT)})
+    functions: dict[str, Any] = {"side_of": side_of, "higher_of": higher_of, "names": names, "reasons": reasons}
+    functions["cell"] = Markup(CELL)  # noqa: S704  no user text
     engine.globals.update(functions)
     return engine
 
@@ -74,7 +75,7 @@ def notebook_html(name: str, **context: Any) -> str:
 
 
 @cache
-def names(kind: str) -> dict[str, Any]:
+def names(kind: str) -> Words:
     """Return what is in a table of `words.toml`, such as the names of `attacks`."""
     return tomllib.loads(template_text("words.toml"))[kind]
 
@@ -92,13 +93,13 @@ def reasons() -> Words:
     return tomllib.loads(template_text("reasons.toml"))
 
 
-def words_of(protocol: str, changes: Words | None = None) -> Words:
+def words_of(protocol: str, changes: Mapping[str, object] | None = None) -> Words:
     """Return the words of a protocol, with `changes`; what it does not define is taken from four-way."""
     protocols = names("protocols")
     return {**protocols["four-way"], **protocols.get(protocol, {}), **(changes or {})}
 
 
-def measure_of(alignment: str = "clip", changes: Words | None = None) -> Words:
+def measure_of(alignment: str = "clip", changes: Mapping[str, object] | None = None) -> Words:
     """Return the words of an alignment, with `changes`; what it does not define is taken from clip."""
     alignments = names("alignments")
     return {**alignments["clip"], "score": alignment, **alignments.get(alignment, {}), **(changes or {})}

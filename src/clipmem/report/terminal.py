@@ -20,7 +20,7 @@ from rich.text import Text
 
 from clipmem.report.formats import visible
 from clipmem.report.run import read_run
-from clipmem.report.sections import sections_of
+from clipmem.report.sections import Document, sections_of
 from clipmem.report.sections.scores import steps_of
 from clipmem.report.templating import CELL, HEADING, VERBATIM, Words
 
@@ -64,13 +64,13 @@ def screen_lines(screen: str, subject: Any, width: int) -> list[str]:
     return lines
 
 
-def document_of(screen: str, subject: Any) -> dict[str, Any]:
+def document_of(screen: str, subject: Any) -> Document:
     """Return what a screen shows as one document."""
     parts = [section.document(subject) for section in sections_of(subject, screen=screen)]
     return {key: value for part in parts for key, value in part.items()}
 
 
-def print_json(document: Mapping[str, Any]) -> None:
+def print_json(document: Document) -> None:
     """Print a document as JSON, unless it is empty. ASCII only, so that captions cannot control the terminal."""
     if document:
         sys.stdout.write(json.dumps(_plain(document), indent=1, allow_nan=False) + "\n")

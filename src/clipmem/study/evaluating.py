@@ -55,7 +55,7 @@ _SKIPPED = dict.fromkeys(PROBES, "it measures what a new classifier finds, not w
 class Evaluated(NamedTuple):
     """The result, and the file it was written to."""
 
-    document: dict[str, Any]
+    document: Mapping[str, Any]
     file: Path
 
 

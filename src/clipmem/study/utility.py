@@ -81,9 +81,8 @@ def measure(study: PlannedStudy, reporter: Reporter) -> tuple[dict[str, Any], di
             "probe_pairs": "shared pairs" if (study.role == "shared").any() else "all pairs that are not external",
         }
         if validation and "retrieval" not in test.why:
-            by_side = validation.retrieval()
-            document["validation"] = {side: by_side[side] for side in validation.models}
-    return document, retrieval
+            document["validation"] = validation.retrieval().metrics
+    return document, retrieval.document()
 
 
 def evaluated(study: PlannedStudy) -> list[TrainingSet]:

@@ -156,8 +156,8 @@ def test_the_change_of_retrieval_is_taken_query_by_query():
     models = {"base": [embeddings(9)], "f": [embeddings(k) for k in range(SEEDS)]}
     owner, statistics = models["base"][0].text_pair.numpy(), Statistics(0.9, 200, 0)
     same = Identity(np.arange(N), np.arange(len(owner)))
-    found = retrieval.measure(models, same, GROUPS, statistics, against="base")
-    plain = retrieval.measure(models, same, GROUPS, statistics)
+    found = retrieval.measure(models, same, GROUPS, statistics, against="base").metrics
+    plain = retrieval.measure(models, same, GROUPS, statistics).metrics
     assert found["base"] == plain["base"]
     for name, entry in found["f"].items():
         assert {key: value for key, value in entry.items() if key != "change"} == plain["f"][name]

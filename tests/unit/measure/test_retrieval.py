@@ -266,7 +266,7 @@ def test_random_embeddings_reach_chance_where_captions_are_shared():
         image, text = torch.from_numpy(rng.normal(size=(60, 64))), torch.from_numpy(of_emoji[emoji])
         one = Embeddings(image[:, None], text, torch.arange(60))
         values.append(one)
-    found = retrieval.measure({"f": values}, same, np.arange(60), Statistics(0.95, 20, 0))
+    found = retrieval.measure({"f": values}, same, np.arange(60), Statistics(0.95, 20, 0)).document()
     for name in ("image_retrieval_recall@5", "text_retrieval_recall@5", "retrieval_mAP"):
         entry = found["f"][name]
         assert entry["mean"] == pytest.approx(found["chance"][name], abs=0.03)
@@ -281,7 +281,7 @@ def test_the_mean_of_both_ways_is_taken_by_seed():
         noise = torch.from_numpy(np.random.default_rng(k).normal(size=image.shape))
         models.append(Embeddings((image + noise)[:, None], text, pair))
     same = identity_of([name + "0" * 16 for name in images], captions)
-    found = retrieval.measure({"f": models}, same, np.arange(9), Statistics(0.95, 50, 0))["f"]
+    found = retrieval.measure({"f": models}, same, np.arange(9), Statistics(0.95, 50, 0)).metrics["f"]
     for name in ("recall@1", "recall@5", "recall@10", "mAP"):
         ways = [found[f"{way}_retrieval_{name}"]["by_seed"] for way in ("image", "text")]
         assert found[f"retrieval_{name}"]["by_seed"] == pytest.approx(np.mean(ways, axis=0).tolist())
@@ -304,8 +304,8 @@ def test_queries_that_are_repeated_do_not_narrow_the_interval():
     rows = np.repeat(np.arange(20), 3)
     often = Embeddings(torch.from_numpy(image[rows])[:, None], torch.from_numpy(text[rows]), torch.arange(60))
     statistics = Statistics(0.95, 50, 0)
-    a = retrieval.measure({"f": [once]}, Identity(np.arange(20), np.arange(20)), np.arange(20), statistics)["f"]
-    b = retrieval.measure({"f": [often]}, Identity(np.arange(60), rows), np.arange(60), statistics)["f"]
+    a = retrieval.measure({"f": [once]}, Identity(np.arange(20), np.arange(20)), np.arange(20), statistics).metrics["f"]
+    b = retrieval.measure({"f": [often]}, Identity(np.arange(60), rows), np.arange(60), statistics).metrics["f"]
     name = "image_retrieval_recall@1"
     assert b[name]["mean"] == a[name]["mean"]
     assert b[name]["high"] - b[name]["low"] == pytest.approx(a[name]["high"] - a[name]["low"])
@@ -362,7 +362,7 @@ def recall_by_loop(one, count, k, words):
 def test_recall_over_wordings_is_the_loop(count, kinds):
     words = words_of(kinds=kinds)
     models = {side: [embeddings(seed + 7 * (side == "g")) for seed in (0, 1, 2)] for side in "fg"}
-    found = retrieval.measure_wordings(models, identity(words), np.arange(N), count, 0.95)
+    chance, found = retrieval.measure_wordings(models, identity(words), np.arange(N), count, 0.95)
     sizes = [sum(own >= wording for own in MORE) for wording in range(count)]
     for k in (1, 5, 10):
         name = f"retrieval_wordings_recall@{k}"
@@ -372,13 +372,13 @@ def test_recall_over_wordings_is_the_loop(count, kinds):
             assert found[side][name]["mean"] == pytest.approx(np.mean(expected), abs=1e-12)
             assert 0 <= found[side][name]["low"] <= found[side][name]["mean"] <= found[side][name]["high"] <= 1
         if kinds == N:  # all captions differ
-            chance = np.mean([min(1, k / size) for size in sizes if size > 1])
-            assert found["chance"][name] == pytest.approx(chance, abs=1e-9)
+            by_hand = np.mean([min(1, k / size) for size in sizes if size > 1])
+            assert chance[name] == pytest.approx(by_hand, abs=1e-9)
 
 
 def test_the_change_is_that_of_the_same_queries():
     models = {"base": [embeddings(9)], "f": [embeddings(0), embeddings(1)]}
-    found = retrieval.measure_wordings(models, identity(words_of()), np.arange(N), 3, 0.95, against="base")
+    found = retrieval.measure_wordings(models, identity(words_of()), np.arange(N), 3, 0.95, against="base")[1]
     entry = found["f"]["retrieval_wordings_recall@1"]
     difference = entry["mean"] - found["base"]["retrieval_wordings_recall@1"]["mean"]
     assert entry["change"]["mean"] == pytest.approx(difference, abs=1e-12)
@@ -389,8 +389,8 @@ def test_a_group_counts_once():
     models = {"f": [embeddings(seed) for seed in range(3)]}
     name = "retrieval_wordings_recall@1"
     different = identity(words_of(kinds=N))
-    alone = retrieval.measure_wordings(models, different, np.arange(N), 4, 0.95)["f"][name]
-    paired = retrieval.measure_wordings(models, different, np.arange(N) // 5, 4, 0.95)["f"][name]
+    alone = retrieval.measure_wordings(models, different, np.arange(N), 4, 0.95)[1]["f"][name]
+    paired = retrieval.measure_wordings(models, different, np.arange(N) // 5, 4, 0.95)[1]["f"][name]
     assert paired["mean"] == alone["mean"]
     assert paired["high"] - paired["low"] > alone["high"] - alone["low"]
 
@@ -400,7 +400,7 @@ def test_a_group_counts_once():
 def test_one_wording_is_retrieval_with_that_caption(image):
     one = embeddings(4, (0,) * 5)._replace(image=torch.from_numpy(image)[:, None], text=torch.randn(5, 3).double())
     one = one._replace(wordings=torch.empty(0, 3).double())
-    found = retrieval.measure_wordings({"f": [one]}, identity(words_of((0,) * 5, 9)), np.arange(5), 3, 0.95)["f"]
+    found = retrieval.measure_wordings({"f": [one]}, identity(words_of((0,) * 5, 9)), np.arange(5), 3, 0.95)[1]["f"]
     ranks = list(itertools.chain(*loops.retrieval_ranks(image.tolist(), one.text.tolist(), range(5))))
     assert found["retrieval_wordings_recall@1"]["mean"] == pytest.approx(loops.recall(ranks, 1), abs=1e-12)
 

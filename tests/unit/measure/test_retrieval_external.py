@@ -16,7 +16,7 @@ def found():
     made = {side: [only(one, EXTERNAL) for one in own.values()] for side, own in models((0, 1, 2)).items()}
     first = made["f"][0]
     same = Identity(np.arange(len(first.image)), np.arange(len(first.text)))
-    return made, retrieval.measure(made, same, (np.arange(N) // 2)[EXTERNAL], Statistics(0.95, 400, 0))
+    return made, retrieval.measure(made, same, (np.arange(N) // 2)[EXTERNAL], Statistics(0.95, 400, 0)).document()
 
 
 def test_retrieval_is_the_loop(found):

@@ -127,7 +127,7 @@ def test_every_number_is_that_of_its_model_alone():
                     assert metrics[f"{task}_{name}"]["by_seed"][k] == value
             test = only(embeddings, tested.test)
             groups = tested.groups[tested.test]
-            alone = retrieval.measure({"x": [test]}, tested.same, groups, Statistics(0.9, 1, 0))["x"]
+            alone = retrieval.measure({"x": [test]}, tested.same, groups, Statistics(0.9, 1, 0)).metrics["x"]
             alone |= hypersphere.Hypersphere().measure({"x": [test]}, tested.same, groups, 0.9)["x"]
             assert len(alone) == 14 + 3
             for name, value in alone.items():

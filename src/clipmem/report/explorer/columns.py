@@ -27,6 +27,7 @@ from clipmem.base.paths import write_json
 from clipmem.report.explorer.neighbors import embedded
 from clipmem.report.explorer.subject import ALIGNMENTS, FORMAT, Subject
 from clipmem.report.formats import visible
+from clipmem.report.run import Document
 from clipmem.report.templating import reasons
 
 MISSING = -(2**31)
@@ -59,6 +60,14 @@ class About(TypedDict):
     codes: NotRequired[str]
     min: NotRequired[float]
     max: NotRequired[float]
+
+
+class Why(TypedDict):
+    """Why a pair is a suspect: reasons, the rows of its nearest images, and the suggested caption, as JSON."""
+
+    reasons: list[str]
+    near: list[int]
+    suggested: str | None
 
 
 class Column(NamedTuple):
@@ -198,7 +207,7 @@ class Columns:
             "source": visible(pair.get("key") or pair.get("image") or "", 300),
         }
 
-    def _why(self, value: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _why(self, value: Document) -> Why | None:
         """Return the reasons of a suspect, its nearest images and the suggested caption."""
         codes = [value[name] for name in ("reason", "second_reason") if value.get(name)]
         if not codes or not value.get("is_suspect"):
@@ -258,9 +267,8 @@ def _column(series: pl.Series) -> Column | None:
         kind = "u8" if len(names) < 255 else "u16"
         none = np.iinfo(_DTYPES[kind]).max
         values = series.replace_strict(names, np.arange(len(names)), default=none, return_dtype=pl.Int64).to_numpy()
-        about = _about(name, "category", series.null_count(), codes=kind)
         categories = [visible(category, 100) for category in names]
-        about["categories"] = categories
+        about = _about(name, "category", series.null_count(), codes=kind, categories=categories)
         column = Column(about, values.astype(_DTYPES[kind]))
     elif series.dtype == pl.Boolean:
         values = series.cast(pl.UInt8).fill_null(255).to_numpy()

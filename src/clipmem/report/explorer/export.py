@@ -6,12 +6,10 @@ scripts that call `clipmemData(name, value)`, arrays as base64. In one file, the
 
 import base64
 import html
-import json
 import time
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,8 +22,9 @@ from clipmem.base.progress import Reporter, by_work
 from clipmem.data.user_tables import read_table
 from clipmem.report.explorer.columns import MISSING, About, Columns
 from clipmem.report.explorer.neighbors import SPACES, Neighbor
-from clipmem.report.explorer.server import PIECES, SIZES, STATIC, Explorer, page, static
+from clipmem.report.explorer.server import PIECES, SIZES, STATIC, Explorer, encoded, page, static
 from clipmem.report.formats import visible
+from clipmem.report.run import Document
 
 MOST, MOST_IN_FILE = 20_000, 2_000  # pairs, unless chosen; pairs in one file
 FILE_BYTES = 25_000_000  # of one file, so that it can be mailed
@@ -72,7 +71,7 @@ class _Pieces:
         require(free, f"--export {out}", "an existing file, or a folder with files", "a new path", "Choose another.")
         check_place(out)
 
-    def data(self, name: str, value: Any) -> None:
+    def data(self, name: str, value: object) -> None:
         """Add a value that the page reads by its name."""
         if self.inline:
             tag = f'<script type="application/json" id="{html.escape(name)}">'.encode("utf-8", "surrogatepass")
@@ -125,7 +124,7 @@ def _write_columns(columns: Columns, rows: Sequence[int], target: _Pieces) -> li
     return abouts
 
 
-def _write_words(explorer: Explorer, rows: Sequence[int], target: _Pieces) -> dict[str, Any]:
+def _write_words(explorer: Explorer, rows: Sequence[int], target: _Pieces) -> dict[str, object]:
     """Write the vectors of the captions' words and of the images; return how many words, or why there are none."""
     try:
         require_range("pairs searched by meaning", len(rows), high=MOST, hint=f"Choose fewer with --rows {MOST}.")
@@ -157,7 +156,7 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
         for by_space, entries in zip(near, nearest, strict=True):
             by_space[space][side] = entries
             progress("neighbors", share / len(lists))
-    details, places = list[dict[str, Any]](), {row: k for k, row in enumerate(rows)}
+    details, places = list[Document](), {row: k for k, row in enumerate(rows)}
     for k, row in enumerate(rows):
         details.append(columns.details(row) | {"row": k, "neighbors": near[k]})
         if why := details[k]["why"]:
@@ -183,7 +182,6 @@ def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Repo
     return target.close(columns.manifest["title"], "".join(f"{line}\n" for line in notice))
 
 
-def _json(value: Any) -> bytes:
+def _json(value: object) -> bytes:
     """Return a value as JSON that can be part of a script and of a page."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return text.encode("utf-8", "surrogatepass")
+    return encoded(value).replace(b"<", b"\\u003c")

@@ -10,7 +10,7 @@ width 512, similarities are off by 0.0005. Wider ones are projected on the 512 m
 import base64
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
@@ -23,6 +23,15 @@ LONGEST = 500  # characters of a query
 _WORDS, _RARE, _LONG, _WIDTH = 2_000, 1, 40, 512  # words stored, occurrences and characters that are not, numbers
 _SUBJECT, _WORD = "search by meaning", r"[\p{L}\p{M}\p{N}_]+"
 Texts = Callable[[Sequence[str]], np.ndarray]
+
+
+class WordVectors(TypedDict):
+    """The vectors of words and of images, each as numbers of one `width` and a scale a row, in base64."""
+
+    words: list[str]
+    width: int
+    vectors: list[str]
+    images: list[str]
 
 
 class Meaning:
@@ -48,7 +57,7 @@ class Meaning:
         vectors, directions = self._directions([text])
         return vectors.products(directions.T)[:, 0]
 
-    def vectors(self, rows: Int[np.ndarray, " n"], pairs: pl.DataFrame | None) -> dict[str, Any]:
+    def vectors(self, rows: Int[np.ndarray, " n"], pairs: pl.DataFrame | None) -> WordVectors:
         """Return the vectors of frequent words of the captions of some rows, and of their images, as JSON.
 
         Raises:
@@ -65,8 +74,8 @@ class Meaning:
         if images.shape[1] > _WIDTH:
             axes = np.linalg.eigh(directions.T @ directions)[1][:, -_WIDTH:]
             directions, images = directions @ axes, images @ axes
-        about = {"words": words, "width": images.shape[1]}
-        return about | {"vectors": _quantized(directions), "images": _quantized(images)}
+        of_words, of_images = _quantized(directions), _quantized(images)
+        return {"words": words, "width": images.shape[1], "vectors": of_words, "images": of_images}
 
     def _directions(self, texts: Sequence[str]) -> tuple[Vectors, Float32[np.ndarray, "m d"]]:
         """Return the stored image embeddings, and the unit embeddings of texts; zeros for a text without direction."""

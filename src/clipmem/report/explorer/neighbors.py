@@ -90,10 +90,7 @@ class Vectors:
         """Return the mean unit embeddings of pairs; zeros for those without embeddings."""
         position = np.full(self.rows + 1, -1)  # the last is for owner -1
         position[rows] = np.arange(len(rows))
-        total, count = (
-            np.zeros((len(rows), self.array.shape[1]), dtype=np.float32),
-            np.zeros((len(rows), 1), np.float32),
-        )
+        total, count = (np.zeros((len(rows), width), np.float32) for width in (self.array.shape[1], 1))
         wanted = np.flatnonzero(position[self.owner] >= 0)
         for start in range(0, len(wanted), _BLOCK):
             indices = wanted[start : start + _BLOCK]

@@ -34,6 +34,7 @@ from clipmem.report.explorer.columns import Columns
 from clipmem.report.explorer.meaning import Meaning, Texts
 from clipmem.report.explorer.neighbors import embedded
 from clipmem.report.explorer.subject import Subject, Thumbnails
+from clipmem.report.run import Document
 
 SIZES = (96, 256, 1024)  # longest side of images, in pixels, never enlarged; exports have the second
 PIECES = b"<!--pieces-->"  # where the data of a page in one file go
@@ -82,7 +83,7 @@ class Writing(Quiet):
     """Cleaned data that are being written in a thread of its own, and how far that is."""
 
     def __init__(self, write: Callable[[Reporter], Any]) -> None:
-        self.status: dict[str, Any] = {"running": True, "stage": "read", "share": None, "error": "", "written": None}
+        self.status: dict[str, object] = {"running": True, "stage": "read", "share": None, "error": "", "written": None}
         self._done, self._total = 0, 0
 
         def work() -> None:
@@ -122,8 +123,8 @@ class Explorer:
     def __init__(
         self,
         subject: Subject,
-        review: Callable[[], dict[str, Any]] | None = None,
-        write: Callable[..., dict[str, Any]] | None = None,
+        review: Callable[[], Document] | None = None,
+        write: Callable[..., Document] | None = None,
         texts: Callable[[str, int], Texts] | None = None,
     ) -> None:
         self.subject, self.columns = subject, Columns(subject)
@@ -320,6 +321,10 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-def _json(value: Any) -> tuple[bytes, str, str]:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass"), _JSON, ""
+def encoded(value: object) -> bytes:
+    """Return a value as compact JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _json(value: object) -> Content:
+    return encoded(value), _JSON, ""

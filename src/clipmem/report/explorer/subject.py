@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,7 +25,7 @@ from clipmem.data.cache import open_cache
 from clipmem.data.decoding import shrink
 from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
-from clipmem.report.run import Run
+from clipmem.report.run import Document, Run
 
 FORMAT, SUSPECTS = 1, "suspects.parquet"
 ALIGNMENTS = ("f_alignment", "g_alignment")
@@ -60,7 +59,7 @@ class Subject:
         return self.path / "view" if self.run else self.path.with_suffix(".view")
 
     @cached_property
-    def about(self) -> Mapping[str, Any]:
+    def about(self) -> Document:
         """The summary of a run, the document beside suspects, or the sidecar of a table; {} without one."""
         if self.run:
             return self.run.document(FILE)
@@ -72,7 +71,7 @@ class Subject:
         return self.path / "curate" if self.run else self.path.parent
 
     @cached_property
-    def curation(self) -> Mapping[str, Any]:
+    def curation(self) -> Document:
         """The document of `clipmem curate`, if its suspects are viewed; else {}."""
         is_viewed = (self.curated / SUSPECTS).is_file() if self.run else self.path.name == SUSPECTS
         return _document(self.curated / "curate.json") if is_viewed else {}
@@ -239,7 +238,7 @@ def open_subject(path: Path, data: str | None = None, compare_with: Path | None 
     return subject
 
 
-def _document(file: Path) -> Mapping[str, Any]:
+def _document(file: Path) -> Document:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

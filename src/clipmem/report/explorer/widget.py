@@ -106,10 +106,11 @@ class NotebookView:
             rows.append(row)
         return sorted(rows)
 
-    def _answer(self, message: Any) -> dict[str, Any]:
+    def _answer(self, message: Any) -> dict[str, object]:
         """Append the marks that a page posted; return all marks of its pairs, or why there are none."""
         message = message if isinstance(message, dict) else {}
-        answer, last = {"to": message.get("from"), "error": "", "marked": None}, len(self._rows) - 1
+        answer: dict[str, object] = {"to": message.get("from"), "error": "", "marked": None}
+        last = len(self._rows) - 1
         try:
             marks, hint = message.get("marks"), "Run the cell again."
             require(isinstance(marks, list), "marks", shorten(marks), "a list", hint)

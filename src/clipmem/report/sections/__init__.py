@@ -22,10 +22,9 @@ import jinja2
 from clipmem.base.registry import Registry
 from clipmem.base.summary import FILE
 from clipmem.report.figures import Figure
-from clipmem.report.run import Run
+from clipmem.report.run import Document, Run
 from clipmem.report.templating import environment, marked
 
-Document = Mapping[str, Any]  # JSON
 Shown = dict[str, Any]  # what templates show
 Figures = Mapping[str, Figure]
 
@@ -39,7 +38,8 @@ class Section:
             templates; "" for none.
         screen: Its terminal screen (see `report.terminal.print_screen`); "" for none, or without a page its name.
         detail: Whether the screen has it only with --verbose.
-        entry: The field of a run's summary, or the key of a document, that it is about; "" for none.
+        entry: The field of a run's summary, its table FOLDER/TABLE, or the key of a document, that it is about; "" for
+            none.
         nav: Its name in the page's navigation; "" for none.
         order: Its position; the package's own sections have 10 to 900.
         template: HTML template: a file of `report/templates`, or the text itself; by default `PAGE/NAME.html`.
@@ -58,9 +58,9 @@ class Section:
 
     def applies(self, subject: Any) -> bool:
         """Return whether the subject has anything to show here: by default, whether it has `entry`."""
-        if isinstance(subject, Run):
-            return not self.entry or bool(getattr(subject.summary, self.entry))
-        return not self.entry or self.entry in subject
+        if not self.entry or not isinstance(subject, Run):
+            return not self.entry or self.entry in subject
+        return subject.has(self.entry) if "/" in self.entry else bool(getattr(subject.summary, self.entry))
 
     def data(self, subject: Any) -> Shown:  # noqa: ARG002
         """Return what the templates show: numbers, intervals, verdicts and names, but no sentences."""
@@ -87,7 +87,7 @@ class Section:
         return engine.from_string(marked(source) if screen else source)
 
     @staticmethod
-    def context_of(subject: Any) -> dict[str, Any]:
+    def context_of(subject: Any) -> Shown:
         """Return `run`, `summary`, `words` and `measure` of a run, or `document`."""
         if not isinstance(subject, Run):
             return {"document": subject}

@@ -5,14 +5,13 @@ from typing import Any
 
 from clipmem.base.summary import AUDIT_FILE
 from clipmem.report.figures import CHANCE, DASHED, ROLE_STYLES, SOFT, STYLES, Figure, Groups, Line, Panel, draw_rows
-from clipmem.report.formats import interval, level, plain, side_of, signed
+from clipmem.report.formats import interval, level, plain, signed
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Document, Figures, ScreenSection, Section, Shown
 from clipmem.report.templating import names
 
 ATTACKS, GAPS = names("attacks"), names("gaps")
 _TOP = 10  # pairs of highest risk
-_FEW = 10  # pairs over which an interval says nothing
 
 
 @SECTIONS.register("audit")
@@ -25,16 +24,11 @@ class Audit(Section):
         return subject.audit is not None
 
     def data(self, subject: Run) -> Shown:
-        dejavu, top = subject.summary.dejavu, subject.table("audit/pairs").head(_TOP).to_dicts()
-        return {
-            "audit": subject.audit,
-            "top": top,
-            "captions": {row["uid"]: subject.trained_captions(row["uid"])[:1] for row in top},
-            "dejavu": gaps(dejavu) if dejavu else None,
-        }
+        top = subject.table("audit/pairs").head(_TOP).to_dicts()
+        return {"top": top, "captions": {row["uid"]: subject.trained_captions(row["uid"])[:1] for row in top}}
 
     def document(self, subject: Run) -> Document:
-        return subject.document(AUDIT_FILE) | {"top": subject.table("audit/pairs").head(_TOP).to_dicts()}
+        return {**subject.document(AUDIT_FILE), "top": subject.table("audit/pairs").head(_TOP).to_dicts()}
 
     def figures(self, subject: Run) -> Figures:
         """Draw the mean ROC curve of each attack on logarithmic axes, and its true positive rates at few false ones."""
@@ -47,7 +41,7 @@ class Audit(Section):
             lines.append(Line(audit.roc["fpr"], audit.roc[name], style._replace(mark="")))
             lines.append(Line([1e-3, 1e-2], [rate.mean for rate in rates], style, joined=False))
             for rows, rate in zip(groups.values(), reversed(rates), strict=True):
-                rows.append((ATTACKS[name], style, rate.document(), f"{plain(rate.mean)} {interval(rate)}"))
+                rows.append((ATTACKS[name], style, rate.mean, rate, f"{plain(rate.mean)} {interval(rate)}"))
 
         def draw(axes: Any) -> None:
             axes.axvline(1e-2, color=SOFT, linewidth=1, linestyle=DASHED)
@@ -72,20 +66,12 @@ class Audited(ScreenSection):
 class Audits(ScreenSection):
     """What attacks tell of each run, and its difference from the baseline."""
 
-    def data(self, subject: Document) -> Shown:
-        runs = [run["run"] for run in subject["runs"][1:]]
-        rows = [(run, [row for row in subject["audits"] if row["run"] == run]) for run in runs]
-        return {"rows": rows}
-
 
 @SECTIONS.register("dejavu")
 class Dejavu(Section):
     """Déjà Vu memorization: objects that f recovers and the caption does not mention."""
 
     nav, order, screen, entry, detail = "Déjà Vu", 110, "report", "dejavu", True
-
-    def data(self, subject: Run) -> Shown:
-        return gaps(subject.summary.dejavu or {})
 
     def figures(self, subject: Run) -> Figures:
         """Draw the three gaps of every role with their intervals."""
@@ -96,7 +82,9 @@ class Dejavu(Section):
         roles = [role for role in entries if role in ROLE_STYLES]
 
         groups = {
-            name.removeprefix("population "): [(role, ROLE_STYLES[role], entries[role][key], "") for role in roles]
+            name.removeprefix("population "): [
+                (role, ROLE_STYLES[role], gap["mean"], gap, "") for role in roles for gap in (entries[role][key],)
+            ]
             for key, name in GAPS.items()
         }
         candidate = entries["candidate"]
@@ -104,29 +92,5 @@ class Dejavu(Section):
             f"{GAPS[key]} {signed(candidate[key]['mean'])} {interval(candidate[key], sign=True)}" for key in GAPS
         )
         title = f"Déjà Vu gaps by role, {level(subject.summary.confidence)} intervals. Candidates: {values}."
-        height = 34 * len(GAPS) * len(roles) + 90
-        return {
-            "dejavu": Figure(
-                title, [Panel("", "f minus g", "", margin=112, draw=partial(draw_rows, groups))], height=height
-            )
-        }
-
-
-def gaps(entry: Document) -> Shown:
-    """Return what the templates show, from the entry `dejavu` of a summary."""
-    if "skipped" in entry:
-        return {"found": entry, "skipped": entry["skipped"]}
-    two = entry["two_model"]
-    candidate = two["roles"]["candidate"]
-    floor = (entry["floor"] or {}).get("top", [])
-    return {
-        "found": entry,
-        "skipped": "",
-        "names": GAPS,
-        "candidate": candidate,
-        "clear": [name for key, name in GAPS.items() if side_of(candidate[key]) == "above"],
-        "rest": two["roles"].get("candidate, not mismatched"),
-        "two": two["roles"],
-        "few": [top for top in candidate["top"] if top["pairs"] < _FEW],
-        "tops": [{**top, "floor": floor[k] if k < len(floor) else None} for k, top in enumerate(candidate["top"])],
-    }
+        panel = Panel("", "f minus g", "", margin=112, draw=partial(draw_rows, groups))
+        return {"dejavu": Figure(title, [panel], height=34 * len(GAPS) * len(roles) + 90)}

@@ -10,9 +10,7 @@ import polars as pl
 
 from clipmem.data.skipped import ignored_sentence, records_sentence
 from clipmem.report.sections import SECTIONS, Document, ScreenSection, Shown
-from clipmem.report.templating import measure_of, reasons, words_of
-
-_REASONS, _COUNTS = 12, 8  # listed at most
+from clipmem.report.templating import measure_of, words_of
 
 
 @SECTIONS.register("inspected")
@@ -20,18 +18,8 @@ class Inspected(ScreenSection):
     """Format, size, problems, samples and cost of a data set."""
 
     def data(self, subject: Document) -> Shown:
-        counts = list(subject["captions"]["per_pair"].items())
-        listed = counts if len(counts) <= _COUNTS else counts[: _COUNTS - 1]
-        reasons = subject["problems"]["reasons"]
-        return {
-            "records": records_sentence(subject["records"]),
-            "ignored": ignored_sentence(subject["records"]["ignored"]),
-            "per_pair": listed,
-            "more_captions": sum(n for _, n in counts[len(listed) :]),
-            "reasons": reasons[:_REASONS],
-            "other_reasons": len(reasons[_REASONS:]),
-            "other_records": sum(entry["count"] for entry in reasons[_REASONS:]),
-        }
+        records = subject["records"]
+        return {"records": records_sentence(records), "ignored": ignored_sentence(records["ignored"])}
 
 
 @SECTIONS.register("model")
@@ -44,7 +32,7 @@ class Scored:
     """Scores of existing models, `scores.json` (`about`), captions of the highest candidates, path of the skipped."""
 
     scores: pl.DataFrame
-    about: Mapping[str, Any]
+    about: Document
     captions: Mapping[str, Sequence[str]]
     skipped: Path | None = None
 
@@ -63,9 +51,7 @@ class ScoredPairs(ScreenSection):
         ranked = subject.scores.filter(pl.col("role") == "candidate").sort("clipmem", "uid", descending=[True, False])
         first = ranked.head(len(subject.captions)).to_dicts()
         return {
-            "about": subject.about,
             "measure": measure_of(subject.about.get("alignment", "clip")),
-            "skipped": str(subject.skipped),
             "words": words_of("given"),
             "spread": spread,
             "candidates": ranked.height,
@@ -84,11 +70,8 @@ class EstimatedPairs(ScreenSection):
     def data(self, subject: Any) -> Shown:
         ranked = subject.scores.filter(pl.col("estimator") == subject.about["estimator"])
         rows = {row["uid"]: row for row in ranked.iter_rows(named=True)}
-        return {
-            "about": subject.about,
-            "skipped": str(subject.skipped),
-            "first": [rows[uid] | {"caption": next(iter(captions), "")} for uid, captions in subject.captions.items()],
-        }
+        first = [rows[uid] | {"caption": next(iter(captions), "")} for uid, captions in subject.captions.items()]
+        return {"first": first}
 
 
 @SECTIONS.register("budget")
@@ -99,26 +82,12 @@ class Budget(ScreenSection):
         rows = [("this budget", subject.chosen), *(("better", plan) for plan in subject.better)]
         # rounded up, so that a budget of what is printed buys it
         prices = [math.ceil(100 * plan.cost - 1e-6) / 100 for _, plan in rows]
-        return {
-            "plan": subject,
-            "rows": list(zip(rows, prices, strict=True)),
-            "measured": list(subject.chosen.agreement),
-        }
+        return {"rows": list(zip(rows, prices, strict=True))}
 
 
 @SECTIONS.register("curated")
 class CuratedPairs(ScreenSection):
     """The suspects of a data set."""
-
-    def data(self, subject: Any) -> Shown:
-        return {
-            "about": subject.document,
-            "first": subject.first,
-            "reasons": reasons(),
-            "written": subject.written,
-            "same_format": subject.written is not None and subject.written.same_format,
-            "skipped": str(subject.folder / "skipped.parquet"),
-        }
 
 
 @SECTIONS.register("validated")

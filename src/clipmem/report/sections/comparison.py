@@ -43,14 +43,9 @@ class Comparison(Section):
         names = [run["run"] for run in subject["runs"]]
         main = {subject["measure"], *MEMORIZATION, *_main(subject)}
         along = "frontier" in subject  # runs at other lengths are not answers, and the length is no caveat
-        tables = {
-            table: [(name, [row for row in subject[table] if row["run"] == name]) for name in names]
-            for table in ("differences", "cost")
-        }
         return {
             "answers": [answer(subject, name) for name in names[1:] if not along],
             "notes": [note for note in subject["notes"] if not (along and note["kind"] == "other_length")],
-            **{table: [group for group in groups if group[1]] for table, groups in tables.items()},
             "fronts": [(label_of(name), subject["pareto"][name]) for name in _main(subject)],
             "primary": label_of(subject["primary"]["utility"]),
             "label": label_of,
@@ -174,10 +169,7 @@ class Frontier(Section):
             "setting": along["setting"].rpartition(".")[2],
             "curves": list(zip(labels, along["groups"], strict=True)),
             "tables": {
-                name: [
-                    (label, [row | {"label": label} for row in along[name] if row["group"] == k])
-                    for k, label in enumerate(labels[1:], start=1)
-                ]
+                name: [(label, [row for row in along[name] if row["group"] == k]) for k, label in enumerate(labels)]
                 for name in ("equal", "best")
             },
             "utility": label_of(along["utility"]),

@@ -15,7 +15,7 @@ from clipmem.report.templating import names
 
 KINDS = ("block", "attn", "mlp", "embedding")
 KIND_NAMES = names("layers")
-LAYERS_TABLE, SHARES = "localize/layers", "localize/towers.json"
+LAYERS_TABLE, SHARES, SETTINGS = "localize/layers", "localize/towers.json", "localize/settings.json"
 _CLEAREST = 4
 _BELOW = 0.05  # significance level of the adjusted p-values
 
@@ -24,10 +24,7 @@ _BELOW = 0.05  # significance level of the adjusted p-values
 class Units(Section):
     """UnitMem by layer, and the units that respond most to a single pair."""
 
-    nav, order, screen = "Units", 70, "localize"
-
-    def applies(self, subject: Run) -> bool:
-        return subject.has(UNITS_TABLE)
+    nav, order, screen, entry = "Units", 70, "localize", UNITS_TABLE
 
     def data(self, subject: Run) -> Shown:
         units, top = subject.table(UNITS_TABLE), {tower: list[Shown]() for tower in TOWERS}
@@ -55,7 +52,7 @@ def kinds_of(rows: pl.DataFrame) -> list[str]:
     return sorted(set(rows["kind"]), key=lambda kind: (KINDS.index(kind) if kind in KINDS else len(KINDS), kind))
 
 
-def layer_line(rows: pl.DataFrame, value: str, ends: tuple[str, str] | None, style: Any) -> Any:
+def layer_line(rows: pl.DataFrame, value: str, ends: tuple[str, str] | None, style: Style) -> Line:
     """Return a column by layer as a panel's line, with its interval as a band."""
     rows = rows.filter(pl.col(value).is_finite()).sort("layer")
     low, high = (rows[name].to_list() for name in ends) if ends else ((), ())
@@ -100,10 +97,7 @@ def unitmem_figure(layers: pl.DataFrame) -> Figure:
 class Layers(Section):
     """LayerMem by layer, and its difference from the layer before."""
 
-    nav, order, screen = "Layers", 90, "localize"
-
-    def applies(self, subject: Run) -> bool:
-        return subject.has(LAYERS_TABLE)
+    nav, order, screen, entry = "Layers", 90, "localize", LAYERS_TABLE
 
     def data(self, subject: Run) -> Shown:
         layers = subject.table(LAYERS_TABLE)
@@ -199,28 +193,15 @@ class Towers(Section):
     nav, order, screen = "Towers", 100, "localize"
 
     def applies(self, subject: Run) -> bool:
-        return bool(_left_out(subject)) or bool(self.data(subject)["rows"])
+        data = self.data(subject)
+        return bool(data["left_out"] or data["rows"])
 
     def data(self, subject: Run) -> Shown:
         shares = subject.document(SHARES)
         roles = shares.get("roles", {})
         rows = [roles[role] | {"role": role} for role in subject.roles if role in roles]
-        biases = {"shared": shares.get("shared_bias"), "external": shares.get("external_bias")}
-        return {
-            "rows": rows,
-            "candidate": next((row for row in rows if row["role"] == "candidate"), None),
-            "reliable": bool(shares.get("reliable")),
-            "left_out": _left_out(subject),
-            "failures": shares.get("failures", []),
-            "text_fraction": roles.get("candidate", {}).get("text_fraction"),
-            "maps": [(tower, [fit["shared"] for fit in shares.get(f"{tower}_r2") or []]) for tower in TOWERS],
-            "biases": [(role, value) for role, value in biases.items() if value is not None],
-        }
+        # why the text tower, and with it the tower swap, was left out
+        return {"shares": shares, "rows": rows, "left_out": subject.document(SETTINGS).get("untrained_text")}
 
     def document(self, subject: Run) -> Document:
         return {"towers": subject.document(SHARES)}
-
-
-def _left_out(run: Run) -> str:
-    """Return why the text tower, and with it the tower swap, was left out; "" if it was not."""
-    return run.document("localize/settings.json").get("untrained_text") or ""

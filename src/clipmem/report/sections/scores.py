@@ -24,8 +24,8 @@ from clipmem.report.figures import (
     sketch,
     svg_of,
 )
-from clipmem.report.formats import higher_of, interval, plain, side_of, signed
-from clipmem.report.gallery import EXAMPLES, Card, cards, corners, ranked_candidates
+from clipmem.report.formats import interval, plain, side_of, signed
+from clipmem.report.gallery import EXAMPLES, cards, corners, ranked_candidates
 from clipmem.report.run import Run
 from clipmem.report.sections import SECTIONS, Figures, Section, Shown
 from clipmem.report.templating import Words, next_steps
@@ -143,15 +143,10 @@ class Learned(Section):
     nav, order, screen, entry = "Learned", 40, "report", "base"
 
     def data(self, subject: Run) -> Shown:
-        ranked, learned = ranked_candidates(subject.scores), subject.summary.learned
+        ranked = ranked_candidates(subject.scores)
         corner_cards = [cards(subject, rows, ranked) for rows in corners(ranked)]
-        return {
-            "found": learned,
-            "candidate": learned and learned.roles["candidate"],
-            "control": learned and learned.roles.get("external"),
-            "corners": list(zip(CORNERS, corner_cards, strict=True)),
-            "thinned": _POINTS if ranked.height > _POINTS else 0,
-        }
+        thinned = _POINTS if ranked.height > _POINTS else 0
+        return {"corners": list(zip(CORNERS, corner_cards, strict=True)), "thinned": thinned}
 
     def figures(self, subject: Run) -> Figures:
         learned = subject.summary.learned
@@ -195,23 +190,16 @@ class InAndOut(Section):
 
     def data(self, subject: Run) -> Shown:
         ranked = ranked_candidates(subject.scores)
-        rows: list[tuple[Card, Numbers, Numbers]] = []
+        pairs: list[Shown] = []
         for card in cards(subject, ranked.head(_SHOWN), ranked):
             scores = subject.seed_scores.filter(pl.col("uid") == card.uid).sort("seed")
             with_it, without_it = (scores[name].drop_nulls().drop_nans().to_numpy() for name in ("f", "g"))
-            rows.append((card, with_it, without_it))
-        values = np.concatenate([np.zeros(0), *(part for _, *parts in rows for part in parts)])
+            pairs.append({**card._asdict(), "with_it": with_it, "without_it": without_it})
+        values = np.concatenate([np.zeros(0), *(pair[name] for pair in pairs for name in ("with_it", "without_it"))])
         ends = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
-        pairs = [
-            {
-                **card._asdict(),
-                "with_it": with_it,
-                "without_it": without_it,
-                # matplotlib escapes its text
-                "svg": Markup(_dots(card.rank, with_it, without_it, ends, subject.measure["axis"])),  # noqa: S704
-            }
-            for card, with_it, without_it in rows
-        ]
+        for pair in pairs:
+            svg = _dots(pair["rank"], pair["with_it"], pair["without_it"], ends, subject.measure["axis"])
+            pair["svg"] = Markup(svg)  # noqa: S704  matplotlib escapes its text
         return {"pairs": pairs, **model_counts(subject.seed_scores, subject.scores)}
 
 
@@ -273,13 +261,6 @@ class Planted(Section):
     """How well the score finds pairs trained with another pair's captions."""
 
     nav, order, screen, detail = "Mismatched pairs", 120, "report", True
-
-    def data(self, subject: Run) -> Shown:
-        planted = subject.summary.planted
-        if planted is None:
-            return {"planted": None}
-        rival = planted.reference_alignment_auroc
-        return {"planted": planted, "rival": rival, "side": higher_of(planted, rival)}
 
     def figures(self, subject: Run) -> Figures:
         """Draw ROC curves of the score, and of low alignment without the pair, for planted candidates."""

@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipmem.base.folder import SIDES
-from clipmem.base.summary import Records
-from clipmem.data.skipped import left_out_sentence
 from clipmem.report.figures import CANDIDATE, INDEPENDENT, INK, Figure, Panel, Style
 from clipmem.report.gallery import EXAMPLES, cards, pick, ranked_candidates, shown_credits
 from clipmem.report.run import Run, TrainingLog
@@ -36,9 +34,8 @@ class Meaning(Section):
     nav, order = "How to read", 35
 
     def data(self, subject: Run) -> Shown:
-        weight, measure = float(subject.summary.weight), subject.measure
-        bound = 2 * (1 + 2 * weight) if measure["banked"] else float(measure["bound"])
-        return {"seeds": len(subject.summary.seeds), "weight": weight, "bound": bound}
+        measure = subject.measure
+        return {"bound": 2 * (1 + 2 * subject.summary.weight) if measure["banked"] else float(measure["bound"])}
 
 
 @SECTIONS.register("regime")
@@ -54,18 +51,6 @@ class Roles(Section):
 
     nav, order, screen = "Roles and tests", 40, "report"
 
-    def data(self, subject: Run) -> Shown:
-        summary, stable = subject.summary, subject.summary.stability
-        candidates = summary.roles["candidate"].n
-        return {
-            "seeds": len(summary.seeds),
-            "candidates": candidates,
-            # a tenth of fewer than ten pairs is less than one pair
-            "tenth": stable.top10_overlap if stable and candidates >= 10 else None,
-            "hundredth": stable.top1_overlap if stable and candidates >= 100 else None,
-            "paired": summary.paired,
-        }
-
 
 @SECTIONS.register("estimate")
 class Estimate(Section):
@@ -75,14 +60,8 @@ class Estimate(Section):
 
     def data(self, subject: Run) -> Shown:
         estimate = subject.summary.estimate
-        if estimate is None:
-            return {}
-        agreed = [(name, agreement) for name, agreement in estimate.agreement.items() if agreement is not None]
-        return {
-            "found": estimate,
-            "rows": sorted(agreed, key=lambda row: -abs(row[1].value)),
-            "chosen": estimate.agreement.get(estimate.estimator),
-        }
+        agreed = [(name, agreement) for name, agreement in estimate.agreement.items() if agreement] if estimate else []
+        return {"rows": sorted(agreed, key=lambda row: -abs(row[1].value))}
 
 
 @SECTIONS.register("gallery")
@@ -105,12 +84,10 @@ class Retrieval(Section):
     nav, order = "Retrieval", 140
 
     def data(self, subject: Run) -> Shown:
-        retrieval = subject.summary.retrieval
-        metrics = (retrieval and retrieval.model_extra) or {}
+        metrics = (subject.summary.retrieval and subject.summary.retrieval.model_extra) or {}
         sides = [side for side in subject.words["columns"] if side in metrics]
         ranks = [f"{way}_retrieval_median_rank" for way in ("image", "text")]
-        has_rank = all(rank in metrics[side] for side in sides for rank in ranks)
-        return {"found": retrieval, "sides": sides, "has_rank": has_rank}
+        return {"sides": sides, "has_rank": all(rank in metrics[side] for side in sides for rank in ranks)}
 
 
 @SECTIONS.register("reproduce")
@@ -118,10 +95,6 @@ class Provenance(Section):
     """Command, recipe, versions and hashes of the run."""
 
     nav, order, screen = "Reproduce", 800, "report"
-
-    def data(self, subject: Run) -> Shown:
-        left_out = _left_out(subject.summary.records)
-        return {"manifest": subject.manifest, "recipe_lines": subject.recipe_text.splitlines(), "left_out": left_out}
 
 
 @SECTIONS.register("credits")
@@ -148,17 +121,13 @@ class Setup(Section):
         )
         record: Document = subject.manifest.get("given") or {}
         models = [
-            {
-                "kind": kind,
-                "number": number,
-                **{key: entry[key] for key in ("name", "parameters", "image_size")},
-                "weights": [(name, sha[:16]) for name, sha in entry["files"].items() if _WEIGHTS.search(name)],
-            }
+            (f"{kind} {number}", entry, [file for file in entry["files"].items() if _WEIGHTS.search(file[0])])
             for kind in ("target", "reference")
             for number, entry in enumerate(record.get(kind, ()))
         ]
         return {
-            "given": {"models": models, "roles": record["roles"]} if record else {},
+            "given": record,
+            "models": models,
             "fraction": recipe.get("subsample", {}).get("fraction"),
             "model_name": model.pop("name", ""),
             "model": model,
@@ -166,13 +135,7 @@ class Setup(Section):
             "steps": sorted({log.step.size for log in subject.logs}),
             "training": {key: value for key, value in training.items() if key not in _SHOWN_ELSEWHERE},
             "machine": [str(subject.manifest[name]) for name in _MACHINE if subject.manifest.get(name)],
-            "left_out": _left_out(subject.summary.records),
-            "seconds": subject.summary.seconds,
         }
-
-
-def _left_out(records: Records | None) -> str:
-    return left_out_sentence(records.document()) if records else ""
 
 
 @SECTIONS.register("training")

@@ -13,7 +13,7 @@ ROWS = {key: name for metrics in METRICS.values() for key, name in metrics.items
 SHARES = {key: name for key, name in ROWS.items() if not key.endswith("_loss")}
 # left out in the terminal
 _LONG = ("_recall", "zero_shot_acc5", "probe_acc5", "sublabel_acc5")
-_FEW_PAIRS, _TEMPLATES_SHOWN, _COLUMN = 1000, 4, 22
+_COLUMN = 22
 MARGIN = 0.02  # a loss below it counts as kept
 _DECIDE = ("zero_shot_acc1", "image_retrieval_recall@5")
 
@@ -55,7 +55,6 @@ def measured(utility: Measured, columns: Mapping[str, str]) -> Shown:
             if least is None or chance is None or least <= chance:
                 low.setdefault(side, []).append(name)
     groups = [(kind, [row for row in rows if row[0] in metrics]) for kind, metrics in metrics_by_kind.items()]
-    commonest = utility.probe.commonest_class_acc1 if utility.probe else utility.commonest_class_acc1
     return {
         "found": utility,
         "over": next((entry.over for entry in entries.values()), "pairs"),
@@ -63,10 +62,6 @@ def measured(utility: Measured, columns: Mapping[str, str]) -> Shown:
         "rows": rows,
         "metrics_by_kind": [(kind, members) for kind, members in groups if members],
         "short": [row for row in rows if not row[0].endswith(_LONG)],
-        "templates": utility.templates[:_TEMPLATES_SHOWN],
-        "more_templates": len(utility.templates) - _TEMPLATES_SHOWN,
-        "commonest": commonest,
-        "few": (utility.n["test"] or 0) < _FEW_PAIRS,
         "not_above": [(columns[side], names) for side, names in low.items()],
     }
 
@@ -85,7 +80,6 @@ class Retained(Section):
         name = next((name for name in _DECIDE if name in metrics["base"]), None)
         change = metrics["f"][name].change if name else None
         return {
-            "found": retained,
             "columns": {side: columns.get(side, side) for side in metrics if side != "base"},
             "rows": [(name, SHARES[name]) for name in SHARES if name in metrics["base"]],
             "decides": name and {"name": SHARES[name], "change": change},

@@ -6,7 +6,6 @@ import json
 import pytest
 
 from clipmem.report.page import write_report
-from clipmem.report.sections.audit import gaps
 from tests.unit.report.documents import DEJAVU, dejavu_entry
 from tests.unit.report.outline import outline, report_text
 
@@ -46,18 +45,22 @@ def test_terminal(build, key):
     assert wanted in text
 
 
-def test_gaps_are_clear_only_where_their_interval_is_above_zero():
-    assert gaps(DEJAVU)["clear"] == ["population precision gap", "population recall gap"]
+def test_gaps_are_clear_only_where_their_interval_is_above_zero(build):
+    def words_of(found):
+        built = with_dejavu(build, found)
+        words = outline(write_report(built.folder, built.images)).words()
+        return words[words.index("Déjà Vu: objects") :].replace("\N{NO-BREAK SPACE}", " ")
+
+    assert "judged by the population precision gap and the population recall gap." in words_of(DEJAVU)
     found = copy.deepcopy(DEJAVU)
     found["two_model"]["roles"] = {
         "candidate": dejavu_entry(0.01),
         "candidate, not mismatched": dejavu_entry(-0.02, 52),
     }
-    shown = gaps(found)
-    assert shown["clear"] == []
-    assert shown["rest"]["auc_gap"]["mean"] == -0.01
-    assert [top["pairs"] for top in shown["few"]] == [1]
-    assert [top["floor"] is None for top in shown["tops"]] == [False, True]
+    words = words_of(found)
+    assert "No gap is clearly above 0. Without the mismatched pairs the AUC gap is -0.010" in words
+    assert "% is 1 pair: an interval over so few pairs is uninformative" in words
+    assert words.count("needs two seeds") == 2
 
 
 def test_without_it_there_is_no_section(two_seeds):
