@@ -80,9 +80,9 @@ def embed(world, out, *more, model="small", data=None):
 def test_a_pool_gives_the_bytes_of_one_process(world, tmp_path, by_one_process, monkeypatch):
     monkeypatch.setattr(pool, "cores", lambda: 2)
     monkeypatch.setattr(pool.LocalEngine, "few", 2)
-    ran, run = [], pool.run
+    ran, run = [], pool.LocalEngine.run
     monkeypatch.setattr(
-        pool, "run", lambda task, parts, *more, **how: (ran.extend(parts), run(task, parts, *more, **how))
+        pool.LocalEngine, "run", lambda self, parts, *more, **how: (ran.extend(parts), run(self, parts, *more, **how))
     )
     assert embed(world, tmp_path / "emb") == 0
     assert ran == [f"part {k}" for k in range(6)]
