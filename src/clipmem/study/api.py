@@ -3,6 +3,7 @@
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from inspect import signature
 from pathlib import Path
@@ -356,41 +357,42 @@ def score(
         >>> table["role"].to_list()
         ['external', 'external', 'candidate', 'candidate', 'candidate']
     """
-    settings: dict[str, Any] = {"alignment": alignment, "weight": weight, "confidence": confidence, "seed": seed}
-    settings |= {"bank_size": bank_size, "views": views, "caption_edits": caption_edits, "captions": captions}
-    settings |= {"precision": precision, "batch_size": batch_size, "block": block, "dtype": dtype, "device": device}
-    settings |= {"engine": engine, "part": part}
-    named: dict[str, Any] = {"model": model, "trajectory": trajectory, "embeddings": embeddings, "reporter": reporter}
+    scoring = {"alignment": alignment, "weight": weight, "confidence": confidence, "bank_size": bank_size, "seed": seed}
+    views_of = {"views": views, "caption_edits": caption_edits, "captions": captions}
+    how = {"precision": precision, "batch_size": batch_size, "block": block, "dtype": dtype, "device": device}
+    inputs = Inputs(target, reference, data, bank, model, trajectory, embeddings)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(out or Path(scratch) / "scores.parquet")
-        scored = score_into(file, target, reference, data, bank, **named, **settings)
+        scored = score_into(file, inputs, reporter, engine=engine, part=part, **scoring, **views_of, **how)
         left_out = study.scoring.left_out(scored)
     if left_out:
         warnings.warn(ClipmemWarning(left_out), stacklevel=2)
     return scored.scores
 
 
-def score_into(
-    out: Path,
-    target: Any,
-    reference: Any,
-    data: Any,
-    bank: Any,
-    *,
-    model: str = "",
-    trajectory: Path | None = None,
-    embeddings: str | Path | None = None,
-    reporter: Reporter | None = None,
-    **settings: Any,
-) -> "Scored":
+@dataclass(frozen=True)
+class Inputs:
+    """What `score` compares, or ranks by one model (see there)."""
+
+    target: Any = None
+    reference: Any = None
+    data: Any = None
+    bank: Any = None
+    model: str = ""
+    trajectory: Path | None = None
+    embeddings: str | Path | None = None
+
+
+def score_into(out: Path, inputs: Inputs, reporter: Reporter | None = None, **settings: object) -> "Scored":
     """Score pairs into a table (see `score`); return what the screen of `clipmem score` shows."""
     check_new_table(out)
-    if target is not None or reference is not None or embeddings is not None:
+    model, data, bank, trajectory = inputs.model, inputs.data, inputs.bank, inputs.trajectory
+    if inputs.target is not None or inputs.reference is not None or inputs.embeddings is not None:
         got, hint = f"--model {model} and other models", "Omit --model, or --target and --reference."
         require(not model, "--model", got, "--target and --reference, or --model", hint)
-        folder = None if embeddings is None else checked_path(embeddings, "--embeddings")
-        checked = study.score_inputs.Settings.of(**settings)
-        comparison = study.score_inputs.compare(target, reference, data, bank, checked, embeddings=folder)
+        folder = None if inputs.embeddings is None else checked_path(inputs.embeddings, "--embeddings")
+        checked, compare = study.score_inputs.Settings.of(**settings), study.score_inputs.compare
+        comparison = compare(inputs.target, inputs.reference, data, bank, checked, embeddings=folder)
         return study.scoring.write_scores(comparison, out, embeddings=folder, reporter=reporter)
     hint = "For example: clipmem score --model FOLDER --data PATH."
     require(trajectory is None or model, "--trajectory", "no --model", "the model whose training it is of", hint)

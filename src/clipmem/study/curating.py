@@ -240,8 +240,8 @@ def write_reviewed(folder: Path, path: Path, reporter: Reporter, *, correct: boo
     """
     about = read_ranking(folder).document
     model, device = about.get("model") or "", about.get("device", "auto")
-    more: dict[str, Any] = {"suspects": str(about.get("aim", "")), "reviewed": reviewed, "ranked": True}
-    how = Curating(model, about.get("captions"), folder, path, correct, device, **more)
+    how = Curating(model, about.get("captions"), folder, path, correct, device, reviewed=reviewed, ranked=True)
+    how = replace(how, suspects=str(about.get("aim", "")))
     return curate_and_write(about["data"] if about["run"] else about["section"], how, reporter).document["written"]
 
 

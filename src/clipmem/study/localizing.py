@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -50,8 +49,8 @@ def _measure(study: PlannedStudy, recipe: Recipe, reporter: Reporter) -> list[Pa
     resources = study.execution
     reporter.begin("localize", work(pairs, recipe), "pairs")
     with threads(resources.threads * resources.workers):
-        how: dict[str, Any] = {"device": resources.device, "progress": reporter.advance}
-        files = localize(folder, pairs, recipe, study.opened.load, **how)
+        load, advance = study.opened.load, reporter.advance
+        files = localize(folder, pairs, recipe, load, device=resources.device, progress=advance)
     folder.finish("localize", files, time.monotonic() - started)
     reporter.end("localize", time.monotonic() - started)
     return files

@@ -152,7 +152,7 @@ class PlannedStudy(Run):
     @cached_property
     def opened(self) -> StudyModels:
         """The models; given ones were checked against the manifest when the study started."""
-        return open_models(self.recipe, self.folder, self.manifest, verify=False)
+        return open_models(self.recipe, self.folder, verify=False)
 
     @property
     def start(self) -> Start:
@@ -252,7 +252,7 @@ class PlannedStudy(Run):
         objective, hint = self.recipe.train.objective, "Train with train.objective = 'clip'."
         usable = not self.protocol.trains or OBJECTIVES[objective].uses_text
         require(usable, f"model {side}", f"objective {objective!r}", "one that trains both towers", hint)
-        self.opened.check(self.manifest)
+        self.opened.check()
         model = Model(side, partial(self.opened.load, side, seed), self.recipe.embed)
         return lambda texts: model.embed_texts(texts).numpy()
 

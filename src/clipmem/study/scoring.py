@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,13 @@ def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> 
     live = {name: model for name, model in models.items() if isinstance(model, Model)}
     stored = {name: model for name, model in models.items() if isinstance(model, Embeddings)}
     apart = not comparison.drawn and not bank.uids.is_in(pairs.uids.implode()).all()
-    how: dict[str, Any] = {"block": settings.block, "single": not method.means, "reporter": reporter}
+    embed_all = partial(embed, block=settings.block, single=not method.means, reporter=reporter)
     unfinished = None
     with settings.runner(store) if live else contextlib.nullcontext() as run:
         for folder, part in [(store / "bank", bank)] * apart + [(store, pairs)] if live else []:
             folders = [folder / name for name in live]
             try:
-                embedded = embed(list(live.values()), part, folders, settings.made_with(), run=run or in_turn, **how)
+                embedded = embed_all(list(live.values()), part, folders, settings.made_with(), run=run or in_turn)
             except Unfinished as error:
                 unfinished, embedded = error, []
             for name, of_pairs in zip(live, embedded, strict=not unfinished):
@@ -110,8 +111,8 @@ def embed_pairs(model: str, data: Data, out: Path, settings: Settings, *, report
     if isinstance(opened, Embeddings):
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
     with settings.runner(out) as run:
-        how: dict[str, Any] = {"block": settings.block, "run": run, "reporter": reporter}
-        [embedded] = embed([opened], pairs, [out], settings.made_with(), **how)
+        how = partial(embed, block=settings.block, run=run, reporter=reporter)
+        [embedded] = how([opened], pairs, [out], settings.made_with())
     counts = pairs.ledger.facts()
     if isinstance(pairs, Pairs):  # whose images are listed, not decoded
         counts["left_out"] += counts["pairs"] - len(embedded)

@@ -66,7 +66,7 @@ class Study:
 
     def run(self) -> None:
         """Run all unfinished stages (see `clipmem.run`)."""
-        models = open_models(self.recipe, self.folder)
+        models = open_models(self.recipe, self.folder, started=False)
         if self._is_finished():
             self._check_finished(models)
             return
@@ -75,7 +75,9 @@ class Study:
         pairs = with_objects(source.pairs(), self.recipe.dejavu.objects)
         utility.prompts_of(pairs, self.recipe)  # checks class names
         evaluating.retained_recipe(self.recipe, frozenset())  # checks its data
-        decode_stage.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)
+        for problem in source.problems if self.strict else ():
+            raise stop_at(problem)
+        decode_stage.check_pairs(source, pairs, self._protocol.check_pairs)
         check_needs(self.recipe, self._protocol, pairs)
         parents = find_parents(self.recipe, self.folder, pairs["uid"])
         if not (self.folder.path / "manifest.json").is_file():
@@ -128,7 +130,7 @@ class Study:
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
             manifest.check_files(self.folder, self.recipe)
-            models.check(manifest.read(self.folder))
+            models.check()
             for stage in self._all_stages:
                 self.reporter.end(stage, self.folder.seconds()[stage], skipped=True)
 
@@ -160,7 +162,7 @@ class Study:
         if (self.folder.path / "manifest.json").is_file():
             manifest.check_data(self.folder, fingerprint)
             manifest.check_files(self.folder, self.recipe)
-            models.check(manifest.read(self.folder))
+            models.check()
             if self.folder.is_done("decode"):
                 self._check_columns(pairs)
             return
@@ -173,7 +175,7 @@ class Study:
         )
         if parents:
             described["parents"] = {name: parent.described for name, parent in parents.items()}
-        self.folder.write_json("manifest.json", described | models.describe())
+        self.folder.write_json("manifest.json", {**described, **models.describe()})
 
     def _check_columns(self, pairs: pl.DataFrame) -> None:
         """Refuse data whose uids are the same, but whose other columns are not: decoded pairs keep what they had."""
@@ -187,15 +189,10 @@ class Study:
         return self.engine.fit(execution.resolve(self.recipe, self._protocol.count, device=self.device))
 
     def _decode(self, pairs: pl.DataFrame, source: Source, geometries: Sequence[Geometry]) -> list[Path]:
-        return decode_stage.decode_pairs(
-            self.folder,
-            pairs,
-            source,
-            geometries,
-            reporter=self.reporter,
-            check=self._protocol.check_usable,
-            strict=self.strict,
-        )
+        folder, reporter = self.folder, self.reporter
+        decode = decode_stage.decode_images
+        caches, usable = decode(folder, pairs, source, geometries, reporter=reporter, strict=self.strict)
+        return [*caches, *decode_stage.write_pairs(folder, usable, source, self._protocol.check_usable, reporter)]
 
     def _plan(self, source: Source, geometry: Geometry, parents: Parents) -> list[Path]:
         pairs = self.folder.read("pairs")
