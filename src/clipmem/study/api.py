@@ -23,13 +23,14 @@ if TYPE_CHECKING:  # not before the arguments are checked
     from clipmem.report.sections.commands import Scored
     from clipmem.study.score_inputs import Models
 
+RecipeLike = Recipe | Mapping[str, Any] | str | Path
 PUBLISHED_RECIPES = ("coco-vit-b-32", "coco-vit-b-16", "cc3m-vit-b-32", "cc3m-vit-b-16")
 FINETUNE_RECIPES = ("finetune-vit-b-32", "finetune-lit", "finetune-lora", "finetune-siglip")
 SHIPPED_RECIPES = ("demo", "quick", *FINETUNE_RECIPES, *PUBLISHED_RECIPES)
 _MOST = 2**20  # maximum bytes of a recipe
 
 
-def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Overrides = ()) -> Recipe:
+def find_recipe(recipe: RecipeLike, settings: Overrides = ()) -> Recipe:
     """Load a recipe from a name, a path or a mapping, and apply settings."""
     if isinstance(recipe, Recipe | Mapping):
         return recipe_from(recipe.model_dump() if isinstance(recipe, Recipe) else recipe, settings)
@@ -64,9 +65,7 @@ def _recipe_text(path: Path) -> str:
     return text
 
 
-def plan_budget(
-    recipe: Recipe | Mapping[str, Any] | str | Path, settings: Overrides, budget: float
-) -> tuple[list[str], "study.budget.Plan"]:
+def plan_budget(recipe: RecipeLike, settings: Overrides, budget: float) -> tuple[list[str], "study.budget.Plan"]:
     """Choose how to estimate the scores of a recipe's pairs for a budget; return the settings for it, and the plan."""
     usable = 0 < budget < float("inf")
     require(usable, "--budget", f"{budget:g}", "a positive number of trainings", "Use 0.5.")
@@ -76,7 +75,7 @@ def plan_budget(
 
 
 def run(
-    recipe: Recipe | Mapping[str, Any] | str | Path,
+    recipe: RecipeLike,
     out: str | Path,
     *,
     data: "study.opening.Data | None" = None,

@@ -147,15 +147,7 @@ class Study:
         return PlannedStudy(self.folder.path)
 
     def _stage(self, name: str, work: Callable[[], list[Path]], *, complete: bool = True) -> None:
-        if complete and self.folder.is_done(name):
-            self.reporter.end(name, self.folder.seconds()[name], skipped=True)
-            return
-        started = time.monotonic()
-        self.reporter.begin(name)
-        outputs = work()
-        seconds = time.monotonic() - started
-        self.folder.finish(name, outputs, seconds)
-        self.reporter.end(name, seconds)
+        run_stage(self.folder, name, work, self.reporter, complete=complete)
 
     def _begin(self, pairs: pl.DataFrame, models: StudyModels, parents: Parents) -> None:
         fingerprint = data_fingerprint(pairs["uid"])
@@ -277,6 +269,22 @@ class Study:
         about = {"format": FORMAT, "protocol": self.recipe.protocol, "roles": {}, "seeds": seeds, **more}
         summary = Summary.model_validate(about | _measured(Run(self.folder.path)))
         return self.folder.write_json(FILE, summary.document())
+
+
+def run_stage(
+    folder: RunFolder, name: str, work: Callable[[], list[Path]], reporter: Reporter, *, complete: bool = True
+) -> list[Path]:
+    """Do a stage and write its marker, unless it is done and `complete`; return the files written."""
+    if complete and folder.is_done(name):
+        reporter.end(name, folder.seconds()[name], skipped=True)
+        return []
+    started = time.monotonic()
+    reporter.begin(name)
+    outputs = work()
+    seconds = time.monotonic() - started
+    folder.finish(name, outputs, seconds)
+    reporter.end(name, seconds)
+    return outputs
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
