@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipmem import report, study
 from clipmem.base.errors import ClipmemWarning, InputError, near_names, require
-from clipmem.base.paths import as_read_error, check_new_table, checked_path
+from clipmem.base.paths import check_new_table, checked_path, reading
 from clipmem.base.progress import Reporter
 from clipmem.base.recipes import Overrides, Recipe, as_settings, load_recipe, recipe_from
 from clipmem.study.engines import check_name, is_first, open_engine, watch_launcher
@@ -45,7 +45,10 @@ def find_recipe(recipe: RecipeLike, settings: Overrides = ()) -> Recipe:
 
 def _recipe_text(path: Path) -> str:
     expected, hint = "a TOML file, 'demo' or 'quick'", "Create one with `clipmem init`."
-    try:
+    files = [] if path.exists() else [*SHIPPED_RECIPES, *map(str, path.parent.glob("*.toml"))]
+    recipes = {Path(file).stem: file for file in files}
+    near = " or ".join(repr(recipes[name]) for name in near_names(path.stem, recipes))
+    with reading(f"recipe {path}", expected=expected, hint=f"Did you mean {near}?" if near else hint):
         if path.exists() and not path.is_file():  # opening a pipe would block
             raise InputError(f"recipe {path}", got="not a regular file", expected=expected, hint=hint)
         with path.open("rb") as stream:
@@ -53,12 +56,6 @@ def _recipe_text(path: Path) -> str:
         if len(content) > _MOST:
             raise InputError(f"recipe {path}", got=f"more than {_MOST:,} bytes", expected=expected, hint=hint)
         text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        files = [] if path.exists() else [*SHIPPED_RECIPES, *map(str, path.parent.glob("*.toml"))]
-        recipes = {Path(file).stem: file for file in files}
-        near = [recipes[name] for name in near_names(path.stem, recipes)]
-        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else hint
-        raise as_read_error(error, f"recipe {path}", expected=expected, hint=hint) from error
     # an empty file must not start the default study
     if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
         raise InputError(f"recipe {path}", got="a file without keys", expected=expected, hint=hint)

@@ -49,7 +49,7 @@ def _measure(study: PlannedStudy, recipe: Recipe, reporter: Reporter) -> list[Pa
             return localize(folder, pairs, recipe, load, device=resources.device, progress=advance)
 
     same = (folder.path / SETTINGS_FILE).is_file() and folder.read_json(SETTINGS_FILE) == describe(pairs, recipe)
-    return run_stage(folder, "localize", measure, reporter, complete=same)
+    return run_stage(folder, reporter, "localize", measure, complete=same)
 
 
 def localized_pairs(study: PlannedStudy) -> Pairs:

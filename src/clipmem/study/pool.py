@@ -34,9 +34,8 @@ _MOST = 4  # processes that embed, as each holds the model
 _IDLE = 300  # seconds without a task after which a process ends
 # with psutil installed, loky restarts processes that grow by 300 MB, as training does
 _NO_RESTARTS = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
-Key = tuple[int, str]
 _reusing = 0
-_reusable: dict[Key, ProcessPoolExecutor] = {}
+_reusable: dict[tuple[int, str], ProcessPoolExecutor] = {}
 Parts = Mapping[str, partial[None]]  # a task of `study.tasks` for each part of the work, by the part's name
 
 
@@ -101,15 +100,6 @@ def _shut(executor: ProcessPoolExecutor) -> None:
         raise
 
 
-def _follow(futures: Sequence[Future[Any]], board: Board, progress: Callable[[int, str], object]) -> None:
-    waiting = set(futures)
-    while waiting:
-        done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
-        board.report(progress)
-        for future in done:
-            future.result()
-
-
 def _died(error: BrokenProcessPool, names: Iterable[str], board: Board, stderr: Path) -> RunError:
     running = " or ".join(name for name in names if child.running_file(board.path, name).is_file()) or "(none)"
     written = stderr.read_text(errors="replace").strip().splitlines() if stderr.is_file() else []
@@ -155,7 +145,12 @@ class LocalEngine:
                     try:
                         for name, task in parts.items():
                             futures.append(executor.submit(child.call, task, name, str(stderr), **where))
-                        _follow(futures, board, progress)
+                        waiting = set(futures)
+                        while waiting:
+                            done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
+                            board.report(progress)
+                            for future in done:
+                                future.result()
                     except BaseException:
                         (board.path / child.STOP).touch()
                         for future in futures:

@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -94,10 +94,11 @@ class Study:
                 for file in (self.folder.path / name).rglob(".*.tmp"):
                     file.unlink(missing_ok=True)
             self._begin(pairs, models, parents)
-            self._stage("decode", lambda: self._decode(pairs, source, models.geometries))
+            stage = partial(run_stage, self.folder, self.reporter)
+            stage("decode", lambda: self._decode(pairs, source, models.geometries))
             for row in decode_stage.skipped_of(self.folder).iter_rows() if self.strict else ():
                 raise stop_at(Problem(*row))
-            self._stage("plan", lambda: self._plan(source, models.geometries[0], parents))
+            stage("plan", lambda: self._plan(source, models.geometries[0], parents))
             work = {
                 "train": self._train,
                 "embed": self._embed,
@@ -111,7 +112,7 @@ class Study:
                 for name in self._protocol.stages:
                     # a missing model is trained again if a later stage needs it
                     complete = name != "train" or self.folder.is_done("embed") or not self._missing()
-                    self._stage(name, work[name], complete=complete)
+                    stage(name, work[name], complete=complete)
                     if name == "embed":
                         processes.close()
             self.folder.write_json(_FILES, {"sha256": files_state(self.recipe.data)})
@@ -145,9 +146,6 @@ class Study:
     @cached_property
     def _study(self) -> PlannedStudy:
         return PlannedStudy(self.folder.path)
-
-    def _stage(self, name: str, work: Callable[[], list[Path]], *, complete: bool = True) -> None:
-        run_stage(self.folder, name, work, self.reporter, complete=complete)
 
     def _begin(self, pairs: pl.DataFrame, models: StudyModels, parents: Parents) -> None:
         fingerprint = data_fingerprint(pairs["uid"])
@@ -272,7 +270,7 @@ class Study:
 
 
 def run_stage(
-    folder: RunFolder, name: str, work: Callable[[], list[Path]], reporter: Reporter, *, complete: bool = True
+    folder: RunFolder, reporter: Reporter, name: str, work: Callable[[], list[Path]], *, complete: bool = True
 ) -> list[Path]:
     """Do a stage and write its marker, unless it is done and `complete`; return the files written."""
     if complete and folder.is_done(name):
