@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,15 +106,8 @@ def expected_agreement(signals: Signals, estimated: Estimated, confidence: float
     if halves is None or len(halves.effect) < 2:
         return None
     predicted = estimated.score if estimated.predicted is None else estimated.predicted
-    return agreement(
-        halves.effect,
-        predicted,
-        signals.group,
-        weight=estimated.own,
-        left_out=estimated.left_out,
-        seed=signals.seed,
-        confidence=confidence,
-    )
+    expected = partial(agreement, weight=estimated.own, left_out=estimated.left_out, seed=signals.seed)
+    return expected(halves.effect, predicted, signals.group, confidence=confidence)
 
 
 def estimates(signals: Signals) -> dict[str, Estimated]:
