@@ -37,7 +37,7 @@ HOSTILE = [
 
 def inspect(path, **how):
     """What `clipmem inspect PATH` shows."""
-    return of_pairs.inspect(path, lambda: open_data(path), **how)
+    return of_pairs.inspect(path, lambda: open_data(path), of_pairs.Inspecting(**how))
 
 
 def export(path, out, to, *, settings=(), **how):

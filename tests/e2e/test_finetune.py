@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 import clipmem
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import dump_recipe
+from clipmem.data.sources import open_data
 from clipmem.models import given, openclip
 from clipmem.models.names import SHIPPED
 from clipmem.stats.alignment import alignment
 from clipmem.study.api import FINETUNE_RECIPES, find_recipe
-from clipmem.study.data_commands import inspect
+from clipmem.study.data_commands import Inspecting, inspect
 from clipmem.study.plan import PlannedStudy
 from tests.e2e.running import clip, start, undisturbed_study
 from tests.e2e.test_study import contents
@@ -208,7 +209,7 @@ def test_models_show(base):
 
 @pytest.mark.slow
 def test_inspect_finds_the_pairs_that_a_model_aligns_like_members(finished, base, tmp_path):
-    found = inspect("emoji", cost=False, against=str(base))["against"]
+    found = inspect("emoji", lambda: open_data("emoji"), Inspecting(against=str(base)))["against"]
     members = set(finished.splits.filter(finished.splits["role"].is_in(["shared", "candidate"]))["uid"])
     images, texts = reference_nearest(finished, base)
     assert set(found["uids"]) == images & texts

@@ -41,14 +41,10 @@ def same_model(finished, study, side, seed):
     assert all(file.read_bytes() == (b / file.name).read_bytes() for file in a.iterdir())
 
 
-def train(study, models, told=None):
-    pool.run(
-        tasks.train_task,
-        study.folder.path,
-        models,
-        study.execution,
-        progress=lambda *one: told is None or told.append(one),
-    )
+def train(study, models, told=None, task=tasks.train_task):
+    parts = pool.model_parts(task, study, models)
+    told = [] if told is None else told
+    pool.LocalEngine().run(parts, study.execution, study.folder.path, progress=lambda *one: told.append(one))
 
 
 def pids(executor):
@@ -148,7 +144,7 @@ def test_a_stop_is_met_after_the_step_and_the_training_resumes(finished, planned
     with pytest.raises(tasks.TrainingStopped):
         tasks.train_task(board, str(tmp_path), str(planned.folder.path), "f", 0)
     with pytest.raises(tasks.TrainingStopped):
-        tasks.train_one(planned, "f", 0, stop=lambda: True)
+        tasks.train_one(planned, model, stop=lambda: True)
     assert (planned.folder.model_dir("f", 0) / "checkpoint.safetensors").is_file()
     train(planned, [model])
     same_model(finished, planned, "f", 0)
@@ -176,7 +172,7 @@ def test_a_process_that_is_asked_to_stop_ends_the_study_in_a_line(planned, fresh
     thread = threading.Thread(target=terminate)
     thread.start()
     with pytest.raises(RunError, match="was stopped"):
-        pool.run(waiting_task, planned.folder.path, planned.models[:1], planned.execution, progress=lambda *_: None)
+        train(planned, planned.models[:1], task=waiting_task)
     thread.join()
 
 

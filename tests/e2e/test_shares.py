@@ -80,9 +80,9 @@ def embed(world, out, *more, model="small", data=None):
 def test_a_pool_gives_the_bytes_of_one_process(world, tmp_path, by_one_process, monkeypatch):
     monkeypatch.setattr(pool, "cores", lambda: 2)
     monkeypatch.setattr(pool.LocalEngine, "few", 2)
-    ran, run = [], pool.run
+    ran, run = [], pool.LocalEngine.run
     monkeypatch.setattr(
-        pool, "run", lambda task, parts, *more, **how: (ran.extend(parts), run(task, parts, *more, **how))
+        pool.LocalEngine, "run", lambda self, parts, *more, **how: (ran.extend(parts), run(self, parts, *more, **how))
     )
     assert embed(world, tmp_path / "emb") == 0
     assert ran == [f"part {k}" for k in range(6)]
@@ -110,15 +110,15 @@ def test_shares_in_any_order_give_the_bytes_of_the_whole(world, tmp_path, by_one
 def test_what_is_scored_in_shares_is_what_is_scored_at_once(world, tmp_path, small_parts):
     data = str(world / "pairs.parquet")
     whole, out = tmp_path / "whole.parquet", tmp_path / "scores.parquet"
-    score = [str(world / "small")], [str(world / "other")], data, data
-    clipmem.study.api.score_into(whole, *score)
+    score = clipmem.study.api.Inputs([str(world / "small")], [str(world / "other")], data, data)
+    clipmem.study.api.score_into(whole, score)
     for number in (2, 1, 2):  # a share that is done is not done again
         with pytest.raises(Unfinished) as ended:
-            clipmem.study.api.score_into(out, *score, part=f"{number}/2")
+            clipmem.study.api.score_into(out, score, part=f"{number}/2")
         assert ended.value.total == 6
         assert not out.exists()
     assert ended.value.remaining == 0
-    clipmem.study.api.score_into(out, *score)
+    clipmem.study.api.score_into(out, score)
     assert out.read_bytes() == whole.read_bytes()
     assert out.with_suffix(".json").read_bytes() == whole.with_suffix(".json").read_bytes()
     assert not out.with_suffix(".parts").exists()

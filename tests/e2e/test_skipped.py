@@ -171,15 +171,15 @@ def test_pixels_of_several_sizes_leave_out_the_same_images(tmp_path):
     from clipmem.base.progress import Quiet
     from clipmem.data.decoding import Geometry
     from clipmem.data.sources import open_source
-    from clipmem.study.decode_stage import decode_pairs
+    from clipmem.study.decode_stage import decode_images, write_pairs
 
     path = write(tmp_path / "data.parquet", BROKEN)
     source = open_source(tiny_recipe(*SETTINGS, f"data.path={str(path)!r}").data)
     folder = RunFolder(tmp_path / "run")
-    outputs = decode_pairs(
-        folder, source.pairs(), source, [Geometry(16), Geometry(24)], reporter=Quiet(), check=lambda _: None
-    )
-    small, large = (np.load(file, mmap_mode="r") for file in outputs[:2])
+    geometries = [Geometry(16), Geometry(24)]
+    caches, usable = decode_images(folder, source.pairs(), source, geometries, reporter=Quiet())
+    write_pairs(folder, usable, source, lambda _: None, Quiet())
+    small, large = (np.load(file, mmap_mode="r") for file in caches)
     assert small.shape == (GOOD, 16, 16, 3)
     assert large.shape == (GOOD, 24, 24, 3)
     assert folder.read("pairs").height == GOOD

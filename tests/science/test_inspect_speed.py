@@ -12,8 +12,8 @@ from PIL import Image
 from tests.unit.data.sources.formats import add_member
 
 from clipmem.base.sections import DataSection
-from clipmem.data.sources import open_source
-from clipmem.study.data_commands import inspect
+from clipmem.data.sources import open_data, open_source
+from clipmem.study.data_commands import Inspecting, inspect
 
 PAIRS = int(os.environ.get("CLIPMEM_INSPECTED", "100000"))
 
@@ -41,7 +41,7 @@ def test_an_inspection_takes_about_as_long_as_reading_once(tmp_path):
     assert open_source(DataSection(path=str(tmp_path))).pairs().height == PAIRS
     once = time.process_time() - started
     started = time.process_time()
-    found = inspect(str(tmp_path), cost=False)
+    found = inspect(str(tmp_path), lambda: open_data(str(tmp_path)), Inspecting())
     ours = time.process_time() - started
     size = sum(path.stat().st_size for path in tmp_path.glob("*.tar"))
     sys.stdout.write(

@@ -16,27 +16,21 @@ from clipmem.models import names
 
 @dataclass(frozen=True)
 class Check:
-    """Checks a value, or each of several: takes the option's name and the value, returns what the command gets."""
+    """Checks a value, or each of several: takes it and the option's name; the command gets the result if it `opens`."""
 
-    call: Callable[[str, Any], Any]
+    call: Callable[[Any, str], Any]
+    opens: bool = False
 
 
 def _text(_: Any, tokens: Sequence[Token]) -> str:
     return tokens[0].value
 
 
-def _model(_: str, name: str) -> str:
-    if name:
-        names.parse(name)
-    return name
-
-
-def _run_folder(_: str, path: Path) -> Path:
+def _run_folder(path: Path, _: str = "") -> None:
     recipe_file(checked_path(path, "run folder"))
     from clipmem.base.folder import RunFolder  # imports polars
 
     RunFolder(path).recipe()
-    return path
 
 
 def check_data(path: str) -> str:
@@ -48,35 +42,11 @@ def check_data(path: str) -> str:
     return path
 
 
-def _data(_: str, path: str) -> Any:
-    return study.opening.open_data(check_data(path))
-
-
-def _run_or_data(option: str, path: str) -> Any:
+def _run_or_data(path: str, _: str) -> Any:
     if path and (Path(path) / "recipe.toml").is_file():
-        return _run_folder(option, Path(path))
-    return _data(option, path)
-
-
-def _device(_: str, name: str) -> str:
-    check_device(name)
-    return name
-
-
-def _aim(option: str, text: str) -> str:
-    if text:
-        Aim.parse(text, option)
-    return text
-
-
-def _readable(option: str, path: Path) -> Path:
-    check_readable(path, option)
-    return path
-
-
-def _new_table(option: str, path: Path) -> Path:
-    check_new_table(path, option)
-    return path
+        _run_folder(Path(path))
+        return Path(path)
+    return study.opening.open_data(check_data(path))
 
 
 _LIST = Parameter(consume_multiple=True, negative="", show_default=False)
@@ -85,15 +55,18 @@ Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 Number0 = Annotated[int, Parameter(validator=validators.Number(gte=0))]
 Budget = Annotated[float, Parameter(validator=validators.Number(gt=0, lt=float("inf")))]
 Settings = Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)]
-Device = Annotated[Literal["auto", "cpu", "cuda"], Check(_device)]
-ModelName = Annotated[str, Check(_model)]  # empty = no model
-ModelNames = Annotated[tuple[str, ...], _LIST, Check(_model)]
-SuspectsAim = Annotated[str, Check(_aim)]
+Device = Annotated[Literal["auto", "cpu", "cuda"], Check(lambda name, _: check_device(name))]
+_MODEL = Check(lambda name, _: name and names.parse(name))
+ModelName = Annotated[str, _MODEL]  # empty = no model
+ModelNames = Annotated[tuple[str, ...], _LIST, _MODEL]
+SuspectsAim = Annotated[str, Check(lambda text, option: text and Aim.parse(text, option))]
 RunDir = Annotated[Path, Check(_run_folder)]
-ReadableFile = Annotated[Path, Check(_readable)]
-NewTable = Annotated[Path, Check(_new_table)]
+ReadableFile = Annotated[Path, Check(check_readable)]
+NewTable = Annotated[Path, Check(check_new_table)]
 _TEXT = Parameter(converter=_text)
-DataPath = Annotated[Any, _TEXT, Check(_data)]  # opened: a `Source`
-ShardsPath = Annotated[Any, _TEXT, Check(lambda _, path: study.opening.open_data(check_data(path), shard=""))]
-DataOrUids = Annotated[str, Check(lambda _, path: check_data(path))]  # a path; lists of uids are files, too
-RunOrData = Annotated[Any, _TEXT, Check(_run_or_data)]  # the path of a run folder, or a `Source`
+_DATA = Check(lambda path, _: study.opening.open_data(check_data(path)), opens=True)
+_SHARDS = Check(lambda path, _: study.opening.open_data(check_data(path), shard=""), opens=True)
+DataPath = Annotated[Any, _TEXT, _DATA]  # opened: a `Source`
+ShardsPath = Annotated[Any, _TEXT, _SHARDS]
+DataOrUids = Annotated[str, Check(lambda path, _: check_data(path))]  # a path; lists of uids are files, too
+RunOrData = Annotated[Any, _TEXT, Check(_run_or_data, opens=True)]  # the path of a run folder, or a `Source`

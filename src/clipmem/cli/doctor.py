@@ -30,15 +30,12 @@ def doctor(*, speed: Flag = False, declared: Flag = False) -> Screen | None:
     """
     # with --json, stdout is only the document
     console = Console(quiet=report.terminal.AS_JSON.get())
-    if declared:
-        _show_declared(console)
-    elif speed:
-        _show_speed(console)
-    else:
-        _show_health(console)
+    document = (_show_declared if declared else _show_speed if speed else _show_health)(console)
+    if report.terminal.AS_JSON.get():
+        report.terminal.print_json(document)
 
 
-def _show_health(console: Console) -> None:
+def _show_health(console: Console) -> dict[str, object]:
     table = Table("package", "version", title="installed", title_justify="left", box=None)
     packages = {name: installed(name) for name in (*_PACKAGES, "ray")}
     for name, version in packages.items():
@@ -59,28 +56,24 @@ def _show_health(console: Console) -> None:
     stages = ", ".join(f"{stage} {took:.1f} s" for stage, took in by_stage.items())
     console.print(f"tiny study: finished in {seconds:.1f} s ({stages})", highlight=False)
     console.print("no problems found", highlight=False)
-    if report.terminal.AS_JSON.get():
-        machine = {"python": platform.python_version(), "platform": platform.platform(), "cores": cores()}
-        used = {name: getattr(resources, name) for name in ("device", "precision", "workers", "threads")}
-        report.terminal.print_json({"packages": packages, **machine, **used, "seconds": by_stage})
+    machine = {"python": platform.python_version(), "platform": platform.platform(), "cores": cores()}
+    used = {name: getattr(resources, name) for name in ("device", "precision", "workers", "threads")}
+    return {"packages": packages, **machine, **used, "seconds": by_stage}
 
 
-def _show_declared(console: Console) -> None:
+def _show_declared(console: Console) -> dict[str, object]:
     kinds = study.probing.registries()
-    if report.terminal.AS_JSON.get():
-        report.terminal.print_json({kind.kind: {name: kind.summary(name) for name in kind} for kind in kinds})
-        return
     for kind in kinds:
         table = Table(kind.kind, "", box=None)
         for name in kind:
             table.add_row(Text(visible(name)), Text(visible(kind.summary(name))))
         console.print(table)
         console.print()
+    return {kind.kind: {name: kind.summary(name) for name in kind} for kind in kinds}
 
 
-def _show_speed(console: Console) -> None:
+def _show_speed(console: Console) -> dict[str, object]:
     rates = study.probing.rates()
-    if report.terminal.AS_JSON.get():
-        report.terminal.print_json({"pairs_per_second": rates})
     for task, rate in rates.items():
         console.print(f"{task:<24} {rate:>8,.4g} pairs/s", highlight=False)
+    return {"pairs_per_second": rates}

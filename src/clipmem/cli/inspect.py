@@ -50,11 +50,7 @@ def inspect(
     document = study.data_commands.inspect(
         path,
         lambda: study.opening.open_data(path, {"source": source}, settings=set_),
-        full=full,
-        cost=time,
-        architecture=architecture or study.data_commands.MODEL,
-        preset=preset,
-        against=against,
+        study.data_commands.Inspecting(full, time, architecture or study.data_commands.MODEL, preset, against),
         reporter=reporter,
     )
     if document["usable"]:

@@ -84,17 +84,8 @@ def score(
         out: Output table of scores (.parquet); a sidecar .json records how it was made.
         embeddings: Store the embeddings in this folder (clip-retrieval's layout); without --target, read them from it.
     """
-    scored = study.api.score_into(
-        out,
-        list(target) or None,
-        list(reference) or None,
-        data,
-        bank,
-        model=model,
-        trajectory=trajectory,
-        embeddings=embeddings,
-        reporter=reporter,
-        **asdict(scoring),
-    )
+    models = list(target) or None, list(reference) or None
+    inputs = study.api.Inputs(*models, data, bank, model, trajectory, embeddings)
+    scored = study.api.score_into(out, inputs, reporter, **asdict(scoring))
     steps = report.templating.next_steps("pairs", scores=out)
     return Screen("estimated" if "estimator" in scored.about else "scored", scored, f"Scores: {out}", steps)

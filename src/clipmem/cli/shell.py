@@ -103,7 +103,8 @@ def checked(option: str, value: Any, annotation: Any) -> Any:
     if isinstance(value, Path) or (isinstance(value, str) and "\0" in value):
         checked_path(value, option)
     for check in _checks(annotation):
-        value = check.call(option, value)
+        result = check.call(value, option)
+        value = result if check.opens else value
     return value
 
 

@@ -3,6 +3,7 @@
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from inspect import signature
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipmem import report, study
 from clipmem.base.errors import ClipmemWarning, InputError, near_names, require
-from clipmem.base.paths import as_read_error, check_new_table, checked_path
+from clipmem.base.paths import check_new_table, checked_path, reading
 from clipmem.base.progress import Reporter
 from clipmem.base.recipes import Overrides, Recipe, as_settings, load_recipe, recipe_from
 from clipmem.study.engines import check_name, is_first, open_engine, watch_launcher
@@ -22,13 +23,14 @@ if TYPE_CHECKING:  # not before the arguments are checked
     from clipmem.report.sections.commands import Scored
     from clipmem.study.score_inputs import Models
 
+RecipeLike = Recipe | Mapping[str, Any] | str | Path
 PUBLISHED_RECIPES = ("coco-vit-b-32", "coco-vit-b-16", "cc3m-vit-b-32", "cc3m-vit-b-16")
 FINETUNE_RECIPES = ("finetune-vit-b-32", "finetune-lit", "finetune-lora", "finetune-siglip")
 SHIPPED_RECIPES = ("demo", "quick", *FINETUNE_RECIPES, *PUBLISHED_RECIPES)
 _MOST = 2**20  # maximum bytes of a recipe
 
 
-def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Overrides = ()) -> Recipe:
+def find_recipe(recipe: RecipeLike, settings: Overrides = ()) -> Recipe:
     """Load a recipe from a name, a path or a mapping, and apply settings."""
     if isinstance(recipe, Recipe | Mapping):
         return recipe_from(recipe.model_dump() if isinstance(recipe, Recipe) else recipe, settings)
@@ -43,7 +45,10 @@ def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Overr
 
 def _recipe_text(path: Path) -> str:
     expected, hint = "a TOML file, 'demo' or 'quick'", "Create one with `clipmem init`."
-    try:
+    files = [] if path.exists() else [*SHIPPED_RECIPES, *map(str, path.parent.glob("*.toml"))]
+    recipes = {Path(file).stem: file for file in files}
+    near = " or ".join(repr(recipes[name]) for name in near_names(path.stem, recipes))
+    with reading(f"recipe {path}", expected=expected, hint=f"Did you mean {near}?" if near else hint):
         if path.exists() and not path.is_file():  # opening a pipe would block
             raise InputError(f"recipe {path}", got="not a regular file", expected=expected, hint=hint)
         with path.open("rb") as stream:
@@ -51,21 +56,13 @@ def _recipe_text(path: Path) -> str:
         if len(content) > _MOST:
             raise InputError(f"recipe {path}", got=f"more than {_MOST:,} bytes", expected=expected, hint=hint)
         text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        files = [] if path.exists() else [*SHIPPED_RECIPES, *map(str, path.parent.glob("*.toml"))]
-        recipes = {Path(file).stem: file for file in files}
-        near = [recipes[name] for name in near_names(path.stem, recipes)]
-        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else hint
-        raise as_read_error(error, f"recipe {path}", expected=expected, hint=hint) from error
     # an empty file must not start the default study
     if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
         raise InputError(f"recipe {path}", got="a file without keys", expected=expected, hint=hint)
     return text
 
 
-def plan_budget(
-    recipe: Recipe | Mapping[str, Any] | str | Path, settings: Overrides, budget: float
-) -> tuple[list[str], "study.budget.Plan"]:
+def plan_budget(recipe: RecipeLike, settings: Overrides, budget: float) -> tuple[list[str], "study.budget.Plan"]:
     """Choose how to estimate the scores of a recipe's pairs for a budget; return the settings for it, and the plan."""
     usable = 0 < budget < float("inf")
     require(usable, "--budget", f"{budget:g}", "a positive number of trainings", "Use 0.5.")
@@ -75,7 +72,7 @@ def plan_budget(
 
 
 def run(
-    recipe: Recipe | Mapping[str, Any] | str | Path,
+    recipe: RecipeLike,
     out: str | Path,
     *,
     data: "study.opening.Data | None" = None,
@@ -356,41 +353,42 @@ def score(
         >>> table["role"].to_list()
         ['external', 'external', 'candidate', 'candidate', 'candidate']
     """
-    settings: dict[str, Any] = {"alignment": alignment, "weight": weight, "confidence": confidence, "seed": seed}
-    settings |= {"bank_size": bank_size, "views": views, "caption_edits": caption_edits, "captions": captions}
-    settings |= {"precision": precision, "batch_size": batch_size, "block": block, "dtype": dtype, "device": device}
-    settings |= {"engine": engine, "part": part}
-    named: dict[str, Any] = {"model": model, "trajectory": trajectory, "embeddings": embeddings, "reporter": reporter}
+    scoring = {"alignment": alignment, "weight": weight, "confidence": confidence, "bank_size": bank_size, "seed": seed}
+    views_of = {"views": views, "caption_edits": caption_edits, "captions": captions}
+    how = {"precision": precision, "batch_size": batch_size, "block": block, "dtype": dtype, "device": device}
+    inputs = Inputs(target, reference, data, bank, model, trajectory, embeddings)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(out or Path(scratch) / "scores.parquet")
-        scored = score_into(file, target, reference, data, bank, **named, **settings)
+        scored = score_into(file, inputs, reporter, engine=engine, part=part, **scoring, **views_of, **how)
         left_out = study.scoring.left_out(scored)
     if left_out:
         warnings.warn(ClipmemWarning(left_out), stacklevel=2)
     return scored.scores
 
 
-def score_into(
-    out: Path,
-    target: Any,
-    reference: Any,
-    data: Any,
-    bank: Any,
-    *,
-    model: str = "",
-    trajectory: Path | None = None,
-    embeddings: str | Path | None = None,
-    reporter: Reporter | None = None,
-    **settings: Any,
-) -> "Scored":
+@dataclass(frozen=True)
+class Inputs:
+    """What `score` compares, or ranks by one model (see there)."""
+
+    target: Any = None
+    reference: Any = None
+    data: Any = None
+    bank: Any = None
+    model: str = ""
+    trajectory: Path | None = None
+    embeddings: str | Path | None = None
+
+
+def score_into(out: Path, inputs: Inputs, reporter: Reporter | None = None, **settings: object) -> "Scored":
     """Score pairs into a table (see `score`); return what the screen of `clipmem score` shows."""
     check_new_table(out)
-    if target is not None or reference is not None or embeddings is not None:
+    model, data, bank, trajectory = inputs.model, inputs.data, inputs.bank, inputs.trajectory
+    if inputs.target is not None or inputs.reference is not None or inputs.embeddings is not None:
         got, hint = f"--model {model} and other models", "Omit --model, or --target and --reference."
         require(not model, "--model", got, "--target and --reference, or --model", hint)
-        folder = None if embeddings is None else checked_path(embeddings, "--embeddings")
-        checked = study.score_inputs.Settings.of(**settings)
-        comparison = study.score_inputs.compare(target, reference, data, bank, checked, embeddings=folder)
+        folder = None if inputs.embeddings is None else checked_path(inputs.embeddings, "--embeddings")
+        checked, compare = study.score_inputs.Settings.of(**settings), study.score_inputs.compare
+        comparison = compare(inputs.target, inputs.reference, data, bank, checked, embeddings=folder)
         return study.scoring.write_scores(comparison, out, embeddings=folder, reporter=reporter)
     hint = "For example: clipmem score --model FOLDER --data PATH."
     require(trajectory is None or model, "--trajectory", "no --model", "the model whose training it is of", hint)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
@@ -35,7 +35,6 @@ from clipmem.stats.similarity import normalize, pair_means
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Data, Settings, read_pairs
 from clipmem.study.stages import renew_report
-from clipmem.train.objectives import OBJECTIVES
 
 DOCUMENT, TABLE = "audit/audit.json", "audit/pairs"
 FEWEST = 200  # pairs
@@ -49,6 +48,13 @@ _BOTH = "--members and --nonmembers"
 Trials = Float64[np.ndarray, "model n"]
 
 
+class Attack(TypedDict):
+    """How well an attack tells members: the AUC, and true positive rates at `RATES`, each with its interval."""
+
+    auc: dict[str, float | None]
+    tpr: list[dict[str, float | None]]
+
+
 def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str, Any]:
     """Audit the models of a finished `subsample` study, or the shadow models of a `halves` study; write the report.
 
@@ -58,11 +64,10 @@ def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str
     """
     reporter, study = reporter or Quiet(), PlannedStudy(path)
     folder, subject = study.folder, f"run folder {study.path}"
-    got, objective = f"protocol {study.recipe.protocol!r}", study.recipe.train.objective
+    got = f"protocol {study.recipe.protocol!r}"
     hint, expected = "Run a study with protocol = 'subsample' and subsample.fraction = 0.5.", "random members per model"
     require(study.protocol.random_members and study.protocol.compares, subject, got, expected, hint)
-    hint = "Use train.objective = 'clip'."
-    require(OBJECTIVES[objective].uses_text, subject, f"objective {objective!r}", "one that trains both towers", hint)
+    study.check_text(subject)
     _ = study.summary  # raises if the run is not finished
     pool = np.flatnonzero(study.role == "candidate")
     _check_pairs(subject, [study.captions[row] for row in pool])
@@ -129,7 +134,7 @@ def _rates(scores: Trials, member: np.ndarray, rates: np.ndarray) -> Float64[np.
     return np.stack([membership.true_positive_rates(*row, rates) for row in zip(scores, member, strict=True)])
 
 
-def _over_targets(scores: Trials, member: np.ndarray, confidence: float) -> dict[str, Any]:
+def _over_targets(scores: Trials, member: np.ndarray, confidence: float) -> Attack:
     """Return AUC and true positive rates, means over target models with their t interval, cut to [0, 1]."""
     auc = [auroc(*row).mean for row in zip(scores, member, strict=True)]
     entries = [mean_over_seeds(values, confidence) for values in (auc, *_rates(scores, member, RATES).T.tolist())]
@@ -269,7 +274,7 @@ def _gradient_norm(encoder: DualEncoder, pixels: np.ndarray, caption: Sequence[s
     return float(torch.stack([gradient.double().square().sum() for gradient in gradients]).sum().sqrt())
 
 
-def _over_pairs(scores: Float64[np.ndarray, " n"], member: Bool[np.ndarray, " n"], confidence: float) -> dict[str, Any]:
+def _over_pairs(scores: Float64[np.ndarray, " n"], member: Bool[np.ndarray, " n"], confidence: float) -> Attack:
     """Return AUC and true positive rates with their intervals over pairs."""
     tpr = membership.true_positive_rates(scores, member, RATES)
     low, high = membership.bootstrap_rates(scores, member, RATES, confidence=confidence)

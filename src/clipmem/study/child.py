@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 BOARDS = ".progress-"  # prefix of boards in a run folder
 STOP = "stop"  # a file of this name on the board stops all tasks
@@ -89,7 +88,7 @@ def stop_requested(board: Path) -> bool:
     return _stop.is_set() or (board / STOP).exists()
 
 
-def call(task: Callable[..., None], name: str, stderr: str, *, board: str, **options: Any) -> None:
+def call(task: Callable[..., None], name: str, stderr: str, *, board: str, directory: str) -> None:
     """Run a task with stdout and stderr redirected to a file."""
     running = running_file(Path(board), name)
     running.touch()
@@ -99,7 +98,7 @@ def call(task: Callable[..., None], name: str, stderr: str, *, board: str, **opt
         try:
             for number, _ in before:
                 os.dup2(stream.fileno(), number)
-            task(board=Path(board), **options)
+            task(board=Path(board), directory=directory)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -50,7 +50,6 @@ from clipmem.study import estimating
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Settings, pairs_of
 from clipmem.study.single_model import collect
-from clipmem.train.objectives import OBJECTIVES
 
 SKIPPED = "skipped.parquet"
 SCRATCH = "comparing"  # finished parts of comparing many pairs, until the list is written
@@ -240,8 +239,8 @@ def write_reviewed(folder: Path, path: Path, reporter: Reporter, *, correct: boo
     """
     about = read_ranking(folder).document
     model, device = about.get("model") or "", about.get("device", "auto")
-    more: dict[str, Any] = {"suspects": str(about.get("aim", "")), "reviewed": reviewed, "ranked": True}
-    how = Curating(model, about.get("captions"), folder, path, correct, device, **more)
+    how = Curating(model, about.get("captions"), folder, path, correct, device, reviewed=reviewed, ranked=True)
+    how = replace(how, suspects=str(about.get("aim", "")))
     return curate_and_write(about["data"] if about["run"] else about["section"], how, reporter).document["written"]
 
 
@@ -279,9 +278,7 @@ def run_signals(study: PlannedStudy) -> tuple[Signals, list[Problem]]:
     """
     subject = f"run folder {study.path}"
     _ = study.summary  # raises if the run is not finished
-    objective, hint = study.recipe.train.objective, "Use train.objective = 'clip'."
-    usable = not study.protocol.trains or OBJECTIVES[objective].uses_text
-    require(usable, subject, f"objective {objective!r}", "one that trains both towers", hint)
+    study.check_text(subject)
     f, weight = study.models[0], study.recipe.score.weight
     if study.protocol.estimator and study.protocol.compares:  # with shadow models
         signals = estimating.signals_of(study, study.aligned(study.models))

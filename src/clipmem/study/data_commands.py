@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +27,32 @@ FORMAT = 1
 MODEL = "clipmem-tiny"
 
 
+@dataclass(frozen=True)
+class Inspecting:
+    """Options of `clipmem inspect` (see there); `cost` is --time."""
+
+    full: bool = False
+    cost: bool = False
+    architecture: str = MODEL
+    preset: str = ""
+    against: str = ""
+
+
 def inspect(
-    path: str,
-    open_pairs: Callable[[], Source],
-    *,
-    full: bool = False,
-    cost: bool = False,
-    architecture: str = MODEL,
-    preset: str = "",
-    against: str = "",
-    reporter: Reporter | None = None,
+    path: str, open_pairs: Callable[[], Source], how: Inspecting, *, reporter: Reporter | None = None
 ) -> dict[str, Any]:
     """Inspect the data at a path, with the cost of a study if requested or with a preset; return plain data."""
     # checked before the data are opened
-    recipe = find_recipe(preset) if preset else load_recipe("", [f"model.name={architecture}"])
-    if not preset:
-        model_config(architecture)
-    if against:
-        parse(against)
+    recipe = find_recipe(how.preset) if how.preset else load_recipe("", [f"model.name={how.architecture}"])
+    if not how.preset:
+        model_config(how.architecture)
+    if how.against:
+        parse(how.against)
     opened = open_pairs()
     section, started = opened.section, time.monotonic()
     with reading_data(section):
-        facts, sample = inspect_source(opened, full=full, reporter=reporter)
-    seconds = time.monotonic() - started
-    document: dict[str, Any] = {
+        facts, sample = inspect_source(opened, full=how.full, reporter=reporter)
+    document = {
         "format": FORMAT,
         "path": path,
         "source": section.source,
@@ -57,12 +60,14 @@ def inspect(
         "why": opened.reason,
         "usable": facts["problems"]["decoded"] > facts["problems"]["undecodable"],
         **facts,
-        "seconds": round(seconds, 3),
+        "seconds": round(time.monotonic() - started, 3),
     }
-    if (cost or preset) and document["usable"]:
-        document["cost"] = study.probing.cost_of_study(facts, sample, recipe, preset)
-    if against and document["usable"]:
-        document["against"] = study.probing.aligned_pairs(opened, against)
+    if (how.cost or how.preset) and document["usable"]:
+        decodable = 1 - facts["problems"]["undecodable"] / facts["problems"]["decoded"]
+        pairs = round(facts["images"]["of"] * decodable)
+        document["cost"] = study.probing.cost_of_study(pairs, sample, recipe, how.preset)
+    if how.against and document["usable"]:
+        document["against"] = study.probing.aligned_pairs(opened, how.against)
     return document
 
 

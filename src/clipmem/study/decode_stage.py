@@ -8,50 +8,38 @@ import polars as pl
 from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
 from clipmem.base.progress import Reporter
+from clipmem.data import skipped
 from clipmem.data.cache import build_cache
 from clipmem.data.decoding import DecodeError, Geometry
-from clipmem.data.skipped import (
-    ignored_sentence,
-    left_out_sentence,
-    records_sentence,
-    skipped_table,
-    source_name,
-    stop_at,
-    summarize,
-)
 from clipmem.data.sources.base import Source
 from clipmem.study.plan import cache_file
 
 TABLE = "skipped"
 
 
-def decode_pairs(
+def decode_images(
     folder: RunFolder,
     pairs: pl.DataFrame,
     source: Source,
     geometries: Sequence[Geometry],
     *,
     reporter: Reporter,
-    check: Callable[[pl.DataFrame], object],
     strict: bool = False,
-) -> list[Path]:
-    """Decode the images of all pairs in every geometry; write the tables `pairs` and `skipped`."""
+) -> tuple[list[Path], pl.DataFrame]:
+    """Decode the images of all pairs in every geometry; return the pixel caches, and the pairs that decode."""
     reporter.begin("decode", pairs.height * len(geometries), "images")
-    broken = set[int]()
-    where, keys = source_name(source.section), pairs["key"].to_list()
+    broken, where, keys = set[int](), skipped.source_name(source.section), pairs["key"].to_list()
 
     def leave_out(row: int, error: DecodeError) -> None:
         broken.add(row)
         source.ledger.drop(where, keys[row], error.reason)
         if strict:
-            raise stop_at(source.problems[-1]) from error
+            raise skipped.stop_at(source.problems[-1]) from error
 
     caches: list[Path] = []
     for geometry in geometries:
         cache = cache_file(folder, geometry, first=geometries[0])
         references = [image for row, image in enumerate(pairs["image"]) if row not in broken]
-        # images that decode in one geometry decode in all
-        first = leave_out if not caches else None
         build_cache(
             cache,
             references,
@@ -59,32 +47,29 @@ def decode_pairs(
             **geometry._asdict(),
             progress=reporter.advance,
             order=source.storage_order(references),
-            left_out=first,
+            left_out=None if caches else leave_out,  # images that decode in one geometry decode in all
         )
         caches.append(cache)
+    return caches, pairs.filter(~pl.int_range(pl.len()).is_in(list(broken))) if broken else pairs
+
+
+def write_pairs(
+    folder: RunFolder, pairs: pl.DataFrame, source: Source, check: Callable[[pl.DataFrame], object], reporter: Reporter
+) -> list[Path]:
+    """Check the usable pairs, say what became of every record, and write the tables `pairs` and `skipped`."""
+    facts = source.ledger.facts()
     if source.ledger.read:
-        reporter.note(f"decode    {records_sentence(source.ledger.facts())}")
-    ignored = ignored_sentence(source.ledger.facts()["ignored"])
-    if ignored:
+        reporter.note(f"decode    {skipped.records_sentence(facts)}")
+    if ignored := skipped.ignored_sentence(facts["ignored"]):
         reporter.note(f"decode    {ignored}")
-    usable = pairs.filter(~pl.int_range(pl.len()).is_in(list(broken))) if broken else pairs
-    table = skipped_table(source.problems)
-    sentence = left_out_sentence(summarize(table, usable.height))
-    check_usable(usable, check, sentence)
-    if sentence:
+    if sentence := check_pairs(source, pairs, check):
         reporter.note(f"decode    {sentence} (see {TABLE}.parquet)")
-    return [*caches, folder.write("pairs", usable), folder.write(TABLE, table)]
+    return [folder.write("pairs", pairs), folder.write(TABLE, skipped.skipped_table(source.problems))]
 
 
-def check_source(source: Source, pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], *, strict: bool) -> None:
-    """Check, before anything is written, that a source has enough pairs and, if `strict`, no problems."""
-    if strict and source.problems:
-        raise stop_at(source.problems[0])
-    check_usable(pairs, check, left_out_sentence(summarize(skipped_table(source.problems), pairs.height)))
-
-
-def check_usable(pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], sentence: str) -> None:
-    """Check pairs, with the records left out in the error."""
+def check_pairs(source: Source, pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object]) -> str:
+    """Check pairs, and return the records that their source left out, in a sentence, which is also in the error."""
+    sentence = skipped.left_out_sentence(skipped.summarize(skipped.skipped_table(source.problems), pairs.height))
     try:
         check(pairs)
     except InputError as error:
@@ -92,8 +77,9 @@ def check_usable(pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], s
             raise
         got = f"{error.got} ({sentence})"
         raise InputError(error.what, got=got, expected=error.expected, hint=error.hint) from error
+    return sentence
 
 
 def skipped_of(folder: RunFolder) -> pl.DataFrame:
     """Return the records that a run leaves out."""
-    return folder.read(TABLE) if folder.table_path(TABLE).is_file() else skipped_table([])
+    return folder.read(TABLE) if folder.table_path(TABLE).is_file() else skipped.skipped_table([])

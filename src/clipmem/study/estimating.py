@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -106,8 +106,8 @@ def expected_agreement(signals: Signals, estimated: Estimated, confidence: float
     if halves is None or len(halves.effect) < 2:
         return None
     predicted = estimated.score if estimated.predicted is None else estimated.predicted
-    how: dict[str, Any] = {"weight": estimated.own, "left_out": estimated.left_out, "seed": signals.seed}
-    return agreement(halves.effect, predicted, signals.group, **how, confidence=confidence)
+    expected = partial(agreement, weight=estimated.own, left_out=estimated.left_out, seed=signals.seed)
+    return expected(halves.effect, predicted, signals.group, confidence=confidence)
 
 
 def estimates(signals: Signals) -> dict[str, Estimated]:

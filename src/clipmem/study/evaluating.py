@@ -5,7 +5,7 @@ or with other captions, is not recognized.
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -47,7 +47,6 @@ from clipmem.train.paired import TrainingSet
 
 _TRAIN_SHARE = 0.6
 _RESERVED = ("utility", "retrieval", "dejavu", "retained")
-NOTHING: Mapping[str, str] = {}
 RETAINED = "evaluate/retained.json"
 _SKIPPED = dict.fromkeys(PROBES, "it measures what a new classifier finds, not what the model retained")
 
@@ -75,7 +74,7 @@ def settings_with(
     section: EvaluateSection, *, labels: str = "", classnames: Path | None = None, templates: Path | None = None
 ) -> EvaluateSection:
     """Apply a command's options to an `[evaluate]` section."""
-    changes: dict[str, Any] = {"labels": labels} if labels else {}
+    changes: dict[str, str | tuple[str, ...]] = {"labels": labels} if labels else {}
     if classnames:
         changes["classnames"] = str(classnames)
     if templates:
@@ -110,7 +109,7 @@ def evaluate_run(
         else:
             left_out = frozenset(study.splits.filter(pl.col("role") != "external")["uid"])
             tested = study.recipe.model_copy(update={"data": data})
-            document = _evaluate_models(study, utility.evaluated(study), tested, left_out, reporter=reporter)
+            document = _evaluate_models(study, utility.evaluated(study), tested, left_out, reporter)
         document = {**document, "protocol": recipe.protocol}
         return Evaluated(document, folder.write_json(f"evaluate/{name}.json", document))
 
@@ -151,16 +150,21 @@ def _between(ends: Sequence[given.GivenModel], alphas: Sequence[float]) -> list[
 
 
 def _evaluate_models(
-    study: PlannedStudy, models: Sequence[TrainingSet], recipe: Recipe, left_out: frozenset[str], **more: Any
+    study: PlannedStudy,
+    models: Sequence[TrainingSet],
+    recipe: Recipe,
+    left_out: frozenset[str],
+    reporter: Reporter | None,
+    against: str = "",
 ) -> dict[str, Any]:
-    opened = open_models(study.recipe, study.folder, study.manifest)  # checks given models
+    opened = open_models(study.recipe, study.folder)  # checks given models
     exposures = partial(utility.samples_seen, study.folder)
     tested = [
         TestedModel(study.side(model), model.seed, partial(opened.load, model.side, model.seed), exposures(model))
         for model in models
     ]
-    resources, untrained = replace(study.execution, precision=study.precision), utility.untrained_text(study.recipe)
-    return evaluate_source(tested, recipe, left_out=left_out, resources=resources, untrained=untrained, **more)
+    resources = replace(study.execution, precision=study.precision)
+    return evaluate_source(tested, recipe, left_out=left_out, resources=resources, reporter=reporter, against=against)
 
 
 def tested_source(recipe: Recipe, left_out: frozenset[str], subject: str) -> tuple[Source, pl.DataFrame, int]:
@@ -186,12 +190,11 @@ def evaluate_source(
     left_out: frozenset[str],
     resources: execution.Execution,
     reporter: Reporter | None = None,
-    untrained: str = "",
     against: str = "",
-    skipped: Mapping[str, str] = NOTHING,
 ) -> dict[str, Any]:
-    """Evaluate models on the source `recipe.data`, without tasks `skipped`, with changes from the side `against`.
+    """Evaluate models on the source `recipe.data`.
 
+    With changes from the side `against` no classifier is trained, as it measures what it finds, not what was retained.
     Models embed in the precision of the study's own embeddings; each text is embedded once.
     """
     reporter, name = reporter or Quiet(), recipe.data.path or recipe.data.source
@@ -202,7 +205,6 @@ def evaluate_source(
     text_pair = torch.from_numpy(np.repeat(np.arange(table.height), table["captions"].list.len().to_numpy()))
     require(models, "models", "none", "at least one", "Name a model.")
     settings = recipe.embed.model_copy(update={"views": 0, "caption_edits": 0})
-    how: dict[str, Any] = {"device": resources.device, "precision": resources.precision}
     with tempfile.TemporaryDirectory() as scratch, threads(resources.threads * resources.workers):
 
         @cache
@@ -212,13 +214,13 @@ def evaluate_source(
             build_cache(file, table["image"].to_list(), source.read, **geometry._asdict())
             return open_cache(file)
 
-        test = _test_pairs(table, prompts, pixels(geometry_of(models[0].load())), recipe, untrained)
-        test.why.update(skipped)
+        test = _test_pairs(table, prompts, pixels(geometry_of(models[0].load())), recipe)
+        test.why.update(_SKIPPED if against else {})
         utilities = Utility(test, recipe.evaluate, statistics, against)
         index = {text: k for k, text in enumerate(dict.fromkeys(captions + test.texts))}
         reporter.begin("evaluate", table.height * len(models), "pairs")
         for tested in models:
-            model = Model(tested.side, tested.load, settings, recipe.train, **how)
+            model = Model(tested.side, tested.load, settings, recipe.train, resources.device, resources.precision)
             pairs = Pairs(name, table, source, pixels={model.geometry: pixels(model.geometry)})
             embedded = model.embed(pairs, captions=[list(index)], progress=reporter.advance)
             text = embedded.text[[index[caption] for caption in captions]]
@@ -237,9 +239,7 @@ def evaluate_source(
     }
 
 
-def _test_pairs(
-    pairs: pl.DataFrame, prompts: Prompts | None, decoded: np.ndarray, recipe: Recipe, untrained: str
-) -> TestPairs:
+def _test_pairs(pairs: pl.DataFrame, prompts: Prompts | None, decoded: np.ndarray, recipe: Recipe) -> TestPairs:
     """Divide a source: all pairs are test pairs; the probe is trained on some groups and tested on the others."""
     names = duplicate_groups(decoded, keys=pairs["group"].to_list())
     groups = np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
@@ -250,7 +250,7 @@ def _test_pairs(
     captions = pairs["captions"].to_list()
     classes = utility.classes_of(pairs, recipe, prompts, np.arange(pairs.height), captions, test)
     unlabeled = "the source has no labels: set a label column"
-    why = why_not(classes, groups, test, train, unlabeled=unlabeled, text=untrained)
+    why = why_not(classes, groups, test, train, unlabeled=unlabeled, text=utility.untrained_text(recipe))
     labels = len(set(classes["label"].labels.tolist()) - {-1})
     if labels and len({tuple(texts) for texts in captions}) <= min(labels, pairs.height - 1):
         for task in ("retrieval", "zero_shot_concept"):
@@ -292,6 +292,5 @@ def evaluate_retained(study: PlannedStudy, reporter: Reporter) -> list[Path]:
     if recipe is None:
         return []
     models = [*study.embedded[-1:], *utility.evaluated(study)]  # the base model first
-    more: dict[str, Any] = {"reporter": reporter, "against": BASE, "skipped": _SKIPPED}
-    document = _evaluate_models(study, models, recipe, trained, **more)
+    document = _evaluate_models(study, models, recipe, trained, reporter, BASE)
     return [study.folder.write_json(RETAINED, document)]

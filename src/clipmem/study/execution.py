@@ -1,10 +1,10 @@
 """Device, precision and threads of a study on this machine, stored in the manifest for resuming."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
+from pydantic import TypeAdapter
 
 from clipmem.base.errors import require
 from clipmem.base.machine import cores
@@ -42,13 +42,8 @@ def batches_ahead(resources: Execution, processes: int) -> int:
     return int(cores() - processes * resources.threads >= processes)
 
 
-def from_manifest(manifest: Mapping[str, Any]) -> Execution:
+def from_manifest(manifest: Mapping[str, object]) -> Execution:
     """Read the resources that a study was started with."""
-    available = manifest["device"] != "cuda" or torch.cuda.is_available()
-    return Execution(
-        manifest["device"] if available else "cpu",  # scores and reports need no GPU
-        manifest["precision"],
-        manifest["threads"],
-        manifest["workers"],
-        manifest.get("processes", 1),
-    )
+    before = TypeAdapter(Execution).validate_python(dict(manifest))
+    # scores and reports need no GPU
+    return before if before.device != "cuda" or torch.cuda.is_available() else replace(before, device="cpu")

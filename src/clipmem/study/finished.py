@@ -79,7 +79,7 @@ class FinishedRun(Run):
         """Load model `f` or `g` of a seed (imports torch); for given models, `f` is the target."""
         from clipmem.study.models import open_models
 
-        return open_models(self.recipe, self.folder, self.manifest).load(side, seed)
+        return open_models(self.recipe, self.folder).load(side, seed)
 
 
 def check_role(role: str, roles: pl.Series, subject: str) -> None:

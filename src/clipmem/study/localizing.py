@@ -1,8 +1,6 @@
 """`clipmem localize`: layers, units and towers of a finished four-way study."""
 
-import time
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -15,7 +13,7 @@ from clipmem.data.pairs import Pairs
 from clipmem.measure.localize import SETTINGS_FILE, describe, localize, work
 from clipmem.models.numerics import threads
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.stages import renew_report
+from clipmem.study.stages import renew_report, run_stage
 
 
 def localize_run(
@@ -42,19 +40,16 @@ def localize_run(
 
 
 def _measure(study: PlannedStudy, recipe: Recipe, reporter: Reporter) -> list[Path]:
-    started, folder, pairs = time.monotonic(), study.folder, localized_pairs(study)
-    is_measured = folder.is_done("localize") and (folder.path / SETTINGS_FILE).is_file()
-    if is_measured and folder.read_json(SETTINGS_FILE) == describe(pairs, recipe):
-        reporter.end("localize", folder.seconds()["localize"], skipped=True)
-        return []
-    resources = study.execution
-    reporter.begin("localize", work(pairs, recipe), "pairs")
-    with threads(resources.threads * resources.workers):
-        how: dict[str, Any] = {"device": resources.device, "progress": reporter.advance}
-        files = localize(folder, pairs, recipe, study.opened.load, **how)
-    folder.finish("localize", files, time.monotonic() - started)
-    reporter.end("localize", time.monotonic() - started)
-    return files
+    folder, pairs, resources = study.folder, localized_pairs(study), study.execution
+
+    def measure() -> list[Path]:
+        reporter.begin("localize", work(pairs, recipe), "pairs")
+        with threads(resources.threads * resources.workers):
+            load, advance = study.opened.load, reporter.advance
+            return localize(folder, pairs, recipe, load, device=resources.device, progress=advance)
+
+    same = (folder.path / SETTINGS_FILE).is_file() and folder.read_json(SETTINGS_FILE) == describe(pairs, recipe)
+    return run_stage(folder, reporter, "localize", measure, complete=same)
 
 
 def localized_pairs(study: PlannedStudy) -> Pairs:

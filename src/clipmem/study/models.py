@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
+from clipmem.base import manifest
 from clipmem.base.declared import declared
 from clipmem.base.errors import InputError, require, shorten, shorten_text
 from clipmem.base.folder import RunFolder, refuse_other
@@ -12,12 +13,29 @@ from clipmem.base.hashing import file_sha256
 from clipmem.base.recipes import Recipe
 from clipmem.data.decoding import Geometry
 from clipmem.models import given
+from clipmem.models.given import ModelFacts
 from clipmem.models.names import model_config
 from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.models.start import Start
 
 LISTS = {"f": "target", "g": "reference"}
 BASE = "base"  # side of the pretrained model that f and g start from
+
+
+class Given(TypedDict):
+    """The given models in a manifest, and the file of roles, if there is one."""
+
+    target: list[ModelFacts]
+    reference: list[ModelFacts]
+    roles: dict[str, str] | None
+
+
+class Entries(TypedDict):
+    """The models in a manifest: given ones, or what training started from and an existing f."""
+
+    given: Given
+    base: NotRequired[ModelFacts]
+    f: NotRequired[ModelFacts]
 
 
 def _no_model(side: str, seed: int, expected: str, hint: str) -> InputError:
@@ -28,12 +46,12 @@ def _no_model(side: str, seed: int, expected: str, hint: str) -> InputError:
 class TrainedModels:
     """Models that the study trains."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None) -> None:
-        self.start, self._folder = Start(recipe.model, recipe.train, (manifest or {}).get("base")), folder
+    def __init__(self, recipe: Recipe, folder: RunFolder, entries: Entries | None = None) -> None:
+        self.start, self._folder = Start(recipe.model, recipe.train, entries and entries.get("base")), folder
         self._name, address = recipe.model.name, recipe.halves.model
         self._f = given.find(address) if address else None  # an existing one, of the protocol halves
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, ModelFacts]:
         """Check what training starts from; return the pretrained model's address, hashes and size, if there is one."""
         described = self.start.describe()
         if self._f is None:
@@ -45,14 +63,17 @@ class TrainedModels:
         same = config is None or not self._name or config == model_config(self._name)
         hint = "Set model.name to its architecture; set halves.proxy if it is smaller."
         require(same, subject, "another architecture", f"model.name = {self._name!r}", hint)
-        return described | {"f": {**given.describe(self._f, encoder), "files": given.content(self._f)}}
+        facts = given.describe(self._f, encoder)
+        facts["files"] = given.content(self._f)
+        return described | {"f": facts}
 
-    def check(self, manifest: Mapping[str, Any]) -> None:
-        """Compare the hashes of the pretrained model with a manifest; trained models are checked by markers."""
-        if entry := manifest.get("base"):
-            compare_files(self._folder, f"base model {entry['name']}", entry["files"], self.start.content())
-        if self._f is not None and (entry := manifest.get("f")):
-            compare_files(self._folder, f"model {entry['name']}", entry["files"], given.content(self._f))
+    def check(self) -> None:
+        """Compare the hashes of the pretrained model with the manifest; trained models are checked by markers."""
+        entries = entries_of(self._folder)
+        if entry := entries.get("base"):
+            compare_files(self._folder, f"base model {entry['name']}", entry.get("files", {}), self.start.content())
+        if self._f is not None and (entry := entries.get("f")):
+            compare_files(self._folder, f"model {entry['name']}", entry.get("files", {}), given.content(self._f))
 
     @property
     def geometries(self) -> list[Geometry]:
@@ -75,8 +96,8 @@ class TrainedModels:
 class GivenModels:
     """Existing models: those of the recipe's `[given]`, or of a manifest."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None) -> None:
-        self._known: Mapping[str, Any] | None = manifest and manifest["given"]
+    def __init__(self, recipe: Recipe, folder: RunFolder, entries: Entries | None = None) -> None:
+        self._known = entries["given"] if entries else None
         names, self._roles = {"target": recipe.given.target, "reference": recipe.given.reference}, recipe.given.roles
         if self._known is not None:  # the roles are in the split table
             names, self._roles = {kind: [entry["address"] for entry in self._known[kind]] for kind in names}, ""
@@ -88,19 +109,19 @@ class GivenModels:
         every = {model.address: model for models in self._models.values() for model in models}
         return {address: given.content(model) for address, model in every.items()}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Given]:
         """Return address, hashes and size of each; loads each once, to find broken models early."""
         if self._known is None:
-            facts: dict[str, given.ModelFacts] = {}
+            facts: dict[str, ModelFacts] = {}
             for model in (model for models in self._models.values() for model in models):
                 if model.address not in facts:
                     facts[model.address] = given.describe(model, given.load(model))
-            entries: dict[str, Any] = {
+            entries: dict[str, list[ModelFacts]] = {
                 kind: [{**facts[m.address], "name": m.name, "files": self._content[m.address]} for m in models]
                 for kind, models in self._models.items()
             }
             roles = {"name": self._roles, "sha256": file_sha256(Path(self._roles))} if self._roles else None
-            self._known = {**entries, "roles": roles}
+            self._known = Given(target=entries["target"], reference=entries["reference"], roles=roles)
         return {"given": self._known}
 
     @property
@@ -110,15 +131,16 @@ class GivenModels:
         keys = ("image_size", "resize_mode", "interpolation")
         return sorted({Geometry(*(entry[key] for key in keys)) for kind in LISTS.values() for entry in entries[kind]})
 
-    def check(self, manifest: Mapping[str, Any]) -> None:
-        """Compare the hashes of every model and of the roles file with a manifest."""
-        entries = manifest["given"]
+    def check(self) -> None:
+        """Compare the hashes of every model and of the roles file with the manifest."""
+        entries = entries_of(self._folder)["given"]
         for kind, models in self._models.items():
             for k, (model, entry) in enumerate(zip(models, entries[kind], strict=True)):
-                compare_files(self._folder, f"{kind} {k}, {model.name}", entry["files"], self._content[model.address])
+                before, now = entry.get("files", {}), self._content[model.address]
+                compare_files(self._folder, f"{kind} {k}, {model.name}", before, now)
         if self._roles:
             now = {self._roles: file_sha256(Path(self._roles))}
-            compare_files(self._folder, "roles", {self._roles: entries["roles"]["sha256"]}, now)
+            compare_files(self._folder, "roles", {self._roles: (entries["roles"] or {}).get("sha256", "")}, now)
         self._known = entries
 
     def load(self, side: str, seed: int) -> DualEncoder:
@@ -139,12 +161,15 @@ def compare_files(folder: RunFolder, subject: str, before: Mapping[str, str], no
 StudyModels = TrainedModels | GivenModels
 
 
-def open_models(
-    recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None, *, verify: bool = True
-) -> StudyModels:
-    """Return the models of a study."""
+def entries_of(folder: RunFolder) -> Entries:
+    """Return the models in the manifest of a run folder."""
+    return cast(Entries, manifest.read(folder))
+
+
+def open_models(recipe: Recipe, folder: RunFolder, *, started: bool = True, verify: bool = True) -> StudyModels:
+    """Return the models of a study: those of its manifest if it is `started`, compared with it to `verify` them."""
     kind = TrainedModels if declared("protocols", recipe.protocol).trains else GivenModels
-    models = kind(recipe, folder, manifest)
-    if manifest is not None and verify:
-        models.check(manifest)
+    models = kind(recipe, folder, entries_of(folder) if started else None)
+    if started and verify:
+        models.check()
     return models

@@ -74,17 +74,15 @@ def evaluation_section(data: Data) -> DataSection:
         _ = SOURCES[str(source)]  # raises
     elif source := shipped(str(keys.get("path", ""))):
         keys |= {"path": "", "source": source}
+    label = keys.get("label_column", "label")
     if source:
-        label = keys.get("label_column", "label")
         of_table = {"label_column": label, "caption_column": label} if source == "parquet" else {}
         return data_section({**of_table, **keys})
-    label = keys.get("label_column", "label")
     tried = data_section({**keys, "label_column": label, "source": "auto"})
     tried.check_paths()
     detected = list[DataSection]()
-    for section in (
-        (tried,) if "caption_column" in keys else (tried, tried.model_copy(update={"caption_column": label}))
-    ):
+    labels_as_captions = [] if "caption_column" in keys else [tried.model_copy(update={"caption_column": label})]
+    for section in (tried, *labels_as_captions):
         with contextlib.suppress(InputError):
             detection = detect(section.path, section)
             column = label if detection.format in _TABLES else keys.get("label_column", "")

@@ -152,7 +152,7 @@ class PlannedStudy(Run):
     @cached_property
     def opened(self) -> StudyModels:
         """The models; given ones were checked against the manifest when the study started."""
-        return open_models(self.recipe, self.folder, self.manifest, verify=False)
+        return open_models(self.recipe, self.folder, verify=False)
 
     @property
     def start(self) -> Start:
@@ -249,12 +249,16 @@ class PlannedStudy(Run):
         Raises:
             InputError: Its weights are not there or not those of the study, or its text tower was not trained.
         """
-        objective, hint = self.recipe.train.objective, "Train with train.objective = 'clip'."
-        usable = not self.protocol.trains or OBJECTIVES[objective].uses_text
-        require(usable, f"model {side}", f"objective {objective!r}", "one that trains both towers", hint)
-        self.opened.check(self.manifest)
+        self.check_text(f"model {side}", "Train with train.objective = 'clip'.")
+        self.opened.check()
         model = Model(side, partial(self.opened.load, side, seed), self.recipe.embed)
         return lambda texts: model.embed_texts(texts).numpy()
+
+    def check_text(self, subject: str, hint: str = "Use train.objective = 'clip'.") -> None:
+        """Check that no text tower of the study is untrained."""
+        objective = self.recipe.train.objective
+        usable = not self.protocol.trains or OBJECTIVES[objective].uses_text
+        require(usable, subject, f"objective {objective!r}", "one that trains both towers", hint)
 
     @property
     def precision(self) -> str:

@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,9 @@ _MOST = 4  # processes that embed, as each holds the model
 _IDLE = 300  # seconds without a task after which a process ends
 # with psutil installed, loky restarts processes that grow by 300 MB, as training does
 _NO_RESTARTS = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
-Key = tuple[int, str]
 _reusing = 0
-_reusable: dict[Key, ProcessPoolExecutor] = {}
-Task = Callable[..., None]
-Parts = Mapping[str, Mapping[str, Any]]  # arguments of a task for each part of the work, by the part's name
+_reusable: dict[tuple[int, str], ProcessPoolExecutor] = {}
+Parts = Mapping[str, partial[None]]  # a task of `study.tasks` for each part of the work, by the part's name
 
 
 @contextlib.contextmanager
@@ -101,45 +100,6 @@ def _shut(executor: ProcessPoolExecutor) -> None:
         raise
 
 
-def run(task: Task, parts: Parts, resources: Execution, *, progress: Callable[[int, str], object]) -> None:
-    """Run a task of `study.tasks` for each part, `resources.workers` at a time.
-
-    Raises:
-        RunError: A task failed, or its process died. The others are ended.
-    """
-    if not parts:
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        board, stderr = Board(Path(scratch)), Path(scratch) / "stderr.txt"
-        # reused processes may have another working directory, and recipes may have relative paths
-        where = {"directory": str(Path.cwd()), "board": scratch}
-        futures: list[Future[None]] = []
-        try:
-            with _executor(min(resources.workers, len(parts)), str(resources.threads)) as executor:
-                try:
-                    for name, arguments in parts.items():
-                        futures.append(executor.submit(child.call, task, name, str(stderr), **where, **arguments))
-                    _follow(futures, board, progress)
-                except BaseException:
-                    (board.path / child.STOP).touch()
-                    for future in futures:
-                        future.cancel()
-                    raise
-        except TrainingStopped as error:
-            raise RunError("a process was stopped; run the same command again to resume it") from error
-        except BrokenProcessPool as error:
-            raise _died(error, parts, board, stderr) from error
-
-
-def _follow(futures: Sequence[Future[Any]], board: Board, progress: Callable[[int, str], object]) -> None:
-    waiting = set(futures)
-    while waiting:
-        done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
-        board.report(progress)
-        for future in done:
-            future.result()
-
-
 def _died(error: BrokenProcessPool, names: Iterable[str], board: Board, stderr: Path) -> RunError:
     running = " or ".join(name for name in names if child.running_file(board.path, name).is_file()) or "(none)"
     written = stderr.read_text(errors="replace").strip().splitlines() if stderr.is_file() else []
@@ -162,7 +122,6 @@ class LocalEngine:
 
     def run(
         self,
-        task: Task,
         parts: Parts,
         resources: Execution,
         folder: Path,  # noqa: ARG002  for engines on several machines, which share it
@@ -170,17 +129,48 @@ class LocalEngine:
         progress: Callable[[int, str], object],
         fresh: bool = False,  # noqa: ARG002  whether each part needs a new process there
     ) -> None:
-        """Run a task for each part."""
-        run(task, parts, resources, progress=progress)
+        """Run the task of each part, `resources.workers` at a time.
+
+        Raises:
+            RunError: A task failed, or its process died. The others are ended.
+        """
+        if not parts:
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            board, stderr, futures = Board(Path(scratch)), Path(scratch) / "stderr.txt", list[Future[None]]()
+            # reused processes may have another working directory, and recipes may have relative paths
+            where = {"directory": str(Path.cwd()), "board": scratch}
+            try:
+                with _executor(min(resources.workers, len(parts)), str(resources.threads)) as executor:
+                    try:
+                        for name, task in parts.items():
+                            futures.append(executor.submit(child.call, task, name, str(stderr), **where))
+                        waiting = set(futures)
+                        while waiting:
+                            done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
+                            board.report(progress)
+                            for future in done:
+                                future.result()
+                    except BaseException:
+                        (board.path / child.STOP).touch()
+                        for future in futures:
+                            future.cancel()
+                        raise
+            except TrainingStopped as error:
+                raise RunError("a process was stopped; run the same command again to resume it") from error
+            except BrokenProcessPool as error:
+                raise _died(error, parts, board, stderr) from error
 
     def train(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
     ) -> None:
-        """Train the models in the pool."""
+        """Train the models, as many at a time as there are workers."""
         check_processes(study, models, 1)
-        resources, path = study.execution, study.folder.path
+        resources = study.execution
         ahead = batches_ahead(resources, min(resources.workers, len(models)))
-        self.run(tasks.train_task, model_parts(study, models, ahead=ahead), resources, path, progress=progress)
+        parts = model_parts(tasks.train_task, study, models, ahead=ahead)
+        # another engine needs a process per model, as training changes settings of the process
+        self.run(parts, resources, study.folder.path, progress=progress, fresh=True)
 
     def embed(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
@@ -188,15 +178,10 @@ class LocalEngine:
         """Embed with the models in the pool, whose process holds the memory of a GPU; here with one worker on a CPU."""
         if study.execution.workers == 1 and study.execution.device == "cpu":
             for model in models:
-                tasks.embed_one(study, model.side, model.seed, progress=progress)
+                tasks.embed_one(study, model, progress=progress)
         else:
-            self.run(
-                tasks.embed_task,
-                model_parts(study, models),
-                study.execution,
-                study.folder.path,
-                progress=lambda count, _: progress(count),
-            )
+            parts, folder = model_parts(tasks.embed_task, study, models), study.folder.path
+            self.run(parts, study.execution, folder, progress=lambda count, _: progress(count))
         return [
             file for model in models for file in passes.files_of(study.folder.embedding_dir(model.side, model.seed))
         ]
@@ -217,21 +202,21 @@ class LocalEngine:
                 in_turn(function, mine, progress)
             else:
                 named = {
-                    f"part {k}": {"number": k, "function": function, "arguments": arguments}
+                    f"part {k}": partial(tasks.part_task, number=k, function=function, arguments=arguments)
                     for k, arguments in mine.items()
                 }
                 resources = Execution(device, "", max(1, cores() // workers), workers)
-                self.run(tasks.part_task, named, resources, folder, progress=lambda done, _: progress(done))
+                self.run(named, resources, folder, progress=lambda done, _: progress(done))
             return f"{first}/{count}" if count > 1 else ""
 
         return run_parts
 
 
-def model_parts(study: PlannedStudy, models: Sequence[TrainingSet], **options: Any) -> Parts:
-    """Return the arguments of a task of `study.tasks` for each model of a study."""
-    folder = str(study.folder.path.resolve())
+def model_parts(task: Callable[..., None], study: PlannedStudy, models: Sequence[TrainingSet], **options: int) -> Parts:
+    """Return a task of `study.tasks` for each model of a study."""
+    of_study = partial(task, folder=str(study.folder.path.resolve()), **options)
     return {
-        f"model {model.side}, seed {model.seed}": {"folder": folder, "side": model.side, "seed": model.seed, **options}
+        f"model {model.side}, seed {model.seed}": partial(of_study, side=model.side, seed=model.seed)
         for model in models
     }
 

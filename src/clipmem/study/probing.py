@@ -43,18 +43,18 @@ _TINY = [
     "model.name=clipmem-micro", "split.shared=60", "split.candidate=20", "split.independent=20", "split.external=20",
     "train.epochs=2", "train.seeds=[0]", "train.batch_size=40", "score.draws=200",
 ]  # fmt: skip
+Fact = str | int | float | None
 _TIMED, _SEARCHED = 64, 10_000  # pairs in a timed batch; pairs to compare with a model
 _EMBEDDED, _LARGE, _LARGE_PAIRS = 256, "ViT-B-32", 8
 
 
-def cost_of_study(facts: dict[str, Any], sample: ImageSample, recipe: Recipe, preset: str = "") -> dict[str, Any]:
-    """Estimate decoding, cache, training and memory of the four-way study that `clipmem init --data` writes."""
+def cost_of_study(pairs: int, sample: ImageSample, recipe: Recipe, preset: str = "") -> dict[str, Fact]:
+    """Estimate decoding, cache, training and memory of the four-way study that `init --data` writes for the pairs."""
     tag = parse(recipe.model.pretrained) if recipe.model.pretrained else None
     # the weights of a tag need not be on this machine
     named = recipe.model if tag is None or tag.kind != "tag" else ModelSection(name=tag.name)
     start = Start(named, recipe.train)
     side, resources = start.geometry.size, execution.resolve(recipe, 1)
-    pairs = round(facts["images"]["of"] * (1 - facts["problems"]["undecodable"] / facts["problems"]["decoded"]))
     sizes = starting.sizes_of(pairs)
     each = sizes["shared"] + sizes["candidate"]
     epochs = recipe.train.epochs if preset else starting.training_of(each)[1]

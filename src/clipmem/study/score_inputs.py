@@ -1,8 +1,8 @@
 """Inputs of `clipmem score` and `clipmem export embeddings`: settings, models, pairs and bank."""
 
 import hashlib
-from collections.abc import Iterable, Sequence, Sized
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterable, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from clipmem.scoring.aligning import check_alone
 from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.bank import draw, listed_uids
 from clipmem.study import execution
-from clipmem.study.engines import check_name, open_runner, share_of
+from clipmem.study.engines import check_name, open_engine, share_of
 
 Embedder = Model | Embeddings
 Scorable = str | Path | tuple[Any, Any] | tuple[Any, Any, Any]  # a name, a folder, or arrays
@@ -86,9 +86,11 @@ class Settings(EmbedSection):
         hint = "Give a model, or omit it."
         require(embeds or not self.part, "--part", "no model to embed pairs with", "a model", hint)
 
-    def runner(self, folder: Path) -> AbstractContextManager[Runner]:
-        """Open what embeds the pairs; all machines see `folder`."""
-        return open_runner(self.engine, self.part, self.device, folder)
+    @contextmanager
+    def runner(self, folder: Path) -> Generator[Runner]:
+        """Open what embeds the pairs, or a share of them; all machines see `folder`."""
+        with open_engine(self.engine) as workers:
+            yield workers.runner(share_of(self.part), self.device, folder)
 
     def made_with(self) -> dict[str, object]:
         """Return the settings that affect embeddings."""
@@ -98,13 +100,13 @@ class Settings(EmbedSection):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Target and reference models, the pairs to score, and the bank: held-out pairs, or `drawn` from the pairs."""
+    """Target and reference models, the pairs to score, and the bank: held-out pairs, or a `sample` of the pairs."""
 
     target: Sequence[Embedder]
     reference: Sequence[Embedder]
     pairs: Pairs
     bank: Pairs
-    drawn: bool
+    sample: bool
     settings: Settings
 
     def __post_init__(self) -> None:

@@ -3,8 +3,9 @@
 import contextlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
@@ -43,14 +44,14 @@ def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> 
     models = dict(zip(comparison.names, comparison.models, strict=True))
     live = {name: model for name, model in models.items() if isinstance(model, Model)}
     stored = {name: model for name, model in models.items() if isinstance(model, Embeddings)}
-    apart = not comparison.drawn and not bank.uids.is_in(pairs.uids.implode()).all()
-    how: dict[str, Any] = {"block": settings.block, "single": not method.means, "reporter": reporter}
+    apart = not comparison.sample and not bank.uids.is_in(pairs.uids.implode()).all()
+    embed_all = partial(embed, block=settings.block, single=not method.means, reporter=reporter)
     unfinished = None
     with settings.runner(store) if live else contextlib.nullcontext() as run:
         for folder, part in [(store / "bank", bank)] * apart + [(store, pairs)] if live else []:
             folders = [folder / name for name in live]
             try:
-                embedded = embed(list(live.values()), part, folders, settings.made_with(), run=run or in_turn, **how)
+                embedded = embed_all(list(live.values()), part, folders, settings.made_with(), run=run or in_turn)
             except Unfinished as error:
                 unfinished, embedded = error, []
             for name, of_pairs in zip(live, embedded, strict=not unfinished):
@@ -63,10 +64,16 @@ def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> 
     return align(reader, pairs, bank, method, reporter=reporter)
 
 
-def _write_table(aligned: Aligned, settings: Settings, out: Path) -> dict[str, Any]:
-    """Write the scores, and return what the bank's pairs say of them.
+class OfBank(TypedDict):
+    """What the bank's pairs say of scores: their mean, `centered` (see `summary.centered`) and `noise_floor`."""
 
-    `control`: their mean; `centered` (see `summary.centered`) and `noise_floor`.
+    control: float | None
+    centered: dict[str, object] | None
+    noise_floor: dict[str, object] | None
+
+
+def _write_table(aligned: Aligned, settings: Settings, out: Path) -> OfBank:
+    """Write the scores, and return what the bank's pairs say of them.
 
     A bank that is not in the data has no scores by pair: clipmem_centered is clipmem minus its mean, without an error.
     """
@@ -89,8 +96,8 @@ def _write_table(aligned: Aligned, settings: Settings, out: Path) -> dict[str, A
     scored, level = summary.Scored(splits.with_row_index("group"), ScoreTables(scores, by_seed)), settings.confidence
     shift = summary.centered(scored.differences, scored.role, scored.group, None, confidence=level)
     noise = summary.floor(scored, confidence=level)
-    by_bank = {"centered": shift and shift.document(), "noise_floor": noise and noise.document()}
-    return {"control": control, **by_bank}
+    centered, noise_floor = shift and shift.document(), noise and noise.document()
+    return {"control": control, "centered": centered, "noise_floor": noise_floor}
 
 
 def left_out(scored: Scored) -> str:
@@ -110,8 +117,8 @@ def embed_pairs(model: str, data: Data, out: Path, settings: Settings, *, report
     if isinstance(opened, Embeddings):
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
     with settings.runner(out) as run:
-        how: dict[str, Any] = {"block": settings.block, "run": run, "reporter": reporter}
-        [embedded] = embed([opened], pairs, [out], settings.made_with(), **how)
+        how = partial(embed, block=settings.block, run=run, reporter=reporter)
+        [embedded] = how([opened], pairs, [out], settings.made_with())
     counts = pairs.ledger.facts()
     if isinstance(pairs, Pairs):  # whose images are listed, not decoded
         counts["left_out"] += counts["pairs"] - len(embedded)
@@ -153,7 +160,7 @@ def write_scores(
                 "data": pairs.name,
                 "pairs": aligned.table.height,
                 "problems": len(problems),
-                "bank": {"name": bank.name, "pairs": aligned.bank, "drawn": comparison.drawn},
+                "bank": {"name": bank.name, "pairs": aligned.bank, "drawn": comparison.sample},
                 **by_bank,
                 "job": made_with,
                 "sha256": file_sha256(out),

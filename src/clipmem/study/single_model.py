@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def write_ranking(
     if isinstance(opened, Model):
         shutil.rmtree(folder)
     texts = dict(zip(signals.uids, signals.captions, strict=True))
-    return Scored(scores, about, {uid: texts[uid] for uid in _first(scores, CHOSEN)}, listed)
+    return _scored(scores, about, texts, listed)
 
 
 def estimates_of(path: Path) -> Scored:
@@ -90,12 +91,15 @@ def estimates_of(path: Path) -> Scored:
     scores, document = study.folder.read(estimating.TABLE), study.folder.read_json(estimating.DOCUMENT)
     captions, listed = dict(zip(study.pair_uids, study.captions, strict=True)), study.folder.path / "skipped.parquet"
     about = document | {"model": "f", "pairs": scores["uid"].n_unique(), "problems": 0}
-    first = _first(scores, document["estimator"])
+    return _scored(scores, about, captions, listed)
+
+
+def _scored(
+    scores: pl.DataFrame, about: Mapping[str, object], captions: Mapping[str, Sequence[str]], listed: Path | None
+) -> Scored:
+    """Add the captions of the ten highest pairs."""
+    first = scores.filter(estimator=about["estimator"]).sort("score", "uid", descending=[True, False])["uid"].head(10)
     return Scored(scores, about, {uid: captions[uid] for uid in first}, listed)
-
-
-def _first(scores: pl.DataFrame, estimator: str) -> list[str]:
-    return scores.filter(estimator=estimator).sort("score", "uid", descending=[True, False])["uid"].head(10).to_list()
 
 
 def collect(

@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -66,7 +66,7 @@ class Study:
 
     def run(self) -> None:
         """Run all unfinished stages (see `clipmem.run`)."""
-        models = open_models(self.recipe, self.folder)
+        models = open_models(self.recipe, self.folder, started=False)
         if self._is_finished():
             self._check_finished(models)
             return
@@ -75,7 +75,9 @@ class Study:
         pairs = with_objects(source.pairs(), self.recipe.dejavu.objects)
         utility.prompts_of(pairs, self.recipe)  # checks class names
         evaluating.retained_recipe(self.recipe, frozenset())  # checks its data
-        decode_stage.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)
+        for problem in source.problems if self.strict else ():
+            raise stop_at(problem)
+        decode_stage.check_pairs(source, pairs, self._protocol.check_pairs)
         check_needs(self.recipe, self._protocol, pairs)
         parents = find_parents(self.recipe, self.folder, pairs["uid"])
         if not (self.folder.path / "manifest.json").is_file():
@@ -92,10 +94,11 @@ class Study:
                 for file in (self.folder.path / name).rglob(".*.tmp"):
                     file.unlink(missing_ok=True)
             self._begin(pairs, models, parents)
-            self._stage("decode", lambda: self._decode(pairs, source, models.geometries))
+            stage = partial(run_stage, self.folder, self.reporter)
+            stage("decode", lambda: self._decode(pairs, source, models.geometries))
             for row in decode_stage.skipped_of(self.folder).iter_rows() if self.strict else ():
                 raise stop_at(Problem(*row))
-            self._stage("plan", lambda: self._plan(source, models.geometries[0], parents))
+            stage("plan", lambda: self._plan(source, models.geometries[0], parents))
             work = {
                 "train": self._train,
                 "embed": self._embed,
@@ -109,7 +112,7 @@ class Study:
                 for name in self._protocol.stages:
                     # a missing model is trained again if a later stage needs it
                     complete = name != "train" or self.folder.is_done("embed") or not self._missing()
-                    self._stage(name, work[name], complete=complete)
+                    stage(name, work[name], complete=complete)
                     if name == "embed":
                         processes.close()
             self.folder.write_json(_FILES, {"sha256": files_state(self.recipe.data)})
@@ -128,7 +131,7 @@ class Study:
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
             manifest.check_files(self.folder, self.recipe)
-            models.check(manifest.read(self.folder))
+            models.check()
             for stage in self._all_stages:
                 self.reporter.end(stage, self.folder.seconds()[stage], skipped=True)
 
@@ -144,23 +147,12 @@ class Study:
     def _study(self) -> PlannedStudy:
         return PlannedStudy(self.folder.path)
 
-    def _stage(self, name: str, work: Callable[[], list[Path]], *, complete: bool = True) -> None:
-        if complete and self.folder.is_done(name):
-            self.reporter.end(name, self.folder.seconds()[name], skipped=True)
-            return
-        started = time.monotonic()
-        self.reporter.begin(name)
-        outputs = work()
-        seconds = time.monotonic() - started
-        self.folder.finish(name, outputs, seconds)
-        self.reporter.end(name, seconds)
-
     def _begin(self, pairs: pl.DataFrame, models: StudyModels, parents: Parents) -> None:
         fingerprint = data_fingerprint(pairs["uid"])
         if (self.folder.path / "manifest.json").is_file():
             manifest.check_data(self.folder, fingerprint)
             manifest.check_files(self.folder, self.recipe)
-            models.check(manifest.read(self.folder))
+            models.check()
             if self.folder.is_done("decode"):
                 self._check_columns(pairs)
             return
@@ -173,7 +165,7 @@ class Study:
         )
         if parents:
             described["parents"] = {name: parent.described for name, parent in parents.items()}
-        self.folder.write_json("manifest.json", described | models.describe())
+        self.folder.write_json("manifest.json", {**described, **models.describe()})
 
     def _check_columns(self, pairs: pl.DataFrame) -> None:
         """Refuse data whose uids are the same, but whose other columns are not: decoded pairs keep what they had."""
@@ -187,15 +179,10 @@ class Study:
         return self.engine.fit(execution.resolve(self.recipe, self._protocol.count, device=self.device))
 
     def _decode(self, pairs: pl.DataFrame, source: Source, geometries: Sequence[Geometry]) -> list[Path]:
-        return decode_stage.decode_pairs(
-            self.folder,
-            pairs,
-            source,
-            geometries,
-            reporter=self.reporter,
-            check=self._protocol.check_usable,
-            strict=self.strict,
-        )
+        folder, reporter = self.folder, self.reporter
+        decode = decode_stage.decode_images
+        caches, usable = decode(folder, pairs, source, geometries, reporter=reporter, strict=self.strict)
+        return [*caches, *decode_stage.write_pairs(folder, usable, source, self._protocol.check_usable, reporter)]
 
     def _plan(self, source: Source, geometry: Geometry, parents: Parents) -> list[Path]:
         pairs = self.folder.read("pairs")
@@ -280,6 +267,22 @@ class Study:
         about = {"format": FORMAT, "protocol": self.recipe.protocol, "roles": {}, "seeds": seeds, **more}
         summary = Summary.model_validate(about | _measured(Run(self.folder.path)))
         return self.folder.write_json(FILE, summary.document())
+
+
+def run_stage(
+    folder: RunFolder, reporter: Reporter, name: str, work: Callable[[], list[Path]], *, complete: bool = True
+) -> list[Path]:
+    """Do a stage and write its marker, unless it is done and `complete`; return the files written."""
+    if complete and folder.is_done(name):
+        reporter.end(name, folder.seconds()[name], skipped=True)
+        return []
+    started = time.monotonic()
+    reporter.begin(name)
+    outputs = work()
+    seconds = time.monotonic() - started
+    folder.finish(name, outputs, seconds)
+    reporter.end(name, seconds)
+    return outputs
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:

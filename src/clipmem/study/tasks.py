@@ -22,6 +22,7 @@ from clipmem.study.plan import PlannedStudy
 from clipmem.train.checkpoint import CHECKPOINT_FILE, EVERY, Checkpoints, TrainingStopped
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.loop import Timing, train
+from clipmem.train.paired import TrainingSet
 from clipmem.train.record import state_hash, write_changed
 
 EVERY_VARIABLE = "CLIPMEM_CHECKPOINT_SECONDS"
@@ -35,7 +36,8 @@ def train_task(board: Path, directory: str, folder: str, side: str, seed: int, a
     def progress(step: int, note: str) -> None:
         child.Board(board).put(name, step, note)
 
-    train_one(study, side, seed, stop=lambda: child.stop_requested(board), progress=progress, ahead=ahead)
+    model = study.model(side, seed)
+    train_one(study, model, stop=lambda: child.stop_requested(board), progress=progress, ahead=ahead)
 
 
 def embed_task(
@@ -44,7 +46,7 @@ def embed_task(
     """Embed all pairs, or a part, with one model in a process of the pool."""
     study = _opened(board, directory, folder)
     with _reporting(board, f"{side}-{seed}-{part.index}") as progress:
-        embed_one(study, side, seed, part=part, progress=progress)
+        embed_one(study, study.model(side, seed), part=part, progress=progress)
 
 
 def part_task(
@@ -114,8 +116,7 @@ def reproducible(threads: int, device: str) -> Generator[None]:
 
 def train_one(
     study: PlannedStudy,
-    side: str,
-    seed: int,
+    model: TrainingSet,
     *,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int, str], object] = lambda step, note: None,  # noqa: ARG005
@@ -123,16 +124,16 @@ def train_one(
     ahead: int = 0,
 ) -> None:
     """Train one model of a study; write it and its marker."""
-    parent = ready_model(study.recipe, side, seed)
+    parent = ready_model(study.recipe, model.side, model.seed)
     if parent is not None:
         if world.rank == 0:
-            _change_one(study, side, seed, parent)
+            _change_one(study, model, parent)
         return
     started, timing, recipe, resources = time.monotonic(), Timing(), study.recipe, study.execution
     reset = machine.reset_peak_memory()
     if resources.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    plan, directory = study.model(side, seed), study.folder.model_dir(side, seed)
+    directory = study.folder.model_dir(model.side, model.seed)
     with reproducible(resources.threads, resources.device):
         checkpoints = Checkpoints(directory / CHECKPOINT_FILE, _every(), stop)
 
@@ -140,9 +141,9 @@ def train_one(
             progress(step, f"loss {loss:.2f}, {rate:,.0f} pairs/s per model, data {100 * timing.data_share:.0f}%")
 
         files = train(
-            study.start_of(plan).create(plan.init_seed),
-            study.training_data(plan),
-            plan,
+            study.start_of(model).create(model.init_seed),
+            study.training_data(model),
+            model,
             recipe.train,
             folder=directory,
             precision=resources.precision,
@@ -152,7 +153,7 @@ def train_one(
             timing=timing,
             world=world,
             ahead=ahead or execution.batches_ahead(resources, 1) * (resources.device == "cuda"),
-            hooks=hooks_of(Training(recipe, plan, study.folder, study.splits)),
+            hooks=hooks_of(Training(recipe, model, study.folder, study.splits)),
         )
     if world.rank == 0:
         # `pairs` of this process: fewer than the record's samples seen if resumed
@@ -163,40 +164,40 @@ def train_one(
         measured |= {} if peak is None else {"peak_memory_bytes": float(peak)}
         if resources.device == "cuda":
             measured["peak_device_bytes"] = float(torch.cuda.max_memory_allocated())
-        study.folder.finish(f"train-{side}-seed-{seed}", files, took, measured)
+        study.folder.finish(f"train-{model.side}-seed-{model.seed}", files, took, measured)
         checkpoints.remove()
 
 
-def _change_one(study: PlannedStudy, side: str, seed: int, parent: Path) -> None:
+def _change_one(study: PlannedStudy, model: TrainingSet, parent: Path) -> None:
     """Write a model whose weights are those of a trained model, changed by the mitigations, and its marker."""
-    started, plan, folder = time.monotonic(), study.model(side, seed), study.folder.model_dir(side, seed)
-    hooks = hooks_of(Training(study.recipe, plan, study.folder, study.splits))
+    started, folder = time.monotonic(), study.folder.model_dir(model.side, model.seed)
+    hooks = hooks_of(Training(study.recipe, model, study.folder, study.splits))
     with reproducible(study.execution.threads, study.execution.device):
-        encoder = study.start.trained(parent, plan.init_seed)
-        initial = study.start.create(plan.init_seed).module
+        encoder = study.start.trained(parent, model.init_seed)
+        initial = study.start.create(model.init_seed).module
         record = RunFolder(parent).read_json("record.json")
-        now = {"init_sha256": state_hash(initial), "uids_sha256": plan.uids_sha256}
+        now = {"init_sha256": state_hash(initial), "uids_sha256": model.uids_sha256}
         hint = "Run that study again."
         refuse_other(f"model folder {parent} was trained otherwise", {key: record[key] for key in now}, now, hint)
         hooks.each(lambda hook: hook.begin(initial))
         hooks.each(lambda hook: hook.after(encoder.module))
         files = write_changed(encoder, folder, parent, {**record, "mitigate": hooks.facts()})
-    study.folder.finish(f"train-{side}-seed-{seed}", files, time.monotonic() - started, {"made_from": str(parent)})
+    name = f"train-{model.side}-seed-{model.seed}"
+    study.folder.finish(name, files, time.monotonic() - started, {"made_from": str(parent)})
 
 
 def embed_one(
     study: PlannedStudy,
-    side: str,
-    seed: int,
+    model: TrainingSet,
     *,
     part: passes.Part = passes.WHOLE,
     progress: Callable[[int], object] = lambda _: None,
 ) -> None:
     """Embed all pairs, or a part, with one model."""
-    folder = study.folder.embedding_dir(side, seed)
+    folder = study.folder.embedding_dir(model.side, model.seed)
     folder = folder if part == passes.WHOLE else folder / f"part-{part.index}"
     with reproducible(study.execution.threads, study.execution.device):
-        passes.save(study.embed(study.model(side, seed), part=part, progress=progress), folder)
+        passes.save(study.embed(model, part=part, progress=progress), folder)
 
 
 def _every() -> float:

@@ -176,7 +176,7 @@ def measure_dejavu(study: PlannedStudy) -> tuple[dict[str, Any], pl.DataFrame | 
     planted = study.splits["planted"].to_numpy()
     labeled = dejavu.Labeled(study.pair_uids, study.role, study.group, objects, planted, clipmem)
     models = [(model.side, model.seed) for model in study.models]
-    document: dict[str, Any] = {"format": 1, "neighbors": recipe.dejavu.neighbors}
+    document = {"format": 1, "neighbors": recipe.dejavu.neighbors}
     reason = dejavu.why_not(recipe, models, labeled)
     if reason:
         return {**document, "skipped": reason}, None

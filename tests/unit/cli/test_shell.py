@@ -55,7 +55,7 @@ def test_a_broken_package_is_named(package, tmp_path):
 
 def test_arguments_are_checked_with_the_name_of_their_option():
     seen = []
-    kind = Annotated[str, Check(lambda option, value: seen.append(option) or value.upper())]
+    kind = Annotated[str, Check(lambda value, option: seen.append(option) or value.upper(), opens=True)]
 
     @command
     def act(first: kind, /, *, some_name: kind | None = None, other: kind = "default") -> str:

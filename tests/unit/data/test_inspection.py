@@ -15,7 +15,7 @@ from clipmem.data.inspection import regime_of
 from clipmem.data.sources import open_data, open_source
 from clipmem.report.templating import VERBATIM
 from clipmem.report.terminal import screen_lines
-from clipmem.study.data_commands import inspect
+from clipmem.study.data_commands import Inspecting, inspect
 from tests.reference.loops import near_captions
 
 WORDS = [f"w{k}" for k in range(40)] + ["the", "A", "Ünder", "7", "gate-way"]
@@ -88,7 +88,7 @@ def test_the_page_shows_what_the_command_prints(source):
     [shown] = re.findall(rf"^\$ clipmem inspect {source}\n(.*?)(?=^\$ |^```)", page, flags=re.DOTALL | re.MULTILINE)
     lines = [
         line.lstrip(VERBATIM)
-        for line in screen_lines("inspected", inspect(source, lambda: open_data(source), cost=False), 80)
+        for line in screen_lines("inspected", inspect(source, lambda: open_data(source), Inspecting()), 80)
     ]
     first = next(k for k, line in enumerate(lines) if line.startswith("regime"))
     printed = " ".join(" ".join(lines[first:]).split())

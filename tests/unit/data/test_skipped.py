@@ -13,7 +13,7 @@ from clipmem.data.decoding import Geometry, decode
 from clipmem.data.skipped import Problem, left_out_sentence, skipped_table, source_name, stop_at, summarize
 from clipmem.data.sources import open_source
 from clipmem.data.user_tables import read_roles
-from clipmem.study.decode_stage import decode_pairs
+from clipmem.study.decode_stage import decode_images, write_pairs
 from tests.tiny import encoded_image
 
 
@@ -113,7 +113,8 @@ def test_the_decode_stage_says_what_became_of_every_record(tmp_path):
     source, reporter = open_source(DataSection(path=str(path))), Notes()
     geometries = [Geometry(16)]
     pairs = source.pairs()
-    decode_pairs(RunFolder(tmp_path), pairs, source, geometries, reporter=reporter, check=lambda _: None)
+    _, usable = decode_images(RunFolder(tmp_path), pairs, source, geometries, reporter=reporter)
+    write_pairs(RunFolder(tmp_path), usable, source, lambda _: None, reporter)
     assert reporter.said == [
         "decode    6 records read: 2 pairs, 1 merged into the pair of their image, 3 left out; "
         "1 image that no record names",

@@ -8,16 +8,12 @@
 import contextlib
 import os
 import re
-from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from clipmem.base.errors import did_you_mean, require
 from clipmem.study import child
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from clipmem.models.embeddings import Runner
     from clipmem.study.pool import LocalEngine
 
 NAMES = ("local", "ray")
@@ -61,13 +57,6 @@ def share_of(part: str) -> tuple[int, int]:
     hint = "Count from 1: --part $SLURM_ARRAY_TASK_ID/16 in an array 1-16."
     require(1 <= share[0] <= share[1], "--part", repr(part), "K/N with K from 1 to N", hint)
     return share
-
-
-@contextlib.contextmanager
-def open_runner(engine: str, part: str, device: str, folder: "Path") -> "Generator[Runner]":
-    """Open an engine for the parts of some work, or for a share of them; all machines see `folder`."""
-    with open_engine(engine) as workers:
-        yield workers.runner(share_of(part), device, folder)
 
 
 # ---- torchrun's environment

@@ -12,8 +12,9 @@ import tempfile
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from clipmem.base.errors import ClipmemError, InputError, RunError, require
 from clipmem.base.machine import cores
@@ -23,8 +24,7 @@ from clipmem.study import pool
 from clipmem.study.child import BOARDS, Board
 from clipmem.study.execution import Execution
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.pool import check_processes
-from clipmem.study.tasks import embed_task, train_task
+from clipmem.study.tasks import embed_task
 from clipmem.train.paired import TrainingSet
 
 RETRIES = 3
@@ -32,13 +32,13 @@ _PASSES = 8  # forward passes per task
 _POLL = 0.5
 
 
-def _call(task: pool.Task, board: str, **options: Any) -> dict[str, Any]:
-    """Run a task of `study.tasks`; return clipmem's errors as data, since Ray would wrap them."""
+def _call(task: partial[None], board: str, directory: str) -> tuple[str, int]:
+    """Run a task of `study.tasks`; return clipmem's error and its exit code as data, since Ray would wrap it."""
     try:
-        task(board=Path(board), **options)
+        task(board=Path(board), directory=directory)
     except ClipmemError as error:
-        return {"error": str(error), "exit_code": error.exit_code}
-    return {}
+        return str(error), error.exit_code
+    return "", 0
 
 
 @dataclass
@@ -49,27 +49,18 @@ class RayEngine(pool.LocalEngine):
     largest: int
     few = 0
 
-    def train(
-        self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
-    ) -> None:
-        """Train the models, as many at a time as fit on the cluster."""
-        check_processes(study, models, 1)
-        parts, folder = pool.model_parts(study, models), study.folder.path
-        # one process per model, as training changes settings of the process
-        self.run(train_task, parts, study.execution, folder, progress=progress, fresh=True)
-
     def embed(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
     ) -> list[Path]:
         """Embed blocks of pairs with all models, and join the blocks of each model."""
         count = -(-study.splits.height // (_PASSES * study.recipe.embed.batch_size))
         parts = {
-            f"{name}, part {index}": {**options, "part": passes.Part(index, count)}
-            for name, options in pool.model_parts(study, models).items()
+            f"{name}, part {index}": partial(task, part=passes.Part(index, count))
+            for name, task in pool.model_parts(embed_task, study, models).items()
             for index in range(count)
         }
         folder = study.folder.path
-        self.run(embed_task, parts, study.execution, folder, progress=lambda done, _: progress(done))
+        self.run(parts, study.execution, folder, progress=lambda done, _: progress(done))
         files: list[Path] = []
         for model in models:
             folder = study.folder.embedding_dir(model.side, model.seed)
@@ -83,7 +74,6 @@ class RayEngine(pool.LocalEngine):
 
     def run(
         self,
-        task: pool.Task,
         parts: pool.Parts,
         resources: Execution,
         folder: Path,
@@ -91,7 +81,7 @@ class RayEngine(pool.LocalEngine):
         progress: Callable[[int, str], object],
         fresh: bool = False,
     ) -> None:
-        """Run a task for each part; all machines report progress into `folder`."""
+        """Run the task of each part, as many at a time as fit; all machines report progress into `folder`."""
         threads = str(resources.threads)
         make_folder(folder)
         options = {
@@ -103,11 +93,8 @@ class RayEngine(pool.LocalEngine):
         call = self.ray.remote(max_calls=1)(_call) if fresh else self.ray.remote(_call)
         with tempfile.TemporaryDirectory(dir=folder.resolve(), prefix=BOARDS) as board:
             where = {"board": board, "directory": str(Path.cwd())}
-            word = task.__name__.partition("_")[0]
-            running = {
-                call.options(**options, name=f"{word} {name}").remote(task, **where, **arguments): f"{word} {name}"
-                for name, arguments in parts.items()
-            }
+            names = {f"{task.func.__name__.partition('_')[0]} {name}": task for name, task in parts.items()}
+            running = {call.options(**options, name=name).remote(task, **where): name for name, task in names.items()}
             self._follow(running, Board(Path(board)), progress)
 
     def _follow(self, running: dict[Any, str], board: Board, progress: Callable[[int, str], object]) -> None:
@@ -125,17 +112,15 @@ class RayEngine(pool.LocalEngine):
 
     def _check(self, reference: Any, name: str) -> None:
         try:
-            answer: dict[str, Any] = self.ray.get(reference)
-        except self.ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1][:300]
+            error, exit_code = cast(tuple[str, int], self.ray.get(reference))
+        except self.ray.exceptions.RayError as failure:
+            reason = str(failure).strip().splitlines()[-1][:300]
             raise RunError(
                 f"{name}: the Ray task failed ({reason}) after {RETRIES} retries. "
                 "Run the same command again: what is finished is not repeated."
-            ) from error
-        if answer.get("exit_code") == InputError.exit_code:
-            raise InputError(answer["error"])
-        if "error" in answer:
-            raise RunError(answer["error"])
+            ) from failure
+        if error:
+            raise InputError(error) if exit_code == InputError.exit_code else RunError(error)
 
 
 @contextlib.contextmanager
@@ -147,18 +132,14 @@ def connect(name: str) -> Generator[RayEngine]:
     import ray  # pyright: ignore[reportMissingImports]  an extra
 
     local = name == "ray" and not os.environ.get("RAY_ADDRESS")
-    where: dict[str, Any] = (
-        # without an address, Ray would join the last cluster started on this machine
-        {"address": "local", "num_cpus": cores(), "include_dashboard": False}
-        if local
-        else {}
-        if name == "ray"
-        else {"address": name}
-    )
+    # without an address, Ray would join the last cluster started on this machine; None is Ray's own default
+    address = "local" if local else None if name == "ray" else name
+    size, dashboard = (cores(), False) if local else (None, None)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=local, **where)
+            quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": local}
+            ray.init(address, num_cpus=size, include_dashboard=dashboard, **quiet)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
         got = f"no Ray at that address ({str(error).strip().splitlines()[0][:200]})"
         hint = "Check the address, or use --engine ray to start Ray on this machine."

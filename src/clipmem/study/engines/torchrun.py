@@ -57,28 +57,29 @@ class TorchrunEngine(LocalEngine):
                 progress(step - reported, note)
                 reported = step
 
-            self.train_together(study, model.side, model.seed, report)
+            self.train_together(study, model, report)
 
     def send(self, **message: object) -> None:
         """Send the next task to the other processes."""
         self.store.set(f"next/{self.sent}", json.dumps(message))
         self.sent += 1
 
-    def train_together(self, study: PlannedStudy, side: str, seed: int, report: Callable[[int, str], object]) -> None:
+    def train_together(self, study: PlannedStudy, model: TrainingSet, report: Callable[[int, str], object]) -> None:
         """Train one model together with the other processes, which must all call it."""
         try:
             if not self.connected:
                 store = dist.PrefixStore("group", self.store)  # pyright: ignore[reportPrivateImportUsage]
                 self.connection.enter_context(connected(self.world, store, study.execution.device))
                 self.connected = True
-            train_one(study, side, seed, progress=report, world=self.world)
+            train_one(study, model, progress=report, world=self.world)
         except ClipmemError:
             raise
         except RuntimeError as error:  # collectives raise various ones when another process has ended
             if not isinstance(error, dist.DistError) and "gloo" not in str(error):
                 raise
             raise RunError(
-                f"training {side}, seed {seed}: process {self.world.rank} lost another of {self.world.size} processes. "
+                f"training {model.side}, seed {model.seed}: process {self.world.rank} lost another of "
+                f"{self.world.size} processes. "
                 "Run the same command again: finished models are not trained again."
             ) from error
 
@@ -120,7 +121,8 @@ def follow() -> None:
             number += 1
             try:
                 study = PlannedStudy(message["folder"])
-                engine.train_together(study, message["side"], message["seed"], lambda step, note: None)  # noqa: ARG005
+                model = study.model(message["side"], message["seed"])
+                engine.train_together(study, model, lambda step, note: None)  # noqa: ARG005
             except ClipmemError as error:
                 until = time.monotonic() + _GRACE
                 while time.monotonic() < until:
