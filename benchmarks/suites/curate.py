@@ -134,10 +134,10 @@ def signals_of(data: Data, folder: Path, device: str, *, epochs: int) -> Signals
         )
         checkpoints.remove()
     encoder = given.load(given.find(str(folder)))
-    rows = np.arange(len(data.uids))
     texts = [[text] for text in data.captions]
+    inputs = passes.Inputs(data.pixels, np.arange(len(texts)), texts, data.uids)
     settings, crops = EmbedSection(), TrainSection()  # pyright: ignore[reportCallIssue]
-    found = passes.embed(encoder, data.pixels, rows, texts, data.uids, settings, crops, device=device)
+    found = passes.embed(encoder, inputs, settings, crops, device=device)
     means = unit_means(found.image, found.text, found.text_pair)
     return replace(plain(data), image=means.image, text=means.text, trajectory=read_trajectory(folder, data.uids))
 

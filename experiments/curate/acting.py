@@ -129,7 +129,7 @@ def load(out: Path, scale: Mapping[str, Any]) -> Data:
     recipe = load_recipe("", ["model.name=clipmem-tiny", f"train.epochs={scale['epochs']}", "train.record=true"])
     geometry, file = openclip.geometry_of_config(recipe.model.name), out / f"pixels-{chosen.height}.npy"
     if not file.is_file():
-        build_cache(file, chosen["image"].to_list(), source.read, **geometry._asdict())
+        build_cache(file, dict(enumerate(chosen["image"])), source.read, geometry)
     cut, end = scale["pairs"], scale["pairs"] + scale["test"]
     return Data(open_cache(file), chosen[:cut], chosen[cut:end], chosen[end:], recipe)
 
@@ -182,8 +182,8 @@ def embedded(data: Data, encoder: Any, rows: pl.DataFrame, captions: Sequence[st
     """Return the unit embeddings of some pairs."""
     place = rows["row"].to_numpy().astype(np.int64)
     texts, uids = [[one] for one in captions], rows["uid"].to_list()
-    settings = data.recipe.embed, data.recipe.train
-    found = passes.embed(encoder, data.pixels, place, texts, uids, *settings, device="cpu")
+    inputs = passes.Inputs(data.pixels, place, texts, uids)
+    found = passes.embed(encoder, inputs, data.recipe.embed, data.recipe.train)
     return unit_means(found.image, found.text, found.text_pair)
 
 

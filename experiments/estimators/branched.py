@@ -26,9 +26,8 @@ from scipy.stats import rankdata
 
 from clipmem.base.folder import RunFolder
 from clipmem.base.random import generator
-from clipmem.data.pairs import Pairs
 from clipmem.functional import alignment, alignment_parts
-from clipmem.models import given
+from clipmem.models import given, passes
 from clipmem.models.passes import unit_means
 from clipmem.stats.reliability import correlation, reliability
 from clipmem.study.plan import PlannedStudy
@@ -74,8 +73,8 @@ def scored(folder: str, side: str, seed: int, share: float) -> tuple[float, list
         )
         encoder = given.load_saved(Path(place))
     opened = replace(study.embedder(plan), load=lambda: encoder)
-    pairs = Pairs("study", study.splits, pixels={opened.geometry: study.pixels(opened.geometry)})
-    made = opened.embed(pairs, captions=study.captions, rows=study.rows)
+    uids = study.splits["uid"].to_list()
+    made = opened.embed(passes.Inputs(study.pixels(opened.geometry), study.rows, study.captions, uids))
     means, external = unit_means(made.image, made.text, made.text_pair), np.flatnonzero(study.role == "external")
     member = np.full(len(study.pair_uids), -1)
     member[external] = np.arange(len(external))

@@ -95,6 +95,7 @@ def test_embeddings_are_those_of_the_processor(micro):
     for device in ("cpu", "cuda"):
         encoder = OpenClipEncoder(copy.deepcopy(micro.module), micro.config, micro._tokenizer)
         settings, crops = EmbedSection(views=2, batch_size=7), TrainSection(crop_scale=(0.3, 0.9))
-        found[device] = passes.embed(encoder, PIXELS, DATA.rows, DATA.captions, UIDS, settings, crops, device=device)
+        inputs = passes.Inputs(PIXELS, DATA.rows, DATA.captions, UIDS)
+        found[device] = passes.embed(encoder, inputs, settings, crops, device=device)
     for a, b in zip(found["cpu"][:3], found["cuda"][:3], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)

@@ -236,6 +236,11 @@ class SplitSection(Section):
     near_duplicates: bool = key(True, "Keep near-duplicate images in the same role.")
     seed: Seed = key(0, "Seed of the split.")
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The size of each role."""
+        return {role: getattr(self, role) for role in ("shared", "candidate", "independent", "external")}
+
 
 class ModelSection(Section):
     """`[model]`: what f and g start from: random weights of an architecture, or a pretrained model."""

@@ -52,15 +52,8 @@ def decode_pairs(
         references = [image for row, image in enumerate(pairs["image"]) if row not in broken]
         # images that decode in one geometry decode in all
         first = leave_out if not caches else None
-        build_cache(
-            cache,
-            references,
-            source.read,
-            **geometry._asdict(),
-            progress=reporter.advance,
-            order=source.storage_order(references),
-            left_out=first,
-        )
+        ordered = {row: references[row] for row in source.storage_order(references)}
+        build_cache(cache, ordered, source.read, geometry, progress=reporter.advance, left_out=first)
         caches.append(cache)
     if source.ledger.read:
         reporter.note(f"decode    {records_sentence(source.ledger.facts())}")

@@ -44,13 +44,15 @@ def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> 
     live = {name: model for name, model in models.items() if isinstance(model, Model)}
     stored = {name: model for name, model in models.items() if isinstance(model, Embeddings)}
     apart = not comparison.drawn and not bank.uids.is_in(pairs.uids.implode()).all()
-    how: dict[str, Any] = {"block": settings.block, "single": not method.means, "reporter": reporter}
+    made_with = settings.made_with() | ({} if method.means else {"single": True})
     unfinished = None
     with settings.runner(store) if live else contextlib.nullcontext() as run:
         for folder, part in [(store / "bank", bank)] * apart + [(store, pairs)] if live else []:
-            folders = [folder / name for name in live]
+            of_folders = {folder / name: model for name, model in live.items()}
             try:
-                embedded = embed(list(live.values()), part, folders, settings.made_with(), run=run or in_turn, **how)
+                embedded = embed(
+                    of_folders, part, made_with, block=settings.block, run=run or in_turn, reporter=reporter
+                )
             except Unfinished as error:
                 unfinished, embedded = error, []
             for name, of_pairs in zip(live, embedded, strict=not unfinished):
@@ -110,8 +112,8 @@ def embed_pairs(model: str, data: Data, out: Path, settings: Settings, *, report
     if isinstance(opened, Embeddings):
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
     with settings.runner(out) as run:
-        how: dict[str, Any] = {"block": settings.block, "run": run, "reporter": reporter}
-        [embedded] = embed([opened], pairs, [out], settings.made_with(), **how)
+        made_with, block = settings.made_with(), settings.block
+        [embedded] = embed({out: opened}, pairs, made_with, block=block, run=run, reporter=reporter)
     counts = pairs.ledger.facts()
     if isinstance(pairs, Pairs):  # whose images are listed, not decoded
         counts["left_out"] += counts["pairs"] - len(embedded)

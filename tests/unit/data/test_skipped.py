@@ -18,9 +18,8 @@ from tests.tiny import encoded_image
 
 
 def cache(path, data, order=None, *, left_out=None, size=16):
-    build_cache(
-        path, list(data), lambda names: [data[name] for name in names], size=size, order=order, left_out=left_out
-    )
+    references = {row: list(data)[row] for row in order or range(len(data))}
+    build_cache(path, references, lambda names: [data[name] for name in names], Geometry(size), left_out=left_out)
     return path.read_bytes()
 
 
