@@ -32,7 +32,8 @@ from clipmem.scoring.pair_scores import PAIR_SCORES, usable
 from clipmem.study.score_inputs import read_pairs
 from clipmem.train.batches import TrainingData
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints
-from clipmem.train.loop import train
+from clipmem.train.loop import Session, train
+from clipmem.train.objectives import Towers
 from clipmem.train.paired import TrainingSet
 from clipmem.train.recorder import read_trajectory
 
@@ -123,14 +124,12 @@ def signals_of(data: Data, folder: Path, device: str, *, epochs: int) -> Signals
         checkpoints = Checkpoints(folder / CHECKPOINT_FILE, 30.0)
         settings = TrainSection.model_validate({"batch_size": 128, "epochs": epochs, "lr": 1e-3, "record": True})
         train(
-            create("clipmem-tiny", seed=0),
+            Towers(create("clipmem-tiny", seed=0), resolve_precision("auto", device), device),
             TrainingData(data.pixels, np.arange(len(data.uids)), [[text] for text in data.captions]),
             TrainingSet("f", 0, tuple(data.uids), len(data.uids)),
             settings,
-            folder=folder,
-            precision=resolve_precision("auto", device),
-            device=device,
-            checkpoints=checkpoints,
+            folder,
+            Session(checkpoints=checkpoints),
         )
         checkpoints.remove()
     encoder = given.load(given.find(str(folder)))

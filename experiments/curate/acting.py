@@ -63,7 +63,8 @@ from clipmem.scoring.pair_scores import PAIR_SCORES, usable
 from clipmem.train.batches import TrainingData
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, sweep
 from clipmem.train.hooks import NO_HOOKS, Hooks
-from clipmem.train.loop import Timing, train
+from clipmem.train.loop import Session, Timing, train
+from clipmem.train.objectives import Towers
 from clipmem.train.paired import TrainingSet
 from clipmem.train.recorder import read_trajectory
 
@@ -162,17 +163,7 @@ def fit(data: Data, captions: Sequence[str], kept: np.ndarray, seed: int, hooks:
         Checkpoints(folder / CHECKPOINT_FILE, EVERY),
     )
     settings = data.recipe.train
-    train(
-        encoder,
-        own,
-        plan,
-        settings,
-        folder=folder,
-        precision="fp32",
-        hooks=hooks,
-        checkpoints=checkpoints,
-        timing=timing,
-    )
+    train(Towers(encoder, hooks=hooks), own, plan, settings, folder, Session(checkpoints=checkpoints, timing=timing))
     sweep(folder)
     # what an earlier process did before it was stopped took as long for each pair
     return (time.process_time() - started) / timing.pairs * len(rows) * settings.epochs

@@ -34,6 +34,7 @@ from clipmem.study.plan import PlannedStudy
 from clipmem.study.tasks import reproducible
 from clipmem.train.hooks import Batches, Hook, Hooks
 from clipmem.train.loop import train
+from clipmem.train.objectives import Towers
 
 SHARES = (0.1, 0.2, 0.4)
 DRAWS = 2000
@@ -63,13 +64,15 @@ def scored(folder: str, side: str, seed: int, share: float) -> tuple[float, list
     first = recipe.train.epochs - round(share * recipe.train.epochs)
     with tempfile.TemporaryDirectory() as place, reproducible(1, "cpu"):
         train(
-            study.start_of(plan).create(plan.init_seed),
+            Towers(
+                study.start_of(plan).create(plan.init_seed),
+                study.execution.precision,
+                hooks=Hooks((Late(first, plan.shared),)),
+            ),
             study.training_data(plan),
             plan,
             recipe.train,
-            folder=Path(place),
-            precision=study.execution.precision,
-            hooks=Hooks((Late(first, plan.shared),)),
+            Path(place),
         )
         encoder = given.load_saved(Path(place))
     opened = replace(study.embedder(plan), load=lambda: encoder)

@@ -14,7 +14,8 @@ from clipmem.data.views import draw_crops, render, send
 from clipmem.models import openclip, passes
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.train.batches import TrainingData
-from clipmem.train.loop import train
+from clipmem.train.loop import Session, train
+from clipmem.train.objectives import Towers
 from clipmem.train.paired import TrainingSet
 
 pytestmark = [
@@ -37,7 +38,7 @@ def micro():
 def trained(micro, folder, device, *, ahead=0, precision="fp32", **changes):
     encoder = OpenClipEncoder(copy.deepcopy(micro.module), micro.config, micro._tokenizer)
     settings = TrainSection(**{"epochs": 5, "batch_size": 8, "crop_scale": (0.3, 0.9), "flip": 0.5, **changes})
-    train(encoder, DATA, PLAN, settings, folder=folder, precision=precision, device=device, ahead=ahead)
+    train(Towers(encoder, precision, device), DATA, PLAN, settings, folder, Session(ahead=ahead))
     return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
 
 

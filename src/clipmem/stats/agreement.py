@@ -116,8 +116,7 @@ def lemon(
     k: int = 30,
     *,
     group: Int[np.ndarray, " n"] | None = None,
-    beta: float = 5.0,
-    gamma: float = 5.0,
+    weights: tuple[float, float] = (5.0, 5.0),
     tau: tuple[float, float] = (0.1, 5.0),
 ) -> Float64[Tensor, " n"]:
     """Compute LEMoN's score (Zhang et al., ICML 2025): distance of image and text, and of their neighbors.
@@ -136,8 +135,7 @@ def lemon(
         text: Text embeddings of the same model, shape (n, d).
         k: Number of neighbors, at most that of the pairs of other groups.
         group: As in `softmax_agreement`.
-        beta: Weight of s_n.
-        gamma: Weight of s_m.
+        weights: (beta, gamma): weights of s_n and of s_m.
         tau: (τ₁, τ₂): how fast far neighbors, and those that are themselves suspect, lose weight.
 
     Returns:
@@ -154,7 +152,7 @@ def lemon(
     u, v = unit_pairs(image, text)
     apart = 1 - (u * v).sum(dim=1)
     scores = apart.clone()
-    for weight, by, other in ((beta, u, v), (gamma, v, u)):
+    for weight, by, other in zip(weights, (u, v), (v, u), strict=True):
         for rows, cosine in _cosines(by, group, k):
             near, j = cosine.topk(k, dim=1)
             trust = torch.exp(-tau[0] * (1 - near) - tau[1] * apart[j])
