@@ -9,9 +9,9 @@ import itertools
 import json
 import tarfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple, cast
 
 import polars as pl
 import pyarrow as pa
@@ -42,7 +42,7 @@ class Item(NamedTuple):
     """A pair to write: its number, its row of the pair table, the encoded image and its file extension."""
 
     number: int
-    row: dict[str, Any]
+    row: Mapping[str, object]
     image: bytes
     ending: str
 
@@ -97,8 +97,8 @@ def _items(source: Source, pairs: pl.DataFrame, progress: Callable[[int], object
         progress(len(block))
 
 
-def _described(row: dict[str, Any]) -> dict[str, Any]:
-    fields: dict[str, Any] = {"captions": row["captions"], "uid": row["uid"], "key": row["key"]}
+def _described(row: Mapping[str, object]) -> dict[str, object]:
+    fields = {"captions": row["captions"], "uid": row["uid"], "key": row["key"]}
     fields |= {"group": row["group"]} if row["group"] != row["uid"] else {}
     return fields | {name: row[name] for name in ("label", "sublabel", "credit", "objects", "role") if row[name]}
 
@@ -111,7 +111,7 @@ def _json(value: object) -> bytes:
 def _write_tar(stream: IO[bytes], items: Iterator[Item]) -> None:
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for item in items:
-            first = item.row["captions"][0]
+            [first, *_] = cast(Sequence[str], item.row["captions"])
             # the text is for readers of one caption; clipmem reads the JSON
             plain = first == first.removesuffix("\n").removesuffix("\r").removeprefix("\ufeff")
             contents = {"json": _json(_described(item.row)), **({"txt": first.encode()} if plain else {})}

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -57,7 +56,7 @@ class ImageSample:
 
 def inspect_source(
     source: Source, *, full: bool = False, reporter: Reporter | None = None
-) -> tuple[dict[str, Any], ImageSample]:
+) -> tuple[dict[str, object], ImageSample]:
     """Inspect a source; return the facts and the measured sample."""
     digests: Counter[bytes] = Counter()
 
@@ -77,7 +76,7 @@ def inspect_source(
     problems = pl.DataFrame(source.problems, schema=dict.fromkeys(Problem._fields, pl.String), orient="row")
     examples = pl.struct("source", "key").head(_EXAMPLES).alias("examples")
     reasons = problems.group_by("reason", maintain_order=True).agg(pl.len().alias("count"), examples)
-    facts = {
+    facts: dict[str, object] = {
         "records": source.ledger.facts(),
         "pairs": usable.height,
         "captions": {
@@ -180,7 +179,7 @@ def _samples(pairs: pl.DataFrame, sample: ImageSample) -> list[dict[str, object]
     ]
 
 
-def regime_of(captions: pl.Series, image_groups: Sequence[str]) -> dict[str, Any]:
+def regime_of(captions: pl.Series, image_groups: Sequence[str]) -> dict[str, object]:
     """Tell where pairs stand between long-tailed and redundant, from their first captions and groups of near images.
 
     Captions are compared without case and outer spaces. Two are near if their cosine is at least 0.8, with weights

@@ -79,7 +79,7 @@ class Model:
         """The model."""
         return self.load()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return what another process needs; it loads the model itself."""
         return {name: value for name, value in vars(self).items() if name != "encoder"}
 
@@ -298,7 +298,7 @@ def embed(
     return [Embeddings.open(folder, model.name) for folder, model in models.items()]
 
 
-def _check(folder: Path, card: Mapping[str, Any], listing: Mapping[str, object]) -> None:
+def _check(folder: Path, card: Mapping[str, object], listing: Mapping[str, object]) -> None:
     """Refuse a folder with other files, or with embeddings of another model, data or settings."""
     old, hint = read_card(folder), "Choose another folder, or delete it."
     free = old is not None or (is_free(folder) and not is_layout(folder))
@@ -315,7 +315,7 @@ def _check(folder: Path, card: Mapping[str, Any], listing: Mapping[str, object])
         refuse_other(f"{folder} was made with other settings", before, now, hint)
 
 
-def _finish(folder: Path, card: Mapping[str, Any], names: Sequence[str], pairs: Pairs | ShardedPairs) -> None:
+def _finish(folder: Path, card: Mapping[str, object], names: Sequence[str], pairs: Pairs | ShardedPairs) -> None:
     """List the problems of all parts; of shards, count their records and list pairs that an earlier one has."""
     ledger, job = Ledger(list(pairs.problems)), Job(folder)
     for facts in (job.outputs(name)[1] for name in names):
@@ -339,7 +339,7 @@ class _Task(NamedTuple):
     model: Model
     loaded: str  # hash of the model, its number and settings: the same model with the same settings
     folder: Path
-    card: Mapping[str, Any]
+    card: Mapping[str, object]
     name: str
     number: int
     key: str

@@ -51,7 +51,7 @@ class Alignment(ABC):
     """
 
     Settings: ClassVar[type[Section] | None] = None
-    words: ClassVar[Mapping[str, Any]] = {}
+    words: ClassVar[Mapping[str, object]] = {}
     means: ClassVar[bool] = False
 
     name: ClassVar[str]

@@ -200,7 +200,7 @@ def _kept(job: Job | None, function: Callable[..., tuple[np.ndarray, ...]], *inp
     return tuple(open_array(file, "r") for file in files)
 
 
-def _identity(x: Rows) -> dict[str, Any]:
+def _identity(x: Rows) -> dict[str, object]:
     digest = hashlib.sha256()
     for rows in _blocks(x.shape[0]):
         block = np.ascontiguousarray(x[rows])

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -234,7 +234,7 @@ def compare(
     scores: np.ndarray, role: np.ndarray, couples: Sequence[tuple[str, str]], *, confidence: float
 ) -> list[Entry]:
     """Compare couples of roles by Welch's and Mann and Whitney's tests, with effect sizes."""
-    rows: list[dict[str, Any]] = [
+    rows: list[dict[str, str | float | None]] = [
         {"a": a, "b": b, **compare_groups(scores[role == a], scores[role == b], confidence)._asdict()}
         for a, b in couples
     ]

@@ -14,7 +14,7 @@ When not to trust it: the references know recipe and data, as few attackers do. 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
@@ -26,7 +26,6 @@ from clipmem.stats.ranking import roc_curve
 
 _SHRINKAGE = 4.0  # weight of the pooled variance, in models
 _ROWS = 60_000  # that a classifier learns from, at most
-_TREES: dict[str, Any] = {"learning_rate": 0.05, "max_leaf_nodes": 15, "min_samples_leaf": 40, "early_stopping": False}
 
 
 class InOut(NamedTuple):
@@ -166,8 +165,10 @@ def learned_attack(
         for half in (first, ~first):
             examples, answer = features[:, ~half].reshape(-1, every.shape[2]), rest.member[:, ~half].ravel()
             rows = generator(seed, "learned attack", target).permutation(len(examples))[:_ROWS]
-            classifier = HistGradientBoostingClassifier(**_TREES).fit(examples[rows], answer[rows])
-            scores[target, half] = classifier.decision_function(every[target, half])
+            trees = HistGradientBoostingClassifier(
+                learning_rate=0.05, max_leaf_nodes=15, min_samples_leaf=40, early_stopping=cast("str", False)
+            ).fit(examples[rows], answer[rows])
+            scores[target, half] = trees.decision_function(every[target, half])
         progress(1)
     return scores
 

@@ -55,7 +55,7 @@ def inspect(
         "source": section.source,
         "opened": section.path,
         "why": opened.reason,
-        "usable": facts["problems"]["decoded"] > facts["problems"]["undecodable"],
+        "usable": sample.tried > len(sample.broken),
         **facts,
         "seconds": round(seconds, 3),
     }

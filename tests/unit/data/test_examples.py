@@ -78,7 +78,7 @@ r"""Small examples of what `clipmem.data` has inside; pytest runs them.
     '9 records read: 5 pairs, 3 merged into the pair of their image, 1 left out; 2 images that no record names'
     >>> ignored_sentence({".cls": 12, ".npy": 1})
     '13 other files or members ignored: .cls 12, .npy 1'
-    >>> left_out_sentence({"used": 988, "problems": 12, "reasons": {"truncated image": 7, "empty file": 5}})
+    >>> left_out_sentence(Records(used=988, problems=12, reasons={"truncated image": 7, "empty file": 5}))
     '12 problems, 988 pairs used: 7 truncated image, 5 empty file'
 
 `clipmem.data.sources.records`:

@@ -172,7 +172,7 @@ class Setup(Section):
 
 
 def _left_out(records: Records | None) -> str:
-    return left_out_sentence(records.document()) if records else ""
+    return left_out_sentence(records) if records else ""
 
 
 @SECTIONS.register("training")

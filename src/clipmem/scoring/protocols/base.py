@@ -43,7 +43,7 @@ class Protocol(ABC):
     paired: ClassVar[bool] = False
     scored: ClassVar[bool] = True
     random_members: ClassVar[bool] = False
-    words: ClassVar[Mapping[str, Any]] = {}
+    words: ClassVar[Mapping[str, object]] = {}
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
