@@ -88,7 +88,7 @@ def test_planted_pairs_rank_first_when_f_memorized_them():
     assert roles["candidate"].low > 0.1
     for role in ("shared", "independent", "external"):
         assert abs(roles[role].mean) < 0.01, role
-    [first, *_] = summary.tests(scored, confidence=0.95)
+    [first, *_] = summary.tests(scored, summary.COMPARED, confidence=0.95)
     assert first.welch_p < 1e-6
 
 
@@ -107,7 +107,7 @@ def test_nothing_is_found_when_f_and_g_learned_the_same(root):
     rest = SIZES["candidate"] - PLANTED
     spread = math.sqrt((PLANTED + rest + 1) / (12 * PLANTED * rest))  # of the AUROC of unrelated scores
     assert abs(found.auroc - 0.5) < 4 * spread
-    [first, *_] = summary.tests(scored, confidence=0.95)
+    [first, *_] = summary.tests(scored, summary.COMPARED, confidence=0.95)
     assert first.welch_p > 1e-4
 
 

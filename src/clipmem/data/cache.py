@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from clipmem.base import slices
 from clipmem.base.errors import InputError
 from clipmem.base.paths import atomic_file
 from clipmem.data.decoding import DecodeError, Geometry, decode
@@ -33,8 +34,7 @@ def build_cache(
     row, broken = size * size * 3, set[int]()
     with atomic_file(path) as stream:
         begin = stream.write(_header(len(references), size))
-        for start in range(0, len(order), _BLOCK):
-            block = order[start : start + _BLOCK]
+        for block in (order[part] for part in slices(len(order), _BLOCK)):
             for index, data in zip(block, read([references[index] for index in block]), strict=True):
                 try:
                     pixels = decode(data, name=f"image {references[index]!r}", **geometry._asdict())

@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clipmem.base import slices
 from clipmem.base.errors import InputError, RunError, require, require_one_of, shorten
 from clipmem.base.paths import atomic_file, atomic_folder, check_place, is_free
 from clipmem.base.progress import Quiet, Reporter
@@ -83,8 +84,7 @@ def _require_free(out: Path, subject: str, hint: str) -> None:
 def _items(source: Source, pairs: pl.DataFrame, progress: Callable[[int], object]) -> Iterator[Item]:
     references = pairs["image"].to_list()
     order, number = source.storage_order(references), 0
-    for start in range(0, len(order), _BLOCK):
-        block = order[start : start + _BLOCK]
+    for block in (order[part] for part in slices(len(order), _BLOCK)):
         for index, data in zip(block, source.read([references[index] for index in block]), strict=True):
             row = pairs.row(index, named=True)
             try:

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 from scipy.sparse import csr_array
 
+from clipmem.base import slices
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import generator
 from clipmem.data.decoding import DecodeError, Header, decode, read_header
@@ -133,8 +134,7 @@ def sample_images(
     small: list[np.ndarray] = []
     pixels, reporter = 0, reporter or Quiet()
     reporter.begin("inspect", len(rows), "images")
-    for start in range(0, len(rows), _BLOCK):
-        block = rows[start : start + _BLOCK]
+    for block in (rows[part] for part in slices(len(rows), _BLOCK)):
         for row, data in zip(block, source.read([references[row] for row in block]), strict=True):
             sample.sizes.append(len(data))
             try:
@@ -254,8 +254,7 @@ def _words(captions: pl.Series) -> tuple[dict[str, int | float], csr_array]:
 def _neighbors(weights: csr_array, same: np.ndarray, searched: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return, for the searched captions, how many others are near, and the cosine with the nearest other."""
     near, nearest, turned = [np.zeros(0, dtype=np.int64)], [np.zeros(0)], weights.T.tocsr()
-    for start in range(0, len(searched), _SEARCHED_BLOCK):
-        rows = searched[start : start + _SEARCHED_BLOCK]
+    for rows in (searched[part] for part in slices(len(searched), _SEARCHED_BLOCK)):
         cosine = (weights[rows] @ turned).toarray()
         cosine[same[rows][:, None] == same] = 1.0  # also where no word tells anything
         cosine[np.arange(len(rows)), rows] = 0.0

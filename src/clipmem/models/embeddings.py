@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clipmem.base import slices
 from clipmem.base.errors import Unfinished, require
 from clipmem.base.folder import Job, refuse_other
 from clipmem.base.hashing import json_sha256
@@ -201,8 +202,8 @@ class Embeddings:
 
     def chunks(self, size: int = CHUNK) -> Iterator[Means]:
         """Read the embeddings of all rows, some at a time."""
-        for start in range(0, len(self), size):
-            yield self.read(np.arange(start, min(start + size, len(self))))
+        for rows in slices(len(self), size):
+            yield self.read(np.arange(rows.start, rows.stop))
 
     def means(self) -> Means:
         """Read the mean unit embeddings of all rows."""

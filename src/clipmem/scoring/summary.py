@@ -35,7 +35,7 @@ ROLES = ("shared", "candidate", "independent", "external")
 TOPS = {"top1_overlap": 0.01, "top10_overlap": 0.1}
 NEGLIGIBLE = 0.1  # a shift within this share of the mean CLIPMem is no matter
 _SHIFTED: Mapping[str, Literal["negligible", "inconclusive"]] = {"yes": "negligible", "inconclusive": "inconclusive"}
-_COMPARED = (("candidate", "external"), ("candidate", "shared"), ("independent", "external"))
+COMPARED = (("candidate", "external"), ("candidate", "shared"), ("independent", "external"))
 
 
 class Scored:
@@ -93,7 +93,7 @@ def summarize(scored: Scored, settings: ScoreSection, *, seed: int, estimated: b
         if scored.paired
         else None,
         roles=roles(scored, seed=seed, draws=settings.draws, confidence=level),
-        tests=tests(scored, confidence=level),
+        tests=tests(scored, COMPARED, confidence=level),
         paired=paired(scored, confidence=level),
         noise_floor=None if estimated else floor(scored, confidence=level),
         seed_noise=between_seeds(scored, confidence=level),
@@ -224,19 +224,13 @@ def centered(
     )
 
 
-def tests(scored: Scored, *, confidence: float) -> list[Entry]:
-    """Compare the roles of the four-way protocol, those that there are (see `compare`)."""
-    couples = [couple for couple in _COMPARED if all(scored.of(role).any() for role in couple)]
-    return compare(scored.clipmem, scored.role, couples, confidence=confidence)
-
-
-def compare(
-    scores: np.ndarray, role: np.ndarray, couples: Sequence[tuple[str, str]], *, confidence: float
-) -> list[Entry]:
-    """Compare couples of roles by Welch's and Mann and Whitney's tests, with effect sizes."""
+def tests(scored: Scored, couples: Sequence[tuple[str, str]], *, confidence: float) -> list[Entry]:
+    """Compare couples of roles that there are by Welch's and Mann and Whitney's tests, with effect sizes."""
+    scores = {role: scored.clipmem[scored.of(role)] for couple in couples for role in couple}
     rows: list[dict[str, str | float | None]] = [
-        {"a": a, "b": b, **compare_groups(scores[role == a], scores[role == b], confidence)._asdict()}
+        {"a": a, "b": b, **compare_groups(scores[a], scores[b], confidence)._asdict()}
         for a, b in couples
+        if len(scores[a]) and len(scores[b])
     ]
     for name in ("welch_p", "mannwhitney_p"):
         adjusted = holm(np.array([np.nan if row[name] is None else row[name] for row in rows]))
@@ -294,22 +288,16 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def planted(scored: Scored, *, confidence: float) -> Planted | None:
-    """Say how well the score finds the candidates that were given mismatched captions (see `planted_in`)."""
-    return planted_in(scored.clipmem, scored.planted, scored.unseen_mean, scored.of("candidate"), confidence=confidence)
-
-
-def planted_in(
-    scores: np.ndarray, planted: np.ndarray, reference: np.ndarray, where: np.ndarray, *, confidence: float
-) -> Planted | None:
-    """Say how well a score finds mismatched pairs, and how well low alignment alone does."""
-    positive, values = planted[where], scores[where]
+    """Say how well the score finds candidates with mismatched captions, and how well low alignment alone does."""
+    where = scored.of("candidate")
+    positive, values = scored.planted[where], scored.clipmem[where]
     if not positive.any() or positive.all():
         return None
     area = auroc(values, positive, confidence)
     curve = np.stack(roc_curve(values, positive))
     corners = np.abs(np.diff(curve, 2)).max(axis=0) > 1e-12  # the line between them is the same without the others
     fpr, tpr = curve[:, np.concatenate([[True], corners, [True]])]
-    plain = auroc(-reference[where], positive, confidence)
+    plain = auroc(-scored.unseen_mean[where], positive, confidence)
     return Planted(
         n=int(positive.sum()),
         rest=int((~positive).sum()),

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int
 from torch import Tensor
 
+from clipmem.base import slices
 from clipmem.base.errors import require, require_range
 from clipmem.stats.checks import as_finite, check_same_length
 from clipmem.stats.leave_one_out import Rows
@@ -183,7 +184,7 @@ def directions_into(
         InputError: Rows are all the same or not finite.
     """
     n, mean, largest = len(out), np.zeros(out.shape[1]), 0.0
-    blocks = [slice(start, min(start + block, n)) for start in range(0, n, block)]
+    blocks = list(slices(n, block))
     for rows in blocks:
         values = np.asarray(x[rows], dtype=np.float64)
         as_finite(name, values.sum(axis=1))
@@ -209,6 +210,5 @@ def _cosines(
     _, codes, size = np.unique(np.arange(n) if group is None else group, return_inverse=True, return_counts=True)
     require_range("k", k, 1, int(n - size.max(initial=0)), "Use fewer neighbors, or more groups of pairs.")
     groups = torch.from_numpy(codes).to(unit.device)
-    for start in range(0, n, _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for rows in slices(n, _BLOCK):
         yield rows, (unit[rows] @ unit.T).masked_fill(groups[rows, None] == groups, -torch.inf)

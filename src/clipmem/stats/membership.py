@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Float64, Int
 
 from clipmem.base.errors import require
 from clipmem.base.random import generator
-from clipmem.stats.checks import as_finite, check_confidence, check_draws
+from clipmem.stats.checks import as_finite, check_confidence, check_draws, mean_where
 from clipmem.stats.ranking import roc_curve
 
 _SHRINKAGE = 4.0  # weight of the pooled variance, in models
@@ -228,19 +228,11 @@ def pair_risk(
         percentile[k] = (np.searchsorted(others, row) + np.searchsorted(others, row, side="right")) / 2 / len(others)
     half, of_top, of_all = np.arange(len(member)) % 2 == 0, 0.0, 0.0
     for part, rest in ((half, ~half), (~half, half)):
-        advantages = [_mean(flags[k], member[k]) - _mean(flags[k], ~member[k]) for k in (part, rest)]
-        order = (_mean(percentile[part], member[part]), advantages[0])
+        advantages = [mean_where(flags[k], member[k]) - mean_where(flags[k], ~member[k]) for k in (part, rest)]
+        order = (mean_where(percentile[part], member[part]), advantages[0])
         first = np.lexsort([np.nan_to_num(values, nan=-1) for values in order])[::-1]
         gain = np.nan_to_num(advantages[1])
         of_top += gain[first[: int(np.ceil(top * len(gain)))]].sum()
         of_all += gain.sum()
     share = float(np.clip(of_top / of_all, 0, 1)) if of_all > 0 else np.nan
-    return PairRisk(_mean(flags, member), _mean(flags, ~member), _mean(percentile, member), share)
-
-
-def _mean(
-    values: Float[np.ndarray, "model n"] | Bool[np.ndarray, "model n"], where: Bool[np.ndarray, "model n"]
-) -> Float64[np.ndarray, " n"]:
-    """Average over the models where each pair is; NaN without any."""
-    count, total = where.sum(axis=0), np.where(where, values, 0.0).sum(axis=0)
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    return PairRisk(mean_where(flags, member), mean_where(flags, ~member), mean_where(percentile, member), share)

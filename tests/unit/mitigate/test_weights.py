@@ -18,7 +18,7 @@ from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, State, Traini
 from clipmem.train.hooks import Hook, Hooks
 from clipmem.train.loop import Session, learning_rate, train
 from clipmem.train.objectives import Towers
-from clipmem.train.paired import epoch_batches
+from tests.tiny import epoch_batches
 from tests.unit.mitigate.test_base import fit as hooked
 from tests.unit.train.test_checkpoint import contents
 from tests.unit.train.test_loop import N, data_of, plan_of, section

@@ -24,9 +24,9 @@ from clipmem.train.batches import TrainingData
 from clipmem.train.loop import Session, learning_rate, train
 from clipmem.train.objectives import Towers
 from clipmem.train.objectives.contrastive import Clip
-from clipmem.train.paired import TrainingSet, check_paired, epoch_batches, training_set
+from clipmem.train.paired import TrainingSet, check_paired, training_set
 from clipmem.train.record import describe, state_hash
-from tests.tiny import encoded_image
+from tests.tiny import encoded_image, epoch_batches
 
 N = 18
 
