@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests.scoring import score
+from tests.scoring import score, scored_with
 
 from clipmem.base.summary import Interval
 from clipmem.functional import crossed_mean
@@ -193,7 +193,8 @@ def test_the_centered_mean_finds_what_f_memorized_when_f_is_a_worse_model(seeds)
     for _ in range(300):
         values, role = shifted_study(rng, seeds=seeds)
         groups, half = np.arange(len(role)), Interval(mean=0.15, low=None, high=None)
-        found = summary.centered(values, role, groups, half, confidence=0.95)
+        scored = scored_with(f=values, g=np.zeros_like(values), role=role, group=groups, paired=True)
+        found = summary.centered(scored, half, confidence=0.95)
         plain = crossed_mean(values[:, role == "candidate"], groups[role == "candidate"])
         one = found.roles["candidate"]
         held.append((one.low <= 0.15 <= one.high, plain.low <= 0.15 <= plain.high, found.verdict == "worse"))

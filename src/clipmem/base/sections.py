@@ -330,15 +330,16 @@ class TrainSection(Section):
     def _ordered(self) -> "TrainSection":
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds = {list(self.seeds)} has duplicates; name each seed once")
-        _check_ranges(self)
+        check_ranges(crop_scale=self.crop_scale, crop_ratio=self.crop_ratio)
         changed = [key for key in ("flip", "color", "grayscale", "blur") if getattr(self, key)]
         if changed and "image" in self.freeze:
             raise ValueError(f"{changed[0]} is set but freeze has 'image', which sees unchanged images; omit one")
         return self
 
 
-def _check_ranges(section: "TrainSection | LocalizeSection") -> None:
-    for name, (low, high) in (("crop_scale", section.crop_scale), ("crop_ratio", section.crop_ratio)):
+def check_ranges(**ranges: tuple[float, float]) -> None:
+    """Raise a `ValueError` unless 0 < low <= high for each range of a section."""
+    for name, (low, high) in ranges.items():
         if not 0 < low <= high:
             raise ValueError(f"{name} = {[low, high]} is not a range; use [low, high] with 0 < low <= high")
 
@@ -414,7 +415,7 @@ class LocalizeSection(Section):
 
     @model_validator(mode="after")
     def _one_crop(self) -> "LocalizeSection":
-        _check_ranges(self)
+        check_ranges(crop_scale=self.crop_scale, crop_ratio=self.crop_ratio)
         unused = [
             k for k in ("crop_scale", "crop_ratio", "flip") if getattr(self, k) != type(self).model_fields[k].default
         ]

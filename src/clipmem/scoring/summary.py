@@ -89,9 +89,7 @@ def summarize(scored: Scored, settings: ScoreSection, *, seed: int, estimated: b
     return ScoreSummary(
         seeds=scored.seeds,
         half_difference=half,
-        centered=centered(scored.differences, scored.role, scored.group, half, confidence=level)
-        if scored.paired
-        else None,
+        centered=centered(scored, half, confidence=level),
         roles=roles(scored, seed=seed, draws=settings.draws, confidence=level),
         tests=tests(scored, COMPARED, confidence=level),
         paired=paired(scored, confidence=level),
@@ -189,23 +187,22 @@ def over_wordings(
     return Wordings(count=count, roles=means, half_difference=halved(scored, confidence=settings.confidence))
 
 
-def centered(
-    differences: np.ndarray, role: np.ndarray, group: np.ndarray, half: Interval | None, *, confidence: float
-) -> Centered | None:
+def centered(scored: Scored, half: Interval | None, *, confidence: float) -> Centered | None:
     """Say how much better f is than g throughout, by the external pairs, and center the roles' means on it.
 
     `verdict`: "worse" or "better" if the whole interval of the shift is farther from 0 than `margin`, "negligible" if
     it is nearer, else "inconclusive". The margin is a tenth of the half-difference, or, without one, of the candidates'
-    centered mean. None without external pairs.
+    centered mean. None without external pairs, or without pairs of models.
     """
-    external = role == "external"
-    if not external.any():
+    external = scored.of("external")
+    if not (scored.paired and external.any()):
         return None
+    differences, group = scored.differences, scored.group
     control = differences[:, external], group[external]
     shift = control_shift(*control, confidence=confidence)
     roles: dict[str, Interval] = {}
     for name in ROLES:
-        where = role == name
+        where = scored.of(name)
         if where.any():
             mean = centered_mean(differences[:, where], control[0], group[where], control[1], confidence=confidence)
             roles[name] = Interval(**mean._asdict())

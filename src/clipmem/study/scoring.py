@@ -89,7 +89,7 @@ def _write_table(aligned: Aligned, settings: Settings, out: Path) -> dict[str, A
     write_table(out, "scores", scores)
     scores = scores.select("uid", "clipmem")  # the rest is as large as all that is held of the pairs
     scored, level = summary.Scored(splits.with_row_index("group"), ScoreTables(scores, by_seed)), settings.confidence
-    shift = summary.centered(scored.differences, scored.role, scored.group, None, confidence=level)
+    shift = summary.centered(scored, None, confidence=level)
     noise = summary.floor(scored, confidence=level)
     by_bank = {"centered": shift and shift.document(), "noise_floor": noise and noise.document()}
     return {"control": control, **by_bank}

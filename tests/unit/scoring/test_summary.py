@@ -17,7 +17,7 @@ from clipmem.scoring import aligning, summary
 from clipmem.scoring.design import PARTS, ScoreTables
 from clipmem.scoring.summary import Scored
 from tests.reference import loops as reference
-from tests.scoring import score
+from tests.scoring import score, scored_with
 
 ROLES = ["shared"] * 5 + ["candidate"] * 7 + ["independent"] * 6 + ["external"] * 5
 N, D = len(ROLES), 5
@@ -243,7 +243,7 @@ def test_half_difference():
 
 def centered_of(one):
     half = summary.halved(one, confidence=0.95)
-    return summary.centered(one.differences, one.role, one.group, half, confidence=0.95)
+    return summary.centered(one, half, confidence=0.95)
 
 
 @pytest.mark.parametrize("worse", [0.0, 9.0])
@@ -288,7 +288,8 @@ def test_the_verdict_on_the_shift(shift, sd, said):
     effect = 0.15 * ((role == "candidate") * 1.0 - (role == "independent"))
     values = effect + shift + sd * rng.standard_normal((3, 160))
     half = Interval(mean=0.15, low=None, high=None)
-    found = summary.centered(values, role, np.arange(160), half, confidence=0.95)
+    scored = scored_with(f=values, g=np.zeros_like(values), role=role, group=np.arange(160), paired=True)
+    found = summary.centered(scored, half, confidence=0.95)
     assert (found.verdict, found.margin) == (said, pytest.approx(0.015))
     assert found.low <= found.shift <= found.high
 
@@ -326,13 +327,6 @@ def test_the_tests_are_adjusted_as_one_family_each():
         steps = np.maximum.accumulate([min(1.0, (3 - k) * p) for k, p in enumerate(raw)])
         assert sorted(getattr(row, f"{name}_holm") for row in found) == pytest.approx(steps)
         assert all(getattr(row, f"{name}_holm") >= getattr(row, name) for row in found)
-
-
-def scored_with(**arrays):
-    """Score tables of which only some arrays are read."""
-    scored = object.__new__(Scored)
-    vars(scored).update(arrays)
-    return scored
 
 
 def test_a_test_without_p_is_left_out_of_the_family():
