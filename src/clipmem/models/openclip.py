@@ -262,7 +262,7 @@ def _tokenizer(text: TextConfig, source: Path | None) -> Any:
     length = int(text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH))
     settings = dict(text.get("tokenizer_kwargs") or {})
     if source is None:
-        return simple_tokenizer(length, settings)
+        return simple_tokenizer(length, json.dumps(settings, sort_keys=True))
     settings |= {"tokenizer_mode": text.get("tokenizer_mode"), "trust_remote_code": False, "local_files_only": True}
     with hub.offline():
         return HFTokenizer(str(source), context_length=length, **settings)
