@@ -216,6 +216,9 @@ class DataSection(Section):
         return self.model_copy(update={"download": False})
 
 
+ROLES = ("shared", "candidate", "independent", "external")
+
+
 class SplitSection(Section):
     """`[split]`: who trains on what (four-way protocol)."""
 
@@ -239,7 +242,7 @@ class SplitSection(Section):
     @property
     def sizes(self) -> dict[str, int]:
         """The size of each role."""
-        return {role: getattr(self, role) for role in ("shared", "candidate", "independent", "external")}
+        return {role: getattr(self, role) for role in ROLES}
 
 
 class ModelSection(Section):

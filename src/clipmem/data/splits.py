@@ -19,8 +19,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.hashing import numbered, same_words
 from clipmem.base.random import derive_seed, generator
-from clipmem.base.sections import SplitSection
-from clipmem.data.user_tables import ROLES
+from clipmem.base.sections import ROLES, SplitSection
 
 LARGE = 0.1  # groups above this fraction of a role are avoided there: one subject would fill it
 _DRAWS = 200  # a derangement takes e = 2.7 draws on average

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.random import derive_seed, generator
-from clipmem.base.sections import ScoreSection
+from clipmem.base.sections import ROLES, ScoreSection
 from clipmem.base.summary import (
     Auroc,
     Centered,
@@ -31,7 +31,6 @@ from clipmem.stats.intervals import crossed_mean, half_difference, seed_noise
 from clipmem.stats.ranking import auroc, precision_at_n, roc_curve, spearman, top_overlap
 from clipmem.stats.resampling import in_out_means
 
-ROLES = ("shared", "candidate", "independent", "external")
 TOPS = {"top1_overlap": 0.01, "top10_overlap": 0.1}
 NEGLIGIBLE = 0.1  # a shift within this share of the mean CLIPMem is no matter
 _SHIFTED: Mapping[str, Literal["negligible", "inconclusive"]] = {"yes": "negligible", "inconclusive": "inconclusive"}
