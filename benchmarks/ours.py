@@ -17,7 +17,8 @@ from clipmem.base.sections import TrainSection
 from clipmem.models.numerics import keep_memory
 from clipmem.models.openclip import create
 from clipmem.train.batches import TrainingData
-from clipmem.train.loop import train
+from clipmem.train.loop import Session, train
+from clipmem.train.objectives import Towers
 from clipmem.train.paired import TrainingSet
 
 
@@ -50,15 +51,15 @@ def main(
     reports = [(0, time.perf_counter())]
     with tempfile.TemporaryDirectory() as out:
         train(
-            create(model, seed=0),
+            Towers(create(model, seed=0), precision, device),
             TrainingData(data.pixels, np.arange(len(data.uids)), [[text] for text in data.captions]),
             TrainingSet("f", 0, tuple(data.uids), len(data.uids)),
             settings,
-            folder=Path(out),
-            precision=precision,
-            device=device,
-            ahead=2 if device == "cuda" else 0,
-            progress=lambda step, *_: reports.append((step, time.perf_counter())),
+            Path(out),
+            Session(
+                ahead=2 if device == "cuda" else 0,
+                progress=lambda step, *_: reports.append((step, time.perf_counter())),
+            ),
         )
     # compilation is in the first epoch
     after = 0 if compiled == "off" else -(-int(pairs) // int(batch))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from clipmem.base.sections import DataSection
 from clipmem.data.cache import build_cache, open_cache
+from clipmem.data.decoding import Geometry
 from clipmem.data.sources import open_source
 
 COCO_WORDS = (8, 14)  # COCO's captions have 10.5 words on average; nearly all have 8 to 14
@@ -67,7 +68,8 @@ def emoji(folder: Path, *, size: int, pairs: int, coco: bool = False) -> Workloa
     for k, data in enumerate(encoded):
         (files / f"{k}.{suffix}").write_bytes(data)
     cache = folder / "pixels.npy"
-    build_cache(cache, [str(k) for k in rows], lambda block: [encoded[int(k)] for k in block], size=size)
+    references = {row: str(k) for row, k in enumerate(rows)}
+    build_cache(cache, references, lambda block: [encoded[int(k)] for k in block], Geometry(size))
     with (folder / "train.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t")
         writer.writerow(["filepath", "title"])

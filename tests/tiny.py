@@ -9,6 +9,7 @@ import polars as pl
 from PIL import Image
 
 from clipmem.base.recipes import Recipe, load_recipe
+from clipmem.train.paired import TrainingSet
 
 TINY_STUDY = """
 [split]
@@ -58,3 +59,9 @@ def write_parquet(path: Path, n: int, *, captions: Sequence[Sequence[str]] | Non
     texts = captions or [[f"thing number {seed}", f"number {seed}"] for seed in range(n)]
     pl.DataFrame({"image": rows, "captions": [list(own) for own in texts]}).write_parquet(path)
     return path
+
+
+def epoch_batches(n, batch_size, *, seed, epoch, largest=0):
+    """The batches of an epoch of n slots."""
+    uids = tuple(f"{k:032x}" for k in range(n))
+    return TrainingSet("f", seed, uids, n, largest=largest).batches(batch_size, epoch)

@@ -70,7 +70,7 @@ def gradients(name, world):
 
 def trained(name, world, folder):
     encoder = openclip.create("clipmem-micro", seed=7)
-    train(encoder, data(), TrainingSet("f", 1, UIDS, N), settings(name), folder=folder, precision="fp32", world=world)
+    train(Towers(encoder, world=world), data(), TrainingSet("f", 1, UIDS, N), settings(name), folder)
     return encoder
 
 

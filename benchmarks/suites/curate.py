@@ -32,7 +32,8 @@ from clipmem.scoring.pair_scores import PAIR_SCORES, usable
 from clipmem.study.score_inputs import read_pairs
 from clipmem.train.batches import TrainingData
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints
-from clipmem.train.loop import train
+from clipmem.train.loop import Session, train
+from clipmem.train.objectives import Towers
 from clipmem.train.paired import TrainingSet
 from clipmem.train.recorder import read_trajectory
 
@@ -123,21 +124,19 @@ def signals_of(data: Data, folder: Path, device: str, *, epochs: int) -> Signals
         checkpoints = Checkpoints(folder / CHECKPOINT_FILE, 30.0)
         settings = TrainSection.model_validate({"batch_size": 128, "epochs": epochs, "lr": 1e-3, "record": True})
         train(
-            create("clipmem-tiny", seed=0),
+            Towers(create("clipmem-tiny", seed=0), resolve_precision("auto", device), device),
             TrainingData(data.pixels, np.arange(len(data.uids)), [[text] for text in data.captions]),
             TrainingSet("f", 0, tuple(data.uids), len(data.uids)),
             settings,
-            folder=folder,
-            precision=resolve_precision("auto", device),
-            device=device,
-            checkpoints=checkpoints,
+            folder,
+            Session(checkpoints=checkpoints),
         )
         checkpoints.remove()
     encoder = given.load(given.find(str(folder)))
-    rows = np.arange(len(data.uids))
     texts = [[text] for text in data.captions]
+    inputs = passes.Inputs(data.pixels, np.arange(len(texts)), texts, data.uids)
     settings, crops = EmbedSection(), TrainSection()  # pyright: ignore[reportCallIssue]
-    found = passes.embed(encoder, data.pixels, rows, texts, data.uids, settings, crops, device=device)
+    found = passes.embed(encoder, inputs, settings, crops, device=device)
     means = unit_means(found.image, found.text, found.text_pair)
     return replace(plain(data), image=means.image, text=means.text, trajectory=read_trajectory(folder, data.uids))
 

@@ -13,6 +13,7 @@ from workload import Workload, emoji
 
 from clipmem.base.sections import TrainSection
 from clipmem.data.cache import build_cache
+from clipmem.data.decoding import Geometry
 from clipmem.data.views import draw_crops, normalize_pixels, pair_keys, render, send
 from clipmem.models.numerics import keep_memory
 from clipmem.models.openclip import OpenClipEncoder, create
@@ -90,8 +91,9 @@ def _files(data: Workload) -> list[str]:
 
 
 def _decode(data: Workload, folder: Path) -> None:
+    files = dict(enumerate(_files(data)))
     build_cache(
-        folder / "again.npy", _files(data), lambda paths: [Path(path).read_bytes() for path in paths], size=data.size
+        folder / "again.npy", files, lambda paths: [Path(path).read_bytes() for path in paths], Geometry(data.size)
     )
 
 

@@ -13,7 +13,8 @@ from timing import Row, in_turn
 from clipmem.base.sections import TrainSection
 from clipmem.models import openclip
 from clipmem.train.batches import TrainingData
-from clipmem.train.loop import Timing, train
+from clipmem.train.loop import Session, Timing, train
+from clipmem.train.objectives import Towers
 from clipmem.train.paired import TrainingSet
 
 
@@ -31,7 +32,7 @@ def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bo
             settings = TrainSection(epochs=2, batch_size=batch, lr=1e-5, freeze=frozen)  # pyright: ignore[reportCallIssue]
             encoder, plan = openclip.create(name, seed=0), TrainingSet("f", 0, uids, pairs)
             precision = "bf16"
-            train(encoder, data, plan, settings, folder=folder, precision=precision, device=device, timing=timing)
+            train(Towers(encoder, precision, device), data, plan, settings, folder, Session(timing=timing))
             return timing.rate
 
         return run

@@ -87,16 +87,9 @@ class _Work:
         crops = TrainSection.model_validate({})
         aligned: list[Tensor] = []
         for k, model in enumerate(self.models):
-            made = passes.embed(
-                model,
-                self.data.pixels,
-                np.arange(len(self.data.uids)),
-                [[text] for text in self.data.captions],
-                self.data.uids,
-                settings,
-                crops,
-                device=self.device,
-            )
+            texts = [[text] for text in self.data.captions]
+            inputs = passes.Inputs(self.data.pixels, np.arange(len(texts)), texts, self.data.uids)
+            made = passes.embed(model, inputs, settings, crops, device=self.device)
             passes.save(made, self.folder / f"embeddings-{self.data.size}-{k}")
             aligned.append(alignment(parts_of(made, self.external)))
         assert torch.isfinite(aligned[0] - aligned[1]).all()  # noqa: S101

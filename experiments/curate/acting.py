@@ -63,7 +63,8 @@ from clipmem.scoring.pair_scores import PAIR_SCORES, usable
 from clipmem.train.batches import TrainingData
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, sweep
 from clipmem.train.hooks import NO_HOOKS, Hooks
-from clipmem.train.loop import Timing, train
+from clipmem.train.loop import Session, Timing, train
+from clipmem.train.objectives import Towers
 from clipmem.train.paired import TrainingSet
 from clipmem.train.recorder import read_trajectory
 
@@ -129,7 +130,7 @@ def load(out: Path, scale: Mapping[str, Any]) -> Data:
     recipe = load_recipe("", ["model.name=clipmem-tiny", f"train.epochs={scale['epochs']}", "train.record=true"])
     geometry, file = openclip.geometry_of_config(recipe.model.name), out / f"pixels-{chosen.height}.npy"
     if not file.is_file():
-        build_cache(file, chosen["image"].to_list(), source.read, **geometry._asdict())
+        build_cache(file, dict(enumerate(chosen["image"])), source.read, geometry)
     cut, end = scale["pairs"], scale["pairs"] + scale["test"]
     return Data(open_cache(file), chosen[:cut], chosen[cut:end], chosen[end:], recipe)
 
@@ -162,17 +163,7 @@ def fit(data: Data, captions: Sequence[str], kept: np.ndarray, seed: int, hooks:
         Checkpoints(folder / CHECKPOINT_FILE, EVERY),
     )
     settings = data.recipe.train
-    train(
-        encoder,
-        own,
-        plan,
-        settings,
-        folder=folder,
-        precision="fp32",
-        hooks=hooks,
-        checkpoints=checkpoints,
-        timing=timing,
-    )
+    train(Towers(encoder, hooks=hooks), own, plan, settings, folder, Session(checkpoints=checkpoints, timing=timing))
     sweep(folder)
     # what an earlier process did before it was stopped took as long for each pair
     return (time.process_time() - started) / timing.pairs * len(rows) * settings.epochs
@@ -182,8 +173,8 @@ def embedded(data: Data, encoder: Any, rows: pl.DataFrame, captions: Sequence[st
     """Return the unit embeddings of some pairs."""
     place = rows["row"].to_numpy().astype(np.int64)
     texts, uids = [[one] for one in captions], rows["uid"].to_list()
-    settings = data.recipe.embed, data.recipe.train
-    found = passes.embed(encoder, data.pixels, place, texts, uids, *settings, device="cpu")
+    inputs = passes.Inputs(data.pixels, place, texts, uids)
+    found = passes.embed(encoder, inputs, data.recipe.embed, data.recipe.train)
     return unit_means(found.image, found.text, found.text_pair)
 
 

@@ -26,15 +26,15 @@ from scipy.stats import rankdata
 
 from clipmem.base.folder import RunFolder
 from clipmem.base.random import generator
-from clipmem.data.pairs import Pairs
 from clipmem.functional import alignment, alignment_parts
-from clipmem.models import given
+from clipmem.models import given, passes
 from clipmem.models.passes import unit_means
 from clipmem.stats.reliability import correlation, reliability
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.tasks import reproducible
 from clipmem.train.hooks import Batches, Hook, Hooks
 from clipmem.train.loop import train
+from clipmem.train.objectives import Towers
 
 SHARES = (0.1, 0.2, 0.4)
 DRAWS = 2000
@@ -64,18 +64,20 @@ def scored(folder: str, side: str, seed: int, share: float) -> tuple[float, list
     first = recipe.train.epochs - round(share * recipe.train.epochs)
     with tempfile.TemporaryDirectory() as place, reproducible(1, "cpu"):
         train(
-            study.start_of(plan).create(plan.init_seed),
+            Towers(
+                study.start_of(plan).create(plan.init_seed),
+                study.execution.precision,
+                hooks=Hooks((Late(first, plan.shared),)),
+            ),
             study.training_data(plan),
             plan,
             recipe.train,
-            folder=Path(place),
-            precision=study.execution.precision,
-            hooks=Hooks((Late(first, plan.shared),)),
+            Path(place),
         )
         encoder = given.load_saved(Path(place))
     opened = replace(study.embedder(plan), load=lambda: encoder)
-    pairs = Pairs("study", study.splits, pixels={opened.geometry: study.pixels(opened.geometry)})
-    made = opened.embed(pairs, captions=study.captions, rows=study.rows)
+    uids = study.splits["uid"].to_list()
+    made = opened.embed(passes.Inputs(study.pixels(opened.geometry), study.rows, study.captions, uids))
     means, external = unit_means(made.image, made.text, made.text_pair), np.flatnonzero(study.role == "external")
     member = np.full(len(study.pair_uids), -1)
     member[external] = np.arange(len(external))

@@ -47,7 +47,7 @@ def emoji_pairs(cache: Path, pairs: int, size: int) -> Pairs:
     """Return the first pairs of the shipped data, decoded at the model's size."""
     source = open_source(DataSection())  # pyright: ignore[reportCallIssue]
     table = source.pairs().head(pairs)
-    build_cache(cache, table["image"].to_list(), source.read, size=size)
+    build_cache(cache, dict(enumerate(table["image"])), source.read, Geometry(size))
     return Pairs("emoji", table.with_row_index("row"), pixels={Geometry(size): open_cache(cache)})
 
 

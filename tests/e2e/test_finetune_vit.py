@@ -12,6 +12,7 @@ from clipmem.models import given, openclip
 from clipmem.models.start import Start
 from clipmem.train.batches import TrainingData
 from clipmem.train.loop import train
+from clipmem.train.objectives import Towers
 from clipmem.train.paired import TrainingSet
 from tests import tokens
 from tests.tiny import encoded_image
@@ -84,7 +85,7 @@ def test_two_steps(address, tmp_path, way):
     pixels = np.stack([decode(encoded_image(k, size=224), size=224, name=str(k)) for k in range(N)])
     data = TrainingData(pixels, np.arange(N), [[f"a red cat number {k}"] for k in range(N)])
     uids = tuple(f"{k:032x}" for k in range(N))
-    train(encoder, data, TrainingSet("f", 0, uids, N), section, folder=tmp_path, precision="fp32")
+    train(Towers(encoder), data, TrainingSet("f", 0, uids, N), section, tmp_path)
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
     after = encoder.module.state_dict()
     moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}

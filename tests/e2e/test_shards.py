@@ -119,7 +119,7 @@ def test_the_rows_are_those_of_a_list_of_all_pairs(made, tmp_path, kind, whole):
     settings = Settings.of(device="cpu")
     pairs = read_pairs(str(made / kind), None, "--data")
     how = settings.made_with()
-    [old] = embeddings.embed([settings.model(str(made / "small"))], pairs, [tmp_path / "old"], how)
+    [old] = embeddings.embed({tmp_path / "old": settings.model(str(made / "small"))}, pairs, how)
     new = Embeddings.open(tmp_path / "whole")
     assert len(new) == len(old) + 1
     assert new.uids.unique(maintain_order=True).equals(old.uids)
@@ -131,15 +131,16 @@ def test_the_rows_are_those_of_a_list_of_all_pairs(made, tmp_path, kind, whole):
     assert "same image and captions as an earlier record" in {problem.reason for problem in new.problems}
 
 
-def test_equal_batches_give_equal_bits(made, tmp_path):
+def test_equal_batches_give_equal_bits(made, tmp_path, monkeypatch):
     """Parts of a list that are the shards."""
+    monkeypatch.setattr(embeddings, "BLOCKS", 1)
     settings, data = Settings.of(device="cpu"), str(made / "tars" / "{0000..0001}.tar")
     for out, pairs in (
         ("old", read_pairs(data, None, "--data")),
         ("new", ShardedPairs(open_data(data, shard=""), None)),
     ):
         model = settings.model(str(made / "small"))
-        embeddings.embed([model], pairs, [tmp_path / out], settings.made_with(), part=EACH)
+        embeddings.embed({tmp_path / out: model}, pairs, settings.made_with(), block=EACH)
     for name in ("img_emb/img_emb", "text_emb/text_emb"):
         for k in range(2):
             old, new = (np.load(tmp_path / side / f"{name}_{k}.npy") for side in ("old", "new"))
@@ -312,7 +313,7 @@ def test_progress_is_of_bytes_and_complete(made, tmp_path, kind):
 
     counter, settings = Counter(), Settings.of(device="cpu")
     pairs, model = ShardedPairs(open_data(str(made / kind), shard=""), None), settings.model(str(made / "small"))
-    embeddings.embed([model], pairs, [tmp_path / "emb"], settings.made_with(), reporter=counter)
+    embeddings.embed({tmp_path / "emb": model}, pairs, settings.made_with(), reporter=counter)
     sizes = sum(-(-path.stat().st_size // 1000) for path in (made / kind).iterdir())
     assert (counter.total, counter.done, counter.unit) == (sizes, sizes, "kB")
 

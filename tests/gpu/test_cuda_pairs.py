@@ -73,7 +73,7 @@ def test_embeddings_in_parts(world, tmp_path, views):
         settings = Settings.of(views=views, batch_size=7, device=device)
         pairs = read_pairs(str(world / "pairs.parquet"), None, "--data")
         model, folder = settings.model(str(world / "model")), tmp_path / device
-        [by_device[device]] = embed([model], pairs, [folder], settings.made_with(), block=8, part=16)
+        [by_device[device]] = embed({folder: model}, pairs, settings.made_with(), block=8)
         assert next(model.encoder.module.parameters()).device.type == device
     agree(by_device["cuda"], by_device["cpu"])
     assert len(by_device["cuda"]) == N - 1

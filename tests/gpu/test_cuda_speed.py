@@ -14,7 +14,8 @@ from clipmem.data.views import draw_crops, render, send
 from clipmem.models import openclip, passes
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.train.batches import TrainingData
-from clipmem.train.loop import train
+from clipmem.train.loop import Session, train
+from clipmem.train.objectives import Towers
 from clipmem.train.paired import TrainingSet
 
 pytestmark = [
@@ -37,7 +38,7 @@ def micro():
 def trained(micro, folder, device, *, ahead=0, precision="fp32", **changes):
     encoder = OpenClipEncoder(copy.deepcopy(micro.module), micro.config, micro._tokenizer)
     settings = TrainSection(**{"epochs": 5, "batch_size": 8, "crop_scale": (0.3, 0.9), "flip": 0.5, **changes})
-    train(encoder, DATA, PLAN, settings, folder=folder, precision=precision, device=device, ahead=ahead)
+    train(Towers(encoder, precision, device), DATA, PLAN, settings, folder, Session(ahead=ahead))
     return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
@@ -95,6 +96,7 @@ def test_embeddings_are_those_of_the_processor(micro):
     for device in ("cpu", "cuda"):
         encoder = OpenClipEncoder(copy.deepcopy(micro.module), micro.config, micro._tokenizer)
         settings, crops = EmbedSection(views=2, batch_size=7), TrainSection(crop_scale=(0.3, 0.9))
-        found[device] = passes.embed(encoder, PIXELS, DATA.rows, DATA.captions, UIDS, settings, crops, device=device)
+        inputs = passes.Inputs(PIXELS, DATA.rows, DATA.captions, UIDS)
+        found[device] = passes.embed(encoder, inputs, settings, crops, device=device)
     for a, b in zip(found["cpu"][:3], found["cuda"][:3], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests.scoring import score
+from tests.scoring import score, scored_with
 
 from clipmem.base.summary import Interval
 from clipmem.functional import crossed_mean
@@ -88,7 +88,7 @@ def test_planted_pairs_rank_first_when_f_memorized_them():
     assert roles["candidate"].low > 0.1
     for role in ("shared", "independent", "external"):
         assert abs(roles[role].mean) < 0.01, role
-    [first, *_] = summary.tests(scored, confidence=0.95)
+    [first, *_] = summary.tests(scored, summary.COMPARED, confidence=0.95)
     assert first.welch_p < 1e-6
 
 
@@ -107,7 +107,7 @@ def test_nothing_is_found_when_f_and_g_learned_the_same(root):
     rest = SIZES["candidate"] - PLANTED
     spread = math.sqrt((PLANTED + rest + 1) / (12 * PLANTED * rest))  # of the AUROC of unrelated scores
     assert abs(found.auroc - 0.5) < 4 * spread
-    [first, *_] = summary.tests(scored, confidence=0.95)
+    [first, *_] = summary.tests(scored, summary.COMPARED, confidence=0.95)
     assert first.welch_p > 1e-4
 
 
@@ -193,7 +193,8 @@ def test_the_centered_mean_finds_what_f_memorized_when_f_is_a_worse_model(seeds)
     for _ in range(300):
         values, role = shifted_study(rng, seeds=seeds)
         groups, half = np.arange(len(role)), Interval(mean=0.15, low=None, high=None)
-        found = summary.centered(values, role, groups, half, confidence=0.95)
+        scored = scored_with(f=values, g=np.zeros_like(values), role=role, group=groups, paired=True)
+        found = summary.centered(scored, half, confidence=0.95)
         plain = crossed_mean(values[:, role == "candidate"], groups[role == "candidate"])
         one = found.roles["candidate"]
         held.append((one.low <= 0.15 <= one.high, plain.low <= 0.15 <= plain.high, found.verdict == "worse"))

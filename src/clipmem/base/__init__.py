@@ -1,10 +1,20 @@
 """What every other package builds on: errors, recipes, registries, random numbers, run folders. No torch."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any
+
+
+def slices(n: int, size: int) -> Iterator[slice]:
+    """Divide n rows into consecutive slices of `size`, the last of which may be shorter.
+
+    Example:
+        >>> [(rows.start, rows.stop) for rows in slices(5, 2)]
+        [(0, 2), (2, 4), (4, 5)]
+    """
+    yield from (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def lazy(package: str, homes: Mapping[str, str] = MappingProxyType({})) -> Callable[[str], Any]:

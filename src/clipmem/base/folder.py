@@ -15,19 +15,10 @@ from typing import Any
 import polars as pl
 from filelock import FileLock, Timeout
 
+from clipmem.base import paths
 from clipmem.base.declared import declared
 from clipmem.base.errors import InputError, RunError, require, shorten
 from clipmem.base.hashing import file_sha256
-from clipmem.base.paths import (
-    atomic_write,
-    checked_path,
-    explain_write_errors,
-    is_free,
-    make_folder,
-    reading,
-    recipe_file,
-    write_json,
-)
 from clipmem.base.recipes import Recipe, flatten, load_recipe
 from clipmem.base.tables import read_table, write_table
 
@@ -72,7 +63,7 @@ class Job:
     """A folder of finished pieces."""
 
     def __init__(self, path: Path | str, markers: str = "markers") -> None:
-        self.path = checked_path(path, "run folder")
+        self.path = paths.checked_path(path, "run folder")
         self._markers = markers
 
     def __repr__(self) -> str:
@@ -86,7 +77,7 @@ class Job:
         subject, hint = f"run folder {self.path}", "Run `clipmem run RECIPE.toml --out DIR` on it first."
         require(path.is_file(), subject, f"no {name} in it", "the folder of a finished run", hint)
         try:
-            with reading(f"{path}", expected="a file written by clipmem"):
+            with paths.reading(f"{path}", expected="a file written by clipmem"):
                 document = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, RecursionError) as error:
             hint = "Delete the file and run the command again."
@@ -96,7 +87,7 @@ class Job:
 
     def write_json(self, name: str, value: object) -> Path:
         """Write a JSON file of the folder atomically."""
-        return write_json(self.path / name, value)
+        return paths.write_json(self.path / name, value)
 
     # ---- claim
 
@@ -155,9 +146,9 @@ class Job:
     @contextlib.contextmanager
     def locked(self) -> Generator[None]:
         """Lock the folder for this process; the lock ends with the process."""
-        make_folder(self.path)
+        paths.make_folder(self.path)
         lock = FileLock(self.path / ".lock", timeout=0)
-        with explain_write_errors(self.path / ".lock"):
+        with paths.explain_write_errors(self.path / ".lock"):
             try:
                 lock.acquire()
             except Timeout:
@@ -213,7 +204,7 @@ class RunFolder(Job):
     def claim(self, recipe: Recipe, dump: str) -> None:
         """Claim the folder for a recipe, or check that it was claimed for it; `dump` is its TOML text."""
         if self.check_claim(recipe):
-            atomic_write(self.path / "recipe.toml", dump.encode())
+            paths.atomic_write(self.path / "recipe.toml", dump.encode())
 
     def check_claim(self, recipe: Recipe) -> bool:
         """Check that the folder belongs to this recipe or is empty; return whether it is new."""
@@ -222,7 +213,7 @@ class RunFolder(Job):
             hint = "Choose another --out DIR, or delete the folder to start over."
             refuse_other(subject, flatten(self.recipe()), flatten(recipe), hint)
             return False
-        free = is_free(self.path)
+        free = paths.is_free(self.path)
         got = "a folder with other files and no recipe.toml"
         expected = "a new folder, or one created by clipmem"
         require(free, f"run folder {self.path}", got, expected, "Choose another --out DIR.")
@@ -234,8 +225,8 @@ class RunFolder(Job):
 
     def recipe_text(self) -> str:
         """Read the text of the folder's recipe."""
-        file = recipe_file(self.path)
-        with reading(f"{file}", expected="the recipe written by clipmem"):
+        file = paths.recipe_file(self.path)
+        with paths.reading(f"{file}", expected="the recipe written by clipmem"):
             return file.read_text(encoding="utf-8")
 
     def seconds(self) -> dict[str, float]:

@@ -22,6 +22,7 @@ from clipmem.base.sections import (
     Seed,
     Size,
     Views,
+    check_ranges,
     key,
 )
 
@@ -124,9 +125,7 @@ class ImageVariantsSection(MitigationSection):
 
     @model_validator(mode="after")
     def _usable(self) -> "ImageVariantsSection":
-        low, high = self.crop_scale
-        if not 0 < low <= high:
-            raise ValueError(f"crop_scale = {[low, high]} is not a range; use [low, high] with 0 < low <= high")
+        check_ranges(crop_scale=self.crop_scale)
         return self
 
 

@@ -21,7 +21,7 @@ from clipmem.base.sections import Section as _Section
 from clipmem.base.sections import explain, known
 
 _EXAMPLE = "For example: settings={'train.lr': 1e-4}."
-Overrides = Sequence[str] | Mapping[str, Any]  # settings: ["section.key=value"], or {"section.key": value}
+Overrides = Sequence[str] | Mapping[str, object]  # settings: ["section.key=value"], or {"section.key": value}
 
 
 class Recipe(_Section):
@@ -201,7 +201,7 @@ def as_settings(settings: object) -> list[str]:
     raise InputError("settings", got=shorten(settings), expected=expected, hint=_EXAMPLE)
 
 
-def recipe_from(document: Mapping[str, Any], settings: Overrides = (), *, origin: str = "recipe") -> Recipe:
+def recipe_from(document: Mapping[str, object], settings: Overrides = (), *, origin: str = "recipe") -> Recipe:
     """Validate plain data (parsed TOML) as a recipe, with settings applied; see `load_recipe` for the errors."""
     document = deepcopy(dict(document))
     for setting in as_settings(settings):
@@ -223,7 +223,7 @@ _DECLARED = {
 }
 
 
-def _brought(document: Mapping[str, Any]) -> Iterator[tuple[str, str, type[_Section]]]:
+def _brought(document: Mapping[str, object]) -> Iterator[tuple[str, str, type[_Section]]]:
     """Yield table, key and class of the settings of the plugins that a document names."""
     for table, (kind, selector) in _DECLARED.items():
         section = document.get(table) if table else document

@@ -216,6 +216,9 @@ class DataSection(Section):
         return self.model_copy(update={"download": False})
 
 
+ROLES = ("shared", "candidate", "independent", "external")
+
+
 class SplitSection(Section):
     """`[split]`: who trains on what (four-way protocol)."""
 
@@ -235,6 +238,11 @@ class SplitSection(Section):
     wrong: str = key("", "File of uids whose captions are known to be wrong: .txt, .csv or .parquet.")
     near_duplicates: bool = key(True, "Keep near-duplicate images in the same role.")
     seed: Seed = key(0, "Seed of the split.")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The size of each role."""
+        return {role: getattr(self, role) for role in ROLES}
 
 
 class ModelSection(Section):
@@ -325,15 +333,16 @@ class TrainSection(Section):
     def _ordered(self) -> "TrainSection":
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds = {list(self.seeds)} has duplicates; name each seed once")
-        _check_ranges(self)
+        check_ranges(crop_scale=self.crop_scale, crop_ratio=self.crop_ratio)
         changed = [key for key in ("flip", "color", "grayscale", "blur") if getattr(self, key)]
         if changed and "image" in self.freeze:
             raise ValueError(f"{changed[0]} is set but freeze has 'image', which sees unchanged images; omit one")
         return self
 
 
-def _check_ranges(section: "TrainSection | LocalizeSection") -> None:
-    for name, (low, high) in (("crop_scale", section.crop_scale), ("crop_ratio", section.crop_ratio)):
+def check_ranges(**ranges: tuple[float, float]) -> None:
+    """Raise a `ValueError` unless 0 < low <= high for each range of a section."""
+    for name, (low, high) in ranges.items():
         if not 0 < low <= high:
             raise ValueError(f"{name} = {[low, high]} is not a range; use [low, high] with 0 < low <= high")
 
@@ -409,7 +418,7 @@ class LocalizeSection(Section):
 
     @model_validator(mode="after")
     def _one_crop(self) -> "LocalizeSection":
-        _check_ranges(self)
+        check_ranges(crop_scale=self.crop_scale, crop_ratio=self.crop_ratio)
         unused = [
             k for k in ("crop_scale", "crop_ratio", "flip") if getattr(self, k) != type(self).model_fields[k].default
         ]

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -95,7 +95,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
 }
 
 # optional columns, filled with this value
-_IF_MISSING: Mapping[str, Mapping[str, Any]] = {
+_IF_MISSING: Mapping[str, Mapping[str, object]] = {
     "pairs": {"objects": [], "role": ""},
     "scores": {"a_base": None, "learned": None, "clipmem_centered": None, "clipmem_wordings": None},
     "seed_scores": {"f_wordings": None, "g_wordings": None},

@@ -1,47 +1,43 @@
 """The pixel cache: the decoded images of a study in a memory-mapped uint8 array."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
+from clipmem.base import slices
 from clipmem.base.errors import InputError
 from clipmem.base.paths import atomic_file
-from clipmem.data.decoding import DecodeError, Interpolation, ResizeMode, decode
+from clipmem.data.decoding import DecodeError, Geometry, decode
 
 _BLOCK = 512
 
 
 def build_cache(
     path: Path,
-    references: Sequence[str],
+    references: Mapping[int, str],
     read: Callable[[Sequence[str]], Sequence[bytes]],
+    geometry: Geometry,
     *,
-    size: int,
-    resize_mode: ResizeMode = "shortest",
-    interpolation: Interpolation = "bicubic",
     progress: Callable[[int], object] = lambda _: None,
-    order: Sequence[int] | None = None,
     left_out: Callable[[int, DecodeError], object] | None = None,
 ) -> None:
     """Decode images block by block into one `.npy` file, written atomically; `read` returns encoded images.
 
-    Images are read in `order` (see `Source.storage_order`), which does not change the file. `left_out` is called with
-    position and error of an image that does not decode, which gets no row; by default the error is raised. `progress`
-    is called with the number of images done since the last call.
+    `references` has the image of each row, from 0; images are read in its order (see `Source.storage_order`), which
+    does not change the file. `left_out` is called with row and error of an image that does not decode, which gets no
+    row; by default the error is raised. `progress` is called with the number of images done since the last call.
     """
-    places = range(len(references)) if order is None else order
+    order, size = list(references), geometry.size
     row, broken = size * size * 3, set[int]()
     with atomic_file(path) as stream:
         begin = stream.write(_header(len(references), size))
-        for start in range(0, len(places), _BLOCK):
-            block = places[start : start + _BLOCK]
+        for block in (order[part] for part in slices(len(order), _BLOCK)):
             for index, data in zip(block, read([references[index] for index in block]), strict=True):
                 try:
-                    name = f"image {references[index]!r}"
-                    pixels = decode(data, size, name=name, resize_mode=resize_mode, interpolation=interpolation)
+                    pixels = decode(data, name=f"image {references[index]!r}", **geometry._asdict())
                 except DecodeError as error:
                     if left_out is None:
                         raise

@@ -9,14 +9,15 @@ import itertools
 import json
 import tarfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple, cast
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clipmem.base import slices
 from clipmem.base.errors import InputError, RunError, require, require_one_of, shorten
 from clipmem.base.paths import atomic_file, atomic_folder, check_place, is_free
 from clipmem.base.progress import Quiet, Reporter
@@ -42,7 +43,7 @@ class Item(NamedTuple):
     """A pair to write: its number, its row of the pair table, the encoded image and its file extension."""
 
     number: int
-    row: dict[str, Any]
+    row: Mapping[str, object]
     image: bytes
     ending: str
 
@@ -83,8 +84,7 @@ def _require_free(out: Path, subject: str, hint: str) -> None:
 def _items(source: Source, pairs: pl.DataFrame, progress: Callable[[int], object]) -> Iterator[Item]:
     references = pairs["image"].to_list()
     order, number = source.storage_order(references), 0
-    for start in range(0, len(order), _BLOCK):
-        block = order[start : start + _BLOCK]
+    for block in (order[part] for part in slices(len(order), _BLOCK)):
         for index, data in zip(block, source.read([references[index] for index in block]), strict=True):
             row = pairs.row(index, named=True)
             try:
@@ -97,8 +97,8 @@ def _items(source: Source, pairs: pl.DataFrame, progress: Callable[[int], object
         progress(len(block))
 
 
-def _described(row: dict[str, Any]) -> dict[str, Any]:
-    fields: dict[str, Any] = {"captions": row["captions"], "uid": row["uid"], "key": row["key"]}
+def _described(row: Mapping[str, object]) -> dict[str, object]:
+    fields = {"captions": row["captions"], "uid": row["uid"], "key": row["key"]}
     fields |= {"group": row["group"]} if row["group"] != row["uid"] else {}
     return fields | {name: row[name] for name in ("label", "sublabel", "credit", "objects", "role") if row[name]}
 
@@ -111,7 +111,7 @@ def _json(value: object) -> bytes:
 def _write_tar(stream: IO[bytes], items: Iterator[Item]) -> None:
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for item in items:
-            first = item.row["captions"][0]
+            [first, *_] = cast(Sequence[str], item.row["captions"])
             # the text is for readers of one caption; clipmem reads the JSON
             plain = first == first.removesuffix("\n").removesuffix("\r").removeprefix("\ufeff")
             contents = {"json": _json(_described(item.row)), **({"txt": first.encode()} if plain else {})}

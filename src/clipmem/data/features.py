@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Float32, Float64, Int, UInt8
 
+from clipmem.base import slices
 from clipmem.base.errors import InputError, require
 from clipmem.data.duplicates import cell_sums
 from clipmem.stats.leave_one_out import Computed
@@ -51,7 +52,10 @@ def image_features(read: Callable[[Int[np.ndarray, " k"]], Pixels], n: int) -> F
     """
     require(n >= 3, "images", f"{n}", "3 or more", "Give more pairs.")
     sample = np.array(_spread(n))
-    raw = [np.concatenate(block) for block in zip(*(_blocks(read(rows)) for rows in _parts(sample)), strict=True)]
+    raw = [
+        np.concatenate(block)
+        for block in zip(*(_blocks(read(sample[k])) for k in slices(len(sample), _BLOCK)), strict=True)
+    ]
     bases: list[tuple[np.ndarray, np.ndarray]] = []
     for block, most, weight in zip(raw, (PIXELS, HOG, COLORS), (1.0, 1.0, COLOR_WEIGHT), strict=True):
         # the first principal axes as columns, scaled to a total variance of weight² of what they keep
@@ -65,14 +69,10 @@ def image_features(read: Callable[[Int[np.ndarray, " k"]], Pixels], n: int) -> F
     got = f"{n} images with the same pixels"
     require(sum(basis.shape[1] for _, basis in bases), "images", got, "images that differ", "Check the data.")
     features = np.empty((n, sum(basis.shape[1] for _, basis in bases)), dtype=np.float32)
-    for rows in _parts(np.arange(n)):
-        blocks = [block[rows] for block in raw] if n == len(sample) else _blocks(read(rows))
+    for rows in slices(n, _BLOCK):
+        blocks = [block[rows] for block in raw] if n == len(sample) else _blocks(read(np.arange(n)[rows]))
         features[rows] = np.hstack([(x - mean) @ basis for x, (mean, basis) in zip(blocks, bases, strict=True)])
     return features
-
-
-def _parts(rows: Int[np.ndarray, " n"]) -> Iterator[Int[np.ndarray, " k"]]:
-    yield from (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
 
 
 def _blocks(pixels: Pixels) -> list[Float32[np.ndarray, "k q"]]:

@@ -14,12 +14,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import polars as pl
 from scipy.sparse import csr_array
 
+from clipmem.base import slices
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import generator
 from clipmem.data.decoding import DecodeError, Header, decode, read_header
@@ -44,8 +44,9 @@ _SEARCHED_BLOCK = 50  # searched captions at a time
 
 @dataclass
 class ImageSample:
-    """Measurements on a sample of the images."""
+    """Measurements on a sample of the images of `pairs` pairs."""
 
+    pairs: int = 0
     headers: dict[int, Header] = field(default_factory=dict)
     sizes: list[int] = field(default_factory=list)
     decoded: list[int] = field(default_factory=list)
@@ -57,7 +58,7 @@ class ImageSample:
 
 def inspect_source(
     source: Source, *, full: bool = False, reporter: Reporter | None = None
-) -> tuple[dict[str, Any], ImageSample]:
+) -> tuple[dict[str, object], ImageSample]:
     """Inspect a source; return the facts and the measured sample."""
     digests: Counter[bytes] = Counter()
 
@@ -77,7 +78,7 @@ def inspect_source(
     problems = pl.DataFrame(source.problems, schema=dict.fromkeys(Problem._fields, pl.String), orient="row")
     examples = pl.struct("source", "key").head(_EXAMPLES).alias("examples")
     reasons = problems.group_by("reason", maintain_order=True).agg(pl.len().alias("count"), examples)
-    facts = {
+    facts: dict[str, object] = {
         "records": source.ledger.facts(),
         "pairs": usable.height,
         "captions": {
@@ -125,7 +126,7 @@ def sample_images(
     source: Source, pairs: pl.DataFrame, order: Sequence[int], *, full: bool, reporter: Reporter | None = None
 ) -> ImageSample:
     """Read the headers of a sample of the images; decode and compare some of them."""
-    sample, n = ImageSample(), pairs.height
+    sample, n = ImageSample(pairs.height), pairs.height
     rows = [order[position] for position in (range(n) if full else runs(n, HEADERS, run=RUN))]
     decode_these = set(rows if full else [order[position] for position in runs(n, DECODED, run=RUN)])
     # in large data, the runs of the two samples need not overlap
@@ -134,8 +135,7 @@ def sample_images(
     small: list[np.ndarray] = []
     pixels, reporter = 0, reporter or Quiet()
     reporter.begin("inspect", len(rows), "images")
-    for start in range(0, len(rows), _BLOCK):
-        block = rows[start : start + _BLOCK]
+    for block in (rows[part] for part in slices(len(rows), _BLOCK)):
         for row, data in zip(block, source.read([references[row] for row in block]), strict=True):
             sample.sizes.append(len(data))
             try:
@@ -180,7 +180,7 @@ def _samples(pairs: pl.DataFrame, sample: ImageSample) -> list[dict[str, object]
     ]
 
 
-def regime_of(captions: pl.Series, image_groups: Sequence[str]) -> dict[str, Any]:
+def regime_of(captions: pl.Series, image_groups: Sequence[str]) -> dict[str, object]:
     """Tell where pairs stand between long-tailed and redundant, from their first captions and groups of near images.
 
     Captions are compared without case and outer spaces. Two are near if their cosine is at least 0.8, with weights
@@ -255,8 +255,7 @@ def _words(captions: pl.Series) -> tuple[dict[str, int | float], csr_array]:
 def _neighbors(weights: csr_array, same: np.ndarray, searched: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return, for the searched captions, how many others are near, and the cosine with the nearest other."""
     near, nearest, turned = [np.zeros(0, dtype=np.int64)], [np.zeros(0)], weights.T.tocsr()
-    for start in range(0, len(searched), _SEARCHED_BLOCK):
-        rows = searched[start : start + _SEARCHED_BLOCK]
+    for rows in (searched[part] for part in slices(len(searched), _SEARCHED_BLOCK)):
         cosine = (weights[rows] @ turned).toarray()
         cosine[same[rows][:, None] == same] = 1.0  # also where no word tells anything
         cosine[np.arange(len(rows)), rows] = 0.0

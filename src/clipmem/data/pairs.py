@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -65,11 +65,11 @@ class Pairs:
     def __post_init__(self) -> None:
         self.data = self.data or self.name
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return what another process needs: it opens the data again."""
         return {**vars(self), "source": self.source and self.source.section}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state | {"source": state["source"] and open_data(state["source"])})
 
     def __len__(self) -> int:
@@ -181,9 +181,9 @@ class ShardedPairs:
 
     def parts(self, part: int) -> Iterator[Part]:  # noqa: ARG002
         """Yield a part for each shard."""
-        of_all = {"title": self.source.title, "outputs": self.source.outputs}
+        title, outputs = self.source.title, self.source.outputs
         for name, (size, state) in self.shards.items():
-            read = partial(_read_shard, self.section, name, self.captions, of_all)
+            read = partial(_read_shard, self.section, name, self.captions, title, outputs)
             yield Part((name, size, state), -(-size // 1000), read)
 
 
@@ -192,7 +192,7 @@ def _state(file: AnyPath) -> tuple[int, str]:
     return size, json_sha256([size, facts])[:8]
 
 
-def _read_shard(section: DataSection, shard: str, captions: int | None, of_all: Mapping[str, Any]) -> Pairs:
+def _read_shard(section: DataSection, shard: str, captions: int | None, title: str, outputs: dict[Path, str]) -> Pairs:
     source = open_source(section, shard=shard)
-    vars(source).update(of_all)
+    source.title, source.outputs = title, outputs
     return Pairs.listed(source, captions)

@@ -1,15 +1,16 @@
 """Records left out of a study, with their reasons."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 import polars as pl
 
 from clipmem.base.errors import InputError, RunError, require, shorten
 from clipmem.base.sections import DataSection
+from clipmem.base.summary import Records
 from clipmem.base.tables import read_table, write_table
 
 _NAMED = 6  # reasons listed in a sentence
@@ -147,20 +148,20 @@ def read_skipped(path: Path) -> list[Problem]:
     return [Problem(*row) for row in read_table(path, "skipped").iter_rows()] if path.is_file() else []
 
 
-def summarize(table: pl.DataFrame, used: int) -> dict[str, Any]:
+def summarize(table: pl.DataFrame, used: int) -> Records:
     """Count used pairs, listed problems, and reasons, for the summary of a study."""
     reasons = table["reason"].value_counts().sort(pl.col("count"), pl.col("reason"), descending=[True, False])
-    return {"used": used, "problems": table.height, "reasons": dict(reasons.iter_rows())}
+    return Records(used=used, problems=table.height, reasons=dict(reasons.iter_rows()))
 
 
-def left_out_sentence(counts: Mapping[str, Any]) -> str:
+def left_out_sentence(counts: Records) -> str:
     """Describe the counts of `summarize`; empty if there are no problems."""
-    reasons: Sequence[tuple[str, int]] = list(counts["reasons"].items())
+    reasons = list(counts.reasons.items())
     named = [f"{count:,} {reason}" for reason, count in reasons[:_NAMED]]
     rest = sum(count for _, count in reasons[_NAMED:])
     named += [f"{rest:,} for other reasons"] if rest else []
-    problems = _times(sum(counts["reasons"].values()), "problem")
-    return f"{problems}, {counts['used']:,} pairs used: {', '.join(named)}" if reasons else ""
+    problems = _times(sum(counts.reasons.values()), "problem")
+    return f"{problems}, {counts.used:,} pairs used: {', '.join(named)}" if reasons else ""
 
 
 def source_name(section: DataSection) -> str:

@@ -19,7 +19,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.hashing import numbered, same_words
 from clipmem.base.random import derive_seed, generator
-from clipmem.data.user_tables import ROLES
+from clipmem.base.sections import ROLES, SplitSection
 
 LARGE = 0.1  # groups above this fraction of a role are avoided there: one subject would fill it
 _DRAWS = 200  # a derangement takes e = 2.7 draws on average
@@ -186,11 +186,8 @@ def _mixed(
 def split_table(
     uids: Sequence[str],
     groups: Sequence[str],
-    sizes: Mapping[str, int],
+    split: SplitSection,
     *,
-    planted: int | float,
-    planted_roles: Sequence[str] = ROLES[:3],
-    seed: int,
     captions: Mapping[str, Sequence[str]] | None = None,
     roles: Sequence[str | None] | None = None,
     mismatched: Collection[str] = (),
@@ -200,17 +197,15 @@ def split_table(
     Args:
         uids: The pairs of the data.
         groups: Their groups, which are not divided.
-        sizes: The size of each role.
-        planted: Number of candidates whose captions are swapped, or the share of each of `planted_roles` as a float;
-            pairs swap within their role, so that no caption of an external pair is trained on.
-        planted_roles: The roles of a share.
-        seed: Seed of roles and planting.
+        split: The recipe's `[split]`: sizes, seed, and how many captions are swapped; pairs swap within their role, so
+            that no caption of an external pair is trained on.
         captions: The captions, to give no chosen pair its own.
         roles: The roles, None for unused pairs, if they are not to be drawn.
         mismatched: Pairs that already have mismatched captions.
     """
+    sizes, share = split.sizes, split.planted_share
     if roles is None:
-        roles = assign_roles(uids, groups, sizes, seed=seed)
+        roles = assign_roles(uids, groups, sizes, seed=split.seed)
     else:
         _check_pairs(uids, groups)
         check_given_sizes(sizes, roles)
@@ -221,11 +216,11 @@ def split_table(
             hint = "Give both the same role, or set split.near_duplicates to false."
             require(roles[j] == role, "[data] role_column", got, "one role for each group of pairs", hint)
     swapped: dict[str, str] = {}
-    for role in planted_roles if isinstance(planted, float) else ("candidate",):
+    for role in split.planted_roles if share else ("candidate",):
         pool = [uid for uid, name in zip(uids, roles, strict=True) if name == role]
-        n = round(planted * len(pool)) if isinstance(planted, float) else planted
-        n += n == 1 and isinstance(planted, float)  # a single pair cannot be swapped
-        own_seed = seed if role == "candidate" else derive_seed(seed, role)
+        n = round(share * len(pool)) if share else split.planted
+        n += n == 1 and share > 0  # a single pair cannot be swapped
+        own_seed = split.seed if role == "candidate" else derive_seed(split.seed, role)
         swapped |= plant_captions(pool, n, seed=own_seed, captions=captions)
     columns = {
         "uid": pl.Series(uids, dtype=pl.String),

@@ -22,8 +22,8 @@ from jaxtyping import Shaped
 
 from clipmem.base.errors import InputError, did_you_mean, require, require_columns, require_one_of, shorten
 from clipmem.base.paths import as_read_error, atomic_write
+from clipmem.base.sections import ROLES
 
-ROLES = ("shared", "candidate", "independent", "external")
 COLUMNS = ("uid", "objects")
 _TRUTH = {"true": True, "1": True, "false": False, "0": False, "": False}
 ENDINGS = (".txt", ".parquet", ".npy", ".csv")

@@ -210,25 +210,23 @@ def _swapped(parts: list[str], where: float) -> list[str]:
 
 
 def edits_of_single(
-    captions: Sequence[Sequence[str]], uids: Sequence[str], *, count: int, dropout: float = 0.2, seed: int = 0
+    captions: Sequence[Sequence[str]], uids: Sequence[str], *, count: int
 ) -> tuple[list[str], list[int]]:
     """Edit the captions of all pairs with one caption; return the edits and the index of each one's pair."""
     edits = [
         (edit, index)
         for index, (texts, uid) in enumerate(zip(captions, uids, strict=True))
         if len(texts) == 1
-        for edit in caption_edits(texts[0], uid, count=count, dropout=dropout, seed=seed)
+        for edit in caption_edits(texts[0], uid, count=count)
     ]
     return [edit for edit, _ in edits], [index for _, index in edits]
 
 
-def text_views(
-    captions: Sequence[str], uid: str, *, count: int, dropout: float = 0.2, seed: int = 0
-) -> tuple[str, list[str]]:
+def text_views(captions: Sequence[str], uid: str, *, count: int) -> tuple[str, list[str]]:
     """Return a pair's first caption and up to `count` views of it: its other captions, else edits of the first."""
     clean = captions[0]
     others = [text for text in dict.fromkeys(captions) if text != clean][:count]
-    return clean, others or caption_edits(clean, uid, count=count, dropout=dropout, seed=seed)
+    return clean, others or caption_edits(clean, uid, count=count)
 
 
 class Colors(NamedTuple):

@@ -72,8 +72,8 @@ class ImageVariants(Mitigation):
         def leave_out(index: int, error: DecodeError) -> None:
             problems[index] = str(error)
 
-        references = table["reference"].to_list()
-        build_cache(cache, references, preparation.read, left_out=leave_out, **preparation.geometry._asdict())
+        references = dict(enumerate(table["reference"]))
+        build_cache(cache, references, preparation.read, preparation.geometry, left_out=leave_out)
         usable = pl.col("problem") == ""
         row = pl.when(usable).then(usable.cast(pl.Int64).cum_sum() - 1)
         table = table.with_columns(problem=pl.Series(problems, dtype=pl.String)).with_columns(row=row)

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clipmem.base import slices
 from clipmem.base.errors import Unfinished, require
 from clipmem.base.folder import Job, refuse_other
 from clipmem.base.hashing import json_sha256
@@ -39,7 +40,7 @@ from clipmem.stats.similarity import pair_means
 NO_DIRECTION = "zero or non-finite embedding"
 SKIPPED = "skipped.parquet"
 CHUNK = 1024  # pairs whose embeddings are in memory at a time
-_BLOCKS = 8  # of decoded images in a part
+BLOCKS = 8  # of decoded images in a part
 _CROPS = TrainSection()  # default crops of a study
 
 # calls a function with the arguments of each part, by its number, and `progress`, which gets each number of pairs done;
@@ -79,7 +80,7 @@ class Model:
         """The model."""
         return self.load()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return what another process needs; it loads the model itself."""
         return {name: value for name, value in vars(self).items() if name != "encoder"}
 
@@ -94,28 +95,24 @@ class Model:
 
     def embed(
         self,
-        pairs: Pairs,
+        pairs: Pairs | passes.Inputs,
         *,
         settings: EmbedSection | None = None,
-        captions: Sequence[Sequence[str]] | None = None,
-        rows: Int[np.ndarray, " n"] | None = None,
-        **more: Any,
+        progress: Callable[[int], object] = lambda _: None,
     ) -> passes.Embeddings:
         """Embed decoded pairs in memory.
 
         Args:
-            pairs: Pairs with `pixels` in the model's geometry.
+            pairs: Images and captions, or pairs with `pixels` in the model's geometry.
             settings: Other settings than the model's own.
-            captions: Other captions than those of the pairs.
-            rows: Row of each pair in `pixels`; by default its own.
-            more: Further arguments of `passes.embed`.
+            progress: Called with the number of pairs done.
         """
-        rows = np.arange(len(pairs)) if rows is None else rows
-        captions = pairs.captions if captions is None else captions
-        how = {"settings": settings or self.settings, "crops": self.crops, "device": self.device}
-        pixels, uids = pairs.pixels[self.geometry], pairs.uids.to_list()
-        with computing(self.precision, self.device, tokens=getattr(self.encoder, "tokens", LONG)):
-            return passes.embed(self.encoder, pixels, rows, captions, uids, **how, **more)
+        if isinstance(pairs, Pairs):
+            rows, uids = np.arange(len(pairs)), pairs.uids.to_list()
+            pairs = passes.Inputs(pairs.pixels[self.geometry], rows, pairs.captions, uids)
+        settings, device = settings or self.settings, self.device
+        with computing(self.precision, device, tokens=getattr(self.encoder, "tokens", LONG)):
+            return passes.embed(self.encoder, pairs, settings, self.crops, device=device, progress=progress)
 
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "m d"]:
         """Embed texts without images, such as class prompts; float32, not normalized."""
@@ -205,8 +202,8 @@ class Embeddings:
 
     def chunks(self, size: int = CHUNK) -> Iterator[Means]:
         """Read the embeddings of all rows, some at a time."""
-        for start in range(0, len(self), size):
-            yield self.read(np.arange(start, min(start + size, len(self))))
+        for rows in slices(len(self), size):
+            yield self.read(np.arange(rows.start, rows.stop))
 
     def means(self) -> Means:
         """Read the mean unit embeddings of all rows."""
@@ -235,28 +232,22 @@ class Embeddings:
 
 
 def embed(
-    models: Sequence[Model],
+    models: Mapping[Path, Model],
     pairs: Pairs | ShardedPairs,
-    folders: Sequence[Path],
     settings: Mapping[str, object],
     *,
     block: int | None = None,
-    part: int | None = None,
-    single: bool = False,
     run: Runner = in_turn,
     reporter: Reporter | None = None,
 ) -> list[Embeddings]:
     """Embed pairs with several models, each into a folder of its own; images are decoded once for all models.
 
     Args:
-        models: The models; one that is there twice is run once.
+        models: The model for each folder, new or made in part by the same call; one that is there twice is run once.
         pairs: The pairs, with images; of shards, each is a part.
-        folders: A folder for each model: new, or one that the same call made in part.
         settings: What else determines the embeddings, for the folder's `clipmem.json`; with `dtype = "float16"` the
-            means are stored in half the space.
+            means are stored in half the space; with `single = True` single views and captions are stored beside them.
         block: Decoded pairs in memory.
-        part: Pairs in a part.
-        single: Whether to store single views and captions beside their means.
         run: Who does the parts; the same bytes whoever does them.
         reporter: Progress reporter.
 
@@ -268,47 +259,47 @@ def embed(
         Unfinished: `run` is for a share of the parts, which are done.
     """
     reporter, block = reporter or Quiet(), block or BLOCK
-    part = part or _BLOCKS * block
     # not in the cards that go with every part
     listing = {"shards": pairs.listing} if isinstance(pairs, ShardedPairs) else {}
-    settings = {**settings, "single": True} if single else settings
-    cards = [{"name": model.name, "model": model.content(), **settings, **pairs.about(part)} for model in models]
-    loaded = [json_sha256([card["model"], settings, models.index(models[k])]) for k, card in enumerate(cards)]
-    jobs = [Job(folder) for folder in folders]
-    for folder, card in zip(folders, cards, strict=True):
+    cards: dict[Path, Mapping[str, object]] = {}
+    for folder, model in models.items():
+        card = {"name": model.name, "model": model.content(), **settings, **pairs.about(BLOCKS * block)}
         _check(folder, card, listing)
+        cards[folder] = card
+    numbers = list(models.values())
+    loaded = {f: json_sha256([card["model"], settings, numbers.index(models[f])]) for f, card in cards.items()}
     parts, names, total = dict[int, tuple[Any, ...]](), list[str](), 0
-    for number, each in enumerate(pairs.parts(part)):
+    for number, each in enumerate(pairs.parts(BLOCKS * block)):
         names.append(f"part-{number:06d}")
-        keys = {k: json_sha256([card["model"], settings, each.content]) for k, card in enumerate(cards)}
+        keys = {f: json_sha256([card["model"], settings, each.content]) for f, card in cards.items()}
         tasks = [
-            _Task(models[k], loaded[k], folders[k], cards[k], names[-1], number, key)
-            for k, key in keys.items()
-            if (jobs[k].facts(names[-1]) or {}).get("key") != key
+            _Task(models[folder], loaded[folder], folder, cards[folder], names[-1], number, key)
+            for folder, key in keys.items()
+            if (Job(folder).facts(names[-1]) or {}).get("key") != key
         ]
         if tasks:
             size = each.size * len({task.loaded for task in tasks})
             total += size
-            parts[number] = (tasks, each._replace(content=(), size=size), block, single)
+            parts[number] = (tasks, each._replace(content=(), size=size), block)
     started = time.monotonic()
     reporter.begin("embed", total, pairs.unit)
     try:
         share = run(_embed_part, parts, reporter.advance)
     finally:
         _LOADED.clear()
-        for folder, card in zip(folders, cards, strict=True):
+        for folder, card in cards.items():
             if listing and "shards" not in (read_card(folder) or listing):
-                write_card(folder, card | listing)
+                write_card(folder, {**card, **listing})
     if share:
-        remaining = sum(not all(job.is_done(name) for job in jobs) for name in names)
+        remaining = sum(not all(Job(folder).is_done(name) for folder in models) for name in names)
         raise Unfinished(share, remaining, len(names))
-    for folder, card in zip(folders, cards, strict=True):
+    for folder, card in cards.items():
         _finish(folder, card, names, pairs)
     reporter.end("embed", time.monotonic() - started)
-    return [Embeddings.open(folder, model.name) for model, folder in zip(models, folders, strict=True)]
+    return [Embeddings.open(folder, model.name) for folder, model in models.items()]
 
 
-def _check(folder: Path, card: Mapping[str, Any], listing: Mapping[str, object]) -> None:
+def _check(folder: Path, card: Mapping[str, object], listing: Mapping[str, object]) -> None:
     """Refuse a folder with other files, or with embeddings of another model, data or settings."""
     old, hint = read_card(folder), "Choose another folder, or delete it."
     free = old is not None or (is_free(folder) and not is_layout(folder))
@@ -325,7 +316,7 @@ def _check(folder: Path, card: Mapping[str, Any], listing: Mapping[str, object])
         refuse_other(f"{folder} was made with other settings", before, now, hint)
 
 
-def _finish(folder: Path, card: Mapping[str, Any], names: Sequence[str], pairs: Pairs | ShardedPairs) -> None:
+def _finish(folder: Path, card: Mapping[str, object], names: Sequence[str], pairs: Pairs | ShardedPairs) -> None:
     """List the problems of all parts; of shards, count their records and list pairs that an earlier one has."""
     ledger, job = Ledger(list(pairs.problems)), Job(folder)
     for facts in (job.outputs(name)[1] for name in names):
@@ -349,7 +340,7 @@ class _Task(NamedTuple):
     model: Model
     loaded: str  # hash of the model, its number and settings: the same model with the same settings
     folder: Path
-    card: Mapping[str, Any]
+    card: Mapping[str, object]
     name: str
     number: int
     key: str
@@ -358,9 +349,7 @@ class _Task(NamedTuple):
 _LOADED: dict[str, Model] = {}  # models of earlier parts in this process
 
 
-def _embed_part(
-    tasks: Sequence[_Task], part: Part, block: int, single: bool, *, progress: Callable[[int], object]
-) -> None:
+def _embed_part(tasks: Sequence[_Task], part: Part, block: int, *, progress: Callable[[int], object]) -> None:
     """Embed the pairs of a part with each model, and write its files and its marker."""
     models = {
         task.loaded: _LOADED.setdefault(task.loaded, task.model) if task.model.files else task.model for task in tasks
@@ -373,6 +362,7 @@ def _embed_part(
         before, reported = reported, part.size * passed // (len(pairs) * len(models))
         progress(reported - before)
 
+    single = bool(tasks[0].card.get("single"))
     decoded, embedded = _embed_rows(list(models.values()), pairs, block, single=single, progress=advance)
     progress(part.size - reported)  # of a shard without a pair
     for task in tasks:

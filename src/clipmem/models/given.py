@@ -61,12 +61,6 @@ class ModelFacts(TypedDict):
     files: NotRequired[dict[str, str]]
 
 
-class _Parts(NamedTuple):
-    settings: names.Settings
-    tokenizer: Path | None
-    text_tower: Path | None
-
-
 def find(name: str, *, download: bool | None = None) -> GivenModel:
     """Find the files of a model by its name (see `clipmem.models.names`)."""
     parsed = names.parse(name)
@@ -94,12 +88,12 @@ def content(model: GivenModel) -> dict[str, str]:
     elif model.adapted:
         files, hashes = [model.folder / name for name in adapters.FILES], {}
     else:
-        parts = _parts(model)
+        settings, tokenizer, text_tower = _parts(model)
         named = model.parsed.kind in {"tag", "checkpoint"}
-        hashes = {f"config of {Path(model.parsed.name).name}": json_sha256(parts.settings)} if named else {}
+        hashes = {f"config of {Path(model.parsed.name).name}": json_sha256(settings)} if named else {}
         files = [model.weights, *([] if named else [model.folder / openclip.CONFIG_FILE])]
-        files += tokenizers.files_of(parts.tokenizer) if parts.tokenizer else []
-        files += [parts.text_tower / "config.json"] if parts.text_tower else []
+        files += tokenizers.files_of(tokenizer) if tokenizer else []
+        files += [text_tower / "config.json"] if text_tower else []
     suffix = names.AVERAGED if model.parsed.averaged else ""
     with reading(model.subject, expected="readable files"):
         hashes |= {file.name + (suffix if file == model.weights else ""): file_sha256(file) for file in files}
@@ -154,18 +148,14 @@ def load(model: GivenModel) -> DualEncoder:
 
 
 def _load_open_clip(model: GivenModel) -> DualEncoder:
-    named, parts = model.parsed.kind == "checkpoint", _parts(model)
+    named, (settings, tokenizer, text_tower) = model.parsed.kind == "checkpoint", _parts(model)
     checkpoint = read_checkpoint(model.weights, averaged=model.parsed.averaged)
-    if named and not parts.settings["model_cfg"].get("quick_gelu"):
+    if named and not settings["model_cfg"].get("quick_gelu"):
         _warn_of_activation(model, checkpoint.run)
     try:
-        encoder = openclip.assemble(
-            parts.settings,
-            checkpoint.state,
-            tokenizer=parts.tokenizer,
-            text_tower=parts.text_tower,
-            resize=not named,  # position embeddings of another size mean a wrong config
-        )
+        how = {"tokenizer": tokenizer, "text_tower": text_tower}
+        # position embeddings of another size mean a wrong config
+        encoder = openclip.assemble(settings, checkpoint.state, **how, resize=not named)
     except InputError as error:  # add the model's name
         raise InputError(model.subject, got=error.got, expected=error.expected, hint=error.hint) from error
     except openclip.BROKEN as error:
@@ -214,7 +204,7 @@ def _weights(parsed: Address, name: str, allowed: bool) -> Path:
             raise names.wrong(name, f"a folder with no {' and no '.join(missing)}", hint)
 
 
-def _parts(model: GivenModel, *, download: bool = False) -> _Parts:
+def _parts(model: GivenModel, *, download: bool = False) -> tuple[names.Settings, Path | None, Path | None]:
     """Return the config of a model of open_clip, and where its tokenizer and its text tower are."""
     parsed, file = model.parsed, model.folder / openclip.CONFIG_FILE
     if parsed.kind in {"tag", "checkpoint"}:
@@ -238,11 +228,8 @@ def _parts(model: GivenModel, *, download: bool = False) -> _Parts:
     text = settings["model_cfg"]["text_cfg"]
     # as in open_clip: the tokenizer of a local folder is in that folder, others are named by the config
     tokenizer_folder = model.folder if parsed.kind == "folder" and text.get("hf_tokenizer_name") else None
-    return _Parts(
-        settings,
-        tokenizers.find(text, subject=model.subject, folder=tokenizer_folder, download=download),
-        tokenizers.find_text_tower(text, subject=model.subject, download=download),
-    )
+    tokenizer = tokenizers.find(text, subject=model.subject, folder=tokenizer_folder, download=download)
+    return settings, tokenizer, tokenizers.find_text_tower(text, subject=model.subject, download=download)
 
 
 def _warn_of_activation(model: GivenModel, run: str) -> None:

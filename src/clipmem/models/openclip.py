@@ -31,7 +31,7 @@ from clipmem.data.decoding import Geometry, Interpolation, ResizeMode
 from clipmem.models import hub, tokenizers
 from clipmem.models.names import ModelConfig, Settings, TextConfig, model_config, settings_of
 from clipmem.models.protocol import TrainableEncoder, three, trim
-from clipmem.models.shortcut import image_pass, text_pass
+from clipmem.models.shortcut import image_pass, project, text_pass
 from clipmem.models.tokenizers import Vocabulary, simple_tokenizer
 from clipmem.models.weights import read_checkpoint
 
@@ -262,7 +262,7 @@ def _tokenizer(text: TextConfig, source: Path | None) -> Any:
     length = int(text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH))
     settings = dict(text.get("tokenizer_kwargs") or {})
     if source is None:
-        return simple_tokenizer(length, settings)
+        return simple_tokenizer(length, json.dumps(settings, sort_keys=True))
     settings |= {"tokenizer_mode": text.get("tokenizer_mode"), "trust_remote_code": False, "local_files_only": True}
     with hub.offline():
         return HFTokenizer(str(source), context_length=length, **settings)
@@ -309,8 +309,5 @@ def _encode_trimmed(model: Any, tokens: Int[Tensor, "n length"], rows: Int[Tenso
     x = model.token_embedding(rows).to(dtype) + model.positional_embedding[:length].to(dtype)
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
     # pool before projecting; by token ids, which `eos` pooling searches
-    x = text_global_pool(x, tokens, model.text_pool_type, eos_token_id=getattr(model, "text_eos_id", None))
-    projection = model.text_projection
-    if projection is None:
-        return x
-    return projection(x) if isinstance(projection, nn.Module) else x @ projection
+    pooled = text_global_pool(x, tokens, model.text_pool_type, eos_token_id=getattr(model, "text_eos_id", None))
+    return project(model, pooled)

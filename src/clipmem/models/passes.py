@@ -90,32 +90,49 @@ def join(parts: Sequence[Embeddings]) -> Embeddings:
     return Embeddings(**joined)
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """Images and captions to embed.
+
+    Attributes:
+        pixels: Decoded images, memory-mapped or in memory.
+        rows: Row of `pixels` of each pair.
+        captions: Captions of each pair.
+        uids: The pairs, which determine views and edits.
+        wordings: Further captions of each pair, kept apart.
+        part: The part of all these to embed.
+    """
+
+    pixels: UInt8[np.ndarray, "rows size size 3"]
+    rows: Int[np.ndarray, " n"]
+    captions: Sequence[Sequence[str]]
+    uids: Sequence[str]
+    wordings: Sequence[Sequence[str]] | None = None
+    part: Part = WHOLE
+
+
 def embed(
     encoder: DualEncoder,
-    pixels: UInt8[np.ndarray, "rows size size 3"],
-    rows: Int[np.ndarray, " n"],
-    captions: Sequence[Sequence[str]],
-    uids: Sequence[str],
+    inputs: Inputs,
     settings: EmbedSection,
     crops: TrainSection,
     *,
-    wordings: Sequence[Sequence[str]] | None = None,
     device: str = "cpu",
-    part: Part = WHOLE,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Embeddings:
-    """Embed images and captions with one model; `wordings` are further captions of each pair, kept apart.
+    """Embed images and captions with one model.
 
     With `views = 0` a pair has one view, the unchanged image. With `views = A` it has A random crops that depend on
     (pair, view) only: the same for f and g, every seed and any batch size. With `caption_edits = K` a pair with one
     caption also has up to K edits of it, which depend on (pair, edit) only.
     """
     encoder.module.to(device).eval()
-    texts = {"text": _listed(captions)}
+    pixels, rows, uids, part = inputs.pixels, inputs.rows, inputs.uids, inputs.part
+    texts = {"text": _listed(inputs.captions)}
     if settings.caption_edits:
-        texts["text_edits"] = edits_of_single(captions, uids, count=settings.caption_edits)
-    if wordings is not None:
-        texts["wordings"] = _listed(wordings)
+        texts["text_edits"] = edits_of_single(inputs.captions, uids, count=settings.caption_edits)
+    if inputs.wordings is not None:
+        texts["wordings"] = _listed(inputs.wordings)
     size, scale, ratio = pixels.shape[1], crops.crop_scale, crops.crop_ratio
     views = draw_views(uids, settings.views, size=size, scale=scale, ratio=ratio, flip=crops.flip) or [None]
     first, end = part.rows(len(rows), settings.batch_size)

@@ -73,6 +73,11 @@ def text_pass(
     # an embedding has a deterministic backward pass
     x = x + nn.functional.embedding(slots % length, model.positional_embedding)
     x = model.ln_final(_blocks(x, model.transformer, Packing(n, length, read, slots, causal=True)))
+    return project(model, x)
+
+
+def project(model: Any, x: Float[Tensor, "n d"]) -> Float[Tensor, "n out"]:
+    """Apply the projection of the text tower: a matrix, a module, or none."""
     projection = model.text_projection
     if projection is None:
         return x

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clipmem.base.errors import InputError, require
 from clipmem.data.features import caption_features, image_features
+from clipmem.stats.checks import mean_where
 from clipmem.stats.leave_one_out import Rows
 
 
@@ -36,8 +37,7 @@ class Trajectory:
         valid = ~np.isnan(self.margin)
         hint = "Set train.record = true and train again."
         require(valid.any(), "trajectory", "no margin of any pair", "those of a training", hint)
-        count, total = valid.sum(0), np.where(valid, self.margin, 0).sum(0, dtype=np.float64)
-        return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+        return mean_where(self.margin.astype(np.float64), valid)
 
 
 @dataclass(frozen=True)

@@ -111,13 +111,9 @@ class SimpleTokenizer:
         return torch.from_numpy(np.stack([ids[text] for text in texts]).astype(np.int64))
 
 
-def simple_tokenizer(length: int, settings: Mapping[str, object]) -> SimpleTokenizer:
-    """Return the tokenizer of these settings, the same one for every model, loaded once per process."""
-    return _shared(length, json.dumps(settings, sort_keys=True))
-
-
 @lru_cache(maxsize=8)
-def _shared(length: int, settings: str) -> SimpleTokenizer:
+def simple_tokenizer(length: int, settings: str = "{}") -> SimpleTokenizer:
+    """Return the tokenizer of these settings, sorted JSON, the same one for every model, loaded once per process."""
     return SimpleTokenizer(length, json.loads(settings))
 
 

@@ -147,7 +147,7 @@ class Run:
     @property
     def left_out(self) -> str:
         """The number of unusable records and why, as a sentence; "" if there is none."""
-        return left_out_sentence(self.summary.records.document()) if self.summary.records else ""
+        return left_out_sentence(self.summary.records) if self.summary.records else ""
 
     # ---- tables
 

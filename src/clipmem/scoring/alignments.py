@@ -3,6 +3,7 @@
 An alignment has the parts `positive`, `image_bank` and `text_bank`; protocols compare positive - w (image_bank +
 text_bank) between models, without constants that cancel. Parts are computed block by block against sums over the bank.
 """
+# ruff: noqa: ARG002  (an alignment uses what it needs of the pairs)
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -51,7 +52,7 @@ class Alignment(ABC):
     """
 
     Settings: ClassVar[type[Section] | None] = None
-    words: ClassVar[Mapping[str, Any]] = {}
+    words: ClassVar[Mapping[str, object]] = {}
     means: ClassVar[bool] = False
 
     name: ClassVar[str]
@@ -76,12 +77,7 @@ class Alignment(ABC):
     def positive(self, pairs: Means) -> Float[Tensor, " n"]:
         """Compute the part without the bank; raise an `InputError` if pairs or model lack what it needs."""
 
-    def parts_against(
-        self,
-        pairs: Means,
-        bank: BankMeans,  # noqa: ARG002
-        inside: Bool[Tensor, " n"],  # noqa: ARG002
-    ) -> AlignmentParts:
+    def parts_against(self, pairs: Means, bank: BankMeans, inside: Bool[Tensor, " n"]) -> AlignmentParts:
         """Compute all parts; by default without the bank.
 
         Args:
@@ -209,12 +205,7 @@ class SslmemImage(Alignment):
     finds_wrong_captions = False
 
     def check(
-        self,
-        settings: EmbedSection,
-        captions: Sequence[Sequence[str]],  # noqa: ARG002
-        uids: Sequence[str],  # noqa: ARG002
-        *,
-        spare: int = 0,  # noqa: ARG002
+        self, settings: EmbedSection, captions: Sequence[Sequence[str]], uids: Sequence[str], *, spare: int = 0
     ) -> None:
         _check_views(max(1, settings.views))
 

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clipmem.base.errors import InputError, require, shorten
-from clipmem.base.paths import checked_path
+from clipmem.base.errors import InputError, require
+from clipmem.base.paths import checked_path, parsing
 from clipmem.stats.alignment import BankMeans
 
 _OF_DATA = {"image", "image_path", "filepath", "file_name", "caption", "captions", "title", "text"}
@@ -106,7 +106,8 @@ def listed_uids(path: Path) -> list[str] | None:
     ending = checked_path(path, "--bank").suffix.lower()
     if not path.is_file() or ending not in {".txt", ".csv", ".parquet"}:
         return None
-    try:
+    broken = (OSError, UnicodeDecodeError, pl.exceptions.PolarsError)
+    with parsing(f"--bank {path}", "an unreadable file", broken, expected="uids, or a data set", hint=""):
         if ending == ".txt":
             lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
             # text files with captions are data sets
@@ -116,9 +117,6 @@ def listed_uids(path: Path) -> list[str] | None:
         if "uid" not in names or _OF_DATA & set(names):
             return None
         listed = table.lazy().select(pl.col("uid", *(["role"] if "role" in names else [])).cast(pl.String)).collect()
-    except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        got = f"an unreadable file ({shorten(str(error))})"
-        raise InputError(f"--bank {path}", got=got, expected="uids, or a data set") from error
     if "role" in names:
         listed = listed.filter(pl.col("role") == "external")
     return listed["uid"].drop_nulls().to_list()

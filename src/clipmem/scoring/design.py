@@ -18,6 +18,7 @@ import torch
 from clipmem.base.errors import RunError, require
 from clipmem.stats.alignment import AlignmentParts, alignment
 from clipmem.stats.centering import trimmed_means
+from clipmem.stats.checks import mean_where
 from clipmem.stats.intervals import seed_interval
 from clipmem.stats.memorization import clipmem, range_normalize
 from clipmem.stats.resampling import in_out_means, jackknife_models
@@ -72,10 +73,9 @@ class Design:
     def by_seed(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Average seen and unseen models by seed, each of shape (seed, n); NaN if a seed has none."""
         of = [[k for k, model in enumerate(self.models) if model.seed == seed] for seed in self.seeds]
-        with np.errstate(invalid="ignore"):
-            seen, unseen = (
-                np.stack([_mean(values[rows], (self.sign[rows] * side) > 0) for rows in of]) for side in (1, -1)
-            )
+        seen, unseen = (
+            np.stack([mean_where(values[rows], (self.sign[rows] * side) > 0) for rows in of]) for side in (1, -1)
+        )
         return seen, unseen
 
 
@@ -133,12 +133,12 @@ def combine(
         "clipmem_centered": score - shift,
         **{name: getattr(error, name) for name in ("stderr", "low", "high")},
         **{
-            f"{side}_{name}": _mean(np.stack([getattr(x, name).numpy() for x in parts])[:, design.scored], mask)
+            f"{side}_{name}": mean_where(np.stack([getattr(x, name).numpy() for x in parts])[:, design.scored], mask)
             for side, mask in (("f", sign > 0), ("g", sign < 0))
             for name in PARTS
         },
         "a_base": a_base,
-        "learned": _mean(values, sign < 0) - a_base,
+        "learned": mean_where(values, sign < 0) - a_base,
         "clipmem_wordings": over.score,
     }
     by_seed = {"f": seen, "g": unseen, "f_wordings": over.seen, "g_wordings": over.unseen}
@@ -164,10 +164,6 @@ def _compared(design: Design, parts: Sequence[AlignmentParts], weight: float) ->
     got, hint = "0 (not used) for unpaired models", "Give each seed a seen and an unseen model of every scored pair."
     require(design.sign[:, design.scored].all(), "design", got, "1 or -1 for every model and scored pair", hint)
     return compared._replace(score=in_out_means(values, member).score)
-
-
-def _mean(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    return np.where(mask, values, 0.0).sum(axis=0) / mask.sum(axis=0)
 
 
 def _table(rows: pl.DataFrame, columns: Mapping[str, np.ndarray]) -> pl.DataFrame:

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int
 
 from clipmem._version import __version__
+from clipmem.base import slices
 from clipmem.base.folder import Job
 from clipmem.base.hashing import json_sha256
 from clipmem.base.paths import atomic_file
@@ -96,7 +97,7 @@ class Evidence:
     def fit(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Fit:
         """Compare image i with caption j, of two pairs of the same fold or of one."""
         values = np.empty((4, len(image)))
-        for rows in _blocks(len(image)):
+        for rows in slices(len(image), _BLOCK):
             i, j = image[rows], caption[rows]
             words, pixels = self.caption[j], self.image[i]
             predicted = self._captions[i], self._images[j], self._ridge[i], self._ridge_image[j]
@@ -113,9 +114,9 @@ class Evidence:
         self, images: Int[np.ndarray, " k"], captions: Int[np.ndarray, " m"]
     ) -> Iterator[tuple[slice, slice, Float64[np.ndarray, "a b"]]]:
         """Yield the mean fit of captions to images, without the ridge prediction of images, for slices of both."""
-        for some in _blocks(len(captions), _PRODUCTS):
+        for some in slices(len(captions), _PRODUCTS):
             words, predicted = self.caption[captions[some]], self._images[captions[some]]
-            for few in _blocks(len(images), _PRODUCTS):
+            for few in slices(len(images), _PRODUCTS):
                 rows = images[few]
                 products = self._captions[rows] @ words.T + self.image[rows] @ predicted.T
                 yield few, some, (products + self._ridge[rows] @ words.T).astype(np.float64) / 3
@@ -130,7 +131,10 @@ class Evidence:
             (self.kept(_near_means, a, b, 1, None, self._device)[0], b)
             for a, b in ((unit, self.caption), (self.caption, unit))
         )
-        return [np.concatenate([np.einsum("kd,kd->k", a[part], b[part]) for part in _blocks(len(a))]) for a, b in means]
+        return [
+            np.concatenate([np.einsum("kd,kd->k", a[part], b[part]) for part in slices(len(a), _BLOCK)])
+            for a, b in means
+        ]
 
     def alike(self, caption: Int[np.ndarray, " k"], others: Int[np.ndarray, " m"]) -> Float32[np.ndarray, "k m"]:
         """Return the cosine of the images that captions predict: high for captions of the same sort of thing."""
@@ -200,9 +204,9 @@ def _kept(job: Job | None, function: Callable[..., tuple[np.ndarray, ...]], *inp
     return tuple(open_array(file, "r") for file in files)
 
 
-def _identity(x: Rows) -> dict[str, Any]:
+def _identity(x: Rows) -> dict[str, object]:
     digest = hashlib.sha256()
-    for rows in _blocks(x.shape[0]):
+    for rows in slices(x.shape[0], _BLOCK):
         block = np.ascontiguousarray(x[rows])
         digest.update(block.dtype.str.encode() + block.data)
     return {"shape": list(x.shape), "sha256": digest.hexdigest()}
@@ -231,10 +235,6 @@ def _ridge(features: Rows, targets: Rows, fold: Int[np.ndarray, " n"], out: np.n
     return _unit(out)
 
 
-def _blocks(n: int, size: int = _BLOCK) -> Iterator[slice]:
-    yield from (slice(start, start + size) for start in range(0, n, size))
-
-
 def _means(
     query: torch.Tensor, value: torch.Tensor, fold: Int[np.ndarray, " n"], progress: Progress
 ) -> tuple[Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"]]:
@@ -250,7 +250,7 @@ def _means(
 def _unit(x: Float32[np.ndarray, "n d"]) -> _Unit:
     """Divide rows by their lengths in place, and return both."""
     lengths = np.empty(len(x), dtype=np.float32)
-    for rows in _blocks(len(x)):
+    for rows in slices(len(x), _BLOCK):
         length = np.linalg.norm(x[rows], axis=1)
         x[rows] /= np.where(length > 0, length, 1)[:, None]
         lengths[rows] = length

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from clipmem.base.random import derive_seed, generator
-from clipmem.base.sections import ScoreSection
+from clipmem.base.sections import ROLES, ScoreSection
 from clipmem.base.summary import (
     Auroc,
     Centered,
@@ -31,11 +31,10 @@ from clipmem.stats.intervals import crossed_mean, half_difference, seed_noise
 from clipmem.stats.ranking import auroc, precision_at_n, roc_curve, spearman, top_overlap
 from clipmem.stats.resampling import in_out_means
 
-ROLES = ("shared", "candidate", "independent", "external")
 TOPS = {"top1_overlap": 0.01, "top10_overlap": 0.1}
 NEGLIGIBLE = 0.1  # a shift within this share of the mean CLIPMem is no matter
 _SHIFTED: Mapping[str, Literal["negligible", "inconclusive"]] = {"yes": "negligible", "inconclusive": "inconclusive"}
-_COMPARED = (("candidate", "external"), ("candidate", "shared"), ("independent", "external"))
+COMPARED = (("candidate", "external"), ("candidate", "shared"), ("independent", "external"))
 
 
 class Scored:
@@ -89,11 +88,9 @@ def summarize(scored: Scored, settings: ScoreSection, *, seed: int, estimated: b
     return ScoreSummary(
         seeds=scored.seeds,
         half_difference=half,
-        centered=centered(scored.differences, scored.role, scored.group, half, confidence=level)
-        if scored.paired
-        else None,
+        centered=centered(scored, half, confidence=level),
         roles=roles(scored, seed=seed, draws=settings.draws, confidence=level),
-        tests=tests(scored, confidence=level),
+        tests=tests(scored, COMPARED, confidence=level),
         paired=paired(scored, confidence=level),
         noise_floor=None if estimated else floor(scored, confidence=level),
         seed_noise=between_seeds(scored, confidence=level),
@@ -189,23 +186,22 @@ def over_wordings(
     return Wordings(count=count, roles=means, half_difference=halved(scored, confidence=settings.confidence))
 
 
-def centered(
-    differences: np.ndarray, role: np.ndarray, group: np.ndarray, half: Interval | None, *, confidence: float
-) -> Centered | None:
+def centered(scored: Scored, half: Interval | None, *, confidence: float) -> Centered | None:
     """Say how much better f is than g throughout, by the external pairs, and center the roles' means on it.
 
     `verdict`: "worse" or "better" if the whole interval of the shift is farther from 0 than `margin`, "negligible" if
     it is nearer, else "inconclusive". The margin is a tenth of the half-difference, or, without one, of the candidates'
-    centered mean. None without external pairs.
+    centered mean. None without external pairs, or without pairs of models.
     """
-    external = role == "external"
-    if not external.any():
+    external = scored.of("external")
+    if not (scored.paired and external.any()):
         return None
+    differences, group = scored.differences, scored.group
     control = differences[:, external], group[external]
     shift = control_shift(*control, confidence=confidence)
     roles: dict[str, Interval] = {}
     for name in ROLES:
-        where = role == name
+        where = scored.of(name)
         if where.any():
             mean = centered_mean(differences[:, where], control[0], group[where], control[1], confidence=confidence)
             roles[name] = Interval(**mean._asdict())
@@ -224,19 +220,13 @@ def centered(
     )
 
 
-def tests(scored: Scored, *, confidence: float) -> list[Entry]:
-    """Compare the roles of the four-way protocol, those that there are (see `compare`)."""
-    couples = [couple for couple in _COMPARED if all(scored.of(role).any() for role in couple)]
-    return compare(scored.clipmem, scored.role, couples, confidence=confidence)
-
-
-def compare(
-    scores: np.ndarray, role: np.ndarray, couples: Sequence[tuple[str, str]], *, confidence: float
-) -> list[Entry]:
-    """Compare couples of roles by Welch's and Mann and Whitney's tests, with effect sizes."""
-    rows: list[dict[str, Any]] = [
-        {"a": a, "b": b, **compare_groups(scores[role == a], scores[role == b], confidence)._asdict()}
+def tests(scored: Scored, couples: Sequence[tuple[str, str]], *, confidence: float) -> list[Entry]:
+    """Compare couples of roles that there are by Welch's and Mann and Whitney's tests, with effect sizes."""
+    scores = {role: scored.clipmem[scored.of(role)] for couple in couples for role in couple}
+    rows: list[dict[str, str | float | None]] = [
+        {"a": a, "b": b, **compare_groups(scores[a], scores[b], confidence)._asdict()}
         for a, b in couples
+        if len(scores[a]) and len(scores[b])
     ]
     for name in ("welch_p", "mannwhitney_p"):
         adjusted = holm(np.array([np.nan if row[name] is None else row[name] for row in rows]))
@@ -294,22 +284,16 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def planted(scored: Scored, *, confidence: float) -> Planted | None:
-    """Say how well the score finds the candidates that were given mismatched captions (see `planted_in`)."""
-    return planted_in(scored.clipmem, scored.planted, scored.unseen_mean, scored.of("candidate"), confidence=confidence)
-
-
-def planted_in(
-    scores: np.ndarray, planted: np.ndarray, reference: np.ndarray, where: np.ndarray, *, confidence: float
-) -> Planted | None:
-    """Say how well a score finds mismatched pairs, and how well low alignment alone does."""
-    positive, values = planted[where], scores[where]
+    """Say how well the score finds candidates with mismatched captions, and how well low alignment alone does."""
+    where = scored.of("candidate")
+    positive, values = scored.planted[where], scored.clipmem[where]
     if not positive.any() or positive.all():
         return None
     area = auroc(values, positive, confidence)
     curve = np.stack(roc_curve(values, positive))
     corners = np.abs(np.diff(curve, 2)).max(axis=0) > 1e-12  # the line between them is the same without the others
     fpr, tpr = curve[:, np.concatenate([[True], corners, [True]])]
-    plain = auroc(-reference[where], positive, confidence)
+    plain = auroc(-scored.unseen_mean[where], positive, confidence)
     return Planted(
         n=int(positive.sum()),
         rest=int((~positive).sum()),

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int
 from torch import Tensor
 
+from clipmem.base import slices
 from clipmem.base.errors import require, require_range
 from clipmem.stats.checks import as_finite, check_same_length
 from clipmem.stats.leave_one_out import Rows
@@ -116,8 +117,7 @@ def lemon(
     k: int = 30,
     *,
     group: Int[np.ndarray, " n"] | None = None,
-    beta: float = 5.0,
-    gamma: float = 5.0,
+    weights: tuple[float, float] = (5.0, 5.0),
     tau: tuple[float, float] = (0.1, 5.0),
 ) -> Float64[Tensor, " n"]:
     """Compute LEMoN's score (Zhang et al., ICML 2025): distance of image and text, and of their neighbors.
@@ -136,8 +136,7 @@ def lemon(
         text: Text embeddings of the same model, shape (n, d).
         k: Number of neighbors, at most that of the pairs of other groups.
         group: As in `softmax_agreement`.
-        beta: Weight of s_n.
-        gamma: Weight of s_m.
+        weights: (beta, gamma): weights of s_n and of s_m.
         tau: (τ₁, τ₂): how fast far neighbors, and those that are themselves suspect, lose weight.
 
     Returns:
@@ -154,7 +153,7 @@ def lemon(
     u, v = unit_pairs(image, text)
     apart = 1 - (u * v).sum(dim=1)
     scores = apart.clone()
-    for weight, by, other in ((beta, u, v), (gamma, v, u)):
+    for weight, by, other in zip(weights, (u, v), (v, u), strict=True):
         for rows, cosine in _cosines(by, group, k):
             near, j = cosine.topk(k, dim=1)
             trust = torch.exp(-tau[0] * (1 - near) - tau[1] * apart[j])
@@ -185,7 +184,7 @@ def directions_into(
         InputError: Rows are all the same or not finite.
     """
     n, mean, largest = len(out), np.zeros(out.shape[1]), 0.0
-    blocks = [slice(start, min(start + block, n)) for start in range(0, n, block)]
+    blocks = list(slices(n, block))
     for rows in blocks:
         values = np.asarray(x[rows], dtype=np.float64)
         as_finite(name, values.sum(axis=1))
@@ -211,6 +210,5 @@ def _cosines(
     _, codes, size = np.unique(np.arange(n) if group is None else group, return_inverse=True, return_counts=True)
     require_range("k", k, 1, int(n - size.max(initial=0)), "Use fewer neighbors, or more groups of pairs.")
     groups = torch.from_numpy(codes).to(unit.device)
-    for start in range(0, n, _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for rows in slices(n, _BLOCK):
         yield rows, (unit[rows] @ unit.T).masked_fill(groups[rows, None] == groups, -torch.inf)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int
 
+from clipmem.base import slices
 from clipmem.base.errors import require_range
 from clipmem.base.random import derive_seed
 
@@ -68,8 +69,7 @@ class Cells:
         # the nearest center by distance: rows have the same length
         offset = (centers * centers).sum(axis=1) / 2
         cell = np.empty(n, dtype=np.int64)
-        for start in range(0, n, _BLOCK):
-            part = slice(start, start + _BLOCK)
+        for part in slices(n, _BLOCK):
             cell[part] = (np.asarray(unit[part]) @ centers.T - offset).argmax(axis=1)
         order = np.argsort(cell, kind="stable")
         self._rows = np.split(order, np.flatnonzero(np.diff(cell[order])) + 1)
@@ -106,7 +106,7 @@ class Cells:
             compared, targets = (torch.from_numpy(np.asarray(x[others])).to(device) for x in (self._unit, value))
             column[others] = np.arange(len(others))
             size = max(1, _PRODUCTS // len(others))
-            for part in (rows[start : start + size] for start in range(0, len(rows), size)):
+            for part in (rows[some] for some in slices(len(rows), size)):
                 query = torch.from_numpy(np.asarray(self._unit[part])).to(device)
                 cosine = query @ compared.T
                 # those of the row's own group, found among its members: a comparison with all others takes as long as

@@ -11,13 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 
 from clipmem.stats.checks import as_finite, check_confidence, check_not_empty
-from clipmem.stats.intervals import (
-    Interval,
-    checked_values,
-    crossed_interval,
-    crossed_variances,
-    two_sample_interval,
-)
+from clipmem.stats.intervals import Interval, checked_values, crossed_interval, crossed_variances, two_sample_interval
 
 TRIM = 0.2  # share of the control left out at each end
 

@@ -1,9 +1,9 @@
-"""Checks of the arguments of formulas on arrays."""
+"""Checks of the arguments of formulas on arrays, and means of parts of them."""
 
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float, Float64
 
 from clipmem.base.errors import InputError, require
 
@@ -38,3 +38,11 @@ def check_same_length(name: str, length: int, other_name: str, other_length: int
 def check_not_empty(name: str, values: Float64[np.ndarray, "..."]) -> None:
     """Raise an `InputError` unless there is at least one value."""
     require(values.size > 0, name, "no value", "at least one", "Check which pairs were selected.")
+
+
+def mean_where(
+    values: Float[np.ndarray, "m n"] | Bool[np.ndarray, "m n"], where: Bool[np.ndarray, "m n"]
+) -> Float64[np.ndarray, " n"]:
+    """Average each column over the rows of a mask; NaN without any."""
+    count, total = where.sum(axis=0), np.where(where, values, 0.0).sum(axis=0)
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)

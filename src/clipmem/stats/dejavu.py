@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
+from clipmem.base import slices
 from clipmem.base.errors import require, require_range
 from clipmem.base.random import bootstrap_counts, generator
 from clipmem.stats.checks import check_confidence, check_draws, check_same_length
@@ -76,11 +77,11 @@ def nearest(query: Float[Tensor, "q d"], public: Float[Tensor, "p d"], k: int, *
     rows = torch.empty(len(query), k, dtype=torch.long, device=query.device)
     similarity = torch.empty(len(query), k, dtype=torch.float64, device=query.device)
     block = max(1, cells // len(public))
-    for start in range(0, len(query), block):
-        queries = normalize(query[start : start + block].double(), name="queries")
+    for part in slices(len(query), block):
+        queries = normalize(query[part].double(), name="queries")
         cosine = torch.round(queries @ columns, decimals=_DECIMALS).clamp(-1, 1)
         best = cosine.sort(dim=1, descending=True, stable=True)
-        rows[start : start + block], similarity[start : start + block] = best.indices[:, :k], best.values[:, :k]
+        rows[part], similarity[part] = best.indices[:, :k], best.values[:, :k]
     return Neighbors(rows, similarity)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 from scipy.linalg import cholesky, solve_triangular
 
+from clipmem.base import slices
 from clipmem.base.errors import require
 from clipmem.stats.checks import as_finite, check_same_length
 
@@ -145,7 +146,7 @@ def _left_out(
     def read(rows: Any) -> list[Float64[np.ndarray, "k c"]]:
         return [x[rows] - origin for x, origin in zip((features, targets), origins, strict=True)]
 
-    blocks = [slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK)]
+    blocks = list(slices(n, _BLOCK))
     for rows in blocks:
         b, y = read(rows)
         for name, mean, x in zip(("features", "targets"), means, (b, y), strict=True):
@@ -170,8 +171,7 @@ def _left_out(
         return whitening @ (features[rows] - shift).T, y
 
     alone = np.setdiff1d(np.arange(n), np.concatenate([*larger, np.empty(0, dtype=np.int64)]), assume_unique=True)
-    for first in range(0, len(alone), _BLOCK):
-        rows = alone[first : first + _BLOCK]
+    for rows in (alone[part] for part in slices(len(alone), _BLOCK)):
         z, y = whitened(rows)
         leverage = (z * z).sum(axis=0)
         prediction = (z.T @ start - leverage[:, None] * y) / (1 - leverage)[:, None]

@@ -14,19 +14,18 @@ When not to trust it: the references know recipe and data, as few attackers do. 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
 from clipmem.base.errors import require
 from clipmem.base.random import generator
-from clipmem.stats.checks import as_finite, check_confidence, check_draws
+from clipmem.stats.checks import as_finite, check_confidence, check_draws, mean_where
 from clipmem.stats.ranking import roc_curve
 
 _SHRINKAGE = 4.0  # weight of the pooled variance, in models
 _ROWS = 60_000  # that a classifier learns from, at most
-_TREES: dict[str, Any] = {"learning_rate": 0.05, "max_leaf_nodes": 15, "min_samples_leaf": 40, "early_stopping": False}
 
 
 class InOut(NamedTuple):
@@ -166,8 +165,10 @@ def learned_attack(
         for half in (first, ~first):
             examples, answer = features[:, ~half].reshape(-1, every.shape[2]), rest.member[:, ~half].ravel()
             rows = generator(seed, "learned attack", target).permutation(len(examples))[:_ROWS]
-            classifier = HistGradientBoostingClassifier(**_TREES).fit(examples[rows], answer[rows])
-            scores[target, half] = classifier.decision_function(every[target, half])
+            trees = HistGradientBoostingClassifier(
+                learning_rate=0.05, max_leaf_nodes=15, min_samples_leaf=40, early_stopping=cast("str", False)
+            ).fit(examples[rows], answer[rows])
+            scores[target, half] = trees.decision_function(every[target, half])
         progress(1)
     return scores
 
@@ -227,19 +228,11 @@ def pair_risk(
         percentile[k] = (np.searchsorted(others, row) + np.searchsorted(others, row, side="right")) / 2 / len(others)
     half, of_top, of_all = np.arange(len(member)) % 2 == 0, 0.0, 0.0
     for part, rest in ((half, ~half), (~half, half)):
-        advantages = [_mean(flags[k], member[k]) - _mean(flags[k], ~member[k]) for k in (part, rest)]
-        order = (_mean(percentile[part], member[part]), advantages[0])
+        advantages = [mean_where(flags[k], member[k]) - mean_where(flags[k], ~member[k]) for k in (part, rest)]
+        order = (mean_where(percentile[part], member[part]), advantages[0])
         first = np.lexsort([np.nan_to_num(values, nan=-1) for values in order])[::-1]
         gain = np.nan_to_num(advantages[1])
         of_top += gain[first[: int(np.ceil(top * len(gain)))]].sum()
         of_all += gain.sum()
     share = float(np.clip(of_top / of_all, 0, 1)) if of_all > 0 else np.nan
-    return PairRisk(_mean(flags, member), _mean(flags, ~member), _mean(percentile, member), share)
-
-
-def _mean(
-    values: Float[np.ndarray, "model n"] | Bool[np.ndarray, "model n"], where: Bool[np.ndarray, "model n"]
-) -> Float64[np.ndarray, " n"]:
-    """Average over the models where each pair is; NaN without any."""
-    count, total = where.sum(axis=0), np.where(where, values, 0.0).sum(axis=0)
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    return PairRisk(mean_where(flags, member), mean_where(flags, ~member), mean_where(percentile, member), share)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
+from clipmem.base import slices
 from clipmem.base.errors import require
 from clipmem.stats.checks import check_same_length
 from clipmem.stats.similarity import unit_pairs
@@ -159,8 +160,7 @@ def self_influence(image: Float[Tensor, "n d"], text: Float[Tensor, "m e"], scal
     u, v = unit_pairs(image, text)
     squares, products = torch.zeros(len(u), dtype=u.dtype, device=u.device), torch.ones_like(u[:, 0])
     for a, b in ((u, v), (v, u)):
-        for start in range(0, len(u), _BLOCK):
-            rows = slice(start, start + _BLOCK)
+        for rows in slices(len(u), _BLOCK):
             apart = torch.softmax(scale * a[rows] @ b.T, dim=1) @ b - b[rows]
             squares[rows] += (apart * apart).sum(dim=1)
             products[rows] *= (apart * b[rows]).sum(dim=1)

@@ -36,6 +36,26 @@ class Noise(NamedTuple):
         return max(0.0, 1 - self.noise / self.total) if self.total > 0 else 0.0
 
 
+class Estimated(NamedTuple):
+    """Scores of pairs as estimates of CLIPMem, higher = more memorized.
+
+    Attributes:
+        score: On the scale of CLIPMem if `calibrated`, otherwise only its order has a meaning.
+        stderr: Standard error of each score on that scale; None if there is none.
+        calibrated: Whether differences of scores have the size of differences of CLIPMem.
+        own: Weight of the pair's own shadow models, from 0 to 1, if the score is p + own (D - p).
+        predicted: p, which the pair's own D does not enter; None: the score itself.
+        left_out: p fitted on all pairs of shadow models but one; None: p is not fitted on them.
+    """
+
+    score: Float64[np.ndarray, " n"]
+    stderr: Float64[np.ndarray, " n"] | None = None
+    calibrated: bool = False
+    own: float = 0.0
+    predicted: Float64[np.ndarray, " n"] | None = None
+    left_out: Float64[np.ndarray, "pair n"] | None = None
+
+
 class Agreement(NamedTuple):
     """Expected rank correlation with the ground truth, in [-1, 1], and its interval over groups of pairs."""
 
@@ -92,11 +112,9 @@ def share_of_truth(effect: Float64[np.ndarray, "pair n"], left_out: Float64[np.n
 
 def agreement(
     effect: Float64[np.ndarray, "pair n"],
-    predicted: Float64[np.ndarray, " n"],
+    estimated: Estimated,
     groups: Int[np.ndarray, " n"],
     *,
-    weight: float = 0.0,
-    left_out: Float64[np.ndarray, "pair n"] | None = None,
     seed: int = 0,
     draws: int = DRAWS,
     confidence: float = 0.95,
@@ -114,10 +132,8 @@ def agreement(
 
     Args:
         effect: D_k of each pair, shape (K, n), K >= 2.
-        predicted: p, which the pair's own D does not enter, shape (n,).
+        estimated: p, w = `own`, and p fitted on all D but D_k, `left_out`, if p was fitted on D.
         groups: Group of each pair, shape (n,).
-        weight: w, in [0, 1].
-        left_out: p fitted on all D but D_k, shape (K, n), if p was fitted on D.
         seed: Of the bootstrap.
         draws: Number of its draws.
         confidence: Level of the interval.
@@ -125,6 +141,8 @@ def agreement(
     Returns:
         The agreement, cut to [-1, 1]; None if the effects have no reliability (r < 0.01): they say nothing then.
     """
+    predicted = estimated.score if estimated.predicted is None else estimated.predicted
+    weight, left_out = estimated.own, estimated.left_out
     check_same_length("effects", effect.shape[1], "predictions", len(predicted))
     check_same_length("effects", effect.shape[1], "groups", len(groups))
     weights = group_weights(groups, generator(seed, "agreement"), draws)

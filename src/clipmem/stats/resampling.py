@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from scipy import stats
 
 from clipmem.base.errors import require
-from clipmem.stats.checks import as_finite, check_confidence
+from clipmem.stats.checks import as_finite, check_confidence, mean_where
 from clipmem.stats.intervals import moderated, variance_prior
 
 
@@ -75,8 +75,7 @@ def _sides(values: Float64[np.ndarray, "model n"], member: Bool[np.ndarray, "mod
     for mask in (member, ~member):
         count = mask.sum(axis=0).astype(np.float64)
         some, several = count > 0, count > 1
-        mean = np.full(values.shape[1], np.nan)
-        np.divide(np.where(mask, values, 0.0).sum(axis=0), count, out=mean, where=some)
+        mean = mean_where(values, mask)
         deviation = np.where(mask, values - np.where(some, mean, 0.0), 0.0)
         variance = np.full(values.shape[1], np.nan)
         np.divide((deviation**2).sum(axis=0), count - 1, out=variance, where=several)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from clipmem.base import slices
 from clipmem.base.errors import InputError, require
 from clipmem.stats.checks import check_same_length
 from clipmem.stats.tensor_checks import check_index
@@ -118,12 +119,10 @@ def pair_means(
     _largest_entries(image, "image embeddings")  # before the blocks, so that an error counts all rows
     _largest_entries(text, "caption embeddings")
     image_mean = torch.empty(n, d, dtype=torch.float64, device=image.device)
-    for start in range(0, n, _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for rows in slices(n, _BLOCK):
         image_mean[rows] = _unit(image[rows], "image embeddings").mean(dim=1)
     text_sum = torch.zeros(n, d, dtype=torch.float64, device=text.device)
-    for start in range(0, len(text), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for rows in slices(len(text), _BLOCK):
         text_sum.index_add_(0, text_pair[rows].long(), _unit(text[rows], "caption embeddings"))
     return image_mean, text_sum / counts.unsqueeze(-1)
 
@@ -162,8 +161,7 @@ def contrast(image: Float[Tensor, "n d"], text: Float[Tensor, "m d"]) -> Contras
     positive, n = (u * v).sum(dim=1), len(u)
     largest, crowd = torch.full((2, n), -2.0, dtype=torch.float64), torch.zeros(2, n, dtype=torch.float64)
     for side, (a, b) in enumerate(((u, v), (v, u))):
-        for start in range(0, n, _CONTRASTED):
-            rows = slice(start, min(start + _CONTRASTED, n))
+        for rows in slices(n, _CONTRASTED):
             similarity = a[rows] @ b.T
             crowd[side, rows] = torch.logsumexp(similarity / _TAU, dim=1)
             similarity[torch.arange(len(similarity)), torch.arange(rows.start, rows.stop)] = -2

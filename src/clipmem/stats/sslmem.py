@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clipmem.base import slices
 from clipmem.base.errors import require
 from clipmem.stats.checks import check_same_length
 from clipmem.stats.similarity import caption_counts, check_width, normalize
@@ -47,8 +48,7 @@ def view_distance(clean: Float[Tensor, "n d"], views: Float[Tensor, "n view d"])
     check_width("views", views.shape[2], clean.shape[1])
     require(views.shape[1] > 0, "views", "no view", "at least one view an input", "Draw 5 views an input.")
     distance = torch.empty(len(clean), dtype=torch.float64, device=clean.device)
-    for start in range(0, len(clean), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for rows in slices(len(clean), _BLOCK):
         origin = normalize(clean[rows].double(), name="clean embeddings")
         moved = normalize(views[rows].double(), name="view embeddings")
         distance[rows] = torch.linalg.vector_norm(moved - origin.unsqueeze(1), dim=-1).mean(dim=1)
@@ -82,8 +82,8 @@ def text_view_distance(
     counts = caption_counts(text_pair, len(clean), len(text))
     origin = normalize(clean.double(), name="clean embeddings")
     total = torch.zeros(len(clean), dtype=torch.float64, device=clean.device)
-    for start in range(0, len(text), _BLOCK):
-        owner = text_pair[start : start + _BLOCK].long()
-        moved = normalize(text[start : start + _BLOCK].double(), name="caption embeddings")
+    for rows in slices(len(text), _BLOCK):
+        owner = text_pair[rows].long()
+        moved = normalize(text[rows].double(), name="caption embeddings")
         total.index_add_(0, owner, torch.linalg.vector_norm(moved - origin[owner], dim=-1))
     return total / counts

@@ -58,13 +58,12 @@ def inspect(
         "source": section.source,
         "opened": section.path,
         "why": opened.reason,
-        "usable": facts["problems"]["decoded"] > facts["problems"]["undecodable"],
+        "usable": sample.tried > len(sample.broken),
         **facts,
         "seconds": round(time.monotonic() - started, 3),
     }
     if (how.cost or how.preset) and document["usable"]:
-        decodable = 1 - facts["problems"]["undecodable"] / facts["problems"]["decoded"]
-        pairs = round(facts["images"]["of"] * decodable)
+        pairs = round(sample.pairs * (1 - len(sample.broken) / sample.tried))
         document["cost"] = study.probing.cost_of_study(pairs, sample, recipe, how.preset)
     if how.against and document["usable"]:
         document["against"] = study.probing.aligned_pairs(opened, how.against)

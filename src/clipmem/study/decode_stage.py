@@ -40,15 +40,10 @@ def decode_images(
     for geometry in geometries:
         cache = cache_file(folder, geometry, first=geometries[0])
         references = [image for row, image in enumerate(pairs["image"]) if row not in broken]
-        build_cache(
-            cache,
-            references,
-            source.read,
-            **geometry._asdict(),
-            progress=reporter.advance,
-            order=source.storage_order(references),
-            left_out=None if caches else leave_out,  # images that decode in one geometry decode in all
-        )
+        ordered = {row: references[row] for row in source.storage_order(references)}
+        # images that decode in one geometry decode in all
+        first = None if caches else leave_out
+        build_cache(cache, ordered, source.read, geometry, progress=reporter.advance, left_out=first)
         caches.append(cache)
     return caches, pairs.filter(~pl.int_range(pl.len()).is_in(list(broken))) if broken else pairs
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,9 +104,7 @@ def expected_agreement(signals: Signals, estimated: Estimated, confidence: float
     halves = signals.halves
     if halves is None or len(halves.effect) < 2:
         return None
-    predicted = estimated.score if estimated.predicted is None else estimated.predicted
-    expected = partial(agreement, weight=estimated.own, left_out=estimated.left_out, seed=signals.seed)
-    return expected(halves.effect, predicted, signals.group, confidence=confidence)
+    return agreement(halves.effect, estimated, signals.group, seed=signals.seed, confidence=confidence)
 
 
 def estimates(signals: Signals) -> dict[str, Estimated]:

@@ -25,7 +25,6 @@ from clipmem.base.sections import DataSection, EvaluateSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.decoding import Geometry
 from clipmem.data.duplicates import duplicate_groups
-from clipmem.data.pairs import Pairs
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.measure.linear_probe import validation_part
@@ -211,7 +210,7 @@ def evaluate_source(
         def pixels(geometry: Geometry) -> np.ndarray:
             """Decode the source's images once per geometry."""
             file = Path(scratch) / f"{geometry.name}.npy"
-            build_cache(file, table["image"].to_list(), source.read, **geometry._asdict())
+            build_cache(file, dict(enumerate(table["image"])), source.read, geometry)
             return open_cache(file)
 
         test = _test_pairs(table, prompts, pixels(geometry_of(models[0].load())), recipe)
@@ -221,8 +220,9 @@ def evaluate_source(
         reporter.begin("evaluate", table.height * len(models), "pairs")
         for tested in models:
             model = Model(tested.side, tested.load, settings, recipe.train, resources.device, resources.precision)
-            pairs = Pairs(name, table, source, pixels={model.geometry: pixels(model.geometry)})
-            embedded = model.embed(pairs, captions=[list(index)], progress=reporter.advance)
+            rows, uids = np.arange(table.height), table["uid"].to_list()
+            inputs = passes.Inputs(pixels(model.geometry), rows, [list(index)], uids)
+            embedded = model.embed(inputs, progress=reporter.advance)
             text = embedded.text[[index[caption] for caption in captions]]
             prompted = embedded.text[[index[prompt] for prompt in test.texts]] if test.texts else None
             single = passes.Embeddings(embedded.image, text, text_pair)

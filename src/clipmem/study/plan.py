@@ -226,11 +226,9 @@ class PlannedStudy(Run):
 
     def embed(self, model: TrainingSet, *, part: passes.Part = passes.WHOLE, progress: Any) -> passes.Embeddings:
         """Embed all pairs, or a part, with one model; `progress` is called with the number of pairs done."""
-        opened = self.embedder(model)
-        pairs = Pairs("study", self.splits, pixels={opened.geometry: self.pixels(opened.geometry)})
-        return opened.embed(
-            pairs, captions=self.captions, rows=self.rows, wordings=self.wordings, part=part, progress=progress
-        )
+        opened, uids = self.embedder(model), self.splits["uid"].to_list()
+        inputs = passes.Inputs(self.pixels(opened.geometry), self.rows, self.captions, uids, self.wordings, part)
+        return opened.embed(inputs, progress=progress)
 
     def embedder(self, model: TrainingSet) -> Model:
         """Return a model with the study's settings of embeddings."""

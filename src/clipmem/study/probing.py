@@ -92,7 +92,7 @@ def aligned_pairs(source: Source, name: str) -> dict[str, Any]:
     first = pl.col("captions").list.head(1)
     pairs = Pairs(source.title, table[rows].with_columns(first), source)
     with tempfile.TemporaryDirectory() as scratch:
-        [embedded] = embed([settings.model(name)], pairs, [Path(scratch) / "embeddings"], settings.made_with())
+        [embedded] = embed({Path(scratch) / "embeddings": settings.model(name)}, pairs, settings.made_with())
         means = embedded.means()
         usable = pairs.table.filter(pl.col("uid").is_in(embedded.uids.implode()))
     ranks = retrieve(means.image, means.text, means.ok.nonzero()[:, 0])

@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -45,13 +44,15 @@ def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> 
     live = {name: model for name, model in models.items() if isinstance(model, Model)}
     stored = {name: model for name, model in models.items() if isinstance(model, Embeddings)}
     apart = not comparison.sample and not bank.uids.is_in(pairs.uids.implode()).all()
-    embed_all = partial(embed, block=settings.block, single=not method.means, reporter=reporter)
+    made_with = settings.made_with() | ({} if method.means else {"single": True})
     unfinished = None
     with settings.runner(store) if live else contextlib.nullcontext() as run:
         for folder, part in [(store / "bank", bank)] * apart + [(store, pairs)] if live else []:
-            folders = [folder / name for name in live]
+            of_folders = {folder / name: model for name, model in live.items()}
             try:
-                embedded = embed_all(list(live.values()), part, folders, settings.made_with(), run=run or in_turn)
+                embedded = embed(
+                    of_folders, part, made_with, block=settings.block, run=run or in_turn, reporter=reporter
+                )
             except Unfinished as error:
                 unfinished, embedded = error, []
             for name, of_pairs in zip(live, embedded, strict=not unfinished):
@@ -94,7 +95,7 @@ def _write_table(aligned: Aligned, settings: Settings, out: Path) -> OfBank:
     write_table(out, "scores", scores)
     scores = scores.select("uid", "clipmem")  # the rest is as large as all that is held of the pairs
     scored, level = summary.Scored(splits.with_row_index("group"), ScoreTables(scores, by_seed)), settings.confidence
-    shift = summary.centered(scored.differences, scored.role, scored.group, None, confidence=level)
+    shift = summary.centered(scored, None, confidence=level)
     noise = summary.floor(scored, confidence=level)
     centered, noise_floor = shift and shift.document(), noise and noise.document()
     return {"control": control, "centered": centered, "noise_floor": noise_floor}
@@ -117,8 +118,8 @@ def embed_pairs(model: str, data: Data, out: Path, settings: Settings, *, report
     if isinstance(opened, Embeddings):
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
     with settings.runner(out) as run:
-        how = partial(embed, block=settings.block, run=run, reporter=reporter)
-        [embedded] = how([opened], pairs, [out], settings.made_with())
+        made_with, block = settings.made_with(), settings.block
+        [embedded] = embed({out: opened}, pairs, made_with, block=block, run=run, reporter=reporter)
     counts = pairs.ledger.facts()
     if isinstance(pairs, Pairs):  # whose images are listed, not decoded
         counts["left_out"] += counts["pairs"] - len(embedded)

@@ -116,7 +116,7 @@ def collect(
     stored, problems, table = model, list(pairs.problems), pairs.table
     if isinstance(model, Model):
         with settings.runner(folder) as run:
-            [stored] = embed([model], pairs, [folder], settings.made_with(), run=run, reporter=reporter)
+            [stored] = embed({folder: model}, pairs, settings.made_with(), run=run, reporter=reporter)
         problems = list(stored.problems)
     elif pairs.source is not None:
         tables, started = list[pl.DataFrame](), time.monotonic()

@@ -21,7 +21,8 @@ from clipmem.study import child, execution
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.checkpoint import CHECKPOINT_FILE, EVERY, Checkpoints, TrainingStopped
 from clipmem.train.distributed import ALONE, World
-from clipmem.train.loop import Timing, train
+from clipmem.train.loop import Session, Timing, train
+from clipmem.train.objectives import Towers
 from clipmem.train.paired import TrainingSet
 from clipmem.train.record import state_hash, write_changed
 
@@ -140,21 +141,11 @@ def train_one(
         def report(step: int, _: int, loss: float, rate: float) -> None:
             progress(step, f"loss {loss:.2f}, {rate:,.0f} pairs/s per model, data {100 * timing.data_share:.0f}%")
 
-        files = train(
-            study.start_of(model).create(model.init_seed),
-            study.training_data(model),
-            model,
-            recipe.train,
-            folder=directory,
-            precision=resources.precision,
-            device=resources.device,
-            progress=report,
-            checkpoints=checkpoints,
-            timing=timing,
-            world=world,
-            ahead=ahead or execution.batches_ahead(resources, 1) * (resources.device == "cuda"),
-            hooks=hooks_of(Training(recipe, model, study.folder, study.splits)),
-        )
+        ahead = ahead or execution.batches_ahead(resources, 1) * (resources.device == "cuda")
+        session, encoder = Session(report, checkpoints, timing, ahead), study.start_of(model).create(model.init_seed)
+        hooks = hooks_of(Training(recipe, model, study.folder, study.splits))
+        towers = Towers(encoder, resources.precision, resources.device, world, hooks)
+        files = train(towers, study.training_data(model), model, recipe.train, directory, session)
     if world.rank == 0:
         # `pairs` of this process: fewer than the record's samples seen if resumed
         measured = {"pairs": float(timing.pairs), "pairs_per_second": round(timing.rate, 1)}

@@ -7,7 +7,7 @@ in evaluation mode, in the precision of the training.
 
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int, UInt8, UInt64
 from torch import Tensor
 
+from clipmem.base import slices
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.sections import TrainSection
 from clipmem.data.views import Crops, as_float, distort, draw_crops, normalize_pixels, pair_keys, render, send
@@ -170,16 +171,12 @@ def embed_frozen(
     encoder.module.eval()
     with torch.no_grad():
         if "image" in towers.frozen:
-            embeddings["image"] = _in_batches(image, len(rows))
+            embeddings["image"] = torch.cat([image(part).cpu() for part in slices(len(rows), _BATCH)])
         if "text" in towers.frozen:
-            embeddings["text"] = _in_batches(text, len(tokens))
+            embeddings["text"] = torch.cat([text(part).cpu() for part in slices(len(tokens), _BATCH)])
     for module, training in modes:
         module.training = training
     return embeddings
-
-
-def _in_batches(embed: Callable[[slice], Tensor], n: int) -> Tensor:
-    return torch.cat([embed(slice(start, start + _BATCH)).cpu() for start in range(0, n, _BATCH)])
 
 
 def made_ahead(items: Iterator[T], *, depth: int) -> Generator[T]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -48,25 +48,35 @@ class Checkpoints:
             self.file.with_name(name).unlink(missing_ok=True)
 
 
+class Step(TypedDict):
+    """A line of `log.jsonl`."""
+
+    step: int
+    epoch: int
+    loss: float
+    lr: float
+    logit_scale: float
+
+
 @dataclass
 class StepLog:
     """One entry per step. Values stay on the device until `settle`, because reading them synchronizes."""
 
-    entries: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    _waiting: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    entries: list[Step] = field(default_factory=list[Step])
+    _waiting: list[tuple[Step, Tensor, Tensor]] = field(default_factory=list[tuple[Step, Tensor, Tensor]])
     _saved: int = 0
 
     def add(self, loss: Tensor, scale: Tensor, *, step: int, epoch: int, lr: float) -> None:
         """Add a step."""
-        entry = {"step": step, "epoch": epoch, "loss": loss, "lr": lr, "logit_scale": scale.detach().clone()}
-        self._waiting.append(entry)
+        entry = Step(step=step, epoch=epoch, loss=0.0, lr=lr, logit_scale=0.0)
+        self._waiting.append((entry, loss, scale.detach().clone()))
 
-    def settle(self) -> dict[str, Any] | None:
+    def settle(self) -> Step | None:
         """Read pending entries; return the first of them with a loss that is not finite."""
         start = len(self.entries)
-        for entry in self._waiting:
-            numbers = {name: float(entry[name]) for name in ("loss", "logit_scale")}
-            self.entries.append({**entry, **numbers})
+        for entry, loss, scale in self._waiting:
+            entry["loss"], entry["logit_scale"] = float(loss), float(scale)
+            self.entries.append(entry)
         self._waiting.clear()
         return next((entry for entry in self.entries[start:] if not math.isfinite(entry["loss"])), None)
 

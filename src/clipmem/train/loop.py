@@ -22,8 +22,8 @@ from clipmem.models.protocol import TrainableEncoder
 from clipmem.models.start import freeze, parts_of
 from clipmem.train.batches import Batch, Batches, TextTokens, TrainingData, embed_frozen, made_ahead, tokenize
 from clipmem.train.checkpoint import Checkpoints, State, TrainingStopped
-from clipmem.train.distributed import ALONE, World, check_world
-from clipmem.train.hooks import NO_HOOKS, Hooks, Recorder
+from clipmem.train.distributed import check_world
+from clipmem.train.hooks import Hooks, Recorder
 from clipmem.train.objectives import Objective, Towers, create_objective
 from clipmem.train.paired import TrainingSet
 from clipmem.train.record import describe, write
@@ -66,31 +66,42 @@ class _Progress:
             self.pairs, self.since = 0, now
 
 
+@dataclass(frozen=True)
+class Session:
+    """What a process does besides computing a training; nothing here changes the result.
+
+    Attributes:
+        progress: Called with step, steps, loss and pairs per second.
+        checkpoints: Where and when to save the state; None: never.
+        timing: Seconds spent, updated during training.
+        ahead: Batches that a thread makes in advance.
+    """
+
+    progress: Callable[[int, int, float, float], object] = lambda step, steps, loss, rate: None  # noqa: ARG005
+    checkpoints: Checkpoints | None = None
+    timing: Timing = field(default_factory=Timing)
+    ahead: int = 0
+
+
 def train(
-    encoder: TrainableEncoder,
+    towers: Towers,
     data: TrainingData,
     plan: TrainingSet,
     settings: TrainSection,
-    *,
     folder: Path,
-    precision: str,
-    device: str = "cpu",
-    progress: Callable[[int, int, float, float], object] = lambda step, steps, loss, rate: None,  # noqa: ARG005
-    checkpoints: Checkpoints | None = None,
-    timing: Timing | None = None,
-    world: World = ALONE,
-    ahead: int = 0,
-    hooks: Hooks = NO_HOOKS,
+    session: Session | None = None,
 ) -> list[Path]:
     """Train one model and write it to `folder`."""
-    settings, timing = hooks.through(lambda hook, train: hook.settings(train), settings), timing or Timing()
+    encoder, device, world, hooks = towers.encoder, towers.device, towers.world, towers.hooks
+    session = session or Session()
+    settings, checkpoints = hooks.through(lambda hook, train: hook.settings(train), settings), session.checkpoints
     if settings.record or any(hook.follows for hook in hooks.all):
         recorder = Recorder(plan.uids, settings.epochs, world, keep=settings.record)
         hooks.each(lambda hook: hook.follow(recorder.record))
         # first, so that noise on unit vectors is not in the record
         hooks = Hooks((recorder, *hooks.all))
-    towers = Towers(encoder, precision, device, world, hooks, frozen=frozenset(settings.freeze))
-    with torch.random.fork_rng(devices=[]), multiplying(precision, device):
+    towers = replace(towers, hooks=hooks, frozen=frozenset(settings.freeze))
+    with torch.random.fork_rng(devices=[]), multiplying(towers.precision, device):
         # random layers, such as patch dropout, must not depend on earlier draws of the process
         torch.manual_seed(derive_seed(plan.seed, "layers"))
         batches_per_epoch = plan.batch_count(settings.batch_size)
@@ -118,7 +129,7 @@ def train(
         compact = encoder.compact_vocabulary(texts.tokens) if objective.uses_text else ""
         objective.to(device)
         fixed = embed_frozen(towers, data.pixels, data.rows, texts.tokens)
-        report = _Progress(progress)
+        report = _Progress(session.progress)
         if settings.compile == "on":
             check_compiler(settings.compile, device)
             encoder.compile()
@@ -135,7 +146,7 @@ def train(
             compute = world.loss_function(objective, trained)
             batches = Batches(towers, objective.views, data, texts, plan, settings, fixed)
             steps_left = batches.of_steps(range(state.step, last))
-            for batch in _timed(made_ahead(steps_left, depth=ahead), timing):
+            for batch in _timed(made_ahead(steps_left, depth=session.ahead), session.timing):
                 rate = learning_rate(state.step, steps, peak=settings.lr, warmup=settings.warmup)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["factor"]
@@ -215,7 +226,7 @@ def _timed(batches: Iterator[Batch], timing: Timing) -> Iterator[Batch]:
 
 
 def _identity(
-    record: Mapping[str, object], data: TrainingData, plan: TrainingSet, texts: TextTokens, hooks: Hooks = NO_HOOKS
+    record: Mapping[str, object], data: TrainingData, plan: TrainingSet, texts: TextTokens, hooks: Hooks
 ) -> str:
     """Hash everything that determines a training bitwise, so that checkpoints of other trainings are ignored."""
     numbers = [data.rows, texts.tokens.numpy(), texts.counts, *([] if data.labels is None else [data.labels])]

@@ -20,18 +20,6 @@ from clipmem.base.random import derive_seed, generator
 OWN_ROLE = {"f": "candidate", "g": "independent"}
 
 
-def epoch_batches(
-    n: int, batch_size: int, *, seed: int, epoch: int, largest: int = 0
-) -> list[Int[np.ndarray, " size"]]:
-    """Divide an epoch's random order of `n` slots into batches.
-
-    There are ceil(max(n, largest) / batch_size) batches whose sizes differ by at most one, so every pair is shown
-    exactly once per epoch. `largest` gives models of different sizes the same number of steps.
-    """
-    order = generator(seed, "order", epoch).permutation(n)
-    return np.array_split(order, math.ceil(max(n, largest) / batch_size))
-
-
 @dataclass(frozen=True)
 class TrainingSet:
     """The training set of one model.
@@ -68,12 +56,16 @@ class TrainingSet:
         return json_sha256(list(self.uids))
 
     def batch_count(self, batch_size: int) -> int:
-        """Return the number of batches per epoch."""
+        """Return the number of batches per epoch: ceil(max(n, largest) / batch_size)."""
         return math.ceil(max(len(self.uids), self.largest) / batch_size)
 
     def batches(self, batch_size: int, epoch: int) -> list[Int[np.ndarray, " size"]]:
-        """Return the batches of an epoch without the left-out pair (see `epoch_batches`)."""
-        batches = epoch_batches(len(self.uids), batch_size, seed=self.seed, epoch=epoch, largest=self.largest)
+        """Divide an epoch's random order of slots into batches, without the left-out pair.
+
+        There are `batch_count` of them, whose sizes differ by at most one, so every pair is shown exactly once.
+        """
+        order = generator(self.seed, "order", epoch).permutation(len(self.uids))
+        batches = np.array_split(order, self.batch_count(batch_size))
         if not self.left_out:
             return batches
         slot = self.uids.index(self.left_out)

@@ -5,7 +5,7 @@ import pytest
 
 from clipmem.base.errors import InputError
 from clipmem.data.cache import build_cache, open_cache
-from clipmem.data.decoding import decode
+from clipmem.data.decoding import Geometry, decode
 from tests.tiny import encoded_image
 
 
@@ -14,16 +14,16 @@ def test_cache_holds_what_decode_gives(tmp_path):
     done: list[int] = []
     build_cache(
         tmp_path / "c.npy",
-        ["2", "0"],
+        {0: "2", 1: "0"},
         lambda names: [data[name] for name in names],
-        size=16,
+        Geometry(16),
         progress=done.append,
     )
     cache = open_cache(tmp_path / "c.npy")
     np.testing.assert_array_equal(cache, np.stack([decode(data["2"], 16), decode(data["0"], 16)]))
     assert done == [2]
     with pytest.raises(InputError, match="image '1': got 1 bytes that do not decode"):
-        build_cache(tmp_path / "d.npy", ["1"], lambda _: [b"x"], size=16)
+        build_cache(tmp_path / "d.npy", {0: "1"}, lambda _: [b"x"], Geometry(16))
     assert not (tmp_path / "d.npy").exists()
     with pytest.raises(InputError, match="pixel cache"):
         open_cache(tmp_path / "d.npy")

@@ -78,7 +78,7 @@ r"""Small examples of what `clipmem.data` has inside; pytest runs them.
     '9 records read: 5 pairs, 3 merged into the pair of their image, 1 left out; 2 images that no record names'
     >>> ignored_sentence({".cls": 12, ".npy": 1})
     '13 other files or members ignored: .cls 12, .npy 1'
-    >>> left_out_sentence({"used": 988, "problems": 12, "reasons": {"truncated image": 7, "empty file": 5}})
+    >>> left_out_sentence(Records(used=988, problems=12, reasons={"truncated image": 7, "empty file": 5}))
     '12 problems, 988 pairs used: 7 truncated image, 5 empty file'
 
 `clipmem.data.sources.records`:
@@ -134,10 +134,10 @@ r"""Small examples of what `clipmem.data` has inside; pytest runs them.
     >>> planted = plant_captions(["a", "b", "c", "d"], 3, seed=0)
     >>> sorted(planted) == sorted(planted.values()), any(uid == other for uid, other in planted.items())
     (True, False)
-    >>> sizes = {"shared": 1, "candidate": 2, "independent": 2, "external": 1}
-    >>> table = split_table(list("fedcba"), list("123456"), sizes, planted=2, seed=0)
+    >>> section = SplitSection(shared=1, candidate=2, independent=2, external=2, planted=2)
+    >>> table = split_table(list("gfedcba"), list("1234567"), section)
     >>> table["uid"].to_list(), table["planted"].sum()
-    (['a', 'b', 'c', 'd', 'e', 'f'], 2)
+    (['a', 'b', 'c', 'd', 'e', 'f', 'g'], 2)
 
 `clipmem.data.views`:
 

@@ -8,6 +8,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
 from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection
+from clipmem.base.summary import Records
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.decoding import Geometry, decode
 from clipmem.data.skipped import Problem, left_out_sentence, skipped_table, source_name, stop_at, summarize
@@ -18,9 +19,8 @@ from tests.tiny import encoded_image
 
 
 def cache(path, data, order=None, *, left_out=None, size=16):
-    build_cache(
-        path, list(data), lambda names: [data[name] for name in names], size=size, order=order, left_out=left_out
-    )
+    references = {row: list(data)[row] for row in order or range(len(data))}
+    build_cache(path, references, lambda names: [data[name] for name in names], Geometry(size), left_out=left_out)
     return path.read_bytes()
 
 
@@ -80,10 +80,10 @@ def test_the_words():
     )
     assert table.rows() == [("r", "9", "empty file"), ("s", "1", "truncated image"), ("s", "2", "truncated image")]
     counts = summarize(table, 5)
-    assert counts == {"used": 5, "problems": 3, "reasons": {"truncated image": 2, "empty file": 1}}
+    assert counts.document() == {"used": 5, "problems": 3, "reasons": {"truncated image": 2, "empty file": 1}}
     assert left_out_sentence(counts) == "3 problems, 5 pairs used: 2 truncated image, 1 empty file"
     assert left_out_sentence(summarize(skipped_table([]), 5)) == ""
-    many = {"used": 1, "problems": 9, "reasons": {f"reason {k}": 1 for k in range(9)}}
+    many = Records(used=1, problems=9, reasons={f"reason {k}": 1 for k in range(9)})
     assert left_out_sentence(many).endswith("1 reason 5, 3 for other reasons")
     error = stop_at(Problem("a.tar", "k", "empty file"))
     assert (error.what, error.got) == ("a.tar, record 'k'", "empty file")

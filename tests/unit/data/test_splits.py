@@ -13,6 +13,7 @@ from scipy.stats import chisquare
 from clipmem.base.errors import InputError
 from clipmem.base.hashing import pair_uid
 from clipmem.base.recipes import load_recipe
+from clipmem.base.sections import SplitSection
 from clipmem.data import splits
 from clipmem.data.splits import ROLES, assign_roles, plant_captions, split_table
 from clipmem.study.api import find_recipe
@@ -321,7 +322,8 @@ def test_table():
     uids, groups = pairs_of([2, 2, *[1] * 20])
     order = np.random.default_rng(0).permutation(len(uids)).tolist()
     shuffled = [uids[i] for i in order], [groups[i] for i in order]
-    table = split_table(*shuffled, sizes_of(8, 6, 6, 3), planted=4, seed=5)
+    split = SplitSection(**sizes_of(8, 6, 6, 3), planted=4, seed=5)
+    table = split_table(*shuffled, split)
     assert table.columns == ["uid", "role", "group", "planted", "captions_from"]
     assert table.dtypes == [pl.String, pl.String, pl.String, pl.Boolean, pl.String]
     assert table.height == 23
@@ -334,12 +336,16 @@ def test_table():
     own = table.filter(~pl.col("planted"))
     assert own["uid"].to_list() == own["captions_from"].to_list()
     assert dict(table.select("uid", "group").iter_rows()).items() <= dict(zip(uids, groups, strict=True)).items()
-    assert table.equals(split_table(uids, groups, sizes_of(8, 6, 6, 3), planted=4, seed=5))
+    assert table.equals(split_table(uids, groups, split))
 
 
 SIZES = {"shared": 40, "candidate": 20, "independent": 20, "external": 10}
 UIDS = [f"{k:016x}{(k * 7919) % 997:016x}" for k in range(100)]
 CAPTIONS = {uid: [f"caption {k}"] for k, uid in enumerate(UIDS)}
+
+
+def split(**changes):
+    return SplitSection(**SIZES, seed=1, **changes)
 
 
 def test_other_captions_keep_every_role():
@@ -353,7 +359,7 @@ def test_other_captions_keep_every_role():
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.4])
 def test_a_share_of_every_trained_role_swaps_captions_within_its_role(share):
-    table = split_table(UIDS, UIDS, SIZES, planted=share, seed=1, captions=CAPTIONS)
+    table = split_table(UIDS, UIDS, split(planted_share=share), captions=CAPTIONS)
     planted = table.filter("planted")
     counts = dict(planted["role"].value_counts().iter_rows())
     assert counts == {role: round(share * SIZES[role]) for role in ROLES[:3]}
@@ -363,10 +369,9 @@ def test_a_share_of_every_trained_role_swaps_captions_within_its_role(share):
 
 
 def test_a_share_of_candidates_and_independent_pairs_leaves_them_exchangeable():
-    both = split_table(
-        UIDS, UIDS, SIZES, planted=0.2, planted_roles=("candidate", "independent"), seed=1, captions=CAPTIONS
-    )
-    every = split_table(UIDS, UIDS, SIZES, planted=0.2, seed=1, captions=CAPTIONS)
+    two = split(planted_share=0.2, planted_roles=("candidate", "independent"))
+    both = split_table(UIDS, UIDS, two, captions=CAPTIONS)
+    every = split_table(UIDS, UIDS, split(planted_share=0.2), captions=CAPTIONS)
     assert both.filter(pl.col("role") != "shared").equals(every.filter(pl.col("role") != "shared"))
     assert not both.filter(role="shared")["planted"].any()
 
@@ -379,9 +384,9 @@ def test_the_shipped_demos_swap_captions_alike_in_both_exchangeable_roles(name):
 
 
 def test_a_share_of_one_pair_plants_two_and_of_none_plants_none():
-    small = split_table(UIDS, UIDS, SIZES, planted=0.05, seed=1, captions=CAPTIONS).filter("planted")
+    small = split_table(UIDS, UIDS, split(planted_share=0.05), captions=CAPTIONS).filter("planted")
     assert dict(small["role"].value_counts().iter_rows()) == {"shared": 2, "candidate": 2, "independent": 2}
-    assert not split_table(UIDS, UIDS, SIZES, planted=0.0, seed=1)["planted"].any()
+    assert not split_table(UIDS, UIDS, split())["planted"].any()
 
 
 def test_two_ways_of_planting_are_refused():

@@ -9,7 +9,7 @@ from PIL import Image
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
-from clipmem.base.sections import DataSection
+from clipmem.base.sections import DataSection, SplitSection
 from clipmem.base.tables import read_table, write_table
 from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES, split_table
@@ -129,7 +129,7 @@ def test_known_wrong_pairs_are_planted_with_their_own_captions(tmp_path):
     for name in ("wrong.txt", "wrong.csv"):
         read = read_wrong(str(tmp_path / name), frozenset(UIDS))
         assert read == set(wrong)
-        table = split_table(UIDS, UIDS, SIZES | {"shared": 50}, planted=0, seed=1, mismatched=read)
+        table = split_table(UIDS, UIDS, SplitSection(**SIZES | {"shared": 50}), mismatched=read)
         assert table.filter("planted")["uid"].to_list() == sorted(wrong)
         assert (table["uid"] == table["captions_from"]).all()
 
@@ -199,7 +199,7 @@ def test_a_column_of_roles_replaces_the_draw(tmp_path, ending):
 def test_roles_that_do_not_fit_are_refused():
     roles = [role for role in ROLES for _ in range(SIZES[role])] + [None] * 10
     with pytest.raises(InputError) as caught:
-        split_table(UIDS, UIDS, SIZES | {"shared": 41}, planted=0, seed=1, roles=roles)
+        split_table(UIDS, UIDS, SplitSection(**SIZES | {"shared": 41}), roles=roles)
     assert caught.value.what == "[split] sizes"
     assert "--set split.shared=40" in caught.value.hint
     # checked before anything is written; fewer pairs may decode than the column has
@@ -213,7 +213,7 @@ def test_roles_that_do_not_fit_are_refused():
     groups = [*UIDS]
     groups[40] = groups[0]  # a candidate and a shared pair
     with pytest.raises(InputError) as caught:
-        split_table(UIDS, groups, SIZES, planted=0, seed=1, roles=roles)
+        split_table(UIDS, groups, SplitSection(**SIZES), roles=roles)
     assert caught.value.what == "[data] role_column"
     assert "near-duplicates" in caught.value.got
     with pytest.raises(InputError) as caught:

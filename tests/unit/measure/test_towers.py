@@ -99,7 +99,8 @@ def small_means(encoder, pts):
 
 def embed(encoder, pts):
     pixels, uids = pts.pixels[SQUARE], pts.uids.to_list()
-    return passes.embed(encoder, pixels, np.arange(len(pts)), pts.captions, uids, EmbedSection(), TrainSection())
+    inputs = passes.Inputs(pixels, np.arange(len(pts)), pts.captions, uids)
+    return passes.embed(encoder, inputs, EmbedSection(), TrainSection())
 
 
 def small_points():

@@ -13,6 +13,7 @@ from clipmem.mitigate import MITIGATIONS, Training, hooks_of
 from clipmem.models import openclip
 from clipmem.train.hooks import Hooks
 from clipmem.train.loop import train
+from clipmem.train.objectives import Towers
 from clipmem.train.paired import training_set
 from tests.unit.mitigate.test_remove import table
 from tests.unit.train.test_loop import N, data_of, plan_of, section, uid
@@ -22,13 +23,11 @@ KEYS = pair_keys([uid(k) for k in range(300)])
 
 def fit(folder, *hooks, **changes):
     train(
-        openclip.create("clipmem-micro", seed=7),
+        Towers(openclip.create("clipmem-micro", seed=7), hooks=Hooks(hooks)),
         data_of(range(N)),
         plan_of(range(N)),
         section(**changes),
-        folder=folder,
-        precision="fp32",
-        hooks=Hooks(hooks),
+        folder,
     )
     record = json.loads((folder / "record.json").read_text())
     return record, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

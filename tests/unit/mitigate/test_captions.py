@@ -28,6 +28,7 @@ from clipmem.mitigate.image_variants import ImageVariants
 from clipmem.models import openclip
 from clipmem.train.hooks import Hooks, Moment
 from clipmem.train.loop import train
+from clipmem.train.objectives import Towers
 from tests.unit.mitigate.test_base import KEYS as FEW_KEYS
 from tests.unit.mitigate.test_base import fit
 from tests.unit.train.test_loop import PIXELS, N, data_of, plan_of, section, uid
@@ -150,10 +151,7 @@ def hook_of(source, n, probability=0.4, **changes):
 def test_never_is_bitwise_no_mitigation(tmp_path):
     def final(name, *hooks):
         encoder = openclip.create("clipmem-micro", seed=7)
-        train(
-            encoder, data_of(range(N)), plan_of(range(N)), section(), folder=tmp_path / name, precision="fp32",
-            hooks=Hooks(hooks),
-        )  # fmt: skip
+        train(Towers(encoder, hooks=Hooks(hooks)), data_of(range(N)), plan_of(range(N)), section(), tmp_path / name)
         return (tmp_path / name / "open_clip_model.safetensors").read_bytes()
 
     plain = final("plain")

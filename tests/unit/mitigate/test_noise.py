@@ -20,7 +20,7 @@ from clipmem.mitigate.noise import ImageEmbeddingNoise, ImageNoise, TextEmbeddin
 from clipmem.models import openclip
 from clipmem.train.checkpoint import Checkpoints, TrainingStopped
 from clipmem.train.hooks import Hook, Hooks, Moment
-from clipmem.train.loop import Timing, train
+from clipmem.train.loop import Session, Timing, train
 from clipmem.train.objectives import Towers
 from clipmem.train.objectives.contrastive import Clip
 from clipmem.train.objectives.image_only import SimClr, nt_xent
@@ -255,7 +255,7 @@ def test_two_views_have_noise_of_their_own(encoder):
 
 def fit(folder, hooks):
     encoder = openclip.create("clipmem-micro", seed=7)
-    train(encoder, data_of(range(N)), plan_of(range(N)), section(), folder=folder, precision="fp32", hooks=Hooks(hooks))
+    train(Towers(encoder, hooks=Hooks(hooks)), data_of(range(N)), plan_of(range(N)), section(), folder)
     return json.loads((folder / "record.json").read_text()), (folder / "log.jsonl").read_text()
 
 
@@ -305,15 +305,12 @@ def test_a_checkpoint_of_another_noise_is_not_taken_up(tmp_path):
 
         timing = Timing()
         train(
-            openclip.create("clipmem-micro", seed=7),
+            Towers(openclip.create("clipmem-micro", seed=7), hooks=Hooks((hooked(TextNoise, std, start=0.5),))),
             data_of(range(N)),
             plan_of(range(N)),
             section(),
-            folder=tmp_path / "model",
-            precision="fp32",
-            checkpoints=Checkpoints(tmp_path / "checkpoint", 1e9, stop),
-            timing=timing,
-            hooks=Hooks((hooked(TextNoise, std, start=0.5),)),  # the stop is before the start
+            tmp_path / "model",
+            Session(checkpoints=Checkpoints(tmp_path / "checkpoint", 1e9, stop), timing=timing),
         )
         return timing.pairs, (tmp_path / "model" / "record.json").read_text()
 

@@ -8,7 +8,7 @@ from clipmem.base.mitigations import (
     RegroupSection,
 )
 from clipmem.mitigate.regroup import Regroup, regroup
-from clipmem.train.paired import epoch_batches
+from tests.tiny import epoch_batches
 from tests.unit.mitigate.test_base import fit
 from tests.unit.train.test_loop import N
 

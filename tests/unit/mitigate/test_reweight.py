@@ -22,7 +22,8 @@ from clipmem.study.plan import PlannedStudy
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainingStopped
 from clipmem.train.distributed import ALONE, contrastive_share
 from clipmem.train.hooks import Hook, Hooks
-from clipmem.train.loop import train
+from clipmem.train.loop import Session, train
+from clipmem.train.objectives import Towers
 from clipmem.train.objectives.contrastive import blocked_contrastive_loss
 from tests.tiny import tiny_recipe
 from tests.unit.train.test_checkpoint import contents
@@ -96,14 +97,12 @@ def fit(folder, *hooks, file=None, stop_after=None, **changes):
         return len(seen) == stop_after
 
     return train(
-        openclip.create("clipmem-micro", seed=7),
+        Towers(openclip.create("clipmem-micro", seed=7), hooks=Hooks(hooks)),
         data_of(range(N)),
         plan_of(range(N)),
         section(epochs=4, batch_size=7, **changes),
-        folder=folder,
-        precision="fp32",
-        checkpoints=Checkpoints(file, 1e9, stop) if file else None,
-        hooks=Hooks(hooks),
+        folder,
+        Session(checkpoints=Checkpoints(file, 1e9, stop) if file else None),
     )
 
 

@@ -16,8 +16,9 @@ from clipmem.mitigate.weights import Average, EarlyStopping, Interpolation, Weig
 from clipmem.models import openclip
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, State, TrainingStopped
 from clipmem.train.hooks import Hook, Hooks
-from clipmem.train.loop import learning_rate, train
-from clipmem.train.paired import epoch_batches
+from clipmem.train.loop import Session, learning_rate, train
+from clipmem.train.objectives import Towers
+from tests.tiny import epoch_batches
 from tests.unit.mitigate.test_base import fit as hooked
 from tests.unit.train.test_checkpoint import contents
 from tests.unit.train.test_loop import N, data_of, plan_of, section
@@ -42,14 +43,12 @@ def fit(folder, *hooks, encoder=None, stop_after=None, file=None, **changes):
 
     encoder = encoder or openclip.create("clipmem-micro", seed=7)
     train(
-        encoder,
+        Towers(encoder, hooks=Hooks(hooks)),
         data_of(range(N)),
         plan_of(range(N)),
         section(**{"epochs": 4, "batch_size": 7, **changes}),
-        folder=folder,
-        precision="fp32",
-        checkpoints=Checkpoints(file, 1e9, stop) if file else None,
-        hooks=Hooks(hooks),
+        folder,
+        Session(checkpoints=Checkpoints(file, 1e9, stop) if file else None),
     )
     return openclip.load(folder).module.state_dict()
 

@@ -1,6 +1,7 @@
 """`models.embeddings`: parts that resume, chunks, pairs without embeddings, single views, types on disk."""
 
 import json
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,7 @@ import torch
 
 from clipmem.base.errors import InputError
 from clipmem.data.skipped import Problem
-from clipmem.models import openclip
+from clipmem.models import embeddings, openclip
 from clipmem.models.embeddings import Embeddings, embed
 from clipmem.study.score_inputs import Settings, read_pairs
 from tests.tiny import encoded_image
@@ -52,12 +53,14 @@ def world(tmp_path_factory):
     return folder
 
 
-def run(world, folder, *names, **how):
+def run(world, folder, *names, part=None, single=False, **how):
     settings = Settings.of(views=how.pop("views", 0), dtype=how.pop("dtype", "float32"), device="cpu")
     pairs = how.pop("pairs", None) or read_pairs(str(world / "pairs.parquet"), None, "--data")
     models = [settings.model(str(world / name)) for name in names or ("small",)]
-    folders = [folder / f"{k}" for k in range(len(models))]
-    return embed(models, pairs, folders, settings.made_with(), block=BLOCK, **how)
+    folders = {folder / f"{k}": model for k, model in enumerate(models)}
+    made_with = settings.made_with() | ({"single": True} if single else {})
+    with patch.object(embeddings, "BLOCKS", part // BLOCK if part else embeddings.BLOCKS):
+        return embed(folders, pairs, made_with, block=BLOCK, **how)
 
 
 def files(folder):

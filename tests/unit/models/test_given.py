@@ -289,7 +289,8 @@ def test_any_dual_encoder_is_embedded():
     encoder, rng = Plain(), np.random.default_rng(0)
     pixels = rng.integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
     captions = [["one"], ["two", "three"], ["four"]]
-    found = passes.embed(encoder, pixels, np.arange(3), captions, UIDS[:3], EmbedSection(batch_size=2), TrainSection())
+    inputs = passes.Inputs(pixels, np.arange(3), captions, UIDS[:3])
+    found = passes.embed(encoder, inputs, EmbedSection(batch_size=2), TrainSection())
     for k in range(3):
         values = (pixels[k].transpose(2, 0, 1) / 255 - np.array(Plain.mean)[:, None, None]) / 0.5
         expected = encoder.encode_image(torch.tensor(values, dtype=torch.float32)[None])[0]

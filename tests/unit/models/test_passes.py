@@ -14,6 +14,7 @@ from clipmem.data.decoding import decode
 from clipmem.data.views import as_float, caption_edits, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models import openclip, passes
 from clipmem.models.openclip import OpenClipEncoder
+from clipmem.models.passes import Inputs
 from tests.tiny import encoded_image
 
 N = 7
@@ -30,11 +31,14 @@ def micro():
     return encoder
 
 
-def embedded(encoder, rows=range(N), *, views=0, batch_size=256, crops=CROPS, caption_edits=0, **changes):
+def embedded(
+    encoder, rows=range(N), *, views=0, batch_size=256, crops=CROPS, caption_edits=0, progress=None, **changes
+):
     rows = list(rows)
     settings = EmbedSection(views=views, batch_size=batch_size, caption_edits=caption_edits)
     captions, uids = [CAPTIONS[k] for k in rows], [UIDS[k] for k in rows]
-    return passes.embed(encoder, PIXELS, np.array(rows), captions, uids, settings, crops, **changes)
+    inputs = Inputs(PIXELS, np.array(rows), captions, uids, **changes)
+    return passes.embed(encoder, inputs, settings, crops, progress=progress or (lambda _: None))
 
 
 def close(a, b):
@@ -101,11 +105,11 @@ def test_any_order_gives_the_same(micro):
 
 def test_rows_choose_the_images(micro):
     # the same image under another uid has other crops, but the same plain view
-    rows, captions = np.array([3, 3]), [["a"], ["b"]]
-    plain = passes.embed(micro, PIXELS, rows, captions, UIDS[:2], EmbedSection(views=0), CROPS)
+    inputs = Inputs(PIXELS, np.array([3, 3]), [["a"], ["b"]], UIDS[:2])
+    plain = passes.embed(micro, inputs, EmbedSection(views=0), CROPS)
     close(plain.image[0], plain.image[1])
     close(plain.image[0], embedded(micro).image[3])
-    cropped = passes.embed(micro, PIXELS, rows, captions, UIDS[:2], EmbedSection(views=1), CROPS)
+    cropped = passes.embed(micro, inputs, EmbedSection(views=1), CROPS)
     assert (cropped.image[0] - cropped.image[1]).abs().max() > 1e-3
 
 
@@ -169,7 +173,7 @@ def test_caption_edits_are_embedded_for_the_pairs_with_one_caption(micro, tmp_pa
 
 def test_where_nothing_is_edited_the_edits_are_empty(micro, tmp_path):
     captions = [["a cat", "the cat"], ["a", "b"]]
-    found = passes.embed(micro, PIXELS, np.arange(2), captions, UIDS[:2], EmbedSection(caption_edits=2), CROPS)
+    found = passes.embed(micro, Inputs(PIXELS, np.arange(2), captions, UIDS[:2]), EmbedSection(caption_edits=2), CROPS)
     assert found.text_edits.shape == (0, 32)
     passes.save(found, tmp_path)
     assert passes.load(tmp_path).text_edits_pair.dtype == torch.int64
@@ -214,7 +218,9 @@ def test_captions_of_about_one_length_share_a_pass(micro, monkeypatch):
     passed, encode = [], encoder.encode_text
     monkeypatch.setattr(encoder, "encode_text", lambda tokens: [passed.append(tokens.clone()), encode(tokens)][1])
     uids = [f"{k:032x}" for k in range(45)]
-    found = passes.embed(encoder, PIXELS, np.zeros(45, dtype=int), captions, uids, EmbedSection(batch_size=5), CROPS)
+    found = passes.embed(
+        encoder, Inputs(PIXELS, np.zeros(45, dtype=int), captions, uids), EmbedSection(batch_size=5), CROPS
+    )
     with torch.inference_mode():
         for k, text in enumerate(texts):  # in the order of the pairs, not of the passes
             close(found.text[k], encode(micro.tokenize([text]))[0])

@@ -92,7 +92,7 @@ def test_wordings_leave_the_bytes_of_the_captions(tmp_path):
     crops = TrainSection()
 
     def embed(**given):
-        return passes.embed(encoder, pixels, np.arange(N), captions, UIDS, settings, crops, **given)
+        return passes.embed(encoder, passes.Inputs(pixels, np.arange(N), captions, UIDS, **given), settings, crops)
 
     for name, found in (("with", embed(wordings=more)), ("without", embed())):
         passes.save(found, tmp_path / name)

@@ -18,8 +18,8 @@ from clipmem.scoring.protocols.subsample import balanced_draw
 from clipmem.scoring.summary import Scored, halves, summarize, two_way_interval
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.utility import evaluated
-from clipmem.train.paired import TrainingSet, check_alike, epoch_batches
-from tests.tiny import tiny_recipe
+from clipmem.train.paired import TrainingSet, check_alike
+from tests.tiny import epoch_batches, tiny_recipe
 
 UIDS = [f"{k:032x}" for k in range(40)]
 ROLES = ["shared"] * 16 + ["candidate"] * 8 + ["independent"] * 8 + ["external"] * 8

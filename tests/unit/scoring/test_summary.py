@@ -17,7 +17,7 @@ from clipmem.scoring import aligning, summary
 from clipmem.scoring.design import PARTS, ScoreTables
 from clipmem.scoring.summary import Scored
 from tests.reference import loops as reference
-from tests.scoring import score
+from tests.scoring import score, scored_with
 
 ROLES = ["shared"] * 5 + ["candidate"] * 7 + ["independent"] * 6 + ["external"] * 5
 N, D = len(ROLES), 5
@@ -243,7 +243,7 @@ def test_half_difference():
 
 def centered_of(one):
     half = summary.halved(one, confidence=0.95)
-    return summary.centered(one.differences, one.role, one.group, half, confidence=0.95)
+    return summary.centered(one, half, confidence=0.95)
 
 
 @pytest.mark.parametrize("worse", [0.0, 9.0])
@@ -288,7 +288,8 @@ def test_the_verdict_on_the_shift(shift, sd, said):
     effect = 0.15 * ((role == "candidate") * 1.0 - (role == "independent"))
     values = effect + shift + sd * rng.standard_normal((3, 160))
     half = Interval(mean=0.15, low=None, high=None)
-    found = summary.centered(values, role, np.arange(160), half, confidence=0.95)
+    scored = scored_with(f=values, g=np.zeros_like(values), role=role, group=np.arange(160), paired=True)
+    found = summary.centered(scored, half, confidence=0.95)
     assert (found.verdict, found.margin) == (said, pytest.approx(0.015))
     assert found.low <= found.shift <= found.high
 
@@ -296,7 +297,7 @@ def test_the_verdict_on_the_shift(shift, sd, said):
 def test_tests():
     one, splits, f, g = tables((0, 1))
     values = (f - g).mean(axis=0)
-    found = summary.tests(one, confidence=0.9)
+    found = summary.tests(one, summary.COMPARED, confidence=0.9)
     assert [(row.a, row.b) for row in found] == [
         ("candidate", "external"),
         ("candidate", "shared"),
@@ -319,7 +320,7 @@ def test_tests():
 
 
 def test_the_tests_are_adjusted_as_one_family_each():
-    found = summary.tests(tables((0, 1))[0], confidence=0.9)
+    found = summary.tests(tables((0, 1))[0], summary.COMPARED, confidence=0.9)
     for name in ("welch_p", "mannwhitney_p"):
         raw = sorted(getattr(row, name) for row in found)
         # Holm: the smallest of three counts thrice, the next twice, and none falls below the one before
@@ -330,7 +331,8 @@ def test_the_tests_are_adjusted_as_one_family_each():
 
 def test_a_test_without_p_is_left_out_of_the_family():
     scores, role = np.array([1.0, 1.0, 0.0, 0.0, 0.5, 0.7]), np.array(["a", "a", "b", "b", "c", "c"])
-    constant, other = summary.compare(scores, role, (("a", "b"), ("a", "c")), confidence=0.95)
+    scored = scored_with(clipmem=scores, role=role)
+    constant, other = summary.tests(scored, (("a", "b"), ("a", "c"), ("a", "d")), confidence=0.95)
     assert constant.welch_p is constant.welch_p_holm is None
     assert other.welch_p_holm == other.welch_p
 
@@ -399,7 +401,8 @@ def test_the_roc_curve_of_the_summary_is_the_whole_curve_without_points_in_strai
     values, wrong = np.random.default_rng(0).normal(size=2000).round(decimals), np.arange(2000) < 5
     values[wrong] += 1
     fpr, tpr = roc_curve(values, wrong)
-    kept = summary.planted_in(values, wrong, values, np.ones(2000, dtype=bool), confidence=0.9).roc
+    scored = scored_with(clipmem=values, planted=wrong, g=values[None], role=np.full(2000, "candidate"))
+    kept = summary.planted(scored, confidence=0.9).roc
     kept_fpr, kept_tpr = np.array(kept["fpr"]), np.array(kept["tpr"])
     assert np.interp(fpr + tpr, kept_fpr + kept_tpr, kept_tpr) == pytest.approx(tpr, abs=1e-12)
     assert len(kept_fpr) <= (2 * 5 + 2 if decimals == 9 else len(fpr))

@@ -146,7 +146,7 @@ def test_agreement_votes_and_lemon_against_loops(groups):
     np.testing.assert_allclose(neighbor_votes(q, t, 4, group=groups), loops.votes(x, y, 4, groups, 0.05), **close)
     image = q[:, :3]
     expected = loops.lemon(x[:, :3], y, 4, groups, 2.0, 3.0, (0.5, 4.0))
-    np.testing.assert_allclose(lemon(image, t, 4, group=groups, beta=2.0, gamma=3.0, tau=(0.5, 4.0)), expected, **close)
+    np.testing.assert_allclose(lemon(image, t, 4, group=groups, weights=(2.0, 3.0), tau=(0.5, 4.0)), expected, **close)
 
 
 def test_votes_count_the_nearest_twentieth():

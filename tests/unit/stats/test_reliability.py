@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 
 from clipmem.base.errors import InputError
 from clipmem.stats.reliability import (
+    Estimated,
     agreement,
     correlation,
     noise_of,
@@ -33,7 +34,7 @@ def test_agreement_and_noise_equal_the_loops(seed: int, models: int, own: float)
     assert noise_of(effect) == pytest.approx(loops.noise(effect))
     fitted = predicted + 0.2 * np.random.default_rng(seed).normal(size=(models, 25))
     for left_out in (None, fitted):
-        found = agreement(effect, predicted, np.arange(25), weight=own, left_out=left_out, draws=2)
+        found = agreement(effect, Estimated(predicted, own=own, left_out=left_out), np.arange(25), draws=2)
         if found is not None:
             expected = loops.agreement(effect, predicted, own, left_out)
             assert found.value == pytest.approx(min(1.0, max(-1.0, expected)))
@@ -68,9 +69,8 @@ def test_a_fit_to_the_effects_is_not_judged_by_their_noise(models: int, noise: f
         left_out = np.stack([fitted_to(x, np.delete(effect, k, axis=0).mean(axis=0)) for k in range(models)])
         own = own_weight(mean, predicted, found.noise)
         true = spearmanr(predicted + own * (mean - predicted), truth)[0]
-        printed = [
-            agreement(effect, predicted, np.arange(n), weight=own, left_out=fits, draws=2) for fits in (left_out, None)
-        ]
+        judgments = [Estimated(predicted, own=own, left_out=fits) for fits in (left_out, None)]
+        printed = [agreement(effect, estimated, np.arange(n), draws=2) for estimated in judgments]
         off.append(tuple(one.value - true for one in printed))
     judged, naive = np.mean(off, axis=0)
     assert abs(judged) < 0.02
@@ -118,7 +118,7 @@ def test_it_is_the_agreement_with_the_truth_that_nobody_sees(noise: float) -> No
         found, mean = noise_of(effect), effect.mean(axis=0)
         for weight in (0.0, own_weight(mean, predicted, found.noise), 1.0):
             score = predicted + weight * (mean - predicted)
-            printed = agreement(effect, predicted, np.arange(len(truth)), weight=weight, draws=2)
+            printed = agreement(effect, Estimated(predicted, own=weight), np.arange(len(truth)), draws=2)
             assert printed is not None
             off.append(abs(printed.value - spearmanr(score, truth)[0]))
     assert np.mean(np.array(off) < 0.08) >= 0.9
@@ -140,7 +140,7 @@ def test_nothing_is_said_where_shadow_models_do_not_agree() -> None:
     stream = np.random.default_rng(3)
     effect = stream.normal(size=(2, 400))
     effect[1] -= effect[0]  # opposite, so that the estimate is below 0 for certain
-    assert agreement(effect, stream.normal(size=400), np.arange(400)) is None
+    assert agreement(effect, Estimated(stream.normal(size=400)), np.arange(400)) is None
     assert noise_of(effect).reliability == 0
 
 

@@ -84,9 +84,8 @@ def test_parts_have_the_bytes_of_the_whole(views, edits, more):
     )
 
     def embed(part):
-        return passes.embed(
-            encoder, pixels, np.arange(n), captions, uids, recipe.embed, recipe.train, part=part, wordings=wordings
-        )
+        inputs = passes.Inputs(pixels, np.arange(n), captions, uids, wordings, part)
+        return passes.embed(encoder, inputs, recipe.embed, recipe.train)
 
     joined = passes.join([embed(passes.Part(index, 3)) for index in range(3)])
     found = embed(passes.WHOLE)

@@ -24,7 +24,7 @@ from clipmem.models.parts import chosen, part_of, rate_factors
 from clipmem.models.start import Start, parts_of
 from clipmem.train.batches import TrainingData, embed_frozen, made_ahead
 from clipmem.train.checkpoint import Checkpoints, TrainingStopped
-from clipmem.train.loop import train
+from clipmem.train.loop import Session, train
 from clipmem.train.objectives import Towers
 from clipmem.train.paired import TrainingSet
 from tests.tiny import encoded_image
@@ -131,7 +131,7 @@ def fresh(micro):
 def trained(encoder, folder, *, seed=0, **changes):
     section = TrainSection(**{"epochs": 2, "batch_size": 8, "precision": "fp32", "captions": 2, **changes})
     data = TrainingData(PIXELS, np.arange(N), CAPTIONS)
-    train(encoder, data, TrainingSet("f", seed, UIDS, N), section, folder=folder, precision="fp32")
+    train(Towers(encoder), data, TrainingSet("f", seed, UIDS, N), section, folder)
     return encoder.module.state_dict()
 
 
@@ -272,7 +272,7 @@ def test_a_stopped_training_resumes_with_the_same_bytes(fresh, tmp_path, changes
     data, plan = TrainingData(PIXELS, np.arange(N), CAPTIONS), TrainingSet("f", 1, UIDS, N)
 
     def run(folder, checkpoints=None):
-        return train(fresh(), data, plan, settings, folder=folder, precision="fp32", checkpoints=checkpoints)
+        return train(Towers(fresh()), data, plan, settings, folder, Session(checkpoints=checkpoints))
 
     run(tmp_path / "whole")
     steps = iter([False] * 4 + [True] * 9)

@@ -12,7 +12,9 @@ from clipmem.models import openclip
 from clipmem.train import checkpoint, loop
 from clipmem.train.batches import TextTokens
 from clipmem.train.checkpoint import CHECKPOINT_FILE, LOG_FILE, Checkpoints, StepLog, TrainingStopped, sweep
-from clipmem.train.loop import Timing, train
+from clipmem.train.hooks import Hooks
+from clipmem.train.loop import Session, Timing, train
+from clipmem.train.objectives import Towers
 from tests.unit.models.test_openclip import PLAIN, build
 from tests.unit.train.test_loop import N, data_of, plan_of, section
 
@@ -30,14 +32,12 @@ def fit(folder, *, file=None, stop_after=None, every=1e9, encoder=None, seed=0, 
 
     checkpoints = Checkpoints(file, every, stop) if file else None
     return train(
-        encoder or openclip.create("clipmem-micro", seed=7),
+        Towers(encoder or openclip.create("clipmem-micro", seed=7)),
         data_of(range(N)),
         plan_of(range(N), seed=seed),
         section(**{**SETTINGS, **changes}),
-        folder=folder,
-        precision="fp32",
-        checkpoints=checkpoints,
-        timing=timing,
+        folder,
+        Session(checkpoints=checkpoints, timing=timing or Timing()),
     )
 
 
@@ -144,8 +144,8 @@ def test_the_checkpoint_of_another_training_is_not_used(tmp_path, undisturbed, c
 def test_another_image_is_another_training(tmp_path):
     plan, texts = plan_of(range(N)), TextTokens(torch.zeros(1, 2, dtype=torch.long), *[torch.ones(1).numpy()] * 2)
     one, other = data_of(range(N)), data_of([*range(1, N), 0])
-    assert loop._identity({}, one, plan, texts) != loop._identity({}, other, plan, texts)
-    assert loop._identity({}, one, plan, texts) == loop._identity({}, data_of(range(N)), plan, texts)
+    assert loop._identity({}, one, plan, texts, Hooks()) != loop._identity({}, other, plan, texts, Hooks())
+    assert loop._identity({}, one, plan, texts, Hooks()) == loop._identity({}, data_of(range(N)), plan, texts, Hooks())
 
 
 def test_sweep_removes_checkpoints_only(tmp_path):

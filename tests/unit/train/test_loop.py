@@ -21,12 +21,12 @@ from clipmem.models.numerics import computing, resolve_precision, threads
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.train import batches, loop
 from clipmem.train.batches import TrainingData
-from clipmem.train.loop import learning_rate, train
+from clipmem.train.loop import Session, learning_rate, train
 from clipmem.train.objectives import Towers
 from clipmem.train.objectives.contrastive import Clip
-from clipmem.train.paired import TrainingSet, check_paired, epoch_batches, training_set
+from clipmem.train.paired import TrainingSet, check_paired, training_set
 from clipmem.train.record import describe, state_hash
-from tests.tiny import encoded_image
+from tests.tiny import encoded_image, epoch_batches
 
 N = 18
 
@@ -68,7 +68,7 @@ def fresh(micro):
 def run(encoder, folder, *, rows=range(N), settings=None, **plan):
     rows = list(rows)
     settings = settings or section()
-    return train(encoder, data_of(rows), plan_of(rows, **plan), settings, folder=folder, precision="fp32")
+    return train(Towers(encoder), data_of(rows), plan_of(rows, **plan), settings, folder)
 
 
 def log_of(folder):
@@ -155,7 +155,7 @@ def test_both_trainings_record_the_same(splits, fresh, tmp_path):
     for side in ("f", "g"):
         plan = training_set(splits, side, 3)
         data = data_of([row[one] for one in plan.uids])
-        train(fresh(), data, plan, section(batch_size=5), folder=tmp_path / side, precision="fp32")
+        train(Towers(fresh()), data, plan, section(batch_size=5), tmp_path / side)
         records[side] = json.loads((tmp_path / side / "record.json").read_text())
     check_paired(records)
     f, g = records["f"], records["g"]
@@ -175,7 +175,7 @@ def test_a_pair_left_out_is_not_counted(fresh, tmp_path, monkeypatch):
     plan = TrainingSet("without", 3, tuple(uid(k) for k in rows), 14, left_out=uid(9))
     encoder = fresh()
     seen = spy_on(encoder, monkeypatch)
-    train(encoder, data_of(rows), plan, section(batch_size=5), folder=tmp_path, precision="fp32")
+    train(Towers(encoder), data_of(rows), plan, section(batch_size=5), tmp_path)
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["pairs"] == 13
     assert record["samples_seen"] == sum(len(images) for images, _ in seen) == 26
@@ -197,7 +197,7 @@ def test_f_and_g_see_the_same_of_the_shared_pairs(splits, fresh, tmp_path, monke
         plan, encoder = training_set(splits, side, 3), fresh()
         seen[side] = spy_on(encoder, monkeypatch)
         data = data_of([row[one] for one in plan.uids])
-        train(encoder, data, plan, settings, folder=tmp_path / side, precision="fp32")
+        train(Towers(encoder), data, plan, settings, tmp_path / side)
     steps = [(epoch, batch) for epoch in range(3) for batch in epoch_batches(14, 5, seed=3, epoch=epoch)]
     assert len(steps) == len(seen["f"]) == len(seen["g"]) == 9
     crop = {"size": 32, "scale": (0.3, 0.9), "ratio": settings.crop_ratio, "flip": 0.5}
@@ -222,7 +222,7 @@ def test_colors_are_those_of_the_pair_the_epoch_and_the_view(splits, fresh, tmp_
     plan, encoder = training_set(splits, "f", 3), fresh()
     seen, embed = [], encoder.encode_image
     monkeypatch.setattr(encoder, "encode_image", lambda pixels: [seen.append(pixels.clone()), embed(pixels)][1])
-    train(encoder, data_of([row[one] for one in plan.uids]), plan, settings, folder=tmp_path, precision="fp32")
+    train(Towers(encoder), data_of([row[one] for one in plan.uids]), plan, settings, tmp_path)
     steps = [(epoch, batch) for epoch in range(2) for batch in epoch_batches(14, 5, seed=3, epoch=epoch)]
     how = {"strength": 1.0, "gray": 0.3, "blur": 0.5}
     for (epoch, batch), pixels in zip(steps, seen, strict=True):
@@ -305,7 +305,7 @@ def test_first_loss_is_the_equation(fresh, tmp_path):
         for i in rows:
             logits = [scale * math.fsum(a * b for a, b in zip(left[i], right[j], strict=True)) for j in rows]
             loss += (math.log(math.fsum(math.exp(x) for x in logits)) - logits[i]) / (2 * N)
-    train(encoder, data, plan_of(rows), settings, folder=tmp_path, precision="fp32")
+    train(Towers(encoder), data, plan_of(rows), settings, tmp_path)
     assert log_of(tmp_path)[0]["loss"] == pytest.approx(loss, rel=1e-5)
 
 
@@ -314,13 +314,12 @@ def test_training_lowers_the_loss_and_logs_each_step(fresh, tmp_path):
     settings = section(epochs=25, batch_size=9, lr=3e-3)
     rows = list(range(N))
     files = train(
-        encoder,
+        Towers(encoder),
         data_of(rows),
         plan_of(rows),
         settings,
-        folder=tmp_path,
-        precision="fp32",
-        progress=lambda *values: seen.append(values),
+        tmp_path,
+        Session(progress=lambda *values: seen.append(values)),
     )
     assert sorted(file.name for file in files) == sorted(path.name for path in tmp_path.iterdir())
     log = log_of(tmp_path)
@@ -468,7 +467,7 @@ def test_bf16_training_is_close_to_fp32(fresh, tmp_path):
     rows, losses = list(range(N)), {}
     for precision in ("fp32", "bf16"):
         folder = tmp_path / precision
-        train(fresh(), data_of(rows), plan_of(rows), section(), folder=folder, precision=precision)
+        train(Towers(fresh(), precision), data_of(rows), plan_of(rows), section(), folder)
         losses[precision] = [entry["loss"] for entry in log_of(folder)]
         weights = openclip.load(folder).module.state_dict()
         assert {tensor.dtype for tensor in weights.values()} == {torch.float32}

@@ -20,7 +20,8 @@ from clipmem.models.numerics import check_compiler, multiplying, resolve_precisi
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.train import batches, loop
 from clipmem.train.batches import TrainingData
-from clipmem.train.loop import train
+from clipmem.train.loop import Session, train
+from clipmem.train.objectives import Towers
 from clipmem.train.paired import TrainingSet
 from tests.tiny import encoded_image
 
@@ -63,8 +64,7 @@ def test_batches_made_ahead_change_nothing(fresh, tmp_path, objective):
     for ahead in (0, 1, 4):
         folder = tmp_path / str(ahead)
         timing = loop.Timing()
-        how = {"folder": folder, "precision": "fp32", "timing": timing, "ahead": ahead}
-        train(fresh(), DATA, PLAN, settings, **how)
+        train(Towers(fresh()), DATA, PLAN, settings, folder, Session(timing=timing, ahead=ahead))
         weights[ahead] = [file.read_bytes() for file in sorted(folder.iterdir())]
         assert timing.pairs == 2 * N
         assert timing.data >= 0
@@ -83,10 +83,9 @@ def test_an_error_in_a_batch_made_ahead_is_that_error(fresh, tmp_path, monkeypat
 
     monkeypatch.setattr(batches, "render", broken)
     steps = []
-    how = {"folder": tmp_path, "precision": "fp32", "ahead": 2, "progress": lambda step, *_: steps.append(step)}
-    encoder = fresh()
+    session, encoder = Session(lambda step, *_: steps.append(step), ahead=2), fresh()
     with pytest.raises(OSError, match="the shard is gone"):
-        train(encoder, DATA, PLAN, section(), **how)
+        train(Towers(encoder), DATA, PLAN, section(), tmp_path, session)
     assert not makers()
     # the whole table is back, as after any other error
     assert len(encoder.module.token_embedding.weight) > 49000
@@ -99,7 +98,7 @@ def test_ctrl_c_while_batches_are_made_ahead(fresh, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "learning_rate", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train(fresh(), DATA, PLAN, section(epochs=50), folder=tmp_path, precision="fp32", ahead=1)
+        train(Towers(fresh()), DATA, PLAN, section(epochs=50), tmp_path, Session(ahead=1))
     assert not makers()
 
 
@@ -111,6 +110,7 @@ from clipmem.base.sections import TrainSection
 from clipmem.models import openclip
 from clipmem.train import loop
 from clipmem.train.paired import TrainingSet
+from clipmem.train.objectives import Towers
 folder, real = Path(sys.argv[1]), openclip.OpenClipEncoder.compile
 openclip.OpenClipEncoder.compile = lambda self: real(self, backend=sys.argv[2])
 loop.check_compiler = lambda *_: None
@@ -122,7 +122,7 @@ for setting in ("off", "on"):
     data = loop.TrainingData(pixels, np.arange(18), captions)
     plan = TrainingSet("f", 0, uids, 18)
     encoder = openclip.create("clipmem-micro", seed=7)
-    loop.train(encoder, data, plan, settings, folder=folder / setting, precision="fp32")
+    loop.train(Towers(encoder), data, plan, settings, folder / setting)
 """
 
 

@@ -62,7 +62,7 @@ def fresh(micro):
 
 def run(encoder, folder, settings, *, data=None, seed=0, precision="fp32"):
     plan = TrainingSet("f", seed, UIDS, N)
-    return train(encoder, data or data_of(), plan, settings, folder=folder, precision=precision)
+    return train(Towers(encoder, precision), data or data_of(), plan, settings, folder)
 
 
 def losses_of(folder):

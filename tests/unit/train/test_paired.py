@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipmem.train.loop import learning_rate
-from clipmem.train.paired import epoch_batches
+from tests.tiny import epoch_batches
 
 
 @given(n=st.integers(1, 400), size=st.integers(2, 150), seed=st.integers(0, 9), epoch=st.integers(0, 9))

@@ -16,7 +16,8 @@ from clipmem.models import openclip
 from clipmem.train import loop, recorder
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainingStopped
 from clipmem.train.hooks import Hook, Hooks
-from clipmem.train.loop import train
+from clipmem.train.loop import Session, train
+from clipmem.train.objectives import Towers
 from clipmem.train.recorder import TRAJECTORY_FILE, AlignmentRecorder, read_trajectory
 from tests.reference.loops_trajectory import batch_values
 from tests.unit.train.test_loop import N, data_of, plan_of, section, uid
@@ -35,14 +36,12 @@ def fit(micro):
         encoder = openclip.OpenClipEncoder(copy.deepcopy(micro.module), micro.config, micro._tokenizer)
         settings = section(**{"epochs": 3, "batch_size": 7, "record": True, **changes})
         return train(
-            encoder,
+            Towers(encoder, hooks=Hooks(tuple(hooks))),
             data_of(range(N)),
             plan or plan_of(range(N)),
             settings,
-            folder=folder,
-            precision="fp32",
-            checkpoints=checkpoints,
-            hooks=Hooks(tuple(hooks)),
+            folder,
+            Session(checkpoints=checkpoints),
         )
 
     return run

@@ -41,8 +41,8 @@ __all__ = [
 for _module in iter_modules(__path__):  # each format registers itself
     import_module(f"{__name__}.{_module.name}")
 
-Data = str | Path | DataSection | Mapping[str, Any] | Source  # what names a set of pairs
-NO_KEYS: Mapping[str, Any] = {}
+Data = str | Path | DataSection | Mapping[str, object] | Source  # what names a set of pairs
+NO_KEYS: Mapping[str, object] = {}
 
 
 def named(section: DataSection) -> str:
@@ -96,7 +96,7 @@ def open_source(section: DataSection, subject: str = "[data] path", *, shard: st
 
 
 def open_data(
-    data: Any, keys: Mapping[str, Any] = NO_KEYS, *, settings: Overrides = (), shard: str | None = None
+    data: Any, keys: Mapping[str, object] = NO_KEYS, *, settings: Overrides = (), shard: str | None = None
 ) -> Source:
     """Open pairs: the one way from what a user names to a source.
 
@@ -123,7 +123,7 @@ def open_data(
     return source
 
 
-def data_section(data: Any, keys: Mapping[str, Any] = NO_KEYS, settings: Overrides = ()) -> DataSection:
+def data_section(data: Any, keys: Mapping[str, object] = NO_KEYS, settings: Overrides = ()) -> DataSection:
     """Return the `[data]` section of a path, the name of shipped data, or keys, with further keys and settings."""
     if isinstance(data, str | Path):
         ships = keys.get("source", "") in {"", "auto", str(data)} and shipped(str(data))

@@ -21,20 +21,11 @@ from clipmem.base.errors import require, shorten
 from clipmem.base.paths import atomic_file, parsing
 from clipmem.base.sections import DataSection
 from clipmem.data.skipped import Ledger
+from clipmem.data.sources import records
 from clipmem.data.sources.base import SOURCES, Cleaned
 from clipmem.data.sources.files import TableSource, row_record
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json, text_encoding
-from clipmem.data.sources.records import (
-    KEYS,
-    Columns,
-    Part,
-    Record,
-    about,
-    find_columns,
-    listed_captions,
-    recognized,
-    replaced,
-)
+from clipmem.data.sources.records import Columns, Part, Record
 from clipmem.data.sources.rows import ParquetRows, edited, values_of
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
@@ -51,7 +42,7 @@ class CsvSource(TableSource):
     """A table with a header, separated by commas, tabs, semicolons or bars."""
 
     summary = "A table (.csv, .tsv) of image paths and captions."
-    uses = KEYS | {"image_root"}
+    uses = records.KEYS | {"image_root"}
     rank = 70
     content = "a table of images and captions"
     form = ".csv"
@@ -62,13 +53,13 @@ class CsvSource(TableSource):
         if header is None:
             return ""
         separator, names = header
-        image, caption = recognized(names, probe.section)
+        image, caption = records.recognized(names, probe.section)
         return f"a header with {image!r} and {caption!r}, separated by {SEPARATORS[separator]}"
 
     @property
     def columns(self) -> Columns | None:
         names = self._names(PathProbe(str(self.file), self.section))
-        return find_columns(names, self.section, subject=str(self.file)) if names else None
+        return records.find_columns(names, self.section, subject=str(self.file)) if names else None
 
     @classmethod
     def _names(cls, probe: PathProbe) -> list[str]:
@@ -95,7 +86,7 @@ class JsonLinesSource(CsvSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        image, caption = recognized(cls._names(probe), probe.section)
+        image, caption = records.recognized(cls._names(probe), probe.section)
         return f"JSON lines with {image!r} and {caption!r}" if image and caption else ""
 
     @classmethod
@@ -178,7 +169,7 @@ def header_columns(line: str, section: DataSection) -> tuple[str, list[str]] | N
     """Return separator and names of a CSV header with an image and a caption column, or None."""
     for separator in SEPARATORS:
         names = [name.strip() for name in split_line(line, separator)]
-        if all(recognized(names, section)):
+        if all(records.recognized(names, section)):
             return separator, names
     return None
 
@@ -191,14 +182,14 @@ def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *,
             yield from (line.row for line in _lines(form)(path, source, section, ledger) if line.row)
             return
         file = ParquetRows(path)
-        columns = find_columns(file.schema.names, section, subject=f"{path}")
+        columns = records.find_columns(file.schema.names, section, subject=f"{path}")
         for first, batch in file.batches(columns.used):
             ledger.read += batch.num_rows
             values = zip(*(values_of(batch.column(name)) for name in columns.used), strict=True)
             for number, cells in enumerate(values, first):
                 row = dict(zip(columns.used, cells, strict=True))
-                part = Part(f"row {number}", listed_captions(row[columns.captions]))
-                yield row_record(source, row[columns.image], part, **about(row, section))
+                part = Part(f"row {number}", records.listed_captions(row[columns.captions]))
+                yield row_record(source, row[columns.image], part, **records.about(row, section))
 
 
 def _lines(form: str) -> Callable[[Path, str, DataSection, Ledger], Iterator[Line]]:
@@ -225,7 +216,7 @@ def write_rows(
     paths: list[str] = []
     if form == ".parquet":
         rows = ParquetRows(original)
-        columns = find_columns(rows.schema.names, section, subject=f"{original}")
+        columns = records.find_columns(rows.schema.names, section, subject=f"{original}")
         with atomic_file(file) as stream, rows.writer(stream) as writer:
             for _, batch in rows.batches(rows.schema.names):
                 places = [_place(path, folder) for path in values_of(batch.column(columns.image))]
@@ -259,7 +250,7 @@ def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> I
         header = first.rstrip("\r\n")
         by_tab = "\t" if "\t" in header else ","
         separator, names = header_columns(header, section) or ("", split_line(header, by_tab))
-        columns = find_columns(names, section, subject=f"{path}")
+        columns = records.find_columns(names, section, subject=f"{path}")
         require(separator, f"{path}", f"the header {shorten(header)}", "an image and a caption column")
         image, last = names.index(columns.image), len(names) - 1
         caption_place = names.index(columns.captions)
@@ -295,7 +286,7 @@ def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> I
             values = {name: cell for name, cell in row.items() if cell not in _NAN}
             caption = row[columns.captions]
             captions = [float("nan") if caption in _NAN else caption]
-            record = row_record(source, row[columns.image], Part(key, captions), **about(values, section))
+            record = row_record(source, row[columns.image], Part(key, captions), **records.about(values, section))
             yield Line(text, record, corrected)
 
 
@@ -311,14 +302,14 @@ def _jsonl_lines(path: Path, source: str, section: DataSection, ledger: Ledger) 
                 ledger.leave_out(source, f"line {number}", BROKEN_LINE)
                 yield Line(line)
                 continue
-            columns = columns or find_columns(row, section, subject=f"{path}, line {number}")
+            columns = columns or records.find_columns(row, section, subject=f"{path}, line {number}")
             name = columns.captions
 
             def corrected(caption: str, row: dict[str, object] = row, line: str = line, name: str = name) -> str:
-                return json.dumps({**row, name: replaced(row.get(name), caption)}) + _line_end(line)
+                return json.dumps({**row, name: records.replaced(row.get(name), caption)}) + _line_end(line)
 
-            part = Part(f"line {number}", listed_captions(row.get(columns.captions)))
-            yield Line(line, row_record(source, row.get(columns.image), part, **about(row, section)), corrected)
+            part = Part(f"line {number}", records.listed_captions(row.get(columns.captions)))
+            yield Line(line, row_record(source, row.get(columns.image), part, **records.about(row, section)), corrected)
 
 
 @contextlib.contextmanager

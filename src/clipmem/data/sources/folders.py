@@ -12,23 +12,12 @@ from pathlib import Path, PurePosixPath
 from clipmem.base.errors import require
 from clipmem.base.paths import atomic_write
 from clipmem.base.sections import DataSection
+from clipmem.data.sources import records
 from clipmem.data.sources.base import SOURCES, Cleaned, Source, require_data, require_split
 from clipmem.data.sources.csv_table import table_rows, write_rows
 from clipmem.data.sources.files import FileSource, read_files, row_record
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json, text_encoding
-from clipmem.data.sources.records import (
-    KEYS,
-    Part,
-    Record,
-    about,
-    check_keys,
-    chosen,
-    examine_file,
-    listed_captions,
-    named_columns,
-    read_file,
-    replaced,
-)
+from clipmem.data.sources.records import Part, Record
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 NOT_LISTED = "image missing from the metadata"
@@ -46,7 +35,7 @@ class ImageFolderSource(FileSource):
     """Images and their captions in one folder."""
 
     summary = "A folder of images with metadata.csv (or .jsonl, .parquet), or a .txt or .json file per image."
-    uses = KEYS | {"split"}
+    uses = records.KEYS | {"split"}
     rank = 30
     whole = True
 
@@ -98,7 +87,7 @@ class ImageFolderSource(FileSource):
                 original, folder = self.base / name, posixpath.dirname(name)
                 write_rows(original, cleaned.folder / name, self.section, cleaned, folder=folder)
             elif name in texts and _stem(name) in new:
-                data = read_file(self.base / name, most=MOST_TEXT)
+                data = records.read_file(self.base / name, most=MOST_TEXT)
                 data = b"" if isinstance(data, str) else data
                 atomic_write(cleaned.folder / name, corrected_text(name, data, new[_stem(name)], self.section))
             elif not cleaned.removes(name) and not (name in texts and _stem(name) in gone):
@@ -135,7 +124,7 @@ class ImageFolderSource(FileSource):
             for text in by_stem.get(_stem(name), ()):
                 self._add_text(row, text, keys)
             yield row
-        check_keys(self.section, keys, f"the JSON files in {self.section.path}")
+        records.check_keys(self.section, keys, f"the JSON files in {self.section.path}")
         stems = {_stem(name) for name in images}
         for name in texts:
             if _stem(name) not in stems:
@@ -144,7 +133,7 @@ class ImageFolderSource(FileSource):
 
     def _add_text(self, row: Record, name: str, keys: set[str]) -> None:
         """Add the content of a text or JSON file to an image; the first with captions is used."""
-        data, [part], reason = read_file(self.base / name, most=MOST_TEXT), row.parts, ""
+        data, [part], reason = records.read_file(self.base / name, most=MOST_TEXT), row.parts, ""
         if isinstance(data, str):
             reason = f"caption file: {data}"
         elif name.lower().endswith(".txt"):
@@ -159,9 +148,9 @@ class ImageFolderSource(FileSource):
             reason = BROKEN_JSON
         else:
             captions, values = parsed
-            keys.update(values if named_columns(self.section) else ())
+            keys.update(values if records.named_columns(self.section) else ())
             row.parts = [part._replace(captions=captions)]
-            for field, value in about(values, self.section).items():
+            for field, value in records.about(values, self.section).items():
                 setattr(row, field, value)
         if reason and (part.captions or part.why):
             self.ledger.note(name, name, reason)
@@ -193,7 +182,7 @@ class ClassFolderSource(Source):
             names = [name for name in files if name.lower().endswith(IMAGE_ENDINGS)]
             for reference in (f"{label}/{name}" for name in names):
                 self.ledger.read += 1
-                image = examine_file(self._root / reference)
+                image = records.examine_file(self._root / reference)
                 other = label if isinstance(image, str) else seen.setdefault(image.digest(), label)
                 subject = f"{self.section.path}, {reference}"
                 got = f"the same image in the classes {other!r} and {label!r}"
@@ -227,7 +216,9 @@ def json_captions(data: bytes, section: DataSection) -> tuple[list[object], Mapp
     values = parse_json(data)
     if not isinstance(values, dict):
         return None
-    return listed_captions(values.get(chosen(tuple(values), section.caption_column, "caption_column"))), values
+    return records.listed_captions(
+        values.get(records.chosen(tuple(values), section.caption_column, "caption_column"))
+    ), values
 
 
 def corrected_text(name: str, data: bytes, caption: str, section: DataSection) -> bytes:
@@ -235,8 +226,8 @@ def corrected_text(name: str, data: bytes, caption: str, section: DataSection) -
     if name.lower().endswith(".txt"):
         return caption.encode()
     values = parse_json(data)
-    column = chosen(tuple(values), section.caption_column, "caption_column") if isinstance(values, dict) else ""
-    return json.dumps({**values, column: replaced(values[column], caption)}).encode() if column else data  # pyright: ignore
+    column = records.chosen(tuple(values), section.caption_column, "caption_column") if isinstance(values, dict) else ""
+    return json.dumps({**values, column: records.replaced(values[column], caption)}).encode() if column else data  # pyright: ignore
 
 
 def _stem(name: str) -> str:

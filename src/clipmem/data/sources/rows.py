@@ -25,20 +25,11 @@ from clipmem.base.hashing import ImageHash
 from clipmem.base.paths import atomic_file, parsing
 from clipmem.base.remote import AnyPath, arrow_input, data_path
 from clipmem.base.sections import DataSection
+from clipmem.data.sources import records
 from clipmem.data.sources.base import Cleaned, Shards, Source, image_gone
 from clipmem.data.sources.files import check_root, find_root
 from clipmem.data.sources.path_probe import parse_json
-from clipmem.data.sources.records import (
-    Columns,
-    Part,
-    Record,
-    about,
-    examine,
-    find_columns,
-    listed_captions,
-    read_file,
-    replaced,
-)
+from clipmem.data.sources.records import Columns, Part, Record
 from clipmem.data.user_tables import object_lists
 
 BROKEN = "unreadable from this row on"
@@ -121,7 +112,7 @@ def edited(batch: pa.RecordBatch, captions: str, changes: Sequence[str | None]) 
     column = batch.column(number)
     if any(changes):
         parts = [
-            pa.array([replaced(value_of(column[k]), change)], column.type) if change else column.slice(k, 1)
+            pa.array([records.replaced(value_of(column[k]), change)], column.type) if change else column.slice(k, 1)
             for k, change in enumerate(changes)
         ]
         batch = batch.set_column(number, batch.schema.field(number), pa.concat_arrays(parts))
@@ -158,9 +149,9 @@ class RowSource(Source):
         self._paths, self._base = [base / shard] if shard else paths, base
         self._files: list[RowFile] = [rows(path) for path in self._paths[: 1 if shard == "" else None]]
         self._begins = [0, *accumulate(file.rows for file in self._files)]
-        self._columns = find_columns(self._files[0].schema.names, section, subject=f"{self._paths[0]}")
+        self._columns = records.find_columns(self._files[0].schema.names, section, subject=f"{self._paths[0]}")
         for file in self._files:
-            columns = find_columns(file.schema.names, section, subject=f"{file.path}")
+            columns = records.find_columns(file.schema.names, section, subject=f"{file.path}")
             got, expected = f"the columns {columns.used}", f"those of the first file, {self._columns.used}"
             hint = "Set data.image_column and data.caption_column to columns of all files."
             require(columns == self._columns, f"{file.path}", got, expected, hint)
@@ -235,12 +226,12 @@ class RowSource(Source):
             image = self._latest[1]
             if data is not None or not path or path != self._latest[0]:  # several rows per image: read the file once
                 content, status = self._content(data, path), row.get(_STATUS)
-                image = content if isinstance(content, str) else examine(content)
+                image = content if isinstance(content, str) else records.examine(content)
                 image = f"img2dataset: {status}" if content is None and isinstance(status, str) else image
                 self._latest = (path, image) if data is None else self._latest
             key, position = f"{first + k}", f"{begin + first + k}"
-            parts = [Part(key, listed_captions(row[columns.captions]), place=position)]
-            fields, label = about(row, self.section), row.get(columns.label)
+            parts = [Part(key, records.listed_captions(row[columns.captions]), place=position)]
+            fields, label = records.about(row, self.section), row.get(columns.label)
             fields["objects"] = objects[k] if objects else []
             if names and isinstance(label, int) and -1 <= label < len(names):  # datasets writes -1 for no class
                 fields["label"] = [*names, ""][label]
@@ -256,7 +247,7 @@ class RowSource(Source):
         file = data_path(posixpath.join(self._root, path))
         if isinstance(file, Path):
             self.ledger.folders.add(os.path.normpath(file.absolute().parent))
-        return read_file(file)
+        return records.read_file(file)
 
     @cached_property
     def _root(self) -> str:

@@ -23,30 +23,10 @@ from clipmem.base.paths import atomic_file, write_json
 from clipmem.base.remote import AnyPath, arrow_input, data_path
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import MAX_BYTES
+from clipmem.data.sources import folders, records
 from clipmem.data.sources.base import SOURCES, Cleaned, Shards, Source, image_gone, require_data
-from clipmem.data.sources.folders import (
-    BROKEN_JSON,
-    MOST_TEXT,
-    TEXT_UNUSED,
-    corrected_text,
-    decode_text,
-    json_captions,
-)
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PACKED, PathProbe, parse_json
-from clipmem.data.sources.records import (
-    KEYS,
-    MANY_BYTES,
-    NO_CAPTION,
-    NO_IMAGE,
-    Part,
-    Record,
-    about,
-    check_keys,
-    examine,
-    listed_captions,
-    named_columns,
-    read_file,
-)
+from clipmem.data.sources.records import Part, Record
 from clipmem.data.sources.tar import BLOCK, Member, TarError, copy_members, is_tar, members
 
 BROKEN_TAR = "broken or truncated tar"
@@ -74,8 +54,8 @@ class _Sample:
 
     def add(self, member: Member, kind: str, stream: BufferedIOBase | None = None) -> None:
         """Add a member, and read it if a stream is given."""
-        if member.problem or member.size > (MOST_TEXT if kind in _TEXTS else MAX_BYTES):
-            self.reason = self.reason or member.problem or MANY_BYTES
+        if member.problem or member.size > (folders.MOST_TEXT if kind in _TEXTS else MAX_BYTES):
+            self.reason = self.reason or member.problem or records.MANY_BYTES
             return
         if self.members.setdefault(kind if kind in _TEXTS else "image", member) is not member:
             self.spare.append((member, SECOND))
@@ -128,16 +108,16 @@ class Texts(NamedTuple):
 
 def texts_of(contents: Mapping[str, bytes], section: DataSection) -> Texts:
     """Return the captions of a sample with the members `txt`, `json` or both, as at the top of this file."""
-    parsed = json_captions(contents["json"], section) if "json" in contents else None
+    parsed = folders.json_captions(contents["json"], section) if "json" in contents else None
     captions, values = (parsed[0], dict(parsed[1])) if parsed else (list[object](), dict[str, object]())
     broken, unused = "json" in contents and parsed is None, False
     if "txt" in contents:
-        text = decode_text(contents["txt"]).removesuffix("\n").removesuffix("\r")
+        text = folders.decode_text(contents["txt"]).removesuffix("\n").removesuffix("\r")
         # a byte order mark or final line break stays if the JSON's caption has it, too
         same = [str(caption).encode("utf-8", "surrogatepass") for caption in captions] == [contents["txt"]]
         values.setdefault("txt", text)
-        if "caption_column" in named_columns(section):
-            captions = listed_captions(values.get(section.caption_column))
+        if "caption_column" in records.named_columns(section):
+            captions = records.listed_captions(values.get(section.caption_column))
         elif len(captions) < 2 and not same:
             captions = [text]
         unused = not same and bool(captions) and text not in captions
@@ -149,7 +129,7 @@ class WebdatasetSource(Source):
     """A tar, a folder of tars, a range or a list of tars."""
 
     summary = "Tars of images and captions, as written by img2dataset."
-    uses = KEYS - {"image_column"}
+    uses = records.KEYS - {"image_column"}
     rank = 20
     remote = True
     sharded = True
@@ -209,7 +189,7 @@ class WebdatasetSource(Source):
                 self.ledger.note(name, f"{images:,} of {stated:,}", FEWER)
         if self.shard:  # others may have the keys
             return
-        check_keys(self.section, keys, f"the JSON of the tars of {self.section.path}")
+        records.check_keys(self.section, keys, f"the JSON of the tars of {self.section.path}")
         if self._base is not None:
             stems = {name.removesuffix(".tar") for name in self._shards}
             used = {f"{stem}{end}" for stem in stems for end in (".tar", ".parquet", "_stats.json")}
@@ -268,27 +248,27 @@ class WebdatasetSource(Source):
         if sample.complete:
             contents = {kind: sample.data[member.offset] for kind, member in sample.members.items()}
             captions, values, broken, unused = texts_of(contents, self.section)
-            self.ledger.ignored.update([TEXT_UNUSED] * unused)
-            keys.update(values if named_columns(self.section) else ())
-            for reason in (BROKEN_JSON * (broken and bool(captions)), sample.reason):
+            self.ledger.ignored.update([folders.TEXT_UNUSED] * unused)
+            keys.update(values if records.named_columns(self.section) else ())
+            for reason in (folders.BROKEN_JSON * (broken and bool(captions)), sample.reason):
                 if reason:
                     self.ledger.note(shard, sample.key, reason)
-            image, position = examine(contents["image"]), sample.position
+            image, position = records.examine(contents["image"]), sample.position
         else:
-            image = sample.reason or (NO_CAPTION if "image" in sample.members else NO_IMAGE)
+            image = sample.reason or (records.NO_CAPTION if "image" in sample.members else records.NO_IMAGE)
         return Record(
             shard,
             sample.key,
             f"{shard}@{position}",
             image,
-            [Part(sample.key, captions, BROKEN_JSON if broken else "", f"{shard}@{position}")],
-            **about(values, self.section),
+            [Part(sample.key, captions, folders.BROKEN_JSON if broken else "", f"{shard}@{position}")],
+            **records.about(values, self.section),
         )
 
     def write_kept(self, cleaned: Cleaned) -> str:
         """Copy each tar without the members of pairs that go, and img2dataset's files of the shard."""
-        folders = [Path(name).parent for name in self._shards]
-        near = Path(os.path.commonpath(folders)) if self._base is None else Path()
+        parents = [Path(name).parent for name in self._shards]
+        near = Path(os.path.commonpath(parents)) if self._base is None else Path()
         for name in self._shards:
             out, gone, changed = Path(name).relative_to(near), list[str](), list[tuple[Member, bytes | None]]()
             for sample in self._samples(name):
@@ -298,7 +278,7 @@ class WebdatasetSource(Source):
                     changed += [(member, None) for member in sample.members.values()]
                 for kind, member in sample.members.items() if change else ():
                     if kind != "image":
-                        new = corrected_text(f".{kind}", sample.data[member.offset], change or "", self.section)
+                        new = folders.corrected_text(f".{kind}", sample.data[member.offset], change or "", self.section)
                         changed.append((member, new))
             with self._file(name).open("rb") as original, atomic_file(cleaned.folder / out) as stream:
                 copy_members(original, stream, changed)
@@ -316,7 +296,7 @@ class WebdatasetSource(Source):
 
     def _stats(self, shard: str) -> dict[str, object]:
         """Return img2dataset's counts of a shard, if it has any."""
-        read = read_file(self._file(shard).with_name(_stats_name(shard)))
+        read = records.read_file(self._file(shard).with_name(_stats_name(shard)))
         counts = parse_json(read) if isinstance(read, bytes) else None
         return counts if isinstance(counts, dict) else {}
 

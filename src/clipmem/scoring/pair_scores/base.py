@@ -1,13 +1,14 @@
 """Base class of pair scores: one number per pair, higher = more memorized, or more likely mismatched."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from clipmem.base.registry import Registry
 from clipmem.models.signals import Signals
+from clipmem.stats.reliability import Estimated
 
 Need = Literal[
     "embeddings", "logit scale", "alignment", "images", "pixels", "trajectory", "shadow models", "scores"
@@ -17,26 +18,6 @@ Kind = Literal["mismatched", "vague", "duplicate", "hygiene"]
 Scores = Float64[np.ndarray, " n"]
 MEMORIZATION: frozenset[Purpose] = frozenset({"memorization"})
 BOTH: frozenset[Purpose] = frozenset({"memorization", "mismatched captions"})
-
-
-class Estimated(NamedTuple):
-    """Scores of pairs as estimates of CLIPMem, higher = more memorized.
-
-    Attributes:
-        score: On the scale of CLIPMem if `calibrated`, otherwise only its order has a meaning.
-        stderr: Standard error of each score on that scale; None if there is none.
-        calibrated: Whether differences of scores have the size of differences of CLIPMem.
-        own: Weight of the pair's own shadow models, from 0 to 1, if the score is p + own (D - p).
-        predicted: p, which the pair's own D does not enter; None: the score itself.
-        left_out: p fitted on all pairs of shadow models but one; None: p is not fitted on them.
-    """
-
-    score: Scores
-    stderr: Scores | None = None
-    calibrated: bool = False
-    own: float = 0.0
-    predicted: Scores | None = None
-    left_out: Float64[np.ndarray, "pair n"] | None = None
 
 
 class PairScore(ABC):

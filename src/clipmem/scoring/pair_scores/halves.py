@@ -17,10 +17,10 @@ from scipy.stats import norm, rankdata
 from clipmem.base.hashing import same_words
 from clipmem.base.random import derive_seed
 from clipmem.models.signals import Halves, Signals
-from clipmem.scoring.pair_scores.base import MEMORIZATION, PAIR_SCORES, Estimated, PairScore, Scores
+from clipmem.scoring.pair_scores.base import MEMORIZATION, PAIR_SCORES, PairScore, Scores
 from clipmem.stats.agreement import lemon, neighbor_votes, softmax_agreement
 from clipmem.stats.leave_one_out import leave_one_out, leave_one_out_scores
-from clipmem.stats.reliability import noise_of, own_weight
+from clipmem.stats.reliability import Estimated, noise_of, own_weight
 from clipmem.stats.similarity import contrast
 
 FOLDS = 5

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.stats import rankdata
 from torch import Tensor
 
+from clipmem.base import slices
 from clipmem.base.errors import InputError
 from clipmem.models.signals import Signals
 from clipmem.scoring.evidence import evidence_of
@@ -35,8 +36,7 @@ class Similarity(PairScore):
     def score(self, signals: Signals) -> Scores:
         image, text = embeddings_of(signals)
         scores = np.empty(len(image))
-        for start in range(0, len(scores), _BLOCK):
-            rows = slice(start, start + _BLOCK)
+        for rows in slices(len(scores), _BLOCK):
             u, v = (normalize(x[rows].double(), name="embeddings") for x in (image, text))
             scores[rows] = 1 - (u * v).sum(dim=1).cpu().numpy()
         return scores

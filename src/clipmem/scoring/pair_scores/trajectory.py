@@ -9,6 +9,7 @@ import numpy as np
 from clipmem.base.errors import InputError
 from clipmem.models.signals import Signals, Trajectory
 from clipmem.scoring.pair_scores.base import BOTH, PAIR_SCORES, PairScore, Scores
+from clipmem.stats.checks import mean_where
 
 _TAU = 0.07
 
@@ -56,9 +57,7 @@ class MeanLoss(PairScore):
     def score(self, signals: Signals) -> Scores:
         margin = trajectory_of(signals).margin.astype(np.float64)
         recorded = ~np.isnan(margin)
-        loss = np.where(recorded, np.logaddexp(0, np.where(recorded, -margin, 0) / _TAU), 0)
-        total, count = loss.sum(axis=0), recorded.sum(axis=0)
-        return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+        return mean_where(np.logaddexp(0, np.where(recorded, -margin, 0) / _TAU), recorded)
 
 
 @PAIR_SCORES.register("clipmem")

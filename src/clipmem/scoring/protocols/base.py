@@ -11,7 +11,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
 from clipmem.base.sections import Section
-from clipmem.data.splits import ROLES, check_given_sizes, split_table
+from clipmem.data.splits import check_given_sizes, split_table
 from clipmem.data.user_tables import read_wrong, roles_of
 from clipmem.scoring.design import Design
 from clipmem.train.paired import check_alike
@@ -43,7 +43,7 @@ class Protocol(ABC):
     paired: ClassVar[bool] = False
     scored: ClassVar[bool] = True
     random_members: ClassVar[bool] = False
-    words: ClassVar[Mapping[str, Any]] = {}
+    words: ClassVar[Mapping[str, object]] = {}
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -84,7 +84,7 @@ class Protocol(ABC):
     def check_pairs(self, pairs: pl.DataFrame) -> None:
         """Check, before anything is written, that the data have enough pairs."""
         if self.recipe.data.role_column:
-            check_given_sizes(self._sizes, roles_of(pairs), at_most=True)
+            check_given_sizes(self.recipe.split.sizes, roles_of(pairs), at_most=True)
         split, available, needed = self.recipe.split, pairs.height, self.used_pairs(pairs)
         if needed > available:
             raise InputError(
@@ -102,11 +102,7 @@ class Protocol(ABC):
 
     def used_pairs(self, pairs: pl.DataFrame) -> int:  # noqa: ARG002
         """Return the number of pairs that the study uses: by default, the sum of the four roles."""
-        return sum(self._sizes.values())
-
-    @property
-    def _sizes(self) -> dict[str, int]:
-        return {role: int(getattr(self.recipe.split, role)) for role in ROLES}
+        return sum(self.recipe.split.sizes.values())
 
     @property
     def trained_pairs(self) -> int:
@@ -119,10 +115,7 @@ class Protocol(ABC):
         table = split_table(
             pairs["uid"].to_list(),
             groups,
-            self._sizes,
-            planted=split.planted_share or split.planted,
-            planted_roles=split.planted_roles,
-            seed=split.seed,
+            split,
             captions={uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)},
             roles=roles_of(pairs) if self.recipe.data.role_column else None,
             mismatched=read_wrong(split.wrong, frozenset(pairs["uid"]), others="leave out") if split.wrong else (),

@@ -9,15 +9,7 @@ from torch import Tensor
 from clipmem.train.objectives import contrastive, image_only
 from clipmem.train.objectives.base import OBJECTIVE_FILE, OBJECTIVES, Objective, Towers, create_objective
 
-__all__ = [
-    "OBJECTIVES",
-    "Objective",
-    "Towers",
-    "class_head",
-    "contrastive",
-    "create_objective",
-    "image_only",
-]
+__all__ = ["OBJECTIVES", "Objective", "Towers", "class_head", "contrastive", "create_objective", "image_only"]
 
 
 def class_head(folder: Path) -> Callable[[Tensor], Tensor] | None:

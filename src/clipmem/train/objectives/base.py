@@ -39,8 +39,8 @@ class Towers:
     """
 
     encoder: TrainableEncoder
-    precision: str
-    device: str
+    precision: str = "fp32"
+    device: str = "cpu"
     world: World = ALONE
     hooks: Hooks = NO_HOOKS
     moment: Moment | None = None

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from clipmem.base import slices
 from clipmem.models.openclip import contrastive_loss, sigmoid_loss
 from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.distributed import contrastive_share, sigmoid_share
@@ -67,14 +68,14 @@ class SigLip(Objective):
         self.logit_bias = nn.Parameter(torch.tensor(START_BIAS))
 
     def prepare(self, encoder: TrainableEncoder) -> None:
-        bias, scale = _own_bias(encoder), getattr(encoder.module, "logit_scale", None)
+        bias, scale = (getattr(encoder.module, name, None) for name in ("logit_bias", "logit_scale"))
         if bias is not None:
             self.logit_bias.data.copy_(bias.detach().reshape(()))
         elif scale is not None and scale.requires_grad:
             encoder.set_logit_scale(START_SCALE)
 
     def finish(self, encoder: TrainableEncoder) -> None:
-        if (bias := _own_bias(encoder)) is not None:
+        if (bias := getattr(encoder.module, "logit_bias", None)) is not None:
             bias.data.fill_(self.logit_bias.item())
 
     def forward(self, encoder: Towers, views: Sequence[Images], tokens: Texts, labels: Labels) -> Float[Tensor, ""]:
@@ -83,10 +84,6 @@ class SigLip(Objective):
         if encoder.world.size > 1:
             return sigmoid_share(u, v, encoder.logit_scale(), self.logit_bias, encoder.world)
         return sigmoid_loss(u, v, encoder.logit_scale(), self.logit_bias)
-
-
-def _own_bias(encoder: TrainableEncoder) -> Tensor | None:
-    return getattr(encoder.module, "logit_bias", None)
 
 
 BLOCK = 1024
@@ -117,9 +114,9 @@ class _Blocked(torch.autograd.Function):
     def forward(ctx: Any, image: Tensor, text: Tensor, scale: Tensor, weights: Tensor | None, block: int) -> Tensor:
         rows = torch.empty(len(image), device=image.device)
         columns = torch.full_like(rows, -torch.inf)
-        for start in range(0, len(image), block):
-            z = scale * image[start : start + block] @ text.T
-            rows[start : start + block] = z.logsumexp(1)
+        for part in slices(len(image), block):
+            z = scale * image[part] @ text.T
+            rows[part] = z.logsumexp(1)
             columns = torch.logaddexp(columns, z.logsumexp(0))
         diagonal = scale * (image * text).sum(1)
         ctx.block = block
@@ -132,15 +129,14 @@ class _Blocked(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         image, text, scale, rows, columns, weights = ctx.saved_tensors
         d_image, d_text = torch.empty_like(image), torch.zeros_like(text)
-        for start in range(0, len(image), ctx.block):
-            part = slice(start, start + ctx.block)
+        for part in slices(len(image), ctx.block):
             z = scale * image[part] @ text.T
             by_row, by_column = (z - rows[part, None]).exp_(), (z - columns).exp_()
             if weights is not None:
                 by_row, by_column = by_row.mul_(weights[part, None]), by_column.mul_(weights)
             d_z = by_row.add_(by_column)
             diagonal = torch.arange(len(d_z))
-            d_z[diagonal, diagonal + start] -= 2 if weights is None else 2 * weights[part]
+            d_z[diagonal, diagonal + part.start] -= 2 if weights is None else 2 * weights[part]
             d_image[part] = d_z @ text
             d_text += d_z.T @ image[part]
         factor = grad / (2 * (len(image) if weights is None else weights.sum()))

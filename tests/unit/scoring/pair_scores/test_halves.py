@@ -73,8 +73,7 @@ def test_it_agrees_more_than_the_raw_difference(known: Signals, truth: np.ndarra
     assert found.calibrated
     assert found.predicted is not None
     effect = signals.halves.effect  # pyright: ignore[reportOptionalMemberAccess]
-    how = {"weight": found.own, "left_out": found.left_out}
-    printed = agreement(effect, found.predicted, signals.group, **how)
+    printed = agreement(effect, found, signals.group)
     assert printed is not None
     assert printed.low - 0.05 < spearmanr(found.score, truth)[0] < printed.high + 0.05
 
