@@ -63,6 +63,8 @@ def test_a_run_is_audited(study, audited):
         curve = document["roc"][name]
         assert (curve[-1], len(curve)) == (1, len(document["roc"]["fpr"]))
         assert np.interp(RATES[1], document["roc"]["fpr"], curve) == pytest.approx(one["tpr"][1]["mean"])
+    assert document["offline"]["references"] == [1, 2]  # of the 3 that did not train on a pair, one is the target
+    assert [len(rows) for rows in document["offline"]["attacks"].values()] == [2, 2]
     pairs = read_table(study.path / "audit" / "pairs.parquet", "audit/pairs")
     candidates = study.splits.filter(role="candidate")
     assert set(pairs["uid"]) == set(candidates["uid"])

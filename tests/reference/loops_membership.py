@@ -69,6 +69,38 @@ def rmia(signal: Rows, member: Members, keys: Rows, couple: Sequence[int], scale
     return scores
 
 
+def _unseen(pairs: tuple[Rows, Members, Rows, Sequence[int]], target: int, pair: int, count: int) -> list[float]:
+    """Signals of the `count` references of smallest keys, of those that never trained on the pair."""
+    signal, member, keys, couple = pairs
+    models = reference_models(member, keys, couple, target, pair, seen=False)
+    if member[target][pair] is False:  # the target itself is none
+        models = [r for r in range(len(member)) if not member[r][pair] and r != target]
+    return [signal[r][pair] for r in sorted(models, key=lambda r: keys[r][pair])[:count]]
+
+
+def offline_lira(pairs: tuple[Rows, Members, Rows, Sequence[int]], count: int) -> list[list[float]]:
+    """The distance from the mean of the references in standard deviations, variance (SS + 4 pooled) / (count + 3)."""
+    signal, scores = pairs[0], list[list[float]]()
+    for target in range(len(signal)):
+        values = [_unseen(pairs, target, i, count) for i in range(len(signal[target]))]
+        pooled = fsum(map(_squares, values)) / (len(values) * (count - 1)) if count > 1 else 1.0
+        variances = [(_squares(v) + 4 * pooled) / (count + 3) if count > 1 else 1.0 for v in values]
+        gaps = [value - _mean(v) for value, v in zip(signal[target], values, strict=True)]
+        scores.append([gap / math.sqrt(variance) for gap, variance in zip(gaps, variances, strict=True)])
+    return scores
+
+
+def offline_rmia(pairs: tuple[Rows, Members, Rows, Sequence[int]], count: int) -> list[list[float]]:
+    """log of exp(x) / its mean over the references."""
+    return [
+        [
+            math.log(math.exp(x) / _mean([math.exp(v) for v in _unseen(pairs, target, i, count)]))
+            for i, x in enumerate(row)
+        ]
+        for target, row in enumerate(pairs[0])
+    ]
+
+
 def flags(scores: Rows, member: Members, fpr: float) -> list[list[bool]]:
     """Pairs above the smallest score of a non-member that at most `fpr` of the non-members exceed."""
     found: list[list[bool]] = []

@@ -255,6 +255,13 @@ class Attack(Entry):
     tpr: list[Rate]
 
 
+class Offline(Entry):
+    """Attacks whose references never trained on the pair, by their number: `references` and `attacks` go together."""
+
+    references: list[int]
+    attacks: Mapping[str, list[Attack]]
+
+
 class Risk(Entry):
     """The share of an attack's advantage that the `pairs` most exposed pairs have; None if there is none."""
 
@@ -273,5 +280,6 @@ class Audit(Entry):
     nonmembers: int
     confidence: Number
     attacks: Mapping[str, Attack]
+    offline: Offline | None = None
     risk: Risk
     roc: Mapping[str, list[Number]]

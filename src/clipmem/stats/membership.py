@@ -13,11 +13,12 @@ the complement: the side that it is on is the membership itself.
 When not to trust it: the references know recipe and data, as few attackers do. A weak attack does not prove privacy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
+from scipy.special import logsumexp
 
 from clipmem.base.errors import require
 from clipmem.base.random import generator
@@ -79,6 +80,17 @@ def _checked(
     return signal
 
 
+def _complements(pairs: InOut) -> tuple[Bool[np.ndarray, "model 1"], Int[np.ndarray, " model"]]:
+    """Return whether each model has no complement, and the row of its complement if it has one."""
+    member = pairs.member
+    other = (pairs.couple[:, None] == pairs.couple) & ~np.eye(len(member), dtype=np.bool_)
+    alone, complement = ~other.any(axis=1, keepdims=True), other.argmax(axis=1)
+    complementary = other.sum() <= (~alone).sum() and (alone | (member[complement] != member)).all()
+    got, hint = "models that share a number", "Give other models other numbers."
+    require(complementary, "couple", got, "two that trained on complementary pairs", hint)
+    return alone, complement
+
+
 def references(pairs: InOut) -> References:
     """Return mean and variance of each pair over the references of each target; needs two models on each side.
 
@@ -86,11 +98,7 @@ def references(pairs: InOut) -> References:
     target, variance = (SS + 4 s²) / (c + 3).
     """
     member, keys, signal = pairs.member, pairs.keys, _checked(*pairs[:2], fewest=2)
-    other = (pairs.couple[:, None] == pairs.couple) & ~np.eye(len(signal), dtype=np.bool_)
-    alone, complement = ~other.any(axis=1, keepdims=True), other.argmax(axis=1)
-    complementary = other.sum() <= (~alone).sum() and (alone | (member[complement] != member)).all()
-    got, hint = "models that share a number", "Give other models other numbers."
-    require(complementary, "couple", got, "two that trained on complementary pairs", hint)
+    alone, complement = _complements(pairs)
     center = signal.mean(axis=0)
     values = signal - center
     means, variances = np.empty((2, *values.shape)), np.empty((2, *values.shape))
@@ -131,6 +139,54 @@ def rmia(pairs: InOut, *, scale: float = 1.0) -> Float64[np.ndarray, "model n"]:
     exponent = scale * (_checked(*pairs[:2], fewest=2) - pairs.signal.max(axis=0))
     prior = references(pairs._replace(signal=np.exp(exponent))).mean.mean(axis=0)
     return exponent - np.log(np.maximum(prior, np.finfo(np.float64).tiny))  # rounding may leave 0
+
+
+def fewest_unseen(pairs: InOut) -> int:
+    """Return the number of references that never trained on it which each pair has under each target."""
+    return int((~pairs.member).sum(axis=0).min()) - 1
+
+
+def _unseen(pairs: InOut, count: int) -> Iterator[Float64[np.ndarray, "reference n"]]:
+    """Yield for each target the signals of `count` references that never trained on the pair, of the smallest keys.
+
+    As in `references`, a target that trained on the pair does without one as well: its complement, or else the spare.
+    """
+    signal, (alone, complement), limit = _checked(*pairs[:2], fewest=2), _complements(pairs), fewest_unseen(pairs)
+    hint = "Train more models, or ask for fewer references."
+    require(1 <= count <= limit, "count", f"{count} references", f"1 to {limit} that never trained on a pair", hint)
+    ranked = np.where(pairs.member, np.inf, pairs.keys).argsort(axis=0)[: count + 1]
+    values = np.take_along_axis(signal, ranked, axis=0).T
+    for target, inside in enumerate(pairs.member):
+        spare = ranked[0] if alone[target, 0] else complement[target]
+        usable = ranked != np.where(inside, spare, target)
+        yield values[(usable & (usable.cumsum(axis=0) <= count)).T].reshape(-1, count).T
+
+
+def offline_lira(pairs: InOut, count: int) -> Float64[np.ndarray, "model n"]:
+    """Score by the offline likelihood-ratio attack (Carlini et al. 2022): references that never trained on the pair.
+
+    (x - mean) / sd over `count` references, which orders as the published 1 - P[Z > x] of Z ~ N(mean, variance), a
+    one-sided test. The variance is shrunken as in `references`; with one reference it is 1 for all pairs.
+    """
+    scores = np.ones_like(pairs.signal, dtype=np.float64)
+    for k, values in enumerate(_unseen(pairs, count)):
+        squares = ((values - values.mean(axis=0)) ** 2).sum(axis=0)
+        if count > 1:
+            pooled = squares.mean() / (count - 1)
+            hint = "Check the embeddings: models of different seeds must differ."
+            require(pooled > 0, "signal", "equal values under all models", "values that vary", hint)
+            scores[k] = np.sqrt((count + 3) / (squares + _SHRINKAGE * pooled))
+        scores[k] *= pairs.signal[k] - values.mean(axis=0)
+    return scores
+
+
+def offline_rmia(pairs: InOut, count: int) -> Float64[np.ndarray, "model n"]:
+    """Score by the offline relative attack (RMIA, Zarifzadeh et al. 2024), with p(x | model) = exp(signal).
+
+    log p(x | target) - log p(x), where p(x) is the mean over `count` references that never trained on the pair.
+    """
+    priors = [logsumexp(values, axis=0) - np.log(count) for values in _unseen(pairs, count)]
+    return pairs.signal - np.stack(priors)
 
 
 def _features(pairs: InOut) -> Float64[np.ndarray, "model n feature"]:

@@ -116,6 +116,7 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter)
         "nonmembers": int((~member).sum(axis=1).min()),
         "confidence": confidence,
         "attacks": {name: _over_targets(values, member, confidence) for name, values in scores.items()},
+        "offline": _offline(pairs, confidence),
         "risk": {"attack": "lira", "pairs": -(-len(pool) // 100), "share": share, "mean": float(risk.risk.mean())},
         "roc": {"fpr": _CURVE.tolist()} | curves,
     }
@@ -123,6 +124,18 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter)
     table = study.splits[pool].select("uid", "planted").with_columns(**{k: pl.Series(v) for k, v in columns.items()})
     order = [pl.col("false_alarm") - pl.col("risk"), -pl.col("percentile"), pl.col("uid")]
     return document, table.sort(order)
+
+
+def _offline(pairs: membership.InOut, confidence: float) -> dict[str, object]:
+    """Return how the offline attacks do with 1, 2, 4, 8 and 16 references, or as many as the run has."""
+    fewest = membership.fewest_unseen(pairs)
+    counts = sorted({min(2**k, fewest) for k in range(5)})
+    attacks = {"lira": membership.offline_lira, "rmia": membership.offline_rmia}
+    rows = {
+        name: [_over_targets(attack(pairs, count), pairs.member, confidence) for count in counts]
+        for name, attack in attacks.items()
+    }
+    return {"references": counts, "attacks": rows}
 
 
 def _rates(scores: Trials, member: np.ndarray, rates: np.ndarray) -> Float64[np.ndarray, "model rate"]:

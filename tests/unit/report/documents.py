@@ -192,6 +192,13 @@ AUDIT = {
     "nonmembers": 30,
     "confidence": 0.95,
     "attacks": {"cosine": attack(0.61, 0.05), "lira": attack(0.72, 0.14), "rmia": attack(0.515, 0.012)},
+    "offline": {
+        "references": [1, 2, 3],
+        "attacks": {
+            "lira": [attack(0.6, 0.03), attack(0.62, 0.05), attack(0.64, 0.07)],
+            "rmia": [attack(0.59, 0.02), attack(0.61, 0.04), attack(0.63, 0.06)],
+        },
+    },
     "risk": {"attack": "lira", "pairs": 1, "share": 0.21, "mean": 0.1},
     "roc": {"fpr": [0.0, 0.01, 1.0], "cosine": [0.0, 0.05, 1.0], "lira": [0.0, 0.14, 1.0], "rmia": [0.0, 0.012, 1.0]},
 }

@@ -1,5 +1,7 @@
 """Membership inference: against loops, against simulated models of known leakage, and what it refuses."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,8 +14,11 @@ from clipmem.scoring.protocols.subsample import balanced_draw
 from clipmem.stats.membership import (
     InOut,
     bootstrap_rates,
+    fewest_unseen,
     learned_attack,
     lira,
+    offline_lira,
+    offline_rmia,
     pair_risk,
     references,
     rmia,
@@ -68,6 +73,9 @@ def test_scores_are_those_of_loops(seed, models, more):
     rows = [values.tolist() for values in pairs]
     np.testing.assert_allclose(lira(pairs), loops.lira(*rows), rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(rmia(pairs, scale=0.5), loops.rmia(*rows, 0.5), rtol=1e-8, atol=1e-8)
+    for count in range(1, fewest_unseen(pairs) + 1):
+        np.testing.assert_allclose(offline_lira(pairs, count), loops.offline_lira(rows, count), rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(offline_rmia(pairs, count), loops.offline_rmia(rows, count), rtol=1e-8, atol=1e-8)
     scores = lira(pairs)
     found = pair_risk(scores, pairs.member, fpr=0.3)
     np.testing.assert_allclose(found.risk, loops.risk(scores.tolist(), rows[1], 0.3))
@@ -83,7 +91,7 @@ def test_the_order_of_models_and_pairs_does_not_matter(seed):
     pairs = halves(rng, 4, 20, gain=1.0) if seed % 2 else simulated(rng, 8, 20, gain=1.0)
     order, column = rng.permutation(8), rng.permutation(20)
     moved = InOut(*(values[order][:, column] for values in pairs[:3]), pairs.couple[order])
-    for attack in (lira, rmia):
+    for attack in (lira, rmia, partial(offline_lira, count=2), partial(offline_rmia, count=1)):
         np.testing.assert_allclose(attack(moved), attack(pairs)[order][:, column], rtol=1e-9, atol=1e-9)
 
 
@@ -148,6 +156,42 @@ def test_a_complement_gives_no_membership_away(name, studies, error):
         pairs = halves(np.random.default_rng(200 + k), 5, 400, shared=0.5)
         found.append(over_targets(ATTACKS[name](pairs), pairs.member)[0][0])
     assert np.mean(found) == pytest.approx(0.5, abs=error)
+
+
+@pytest.mark.parametrize("attack", [offline_lira, offline_rmia])
+def test_offline_attacks_use_no_model_that_trained_on_the_pair(attack):
+    pairs = simulated(np.random.default_rng(11), 8, 50, gain=1.0)
+    other = np.where(pairs.member, pairs.signal + 5, pairs.signal)
+    np.testing.assert_array_equal(
+        attack(pairs, 2)[~pairs.member], attack(pairs._replace(signal=other), 2)[~pairs.member]
+    )
+
+
+@pytest.mark.parametrize("attack", [offline_lira, offline_rmia])
+def test_more_references_help_an_offline_attack(attack):
+    pairs = simulated(np.random.default_rng(12), 32, 500, gain=2.0)
+    auc = [over_targets(attack(pairs, count), pairs.member)[0][0] for count in (1, 4, 15)]
+    # with one reference, N(0, 2) against N(gain, 2); with infinitely many, N(0, 1) against N(gain, 1)
+    assert auc[0] == pytest.approx(norm.cdf(2.0 / 2), abs=0.02)
+    assert auc[0] + 0.03 < auc[1] < auc[2] == pytest.approx(norm.cdf(2.0 / 2**0.5), abs=0.02)
+
+
+@pytest.mark.parametrize("attack", [offline_lira, offline_rmia])
+@pytest.mark.parametrize("make", [simulated, partial(halves, shared=0.5)])
+def test_without_leakage_no_offline_attack_does_better_than_chance(attack, make):
+    studies = [make(np.random.default_rng(300 + k)) for k in range(10)]
+    for count in (1, 3, 7):
+        auc = np.array([over_targets(attack(pairs, count), pairs.member)[0][0] for pairs in studies])
+        assert abs(auc.mean() - 0.5) < 0.002 + 2.5 * auc.std(ddof=1) / len(auc) ** 0.5
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_offline_references_that_are_not_there_are_refused(count):
+    pairs = simulated(np.random.default_rng(13), 8, 20, gain=1.0)
+    with pytest.raises(InputError) as caught:
+        offline_lira(pairs, count)
+    assert caught.value.got == f"{count} references"
+    assert caught.value.expected == "1 to 3 that never trained on a pair"
 
 
 def test_without_leakage_nothing_is_gained():
@@ -229,7 +273,7 @@ def wrong(change):
     ],
 )
 def test_what_cannot_be_attacked_is_refused(change, what):
-    for attack in (references, lira, rmia, learned):
+    for attack in (references, lira, rmia, partial(offline_lira, count=2), learned):
         with pytest.raises(InputError) as caught:
             attack(wrong(change))
         assert caught.value.what == what
