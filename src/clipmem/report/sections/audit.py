@@ -60,7 +60,7 @@ class Audit(Section):
         parts = ", ".join(f"{ATTACKS[name]} {attack.tpr[1].mean:.3f}" for name, attack in audit.attacks.items())
         title = f"ROC curves of the attacks, both axes logarithmic. True positive rates at 1% false positives: {parts}."
         legend = {ATTACKS[name]: style for name, style in styles.items()}
-        return {"roc": Figure(title, panels, columns=2, height=340, legend=legend)} | _offline(audit.offline)
+        return {"roc": Figure(title, panels, columns=2, height=340, legend=legend), **_offline(audit.offline)}
 
 
 def _offline(offline: Offline | None) -> Figures:
