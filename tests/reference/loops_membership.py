@@ -124,3 +124,27 @@ def tpr(scores: Sequence[float], positive: Sequence[bool], fpr: float) -> float:
     others = [s for s, p in zip(scores, positive, strict=True) if not p]
     allowed = [t for t in [*scores, -math.inf] if sum(s > t for s in others) <= fpr * len(others)]
     return max(sum(s > t for s in inside) / len(inside) for t in allowed)
+
+
+def tail(correct: int, guesses: int, epsilon: float) -> float:
+    """P[Binomial(guesses, e^ε / (1 + e^ε)) >= correct]."""
+    rate = 1 / (1 + math.exp(-epsilon))
+    values = range(correct, guesses + 1)
+    return fsum(math.comb(guesses, k) * rate**k * (1 - rate) ** (guesses - k) for k in values)
+
+
+def epsilon_bound(correct: int, guesses: int, confidence: float) -> float:
+    """The largest ε whose tail is at most 1 - confidence, by bisection; 0 if there is none."""
+    low, high = 0.0, 30.0
+    if tail(correct, guesses, low) > 1 - confidence:
+        return 0.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if tail(correct, guesses, middle) <= 1 - confidence else (low, middle)
+    return low
+
+
+def correct_guesses(couples: Sequence[tuple[float, float]], guesses: int) -> int:
+    """How many of the couples (member, other) whose scores differ most have the higher score at the member."""
+    surest = sorted(couples, key=lambda couple: -abs(couple[0] - couple[1]))[:guesses]
+    return sum(member > other for member, other in surest)

@@ -13,17 +13,17 @@ the complement: the side that it is on is the membership itself.
 When not to trust it: the references know recipe and data, as few attackers do. A weak attack does not prove privacy.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
-from scipy.special import logsumexp
+from scipy.special import logit, logsumexp
 
 from clipmem.base.errors import require
 from clipmem.base.random import generator
 from clipmem.stats.checks import as_finite, check_confidence, check_draws
-from clipmem.stats.ranking import roc_curve
+from clipmem.stats.ranking import beta_bounds, roc_curve
 
 _SHRINKAGE = 4.0  # weight of the pooled variance, in models
 _ROWS = 60_000  # that a classifier learns from, at most
@@ -291,6 +291,54 @@ def pair_risk(
         of_all += gain.sum()
     share = float(np.clip(of_top / of_all, 0, 1)) if of_all > 0 else np.nan
     return PairRisk(_mean(flags, member), _mean(flags, ~member), _mean(percentile, member), share)
+
+
+def epsilon_bound(correct: int, guesses: int, *, confidence: float = 0.95) -> float:
+    """Return the lower bound of ε that follows from `correct` of `guesses` of memberships; 0 if nothing follows.
+
+    If training is (ε, 0)-differentially private and memberships are independent fair coins, v or more of r guesses are
+    correct with a probability of at most P[Binomial(r, e^ε / (1 + e^ε)) >= v] (Steinke, Nasr & Jagielski 2023, "Privacy
+    Auditing with One (1) Training Run", corollary 5.4 with δ = 0). The bound is the largest ε for which that is at most
+    1 - confidence: the logit of Clopper & Pearson's lower limit. Guesses may depend on each other and on the model.
+
+    Example:
+        >>> round(epsilon_bound(75, 100), 3), epsilon_bound(50, 100)
+        (0.702, 0.0)
+    """
+    check_confidence(confidence)
+    expected, hint = f"0 to {guesses}, the number of guesses", "Count the guesses that were correct."
+    require(0 <= correct <= guesses, "correct", f"{correct}", expected, hint)
+    rate = beta_bounds(float(correct), guesses, 2 * confidence - 1)[0] if guesses else 0.0
+    return float(logit(rate)) if rate > 0.5 else 0.0
+
+
+def correct_guesses(
+    scores: Float[np.ndarray, " n"], member: Bool[np.ndarray, " n"], guesses: int, stream: np.random.Generator
+) -> int:
+    """Guess which of two matched pairs is the member, under a fixed-size random split; return how often it was.
+
+    Each pair of the smaller side is matched with a random one of the other. If all sets of as many members are equally
+    likely, then for any matching, which of two matched pairs is the member is a fair coin, independent of the others.
+    Therefore `epsilon_bound` holds, with neighbors that differ in one *replaced* pair. (Training that is ε-private if a
+    pair is added or removed is 2ε-private if one is replaced.) The guess is the pair with the higher score, for the
+    `guesses` couples whose scores differ most; equal scores count as wrong.
+    """
+    sides = [stream.permutation(np.flatnonzero(side)) for side in (member, ~member)]
+    couples, hint = min(map(len, sides)), "Guess fewer, or audit more pairs."
+    require(guesses <= couples, "guesses", f"{guesses}", f"at most {couples}, the pairs of the smaller side", hint)
+    gaps = scores[sides[0][:couples]] - scores[sides[1][:couples]]
+    return int((gaps[np.argsort(-np.abs(gaps), kind="stable")[:guesses]] > 0).sum())
+
+
+def epsilon_over_targets(correct: Sequence[int], guesses: int, *, confidence: float = 0.95) -> float:
+    """Return a lower bound of ε from several models that one algorithm trained, whose guesses may be dependent.
+
+    That of the k-th best of T models, k = T / 2 rounded up, with an error of (1 - confidence) k / T: by Markov's
+    inequality, the bounds of k or more models exceed ε with a probability of at most 1 - confidence.
+    """
+    middle = (len(correct) + 1) // 2
+    level = 1 - (1 - confidence) * middle / len(correct)
+    return epsilon_bound(sorted(correct, reverse=True)[middle - 1], guesses, confidence=level)
 
 
 def _mean(

@@ -6,7 +6,7 @@ tells the two apart.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from clipmem.models.numerics import LONG, computing
 from clipmem.models.protocol import DualEncoder
 from clipmem.report.frontier import mean_over_seeds
 from clipmem.scoring.aligning import parts_of
+from clipmem.scoring.protocols.halves import Halves
+from clipmem.scoring.protocols.subsample import Subsample
 from clipmem.stats import membership
 from clipmem.stats.intervals import Interval
 from clipmem.stats.ranking import auroc
@@ -45,6 +47,7 @@ MARGIN = 0.02  # above .5, of the AUC without the model
 VIEWS, EDITS = 8, 4  # of the augmentation attack
 _BLOCK = 64  # pairs between two reports of progress
 _CURVE = np.append(0.0, np.logspace(-4, 0, 81))  # false positive rates of the figure
+_COUPLES = 100  # of pairs, from which a bound of ε may follow: ten guesses
 _BOTH = "--members and --nonmembers"
 Trials = Float64[np.ndarray, "model n"]
 
@@ -67,7 +70,7 @@ def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str
     pool = np.flatnonzero(study.role == "candidate")
     _check_pairs(subject, [study.captions[row] for row in pool])
     with folder.locked():
-        document, table = _audit(study, pool, reporter)
+        document, table = audit_pairs(study, pool, reporter)
         folder.write(TABLE, table)
         folder.write_json(DOCUMENT, document)
         reporter.begin("report")
@@ -82,8 +85,10 @@ def _check_pairs(subject: str, captions: Sequence[Sequence[str]]) -> None:
     require(len(set(map(tuple, captions))) > 1, subject, got, "captions that differ", hint)
 
 
-def _audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Attack every model of a study; return the document and the risk of each pair, highest advantage first."""
+def audit_pairs(
+    study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Attack every model of a study by the pairs of some rows; return the document, and the pairs by advantage."""
     started = time.monotonic()
     reporter.begin("audit")
     audited = study.design.sign.any(axis=1)  # not f of `halves`, which trained on all pairs
@@ -117,6 +122,7 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter)
         "confidence": confidence,
         "attacks": {name: _over_targets(values, member, confidence) for name, values in scores.items()},
         "offline": _offline(pairs, confidence),
+        "epsilon": _epsilon(study, pool, member, scores),
         "risk": {"attack": "lira", "pairs": -(-len(pool) // 100), "share": share, "mean": float(risk.risk.mean())},
         "roc": {"fpr": _CURVE.tolist()} | curves,
     }
@@ -136,6 +142,33 @@ def _offline(pairs: membership.InOut, confidence: float) -> dict[str, object]:
         for name, attack in attacks.items()
     }
     return {"references": counts, "attacks": rows}
+
+
+def _epsilon(
+    study: PlannedStudy, pool: Int[np.ndarray, " n"], member: np.ndarray, scores: Mapping[str, Trials]
+) -> dict[str, object]:
+    """Return a lower bound of ε over the models; without one the reason: unknown `draw`, or `few` pairs.
+
+    `balanced_draw` treats alike all pairs without near-duplicates: whatever the model's other memberships, all sets of
+    as many of them are equally likely, as `correct_guesses` needs. The score must know nothing else of membership.
+    Under `halves`, the references of a target are other couples, drawn independently. Under `subsample`, the training
+    sets of the references determine the target's, so that only the similarity may be used.
+    """
+    attack, confidence = "lira" if isinstance(study.protocol, Halves) else "cosine", study.recipe.score.confidence
+    single = np.bincount(study.group)[study.group[pool]] == 1
+    scored, inside, seed = scores[attack][:, single], member[:, single], study.recipe.split.seed
+    couples = int(min(inside.sum(axis=1).min(), (~inside).sum(axis=1).min()))
+    reason = "few" if couples < _COUPLES else "" if isinstance(study.protocol, Subsample) else "draw"
+    document: dict[str, object] = {"attack": attack, "couples": couples, "bound": None, "reason": reason}
+    if reason:
+        return document
+    guesses = couples // 10
+    correct = [
+        membership.correct_guesses(*row, guesses, generator(seed, "epsilon", k))
+        for k, row in enumerate(zip(scored, inside, strict=True))
+    ]
+    bound = membership.epsilon_over_targets(correct, guesses, confidence=confidence)
+    return document | {"guesses": guesses, "correct": correct, "bound": bound}
 
 
 def _rates(scores: Trials, member: np.ndarray, rates: np.ndarray) -> Float64[np.ndarray, "model rate"]:

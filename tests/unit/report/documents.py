@@ -199,6 +199,14 @@ AUDIT = {
             "rmia": [attack(0.59, 0.02), attack(0.61, 0.04), attack(0.63, 0.06)],
         },
     },
+    "epsilon": {
+        "attack": "cosine",
+        "couples": 130,
+        "bound": 0.416,
+        "reason": "",
+        "guesses": 13,
+        "correct": [11, 12, 13, 12, 12, 11, 12, 13],
+    },
     "risk": {"attack": "lira", "pairs": 1, "share": 0.21, "mean": 0.1},
     "roc": {"fpr": [0.0, 0.01, 1.0], "cosine": [0.0, 0.05, 1.0], "lira": [0.0, 0.14, 1.0], "rmia": [0.0, 0.012, 1.0]},
 }

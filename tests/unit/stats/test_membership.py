@@ -14,6 +14,9 @@ from clipmem.scoring.protocols.subsample import balanced_draw
 from clipmem.stats.membership import (
     InOut,
     bootstrap_rates,
+    correct_guesses,
+    epsilon_bound,
+    epsilon_over_targets,
     fewest_unseen,
     learned_attack,
     lira,
@@ -252,6 +255,119 @@ def test_groups_are_not_divided():
     copies = copies._replace(signal=copies.signal + rng.normal(0, 1e-3, copies.signal.shape))
     auc = over_targets(learned_attack(copies, np.repeat(np.arange(40), 10)), copies.member)[0][0]
     assert abs(auc - 0.5) < 0.12
+
+
+# ---- the lower bound of ε
+
+
+@PROFILE
+@given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.6, 0.9, 0.95, 0.99]))
+def test_the_bound_is_that_of_a_loop(correct, more, confidence):
+    bound = epsilon_bound(correct, correct + more, confidence=confidence)
+    assert bound == pytest.approx(loops.epsilon_bound(correct, correct + more, confidence), abs=1e-9)
+
+
+def test_the_bound_is_the_published_p_value():
+    # Steinke, Nasr & Jagielski 2023, appendix D: 75 of 100 guesses, ε = log 3; there with δ = 0
+    p = loops.tail(75, 100, np.log(3))
+    assert p == pytest.approx(0.553, abs=0.001)
+    assert epsilon_bound(75, 100, confidence=1 - p) == pytest.approx(np.log(3), abs=1e-9)
+
+
+@PROFILE
+@given(st.integers(1, 200), st.data())
+def test_the_bound_rises_with_correct_guesses_and_falls_with_confidence(guesses, data):
+    correct = data.draw(st.integers(0, guesses - 1))
+    bounds = [epsilon_bound(correct + k, guesses) for k in (0, 1)]
+    assert 0 <= bounds[0] <= bounds[1]
+    assert epsilon_bound(correct, guesses, confidence=0.99) <= bounds[0]
+    assert epsilon_bound(guesses // 2, guesses) == 0
+    assert epsilon_bound(correct, guesses + 1) <= bounds[0]  # one more, which was wrong
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.5, 2.0])
+def test_the_bound_covers_randomized_response(epsilon):
+    # each answer is that of ε-private randomized response about an independent coin, for which the theorem is exact
+    counts = np.random.default_rng(21).binomial(60, 1 / (1 + np.exp(-epsilon)), 4000)
+    bounds = np.array([epsilon_bound(int(count), 60) for count in counts])
+    assert (bounds <= epsilon).mean() >= 0.95 - 2.5 * (0.05 * 0.95 / 4000) ** 0.5
+    assert (bounds <= epsilon).mean() < 0.99  # and it is not idle
+
+
+@PROFILE
+@given(seeds, st.integers(2, 40))
+def test_guesses_are_those_of_a_loop_over_the_same_couples(seed, n):
+    rng = np.random.default_rng(seed)
+    scores, member = rng.normal(size=n).round(1), rng.permuted(np.arange(n) < rng.integers(1, n))
+    stream = np.random.default_rng(1)
+    sides = [stream.permutation(np.flatnonzero(side)).tolist() for side in (member, ~member)]
+    couples = [(scores[a], scores[b]) for a, b in zip(*sides, strict=False)]
+    for guesses in range(len(couples) + 1):
+        correct = correct_guesses(scores, member, guesses, np.random.default_rng(1))
+        assert correct == loops.correct_guesses(couples, guesses)
+    with pytest.raises(InputError) as caught:
+        correct_guesses(scores, member, len(couples) + 1, rng)
+    assert caught.value.what == "guesses"
+
+
+@pytest.mark.parametrize("models", [2, 6])
+def test_which_of_two_matched_pairs_is_the_member_is_a_fair_independent_coin(models):
+    # under the draw of `subsample` (6 models) and `halves` (2), with groups of near-duplicates beside single pairs
+    sizes, coins = np.array([1] * 8 + [2, 3]), list[list[bool]]()
+    for k in range(4000):
+        rng = np.random.default_rng([models, k])
+        member = balanced_draw(sizes, models, models // 2, rng)[0, :8].astype(np.bool_)
+        sides = [rng.permutation(np.flatnonzero(side)) for side in (member, ~member)]
+        if len(sides[0]) >= 2 and len(sides[1]) >= 2:
+            # whether the member of a couple is the pair of the smaller number: what a score of numbers would guess
+            couples = sorted(zip(*sides, strict=False), key=min)[:2]
+            coins.append([bool(a < b) for a, b in couples])
+    both = np.array(coins)
+    assert both.mean(axis=0) == pytest.approx(0.5, abs=0.025)
+    assert (both[:, 0] & both[:, 1]).mean() == pytest.approx(0.25, abs=0.022)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1.0])
+def test_the_bound_over_models_covers_randomized_response_under_the_draw_of_halves(epsilon):
+    # 200 pairs, each couple of members and others answers about its coin; the two models of a draw are complements
+    bounds, guesses = [], 20
+    for k in range(150):
+        rng = np.random.default_rng([22, k])
+        member = balanced_draw(np.ones(200, dtype=np.int64), 2, 1, rng).astype(np.bool_)
+        correct = []
+        for row in member:
+            order = rng.permutation(200)  # ε-private answers to "is the pair a member?", by pair
+            truth = rng.random(200) < 1 / (1 + np.exp(-epsilon / 2))
+            scores = np.where(row == truth, 1.0, 0.0)[order]
+            correct.append(correct_guesses(scores + rng.normal(0, 1e-9, 200), row[order], guesses, rng))
+        bounds.append(epsilon_over_targets(correct, guesses))
+    assert (np.array(bounds) <= epsilon).mean() >= 0.95
+
+
+def test_the_bound_over_models_is_that_of_the_middle_one_at_half_the_error():
+    assert epsilon_over_targets([19, 30, 28, 25], 30) == epsilon_bound(28, 30, confidence=0.975)
+    assert epsilon_over_targets([28], 30) == epsilon_bound(28, 30)
+
+
+def test_without_leakage_the_bound_is_0():
+    bounds = []
+    for k in range(40):
+        pairs = simulated(np.random.default_rng(400 + k), 8, 400)
+        correct = [
+            correct_guesses(*row, 20, np.random.default_rng(k)) for row in zip(pairs.signal, pairs.member, strict=True)
+        ]
+        bounds.append(epsilon_over_targets(correct, 20))
+    assert np.mean(np.array(bounds) == 0) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("correct", "guesses", "confidence", "what"),
+    [(3, 2, 0.95, "correct"), (-1, 2, 0.95, "correct"), (1, 2, 1.0, "confidence")],
+)
+def test_a_bound_of_impossible_counts_is_refused(correct, guesses, confidence, what):
+    with pytest.raises(InputError) as caught:
+        epsilon_bound(correct, guesses, confidence=confidence)
+    assert caught.value.what == what
 
 
 def wrong(change):

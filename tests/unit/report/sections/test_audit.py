@@ -67,11 +67,27 @@ def test_offline_attacks_are_shown_by_their_number_of_references(built):
     assert [*figure.panels[0].lines[0].y] == [0.6, 0.62, 0.64]
 
 
+@pytest.mark.parametrize(
+    ("epsilon", "text"),
+    [
+        ({}, "Lower bound of ε with 95% confidence: 0.42."),
+        ({}, "Of its 13 surest guesses among 130 couples, 11 to 13 are correct in each model."),
+        ({"reason": "few", "couples": 99, "bound": None}, "They make 99 couples of a member and a non-member"),
+        ({"reason": "draw", "bound": None}, "No lower bound of ε: it is not known how this protocol samples"),
+    ],
+)
+def test_the_bound_of_epsilon_or_the_reason_for_none_is_shown(tmp_path, epsilon, text):
+    built = build_subsample(tmp_path / "study")
+    add_audit(built, {**AUDIT, "epsilon": {**AUDIT["epsilon"], **epsilon}})
+    assert text in words(screen_lines("audit", read_run(built.folder), 100))
+
+
 def test_an_audit_without_offline_attacks_is_shown_without_them(tmp_path):
     built = build_subsample(tmp_path / "study")
-    add_audit(built, {name: value for name, value in AUDIT.items() if name != "offline"})
+    add_audit(built, {name: value for name, value in AUDIT.items() if name not in ("offline", "epsilon")})
     subject = read_run(built.folder)
     assert "Offline" not in words(screen_lines("audit", subject, 100))
+    assert "ε" not in words(screen_lines("audit", subject, 100))
     assert set(Audit().figures(subject)) == {"roc"}
 
 
