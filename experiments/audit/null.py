@@ -5,14 +5,14 @@ import sys
 import numpy as np
 
 from clipmem.base.progress import Quiet
-from clipmem.study.auditing import audit_pairs
+from clipmem.study.auditing import audit
 from clipmem.study.plan import PlannedStudy
 
 
 def main(path: str) -> None:
     """Print the AUC of every attack with its interval, and the lower bound of ε."""
     study = PlannedStudy(path)
-    document, _ = audit_pairs(study, np.flatnonzero(study.role == "external"), Quiet())
+    document, _ = audit(study, np.flatnonzero(study.role == "external"), Quiet())
     for name, attack in document["attacks"].items():
         print(f"{name:12} {attack['auc']['mean']:.3f} [{attack['auc']['low']:.3f}, {attack['auc']['high']:.3f}]")
     print(document["epsilon"])

@@ -14,7 +14,7 @@ from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection, EmojiArtistsSection
 from clipmem.base.tables import read_table
 from clipmem.functional import auroc
-from clipmem.study.auditing import RATES, audit_model, audit_pairs, audit_run, check_alike, model_free_features
+from clipmem.study.auditing import RATES, audit, audit_model, audit_run, check_alike, model_free_features
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import open_data
 from tests.e2e.running import clip
@@ -23,6 +23,7 @@ from tests.tiny import tiny_recipe, write_parquet
 pytestmark = pytest.mark.slow
 
 SUBSAMPLE = ("protocol=subsample", "subsample.models=6", "subsample.fraction=0.5", "train.epochs=1")
+MARGIN = ("margin", "lira_margin", "rmia_margin")
 POOL = ("split.shared=160", "split.candidate=40", "split.independent=40")
 
 
@@ -58,7 +59,7 @@ def test_a_run_is_audited(study, audited):
     assert document["models"] == 6
     assert document["pairs"] == 240
     assert document["seen"] == [3, 3]
-    assert list(document["attacks"]) == ["cosine", "lira", "rmia", "learned"]
+    assert list(document["attacks"]) == [*("cosine", "lira", "rmia"), *MARGIN, "learned"]
     for name, one in document["attacks"].items():
         for entry in (one["auc"], *one["tpr"]):
             assert 0 <= entry["low"] <= entry["mean"] <= entry["high"] <= 1
@@ -66,7 +67,7 @@ def test_a_run_is_audited(study, audited):
         assert (curve[-1], len(curve)) == (1, len(document["roc"]["fpr"]))
         assert np.interp(RATES[1], document["roc"]["fpr"], curve) == pytest.approx(one["tpr"][1]["mean"])
     assert document["offline"]["references"] == [1, 2]  # of the 3 that did not train on a pair, one is the target
-    assert [len(rows) for rows in document["offline"]["attacks"].values()] == [2, 2]
+    assert {name: len(rows) for name, rows in document["offline"]["attacks"].items()} == dict.fromkeys(MARGIN[1:], 2)
     epsilon = document["epsilon"]
     assert (epsilon["attack"], epsilon["reason"]) == ("cosine", "")
     assert len(epsilon["correct"]) == 6
@@ -96,13 +97,20 @@ def test_cosine_is_the_similarity_of_the_stored_embeddings(study, audited):
 
 
 def test_pairs_that_no_model_trained_on_have_no_members(tmp_path):
-    run = clipmem.run(tiny_recipe(*SUBSAMPLE, *POOL, "split.external=240"), tmp_path / "run")
+    run = clipmem.run(tiny_recipe(*SUBSAMPLE, *POOL, "split.external=320"), tmp_path / "run")
     study = PlannedStudy(run.path)
-    document, _ = audit_pairs(study, np.flatnonzero(study.role == "external"), Quiet())
+    document, _ = audit(study, np.flatnonzero(study.role == "external"), Quiet())
     for name, one in document["attacks"].items():
         # of 120 members and others, some with near-duplicates; intervals are over six models, which share their pairs
         assert one["auc"]["mean"] == pytest.approx(0.5, abs=0.06), name
     assert document["epsilon"]["bound"] == 0
+
+
+def test_without_weights_only_similarities_are_attacked(study, tmp_path):
+    folder = changed(study, tmp_path, lambda _: None)
+    document = audit_run(folder)
+    assert list(document["attacks"]) == ["cosine", "lira", "rmia", "learned"]
+    assert list(document["offline"]["attacks"]) == ["lira", "rmia"]
 
 
 def test_the_same_bytes_twice(study, audited):

@@ -90,15 +90,42 @@ def offline_lira(pairs: tuple[Rows, Members, Rows, Sequence[int]], count: int) -
     return scores
 
 
-def offline_rmia(pairs: tuple[Rows, Members, Rows, Sequence[int]], count: int) -> list[list[float]]:
-    """log of exp(x) / its mean over the references."""
+def offline_rmia(
+    pairs: tuple[Rows, Members, Rows, Sequence[int]], count: int, correction: float = 1.0
+) -> list[list[float]]:
+    """log of p / p(x), p = exp(x), p(x) = ((1 + a) mean + 1 - a) / 2 over the references."""
     return [
         [
-            math.log(math.exp(x) / _mean([math.exp(v) for v in _unseen(pairs, target, i, count)]))
+            math.log(
+                2
+                * math.exp(x)
+                / ((1 + correction) * _mean([math.exp(v) for v in _unseen(pairs, target, i, count)]) + 1 - correction)
+            )
             for i, x in enumerate(row)
         ]
         for target, row in enumerate(pairs[0])
     ]
+
+
+def population_share(ratio: Sequence[float], population: Sequence[float], gamma: float) -> list[float]:
+    """The published score of RMIA: the share of population pairs whose ratio, times gamma, is at most the pair's."""
+    return [sum(x >= gamma * z for z in population) / len(population) for x in ratio]
+
+
+def log_probability(image: Rows, text: Rows, bank: Sequence[bool], scale: float) -> list[float]:
+    """Minus the mean cross entropy of image and caption, among the pair itself and the others of the bank."""
+
+    def dot(first: Sequence[float], second: Sequence[float]) -> float:
+        return scale * fsum(a * b for a, b in zip(first, second, strict=True))
+
+    found: list[float] = []
+    for i in range(len(image)):
+        others = [j for j in range(len(image)) if bank[j] and j != i]
+        positive = math.exp(dot(image[i], text[i]))
+        to_text = positive / fsum([positive, *(math.exp(dot(image[i], text[j])) for j in others)])
+        to_image = positive / fsum([positive, *(math.exp(dot(image[j], text[i])) for j in others)])
+        found.append((math.log(to_text) + math.log(to_image)) / 2)
+    return found
 
 
 def flags(scores: Rows, member: Members, fpr: float) -> list[list[bool]]:

@@ -23,7 +23,7 @@ from scipy.special import logit, logsumexp
 from clipmem.base.errors import require
 from clipmem.base.random import generator
 from clipmem.stats.checks import as_finite, check_confidence, check_draws
-from clipmem.stats.ranking import beta_bounds, roc_curve
+from clipmem.stats.ranking import auroc, beta_bounds, roc_curve
 
 _SHRINKAGE = 4.0  # weight of the pooled variance, in models
 _ROWS = 60_000  # that a classifier learns from, at most
@@ -67,6 +67,22 @@ class PairRisk(NamedTuple):
     false_alarm: Float64[np.ndarray, " n"]
     percentile: Float64[np.ndarray, " n"]
     top_share: float
+
+
+def log_probability(
+    image: Float64[np.ndarray, "n d"], text: Float64[np.ndarray, "n d"], bank: Bool[np.ndarray, " n"], scale: float
+) -> Float64[np.ndarray, " n"]:
+    """Return log p of each pair from unit embeddings: minus the mean of the losses of its image and of its caption.
+
+    The loss of an image is -log of the softmax probability, at similarities times `scale`, of its caption among this
+    and the captions of the other pairs of `bank`; the loss of a caption is that among the images.
+    """
+    positive, rows, log_p = scale * (image * text).sum(axis=1), np.flatnonzero(bank), np.zeros(len(image))
+    for query, key in ((image, text), (text, image)):
+        logits = scale * query @ key[rows].T
+        logits[rows, np.arange(len(rows))] = -np.inf
+        log_p -= np.logaddexp(0, logsumexp(logits, axis=1) - positive) / 2
+    return log_p
 
 
 def _checked(
@@ -141,17 +157,13 @@ def rmia(pairs: InOut, *, scale: float = 1.0) -> Float64[np.ndarray, "model n"]:
     return exponent - np.log(np.maximum(prior, np.finfo(np.float64).tiny))  # rounding may leave 0
 
 
-def fewest_unseen(pairs: InOut) -> int:
-    """Return the number of references that never trained on it which each pair has under each target."""
-    return int((~pairs.member).sum(axis=0).min()) - 1
-
-
 def _unseen(pairs: InOut, count: int) -> Iterator[Float64[np.ndarray, "reference n"]]:
     """Yield for each target the signals of `count` references that never trained on the pair, of the smallest keys.
 
     As in `references`, a target that trained on the pair does without one as well: its complement, or else the spare.
     """
-    signal, (alone, complement), limit = _checked(*pairs[:2], fewest=2), _complements(pairs), fewest_unseen(pairs)
+    signal, (alone, complement) = _checked(*pairs[:2], fewest=2), _complements(pairs)
+    limit = int((~pairs.member).sum(axis=0).min()) - 1
     hint = "Train more models, or ask for fewer references."
     require(1 <= count <= limit, "count", f"{count} references", f"1 to {limit} that never trained on a pair", hint)
     ranked = np.where(pairs.member, np.inf, pairs.keys).argsort(axis=0)[: count + 1]
@@ -165,8 +177,8 @@ def _unseen(pairs: InOut, count: int) -> Iterator[Float64[np.ndarray, "reference
 def offline_lira(pairs: InOut, count: int) -> Float64[np.ndarray, "model n"]:
     """Score by the offline likelihood-ratio attack (Carlini et al. 2022): references that never trained on the pair.
 
-    (x - mean) / sd over `count` references, which orders as the published 1 - P[Z > x] of Z ~ N(mean, variance), a
-    one-sided test. The variance is shrunken as in `references`; with one reference it is 1 for all pairs.
+    (x - mean) / sd over `count` references, which orders as the published one-sided 1 - P[Z > x] of Z ~ N(mean,
+    variance), with the variance of `references`; with one reference it is 1 for all pairs.
     """
     scores = np.ones_like(pairs.signal, dtype=np.float64)
     for k, values in enumerate(_unseen(pairs, count)):
@@ -180,13 +192,19 @@ def offline_lira(pairs: InOut, count: int) -> Float64[np.ndarray, "model n"]:
     return scores
 
 
-def offline_rmia(pairs: InOut, count: int) -> Float64[np.ndarray, "model n"]:
+def offline_rmia(pairs: InOut, count: int, *, corrections: Sequence[float] = (1.0,)) -> Float64[np.ndarray, "model n"]:
     """Score by the offline relative attack (RMIA, Zarifzadeh et al. 2024), with p(x | model) = exp(signal).
 
-    log p(x | target) - log p(x), where p(x) is the mean over `count` references that never trained on the pair.
+    log p(x | target) - log p(x), with p(x) = ((1 + a) m + 1 - a) / 2 and m the mean over `count` references that never
+    trained on the pair. If p are probabilities, a < 1 makes up for the models that did. Of `corrections`, each target
+    has the a of the highest mean AUC over the models of other couples.
     """
-    priors = [logsumexp(values, axis=0) - np.log(count) for values in _unseen(pairs, count)]
-    return pairs.signal - np.stack(priors)
+    log_mean = np.stack([np.asarray(logsumexp(values, axis=0)) for values in _unseen(pairs, count)]) - np.log(count)
+    parts = [(log_mean + np.log1p(a), np.log1p(-a) if a < 1 else -np.inf) for a in corrections]
+    scores = np.stack([pairs.signal - np.logaddexp(*part) + np.log(2) for part in parts])
+    auc = np.array([[auroc(*row).mean for row in zip(each, pairs.member, strict=True)] for each in scores])
+    best = (auc @ (pairs.couple[:, None] != pairs.couple)).argmax(axis=0)
+    return scores[best, np.arange(len(best))]
 
 
 def _features(pairs: InOut) -> Float64[np.ndarray, "model n feature"]:
@@ -306,8 +324,7 @@ def epsilon_bound(correct: int, guesses: int, *, confidence: float = 0.95) -> fl
         (0.702, 0.0)
     """
     check_confidence(confidence)
-    expected, hint = f"0 to {guesses}, the number of guesses", "Count the guesses that were correct."
-    require(0 <= correct <= guesses, "correct", f"{correct}", expected, hint)
+    require(0 <= correct <= guesses, "correct", f"{correct}", f"0 to {guesses}", "Count the guesses that were correct.")
     rate = beta_bounds(float(correct), guesses, 2 * confidence - 1)[0] if guesses else 0.0
     return float(logit(rate)) if rate > 0.5 else 0.0
 

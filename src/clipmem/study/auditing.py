@@ -8,6 +8,7 @@ tells the two apart.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Data, Settings, read_pairs
 from clipmem.study.stages import renew_report
 from clipmem.train.objectives import OBJECTIVES
+from clipmem.train.paired import TrainingSet
 
 DOCUMENT, TABLE = "audit/audit.json", "audit/pairs"
 FEWEST = 200  # pairs
@@ -70,7 +72,7 @@ def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str
     pool = np.flatnonzero(study.role == "candidate")
     _check_pairs(subject, [study.captions[row] for row in pool])
     with folder.locked():
-        document, table = audit_pairs(study, pool, reporter)
+        document, table = audit(study, pool, reporter)
         folder.write(TABLE, table)
         folder.write_json(DOCUMENT, document)
         reporter.begin("report")
@@ -85,9 +87,7 @@ def _check_pairs(subject: str, captions: Sequence[Sequence[str]]) -> None:
     require(len(set(map(tuple, captions))) > 1, subject, got, "captions that differ", hint)
 
 
-def audit_pairs(
-    study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter
-) -> tuple[dict[str, Any], pl.DataFrame]:
+def audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter) -> tuple[dict[str, Any], pl.DataFrame]:
     """Attack every model of a study by the pairs of some rows; return the document, and the pairs by advantage."""
     started = time.monotonic()
     reporter.begin("audit")
@@ -105,9 +105,16 @@ def audit_pairs(
     signal = (similarity[:, pool] - control.mean(axis=1, keepdims=True)) / sd
     pairs = membership.InOut(signal, member, generator(seed, "audit").random(member.shape), couple[audited])
     scores = {"cosine": signal, "lira": membership.lira(pairs), "rmia": membership.rmia(pairs)}
+    offline = {"lira": partial(membership.offline_lira, pairs), "rmia": partial(membership.offline_rmia, pairs)}
+    if (log_p := _log_probability(study, models, pool)) is not None:
+        # Carlini et al. attack log p - log(1 - p), which is closer to normal
+        likely, margin = (pairs._replace(signal=values) for values in (log_p, log_p - np.log(-np.expm1(log_p))))
+        lira, rmia = membership.lira(margin), membership.rmia(likely)
+        scores |= {"margin": margin.signal, "lira_margin": lira, "rmia_margin": rmia}
+        tuned = partial(membership.offline_rmia, likely, corrections=np.linspace(0, 1, 11).tolist())
+        offline = {"lira_margin": partial(membership.offline_lira, margin), "rmia_margin": tuned}
     reporter.begin("audit", len(models), "models")
-    progress = reporter.advance
-    scores["learned"] = membership.learned_attack(pairs, study.group[pool], seed=seed, progress=progress)
+    scores["learned"] = membership.learned_attack(pairs, study.group[pool], seed=seed, progress=reporter.advance)
     reporter.end("audit", time.monotonic() - started)
     seen, confidence = member.sum(axis=0), study.recipe.score.confidence
     risk = membership.pair_risk(scores["lira"], member)
@@ -121,7 +128,7 @@ def audit_pairs(
         "nonmembers": int((~member).sum(axis=1).min()),
         "confidence": confidence,
         "attacks": {name: _over_targets(values, member, confidence) for name, values in scores.items()},
-        "offline": _offline(pairs, confidence),
+        "offline": _offline(offline, member, confidence),
         "epsilon": _epsilon(study, pool, member, scores),
         "risk": {"attack": "lira", "pairs": -(-len(pool) // 100), "share": share, "mean": float(risk.risk.mean())},
         "roc": {"fpr": _CURVE.tolist()} | curves,
@@ -132,15 +139,24 @@ def audit_pairs(
     return document, table.sort(order)
 
 
-def _offline(pairs: membership.InOut, confidence: float) -> dict[str, object]:
-    """Return how the offline attacks do with 1, 2, 4, 8 and 16 references, or as many as the run has."""
-    fewest = membership.fewest_unseen(pairs)
+def _log_probability(study: PlannedStudy, models: Sequence[TrainingSet], pool: Int[np.ndarray, " n"]) -> Trials | None:
+    """Return log p of each pair under each model, against the external pairs; None without weights, or a softmax."""
+    weights = all(study.folder.model_dir(model.side, model.seed).is_dir() for model in models)
+    if not (OBJECTIVES[study.recipe.train.objective].softmax and weights):
+        return None
+    bank, rows = study.role == "external", list[Float64[np.ndarray, " n"]]()
+    for model in models:
+        scale, means = float(study.load(model).logit_scale().detach()), study.means(model, np.ones_like(bank))
+        towers = means.image.double().numpy(), means.text.double().numpy()
+        rows.append(membership.log_probability(*towers, bank, scale)[pool])
+    return np.stack(rows)
+
+
+def _offline(attacks: Mapping[str, Callable[[int], Trials]], member: np.ndarray, level: float) -> dict[str, object]:
+    """Return how offline attacks do with 1, 2, 4, 8 and 16 references, or as many as the run has."""
+    fewest = int((~member).sum(axis=0).min()) - 1
     counts = sorted({min(2**k, fewest) for k in range(5)})
-    attacks = {"lira": membership.offline_lira, "rmia": membership.offline_rmia}
-    rows = {
-        name: [_over_targets(attack(pairs, count), pairs.member, confidence) for count in counts]
-        for name, attack in attacks.items()
-    }
+    rows = {k: [_over_targets(attack(n), member, level) for n in counts] for k, attack in attacks.items()}
     return {"references": counts, "attacks": rows}
 
 

@@ -17,9 +17,9 @@ from clipmem.stats.membership import (
     correct_guesses,
     epsilon_bound,
     epsilon_over_targets,
-    fewest_unseen,
     learned_attack,
     lira,
+    log_probability,
     offline_lira,
     offline_rmia,
     pair_risk,
@@ -76,9 +76,12 @@ def test_scores_are_those_of_loops(seed, models, more):
     rows = [values.tolist() for values in pairs]
     np.testing.assert_allclose(lira(pairs), loops.lira(*rows), rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(rmia(pairs, scale=0.5), loops.rmia(*rows, 0.5), rtol=1e-8, atol=1e-8)
-    for count in range(1, fewest_unseen(pairs) + 1):
+    for count in range(1, int((~pairs.member).sum(axis=0).min())):
         np.testing.assert_allclose(offline_lira(pairs, count), loops.offline_lira(rows, count), rtol=1e-8, atol=1e-8)
         np.testing.assert_allclose(offline_rmia(pairs, count), loops.offline_rmia(rows, count), rtol=1e-8, atol=1e-8)
+        for a in (0.0, 0.3):
+            corrected = offline_rmia(pairs, count, corrections=[a])
+            np.testing.assert_allclose(corrected, loops.offline_rmia(rows, count, a), rtol=1e-8, atol=1e-8)
     scores = lira(pairs)
     found = pair_risk(scores, pairs.member, fpr=0.3)
     np.testing.assert_allclose(found.risk, loops.risk(scores.tolist(), rows[1], 0.3))
@@ -179,13 +182,54 @@ def test_more_references_help_an_offline_attack(attack):
     assert auc[0] + 0.03 < auc[1] < auc[2] == pytest.approx(norm.cdf(2.0 / 2**0.5), abs=0.02)
 
 
-@pytest.mark.parametrize("attack", [offline_lira, offline_rmia])
+def tuned_rmia(pairs, count):
+    return offline_rmia(pairs._replace(signal=pairs.signal - 12), count, corrections=[0.0, 0.5, 0.99, 1.0])
+
+
+@pytest.mark.parametrize("attack", [offline_lira, offline_rmia, tuned_rmia])
 @pytest.mark.parametrize("make", [simulated, partial(halves, shared=0.5)])
 def test_without_leakage_no_offline_attack_does_better_than_chance(attack, make):
     studies = [make(np.random.default_rng(300 + k)) for k in range(10)]
     for count in (1, 3, 7):
         auc = np.array([over_targets(attack(pairs, count), pairs.member)[0][0] for pairs in studies])
         assert abs(auc.mean() - 0.5) < 0.002 + 2.5 * auc.std(ddof=1) / len(auc) ** 0.5
+
+
+def test_the_correction_is_chosen_on_the_other_couples():
+    pairs = halves(np.random.default_rng(14), 4, 300, gain=1.0)
+    pairs = pairs._replace(signal=pairs.signal - 12)  # log p far below 0: a changes the order of the pairs
+    each = {a: offline_rmia(pairs, 1, corrections=[a]) for a in (0.0, 0.99, 1.0)}
+    auc = {a: [auroc(*row).mean for row in zip(scores, pairs.member, strict=True)] for a, scores in each.items()}
+    tuned = offline_rmia(pairs, 1, corrections=list(each))
+    for target, row in enumerate(tuned):
+        others = [k for k in range(8) if k % 4 != target % 4]
+        best = max(each, key=lambda a: np.mean([auc[a][k] for k in others]))
+        np.testing.assert_array_equal(row, each[best][target])
+
+
+def test_the_published_share_orders_pairs_as_the_ratio():
+    # against the population z, the score of Zarifzadeh et al. is a step function of the pair's ratio alone
+    rng = np.random.default_rng(15)
+    ratio, population = rng.lognormal(size=200), rng.lognormal(size=60)
+    for gamma in (0.5, 1.0, 2.0):
+        share = loops.population_share(np.sort(ratio).tolist(), population.tolist(), gamma)
+        assert share == sorted(share)
+
+
+@PROFILE
+@given(seeds, st.integers(2, 8), st.sampled_from([1.0, 14.0, 100.0]))
+def test_probabilities_are_those_of_a_loop(seed, n, scale):
+    rng = np.random.default_rng(seed)
+    image, text = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in rng.normal(size=(2, n, 3)))
+    bank = rng.random(n) < 0.6
+    if bank.sum() < 2:
+        bank[:2] = True
+    expected = loops.log_probability(image.tolist(), text.tolist(), bank.tolist(), scale)
+    log_p = log_probability(image, text, bank, scale)
+    np.testing.assert_allclose(log_p, expected, rtol=1e-7, atol=1e-12)
+    assert log_p.max() < 0  # so that its log odds are finite
+    # both towers count alike
+    np.testing.assert_allclose(log_probability(text, image, bank, scale), log_p, rtol=1e-9)
 
 
 @pytest.mark.parametrize("count", [0, 4])

@@ -55,18 +55,17 @@ class Audit(Section):
             scale = {"scale": "log", "lim": (8e-4, 1.1), "ticks": [float(tick) for tick in ticks], "ticklabels": ticks}
             axes.set(**{axis + name: value for axis in "xy" for name, value in scale.items()})
 
-        few = Panel("few false positives", "true positive rate", "", draw=partial(draw_rows, groups), margin=84)
+        few = Panel("few false positives", "true positive rate", "", draw=partial(draw_rows, groups), margin=104)
         panels = [Panel("ROC curves", "false positive rate", "true positive rate", lines, draw=draw), few]
         parts = ", ".join(f"{ATTACKS[name]} {attack.tpr[1].mean:.3f}" for name, attack in audit.attacks.items())
         title = f"ROC curves of the attacks, both axes logarithmic. True positive rates at 1% false positives: {parts}."
         legend = {ATTACKS[name]: style for name, style in styles.items()}
-        return {"roc": Figure(title, panels, columns=2, height=340, legend=legend), **_offline(audit.offline)}
+        roc = Figure(title, panels, columns=2, height=220 + 30 * len(styles), legend=legend)
+        return {"roc": roc, **(_offline(audit.offline) if audit.offline else {})}
 
 
-def _offline(offline: Offline | None) -> Figures:
+def _offline(offline: Offline) -> Figures:
     """Draw AUC and true positive rate of the offline attacks over their number of references."""
-    if offline is None:
-        return {}
     counts, styles = offline.references, dict(zip(offline.attacks, STYLES, strict=False))
     panels = [Panel("AUC", "references", "", whole=True), Panel("TPR at 1% FPR", "references", "", whole=True)]
     for name, style in styles.items():

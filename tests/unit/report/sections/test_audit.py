@@ -58,7 +58,7 @@ def test_tables_are_whole_at_usual_widths(built, width):
 def test_offline_attacks_are_shown_by_their_number_of_references(built):
     subject = read_run(built.folder)
     table = " ".join("\n".join(screen_lines("audit", subject, 100)).partition("references ")[2].split())
-    for name, auc in (("LiRA", ("0.600", "0.620", "0.640")), ("RMIA", ("0.590", "0.610", "0.630"))):
+    for name, auc in (("LiRA (margin)", ("0.600", "0.620", "0.640")), ("RMIA (softmax)", ("0.590", "0.610", "0.630"))):
         position = [table.index(f" {count} {value} [") for count, value in enumerate(auc, 1)]
         assert position == sorted(position)
         assert table.index(name) < position[0]
