@@ -106,6 +106,8 @@ def audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter) 
     pairs = membership.InOut(signal, member, generator(seed, "audit").random(member.shape), couple[audited])
     scores = {"cosine": signal, "lira": membership.lira(pairs), "rmia": membership.rmia(pairs)}
     offline = {"lira": partial(membership.offline_lira, pairs), "rmia": partial(membership.offline_rmia, pairs)}
+    reporter.begin("audit", len(models), "models")
+    learned = membership.learned_attack(pairs, study.group[pool], seed=seed, progress=reporter.advance)
     if (log_p := _log_probability(study, models, pool)) is not None:
         # Carlini et al. attack log p - log(1 - p), which is closer to normal
         likely, margin = (pairs._replace(signal=values) for values in (log_p, log_p - np.log(-np.expm1(log_p))))
@@ -113,8 +115,7 @@ def audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter) 
         scores |= {"margin": margin.signal, "lira_margin": lira, "rmia_margin": rmia}
         tuned = partial(membership.offline_rmia, likely, corrections=np.linspace(0, 1, 11).tolist())
         offline = {"lira_margin": partial(membership.offline_lira, margin), "rmia_margin": tuned}
-    reporter.begin("audit", len(models), "models")
-    scores["learned"] = membership.learned_attack(pairs, study.group[pool], seed=seed, progress=reporter.advance)
+    scores["learned"] = learned
     reporter.end("audit", time.monotonic() - started)
     seen, confidence = member.sum(axis=0), study.recipe.score.confidence
     risk = membership.pair_risk(scores["lira"], member)
