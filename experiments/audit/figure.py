@@ -1,7 +1,7 @@
 """Draw docs/images/audit-roc.svg from curves.json: `python experiments/audit/figure.py`.
 
-`curves.json` has what is known of the first run of RESULTS.md, whose folder was not kept: the rates of its table, and
-the mean ROC curves to six digits, read back from the figure that was drawn from the run.
+`curves.json` has the rates of the first table of RESULTS.md, and the mean ROC curves to six digits, of the same
+`audit.json`.
 """
 
 import json

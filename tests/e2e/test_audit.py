@@ -10,10 +10,12 @@ import pytest
 
 import clipmem
 from clipmem.base.errors import InputError
+from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection, EmojiArtistsSection
 from clipmem.base.tables import read_table
 from clipmem.functional import auroc
-from clipmem.study.auditing import RATES, audit_model, audit_run, check_alike, model_free_features
+from clipmem.study.auditing import RATES, audit, audit_model, audit_run, check_alike, model_free_features
+from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import open_data
 from tests.e2e.running import clip
 from tests.tiny import tiny_recipe, write_parquet
@@ -21,6 +23,7 @@ from tests.tiny import tiny_recipe, write_parquet
 pytestmark = pytest.mark.slow
 
 SUBSAMPLE = ("protocol=subsample", "subsample.models=6", "subsample.fraction=0.5", "train.epochs=1")
+MARGIN = ("margin", "lira_margin", "rmia_margin")
 POOL = ("split.shared=160", "split.candidate=40", "split.independent=40")
 
 
@@ -56,13 +59,19 @@ def test_a_run_is_audited(study, audited):
     assert document["models"] == 6
     assert document["pairs"] == 240
     assert document["seen"] == [3, 3]
-    assert list(document["attacks"]) == ["cosine", "lira", "rmia", "learned"]
+    assert list(document["attacks"]) == [*("cosine", "lira", "rmia"), *MARGIN, "learned"]
     for name, one in document["attacks"].items():
         for entry in (one["auc"], *one["tpr"]):
             assert 0 <= entry["low"] <= entry["mean"] <= entry["high"] <= 1
         curve = document["roc"][name]
         assert (curve[-1], len(curve)) == (1, len(document["roc"]["fpr"]))
         assert np.interp(RATES[1], document["roc"]["fpr"], curve) == pytest.approx(one["tpr"][1]["mean"])
+    assert document["offline"]["references"] == [1, 2]  # of the 3 that did not train on a pair, one is the target
+    assert {name: len(rows) for name, rows in document["offline"]["attacks"].items()} == dict.fromkeys(MARGIN[1:], 2)
+    epsilon = document["epsilon"]
+    assert (epsilon["attack"], epsilon["reason"]) == ("cosine", "")
+    assert len(epsilon["correct"]) == 6
+    assert max(epsilon["correct"]) <= epsilon["guesses"] == epsilon["couples"] // 10
     pairs = read_table(study.path / "audit" / "pairs.parquet", "audit/pairs")
     candidates = study.splits.filter(role="candidate")
     assert set(pairs["uid"]) == set(candidates["uid"])
@@ -85,6 +94,23 @@ def test_cosine_is_the_similarity_of_the_stored_embeddings(study, audited):
         pool = (study.splits["role"] == "candidate").to_numpy()
         areas.append(auroc(cosine[pool], study.splits["uid"].is_in(list(seen)).to_numpy()[pool]).mean)
     assert document["attacks"]["cosine"]["auc"]["mean"] == pytest.approx(np.mean(areas), abs=1e-6)
+
+
+def test_pairs_that_no_model_trained_on_have_no_members(tmp_path):
+    run = clipmem.run(tiny_recipe(*SUBSAMPLE, *POOL, "split.external=320"), tmp_path / "run")
+    study = PlannedStudy(run.path)
+    document, _ = audit(study, np.flatnonzero(study.role == "external"), Quiet())
+    for name, one in document["attacks"].items():
+        # of 120 members and others, some with near-duplicates; intervals are over six models, which share their pairs
+        assert one["auc"]["mean"] == pytest.approx(0.5, abs=0.06), name
+    assert document["epsilon"]["bound"] == 0
+
+
+def test_without_weights_only_similarities_are_attacked(study, tmp_path):
+    folder = changed(study, tmp_path, lambda _: None)
+    document = audit_run(folder)
+    assert list(document["attacks"]) == ["cosine", "lira", "rmia", "learned"]
+    assert list(document["offline"]["attacks"]) == ["lira", "rmia"]
 
 
 def test_the_same_bytes_twice(study, audited):
@@ -150,6 +176,7 @@ def test_shadow_models_are_audited(tmp_path):
     run = clipmem.run(tiny_recipe(*halves, *POOL), tmp_path / "run")
     document = audit_run(run.path)
     assert (document["models"], document["pairs"], document["seen"]) == (6, 240, [3, 3])
+    assert document["epsilon"]["attack"] == "lira"
 
 
 def test_a_period_tells_two_sources_apart():

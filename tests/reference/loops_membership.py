@@ -69,6 +69,65 @@ def rmia(signal: Rows, member: Members, keys: Rows, couple: Sequence[int], scale
     return scores
 
 
+def _unseen(pairs: tuple[Rows, Members, Rows, Sequence[int]], target: int, pair: int, count: int) -> list[float]:
+    """Signals of the `count` references of smallest keys, of those that never trained on the pair."""
+    signal, member, keys, couple = pairs
+    models = reference_models(member, keys, couple, target, pair, seen=False)
+    if member[target][pair] is False:  # the target itself is none
+        models = [r for r in range(len(member)) if not member[r][pair] and r != target]
+    return [signal[r][pair] for r in sorted(models, key=lambda r: keys[r][pair])[:count]]
+
+
+def offline_lira(pairs: tuple[Rows, Members, Rows, Sequence[int]], count: int) -> list[list[float]]:
+    """The distance from the mean of the references in standard deviations, variance (SS + 4 pooled) / (count + 3)."""
+    signal, scores = pairs[0], list[list[float]]()
+    for target in range(len(signal)):
+        values = [_unseen(pairs, target, i, count) for i in range(len(signal[target]))]
+        pooled = fsum(map(_squares, values)) / (len(values) * (count - 1)) if count > 1 else 1.0
+        variances = [(_squares(v) + 4 * pooled) / (count + 3) if count > 1 else 1.0 for v in values]
+        gaps = [value - _mean(v) for value, v in zip(signal[target], values, strict=True)]
+        scores.append([gap / math.sqrt(variance) for gap, variance in zip(gaps, variances, strict=True)])
+    return scores
+
+
+def offline_rmia(
+    pairs: tuple[Rows, Members, Rows, Sequence[int]], count: int, correction: float = 1.0
+) -> list[list[float]]:
+    """log of p / p(x), p = exp(x), p(x) = ((1 + a) mean + 1 - a) / 2 over the references."""
+    return [
+        [
+            math.log(
+                2
+                * math.exp(x)
+                / ((1 + correction) * _mean([math.exp(v) for v in _unseen(pairs, target, i, count)]) + 1 - correction)
+            )
+            for i, x in enumerate(row)
+        ]
+        for target, row in enumerate(pairs[0])
+    ]
+
+
+def population_share(ratio: Sequence[float], population: Sequence[float], gamma: float) -> list[float]:
+    """The published score of RMIA: the share of population pairs whose ratio, times gamma, is at most the pair's."""
+    return [sum(x >= gamma * z for z in population) / len(population) for x in ratio]
+
+
+def log_probability(image: Rows, text: Rows, bank: Sequence[bool], scale: float) -> list[float]:
+    """Minus the mean cross entropy of image and caption, among the pair itself and the others of the bank."""
+
+    def dot(first: Sequence[float], second: Sequence[float]) -> float:
+        return scale * fsum(a * b for a, b in zip(first, second, strict=True))
+
+    found: list[float] = []
+    for i in range(len(image)):
+        others = [j for j in range(len(image)) if bank[j] and j != i]
+        positive = math.exp(dot(image[i], text[i]))
+        to_text = positive / fsum([positive, *(math.exp(dot(image[i], text[j])) for j in others)])
+        to_image = positive / fsum([positive, *(math.exp(dot(image[j], text[i])) for j in others)])
+        found.append((math.log(to_text) + math.log(to_image)) / 2)
+    return found
+
+
 def flags(scores: Rows, member: Members, fpr: float) -> list[list[bool]]:
     """Pairs above the smallest score of a non-member that at most `fpr` of the non-members exceed."""
     found: list[list[bool]] = []
@@ -92,3 +151,27 @@ def tpr(scores: Sequence[float], positive: Sequence[bool], fpr: float) -> float:
     others = [s for s, p in zip(scores, positive, strict=True) if not p]
     allowed = [t for t in [*scores, -math.inf] if sum(s > t for s in others) <= fpr * len(others)]
     return max(sum(s > t for s in inside) / len(inside) for t in allowed)
+
+
+def tail(correct: int, guesses: int, epsilon: float) -> float:
+    """P[Binomial(guesses, e^ε / (1 + e^ε)) >= correct]."""
+    rate = 1 / (1 + math.exp(-epsilon))
+    values = range(correct, guesses + 1)
+    return fsum(math.comb(guesses, k) * rate**k * (1 - rate) ** (guesses - k) for k in values)
+
+
+def epsilon_bound(correct: int, guesses: int, confidence: float) -> float:
+    """The largest ε whose tail is at most 1 - confidence, by bisection; 0 if there is none."""
+    low, high = 0.0, 30.0
+    if tail(correct, guesses, low) > 1 - confidence:
+        return 0.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if tail(correct, guesses, middle) <= 1 - confidence else (low, middle)
+    return low
+
+
+def correct_guesses(couples: Sequence[tuple[float, float]], guesses: int) -> int:
+    """How many of the couples (member, other) whose scores differ most have the higher score at the member."""
+    surest = sorted(couples, key=lambda couple: -abs(couple[0] - couple[1]))[:guesses]
+    return sum(member > other for member, other in surest)

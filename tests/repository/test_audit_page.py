@@ -11,26 +11,27 @@ from tests.scripts import load_script
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
 RESULTS = (ROOT / "experiments" / "audit" / "RESULTS.md").read_text(encoding="utf-8")
+ATTACKS = r"similarity|LiRA \(margin\)|LiRA|RMIA \(softmax\)|RMIA|margin|learned"
 NUMBER = re.compile(r"\d+\.\d+")
 
 
 def rows(text):
     """Rows of attacks: their name, and all numbers."""
-    matches = re.findall(r"^[ |\w]*?(similarity|LiRA|RMIA|learned) [ |]*(\d.*)$", text, flags=re.MULTILINE)
+    matches = re.findall(rf"^[ |\w]*?({ATTACKS}) [ |]*(\d.*)$", text, flags=re.MULTILINE)
     return [(name, NUMBER.findall(numbers)) for name, numbers in matches]
 
 
 def test_the_screen_is_the_first_table():
     [screen] = re.findall(r"```text\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(rows(screen)) == 4
-    assert rows(screen) == rows(RESULTS)[:4]
+    assert len(rows(screen)) == 7
+    assert rows(screen) == rows(RESULTS)[:7]
 
 
 def test_the_figure_is_of_the_first_table():
     figure = (ROOT / "docs" / "images" / "audit-roc.svg").read_text(encoding="utf-8")
-    rates = dict(re.findall(r"(similarity|LiRA|RMIA|learned) (0\.\d+)", figure))
+    rates = dict(re.findall(rf"({ATTACKS}) (0\.\d+)", figure))
     assert {name: float(rate) for name, rate in rates.items()} == {
-        name: round(float(numbers[3]) / 100, 3) for name, numbers in rows(RESULTS)[:4]
+        name: round(float(numbers[3]) / 100, 3) for name, numbers in rows(RESULTS)[:7]
     }
 
 
@@ -41,7 +42,7 @@ def test_the_figure_is_of_the_stored_curves_which_have_the_rates_of_the_table():
     assert re.sub(r"[\d.]+", "", drawn) == re.sub(r"[\d.]+", "", kept)
     assert re.findall(r"0\.\d{3} \[.*?\]", drawn) == re.findall(r"0\.\d{3} \[.*?\]", kept)
     document = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
-    curves, table = document["roc"], rows(RESULTS)[:4]
+    curves, table = document["roc"], rows(RESULTS)[:7]
     for (name, attack), (_, numbers) in zip(document["attacks"].items(), table, strict=True):
         values = [entry[key] for entry in (attack["auc"], *reversed(attack["tpr"])) for key in ("mean", "low", "high")]
         assert values == pytest.approx([float(number) / (1 if k < 3 else 100) for k, number in enumerate(numbers)])
@@ -50,7 +51,7 @@ def test_the_figure_is_of_the_stored_curves_which_have_the_rates_of_the_table():
 
 
 def test_the_text_says_what_the_second_table_has():
-    rate = [float(numbers[3]) for _, numbers in rows(RESULTS)[4:]]
+    rate = [float(numbers[3]) for _, numbers in rows(RESULTS)[7:]]
     similarity, _, _, learned = rate[:4]
     [times] = re.findall(r"learned attack finds (\d\.\d) times as many", RESULTS)
     assert float(times) == round(learned / similarity, 1)

@@ -255,6 +255,24 @@ class Attack(Entry):
     tpr: list[Rate]
 
 
+class Offline(Entry):
+    """Attacks whose references never trained on the pair, by their number: `references` and `attacks` go together."""
+
+    references: list[int]
+    attacks: Mapping[str, list[Attack]]
+
+
+class Epsilon(Entry):
+    """A lower `bound` of ε, from `guesses` per model of which so many were `correct`; without one, the `reason`."""
+
+    attack: str
+    couples: int
+    bound: Number | None
+    reason: Literal["", "few", "draw"]
+    guesses: int = 0
+    correct: list[int] = []
+
+
 class Risk(Entry):
     """The share of an attack's advantage that the `pairs` most exposed pairs have; None if there is none."""
 
@@ -273,5 +291,7 @@ class Audit(Entry):
     nonmembers: int
     confidence: Number
     attacks: Mapping[str, Attack]
+    offline: Offline | None = None
+    epsilon: Epsilon | None = None
     risk: Risk
     roc: Mapping[str, list[Number]]

@@ -13,18 +13,21 @@ the complement: the side that it is on is the membership itself.
 When not to trust it: the references know recipe and data, as few attackers do. A weak attack does not prove privacy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
+from scipy.special import logit, logsumexp
 
+from clipmem.base import slices
 from clipmem.base.errors import require
 from clipmem.base.random import generator
 from clipmem.stats.checks import as_finite, check_confidence, check_draws, mean_where
-from clipmem.stats.ranking import roc_curve
+from clipmem.stats.ranking import auroc, beta_bounds, roc_curve
 
 _SHRINKAGE = 4.0  # weight of the pooled variance, in models
+_BLOCK = 4096  # pairs compared with the bank at a time
 _ROWS = 60_000  # that a classifier learns from, at most
 
 
@@ -67,6 +70,23 @@ class PairRisk(NamedTuple):
     top_share: float
 
 
+def log_probability(
+    image: Float64[np.ndarray, "n d"], text: Float64[np.ndarray, "n d"], bank: Bool[np.ndarray, " n"], scale: float
+) -> Float64[np.ndarray, " n"]:
+    """Return log p of each pair from unit embeddings: minus the mean of the losses of its image and of its caption.
+
+    The loss of an image is -log of the softmax probability, at similarities times `scale`, of its caption among this
+    and the captions of the other pairs of `bank`; the loss of a caption is that among the images.
+    """
+    positive, others, log_p = scale * (image * text).sum(axis=1), np.flatnonzero(bank), np.zeros(len(image))
+    for query, key in ((image, text), (text, image)):
+        for rows in slices(len(image), _BLOCK):
+            logits = scale * query[rows] @ key[others].T
+            logits[others == np.arange(len(image))[rows, None]] = -np.inf
+            log_p[rows] -= np.logaddexp(0, logsumexp(logits, axis=1) - positive[rows]) / 2
+    return log_p
+
+
 def _checked(
     signal: Float[np.ndarray, "model n"], member: Bool[np.ndarray, "other_model other_n"], fewest: int
 ) -> Float64[np.ndarray, "model n"]:
@@ -78,6 +98,17 @@ def _checked(
     return signal
 
 
+def _complements(pairs: InOut) -> tuple[Bool[np.ndarray, "model 1"], Int[np.ndarray, " model"]]:
+    """Return whether each model has no complement, and the row of its complement if it has one."""
+    member = pairs.member
+    other = (pairs.couple[:, None] == pairs.couple) & ~np.eye(len(member), dtype=np.bool_)
+    alone, complement = ~other.any(axis=1, keepdims=True), other.argmax(axis=1)
+    complementary = other.sum() <= (~alone).sum() and (alone | (member[complement] != member)).all()
+    got, hint = "models that share a number", "Give other models other numbers."
+    require(complementary, "couple", got, "two that trained on complementary pairs", hint)
+    return alone, complement
+
+
 def references(pairs: InOut) -> References:
     """Return mean and variance of each pair over the references of each target; needs two models on each side.
 
@@ -85,11 +116,7 @@ def references(pairs: InOut) -> References:
     target, variance = (SS + 4 s²) / (c + 3).
     """
     member, keys, signal = pairs.member, pairs.keys, _checked(*pairs[:2], fewest=2)
-    other = (pairs.couple[:, None] == pairs.couple) & ~np.eye(len(signal), dtype=np.bool_)
-    alone, complement = ~other.any(axis=1, keepdims=True), other.argmax(axis=1)
-    complementary = other.sum() <= (~alone).sum() and (alone | (member[complement] != member)).all()
-    got, hint = "models that share a number", "Give other models other numbers."
-    require(complementary, "couple", got, "two that trained on complementary pairs", hint)
+    alone, complement = _complements(pairs)
     center = signal.mean(axis=0)
     values = signal - center
     means, variances = np.empty((2, *values.shape)), np.empty((2, *values.shape))
@@ -130,6 +157,56 @@ def rmia(pairs: InOut, *, scale: float = 1.0) -> Float64[np.ndarray, "model n"]:
     exponent = scale * (_checked(*pairs[:2], fewest=2) - pairs.signal.max(axis=0))
     prior = references(pairs._replace(signal=np.exp(exponent))).mean.mean(axis=0)
     return exponent - np.log(np.maximum(prior, np.finfo(np.float64).tiny))  # rounding may leave 0
+
+
+def _unseen(pairs: InOut, count: int) -> Iterator[Float64[np.ndarray, "reference n"]]:
+    """Yield for each target the signals of `count` references that never trained on the pair, of the smallest keys.
+
+    As in `references`, a target that trained on the pair does without one as well: its complement, or else the spare.
+    """
+    signal, (alone, complement) = _checked(*pairs[:2], fewest=2), _complements(pairs)
+    limit = int((~pairs.member).sum(axis=0).min()) - 1
+    hint = "Train more models, or ask for fewer references."
+    require(1 <= count <= limit, "count", f"{count} references", f"1 to {limit} that never trained on a pair", hint)
+    ranked = np.where(pairs.member, np.inf, pairs.keys).argsort(axis=0)[: count + 1]
+    values = np.take_along_axis(signal, ranked, axis=0).T
+    for target, inside in enumerate(pairs.member):
+        spare = ranked[0] if alone[target, 0] else complement[target]
+        usable = ranked != np.where(inside, spare, target)
+        yield values[(usable & (usable.cumsum(axis=0) <= count)).T].reshape(-1, count).T
+
+
+def offline_lira(pairs: InOut, count: int) -> Float64[np.ndarray, "model n"]:
+    """Score by the offline likelihood-ratio attack (Carlini et al. 2022): references that never trained on the pair.
+
+    (x - mean) / sd over `count` references, which orders as the published one-sided 1 - P[Z > x] of Z ~ N(mean,
+    variance), with the variance of `references`; with one reference it is 1 for all pairs.
+    """
+    scores = np.ones_like(pairs.signal, dtype=np.float64)
+    for k, values in enumerate(_unseen(pairs, count)):
+        squares = ((values - values.mean(axis=0)) ** 2).sum(axis=0)
+        if count > 1:
+            pooled = squares.mean() / (count - 1)
+            hint = "Check the embeddings: models of different seeds must differ."
+            require(pooled > 0, "signal", "equal values under all models", "values that vary", hint)
+            scores[k] = np.sqrt((count + 3) / (squares + _SHRINKAGE * pooled))
+        scores[k] *= pairs.signal[k] - values.mean(axis=0)
+    return scores
+
+
+def offline_rmia(pairs: InOut, count: int, *, corrections: Sequence[float] = (1.0,)) -> Float64[np.ndarray, "model n"]:
+    """Score by the offline relative attack (RMIA, Zarifzadeh et al. 2024), with p(x | model) = exp(signal).
+
+    log p(x | target) - log p(x), with p(x) = ((1 + a) m + 1 - a) / 2 and m the mean over `count` references that never
+    trained on the pair. If p are probabilities, a < 1 makes up for the models that did. Of `corrections`, each target
+    has the a of the highest mean AUC over the models of other couples.
+    """
+    log_mean = np.stack([np.asarray(logsumexp(values, axis=0)) for values in _unseen(pairs, count)]) - np.log(count)
+    parts = [(log_mean + np.log1p(a), np.log1p(-a) if a < 1 else -np.inf) for a in corrections]
+    scores = np.stack([pairs.signal - np.logaddexp(*part) + np.log(2) for part in parts])
+    auc = np.array([[auroc(*row).mean for row in zip(each, pairs.member, strict=True)] for each in scores])
+    best = (auc @ (pairs.couple[:, None] != pairs.couple)).argmax(axis=0)
+    return scores[best, np.arange(len(best))]
 
 
 def _features(pairs: InOut) -> Float64[np.ndarray, "model n feature"]:
@@ -236,3 +313,50 @@ def pair_risk(
         of_all += gain.sum()
     share = float(np.clip(of_top / of_all, 0, 1)) if of_all > 0 else np.nan
     return PairRisk(mean_where(flags, member), mean_where(flags, ~member), mean_where(percentile, member), share)
+
+
+def epsilon_bound(correct: int, guesses: int, *, confidence: float = 0.95) -> float:
+    """Return the lower bound of ε that follows from `correct` of `guesses` of memberships; 0 if nothing follows.
+
+    If training is (ε, 0)-differentially private and memberships are independent fair coins, v or more of r guesses are
+    correct with a probability of at most P[Binomial(r, e^ε / (1 + e^ε)) >= v] (Steinke, Nasr & Jagielski 2023, "Privacy
+    Auditing with One (1) Training Run", corollary 5.4 with δ = 0). The bound is the largest ε for which that is at most
+    1 - confidence: the logit of Clopper & Pearson's lower limit. Guesses may depend on each other and on the model.
+
+    Example:
+        >>> round(epsilon_bound(75, 100), 3), epsilon_bound(50, 100)
+        (0.702, 0.0)
+    """
+    check_confidence(confidence)
+    require(0 <= correct <= guesses, "correct", f"{correct}", f"0 to {guesses}", "Count the guesses that were correct.")
+    rate = beta_bounds(float(correct), guesses, 2 * confidence - 1)[0] if guesses else 0.0
+    return float(logit(rate)) if rate > 0.5 else 0.0
+
+
+def correct_guesses(
+    scores: Float[np.ndarray, " n"], member: Bool[np.ndarray, " n"], guesses: int, stream: np.random.Generator
+) -> int:
+    """Guess which of two matched pairs is the member, under a fixed-size random split; return how often it was.
+
+    Each pair of the smaller side is matched with a random one of the other. If all sets of as many members are equally
+    likely, then for any matching, which of two matched pairs is the member is a fair coin, independent of the others.
+    Therefore `epsilon_bound` holds, with neighbors that differ in one *replaced* pair. (Training that is ε-private if a
+    pair is added or removed is 2ε-private if one is replaced.) The guess is the pair with the higher score, for the
+    `guesses` couples whose scores differ most; equal scores count as wrong.
+    """
+    sides = [stream.permutation(np.flatnonzero(side)) for side in (member, ~member)]
+    couples, hint = min(map(len, sides)), "Guess fewer, or audit more pairs."
+    require(guesses <= couples, "guesses", f"{guesses}", f"at most {couples}, the pairs of the smaller side", hint)
+    gaps = scores[sides[0][:couples]] - scores[sides[1][:couples]]
+    return int((gaps[np.argsort(-np.abs(gaps), kind="stable")[:guesses]] > 0).sum())
+
+
+def epsilon_over_targets(correct: Sequence[int], guesses: int, *, confidence: float = 0.95) -> float:
+    """Return a lower bound of ε from several models that one algorithm trained, whose guesses may be dependent.
+
+    That of the k-th best of T models, k = T / 2 rounded up, with an error of (1 - confidence) k / T: by Markov's
+    inequality, the bounds of k or more models exceed ε with a probability of at most 1 - confidence.
+    """
+    middle = (len(correct) + 1) // 2
+    level = 1 - (1 - confidence) * middle / len(correct)
+    return epsilon_bound(sorted(correct, reverse=True)[middle - 1], guesses, confidence=level)

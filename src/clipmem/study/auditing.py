@@ -6,8 +6,9 @@ tells the two apart.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -28,6 +29,8 @@ from clipmem.models.numerics import LONG, computing
 from clipmem.models.protocol import DualEncoder
 from clipmem.report.frontier import mean_over_seeds
 from clipmem.scoring.aligning import parts_of
+from clipmem.scoring.protocols.halves import Halves
+from clipmem.scoring.protocols.subsample import Subsample
 from clipmem.stats import membership
 from clipmem.stats.intervals import Interval
 from clipmem.stats.ranking import auroc
@@ -35,6 +38,8 @@ from clipmem.stats.similarity import normalize, pair_means
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Data, Settings, read_pairs
 from clipmem.study.stages import renew_report
+from clipmem.train.objectives import OBJECTIVES
+from clipmem.train.paired import TrainingSet
 
 DOCUMENT, TABLE = "audit/audit.json", "audit/pairs"
 FEWEST = 200  # pairs
@@ -44,6 +49,7 @@ MARGIN = 0.02  # above .5, of the AUC without the model
 VIEWS, EDITS = 8, 4  # of the augmentation attack
 _BLOCK = 64  # pairs between two reports of progress
 _CURVE = np.append(0.0, np.logspace(-4, 0, 81))  # false positive rates of the figure
+_COUPLES = 100  # of pairs, from which a bound of ε may follow: ten guesses
 _BOTH = "--members and --nonmembers"
 Trials = Float64[np.ndarray, "model n"]
 
@@ -72,7 +78,7 @@ def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str
     pool = np.flatnonzero(study.role == "candidate")
     _check_pairs(subject, [study.captions[row] for row in pool])
     with folder.locked():
-        document, table = _audit(study, pool, reporter)
+        document, table = audit(study, pool, reporter)
         folder.write(TABLE, table)
         folder.write_json(DOCUMENT, document)
         reporter.begin("report")
@@ -87,8 +93,8 @@ def _check_pairs(subject: str, captions: Sequence[Sequence[str]]) -> None:
     require(len(set(map(tuple, captions))) > 1, subject, got, "captions that differ", hint)
 
 
-def _audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Attack every model of a study; return the document and the risk of each pair, highest advantage first."""
+def audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Attack every model of a study by the pairs of some rows; return the document, and the pairs by advantage."""
     started = time.monotonic()
     reporter.begin("audit")
     audited = study.design.sign.any(axis=1)  # not f of `halves`, which trained on all pairs
@@ -105,9 +111,17 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter)
     signal = (similarity[:, pool] - control.mean(axis=1, keepdims=True)) / sd
     pairs = membership.InOut(signal, member, generator(seed, "audit").random(member.shape), couple[audited])
     scores = {"cosine": signal, "lira": membership.lira(pairs), "rmia": membership.rmia(pairs)}
+    offline = {"lira": partial(membership.offline_lira, pairs), "rmia": partial(membership.offline_rmia, pairs)}
     reporter.begin("audit", len(models), "models")
-    progress = reporter.advance
-    scores["learned"] = membership.learned_attack(pairs, study.group[pool], seed=seed, progress=progress)
+    learned = membership.learned_attack(pairs, study.group[pool], seed=seed, progress=reporter.advance)
+    if (log_p := _log_probability(study, models, pool)) is not None:
+        # Carlini et al. attack log p - log(1 - p), which is closer to normal
+        likely, margin = (pairs._replace(signal=values) for values in (log_p, log_p - np.log(-np.expm1(log_p))))
+        lira, rmia = membership.lira(margin), membership.rmia(likely)
+        scores |= {"margin": margin.signal, "lira_margin": lira, "rmia_margin": rmia}
+        tuned = partial(membership.offline_rmia, likely, corrections=np.linspace(0, 1, 11).tolist())
+        offline = {"lira_margin": partial(membership.offline_lira, margin), "rmia_margin": tuned}
+    scores["learned"] = learned
     reporter.end("audit", time.monotonic() - started)
     seen, confidence = member.sum(axis=0), study.recipe.score.confidence
     risk = membership.pair_risk(scores["lira"], member)
@@ -121,6 +135,8 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter)
         "nonmembers": int((~member).sum(axis=1).min()),
         "confidence": confidence,
         "attacks": {name: _over_targets(values, member, confidence) for name, values in scores.items()},
+        "offline": _offline(offline, member, confidence),
+        "epsilon": _epsilon(study, pool, member, scores),
         "risk": {"attack": "lira", "pairs": -(-len(pool) // 100), "share": share, "mean": float(risk.risk.mean())},
         "roc": {"fpr": _CURVE.tolist()} | curves,
     }
@@ -128,6 +144,54 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter)
     table = study.splits[pool].select("uid", "planted").with_columns(**{k: pl.Series(v) for k, v in columns.items()})
     order = [pl.col("false_alarm") - pl.col("risk"), -pl.col("percentile"), pl.col("uid")]
     return document, table.sort(order)
+
+
+def _log_probability(study: PlannedStudy, models: Sequence[TrainingSet], pool: Int[np.ndarray, " n"]) -> Trials | None:
+    """Return log p of each pair under each model, against the external pairs; None without weights, or a softmax."""
+    weights = all(study.folder.model_dir(model.side, model.seed).is_dir() for model in models)
+    if not (OBJECTIVES[study.recipe.train.objective].softmax and weights):
+        return None
+    bank, rows = study.role == "external", list[Float64[np.ndarray, " n"]]()
+    for model in models:
+        scale, means = float(study.load(model).logit_scale().detach()), study.means(model, np.ones_like(bank))
+        towers = means.image.double().numpy(), means.text.double().numpy()
+        rows.append(membership.log_probability(*towers, bank, scale)[pool])
+    return np.stack(rows)
+
+
+def _offline(attacks: Mapping[str, Callable[[int], Trials]], member: np.ndarray, level: float) -> dict[str, object]:
+    """Return how offline attacks do with 1, 2, 4, 8 and 16 references, or as many as the run has."""
+    fewest = int((~member).sum(axis=0).min()) - 1
+    counts = sorted({min(2**k, fewest) for k in range(5)})
+    rows = {k: [_over_targets(attack(n), member, level) for n in counts] for k, attack in attacks.items()}
+    return {"references": counts, "attacks": rows}
+
+
+def _epsilon(
+    study: PlannedStudy, pool: Int[np.ndarray, " n"], member: np.ndarray, scores: Mapping[str, Trials]
+) -> dict[str, object]:
+    """Return a lower bound of ε over the models; without one the reason: unknown `draw`, or `few` pairs.
+
+    `balanced_draw` treats alike all pairs without near-duplicates: whatever the model's other memberships, all sets of
+    as many of them are equally likely, as `correct_guesses` needs. The score must know nothing else of membership.
+    Under `halves`, the references of a target are other couples, drawn independently. Under `subsample`, the training
+    sets of the references determine the target's, so that only the similarity may be used.
+    """
+    attack, confidence = "lira" if isinstance(study.protocol, Halves) else "cosine", study.recipe.score.confidence
+    single = np.bincount(study.group)[study.group[pool]] == 1
+    scored, inside, seed = scores[attack][:, single], member[:, single], study.recipe.split.seed
+    couples = int(min(inside.sum(axis=1).min(), (~inside).sum(axis=1).min()))
+    reason = "few" if couples < _COUPLES else "" if isinstance(study.protocol, Subsample) else "draw"
+    document: dict[str, object] = {"attack": attack, "couples": couples, "bound": None, "reason": reason}
+    if reason:
+        return document
+    guesses = couples // 10
+    correct = [
+        membership.correct_guesses(*row, guesses, generator(seed, "epsilon", k))
+        for k, row in enumerate(zip(scored, inside, strict=True))
+    ]
+    bound = membership.epsilon_over_targets(correct, guesses, confidence=confidence)
+    return document | {"guesses": guesses, "correct": correct, "bound": bound}
 
 
 def _rates(scores: Trials, member: np.ndarray, rates: np.ndarray) -> Float64[np.ndarray, "model rate"]:

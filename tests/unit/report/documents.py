@@ -191,9 +191,35 @@ AUDIT = {
     "seen": [4, 4],
     "nonmembers": 30,
     "confidence": 0.95,
-    "attacks": {"cosine": attack(0.61, 0.05), "lira": attack(0.72, 0.14), "rmia": attack(0.515, 0.012)},
+    "attacks": {
+        "cosine": attack(0.61, 0.05),
+        "lira": attack(0.72, 0.14),
+        "rmia": attack(0.515, 0.012),
+        "rmia_margin": attack(0.51, 0.01),
+    },
+    "offline": {
+        "references": [1, 2, 3],
+        "attacks": {
+            "lira_margin": [attack(0.6, 0.03), attack(0.62, 0.05), attack(0.64, 0.07)],
+            "rmia_margin": [attack(0.59, 0.02), attack(0.61, 0.04), attack(0.63, 0.06)],
+        },
+    },
+    "epsilon": {
+        "attack": "cosine",
+        "couples": 130,
+        "bound": 0.416,
+        "reason": "",
+        "guesses": 13,
+        "correct": [11, 12, 13, 12, 12, 11, 12, 13],
+    },
     "risk": {"attack": "lira", "pairs": 1, "share": 0.21, "mean": 0.1},
-    "roc": {"fpr": [0.0, 0.01, 1.0], "cosine": [0.0, 0.05, 1.0], "lira": [0.0, 0.14, 1.0], "rmia": [0.0, 0.012, 1.0]},
+    "roc": {
+        "fpr": [0.0, 0.01, 1.0],
+        "cosine": [0.0, 0.05, 1.0],
+        "lira": [0.0, 0.14, 1.0],
+        "rmia": [0.0, 0.012, 1.0],
+        "rmia_margin": [0.0, 0.01, 1.0],
+    },
 }
 MODEL_AUDIT = {
     "format": 1,

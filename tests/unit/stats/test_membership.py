@@ -1,5 +1,7 @@
 """Membership inference: against loops, against simulated models of known leakage, and what it refuses."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,8 +14,14 @@ from clipmem.scoring.protocols.subsample import balanced_draw
 from clipmem.stats.membership import (
     InOut,
     bootstrap_rates,
+    correct_guesses,
+    epsilon_bound,
+    epsilon_over_targets,
     learned_attack,
     lira,
+    log_probability,
+    offline_lira,
+    offline_rmia,
     pair_risk,
     references,
     rmia,
@@ -68,6 +76,12 @@ def test_scores_are_those_of_loops(seed, models, more):
     rows = [values.tolist() for values in pairs]
     np.testing.assert_allclose(lira(pairs), loops.lira(*rows), rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(rmia(pairs, scale=0.5), loops.rmia(*rows, 0.5), rtol=1e-8, atol=1e-8)
+    for count in range(1, int((~pairs.member).sum(axis=0).min())):
+        np.testing.assert_allclose(offline_lira(pairs, count), loops.offline_lira(rows, count), rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(offline_rmia(pairs, count), loops.offline_rmia(rows, count), rtol=1e-8, atol=1e-8)
+        for a in (0.0, 0.3):
+            corrected = offline_rmia(pairs, count, corrections=[a])
+            np.testing.assert_allclose(corrected, loops.offline_rmia(rows, count, a), rtol=1e-8, atol=1e-8)
     scores = lira(pairs)
     found = pair_risk(scores, pairs.member, fpr=0.3)
     np.testing.assert_allclose(found.risk, loops.risk(scores.tolist(), rows[1], 0.3))
@@ -83,7 +97,7 @@ def test_the_order_of_models_and_pairs_does_not_matter(seed):
     pairs = halves(rng, 4, 20, gain=1.0) if seed % 2 else simulated(rng, 8, 20, gain=1.0)
     order, column = rng.permutation(8), rng.permutation(20)
     moved = InOut(*(values[order][:, column] for values in pairs[:3]), pairs.couple[order])
-    for attack in (lira, rmia):
+    for attack in (lira, rmia, partial(offline_lira, count=2), partial(offline_rmia, count=1)):
         np.testing.assert_allclose(attack(moved), attack(pairs)[order][:, column], rtol=1e-9, atol=1e-9)
 
 
@@ -150,6 +164,83 @@ def test_a_complement_gives_no_membership_away(name, studies, error):
     assert np.mean(found) == pytest.approx(0.5, abs=error)
 
 
+@pytest.mark.parametrize("attack", [offline_lira, offline_rmia])
+def test_offline_attacks_use_no_model_that_trained_on_the_pair(attack):
+    pairs = simulated(np.random.default_rng(11), 8, 50, gain=1.0)
+    other = np.where(pairs.member, pairs.signal + 5, pairs.signal)
+    np.testing.assert_array_equal(
+        attack(pairs, 2)[~pairs.member], attack(pairs._replace(signal=other), 2)[~pairs.member]
+    )
+
+
+@pytest.mark.parametrize("attack", [offline_lira, offline_rmia])
+def test_more_references_help_an_offline_attack(attack):
+    pairs = simulated(np.random.default_rng(12), 32, 500, gain=2.0)
+    auc = [over_targets(attack(pairs, count), pairs.member)[0][0] for count in (1, 4, 15)]
+    # with one reference, N(0, 2) against N(gain, 2); with infinitely many, N(0, 1) against N(gain, 1)
+    assert auc[0] == pytest.approx(norm.cdf(2.0 / 2), abs=0.02)
+    assert auc[0] + 0.03 < auc[1] < auc[2] == pytest.approx(norm.cdf(2.0 / 2**0.5), abs=0.02)
+
+
+def tuned_rmia(pairs, count):
+    return offline_rmia(pairs._replace(signal=pairs.signal - 12), count, corrections=[0.0, 0.5, 0.99, 1.0])
+
+
+@pytest.mark.parametrize("attack", [offline_lira, offline_rmia, tuned_rmia])
+@pytest.mark.parametrize("make", [simulated, partial(halves, shared=0.5)])
+def test_without_leakage_no_offline_attack_does_better_than_chance(attack, make):
+    studies = [make(np.random.default_rng(300 + k)) for k in range(10)]
+    for count in (1, 3, 7):
+        auc = np.array([over_targets(attack(pairs, count), pairs.member)[0][0] for pairs in studies])
+        assert abs(auc.mean() - 0.5) < 0.002 + 2.5 * auc.std(ddof=1) / len(auc) ** 0.5
+
+
+def test_the_correction_is_chosen_on_the_other_couples():
+    pairs = halves(np.random.default_rng(14), 4, 300, gain=1.0)
+    pairs = pairs._replace(signal=pairs.signal - 12)  # log p far below 0: a changes the order of the pairs
+    each = {a: offline_rmia(pairs, 1, corrections=[a]) for a in (0.0, 0.99, 1.0)}
+    auc = {a: [auroc(*row).mean for row in zip(scores, pairs.member, strict=True)] for a, scores in each.items()}
+    tuned = offline_rmia(pairs, 1, corrections=list(each))
+    for target, row in enumerate(tuned):
+        others = [k for k in range(8) if k % 4 != target % 4]
+        best = max(each, key=lambda a: np.mean([auc[a][k] for k in others]))
+        np.testing.assert_array_equal(row, each[best][target])
+
+
+def test_the_published_share_orders_pairs_as_the_ratio():
+    # against the population z, the score of Zarifzadeh et al. is a step function of the pair's ratio alone
+    rng = np.random.default_rng(15)
+    ratio, population = rng.lognormal(size=200), rng.lognormal(size=60)
+    for gamma in (0.5, 1.0, 2.0):
+        share = loops.population_share(np.sort(ratio).tolist(), population.tolist(), gamma)
+        assert share == sorted(share)
+
+
+@PROFILE
+@given(seeds, st.integers(2, 8), st.sampled_from([1.0, 14.0, 100.0]))
+def test_probabilities_are_those_of_a_loop(seed, n, scale):
+    rng = np.random.default_rng(seed)
+    image, text = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in rng.normal(size=(2, n, 3)))
+    bank = rng.random(n) < 0.6
+    if bank.sum() < 2:
+        bank[:2] = True
+    expected = loops.log_probability(image.tolist(), text.tolist(), bank.tolist(), scale)
+    log_p = log_probability(image, text, bank, scale)
+    np.testing.assert_allclose(log_p, expected, rtol=1e-7, atol=1e-12)
+    assert log_p.max() < 0  # so that its log odds are finite
+    # both towers count alike
+    np.testing.assert_allclose(log_probability(text, image, bank, scale), log_p, rtol=1e-9)
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_offline_references_that_are_not_there_are_refused(count):
+    pairs = simulated(np.random.default_rng(13), 8, 20, gain=1.0)
+    with pytest.raises(InputError) as caught:
+        offline_lira(pairs, count)
+    assert caught.value.got == f"{count} references"
+    assert caught.value.expected == "1 to 3 that never trained on a pair"
+
+
 def test_without_leakage_nothing_is_gained():
     found = [pair_risk(lira(pairs), pairs.member) for pairs in (simulated(np.random.default_rng(k)) for k in range(20))]
     assert np.mean([one.false_alarm.mean() for one in found]) == pytest.approx(0.01)
@@ -210,6 +301,119 @@ def test_groups_are_not_divided():
     assert abs(auc - 0.5) < 0.12
 
 
+# ---- the lower bound of ε
+
+
+@PROFILE
+@given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.6, 0.9, 0.95, 0.99]))
+def test_the_bound_is_that_of_a_loop(correct, more, confidence):
+    bound = epsilon_bound(correct, correct + more, confidence=confidence)
+    assert bound == pytest.approx(loops.epsilon_bound(correct, correct + more, confidence), abs=1e-9)
+
+
+def test_the_bound_is_the_published_p_value():
+    # Steinke, Nasr & Jagielski 2023, appendix D: 75 of 100 guesses, ε = log 3; there with δ = 0
+    p = loops.tail(75, 100, np.log(3))
+    assert p == pytest.approx(0.553, abs=0.001)
+    assert epsilon_bound(75, 100, confidence=1 - p) == pytest.approx(np.log(3), abs=1e-9)
+
+
+@PROFILE
+@given(st.integers(1, 200), st.data())
+def test_the_bound_rises_with_correct_guesses_and_falls_with_confidence(guesses, data):
+    correct = data.draw(st.integers(0, guesses - 1))
+    bounds = [epsilon_bound(correct + k, guesses) for k in (0, 1)]
+    assert 0 <= bounds[0] <= bounds[1]
+    assert epsilon_bound(correct, guesses, confidence=0.99) <= bounds[0]
+    assert epsilon_bound(guesses // 2, guesses) == 0
+    assert epsilon_bound(correct, guesses + 1) <= bounds[0]  # one more, which was wrong
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.5, 2.0])
+def test_the_bound_covers_randomized_response(epsilon):
+    # each answer is that of ε-private randomized response about an independent coin, for which the theorem is exact
+    counts = np.random.default_rng(21).binomial(60, 1 / (1 + np.exp(-epsilon)), 4000)
+    bounds = np.array([epsilon_bound(int(count), 60) for count in counts])
+    assert (bounds <= epsilon).mean() >= 0.95 - 2.5 * (0.05 * 0.95 / 4000) ** 0.5
+    assert (bounds <= epsilon).mean() < 0.99  # and it is not idle
+
+
+@PROFILE
+@given(seeds, st.integers(2, 40))
+def test_guesses_are_those_of_a_loop_over_the_same_couples(seed, n):
+    rng = np.random.default_rng(seed)
+    scores, member = rng.normal(size=n).round(1), rng.permuted(np.arange(n) < rng.integers(1, n))
+    stream = np.random.default_rng(1)
+    sides = [stream.permutation(np.flatnonzero(side)).tolist() for side in (member, ~member)]
+    couples = [(scores[a], scores[b]) for a, b in zip(*sides, strict=False)]
+    for guesses in range(len(couples) + 1):
+        correct = correct_guesses(scores, member, guesses, np.random.default_rng(1))
+        assert correct == loops.correct_guesses(couples, guesses)
+    with pytest.raises(InputError) as caught:
+        correct_guesses(scores, member, len(couples) + 1, rng)
+    assert caught.value.what == "guesses"
+
+
+@pytest.mark.parametrize("models", [2, 6])
+def test_which_of_two_matched_pairs_is_the_member_is_a_fair_independent_coin(models):
+    # under the draw of `subsample` (6 models) and `halves` (2), with groups of near-duplicates beside single pairs
+    sizes, coins = np.array([1] * 8 + [2, 3]), list[list[bool]]()
+    for k in range(4000):
+        rng = np.random.default_rng([models, k])
+        member = balanced_draw(sizes, models, models // 2, rng)[0, :8].astype(np.bool_)
+        sides = [rng.permutation(np.flatnonzero(side)) for side in (member, ~member)]
+        if len(sides[0]) >= 2 and len(sides[1]) >= 2:
+            # whether the member of a couple is the pair of the smaller number: what a score of numbers would guess
+            couples = sorted(zip(*sides, strict=False), key=min)[:2]
+            coins.append([bool(a < b) for a, b in couples])
+    both = np.array(coins)
+    assert both.mean(axis=0) == pytest.approx(0.5, abs=0.025)
+    assert (both[:, 0] & both[:, 1]).mean() == pytest.approx(0.25, abs=0.022)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1.0])
+def test_the_bound_over_models_covers_randomized_response_under_the_draw_of_halves(epsilon):
+    # 200 pairs, each couple of members and others answers about its coin; the two models of a draw are complements
+    bounds, guesses = [], 20
+    for k in range(150):
+        rng = np.random.default_rng([22, k])
+        member = balanced_draw(np.ones(200, dtype=np.int64), 2, 1, rng).astype(np.bool_)
+        correct = []
+        for row in member:
+            order = rng.permutation(200)  # ε-private answers to "is the pair a member?", by pair
+            truth = rng.random(200) < 1 / (1 + np.exp(-epsilon / 2))
+            scores = np.where(row == truth, 1.0, 0.0)[order]
+            correct.append(correct_guesses(scores + rng.normal(0, 1e-9, 200), row[order], guesses, rng))
+        bounds.append(epsilon_over_targets(correct, guesses))
+    assert (np.array(bounds) <= epsilon).mean() >= 0.95
+
+
+def test_the_bound_over_models_is_that_of_the_middle_one_at_half_the_error():
+    assert epsilon_over_targets([19, 30, 28, 25], 30) == epsilon_bound(28, 30, confidence=0.975)
+    assert epsilon_over_targets([28], 30) == epsilon_bound(28, 30)
+
+
+def test_without_leakage_the_bound_is_0():
+    bounds = []
+    for k in range(40):
+        pairs = simulated(np.random.default_rng(400 + k), 8, 400)
+        correct = [
+            correct_guesses(*row, 20, np.random.default_rng(k)) for row in zip(pairs.signal, pairs.member, strict=True)
+        ]
+        bounds.append(epsilon_over_targets(correct, 20))
+    assert np.mean(np.array(bounds) == 0) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("correct", "guesses", "confidence", "what"),
+    [(3, 2, 0.95, "correct"), (-1, 2, 0.95, "correct"), (1, 2, 1.0, "confidence")],
+)
+def test_a_bound_of_impossible_counts_is_refused(correct, guesses, confidence, what):
+    with pytest.raises(InputError) as caught:
+        epsilon_bound(correct, guesses, confidence=confidence)
+    assert caught.value.what == what
+
+
 def wrong(change):
     pairs = simulated(np.random.default_rng(7), 8, 20, gain=1.0)
     return InOut(**{**pairs._asdict(), **change(pairs)})
@@ -229,7 +433,7 @@ def wrong(change):
     ],
 )
 def test_what_cannot_be_attacked_is_refused(change, what):
-    for attack in (references, lira, rmia, learned):
+    for attack in (references, lira, rmia, partial(offline_lira, count=2), learned):
         with pytest.raises(InputError) as caught:
             attack(wrong(change))
         assert caught.value.what == what

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from clipmem.base.summary import AUDIT_FILE
+from clipmem.base.summary import AUDIT_FILE, Offline
 from clipmem.report.figures import CHANCE, DASHED, ROLE_STYLES, SOFT, STYLES, Figure, Groups, Line, Panel, draw_rows
 from clipmem.report.formats import interval, level, plain, signed
 from clipmem.report.run import Run
@@ -49,12 +49,28 @@ class Audit(Section):
             scale = {"scale": "log", "lim": (8e-4, 1.1), "ticks": [float(tick) for tick in ticks], "ticklabels": ticks}
             axes.set(**{axis + name: value for axis in "xy" for name, value in scale.items()})
 
-        few = Panel("few false positives", "true positive rate", "", draw=partial(draw_rows, groups), margin=84)
+        few = Panel("few false positives", "true positive rate", "", draw=partial(draw_rows, groups), margin=104)
         panels = [Panel("ROC curves", "false positive rate", "true positive rate", lines, draw=draw), few]
         parts = ", ".join(f"{ATTACKS[name]} {attack.tpr[1].mean:.3f}" for name, attack in audit.attacks.items())
         title = f"ROC curves of the attacks, both axes logarithmic. True positive rates at 1% false positives: {parts}."
         legend = {ATTACKS[name]: style for name, style in styles.items()}
-        return {"roc": Figure(title, panels, columns=2, height=340, legend=legend)}
+        roc = Figure(title, panels, columns=2, height=220 + 30 * len(styles), legend=legend)
+        return {"roc": roc, **(_offline(audit.offline) if audit.offline else {})}
+
+
+def _offline(offline: Offline) -> Figures:
+    """Draw AUC and true positive rate of the offline attacks over their number of references."""
+    counts, styles = offline.references, dict(zip(offline.attacks, STYLES, strict=False))
+    panels = [Panel("AUC", "references", "", whole=True), Panel("TPR at 1% FPR", "references", "", whole=True)]
+    for name, style in styles.items():
+        attacks = offline.attacks[name]
+        for panel, rates in zip(panels, ([a.auc for a in attacks], [a.tpr[1] for a in attacks]), strict=True):
+            low, mean, high = zip(*((rate.low, rate.mean, rate.high) for rate in rates), strict=True)
+            panel.lines.append(Line(counts, mean, style, low, high))
+    last = ", ".join(f"{ATTACKS[name]} {offline.attacks[name][-1].auc.mean:.3f}" for name in styles)
+    title = f"Success of offline attacks by their number of references. AUC with {counts[-1]}: {last}."
+    legend = {ATTACKS[name]: style for name, style in styles.items()}
+    return {"references": Figure(title, panels, columns=2, height=260, legend=legend)}
 
 
 @SECTIONS.register("audited")

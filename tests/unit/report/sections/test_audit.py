@@ -5,7 +5,7 @@ import pytest
 from clipmem.base.errors import InputError
 from clipmem.report.page import write_report
 from clipmem.report.run import read_run
-from clipmem.report.sections.audit import ATTACKS
+from clipmem.report.sections.audit import ATTACKS, Audit
 from clipmem.report.templating import VERBATIM
 from clipmem.report.terminal import screen_lines
 from tests.unit.report.documents import AUDIT, MODEL_AUDIT, attack
@@ -53,6 +53,42 @@ def test_tables_are_whole_at_usual_widths(built, width):
             row = next(line for line in lines if line.lstrip(VERBATIM + " ").startswith(ATTACKS[name]))
             assert row.count("]") == 3, row
             assert f"{one['auc']['high']:.3f}" in row
+
+
+def test_offline_attacks_are_shown_by_their_number_of_references(built):
+    subject = read_run(built.folder)
+    table = " ".join("\n".join(screen_lines("audit", subject, 100)).partition("references ")[2].split())
+    for name, auc in (("LiRA (margin)", ("0.600", "0.620", "0.640")), ("RMIA (softmax)", ("0.590", "0.610", "0.630"))):
+        position = [table.index(f" {count} {value} [") for count, value in enumerate(auc, 1)]
+        assert position == sorted(position)
+        assert table.index(name) < position[0]
+    figure = Audit().figures(subject)["references"]
+    assert [line.x for panel in figure.panels for line in panel.lines] == [[1, 2, 3]] * 4
+    assert [*figure.panels[0].lines[0].y] == [0.6, 0.62, 0.64]
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"),
+    [
+        ({}, "Lower bound of ε with 95% confidence: 0.42."),
+        ({}, "Of its 13 surest guesses among 130 couples, 11 to 13 are correct in each model."),
+        ({"reason": "few", "couples": 99, "bound": None}, "They make 99 couples of a member and a non-member"),
+        ({"reason": "draw", "bound": None}, "No lower bound of ε: it is not known how this protocol samples"),
+    ],
+)
+def test_the_bound_of_epsilon_or_the_reason_for_none_is_shown(tmp_path, epsilon, text):
+    built = build_subsample(tmp_path / "study")
+    add_audit(built, {**AUDIT, "epsilon": {**AUDIT["epsilon"], **epsilon}})
+    assert text in words(screen_lines("audit", read_run(built.folder), 100))
+
+
+def test_an_audit_without_offline_attacks_is_shown_without_them(tmp_path):
+    built = build_subsample(tmp_path / "study")
+    add_audit(built, {name: value for name, value in AUDIT.items() if name not in ("offline", "epsilon")})
+    subject = read_run(built.folder)
+    assert "Offline" not in words(screen_lines("audit", subject, 100))
+    assert "ε" not in words(screen_lines("audit", subject, 100))
+    assert set(Audit().figures(subject)) == {"roc"}
 
 
 def test_no_audit_no_section(tmp_path):

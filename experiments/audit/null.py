@@ -1,0 +1,22 @@
+"""Audit the external pairs of a run, on which no model trained, by placebo members: `null.py RUN` (RESULTS.md)."""
+
+import sys
+
+import numpy as np
+
+from clipmem.base.progress import Quiet
+from clipmem.study.auditing import audit
+from clipmem.study.plan import PlannedStudy
+
+
+def main(path: str) -> None:
+    """Print the AUC of every attack with its interval, and the lower bound of ε."""
+    study = PlannedStudy(path)
+    document, _ = audit(study, np.flatnonzero(study.role == "external"), Quiet())
+    for name, attack in document["attacks"].items():
+        print(f"{name:12} {attack['auc']['mean']:.3f} [{attack['auc']['low']:.3f}, {attack['auc']['high']:.3f}]")
+    print(document["epsilon"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
