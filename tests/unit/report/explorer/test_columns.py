@@ -272,9 +272,9 @@ def test_the_columns_of_an_audit_are_explained_as_in_its_guide(tmp_path):
     abouts = {name: about["about"] for name, about in Columns(open_subject(path)).by_name.items()}
     guide = (Path(__file__).parents[4] / "docs" / "audit.md").read_text(encoding="utf-8")
     for name, words in {
-        "risk": ("models that trained on the pair", "LiRA at 1%"),
+        "risk": ("models trained on the pair", "LiRA flags the pair at 1% FPR"),
         "false_alarm": ("models that did not train on the pair",),
-        "percentile": ("share of non-members with lower scores", "models that trained on the pair"),
+        "percentile": ("lower LiRA score than the pair", "models that trained on the pair"),
     }.items():
         line = next(line for line in guide.splitlines() if line.startswith(f"| `{name}`"))
         for word in words:
