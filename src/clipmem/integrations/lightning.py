@@ -56,9 +56,9 @@ class ReweightCallback(_Callback):
         InputError: When training starts: an argument is not valid. In a step: the Trainer has not got it.
     """
 
-    def __init__(self, images: Any, captions: Any, share: float) -> None:
+    def __init__(self, images: Any, captions: Any, share: float, ids: Any = None) -> None:
         super().__init__()
-        self._arguments, self._epoch = (images, captions, share), 0
+        self._arguments, self._epoch = (images, captions, share, ids), 0
         self.reweighting: Any = None
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:

@@ -81,7 +81,7 @@ def overfits(best: Sequence[Values], now: Sequence[Values], confidence: float) -
 def verdict(history: Sequence[Measurement]) -> str:
     """Return one line on a training whose first measurement is from before it."""
     if len(history) < 2:
-        return "no verdict before the end of an epoch"
+        return "no epoch measured yet"
     last, best = history[-1], max(history, key=lambda row: row.held_out_recall_at_5)  # the first of equal ones
     recall, peak, gap = (f"{x:.3f}" for x in (last.held_out_recall_at_5, best.held_out_recall_at_5, last.margin_gap))
     if last.overfitting:

@@ -110,9 +110,9 @@ class ReweightCallback:
             open_clip's loss is; or the model has SigLIP's loss, which has no weights.
     """
 
-    def __init__(self, share: float, images: Any = None, captions: Any = None) -> None:
+    def __init__(self, share: float, images: Any = None, captions: Any = None, ids: Any = None) -> None:
         self.loss: Any = None
-        self._share, self._images, self._captions = share, images, captions
+        self._share, self._images, self._captions, self._ids = share, images, captions, ids
 
     def __call__(self, train_one_epoch: TrainEpoch) -> TrainEpoch:
         """Return a `train_one_epoch` that reweights."""
@@ -153,4 +153,4 @@ class ReweightCallback:
             rows = loader.dataset
             images = map(Image.open, map(str, rows.images)) if self._images is None else self._images
             captions = list(map(str, rows.captions)) if self._captions is None else self._captions
-            self.loss = Reweighting(images, captions, self._share)
+            self.loss = Reweighting(images, captions, self._share, self._ids)

@@ -73,9 +73,9 @@ class ReweightCallback(_Callback):
             the model has SigLIP's loss, which has no weights.
     """
 
-    def __init__(self, images: Any, captions: Any, share: float, key: str = "index") -> None:
+    def __init__(self, images: Any, captions: Any, share: float, ids: Any = None, key: str = "index") -> None:
         super().__init__()
-        self.loss, self._key = Reweighting(images, captions, share), key
+        self.loss, self._key = Reweighting(images, captions, share, ids), key
         self._epoch, self._hooks = -1, list[Any]()
         self._index: Any = None
 

@@ -90,6 +90,7 @@ class Reweighting:
         captions: Their captions, one or several each.
         share: Fraction of pairs with a weight below 1: twice the share of mismatched captions that you expect; 0 only
             records.
+        ids: The pairs' ids in the record, such as uids; by default their indices.
 
     Attributes:
         recorder: Similarity and margin of each pair in every epoch.
@@ -99,12 +100,19 @@ class Reweighting:
         InputError: There are no pairs, numbers of images and captions differ, or the share is not in [0, 1).
     """
 
-    def __init__(self, images: Iterable[Image.Image], captions: Sequence[str | Sequence[str]], share: float) -> None:
+    def __init__(
+        self,
+        images: Iterable[Image.Image],
+        captions: Sequence[str | Sequence[str]],
+        share: float,
+        ids: Sequence[str] | None = None,
+    ) -> None:
         require(0 <= share < 1, "Reweighting share", f"{share}", "0 or more, below 1", "Use 0.4 if 20% are mismatched.")
         small = [np.asarray(image.convert("RGB").resize((_SIZE, _SIZE))) for image in images]
         got, hint = f"{len(small)} images, captions of {len(captions)}", "Pass both in the order of the data set."
         require(0 < len(small) == len(captions), "Reweighting", got, "captions of each image", hint)
-        self.recorder, self.weights = AlignmentRecorder(len(small), world=joined()), torch.ones(len(small))
+        require(ids is None or len(ids) == len(small), "Reweighting ids", got, "an id for each pair", hint)
+        self.recorder, self.weights = AlignmentRecorder(ids or len(small), world=joined()), torch.ones(len(small))
         self.share, self._slots, self._hook = share, np.arange(len(small)), None
         if share:
             pixels, uids = np.stack(small), [str(slot) for slot in self._slots]

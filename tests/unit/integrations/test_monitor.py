@@ -201,7 +201,7 @@ def history(*recalls, gap=0.1, over=()):
 
 
 def test_verdicts_on_constructed_histories():
-    assert verdict(history(0.1)) == "no verdict before the end of an epoch"
+    assert verdict(history(0.1)) == "no epoch measured yet"
     assert verdict(history(0.1, 0.4, 0.38)) == (
         "no overfitting detected by epoch 2: held-out R@5 0.380, best 0.400 after epoch 1; gap of margins 0.200"
     )
