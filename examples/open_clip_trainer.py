@@ -105,8 +105,9 @@ def train(*, pairs=512, epochs=10, batch=64, std=0.0, captions=5, leave_out=froz
         open_clip_train.main.main([
             "--train-data", str(table), "--val-data", str(held_out), "--val-frequency", "0", "--dataset-type", "csv",
             "--csv-img-key", "filepath", "--csv-caption-key", "title", "--model", "clipmem-micro", "--name", "run",
-            "--batch-size", str(batch), "--epochs", str(epochs), "--precision", "fp32", "--workers", "0", "--warmup", "2",
-            "--device", "cpu", "--lr", "1e-3", "--log-every-n-steps", "1", "--save-frequency", "0", "--logs", place,
+            "--batch-size", str(batch), "--epochs", str(epochs), "--precision", "fp32", "--workers", "0",
+            "--warmup", "2", "--device", "cpu", "--lr", "1e-3", "--log-every-n-steps", "1", "--save-frequency", "0",
+            "--logs", place,
         ])  # fmt: skip
         if record:
             weighted.loss.recorder.save(record)

@@ -13,11 +13,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from clipmem.base.errors import InputError
 from clipmem.integrations.monitor import Monitor
-from clipmem.mitigate.reweight import Reweighting
 
 lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 
-from clipmem.integrations.lightning import MemorizationCallback, ReweightCallback
+from clipmem.integrations.lightning import MemorizationCallback, Reweighting
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says
 N, WIDTH = 24, 12
@@ -49,7 +48,7 @@ class Towers(lightning.LightningModule):
     def training_step(self, batch, _):
         u, v = self(batch)
         if self.reweight is not None:
-            loss = self.reweight.loss(batch[0], u, v, 10.0)
+            loss = self.reweight(batch[0], u, v, 10.0, self.current_epoch)
             self.seen.append((self.current_epoch, batch[0], u.detach(), v.detach(), loss.item()))
             return loss
         logits, target = 10 * u @ v.T, torch.arange(len(u))
@@ -192,21 +191,19 @@ def images_and_captions():
 
 @pytest.mark.parametrize("more", [{}, {"accumulate_grad_batches": 2}, {"precision": "bf16-mixed"}], ids=str)
 def test_losses_and_weights_are_those_of_the_mitigation(tmp_path, more):
-    reweight = ReweightCallback(*images_and_captions(), share=0.4)
-    module = Towers(reweight)
-    fit(tmp_path, module, [reweight], **more)
+    module = Towers(Reweighting(*images_and_captions(), 0.4))
+    fit(tmp_path, module, [], **more)
     loss_of = Reweighting(*images_and_captions(), 0.4)
     for epoch, index, u, v, loss in module.seen:
         assert loss_of(index, u.requires_grad_(), v, 10.0, epoch).item() == pytest.approx(loss, rel=1e-5)
     assert {epoch for epoch, *_ in module.seen} == {0, 1, 2}
-    assert torch.equal(reweight.reweighting.weights, loss_of.weights)
+    assert torch.equal(module.reweight.weights, loss_of.weights)
     assert loss_of.weights.min() < 0.5
 
 
-def test_a_callback_that_the_trainer_has_not_got_is_refused(tmp_path):
-    reweight = ReweightCallback(*images_and_captions(), share=0.4)
+def test_an_index_outside_the_data_is_refused(tmp_path):
     with pytest.raises(InputError) as caught:
-        fit(tmp_path, Towers(reweight), [])
-    assert caught.value.got == "a loss before training starts"
+        fit(tmp_path, Towers(Reweighting(*images_and_captions(), 0.4)), [], DataLoader(Pairs(1, 2 * N), 8))
+    assert caught.value.what == "recorder.update indices"
     with pytest.raises(InputError, match="captions of each image"):
-        fit(tmp_path, Towers(), [ReweightCallback(images_and_captions()[0], ["a cat"], 0.4)])
+        Reweighting(images_and_captions()[0], ["a cat"], 0.4)

@@ -1,21 +1,21 @@
-"""Callbacks for Lightning: monitor memorization, and reweight suspect pairs.
+"""A callback for Lightning that monitors memorization, and the loss that reweights suspect pairs.
 
     trainer = Trainer(callbacks=[MemorizationCallback(embed=lambda module, batch: module.embed(batch))])
+
+To reweight, return `Reweighting(images, captions, share)(index, image, text, scale, self.current_epoch)` from
+`training_step`, where `index` has the indices of the batch's pairs, which the data set returns.
 
 Precision is the Trainer's. Of several processes each measures the same pairs; sharded weights were not tried.
 """
 
 from typing import Any
 
-from torch import Tensor
-
-from clipmem.base.errors import require
 from clipmem.integrations.monitor import Monitor, base_class
 from clipmem.mitigate.reweight import Reweighting
 
-__all__ = ["MemorizationCallback", "ReweightCallback"]
+__all__ = ["MemorizationCallback", "Reweighting"]
 
-_Callback = base_class("lightning.pytorch:Callback", "pytorch_lightning:Callback")
+_Callback = base_class("Callback", "lightning.pytorch", "pytorch_lightning")
 
 
 class MemorizationCallback(_Callback):
@@ -41,34 +41,3 @@ class MemorizationCallback(_Callback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self.monitor.measure(trainer.current_epoch + 1, pl_module, pl_module.log_dict)
         trainer.should_stop = trainer.should_stop or self.monitor.stop
-
-
-class ReweightCallback(_Callback):
-    """Reweight by `clipmem.mitigate.Reweighting`, of which these are the arguments: return `loss` of a training step.
-
-        def training_step(self, batch, _):
-            index, pixels, tokens = batch  # the data set returns the index of each pair
-            return self.reweight.loss(index, *self.embed(pixels, tokens), self.scale.exp())
-
-    Pass it to the Trainer as well. Each process contrasts its rows, with the weights of all pairs.
-
-    Raises:
-        InputError: When training starts: an argument is not valid. In a step: the Trainer has not got it.
-    """
-
-    def __init__(self, images: Any, captions: Any, share: float, ids: Any = None) -> None:
-        super().__init__()
-        self._arguments, self._epoch = (images, captions, share, ids), 0
-        self.reweighting: Any = None
-
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        self.reweighting = Reweighting(*self._arguments)
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._epoch = int(trainer.current_epoch)
-
-    def loss(self, index: Tensor, image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
-        """Return the loss of a batch from normalized embeddings (see `clipmem.mitigate.Reweighting`)."""
-        hint = "Pass it to the Trainer, too: Trainer(callbacks=[reweight])."
-        require(self.reweighting, "ReweightCallback", "a loss before training starts", "a Trainer with it", hint)
-        return self.reweighting(index, image, text, scale, self._epoch)

@@ -1,12 +1,11 @@
 """The monitor: does a training memorize its pairs? It measures a sample each epoch, for the callbacks of this package.
 
-The sample has as many training pairs as held-out pairs. It is drawn and read once, and kept in memory as the model gets
-it (0.6 MB a pair at 224 px in float32), with the transforms of its data set. Models are measured in evaluation mode.
+The sample is drawn and read once, and kept in memory as the model gets it (0.6 MB a pair at 224 px in float32), with
+the transforms of its data set. Models are measured in evaluation mode.
 
 When not to trust it: `retrieved_because_seen` is the share of training pairs that are retrieved only because they were
-seen if training and held-out pairs differ in nothing else, as in a random split. Recall depends on the size of the
-sample: compare it within a training. Pairs with the same caption count as different, at the mean of their ranks. A
-sample is of the data set: a sampler may never draw some of its pairs. A resumed training starts a new history.
+seen if both samples are of a random split. Recall depends on the size of the sample: compare it within a training.
+Pairs with the same caption count as different, at the mean of their ranks. A resumed training starts a new history.
 """
 
 import contextlib
@@ -69,9 +68,8 @@ class Measurement(NamedTuple):
 def overfits(best: Sequence[Values], now: Sequence[Values], confidence: float) -> bool:
     """Return whether held-out recall fell and the margin gap grew since the best epoch, both beyond chance.
 
-    `best` and `now` have the margins and recalls of training pairs, then of held-out pairs. The lower limits of
-    `paired_test` of recall and of `welch` of the changes of margins are both above 0; if all pairs change by the same,
-    which leaves no interval, the changes themselves.
+    Both have the values of training pairs, then of held-out pairs. The lower limits of `paired_test` of recall and of
+    `welch` of the changes of margins are above 0; without an interval, as all pairs change equally, the changes are.
     """
     grown = [after[0] - before[0] for before, after in zip(best, now, strict=True)]
     tests = paired_test(best[1][1], now[1][1], confidence), welch(grown[0], grown[1], confidence)
@@ -95,9 +93,9 @@ class Monitor:
     """Measure a training on a sample; the callbacks call it, and so can a training loop of your own.
 
     Training overfits if held-out recall@5 is below that of its best epoch and the margin gap above that of this epoch
-    (`overfits`), with confidence 1 - 0.1/(k²(k + 1)) in the k-th measured epoch: one-sided errors of its k comparisons,
-    which the best epoch is chosen from, add up to at most 0.05 over a training of any length. Then the verdict is
-    logged as a warning, once. A failure is, too, and nothing is measured any more: it never ends the training.
+    (`overfits`). The confidence in the k-th measured epoch is 1 - 0.1/(k²(k + 1)): one-sided errors of its k
+    comparisons, of which the best epoch is one, add up to at most 0.05 over a training of any length. Then the verdict
+    is logged as a warning, once. A failure is, too, and nothing is measured any more: it never ends the training.
 
     Args:
         held_out: Pairs that are not trained on, as a data set, a loader or an iterable of batches; by default the
@@ -112,14 +110,8 @@ class Monitor:
         stop_when: "overfitting" stops the training then; None never does.
         seed: Seed of the sample.
 
-    Attributes:
-        history: The measurements, the first from before training.
-        seconds: Time that reading the sample and all measurements took.
-        failure: Why nothing is measured any more; empty otherwise.
-        stop: Whether the training should stop.
-
-    Raises:
-        InputError: A setting is not valid.
+    `history` has the measurements, the first from before training, `seconds` the time that all took, `failure` why
+    nothing is measured any more, and `stop` whether the training should stop. Invalid settings raise `InputError`.
 
     Example:
         >>> batches = [(torch.eye(8), torch.eye(8))]  # images and captions, as the model gets them
@@ -154,43 +146,31 @@ class Monitor:
     ) -> None:  # fmt: skip
         """Read the sample, and measure before training.
 
-        Args:
-            model: The model that is trained.
-            embed: The default of `embed`.
-            train: The default of `train`.
-            held_out: The default of `held_out`.
-            load: Makes a loader of pairs.
-            collate: Makes a batch of items of pairs that are no loader.
+        `embed`, `train` and `held_out` are defaults of the arguments of the class. `load` makes a loader of pairs, and
+        `collate` a batch of items of pairs that are no loader.
         """
         start = time.perf_counter()
         self._world, self._embed = joined(), self._embed or embed
         held_out = next(iter(held_out.values()), None) if isinstance(held_out, Mapping) else held_out
-        data = [
-            default if pairs is None else pairs
-            for pairs, default in zip(self._data, (train, held_out, None), strict=True)
-        ]
+        defaults = zip(self._data, (train, held_out, None), strict=True)
+        data = [default if pairs is None else pairs for pairs, default in defaults]
         self._attempt(lambda: self._read(data, load, collate))
         self.seconds = time.perf_counter() - start
         self.measure(0, model)
 
     def measure(self, epoch: int, model: nn.Module, log: Callable[[dict[str, float]], object] | None = None) -> None:
-        """Measure after `epoch` finished epochs, and log the values, unless it would take more than its share of time.
-
-        In several processes all must call it.
-        """
+        """Measure after `epoch` finished epochs, and log the values; all processes must call it."""
         start = time.perf_counter()
         if self._over or not self._world.all(self._cost <= self._budget * (start - self._end + self._cost)):
             return
         embedded = self._attempt(lambda: self._embedded(model))
-        self._over = not self._world.all(embedded is not None)
+        self._over = not self._world.all(embedded is not None)  # a failure in one process ends it in all
         if embedded is None or self._over:
-            self.failure = self.failure or "it failed in another process"
             return
         self._attempt(lambda: self._add(epoch, embedded, log))
         self.stop = self._world.all(self._stops and bool(self.history and self.history[-1].overfitting))
         self._end = time.perf_counter()
-        self._cost = self._end - start
-        self.seconds += self._cost
+        self._cost, self.seconds = self._end - start, self.seconds + self._end - start
 
     def _attempt(self, action: Callable[[], T]) -> T | None:
         """Return the result; after a failure, which is logged once, None."""
@@ -254,11 +234,11 @@ class Monitor:
             log({f"clipmem/{name}": value for name, value in zip(row._fields[1:], row[1:], strict=True)})
 
 
-def base_class(*homes: str) -> Any:
-    """Return the first class `MODULE:NAME` that is installed; `object` without any, so that the module is imported."""
-    for home in homes:
+def base_class(name: str, *modules: str) -> Any:
+    """Return a class of the first of these modules that is installed; `object` without any, so that imports work."""
+    for module in modules:
         with contextlib.suppress(ImportError):
-            return getattr(import_module(home.partition(":")[0]), home.partition(":")[2])
+            return getattr(import_module(module), name)
     return object
 
 
@@ -269,8 +249,7 @@ def _margin_and_recall(image: Float[Tensor, "n d"], text: Float[Tensor, "n d"]) 
 
 
 def _size(source: Any) -> int | None:
-    """Return the number of pairs of a data set of random access; None of another."""
-    data = getattr(source, "dataset", source)
+    data = getattr(source, "dataset", source)  # random access only
     return len(data) if hasattr(data, "__getitem__") and hasattr(data, "__len__") else None
 
 

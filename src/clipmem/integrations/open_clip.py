@@ -96,11 +96,10 @@ class _Ordered:
 
 
 class ReweightCallback:
-    """Replace the trainer's loss by `clipmem.mitigate.Reweighting`, of which these are the arguments.
+    """Replace the trainer's loss by `clipmem.mitigate.Reweighting`, with the same arguments.
 
-    By default images and captions are those of the rows of `--train-data`, with `--dataset-type csv`. A pair that the
-    sampler repeats keeps its last margin, and one that it drops has none. With a share of 0, only `loss.recorder`
-    records.
+    By default images and captions are those of the rows of `--train-data`, with `--dataset-type csv`. With a share of
+    0, the loss stays, and `loss.recorder` records.
 
     Attributes:
         loss: The `Reweighting`, with the current weights; None before training.
@@ -121,12 +120,20 @@ class ReweightCallback:
         def wrapped(model: Any, data: Any, loss: Any, epoch: int, *others: Any, tb_writer: Any = None) -> None:
             args, loader = others[-1], data["train"].dataloader
             batches: Any = getattr(loader, "batch_sampler", None)
-            self._prepare(loader, batches, args)
+            subject, got = "ReweightCallback", f"a {type(loader).__name__} without pair ids"
+            require(hasattr(batches, "sampler"), subject, got, "rows of a table", "Use --dataset-type csv.")
+            hint = "Train in one process, or curate the data before: clipmem curate."
+            require(args.world_size == 1, subject, f"{args.world_size} processes", "one process", hint)
+            if self.loss is None:
+                images, captions, rows = self._images, self._captions, loader.dataset
+                images = map(Image.open, map(str, rows.images)) if images is None else images
+                captions = list(map(str, rows.captions)) if captions is None else captions
+                self.loss = Reweighting(images, captions, self._share, self._ids)
             ordered, calls = _Ordered(batches.sampler), itertools.count(1)
 
             def reweighted(image_features: Tensor, text_features: Tensor, logit_scale: Tensor, **named: Any) -> Any:
                 hint = "Train a model with CLIP's loss."
-                require("logit_bias" not in named, "ReweightCallback", "a model with logit_bias", "CLIP's loss", hint)
+                require("logit_bias" not in named, subject, "a model with logit_bias", "CLIP's loss", hint)
                 index = torch.tensor(list(itertools.islice(ordered.order, len(image_features))))
                 if next(calls) % args.accum_freq == 0:  # with accumulation it is called several times with the same
                     for _ in index:
@@ -143,14 +150,3 @@ class ReweightCallback:
                 batches.sampler = ordered.sampler
 
         return wrapped
-
-    def _prepare(self, loader: Any, batches: Any, args: Any) -> None:
-        subject, got = "ReweightCallback", f"a {type(loader).__name__} without pair ids"
-        require(hasattr(batches, "sampler"), subject, got, "rows of a table", "Use --dataset-type csv.")
-        hint = "Train in one process, or curate the data before: clipmem curate."
-        require(args.world_size == 1, subject, f"{args.world_size} processes", "one process", hint)
-        if self.loss is None:
-            rows = loader.dataset
-            images = map(Image.open, map(str, rows.images)) if self._images is None else self._images
-            captions = list(map(str, rows.captions)) if self._captions is None else self._captions
-            self.loss = Reweighting(images, captions, self._share, self._ids)

@@ -22,7 +22,7 @@ from clipmem.mitigate.reweight import Reweighting
 
 __all__ = ["MemorizationCallback", "ReweightCallback"]
 
-_Callback = base_class("transformers:TrainerCallback")
+_Callback = base_class("TrainerCallback", "transformers")
 
 
 def _embeddings(prepare: Callable[[Any], Any], model: Any, batch: Any) -> tuple[Tensor, Tensor]:
@@ -35,10 +35,7 @@ def _embeddings(prepare: Callable[[Any], Any], model: Any, batch: Any) -> tuple[
 class MemorizationCallback(_Callback):
     """Measure memorization after each epoch, and log it by `Trainer.log`, so wherever `report_to` says.
 
-    Args:
-        trainer: The Trainer, whose data sets, collator and loggers are used.
-        held_out: Pairs that are not trained on, in the format of the training set; by default its `eval_dataset`.
-        **settings: The other arguments of `clipmem.integrations.monitor.Monitor`.
+    The arguments are the Trainer and those of `clipmem.integrations.monitor.Monitor`; pairs are as in its data sets.
     """
 
     def __init__(self, trainer: Any, held_out: Any = None, **settings: Any) -> None:
@@ -58,12 +55,10 @@ class MemorizationCallback(_Callback):
 
 
 class ReweightCallback(_Callback):
-    """Replace the loss of a CLIP model in training by `clipmem.mitigate.Reweighting`, of which these are the arguments.
+    """Replace the loss of a CLIP model in training by `clipmem.mitigate.Reweighting`, with the same arguments.
 
     The data set returns the index of each pair as `key`, which the model does not get, and the Trainer's arguments have
-    `remove_unused_columns=False`. Each process contrasts its rows, as CLIP does, with the weights of all pairs. A pair
-    that the sampler repeats keeps its last margin, and one that it drops has none. With a share of 0, only
-    `loss.recorder` records.
+    `remove_unused_columns=False`. With a share of 0, the loss stays, and `loss.recorder` records.
 
     Attributes:
         loss: The `Reweighting`, with the current weights.

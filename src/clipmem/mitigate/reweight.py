@@ -13,6 +13,7 @@ loses weight too. Comparing n pairs takes time proportional to n².
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from clipmem.train.recorder import AlignmentRecorder
 
 TABLE = "mitigate/reweight"
 _SIZE = 64  # of the images that features are computed on
-Rows = Float[Tensor, "n d"]
+Rows, Texts = Float[Tensor, "n d"], Sequence[str | Sequence[str]]
 
 
 def pair_weights(
@@ -82,8 +83,8 @@ class Reweighting:
     """A contrastive loss in which suspect pairs count less, for a training loop of your own: call it as your loss.
 
     The weights are those of `[mitigate.reweight]`: they change between epochs, and use margins of finished ones only.
-    Of several processes of torch's default group, each passes its rows, and all get the same weights. A resumed
-    training has no margins of the epochs before.
+    Of several processes of torch's default group, each contrasts its rows, and all get the same weights. A pair that
+    a sampler repeats keeps its last margin, and one that it drops has none; a resumed training has none of before.
 
     Args:
         images: The training images, in the order of the data set; they are read once.
@@ -93,34 +94,31 @@ class Reweighting:
         ids: The pairs' ids in the record, such as uids; by default their indices.
 
     Attributes:
-        recorder: Similarity and margin of each pair in every epoch.
         weights: Weight of each pair in the current epoch, shape (n,).
 
     Raises:
         InputError: There are no pairs, numbers of images and captions differ, or the share is not in [0, 1).
     """
 
-    def __init__(
-        self,
-        images: Iterable[Image.Image],
-        captions: Sequence[str | Sequence[str]],
-        share: float,
-        ids: Sequence[str] | None = None,
-    ) -> None:
+    def __init__(self, images: Iterable[Image.Image], captions: Texts, share: float, ids: Texts | None = None) -> None:
         require(0 <= share < 1, "Reweighting share", f"{share}", "0 or more, below 1", "Use 0.4 if 20% are mismatched.")
         small = [np.asarray(image.convert("RGB").resize((_SIZE, _SIZE))) for image in images]
         got, hint = f"{len(small)} images, captions of {len(captions)}", "Pass both in the order of the data set."
         require(0 < len(small) == len(captions), "Reweighting", got, "captions of each image", hint)
-        require(ids is None or len(ids) == len(small), "Reweighting ids", got, "an id for each pair", hint)
-        self.recorder, self.weights = AlignmentRecorder(ids or len(small), world=joined()), torch.ones(len(small))
-        self.share, self._slots, self._hook = share, np.arange(len(small)), None
+        self.weights, names = torch.ones(len(small)), [str(name) for name in ids or range(len(small))]
+        require(len(names) == len(small), "Reweighting ids", f"{len(names)} ids, {got}", "an id for each pair", hint)
+        self._names, self.share, self._slots, self._hook = names, share, np.arange(len(small)), None
         if share:
-            pixels, uids = np.stack(small), [str(slot) for slot in self._slots]
+            pixels = np.stack(small)
             texts = [[text] if isinstance(text, str) else list(text) for text in captions]
             group = numbered(image.tobytes().hex() for image in small)  # the same image is no neighbor of itself
-            agreement = neighbor_agreement(Signals(uids, texts, group, pixels=lambda rows: pixels[rows]))
+            agreement = neighbor_agreement(Signals(names, texts, group, pixels=lambda rows: pixels[rows]))
             self._hook = Reweight(ReweightSection(share=share), 0, agreement)
-            self._hook.follow(self.recorder)
+
+    @cached_property
+    def recorder(self) -> AlignmentRecorder:
+        """Similarity and margin of each pair in every epoch."""
+        return AlignmentRecorder(self._names, world=joined())  # made in the first step, when all processes have joined
 
     def __call__(
         self, index: Int[Tensor, " n"], image: Rows, text: Rows, scale: Tensor | float, epoch: int
@@ -133,6 +131,7 @@ class Reweighting:
         if image.requires_grad or text.requires_grad:  # not in an evaluation
             self.recorder.update(index, image, text, epoch)
         if self._hook is not None:
+            self._hook.follow(self.recorder)
             moment = Moment(0, epoch, 0, self._slots, self._slots.astype(np.uint64))
             self.weights = self._hook.weigh(torch.ones(len(self._slots)), moment)
         weight, factor = self.weights[index.cpu()].to(image.device), torch.as_tensor(scale, device=image.device)
