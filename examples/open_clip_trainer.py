@@ -1,13 +1,13 @@
-"""open_clip's trainer with clipmem's mitigations (reweighting, captions, text noise, removed pairs) and recorder.
+"""open_clip's trainer with clipmem: memorization per epoch, reweighting, captions, text noise, removed pairs, a record.
 
     python examples/open_clip_trainer.py [--quick] [--reweight 0.4] [--captions 5] [--std 0.15]
         [--remove RUN --count 50] [--record FILE.npz]
 
-Runs `open_clip_train.main` of the installed release (`pip install '.[bench]'`) with three names replaced:
-`create_loss` records each pair's similarity and margin and adds noise to text features, or reweights the pairs;
-`CsvDataset` samples one of several captions per row, and `DataInfo` passes on the epoch and the order of the pairs.
-Text features are normalized already, so that the noise is `post` or `post-scaled`; it starts after a third of the
-steps. Give each process its own seed.
+Runs `open_clip_train.main` of the installed release (`pip install '.[bench]'`) with its `train_one_epoch` wrapped: one
+wrapper measures memorization, the other reweights or records the pairs. For the other mitigations, three names are
+replaced: `create_loss` adds noise to text features, `CsvDataset` samples one of several captions per row, and
+`DataInfo` passes on the epoch. Text features are normalized already, so that the noise is `post` or `post-scaled`; it
+starts after a third of the steps. Give each process its own seed.
 """
 
 import argparse
@@ -15,70 +15,35 @@ import csv
 import json
 import re
 import tempfile
-from collections import deque
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import open_clip
 import open_clip_train.data
 import open_clip_train.main
-import torch
 from emoji_pairs import emoji
 from open_clip_train.data import CsvDataset, DataInfo
-from reweighting import Reweighting
+from open_clip_train.train import train_one_epoch
 from torch import nn
 
-from clipmem import AlignmentRecorder
+from clipmem.integrations.open_clip import MemorizationCallback, ReweightCallback
 from clipmem.mitigate import TextEmbeddingNoise, removal_list, sample_captions
 
 SEPARATOR = " || "  # between the captions in a row of the CSV
 
 
-class Noted:
-    """A sampler that keeps the order of an epoch, whatever the number of the loader's workers."""
-
-    order: ClassVar = deque()
-    epoch = 0
-
-    def __init__(self, sampler):
-        self.sampler = sampler
-
-    def __len__(self):
-        return len(self.sampler)
-
-    def __iter__(self):
-        for index in self.sampler:
-            Noted.order.append(index)
-            yield index
-
-
 class NoisyLoss(nn.Module):
     """open_clip's loss with noise on text features."""
 
-    def __init__(self, loss, noise, recorder):
+    def __init__(self, loss, noise):
         super().__init__()
-        self.loss, self.noise, self.recorder = loss, noise, recorder
+        self.loss, self.noise = loss, noise
 
     def forward(self, image_features, text_features, *more, **named):
-        """Record the step, add the noise and call open_clip's loss."""
-        shown = [Noted.order.popleft() for _ in image_features]
-        self.recorder.update(shown, image_features, text_features, Noted.epoch)
+        """Add the noise and call open_clip's loss."""
         return self.loss(image_features, self.noise(text_features), *more, **named)
-
-
-class ReweightedLoss(nn.Module):
-    """`reweighting.Reweighting` in place of open_clip's loss, for a single process."""
-
-    def __init__(self, loss):
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, image_features, text_features, logit_scale, **_):
-        """Return the loss under the name by which open_clip's trainer adds and logs it."""
-        index = torch.tensor([Noted.order.popleft() for _ in image_features])
-        return {"contrastive_loss": self.loss(index, image_features, text_features, logit_scale, Noted.epoch)}
 
 
 class SeveralCaptions(CsvDataset):
@@ -96,29 +61,18 @@ class SeveralCaptions(CsvDataset):
 
 
 class EpochInfo(DataInfo):
-    """Passes on the epoch and the order of the pairs, before the loader's workers start."""
+    """Passes on the epoch, before the loader's workers start."""
 
     def set_epoch(self, epoch):
         """Set the epoch of the sampler and the data set."""
         super().set_epoch(epoch)
         loader: Any = self.dataloader
-        loader.dataset.epoch = Noted.epoch = epoch
-        Noted.order, batches = deque(), loader.batch_sampler
-        if not isinstance(batches.sampler, Noted):
-            batches.sampler = Noted(batches.sampler)
+        loader.dataset.epoch = epoch
 
 
-def patch(make_loss):
-    """Replace the three names; call before `open_clip_train.main.main`. `make_loss` gets open_clip's loss."""
-    create_loss: Any = open_clip.create_loss
-    open_clip_train.main.create_loss = lambda args: make_loss(create_loss(args))
-    open_clip_train.data.CsvDataset = SeveralCaptions
-    open_clip_train.data.DataInfo = EpochInfo
-
-
-def write_data(folder, pairs, captions):
+def write_data(folder, pairs, captions, name="train"):
     """Write image files and open_clip's CSV."""
-    table = folder / "train.csv"
+    table = folder / f"{name}.csv"
     with table.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t")
         writer.writerow(["filepath", "title"])
@@ -133,27 +87,30 @@ def train(*, pairs=512, epochs=10, batch=64, std=0.0, captions=5, leave_out=froz
     """Train, write the record, and return the losses in the trainer's log."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        chosen = emoji(pairs, leave_out=leave_out)
-        table, recorder = write_data(folder, chosen, captions), AlignmentRecorder([pair.uid for pair in chosen])
+        chosen = emoji(pairs + 64, leave_out=leave_out)
+        chosen, held_out = chosen[:pairs], write_data(folder, chosen[pairs:], 1, "held_out")
+        table = write_data(folder, chosen, captions)
         config = (files("clipmem.models") / "configs" / "clipmem-micro.json").read_text(encoding="utf-8")
         (folder / "clipmem-micro.json").write_text(json.dumps(json.loads(config)))
         open_clip.add_model_config(folder / "clipmem-micro.json")
-        if reweight:
-            images, texts = [pair.decode() for pair in chosen], [pair.captions[0] for pair in chosen]
-            reweighted = Reweighting(images, texts, reweight)
-            recorder = reweighted.recorder
-            patch(lambda _: ReweightedLoss(reweighted))
-        else:
-            noise = TextEmbeddingNoise(std, "post", seed=0, steps=epochs * (len(chosen) // batch))
-            patch(lambda loss: NoisyLoss(loss, noise, recorder))
+        noise = TextEmbeddingNoise(std, "post", seed=0, steps=epochs * (len(chosen) // batch))
+        create_loss: Any = open_clip.create_loss
+        open_clip_train.main.create_loss = lambda args: NoisyLoss(create_loss(args), noise)
+        open_clip_train.data.CsvDataset = SeveralCaptions
+        open_clip_train.data.DataInfo = EpochInfo
+        texts, uids = [pair.captions[:captions] for pair in chosen], [pair.uid for pair in chosen]
+        weighted = ReweightCallback(reweight, captions=texts, ids=uids)
+        monitor = MemorizationCallback(pairs=64, budget=1.0)
+        open_clip_train.main.train_one_epoch = monitor(weighted(train_one_epoch))
         open_clip_train.main.main([
-            "--train-data", str(table), "--dataset-type", "csv", "--csv-img-key", "filepath",
-            "--csv-caption-key", "title", "--model", "clipmem-micro", "--batch-size", str(batch),
-            "--epochs", str(epochs), "--precision", "fp32", "--workers", "0", "--device", "cpu", "--lr", "1e-3",
-            "--warmup", "2", "--log-every-n-steps", "1", "--save-frequency", "0", "--logs", place, "--name", "run",
+            "--train-data", str(table), "--val-data", str(held_out), "--val-frequency", "0", "--dataset-type", "csv",
+            "--csv-img-key", "filepath", "--csv-caption-key", "title", "--model", "clipmem-micro", "--name", "run",
+            "--batch-size", str(batch), "--epochs", str(epochs), "--precision", "fp32", "--workers", "0",
+            "--warmup", "2", "--device", "cpu", "--lr", "1e-3", "--log-every-n-steps", "1", "--save-frequency", "0",
+            "--logs", place,
         ])  # fmt: skip
         if record:
-            recorder.save(record)
+            weighted.loss.recorder.save(record)
         log = (folder / "run" / "out.log").read_text(encoding="utf-8")
     return [float(found) for found in re.findall(r"Contrastive_loss: ([0-9.]+)", log)]
 

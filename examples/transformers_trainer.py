@@ -1,10 +1,9 @@
-"""transformers' Trainer with clipmem's recorder: each pair's similarity and margin in every epoch.
+"""transformers' Trainer with clipmem's callbacks: does it memorize its pairs, and which captions are suspect?
 
-    python examples/transformers_trainer.py [--quick] [--record trajectory.npz]
+    python examples/transformers_trainer.py [--quick] [--reweight 0.4] [--record trajectory.npz]
 
-Needs `pip install '.[hf]' accelerate`. Replace the small CLIP and the emoji with your own; the data set's items
-need an "index", and the training arguments `remove_unused_columns=False`. `reweighting.py` has the hook that lowers
-the weight of suspect captions.
+Needs `pip install '.[hf]' accelerate`. Replace the small CLIP and the emoji with your own; to reweight or record, the
+data set's items need an "index", and the training arguments `remove_unused_columns=False`.
 """
 
 import argparse
@@ -14,37 +13,11 @@ import torch
 from emoji_pairs import emoji
 from open_clip.tokenizer import SimpleTokenizer
 from torchvision.transforms import v2
-from transformers import CLIPConfig, CLIPModel, Trainer, TrainerCallback, TrainingArguments, default_data_collator
+from transformers import CLIPConfig, CLIPModel, Trainer, TrainingArguments, default_data_collator
 
-from clipmem import AlignmentRecorder
+from clipmem.integrations.transformers import MemorizationCallback, ReweightCallback
 
 _SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-
-
-class RecordCallback(TrainerCallback):
-    """Records every training step of a CLIP model, and writes the record at the end."""
-
-    def __init__(self, model, recorder, file):
-        self.recorder, self.file, self.epoch, self.index = recorder, file, 0, None
-        model.register_forward_pre_hook(self._before, with_kwargs=True)
-        model.register_forward_hook(self._after)
-
-    def _before(self, _, arguments, named):
-        self.index = named.pop("index", None)
-        return arguments, named
-
-    def _after(self, model, _, output):
-        if model.training:
-            self.recorder.update(self.index, output.image_embeds, output.text_embeds, self.epoch)
-
-    def on_epoch_begin(self, _, state, *__, **___):
-        """Keep the number of the epoch."""
-        self.epoch = int(state.epoch)
-
-    def on_train_end(self, *_, **__):
-        """Write the record."""
-        if self.file:
-            self.recorder.save(self.file)
 
 
 def items(images, captions, size=32):
@@ -75,20 +48,28 @@ def main(arguments=None):
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="use 128 pairs and two epochs (seconds)")
-    parser.add_argument("--record", default="trajectory.npz", help="file of the record")
+    parser.add_argument("--reweight", type=float, default=0.0, help="share of pairs with a weight below 1; 0 = none")
+    parser.add_argument("--record", default="", help="write each pair's similarity and margin per epoch here (.npz)")
     chosen = parser.parse_args(arguments)
-    pairs = emoji(128 if chosen.quick else 512)
-    data = items([pair.decode() for pair in pairs], [pair.captions[0] for pair in pairs])
-    model = small_clip()
-    recorder = AlignmentRecorder([pair.uid for pair in pairs])
+    count = 128 if chosen.quick else 512
+    pairs = emoji(count + 64)
+    images, captions = [pair.decode() for pair in pairs], [pair.captions[0] for pair in pairs]
+    data, uids = items(images, captions), [pair.uid for pair in pairs[:count]]
+    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
             folder, per_device_train_batch_size=64, num_train_epochs=2 if chosen.quick else 10, learning_rate=1e-3,
             logging_steps=1, save_strategy="no", report_to=[], use_cpu=True, remove_unused_columns=False,
         )  # fmt: skip
-        trainer = Trainer(model, settings, batch_of, data)
-        trainer.add_callback(RecordCallback(model, recorder, chosen.record))
+        trainer = Trainer(small_clip(), settings, batch_of, data[:count])
+        trainer.add_callback(monitor := MemorizationCallback(trainer, data[count:], pairs=64, budget=1.0))
+        if chosen.reweight or chosen.record:
+            reweight = ReweightCallback(images[:count], captions[:count], chosen.reweight, ids=uids)
+            trainer.add_callback(reweight)
         trainer.train()
+    if chosen.record:
+        reweight.loss.recorder.save(chosen.record)
+    print(monitor.monitor.verdict)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     print(f"{len(losses)} steps; loss {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end")
 

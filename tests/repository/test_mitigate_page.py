@@ -222,7 +222,7 @@ def some(monkeypatch):
 
 
 def test_the_loss_of_the_hooks_is_that_of_the_mitigation(some):
-    from reweighting import Reweighting
+    from clipmem.mitigate import Reweighting
 
     loss_of, drawn = Reweighting(**some, share=0.4), torch.Generator().manual_seed(0)
     pixels = np.stack([np.asarray(image.resize((64, 64))) for image in some["images"]])
@@ -253,46 +253,53 @@ def test_the_hook_of_a_loop_runs(some):
     assert names["loss_of"].recorder.margin.shape == (2, 64)
 
 
-@pytest.mark.filterwarnings("ignore")  # what transformers says
-def test_the_hook_of_transformers_runs(some, tmp_path):
+def trainer_of(some, folder):
+    """transformers' Trainer with a small model of these pairs."""
     for package in ("transformers", "accelerate"):
         pytest.importorskip(package, reason="needs the extra `hf` and accelerate")
-    from reweighting import Reweighting
     from transformers import Trainer, TrainingArguments
-    from transformers_trainer import items, small_clip
+    from transformers_trainer import batch_of, items, small_clip
 
     settings = TrainingArguments(
-        tmp_path, per_device_train_batch_size=32, num_train_epochs=2, report_to=[], use_cpu=True, save_strategy="no",
+        folder, per_device_train_batch_size=32, num_train_epochs=2, report_to=[], use_cpu=True, save_strategy="no",
         remove_unused_columns=False,
     )  # fmt: skip
-    data = [item | {"labels": item.pop("index")} for item in items(**some)]
-    names = some | {"Reweighting": Reweighting, "Trainer": Trainer, "model": small_clip()}
-    names |= {"settings": settings, "data": data}
-    exec(compile(blocks_of("noisy-captions.md")[1], "noisy-captions.md", "exec"), names)
-    names["trainer"].train()
-    assert names["loss_of"].recorder.margin.shape == (2, 64)
-    assert not np.isnan(names["loss_of"].recorder.margin).any()
+    return Trainer(small_clip(), settings, batch_of, items(**some))
 
 
-def test_the_hook_of_open_clip_runs(some, monkeypatch):
+@pytest.mark.filterwarnings("ignore")  # what transformers says
+def test_the_hook_of_transformers_runs(some, tmp_path):
+    trainer = trainer_of(some, tmp_path)
+    exec(compile(blocks_of("noisy-captions.md")[1], "noisy-captions.md", "exec"), some | {"trainer": trainer})
+    trainer.train()
+    [margin] = [one.loss.recorder.margin for one in trainer.callback_handler.callbacks if hasattr(one, "loss")]
+    assert margin.shape == (2, 64)
+    assert not np.isnan(margin).any()
+
+
+@pytest.mark.filterwarnings("ignore")  # what transformers says
+def test_the_monitor_of_transformers_runs(some, tmp_path):
+    trainer = trainer_of(some, tmp_path)
+    reweight = {"trainer": trainer, "held_out": trainer.train_dataset[:20]}
+    trainer.data_collator = lambda rows: batch_of([{k: v for k, v in row.items() if k != "index"} for row in rows])
+    from transformers_trainer import batch_of
+
+    exec(compile(blocks_of("finetune.md")[0], "finetune.md", "exec"), reweight)
+    [monitor] = [one.monitor for one in trainer.callback_handler.callbacks if hasattr(one, "monitor")]
+    assert not monitor.failure
+    assert monitor.history
+
+
+@pytest.mark.parametrize(("page", "number"), [("noisy-captions.md", 2), ("finetune.md", 1)])
+def test_the_hooks_of_open_clip_run(page, number, monkeypatch):
     for package in ("pandas", "webdataset"):
         pytest.importorskip(package, reason="open_clip's trainer needs the extra `bench`: pip install '.[bench]'")
-    import open_clip_train.data
-    import open_clip_train.main
-    from reweighting import Reweighting
+    import open_clip_train.main as trainer
 
-    patched = (
-        (open_clip_train.main, "create_loss"),
-        (open_clip_train.data, "CsvDataset"),
-        (open_clip_train.data, "DataInfo"),
-    )
-    for module, name in patched:  # restored afterwards
-        monkeypatch.setattr(module, name, getattr(module, name))
-    monkeypatch.setattr(open_clip_train.main, "main", lambda arguments: arguments)
-    arguments = SimpleNamespace(distill=False, model="ViT-B-32", siglip=False, local_loss=False, gather_with_grad=False,
-                                rank=0, world_size=1, horovod=False)  # fmt: skip
-    names = some | {"Reweighting": Reweighting, "open_clip_train": open_clip_train, "arguments": arguments}
-    exec(compile(blocks_of("noisy-captions.md")[2], "noisy-captions.md", "exec"), names)
-    made = open_clip_train.main.create_loss(arguments)
-    assert isinstance(made, names["ReweightedLoss"])
-    assert isinstance(made.loss, Reweighting)
+    plain, seen = trainer.train_one_epoch, []
+    monkeypatch.setattr(trainer, "train_one_epoch", plain)  # restored afterwards
+    monkeypatch.setattr(trainer, "main", seen.append)
+    names = {"open_clip_train": SimpleNamespace(main=trainer), "arguments": ["--model", "ViT-B-32"]}
+    exec(compile(blocks_of(page)[number], page, "exec"), names)
+    assert seen == [["--model", "ViT-B-32"]]
+    assert trainer.train_one_epoch.__wrapped__ is plain

@@ -8,11 +8,11 @@ from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
 from clipmem.mitigate.captions import CaptionSampling, drop_tokens, sample_captions
 from clipmem.mitigate.noise import ImageEmbeddingNoise, TextEmbeddingNoise
 from clipmem.mitigate.remove import removal_list
-from clipmem.mitigate.reweight import pair_weights
+from clipmem.mitigate.reweight import Reweighting, pair_weights
 from clipmem.mitigate.weights import interpolate_weights
 
 __all__ = [
-    "MITIGATIONS", "CaptionSampling", "ImageEmbeddingNoise", "Mitigation", "Preparation", "TextEmbeddingNoise",
-    "Training", "captions", "drop_tokens", "hooks_of", "image_variants", "interpolate_weights", "noise", "pair_weights",
-    "prepare", "regroup", "removal_list", "remove", "reweight", "sample_captions", "weights",
+    "MITIGATIONS", "CaptionSampling", "ImageEmbeddingNoise", "Mitigation", "Preparation", "Reweighting",
+    "TextEmbeddingNoise", "Training", "captions", "drop_tokens", "hooks_of", "image_variants", "interpolate_weights",
+    "noise", "pair_weights", "prepare", "regroup", "removal_list", "remove", "reweight", "sample_captions", "weights",
 ]  # fmt: skip

@@ -12,26 +12,33 @@ loses weight too. Comparing n pairs takes time proportional to n².
 """
 
 import hashlib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float, Float32, Float64, Int, UInt8
+from PIL import Image
 from scipy.stats import rankdata
 from torch import Tensor
 
+from clipmem.base.errors import require
 from clipmem.base.hashing import image_part, numbered
 from clipmem.base.mitigations import ReweightSection
 from clipmem.data.decoding import decode
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
 from clipmem.models.signals import Signals
 from clipmem.stats.agreement import softmax_agreement
+from clipmem.train.distributed import ALONE, contrastive_share, joined
 from clipmem.train.hooks import Moment
 from clipmem.train.recorder import AlignmentRecorder
 
 TABLE = "mitigate/reweight"
 _SIZE = 64  # of the images that features are computed on
+Rows = Float[Tensor, "n d"]
+Texts = Sequence[str | Sequence[str]]
 
 
 def pair_weights(
@@ -71,6 +78,66 @@ def neighbor_agreement(signals: Signals) -> Float64[np.ndarray, "n 2"]:
     images, words = torch.from_numpy(signals.shapes_and_colors), torch.from_numpy(signals.words[:])
     both = (softmax_agreement(*sides, group=signals.group).numpy() for sides in ((images, words), (words, images)))
     return np.stack(list(both), axis=1)
+
+
+class Reweighting:
+    """A contrastive loss in which suspect pairs count less, for a training loop of your own: call it as your loss.
+
+    The weights are those of `[mitigate.reweight]`: they change between epochs, and use margins of finished ones only.
+    Of several processes of torch's default group, each contrasts its rows, and all get the same weights. A pair that
+    a sampler repeats keeps its last margin, and one that it drops has none; a resumed training has none of before.
+
+    Args:
+        images: The training images, in the order of the data set; they are read once.
+        captions: Their captions, one or several each.
+        share: Fraction of pairs with a weight below 1: twice the share of mismatched captions that you expect; 0 only
+            records.
+        ids: The pairs' ids in the record, such as uids; by default their indices.
+
+    Attributes:
+        weights: Weight of each pair in the current epoch, shape (n,).
+
+    Raises:
+        InputError: There are no pairs, numbers of images and captions differ, or the share is not in [0, 1).
+    """
+
+    def __init__(self, images: Iterable[Image.Image], captions: Texts, share: float, ids: Texts | None = None) -> None:
+        require(0 <= share < 1, "Reweighting share", f"{share}", "0 or more, below 1", "Use 0.4 if 20% are mismatched.")
+        small = [np.asarray(image.convert("RGB").resize((_SIZE, _SIZE))) for image in images]
+        got, hint = f"{len(small)} images, captions of {len(captions)}", "Pass both in the order of the data set."
+        require(0 < len(small) == len(captions), "Reweighting", got, "captions of each image", hint)
+        self.weights, names = torch.ones(len(small)), [str(name) for name in ids or range(len(small))]
+        require(len(names) == len(small), "Reweighting ids", f"{len(names)} ids, {got}", "an id for each pair", hint)
+        self._names, self.share, self._slots, self._hook = names, share, np.arange(len(small)), None
+        if share:
+            pixels = np.stack(small)
+            texts = [[text] if isinstance(text, str) else list(text) for text in captions]
+            group = numbered(image.tobytes().hex() for image in small)  # the same image is no neighbor of itself
+            agreement = neighbor_agreement(Signals(names, texts, group, pixels=lambda rows: pixels[rows]))
+            self._hook = Reweight(ReweightSection(share=share), 0, agreement)
+
+    @cached_property
+    def recorder(self) -> AlignmentRecorder:
+        """Similarity and margin of each pair in every epoch."""
+        return AlignmentRecorder(self._names, world=joined())  # made in the first step, when all processes have joined
+
+    def __call__(
+        self, index: Int[Tensor, " n"], image: Rows, text: Rows, scale: Tensor | float, epoch: int
+    ) -> Float[Tensor, ""]:
+        """Return the loss of a batch: L of `blocked_contrastive_loss` with the pairs' weights.
+
+        `index` has the pairs' indices in the data set, from 0. Embeddings are normalized, `scale` is the factor of the
+        similarities, and epochs count from 0. Shapes that differ and an index outside the data set raise `InputError`.
+        """
+        if image.requires_grad or text.requires_grad:  # not in an evaluation
+            self.recorder.update(index, image, text, epoch)
+        if self._hook is not None:
+            self._hook.follow(self.recorder)
+            moment = Moment(0, epoch, 0, self._slots, self._slots.astype(np.uint64))
+            self.weights = self._hook.weigh(torch.ones(len(self._slots)), moment)
+        weight, factor = self.weights[index.cpu()].to(image.device), torch.as_tensor(scale, device=image.device)
+        with torch.autocast(image.device.type, enabled=False):
+            return contrastive_share(image.float(), text.float(), factor.float(), ALONE, weight)
 
 
 @MITIGATIONS.register("reweight")

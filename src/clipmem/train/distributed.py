@@ -59,6 +59,14 @@ class World:
         """Return the rows of all processes in the order of their ranks, with gradients."""
         return rows if self.size == 1 else _Gather.apply(rows, tuple(counts), self.rank)  # pyright: ignore[reportReturnType]
 
+    def all(self, flag: bool) -> bool:
+        """Return whether the flag is true in every process; all must call it."""
+        if self.size == 1:
+            return flag
+        least = torch.tensor(int(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.all_reduce(least, dist.ReduceOp.MIN)
+        return bool(least)
+
     def loss_function(
         self, objective: Callable[..., Tensor], trained: Sequence[tuple[str, nn.Parameter]]
     ) -> Callable[..., Tensor]:
@@ -75,6 +83,12 @@ class World:
 
 
 ALONE = World()
+
+
+def joined() -> World:
+    """Return the processes of torch's default group, as another library's trainer started it."""
+    active = dist.is_available() and dist.is_initialized()
+    return World(dist.get_rank(), dist.get_world_size()) if active else ALONE
 
 
 class _Gather(torch.autograd.Function):
