@@ -37,7 +37,8 @@ from clipmem.train.recorder import AlignmentRecorder
 
 TABLE = "mitigate/reweight"
 _SIZE = 64  # of the images that features are computed on
-Rows, Texts = Float[Tensor, "n d"], Sequence[str | Sequence[str]]
+Rows = Float[Tensor, "n d"]
+Texts = Sequence[str | Sequence[str]]
 
 
 def pair_weights(
