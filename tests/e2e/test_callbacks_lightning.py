@@ -16,7 +16,8 @@ from clipmem.integrations.monitor import Monitor
 
 lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 
-from clipmem.integrations.lightning import MemorizationCallback, Reweighting
+from clipmem.integrations.lightning import MemorizationCallback
+from clipmem.mitigate import Reweighting
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says
 N, WIDTH = 24, 12

@@ -117,17 +117,19 @@ def batch_without_index(rows):
     return batch_of(without_index(rows))
 
 
-def test_the_trainers_own_loggers_get_the_values(tmp_path):
+def test_the_trainers_own_loggers_get_the_values(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    trainer = trainer_of(
-        tmp_path, items(1), collate=batch_without_index, report_to=["tensorboard"], logging_dir=tmp_path
-    )
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "logs"))
+    trainer = trainer_of(tmp_path, items(1), collate=batch_without_index, report_to=["tensorboard"])
     trainer.add_callback(MemorizationCallback(trainer, items(2), budget=1.0))
     trainer.train()
-    events = EventAccumulator(str(tmp_path)).Reload()
-    assert any("clipmem/margin_gap" in tag for tag in events.Tags()["scalars"])
+    [file] = (tmp_path / "logs").rglob("events.out.*")
+    events = EventAccumulator(str(file.parent)).Reload()
+    [name] = [tag for tag in events.Tags()["scalars"] if tag.endswith("clipmem/margin_gap")]
+    gaps = [row["clipmem/margin_gap"] for row in logged(trainer)]
+    assert [event.value for event in events.Scalars(name)] == pytest.approx(gaps, abs=1e-6)
 
 
 def test_held_out_pairs_are_the_eval_data_by_default_and_columns_are_removed(tmp_path):

@@ -1,19 +1,17 @@
-"""A callback for Lightning that monitors memorization, and the loss that reweights suspect pairs.
+"""A callback for Lightning that monitors memorization, and how to reweight suspect pairs.
 
     trainer = Trainer(callbacks=[MemorizationCallback(embed=lambda module, batch: module.embed(batch))])
 
-To reweight, return `Reweighting(images, captions, share)(index, image, text, scale, self.current_epoch)` from
-`training_step`, where `index` has the indices of the batch's pairs, which the data set returns.
-
+To reweight, make `loss_of = clipmem.mitigate.Reweighting(images, captions, share)` once, have the
+data set return indices, and return `loss_of(index, image, text, scale, self.current_epoch)` from `training_step`.
 Precision is the Trainer's. Of several processes each measures the same pairs; sharded weights were not tried.
 """
 
 from typing import Any
 
 from clipmem.integrations.monitor import Monitor, base_class
-from clipmem.mitigate.reweight import Reweighting
 
-__all__ = ["MemorizationCallback", "Reweighting"]
+__all__ = ["MemorizationCallback"]
 
 _Callback = base_class("Callback", "lightning.pytorch", "pytorch_lightning")
 

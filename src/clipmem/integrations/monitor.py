@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ from clipmem.train.distributed import ALONE, joined
 
 __all__ = ["Measurement", "Monitor", "verdict"]
 
-T = TypeVar("T")
 Values = Float64[np.ndarray, "2 n"]  # margin, and the mean of recall@5 in both directions (0, 1/2 or 1), of each pair
 _LOG = logging.getLogger("clipmem")
 _K, _WIDTH = 5, 64  # recall@5; batch size where there is no loader
@@ -172,7 +171,7 @@ class Monitor:
         self._end = time.perf_counter()
         self._cost, self.seconds = self._end - start, self.seconds + self._end - start
 
-    def _attempt(self, action: Callable[[], T]) -> T | None:
+    def _attempt(self, action: Callable[[], Any]) -> Any:
         """Return the result; after a failure, which is logged once, None."""
         if self.failure:
             return None
@@ -206,10 +205,10 @@ class Monitor:
         finally:
             for part, mode in modes:
                 part.training = mode
-        for image, text in (pair for parts in samples for pair in parts):
+        rows = [torch.cat(side).float() for parts in samples for side in zip(*parts, strict=True)]
+        for image, text in zip(rows[::2], rows[1::2], strict=True):
             got, hint = f"shapes {tuple(image.shape)} and {tuple(text.shape)}", "Of several captions, embed one."
             require(image.ndim == 2 and image.shape == text.shape, "embed", got, "(n, d) of both", hint)
-        rows = [torch.cat(side).float() for parts in samples for side in zip(*parts, strict=True)]
         count = min((len(part) for part in rows[:4]), default=0)
         require(count > _K, "sample", f"{count} pairs", f"{_K + 1} training and held-out pairs or more", "Add pairs.")
         return [part[:count].cpu() for part in rows]

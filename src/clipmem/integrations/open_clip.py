@@ -26,8 +26,6 @@ from clipmem.mitigate.reweight import Reweighting
 
 __all__ = ["MemorizationCallback", "ReweightCallback"]
 
-TrainEpoch = Callable[..., Any]
-
 
 def _embeddings(args: Any, model: Any, batch: Any) -> tuple[Tensor, Tensor]:
     """Return the features of a batch in the trainer's precision."""
@@ -51,7 +49,7 @@ class MemorizationCallback:
     def __init__(self, held_out: Any = None, *, results: dict[int, Any] | None = None, **settings: Any) -> None:
         self.monitor, self._results, self._begun = Monitor(held_out, **settings), results, False
 
-    def __call__(self, train_one_epoch: TrainEpoch) -> TrainEpoch:
+    def __call__(self, train_one_epoch: Callable[..., Any]) -> Callable[..., Any]:
         """Return a `train_one_epoch` that measures at its end."""
 
         @functools.wraps(train_one_epoch)
@@ -101,19 +99,16 @@ class ReweightCallback:
     By default images and captions are those of the rows of `--train-data`, with `--dataset-type csv`. With a share of
     0, the loss stays, and `loss.recorder` records.
 
-    Attributes:
-        loss: The `Reweighting`, with the current weights; None before training.
-
-    Raises:
-        InputError: At the first epoch: the data have no order of pairs; there are several processes, over whose batches
-            open_clip's loss is; or the model has SigLIP's loss, which has no weights.
+    `loss` is the `Reweighting`, None before training. The first epoch raises `InputError` if the data have no order of
+    pairs, if the model has SigLIP's loss, which has no weights, or if there are several processes, over whose batches
+    open_clip's loss is.
     """
 
     def __init__(self, share: float, images: Any = None, captions: Any = None, ids: Any = None) -> None:
         self.loss: Any = None
         self._share, self._images, self._captions, self._ids = share, images, captions, ids
 
-    def __call__(self, train_one_epoch: TrainEpoch) -> TrainEpoch:
+    def __call__(self, train_one_epoch: Callable[..., Any]) -> Callable[..., Any]:
         """Return a `train_one_epoch` that reweights."""
 
         @functools.wraps(train_one_epoch)
