@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from clipmem.report.figures import ROLE_STYLES, SIZES, SOFT, STYLES, Figure, Groups, Line, Panel, Style, draw_rows
-from clipmem.report.formats import Interval, Number, interval, signed
+from clipmem.report.formats import interval, signed
 from clipmem.report.sections import SECTIONS, Section
 from clipmem_reproduce.findings.roles import ROLES
 
@@ -125,9 +125,10 @@ def _draw(panel: Mapping[str, Any], styles: Mapping[str, Style], axes: Any) -> N
 
 def _rows(series: Sequence[Mapping[str, Any]]) -> Groups:
     """Return the mean of each role with its interval, both also in numbers."""
-    rows: list[tuple[str, Style, Number, Interval, str]] = []
+    groups: Groups = {"": []}
     for line in series:
         for role, mean, low, high in zip(ROLES, line["mean"], line["low"], line["high"], strict=True):
             entry = {"low": low, "high": high}
-            rows.append((role, ROLE_STYLES[role], mean, entry, f"{signed(mean)} {interval(entry, sign=True)}"))
-    return {"": rows}
+            text = f"{signed(mean)} {interval(entry, sign=True)}"
+            groups[""].append((role, ROLE_STYLES[role], mean, entry, text))
+    return groups
