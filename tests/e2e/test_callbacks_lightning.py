@@ -18,6 +18,7 @@ lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not in
 
 from clipmem.integrations.lightning import MemorizationCallback
 from clipmem.mitigate import Reweighting
+from tests.overfitting import OverfittingEmbeddings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says
 N, WIDTH = 24, 12
@@ -143,21 +144,10 @@ def test_a_data_set_without_random_access(tmp_path):
     assert trainer.global_step == 9
 
 
-class Stopping:
-    """Embeddings of a training that overfits after its first epoch."""
-
-    calls = 0
-
-    def __call__(self, module, batch):
-        n = len(batch[0])
-        held_out, epoch = self.calls % 2, self.calls // 2
-        self.calls += 1
-        good = not held_out or epoch < 2
-        return torch.eye(n), torch.eye(n) if good else torch.eye(n).roll(7, 0) + 0.01 * torch.eye(n).roll(3, 0)
-
-
 def test_the_alarm_ends_the_training(tmp_path):
-    callback = MemorizationCallback(Pairs(2, 64), embed=Stopping(), pairs=64, budget=1.0, stop_when="overfitting")
+    callback = MemorizationCallback(
+        Pairs(2, 64), embed=OverfittingEmbeddings(), pairs=64, budget=1.0, stop_when="overfitting"
+    )
     trainer = fit(tmp_path, Towers(), [callback], DataLoader(Pairs(1, 64), 8), max_epochs=9)
     assert trainer.current_epoch == 2
     assert callback.monitor.verdict.startswith("overfitting since epoch 1")

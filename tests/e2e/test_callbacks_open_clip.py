@@ -15,6 +15,7 @@ from clipmem.base.errors import InputError
 from clipmem.integrations.monitor import Monitor
 from clipmem.integrations.open_clip import MemorizationCallback, ReweightCallback
 from clipmem.mitigate.reweight import Reweighting
+from tests.overfitting import OverfittingEmbeddings
 from tests.tiny import encoded_image
 
 for _package in ("pandas", "webdataset"):
@@ -143,19 +144,8 @@ def test_tensorboard_gets_the_values():
     assert len(writer.values) == 6
 
 
-class Stopping:
-    calls = 0
-
-    def __call__(self, model, batch):
-        n = len(batch[0])
-        held_out, epoch = self.calls % 2, self.calls // 2
-        self.calls += 1
-        good = not held_out or epoch < 2
-        return torch.eye(n), torch.eye(n) if good else torch.eye(n).roll(7, 0) + 0.01 * torch.eye(n).roll(3, 0)
-
-
 def test_after_the_alarm_the_epochs_do_nothing(run):
-    embed, by_hand = Stopping(), ByHand()
+    embed, by_hand = OverfittingEmbeddings(), ByHand()
     callback = MemorizationCallback(
         train=[(torch.ones(64, 1),)], held_out=[(torch.ones(64, 1),)], embed=embed, pairs=64, budget=1.0,
         stop_when="overfitting",

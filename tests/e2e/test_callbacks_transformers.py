@@ -18,6 +18,7 @@ for _package in ("transformers", "accelerate"):
 from transformers import CLIPConfig, CLIPModel, Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
 from clipmem.integrations.transformers import MemorizationCallback, ReweightCallback
+from tests.overfitting import OverfittingEmbeddings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what transformers says
 _TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -162,24 +163,10 @@ def test_a_data_set_without_random_access(tmp_path):
     assert trainer.state.global_step == 6
 
 
-class Stopping:
-    """Embeddings of a training that overfits after its first epoch."""
-
-    def __init__(self):
-        self.calls = 0
-
-    def __call__(self, model, batch):
-        n = len(batch["input_ids"])
-        held_out, epoch = self.calls % 2, self.calls // 2
-        self.calls += 1
-        good = not held_out or epoch < 2
-        return torch.eye(n), torch.eye(n) if good else torch.eye(n).roll(7, 0) + 0.01 * torch.eye(n).roll(3, 0)
-
-
 def test_the_alarm_ends_the_training(tmp_path, caplog):
     trainer = trainer_of(tmp_path, items(1, 64), collate=batch_without_index, num_train_epochs=9)
     callback = MemorizationCallback(
-        trainer, items(2, 64), embed=Stopping(), pairs=64, budget=1.0, stop_when="overfitting"
+        trainer, items(2, 64), embed=OverfittingEmbeddings(), pairs=64, budget=1.0, stop_when="overfitting"
     )
     trainer.add_callback(callback)
     trainer.train()
