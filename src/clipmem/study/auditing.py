@@ -29,8 +29,6 @@ from clipmem.models.numerics import LONG, computing
 from clipmem.models.protocol import DualEncoder
 from clipmem.report.frontier import mean_over_seeds
 from clipmem.scoring.aligning import parts_of
-from clipmem.scoring.protocols.halves import Halves
-from clipmem.scoring.protocols.subsample import Subsample
 from clipmem.stats import membership
 from clipmem.stats.intervals import Interval
 from clipmem.stats.ranking import auroc
@@ -173,15 +171,13 @@ def _epsilon(
     """Return a lower bound of ε over the models; without one the reason: unknown `draw`, or `few` pairs.
 
     `balanced_draw` treats alike all pairs without near-duplicates: whatever the model's other memberships, all sets of
-    as many of them are equally likely, as `correct_guesses` needs. The score must know nothing else of membership.
-    Under `halves`, the references of a target are other couples, drawn independently. Under `subsample`, the training
-    sets of the references determine the target's, so that only the similarity may be used.
+    as many of them are equally likely, as `correct_guesses` needs. The protocol names the attack (`epsilon_attack`).
     """
-    attack, confidence = "lira" if isinstance(study.protocol, Halves) else "cosine", study.recipe.score.confidence
+    attack, confidence = study.protocol.epsilon_attack or "cosine", study.recipe.score.confidence
     single = np.bincount(study.group)[study.group[pool]] == 1
     scored, inside, seed = scores[attack][:, single], member[:, single], study.recipe.split.seed
     couples = int(min(inside.sum(axis=1).min(), (~inside).sum(axis=1).min()))
-    reason = "few" if couples < _COUPLES else "" if isinstance(study.protocol, Subsample) else "draw"
+    reason = "few" if couples < _COUPLES else "" if study.protocol.epsilon_attack else "draw"
     document: dict[str, object] = {"attack": attack, "couples": couples, "bound": None, "reason": reason}
     if reason:
         return document

@@ -33,6 +33,7 @@ class Protocol(ABC):
         paired: Whether the models of each seed score every pair, so that runs can be compared seed by seed.
         scored: Whether a study gives scores; otherwise it ends with the utility of its models.
         random_members: Whether it is drawn at random which models train on a pair, so that a run can be audited.
+        epsilon_attack: The attack that may bound ε: nothing that it knows determines a target's members; "" for none.
         words: Words in reports that differ from those for four-way (see `report/templates/words.toml`).
     """
 
@@ -43,6 +44,7 @@ class Protocol(ABC):
     paired: ClassVar[bool] = False
     scored: ClassVar[bool] = True
     random_members: ClassVar[bool] = False
+    epsilon_attack: ClassVar[str] = ""
     words: ClassVar[Mapping[str, object]] = {}
 
     def __init__(self, recipe: Recipe) -> None:

@@ -33,6 +33,7 @@ SMALLEST = 200
 class Halves(Subsample):
     """f on the pool, and pairs of shadow models on complementary halves of it; scores by an estimator."""
 
+    epsilon_attack = "lira"  # the references of a target are other couples, drawn independently
     summary = "f and a few models on random halves of the pairs: estimates every pair."
 
     @property

@@ -28,6 +28,7 @@ class Subsample(Protocol):
     """In/out means over R models, each with a random initialization and subset of the pool."""
 
     random_members = True
+    epsilon_attack = "cosine"  # the training sets of the references determine the target's
     summary = "Many models on random subsets of the pairs: measures every pair."
 
     @property
