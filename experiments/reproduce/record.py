@@ -50,7 +50,12 @@ GLANCE = DOCS / "findings.md"
 PAGE, CHOICE, IMAGES = HERE / "RESULTS.md", HERE.parent / "mitigate" / "RESULTS.md", DOCS / "images"
 LONGER = "redundant"
 WIDTH = 720  # of a page of the docs, in CSS pixels
-_DATA = {"long-tail": " --set data.path=icons.parquet"}  # which icons.py makes
+_DATA = {  # tables that are not shipped
+    "long-tail": " --set data.path=icons.parquet",
+    "photographs": " --set data.path=photographs.parquet",
+    "titles": " --set data.path=titles.parquet",
+    "alt-texts": " --set data.path=manual.parquet",
+}
 _CHOSEN = {
     "clipmem": "CLIPMem, first caption",
     "clipmem_wordings": "CLIPMem, all captions",
@@ -168,10 +173,13 @@ class StoredResults(Results):
         super().__init__(opened, confidence, primaries, context.replicates)
         self._stands_for = context.replicates
 
-    def values(self, spec: RunSpec, metric: str = "clipmem", among: RunSpec | None = None) -> list[float]:  # noqa: ARG002
-        """Return a measure by seed; the compared runs have the same pairs."""
-        replicates = [" ".join(as_settings({**one.study, **one.settings})) for one in self._stands_for(spec)]
-        values = [self._values.get((_key(settings), metric), []) for settings in replicates]
+    def values(self, spec: RunSpec, metric: str = "clipmem", among: RunSpec | None = None) -> list[float]:
+        """Return a measure by seed; the compared runs have the same pairs, but perhaps fewer replicates."""
+        replicates = self._stands_for(spec)
+        if metric in MEASURES:
+            replicates = replicates[: len(self._stands_for(among or spec))]
+        names = [" ".join(as_settings({**one.study, **one.settings})) for one in replicates]
+        values = [self._values.get((_key(settings), metric), []) for settings in names]
         return [value for of_run in values for value in of_run] if all(values) else []
 
     def validation(self, spec: RunSpec, metric: str) -> list[float]:
@@ -258,11 +266,13 @@ def stored(*, planned: bool = False) -> dict[str, Document]:
 
 def newest() -> dict[str, Document]:
     """Return the documents by regime, in which planned findings take the place of earlier ones."""
-    documents = stored()
-    for regime, planned in stored(planned=True).items():
-        findings = {one["finding"]: one for one in documents[regime]["findings"]}
-        findings |= {one["finding"]: {**one, "scale": "planned"} for one in planned["findings"]}
-        documents[regime] = {**documents[regime], "findings": sorted(findings.values(), key=_place)}
+    earlier, planned = stored(), stored(planned=True)
+    documents: dict[str, Document] = {}
+    for regime in (name for name in REGIMES if name in {*earlier, *planned}):
+        findings = {one["finding"]: one for one in earlier.get(regime, {}).get("findings", [])}
+        findings |= {one["finding"]: {**one, "scale": "planned"} for one in planned.get(regime, {}).get("findings", [])}
+        documents[regime] = {**(earlier.get(regime) or planned[regime])}
+        documents[regime]["findings"] = sorted(findings.values(), key=_place)
     return documents
 
 

@@ -73,7 +73,7 @@ def reproduce(
         out: Output folder; a stopped reproduction resumes.
         findings: Findings to reproduce; empty = all of the regime.
         scale: `tiny`, `laptop` or `planned`; `published` for COCO.
-        regime: `unique`, `redundant`; with data.path set `long-tail`, `photographs` or `coco`.
+        regime: `unique`, `redundant`; with data.path set `long-tail`, `photographs`, `titles`, `alt-texts` or `coco`.
         seeds: Seeds per run; None = the scale's.
         settings: Changes to the base study: `["train.epochs=20"]` or `{"train.epochs": 20}`.
         device: `auto`, `cpu` or `cuda`.

@@ -1,7 +1,8 @@
 """The regimes of data and the scales of a reproduction: base study, seeds, levels of each sweep, primary utility.
 
 A regime is a kind of data. In `unique` every pair is a singleton, in `redundant` others show the same thing, and in
-`long-tail` a few things occur often and most once. These are drawings; `photographs` are mostly singletons.
+`long-tail` a few things occur often and most once. These are drawings; `photographs` are mostly singletons. The
+captions of clip art (`titles`) and of screenshots (`alt-texts`) have errors that people made.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from clipmem.base.recipes import Overrides, as_settings
 from clipmem_reproduce.spec import Settings
 
 NOISE_LEVELS = (0.0, 0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
-REGIMES = ("unique", "redundant", "long-tail", "photographs", "coco")
+REGIMES = ("unique", "redundant", "long-tail", "photographs", "titles", "alt-texts", "coco")
 _NONE: Settings = {}
 # layers are compared with those of other objectives, over views that do not depend on the objective
 _ALWAYS: Settings = {
@@ -180,10 +181,13 @@ _PHOTOGRAPHS: Settings = {
     "data.label_column": "label",
     "data.group_column": "group",
 }
-_NOT_OF_PHOTOGRAPHS = (
-    "roles", "memorized", "planted", "redundancy", "layers", "removal", "tradeoff", "paradigms", "model-size",
-    "one-pass", "data-size",
+_ALT_TEXTS: Settings = {**_PHOTOGRAPHS, "evaluate.labels": "none"}
+_OF_ALL = (
+    "roles", "memorized", "planted", "redundancy", "layers", "tradeoff", "paradigms", "model-size", "one-pass",
+    "data-size",
 )  # fmt: skip
+_NOT_OF_PHOTOGRAPHS = (*_OF_ALL, "removal")
+_REMOVAL_ALONE = (*_OF_ALL, "captions", "text-noise", "encoders")
 _ONE_CAPTION = ("captions", "encoders", "layers", "paradigms", "model-size")
 _LAPTOP = Scale(
     regime="redundant",
@@ -264,6 +268,17 @@ _PLANNED: dict[str, Any] = {
     "removal_lengths": (5, 16, 45, 130),
     "pending": ("planted",),
 }
+# errors that people made: none is swapped, and more than one share of the candidates is removed
+_PLANNED_ERRORS: dict[str, Any] = {
+    "seeds": 12,
+    "utility": "retrieval_recall@5",
+    "pending": (),
+    "removal": _NONE,
+    "removed": {0.0: (0.1, 0.02, 0.05, 0.2, 0.4)},
+    "removal_lengths": (),
+    "more_seeds": {"removal": 2.0},
+    "without": _REMOVAL_ALONE,
+}
 _EMOJI = dict.fromkeys(("data.path", "data.label_column", "data.group_column"), "")  # of a warm start on emoji
 # kinds of flaws, trade-off at equal data, nested sizes, random redundancy
 _PLANNED_PAIRS: dict[str, Any] = {
@@ -315,6 +330,16 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             settings={**_PHOTOGRAPHS, **_BRIEF, "evaluate.wordings": 2},
             warmed={**_EMOJI, **_TINY.warmed},
             without=_NOT_OF_PHOTOGRAPHS,
+        ),
+        *(
+            replace(
+                _TINY,
+                regime=regime,
+                utility="retrieval_recall@5",
+                settings={**settings, **_BRIEF},
+                without=_REMOVAL_ALONE,
+            )
+            for regime, settings in (("titles", _ICONS), ("alt-texts", _ALT_TEXTS))
         ),
         replace(_LAPTOP, looks={"removal": 2, "model-size": 2, "one-pass": 2}),  # with four seeds, then with eight
         _LAPTOP_UNIQUE,
@@ -377,6 +402,18 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             noise=(0.0, 0.15),
             noise_epochs=80,
             without=_NOT_OF_PHOTOGRAPHS,
+        ),
+        *(
+            replace(
+                _LAPTOP,
+                **{**_PLANNED, **_PLANNED_ERRORS},
+                regime=regime,
+                settings={**settings, **sizes, **_LONG, "train.epochs": epochs},
+            )
+            for regime, settings, sizes, epochs in (
+                ("titles", _ICONS, _sizes(500, 1900, 900), 20),
+                ("alt-texts", _ALT_TEXTS, _sizes(100, 400, 400), 30),
+            )
         ),
         Scale(
             regime="coco",

@@ -101,6 +101,11 @@ def test_judged_again_the_stored_measurements_give_the_stored_verdicts(record, d
     assert alike(record.judged_again(document), document)
 
 
+def test_planned_measurements_give_the_stored_verdicts(record):
+    for document in record.stored(planned=True).values():
+        assert alike(record.judged_again(document), document)
+
+
 def test_planned_findings_take_the_place_of_earlier_ones(record, tmp_path, monkeypatch):
     """Their values are one per seed and split, each of a run of its own."""
     context = Context(SCALES["unique", "planned"], base_recipe("planned", "unique"))
@@ -160,13 +165,13 @@ def test_second_looks_are_said_beside_the_verdict(record, document, regime):
         assert said == (looks == 2)
 
 
-def test_the_readme_counts_the_verdicts_of_published_findings():
+def test_the_readme_counts_the_verdicts_of_published_findings(record):
     rows = re.findall(r"^\| `([\w-]+)` \|.*\| ([^|]+) \|$", (FOLDER / "RESULTS.md").read_text("utf-8"), re.MULTILINE)
     published = {name for name, source in rows if source != "not published"}
     assert published | {name for name, source in rows if source == "not published"} >= set(FINDINGS)
     counts = []
     for regime in ("redundant", "unique", "long-tail"):
-        findings = json.loads((FOLDER / regime / "findings.json").read_text(encoding="utf-8"))["findings"]
+        findings = record.newest()[regime]["findings"]
         verdicts = [finding["holds"] for finding in findings if finding["finding"] in published]
         counts.append(tuple(str(verdicts.count(answer)) for answer in ("yes", "no", "inconclusive")))
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())

@@ -1,8 +1,9 @@
 """Finding 8: removing the most memorized pairs first improves utility, then lowers it; CLIPMem chooses best.
 
-A planned reproduction has one share of swapped captions and one number of removed pairs. Beside them it repeats a
-trial in which CLIPMem chose well, changes the trial by factors, and follows both scores over the length of training:
-where A(f) is the same for all pairs, A(f) - A(g) ranks them as -A(g) does.
+A planned reproduction has one share of swapped captions, and one share of removed candidates decides. Beside them it
+repeats a trial in which CLIPMem chose well, changes the trial by factors, and follows both scores over the length of
+training: where A(f) is the same for all pairs, A(f) - A(g) ranks them as -A(g) does. On data with errors that people
+made no caption is swapped, and more than one share is removed.
 """
 
 from collections.abc import Mapping
@@ -82,20 +83,41 @@ def _trained_again(context: Context, whole: RunSpec, count: int, way: str, *, st
 def design(context: Context, way: str = "", changes: Settings | None = None, *, steps: bool = False) -> RunSpec:
     """Return the planned study, with some changes: before removal, or after removal by a way.
 
-    As many pairs go as candidates are swapped in the main design, unless the changes say another number.
+    The share of pairs that decides goes, unless the changes say another number.
     """
-    settings: dict[str, Any] = {"split.planted_share": PRIMARY, **(changes or {})}
+    noise, (share, *_) = planned_removal(context)
+    settings: dict[str, Any] = {**({"split.planted_share": noise} if noise else {}), **(changes or {})}
     count = settings.pop(COUNT, None)
     whole = RunSpec(settings, context.scale.removal)
-    count = count or round(PRIMARY * whole.recipe(context.base).split.candidate)
+    count = count or round(share * whole.recipe(context.base).split.candidate)
     return _trained_again(context, whole, count, way, steps=steps) if way else whole
 
 
+def at_share(share: float) -> str:
+    """Return the name of the main design with another share removed."""
+    return f"{share:.0%} of the candidates"
+
+
+def planned_removal(context: Context) -> tuple[float, tuple[float, ...]]:
+    """Return the share of swapped captions of a planned reproduction, and the shares removed; the first decides."""
+    [planned] = context.scale.removed.items()
+    return planned
+
+
 def designs(context: Context) -> dict[str, dict[str, RunSpec]]:
-    """Return the planned runs of the main design, of the trial and of each length, by way; "" is nothing removed."""
+    """Return the planned runs of each design by way; "" is nothing removed.
+
+    These are the main design, other shares of it, equal steps, the trial and its factors, and each length.
+    """
     scale, times = context.scale, context.scale.more_seeds.get("removal", 1.0)
-    shares = {"": times, "random": 1, "g-alignment": SOME, "clipmem": times, "planted": SOME}
+    noise, (_, *others) = planned_removal(context)
+    shares = {"": times, "random": 1, "g-alignment": SOME, "clipmem": times}
+    shares |= {"planted": SOME} if noise else {"similarity": SOME}  # no one knows which errors people made
     runs = {MAIN: {way: context.with_seeds(design(context, way), share) for way, share in shares.items()}}
+    for share in others:
+        count = {COUNT: round(share * design(context).recipe(context.base).split.candidate)}
+        ways = ("", "random", "clipmem")
+        runs[at_share(share)] = {way: context.with_seeds(design(context, way, count), SOME) for way in ways}
     runs[EQUAL] = {"clipmem": context.with_seeds(design(context, "clipmem", steps=True), SOME)}
     for factors, changes in factorial(scale.removal_trial).items():
         name = cell(scale.removal_trial, factors)
@@ -171,7 +193,7 @@ class Removal(Finding):
     limits = (
         f"The verdict is based on {PRIMARY:.0%} swapped captions among all training pairs. As many pairs are removed "
         "as are swapped among the candidates, and every method chooses among the candidates. Training makes the same "
-        "number of passes over the rest; equal steps are shown too."
+        "number of passes over the rest; equal steps are shown too. Where people made the errors, none is swapped."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
@@ -276,9 +298,11 @@ def _planned_effects(context: Context, results: Results) -> list[Effect]:
     """CLIPMem against nothing removed and against chance; each way; the trial, its factors, and each length."""
     runs, metric = designs(context), context.scale.utility
     main, lengths = runs[MAIN], [f"{epochs} epochs" for epochs in context.scale.removal_lengths]
-    effects = _both(results, main, metric)
+    noise, (_, *further) = planned_removal(context)
+    effects = _both(context, results, main, metric)
     steps = {**runs[EQUAL], "": main[""]}
-    for name, of_design in ((MAIN, main), (EQUAL, steps), (TRIAL, runs.get(TRIAL, {}))):
+    others = [(at_share(share), runs[at_share(share)]) for share in further]
+    for name, of_design in ((MAIN, main), *others, (EQUAL, steps), (TRIAL, runs.get(TRIAL, {}))):
         metrics = dict.fromkeys((metric, "retrieval_recall@5")) if name == TRIAL else (metric,)
         gains = {(way, of): gain(results, of_design, way, of) for way in of_design if way for of in metrics}
         for (way, of), values in gains.items():
@@ -289,7 +313,7 @@ def _planned_effects(context: Context, results: Results) -> list[Effect]:
     for factor, (trial, usual) in main_effects(context, results).items():
         title = f"{TRIAL}, {factor}: gain by CLIPMem as in the trial minus as in the main design"
         effects.append(results.effect(title, trial, usual, ABOVE))
-    for name in (MAIN, *lengths):
+    for name in (MAIN, *lengths) if noise else ():
         for by in SCORES:
             area = results.by_seed(runs[name][""], lambda run, by=by: above_chance(run, by))
             effects += _effect(results, f"{name}: AUROC of swapped captions by {WAYS[by]}, minus 0.5", area)
@@ -343,13 +367,14 @@ def _effect(results: Results, name: str, values: list[float]) -> list[Effect]:
     return [results.effect(name, values, None, ABOVE)] if values else []
 
 
-def _both(results: Results, runs: Mapping[str, RunSpec], metric: str) -> list[Effect]:
+def _both(context: Context, results: Results, runs: Mapping[str, RunSpec], metric: str) -> list[Effect]:
     """Return the primary effect: the smaller relative change by CLIPMem, over nothing removed and over chance."""
     best, plain, chance = (results.values(runs[way], metric) for way in ("clipmem", "", "random"))
     if not (best and plain and chance):
         return []
     best, plain, chance = ((np.array(values) / np.mean(plain)).tolist() for values in (best, plain, chance))
-    where = f"{PRIMARY:.0%} swapped captions, {PRIMARY:.0%} removed by CLIPMem"
+    noise, (share, *_) = planned_removal(context)
+    where = f"{noise:.0%} swapped captions, {share:.0%} removed by CLIPMem"
     name = f"{where} minus the better of none and random: relative change of {label(metric)}"
     return [results.weakest(name, [(best, plain), (best, chance)], ABOVE, primary=True)]
 
@@ -365,12 +390,23 @@ def _planned_panels(context: Context, results: Results) -> list[Panel]:
     }
     series = [results.series(name, range(len(ways)), values) for name, values in gains.items()]
     panels = [Panel("removal", "removed by", change, series, ticks=[WAYS[way] for way in ways], joined=False)]
+    _, (first, *others) = planned_removal(context)
+    if others:
+        removed = sorted((first, *others))
+        of_share = {share: runs[MAIN if share == first else at_share(share)] for share in removed}
+        curves = [
+            results.series(WAYS[way], removed, [gain(results, of_share[share], way, metric) for share in removed])
+            for way in ("random", "clipmem")
+        ]
+        panels.append(Panel("by share", "share of the candidates removed", change, curves))
     if factors := main_effects(context, results):
         differences = [np.subtract(*pair).tolist() for pair in factors.values()]
         series = [results.series("as in the trial minus as in the main design", range(len(factors)), differences)]
         panels.append(
             Panel("factors of the trial", "factor", "gain by CLIPMem", series, ticks=list(factors), joined=False)
         )
+    if not lengths:
+        return panels
     by_length = [runs[f"{epochs} epochs"] for epochs in lengths]
     areas, changes = list[Series](), list[Series]()
     for by in SCORES:
