@@ -38,4 +38,5 @@ def plan_changes(out: Path, findings: Sequence[str], regime: str = "") -> list[s
 def deviations(scale: Scale, seeds: int | None, settings: Overrides) -> list[str]:
     """Return in words how a reproduction differs from its plan."""
     other_seeds = [f"{seeds} seeds instead of {scale.seeds}"] if seeds not in (None, scale.seeds) else []
-    return other_seeds + [f"set by the user: {change}" for change in as_settings(settings)]
+    changes = [change for change in as_settings(settings) if not change.startswith("data.path=")]  # a regime may need it
+    return other_seeds + [f"set by the user: {change}" for change in changes]

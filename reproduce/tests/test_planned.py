@@ -494,6 +494,7 @@ def test_what_the_user_sets_is_a_deviation():
     scale = SCALES["redundant", "planned"]
     assert deviations(scale, None, ()) == deviations(scale, scale.seeds, ()) == []
     assert deviations(scale, 3, ["train.epochs=2"]) == ["3 seeds instead of 12", "set by the user: train.epochs=2"]
+    assert deviations(SCALES["titles", "planned"], None, ["data.path=titles.parquet"]) == []  # it must be set
 
 
 def test_a_plan_that_changes_after_its_first_run_is_a_deviation(tmp_path, monkeypatch):
