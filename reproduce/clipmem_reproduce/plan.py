@@ -11,6 +11,7 @@ from clipmem.base.recipes import Overrides, as_settings
 from clipmem_reproduce.scales import Scale
 
 PLANS = "plans.json"
+_NEEDED = "data.path="  # of a regime whose data are not shipped
 
 
 def plan_hash(finding: str, regime: str = "") -> str:
@@ -38,5 +39,5 @@ def plan_changes(out: Path, findings: Sequence[str], regime: str = "") -> list[s
 def deviations(scale: Scale, seeds: int | None, settings: Overrides) -> list[str]:
     """Return in words how a reproduction differs from its plan."""
     other_seeds = [f"{seeds} seeds instead of {scale.seeds}"] if seeds not in (None, scale.seeds) else []
-    changes = [change for change in as_settings(settings) if not change.startswith("data.path=")]  # a regime may need it
+    changes = [change for change in as_settings(settings) if not change.startswith(_NEEDED)]
     return other_seeds + [f"set by the user: {change}" for change in changes]
