@@ -51,7 +51,7 @@ def base_recipe(scale: str, regime: str, seeds: int | None = None, settings: Ove
 
 def findings_of(scale: Scale) -> list[str]:
     """Return the names of the findings that a scale tests, in order."""
-    return [name for name in FINDINGS if name not in (*scale.without, *scale.pending)]
+    return [name for name in FINDINGS if name not in scale.without]
 
 
 def reproduce(
@@ -106,8 +106,7 @@ def reproduce(
     maker = Maker(out, base, device=device, engine=engine, reporter=reporter)
     maker.write_index(runs)
     # one finding is judged as strictly as all of them, so that its row is that of the whole table
-    primaries = len(names) + len(size.pending)
-    results = Results(maker.open, base.score.confidence, primaries, context.replicates)
+    results = Results(maker.open, base.score.confidence, len(names), context.replicates)
     rows, documents = list[dict[str, Any]](), list[dict[str, Any]]()
     document = {
         "format": 3,
@@ -117,7 +116,7 @@ def reproduce(
         "utility": size.utility,
         "recipe_sha256": recipe_hash(base),
         "confidence": base.score.confidence,
-        "primaries": primaries,
+        "primaries": len(names),
         "crossed": size.crossed,
         "deviations": deviations(size, seeds, settings)
         + (plan_changes(out, list(tested), regime) if size.crossed else []),

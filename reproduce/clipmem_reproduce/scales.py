@@ -31,8 +31,7 @@ class Scale:
     `settings` turn the shipped recipe `recipe` into the base study, and `utility` is the primary measure of utility,
     named before any run. `seeds` is the number of seeds, from `first` on; runs whose effects are large use `fewer`. If
     `crossed`, each seed has a split of its own. `without` are the findings that the regime does not test, and `looks`
-    counts how often others were judged, each time with more seeds. `pending` are those that PLAN.md does not plan yet;
-    the joint level counts them.
+    counts how often others were judged, each time with more seeds.
     Sweeps: `captions` (1 first), `noise` (standard deviations, 0 first), `images`
     (image noise, the control), `noise_from` (place of the noise and the words for its start → fraction of the training
     before it; the first curve decides), `noise_elsewhere` (levels of the places that do not decide; by default all),
@@ -88,7 +87,6 @@ class Scale:
     views: int = 5
     without: tuple[str, ...] = ()
     looks: Mapping[str, int] = field(default_factory=dict[str, int])
-    pending: tuple[str, ...] = ()
 
     def base(self, shipped: Recipe, seeds: int | None = None, settings: Overrides = ()) -> Recipe:
         """Return the recipe of the base study, with the user's seeds and settings."""
@@ -266,13 +264,11 @@ _PLANNED: dict[str, Any] = {
     "noise_elsewhere": (0.0, 0.15),
     "removed": {0.2: (0.2,)},
     "removal_lengths": (5, 16, 45, 130),
-    "pending": ("planted",),
 }
 # errors that people made: none is swapped, and more than one share of the candidates is removed
 _PLANNED_ERRORS: dict[str, Any] = {
     "seeds": 12,
     "utility": "retrieval_recall@5",
-    "pending": (),
     "removal": _NONE,
     "removed": {0.0: (0.1, 0.02, 0.05, 0.2, 0.4)},
     "removal_lengths": (),
@@ -395,7 +391,7 @@ SCALES: Mapping[tuple[str, str], Scale] = {
         ),
         replace(
             _LAPTOP_UNIQUE,
-            **{**_PLANNED, "pending": (), "warmed": {**_EMOJI, **_PLANNED["warmed"]}},
+            **{**_PLANNED, "warmed": {**_EMOJI, **_PLANNED["warmed"]}},
             regime="photographs",
             seeds=12,
             settings={**_LAPTOP_UNIQUE.settings, **_PHOTOGRAPHS, **_sizes(400, 220, 330)},

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from clipmem.base.errors import require
-from clipmem.base.hashing import ImageHash
+from clipmem.base.hashing import ImageHash, same_words
 from clipmem.base.random import generator
 from clipmem.base.sections import DataSection, Listed, Section, Seed, Size
 from clipmem.data.sources.base import ClassPrompts
@@ -29,10 +29,6 @@ def for_start(concept: str) -> bool:
     return zlib.crc32(concept.encode()) % _PARTS < _OF_START
 
 
-def _same(captions: Sequence[str]) -> set[str]:
-    return {caption.casefold() for caption in captions}
-
-
 class _EmojiPart(EmojiArtistsSource):
     Settings = None  # those of emoji-artists
     starts: ClassVar[bool]
@@ -40,11 +36,16 @@ class _EmojiPart(EmojiArtistsSource):
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
         drawings = list(emoji_table().select("id", "concept", "captions").iter_rows())
-        read = {caption for _, concept, captions in drawings if not for_start(concept) for caption in _same(captions)}
+        read = {
+            caption
+            for _, concept, captions in drawings
+            if not for_start(concept)
+            for caption in map(same_words, captions)
+        }
         self._part = {
             drawing
             for drawing, concept, captions in drawings
-            if for_start(concept) == self.starts and not (self.starts and _same(captions) & read)
+            if for_start(concept) == self.starts and not (self.starts and read & {*map(same_words, captions)})
         }
 
     def records(self) -> Iterator[Record]:

@@ -55,6 +55,7 @@ class Planted(Finding):
     name = "planted"
     title = "Swapped captions"
     claim = "With swapped captions, pairs are memorized clearly more than with their own captions."
+    negligible = 0.05
     published = "500 of 5,000 candidates (not certain): their CLIPMem shifts clearly upward; no number can be read off."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
