@@ -199,6 +199,8 @@ def test_as_many_suspects_as_somebody_asks_for(planted, tmp_path):
     assert written["removed"] == len(complete)
     assert clipmem_uids(path) - clipmem_uids(tmp_path / "reviewed") == set(complete)
     assert clip("curate", path, "--out", out, "--suspects", "45", "--write", tmp_path / "clean").returncode == 0
+    for most, code in ((45 / N, 0), (44 / N, 1)):
+        assert clip("curate", path, "--out", out, "--suspects", "45", "--fail-above", most).returncode == code
     assert len(clipmem_uids(path) - clipmem_uids(tmp_path / "clean")) == 45
 
 

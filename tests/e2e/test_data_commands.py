@@ -181,6 +181,29 @@ def numbered(path, n):
     return path
 
 
+def test_leaks_are_listed_and_fail_a_test_of_the_data(tmp_path, monkeypatch):
+    """Five of eight test pairs are training pairs."""
+    for name, first in (("test", 0), ("train", 3)):
+        rows = {"image": [encoded_image(first + k) for k in range(8)], "caption": [f"{first + k}" for k in range(8)]}
+        pl.DataFrame(rows).write_parquet(tmp_path / f"{name}.parquet")
+    test, train = tmp_path / "test.parquet", tmp_path / "train.parquet"
+    out, summary = tmp_path / "leaks.csv", tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    passed = clip("inspect", test, "--against", train, "--fail-above", 0.7, "--out", out)
+    assert passed.returncode == 0, passed.stderr
+    assert "62.5%" in passed.stdout
+    assert summary.read_text().count("62.5%") == 1
+    rows = pl.read_csv(out, schema_overrides=[pl.String] * 6)
+    assert sorted(rows["caption"]) == rows["other_caption"].sort().to_list() == ["3", "4", "5", "6", "7"]
+    assert set(rows["match"]) == {"same image and caption"}
+    failed = clip("inspect", test, "--against", train, "--fail-above", 0.5)
+    assert (failed.returncode, "got 0.625" in failed.stderr, "62.5%" in failed.stdout) == (1, True, True)
+    plain = json.loads(clip("inspect", test, "--against", train, "--json").stdout)
+    assert (plain["leaks"]["leaked"], plain["leaks"]["share"], plain["leaks"]["path"]) == (5, 0.625, str(train))
+    unreadable = clip("inspect", test, "--against", tmp_path)
+    assert unreadable.returncode == 2
+
+
 def test_inspect_exits_with_2_when_the_data_cannot_be_used(tmp_path):
     nothing = clip("inspect", tmp_path)
     assert nothing.returncode == 2

@@ -34,6 +34,10 @@ CASES = {
     "key": ([*SET, "train.epoch=3"], "Did you mean 'epochs'?"),
     "model": ([*PAIR, "--target", "ViT-B-33"], "'ViT-B-32'"),
     "architecture to time": (["inspect", "emoji", "--architecture", "clipmem-tny"], "'clipmem-tiny'"),
+    "model or data to inspect against": (["inspect", "emoji", "--against", "ViT-B-33"], "'ViT-B-32'"),
+    "limit of leaks": (["inspect", "emoji", "--fail-above", "0.1"], "--fail-above: got no other data"),
+    "list of leaks": (["inspect", "emoji", "--out", "leaks.csv"], "--out: got no other data"),
+    "share of suspects": (["curate", "emoji", "--fail-above", "5"], "--fail-above"),
     "source of evaluate": (["evaluate", "--model", ".", "--source", "emojy"], "'emoji'"),
     # empty paths, such as shell variables that are not set
     "empty data to curate": (["curate", ""], "data: got an empty path"),

@@ -1,5 +1,6 @@
 """Types of the arguments of commands. Each checks its value before the command starts, and without torch."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, Token, validators
 
 from clipmem import study
+from clipmem.base.errors import InputError
 from clipmem.base.machine import check_device
 from clipmem.base.paths import check_new_table, check_readable, checked_path, recipe_file
 from clipmem.curation.aim import Aim
@@ -42,6 +44,17 @@ def check_data(path: str) -> str:
     return path
 
 
+def _model_or_data(text: str, _: str) -> Any:
+    """Return the name of a model, or what opens data; what is neither is refused as a model."""
+    try:
+        return text and names.parse(text) and text
+    except InputError:
+        with contextlib.suppress(InputError):
+            check_data(text)
+            return lambda: study.opening.open_data(text)
+        raise
+
+
 def _run_or_data(path: str, _: str) -> Any:
     if path and (Path(path) / "recipe.toml").is_file():
         _run_folder(Path(path))
@@ -53,11 +66,13 @@ _LIST = Parameter(consume_multiple=True, negative="", show_default=False)
 Flag = Annotated[bool, Parameter(negative="")]
 Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 Number0 = Annotated[int, Parameter(validator=validators.Number(gte=0))]
+Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
 Budget = Annotated[float, Parameter(validator=validators.Number(gt=0, lt=float("inf")))]
 Settings = Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)]
 Device = Annotated[Literal["auto", "cpu", "cuda"], Check(lambda name, _: check_device(name))]
 _MODEL = Check(lambda name, _: name and names.parse(name))
 ModelName = Annotated[str, _MODEL]  # empty = no model
+ModelOrData = Annotated[Any, Parameter(converter=_text), Check(_model_or_data, opens=True)]
 ModelNames = Annotated[tuple[str, ...], _LIST, _MODEL]
 SuspectsAim = Annotated[str, Check(lambda text, option: text and Aim.parse(text, option))]
 RunDir = Annotated[Path, Check(_run_folder)]

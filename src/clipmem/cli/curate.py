@@ -5,8 +5,8 @@ from pathlib import Path
 
 from clipmem import report, study
 from clipmem.base.progress import Reporter
-from clipmem.cli.arguments import Device, Flag, ModelName, RunOrData, SuspectsAim
-from clipmem.cli.shell import Screen, command
+from clipmem.cli.arguments import Device, Flag, ModelName, RunOrData, Share, SuspectsAim
+from clipmem.cli.shell import Screen, checked_share, command
 from clipmem.cli.view import look_at
 
 
@@ -22,12 +22,13 @@ def curate(
     reviewed_only: Flag = False,
     captions: int | None = None,
     suspects: SuspectsAim = "",
+    fail_above: Share | None = None,
     device: Device = "auto",
     engine: str = "local",
     part: str = "",
     view: Flag = False,
     reporter: Reporter,
-) -> Screen:
+) -> Screen | None:
     """Find mismatched captions: rank the pairs, say why, and write the cleaned data.
 
     Without a model, compares pixels and words of the pairs: seconds for thousands of pairs, minutes for 200,000.
@@ -47,6 +48,7 @@ def curate(
         suspects: How many suspects: a number, precision=0.7 (as many as there may be with this expected share of
             mismatched captions), or recall=0.5 (as few as have this expected share of all mismatched captions); by
             default those that are more likely mismatched than not.
+        fail_above: Exit with 1 if a larger share of the pairs are suspects; for tests of data.
         device: Device to compute on.
         engine: Who embeds the pairs: local, ray (this machine or the cluster of RAY_ADDRESS), or ray://HEAD:PORT.
         part: Embed only share K of N of the pairs, as K/N: for the array of a scheduler. Then run without it.
@@ -56,4 +58,6 @@ def curate(
     curated = study.curating.curate_and_write(data, how, reporter)
     where = f"Suspects: {curated.folder / study.curating.SUSPECTS}"
     steps = report.templating.next_steps("suspects", folder=curated.folder)
-    return Screen("curated", curated, where, steps, partial(look_at, curated.folder) if view else None)
+    screen = Screen("curated", curated, where, steps, partial(look_at, curated.folder) if view else None)
+    share = curated.document["suspects"] / curated.document["pairs"]
+    return checked_share(screen, share, fail_above, "suspects")

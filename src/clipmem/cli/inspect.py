@@ -1,12 +1,13 @@
 """`clipmem inspect`: look at data or at a model before a study."""
 
+from pathlib import Path
 from typing import Literal
 
 from clipmem import study
 from clipmem.base.errors import InputError, require
 from clipmem.base.progress import Reporter
-from clipmem.cli.arguments import Flag, ModelName, Settings, check_data
-from clipmem.cli.shell import Screen, command, show
+from clipmem.cli.arguments import Flag, ModelOrData, Settings, Share, check_data
+from clipmem.cli.shell import Screen, checked_share, command, show
 from clipmem.models.names import names_model
 
 
@@ -21,7 +22,9 @@ def inspect(
     time: Flag = False,
     architecture: str = "",
     preset: Literal["", "finetune-vit-b-32", "finetune-lit", "finetune-lora", "finetune-siglip"] = "",
-    against: ModelName = "",
+    against: ModelOrData = "",
+    out: Path | None = None,
+    fail_above: Share | None = None,
     names: Flag = False,
     reporter: Reporter,
 ) -> Screen | None:
@@ -39,22 +42,29 @@ def inspect(
         time: Also train some batches on this machine and estimate the cost of a study.
         architecture: With --time: architecture of that study, by default clipmem-tiny.
         preset: Estimate the cost of a fine-tuning with this shipped recipe.
-        against: A model (docs/models.md): also find the pairs that it already aligns like members.
+        against: A model (docs/models.md): also find the pairs that it already aligns like members. Or other data, such
+            as the training data: find the pairs whose images these have, too.
+        out: With other data: write the pairs that they have, too, to this file (.csv, .parquet, .txt, .npy).
+        fail_above: With other data: exit with 1 if a larger share of the pairs has its image there; for tests.
         names: Of a model: list the name of every parameter.
     """
     if not source and names_model(path):
         return Screen("model", study.probing.parts_of(path, set_, names=names))
     if not (source or set_):
         check_data(path)
+    leaks = bool(against) and not isinstance(against, str)
+    for option, value in (("--out", out), ("--fail-above", fail_above)):
+        require(value is None or leaks, option, "no other data", "--against DATA", f"Add --against, or omit {option}.")
     require(not names, "--names", f"data {path}", "a model", "Omit --names, or name a model.")
     document = study.data_commands.inspect(
         path,
         lambda: study.opening.open_data(path, {"source": source}, settings=set_),
-        study.data_commands.Inspecting(full, time, architecture or study.data_commands.MODEL, preset, against),
+        study.data_commands.Inspecting(full, time, architecture or study.data_commands.MODEL, preset, against, out),
         reporter=reporter,
     )
     if document["usable"]:
-        return Screen("inspected", document)
+        share = document.get("leaks", {}).get("share", 0.0)
+        return checked_share(Screen("inspected", document), share, fail_above, "pairs with a leak")
     show(Screen("inspected", document))
     got = f"no decodable image (of {document['problems']['decoded']:,})"
     raise InputError(f"{path}", got=got, expected="images", hint="See the reasons above.")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
+import os
 import shlex
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import wraps
@@ -13,6 +14,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from clipmem import report
+from clipmem.base.errors import RunError
 from clipmem.base.paths import checked_path
 from clipmem.base.progress import Quiet
 from clipmem.cli.arguments import Check
@@ -130,6 +132,28 @@ def show(printed: Screen | tuple[Screen, ...] | str | None) -> None:
             report.terminal.print_screen(screen.name, screen.subject, Console(), screen.where, screen.steps)
         if screen.then is not None:
             screen.then()
+
+
+def checked_share(screen: Screen, share: float, most: float | None, subject: str) -> Screen | None:
+    """Return a screen to print; where `most` is set, print it here, and fail if the share of the pairs is larger.
+
+    Under GitHub Actions the screen is also in the summary of the job.
+
+    Raises:
+        RunError: The share is above `most`.
+    """
+    if most is None or not is_first():
+        return screen
+    show(screen)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as stream:
+            stream.write("```text\n")
+            report.terminal.print_screen(screen.name, screen.subject, Console(file=stream, width=80), screen.where)
+            stream.write("```\n")
+    if share > most:
+        message = f"--fail-above {most:g}: got {share:.4g} of the pairs ({subject}), expected at most {most:g}."
+        raise RunError(message)
+    return None
 
 
 @contextlib.contextmanager

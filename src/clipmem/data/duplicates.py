@@ -13,9 +13,10 @@ give them: `duplicate_groups` joins by them as well.
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8, UInt64
+from jaxtyping import Float64, Int64, Shaped, UInt8, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -64,7 +65,7 @@ def thumbnails(pixels: UInt8[np.ndarray, "n size size 3"]) -> UInt8[np.ndarray, 
     """Average images to 16 x 16 RGB cells, flattened."""
     _check_size(pixels)
     cells = cell_sums(pixels, THUMBNAIL, THUMBNAIL) / pixels.shape[1] ** 2
-    return np.rint(cells).astype(np.uint8).reshape(len(pixels), -1)
+    return np.rint(cells).astype(np.uint8).reshape(len(pixels), 3 * THUMBNAIL**2)
 
 
 def correlation(a: UInt8[np.ndarray, "n d"], b: UInt8[np.ndarray, "n d"]) -> Float64[np.ndarray, " n"]:
@@ -126,20 +127,42 @@ def _pairs_within_runs(
 _BITS = np.array([number.bit_count() for number in range(1 << 16)], dtype=np.uint8)
 
 
+class Prints(NamedTuple):
+    """What is compared of images.
+
+    Attributes:
+        names: A hash of the pixels of each.
+        hashes: Near-duplicates differ in few of its bits (`difference_hash`).
+        small: Their `thumbnails`.
+    """
+
+    names: Shaped[np.ndarray, " n"]
+    hashes: UInt64[np.ndarray, " n"]
+    small: UInt8[np.ndarray, "n 768"]
+
+
+def prints_of(pixels: UInt8[np.ndarray, "n size size 3"]) -> Prints:
+    """Return what is compared of images: 920 bytes of each."""
+    _check_size(pixels)
+    names = np.array([hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in pixels], dtype="U32")
+    blocks = [pixels[start : start + _BLOCK] for start in range(0, len(pixels), _BLOCK)] or [pixels]
+    hashes, small = (np.concatenate([of(block) for block in blocks]) for of in (difference_hash, thumbnails))
+    return Prints(names, hashes, small)
+
+
 def duplicate_groups(
-    pixels: UInt8[np.ndarray, "n size size 3"],
+    images: UInt8[np.ndarray, "n size size 3"] | Prints,
     *,
     threshold: float = CORRELATION,
     distance: int = DISTANCE,
     keys: Sequence[str] | None = None,
 ) -> list[str]:
     """Group images that are the same, nearly the same, or share a key; groups that touch become one."""
-    _check_size(pixels)
-    n = len(pixels)
+    names, hashes, small = images if isinstance(images, Prints) else prints_of(images)
+    n = len(names)
     require(0 < threshold <= 1, "threshold", shorten(threshold), "above 0, at most 1", "Use 0.95 to 0.99.")
     count = n if keys is None else len(keys)
     require(count == n, "keys", f"{count}", f"one for each of the {n} images", "Give one key per image.")
-    names = np.array([hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in pixels], dtype="U32")
     unique, representative, group = np.unique(names, return_index=True, return_inverse=True)
     if keys is not None:
         key = numbered(keys)
@@ -148,17 +171,14 @@ def duplicate_groups(
     # distinct images only from here: a thousand blank images propose no pair
     labels = np.empty(len(unique), dtype=np.int64)
     labels[np.searchsorted(unique, names)] = group
-    distinct = [representative[start : start + _BLOCK] for start in range(0, len(unique), _BLOCK)]
-    if distinct:
-        hashes = np.concatenate([difference_hash(pixels[rows]) for rows in distinct])
-        small = np.concatenate([thumbnails(pixels[rows]) for rows in distinct])
-        for pairs in near_pairs(hashes, distance=distance):
-            pairs = pairs[labels[pairs[:, 0]] != labels[pairs[:, 1]]]
-            blocks = [pairs[start : start + 4096] for start in range(0, len(pairs), 4096)]
-            alike = [correlation(small[part[:, 0]], small[part[:, 1]]) >= threshold for part in blocks]
-            edges = labels[pairs[np.concatenate([np.zeros(0, dtype=np.bool_), *alike])]]
-            if len(edges):
-                labels = _join(labels, edges, int(labels.max()) + 1)
+    hashes, small = hashes[representative], small[representative]
+    for pairs in near_pairs(hashes, distance=distance):
+        pairs = pairs[labels[pairs[:, 0]] != labels[pairs[:, 1]]]
+        blocks = [pairs[start : start + 4096] for start in range(0, len(pairs), 4096)]
+        alike = [correlation(small[part[:, 0]], small[part[:, 1]]) >= threshold for part in blocks]
+        edges = labels[pairs[np.concatenate([np.zeros(0, dtype=np.bool_), *alike])]]
+        if len(edges):
+            labels = _join(labels, edges, int(labels.max()) + 1)
     # `unique` is sorted: the first member of a group has its smallest hash
     _, first, member = np.unique(labels, return_index=True, return_inverse=True)
     return unique[first[member]][np.searchsorted(unique, names)].tolist()

@@ -16,6 +16,7 @@ from clipmem.base.recipes import load_recipe
 from clipmem.base.tables import write_table
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.inspection import inspect_source
+from clipmem.data.leaks import leaks
 from clipmem.data.skipped import left_out_sentence, records_sentence, skipped_table, summarize
 from clipmem.data.sources import Source, reading_data
 from clipmem.data.user_tables import write_ids
@@ -29,13 +30,17 @@ MODEL = "clipmem-tiny"
 
 @dataclass(frozen=True)
 class Inspecting:
-    """Options of `clipmem inspect` (see there); `cost` is --time."""
+    """Options of `clipmem inspect` (see there); `cost` is --time, and `leaks` the file of the list.
+
+    `against` is a model, or opens other data.
+    """
 
     full: bool = False
     cost: bool = False
     architecture: str = MODEL
     preset: str = ""
-    against: str = ""
+    against: str | Callable[[], Source] = ""
+    leaks: Path | None = None
 
 
 def inspect(
@@ -46,7 +51,7 @@ def inspect(
     recipe = find_recipe(how.preset) if how.preset else load_recipe("", [f"model.name={how.architecture}"])
     if not how.preset:
         model_config(how.architecture)
-    if how.against:
+    if isinstance(how.against, str) and how.against:
         parse(how.against)
     opened = open_pairs()
     section, started = opened.section, time.monotonic()
@@ -65,8 +70,14 @@ def inspect(
     if (how.cost or how.preset) and document["usable"]:
         pairs = round(sample.pairs * (1 - len(sample.broken) / sample.tried))
         document["cost"] = study.probing.cost_of_study(pairs, sample, recipe, how.preset)
-    if how.against and document["usable"]:
+    if not (how.against and document["usable"]):
+        return document
+    if isinstance(how.against, str):
         document["against"] = study.probing.aligned_pairs(opened, how.against)
+    else:
+        document["leaks"], rows = leaks(opened, how.against(), reporter)
+        if how.leaks:
+            write_ids(how.leaks, rows)
     return document
 
 

@@ -1,0 +1,95 @@
+"""Leaks: pairs of one data set whose images another one has, too, such as test pairs in the training data.
+
+Every image of both sets is decoded. An image leaks if the other set has it, or one so alike that a model which saw one
+has seen the other (`clipmem.data.duplicates`). Captions that are equal but for case and spaces are counted, too, but
+are no leak by themselves: two photographs may have the same short caption. When not to trust it: crops, mirror images
+and other photographs of the same thing are not found.
+"""
+
+import numpy as np
+import polars as pl
+
+from clipmem.base import slices
+from clipmem.base.hashing import same_words
+from clipmem.base.progress import Quiet, Reporter
+from clipmem.data.decoding import DecodeError, decode
+from clipmem.data.duplicates import Prints, duplicate_groups, prints_of
+from clipmem.data.skipped import source_name
+from clipmem.data.sources.base import Source
+
+_SIDE = 64  # of compared images, as in the benchmark of `duplicates`
+_BLOCK = 64
+_SAMPLES = 5
+# how two pairs match → what they have in common, the closest first
+MATCHES = {
+    "same image and caption": ("name", "words"),
+    "near-duplicate image, same caption": ("group", "words"),
+    "same image": ("name",),
+    "near-duplicate image": ("group",),
+    "same caption": ("words",),
+}
+_LEAKS = list(MATCHES)[:-1]
+
+
+def leaks(tested: Source, other: Source, reporter: Reporter | None = None) -> tuple[dict[str, object], pl.DataFrame]:
+    """Find the pairs of a data set that another one has, too.
+
+    Returns:
+        The facts: pairs of both that were compared, pairs by match (the closest of each), leaks, their share of the
+        tested pairs, and the first ones. And a row per pair with a match: uid, key, caption, match, and the key and
+        caption of the first pair of the other set that matches.
+    """
+    (pairs, prints), (other_pairs, other_prints) = (
+        _compared(source, reporter or Quiet()) for source in (tested, other)
+    )
+    groups = duplicate_groups(Prints(*map(np.concatenate, zip(prints, other_prints, strict=True))))
+    pairs, other_pairs = (
+        table.with_columns(
+            name=pl.Series(images.names.tolist(), dtype=pl.String), group=pl.Series(numbers, dtype=pl.String)
+        ).explode("words")
+        for table, images, numbers in (
+            (pairs, prints, groups[: pairs.height]),
+            (other_pairs, other_prints, groups[pairs.height :]),
+        )
+    )
+    other_pairs = other_pairs.select("uid", "name", "group", "words", other_key="key", other_caption="caption")
+    rows = pl.concat(
+        pairs.join(
+            other_pairs.unique(on, keep="first", maintain_order=True), on, how="inner", maintain_order="left"
+        ).select("uid", "key", "caption", pl.lit(match).alias("match"), "other_key", "other_caption")
+        for match, on in MATCHES.items()
+    ).unique("uid", keep="first", maintain_order=True)
+    counts = dict(rows.group_by("match").len().iter_rows())
+    compared, leaked = pairs["uid"].n_unique(), sum(counts.get(match, 0) for match in _LEAKS)
+    facts: dict[str, object] = {
+        "path": other.section.path,
+        "compared": compared,
+        "others": other_pairs["uid"].n_unique(),
+        "matches": {match: counts.get(match, 0) for match in MATCHES},
+        "leaked": leaked,
+        "share": leaked / compared if compared else 0.0,
+        "samples": rows.head(_SAMPLES).to_dicts(),
+    }
+    return facts, rows
+
+
+def _compared(source: Source, reporter: Reporter) -> tuple[pl.DataFrame, Prints]:
+    """Return the pairs of a source whose images decode, with the words of their captions, and what is compared."""
+    pairs, rows = source.pairs(), list[int]()
+    references, keys = pairs["image"].to_list(), pairs["key"].to_list()
+    order, prints = source.storage_order(references), [prints_of(np.zeros((0, _SIDE, _SIDE, 3), np.uint8))]
+    reporter.begin("compare", len(order), "images")
+    for block in (order[part] for part in slices(len(order), _BLOCK)):
+        images = list[np.ndarray]()
+        for row, data in zip(block, source.read([references[row] for row in block]), strict=True):
+            try:
+                images.append(decode(data, _SIDE))
+                rows.append(row)
+            except DecodeError as error:
+                source.ledger.drop(source_name(source.section), keys[row], error.reason)
+        prints += [prints_of(np.stack(images))] if images else []
+        reporter.advance(len(block))
+    words = [sorted({*map(same_words, captions)}) for captions in pairs["captions"][rows].to_list()]
+    caption = pl.col("captions").list.first().alias("caption")
+    table = pairs[rows].select("uid", "key", caption).with_columns(words=pl.Series(words, dtype=pl.List(pl.String)))
+    return table, Prints(*map(np.concatenate, zip(*prints, strict=True)))
