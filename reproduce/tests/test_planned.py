@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import polars as pl
 import pytest
 from hypothesis import given
@@ -23,6 +24,7 @@ from clipmem_reproduce.page import finding_figure
 from clipmem_reproduce.plan import PLANS, deviations, plan_changes, plan_hash
 from clipmem_reproduce.reproduction import base_recipe, find_scale, findings_of
 from clipmem_reproduce.scales import SCALES
+from clipmem_reproduce.sources import for_start
 from clipmem_reproduce.spec import RunSpec
 
 PLAN = Path(__file__).parents[1] / "PLAN.md"
@@ -158,6 +160,15 @@ def test_a_warm_start_has_no_emoji_and_no_caption_of_the_study():
         if regime == "unique":
             assert len(drawn) == study.height  # a pair per emoji
         assert all(source.ledger.read == pairs.height for source, pairs in zip(sources, (study, start), strict=True))
+
+
+def test_training_captions_use_few_rows_of_the_token_table():
+    """A pair trains with its first caption. Rows that no caption looks up have no effect, whatever their number."""
+    tokens = open_clip.get_tokenizer("ViT-B-32")
+    table = emoji_table().filter([not for_start(concept) for concept in emoji_table()["concept"]])
+    used = set(tokens([captions[0] for captions in table["captions"]]).unique().tolist())
+    assert len(used) == 1343
+    assert "at most 1,343" in encoders.Encoders.limits
 
 
 def test_photographs_start_from_a_model_of_emoji():

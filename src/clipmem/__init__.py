@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # at run time the names below are loaded when first used
     from clipmem import functional, mitigate
     from clipmem.base.errors import ClipmemError, InputError, RunError
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
+    from clipmem.data.export import clean
     from clipmem.report.comparison import compare
     from clipmem.report.explorer.widget import view
     from clipmem.report.run import Run
@@ -25,6 +26,7 @@ _HOMES = {
     "Run": "clipmem.report.run",
     "RunError": "clipmem.base.errors",
     "audit": "clipmem.study.api",
+    "clean": "clipmem.data.export",
     "compare": "clipmem.report.comparison",
     "curate": "clipmem.study.curating",
     "dump_recipe": "clipmem.base.recipes",
@@ -38,9 +40,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "AlignmentRecorder", "ClipmemError", "InputError", "Recipe", "Run", "RunError", "__version__", "audit", "compare",
-    "curate", "dump_recipe", "evaluate", "functional", "load_pairs", "load_recipe", "load_run", "mitigate", "run",
-    "score", "view",
+    "AlignmentRecorder", "ClipmemError", "InputError", "Recipe", "Run", "RunError", "__version__", "audit", "clean",
+    "compare", "curate", "dump_recipe", "evaluate", "functional", "load_pairs", "load_recipe", "load_run", "mitigate",
+    "run", "score", "view",
 ]  # fmt: skip
 
 __getattr__ = lazy(__name__, _HOMES)

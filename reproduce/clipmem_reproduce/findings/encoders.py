@@ -64,10 +64,11 @@ class Encoders(Finding):
         "5 + 5 0.417 / 64.79 (std of the probe 0.8 to 1.0)."
     )
     limits = (
-        "The verdict is based on freezing. Each tower alone is trained from a common warm start. Unless planned, it "
-        "has read most of the study's captions and seen none of its images, which favors the claim. Most weights of "
-        "the text tower are its token table. Image variants are other artists' drawings. A tower's share needs a map "
-        "between f and g."
+        "The verdict is based on freezing; as planned, on the swap of towers as well. Each tower alone is trained from "
+        "a common warm start. Unless planned, it has read most of the study's captions and seen none of its images, "
+        "which favors the claim. Most weights of the text tower are its token table: of its 49,408 rows the planned "
+        "study's training captions use at most 1,343, and the others have no effect. Image variants are other artists' "
+        "drawings. A tower's share needs a map between f and g."
     )
     negligible = 0.1
 

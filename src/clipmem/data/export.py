@@ -11,7 +11,7 @@ import tarfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 import polars as pl
 import pyarrow as pa
@@ -24,7 +24,8 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import DecodeError, decode, read_header
 from clipmem.data.skipped import source_name
-from clipmem.data.sources.base import SOURCES, Cleaned, Source, Wrapped
+from clipmem.data.sources import open_data
+from clipmem.data.sources.base import SOURCES, Cleaned, Source, Wrapped, is_table
 from clipmem.data.sources.records import Part, Record
 
 FORMATS = ("webdataset", "parquet", "imagefolder")
@@ -214,6 +215,46 @@ def write_cleaned(
     dropped = len(change) - corrected
     counts = (len(uids) - lost, len(uids) - len(change) - lost, corrected, dropped, unusable + lost, before, gone)
     return Written(out / (name or ""), kind, same, *counts)
+
+
+def clean(table: Any, suspects: pl.DataFrame, **keys: Any) -> Any:
+    """Return a table in memory without the rows of its suspects.
+
+    Args:
+        table: A polars or pandas DataFrame, or a `datasets.Dataset`, as given to `clipmem.curate` or `load_pairs`.
+        suspects: What `clipmem.curate` returned for it, or rows of that. Suspects are those with `is_label_issue`.
+        keys: Keys of `[data]` that `load_pairs` was given.
+
+    Returns:
+        The other rows, in their order, as a table of the same kind. Rows that are no usable pair stay.
+
+    Raises:
+        InputError: `table` is no such table; or the suspects are those of another one, or all of its pairs.
+
+    Example:
+        >>> clean(table, clipmem.curate(table))  # doctest: +SKIP
+    """
+    hint = "For files, use `clipmem curate --write`."
+    require(is_table(table), "table", shorten(table), "a DataFrame or a datasets.Dataset", hint)
+    columns = {"uid", "is_label_issue"} <= {*suspects.columns}
+    require(
+        columns, "suspects", shorten(suspects.columns), "uid and is_label_issue", "Use what clipmem.curate returns."
+    )
+    rows: dict[str, list[int]] = {}
+
+    def watch(record: Record) -> None:
+        rows.setdefault(record.uid(), []).extend(int(part.place or record.key) for part in record.parts)
+
+    source = open_data(table, keys)
+    uids, removed = set(source.pairs(watch)["uid"]), suspects.filter("is_label_issue")["uid"].to_list()
+    got = f"{len({*removed} - uids):,} unknown uids"
+    require(uids.issuperset(removed), "suspects", got, "uids of the table's pairs", "Use suspects of the same table.")
+    require(len({*removed}) < len(uids), "suspects", f"all {len(uids):,} pairs", "pairs that stay", "Name fewer.")
+    dropped = {row for uid in removed for row in rows[uid]}
+    stay = [row for row in range(len(table)) if row not in dropped]
+    if hasattr(table, "iloc"):
+        return table.iloc[stay]
+    return table.select(stay) if hasattr(table, "cast_column") else table[stay]
 
 
 class _Changed(Wrapped):

@@ -40,6 +40,50 @@ def test_datasets(frame):
     assert uids(clipmem.load_pairs(dataset)) == uids(clipmem.load_pairs(frame))
 
 
+def suspects_of(table, *rows, **keys):
+    """A list as `clipmem.curate` returns it, with some rows as suspects."""
+    pairs = clipmem.load_pairs(table, **keys).pairs()
+    issue = pl.col("key").is_in([f"{row}" for row in rows])
+    return pairs.select("uid", is_label_issue=issue)
+
+
+def test_a_table_without_its_suspects(frame):
+    assert clipmem.clean(frame, suspects_of(frame, 3, 7)).equals(frame[[k for k in range(12) if k not in (3, 7)]])
+    assert clipmem.clean(frame, suspects_of(frame)).equals(frame)
+    twice = pl.concat([frame, frame[3:4]])  # a row that is there again goes, too
+    assert clipmem.clean(twice, suspects_of(twice, 3)).equals(frame[[k for k in range(12) if k != 3]])
+    renamed = frame.rename({"image": "photo"})
+    listed = suspects_of(renamed, 0, image_column="photo")
+    assert clipmem.clean(renamed, listed, image_column="photo").equals(renamed[1:])
+
+
+def test_pandas_and_datasets_without_their_suspects(frame):
+    pytest.importorskip("pandas", reason="the extra bench is not installed")
+    table = frame.to_pandas()
+    assert clipmem.clean(table, suspects_of(frame, 0, 11)).equals(table.iloc[1:11])
+
+
+def test_a_dataset_without_its_suspects(frame):
+    datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
+    dataset = datasets.Dataset.from_dict(frame.select("image", "captions").to_dict(as_series=False))
+    dataset = dataset.cast_column("image", datasets.Image())
+    cleaned = clipmem.clean(dataset, suspects_of(dataset, 0, 11))
+    assert cleaned["captions"] == frame["captions"][1:11].to_list()
+    assert cleaned.features == dataset.features
+
+
+def test_what_cannot_be_cleaned_is_refused(frame, tmp_path):
+    listed = suspects_of(frame, 1)
+    for table, suspects in (
+        (tmp_path / "pairs.parquet", listed),
+        (frame, listed.drop("is_label_issue")),
+        (frame[2:], listed),  # of another table
+        (frame, suspects_of(frame, *range(12))),
+    ):
+        with pytest.raises(clipmem.InputError):
+            clipmem.clean(table, suspects)
+
+
 def test_paths_are_relative_to_the_working_directory(frame, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
