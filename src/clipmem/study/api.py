@@ -90,7 +90,7 @@ def run(
     Args:
         recipe: A recipe, a mapping, a TOML file, or a shipped recipe: `"demo"`, `"quick"`.
         out: Run folder. A folder with the same study, unfinished, is resumed.
-        data: The pairs, instead of those of the recipe: a path, keys of `[data]`, or what `load_pairs` returns.
+        data: The pairs, instead of those of the recipe: a path, keys of `[data]`, a table, or what `load_pairs` gives.
         budget: Estimate the memorization of every pair for the cost of f and `budget` further trainings of it (see
             `clipmem.study.budget`): sets the protocol `halves` and its settings.
         settings: Changes to the recipe: `["train.lr=1e-4"]` or `{"train.lr": 1e-4}`.
@@ -193,7 +193,7 @@ def evaluate(
     Args:
         run: A finished run, or its folder: its models are evaluated, by default on its external pairs.
         model: Models instead of a run; they need `data`.
-        data: Pairs to evaluate on: a path, keys of `[data]` such as `label_column`, or what `load_pairs` returns.
+        data: Pairs to evaluate on: a path, keys of `[data]` (`label_column`), a table, or what `load_pairs` gives.
         interpolate: Weights of the fine-tuned model from 0 to 1: evaluate the models between a pretrained model and its
             fine-tuned version, those of a run, or with `model=(BASE, TUNED)` those between two models.
         name: Name of the output; by default external, or the name of the data.
@@ -213,6 +213,7 @@ def evaluate(
     hint = "For example: clipmem evaluate runs/mine, or clipmem evaluate --model FOLDER --data PATH."
     require((run is None) == bool(models), "clipmem evaluate", got, "one of them", hint)
     require(data is not None or run is not None, "--model", "no --data", "pairs to evaluate on", "Add --data PATH.")
+    pairs = None if data is None else study.opening.with_file(data)
     if run is not None:
         folder = _folder(run)
         if interpolate:
@@ -221,9 +222,9 @@ def evaluate(
             runs = [folder, *study.stages.interpolate_run(folder, interpolate, reporter=reporter)]
             document = write(runs, page, along="mitigate.interpolate.alpha")
             return study.evaluating.Evaluated(document, page / report.comparison.PAGE)
-        section = None if data is None else study.opening.evaluation_section(data)
+        section = None if pairs is None else study.opening.evaluation_section(pairs)
         return study.evaluating.evaluate_run(folder, data=section, name=name, reporter=reporter, **prompts)
-    section = study.opening.evaluation_section(data or {})
+    section = study.opening.evaluation_section({} if pairs is None else pairs)
     if interpolate:
         got, hint = f"{len(models)} models", "Give --model BASE TUNED."
         require(len(models) == 2, "--interpolate", got, "two models, or a run", hint)

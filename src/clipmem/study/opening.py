@@ -3,18 +3,20 @@
 import contextlib
 from pathlib import Path
 
+import polars as pl
+
 from clipmem.base.errors import InputError, require
 from clipmem.base.folder import RunFolder
 from clipmem.base.machine import check_device
 from clipmem.base.paths import atomic_write, check_place, check_readable
 from clipmem.base.recipes import Recipe
 from clipmem.base.sections import DataSection, shipped
-from clipmem.data.sources import SOURCES, Data, data_section, open_data, open_source
-from clipmem.data.sources.base import Source, detect
+from clipmem.data.sources import SOURCES, Data, Named, data_section, open_data, open_source
+from clipmem.data.sources.base import Source, Table, detect
 from clipmem.models import names
 
 _TABLES = ("parquet", "csv", "jsonl", "imagefolder", "saved", "hub")
-__all__ = ["Data", "RunFolder", "Source", "evaluation_section", "open_data", "open_study", "section_of"]
+__all__ = ["Data", "RunFolder", "Source", "evaluation_section", "open_data", "open_study", "section_of", "with_file"]
 
 
 def open_study(recipe: Recipe, out: Path, *, device: str) -> tuple[RunFolder, Source]:
@@ -61,7 +63,12 @@ def section_of(data: Data, out: Path) -> DataSection:
     return source.section.model_copy(update={"path": str(file)})
 
 
-def evaluation_section(data: Data) -> DataSection:
+def with_file(data: Data) -> Named:
+    """Return data on disk: a table in memory gets a file that is there as long as what is returned."""
+    return open_data(data) if isinstance(data, pl.DataFrame | Table) else data
+
+
+def evaluation_section(data: Named) -> DataSection:
     """Return the `[data]` section of pairs to evaluate on, whose labels may stand for captions.
 
     Without a source, the format is detected: a table with captions, a table with labels as captions, other data, or a

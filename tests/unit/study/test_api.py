@@ -124,6 +124,17 @@ def test_a_path_and_what_is_open_already(frame, tmp_path):
     assert caught.value.what == "[data] path"
 
 
+def test_pairs_to_evaluate_on_may_be_a_table(frame):
+    from clipmem.study.opening import evaluation_section, with_file
+
+    pairs = with_file(frame)
+    section = evaluation_section(pairs)
+    assert Path(section.path).is_file()
+    assert with_file("emoji") == "emoji"
+    del pairs
+    assert not Path(section.path).exists()
+
+
 def test_a_study_of_a_table_keeps_its_pairs(frame, tmp_path):
     from clipmem.study.opening import section_of
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
+import polars as pl
+
 from clipmem import _version
 from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.hashing import json_sha256
@@ -17,6 +19,7 @@ from clipmem.data.sources.base import (
     SOURCES,
     ClassPrompts,
     Source,
+    Table,
     TableFile,
     detect,
     is_table,
@@ -28,6 +31,7 @@ from clipmem.data.sources.flawed import planted
 __all__ = [
     "SOURCES",
     "Data",
+    "Named",
     "Source",
     "class_prompts",
     "data_section",
@@ -41,7 +45,8 @@ __all__ = [
 for _module in iter_modules(__path__):  # each format registers itself
     import_module(f"{__name__}.{_module.name}")
 
-Data = str | Path | DataSection | Mapping[str, object] | Source  # what names a set of pairs
+Named = str | Path | DataSection | Mapping[str, object] | Source  # what names a set of pairs
+Data = Named | pl.DataFrame | Table  # or has it in memory
 NO_KEYS: Mapping[str, object] = {}
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import polars as pl
 
@@ -77,9 +77,19 @@ class Cleaned:
         self.copy(root / path, path)
 
 
-def is_table(data: Any) -> bool:
+@runtime_checkable
+class Table(Protocol):
+    """A table in memory that is none of polars: a pandas DataFrame or a `datasets.Dataset`."""
+
+    def __len__(self) -> int: ...
+
+    def to_parquet(self, path: Any, /) -> Any:
+        """Write it to a file."""
+
+
+def is_table(data: object) -> TypeGuard[pl.DataFrame | Table]:
     """Return whether data are a polars or pandas DataFrame, or a `datasets.Dataset`."""
-    return any(hasattr(data, name) for name in ("write_parquet", "to_parquet"))
+    return isinstance(data, pl.DataFrame | Table)
 
 
 class TableFile:
