@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from clipmem.base.errors import InputError
 from clipmem.base.mitigations import AverageSection, EarlyStoppingSection, InterpolateSection, WeightDecaySection
@@ -230,6 +231,25 @@ def whole(encoder):
     """Let an encoder train with its whole vocabulary."""
     encoder.compact_vocabulary = lambda used: None
     return encoder
+
+
+def test_torchs_average_in_a_loop_of_ones_own_is_the_same():
+    """docs/mitigations.md recommends it: `update_parameters` once before the first step, and after each step."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.8), use_buffers=True)
+    hook, optimizer = average(0.8), torch.optim.AdamW(model.parameters(), lr=0.1)
+    for step in range(5):
+        if step:
+            optimizer.zero_grad()
+            model(torch.randn(6, 3)).square().sum().backward()
+            optimizer.step()
+        weights = [(name, weight) for name, weight in model.state_dict().items() if weight.is_floating_point()]
+        hook.step(weights, 1.0)
+        theirs.update_parameters(model)
+    for name, mean in hook.tensors().items():
+        if name in dict(weights):
+            torch.testing.assert_close(theirs.module.state_dict()[name], mean)
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.9])
