@@ -295,7 +295,8 @@ def _cell(finding: Document | None) -> str:
     if not primaries:
         return "not measured"
     values = [f"{signed(primary['estimate'], entry=primary)} {interval(primary, sign=True)}" for primary in primaries]
-    return f"**{finding['holds']}** {', '.join(values)}"
+    planned = "†" * (finding.get("scale") == "planned")
+    return f"**{finding['holds']}**{planned} {', '.join(values)}"
 
 
 def section(name: str, documents: dict[str, Document]) -> str:
