@@ -34,7 +34,7 @@ def rankings(margin: np.ndarray) -> dict[str, np.ndarray]:
         "IQR of the loss": high - low,
         "mean loss": loss.mean(axis=0),
         "last loss": loss[-1],
-        "minus the mean margin": -margin.mean(axis=0),
+        "mean margin, negated": -margin.mean(axis=0),
         "at random": np.random.default_rng(0).random(margin.shape[1]),
     }
 
