@@ -140,12 +140,12 @@ def choose(curation: Curation, aim: Aim) -> Curation:
     """
     table, limit = curation.table, max(LISTED, curation.table["is_suspect"].sum())
     order = table.with_row_index("row").sort("probability", "score", descending=True, maintain_order=True)
-    sums, n = order["probability"].to_numpy().cumsum(), table.height
+    sums, n = order["probability"].to_numpy().cumsum(), table.height  # sums are rounded: 4.2 of six is .7
     number = min(int(aim.value), n)
     if aim.name == "precision":
-        number = int((sums / np.arange(1, n + 1) >= aim.value).sum())
+        number = int((sums / np.arange(1, n + 1) >= aim.value - 1e-12).sum())
     elif aim.name == "recall":
-        number = int(np.searchsorted(sums, aim.value * sums[-1])) + 1 if sums[-1] else 0
+        number = int(np.searchsorted(sums, aim.value * sums[-1] - 1e-12)) + 1 if sums[-1] else 0
     got, hint = f"a list of {number:,} pairs", "Take the first ones, clean the data, and rank them again."
     require(number <= limit, f"--suspects {aim.name}={aim.value:g}", got, f"at most {limit:,}", hint)
     is_suspect = pl.int_range(n, dtype=pl.get_index_type()).is_in(order["row"].head(number).implode())

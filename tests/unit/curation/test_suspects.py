@@ -1,11 +1,12 @@
 """The list of suspects: its order, what marks change, and how many are expected to be wrong."""
 
 import math
+import random
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clipmem.base.errors import InputError
@@ -185,6 +186,7 @@ def test_an_aim_that_is_none(text):
     st.sampled_from(["7", "top=2", "precision=0.7", "precision=1", "recall=0.5", "recall=1"]),
     st.randoms(),
 )
+@example([0.0, 0.5, 0.9, 0.9, 0.9, 1.0], "precision=0.7", random.Random(0))  # 4.2 / 6 is rounded down
 def test_suspects_as_an_aim_asks(probabilities, text, stream):
     n, aim = len(probabilities), Aim.parse(text)
     stream.shuffle(probabilities)
