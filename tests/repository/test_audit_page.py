@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.scripts import load_script
@@ -48,6 +49,17 @@ def test_the_figure_is_of_the_stored_curves_which_have_the_rates_of_the_table():
         assert values == pytest.approx([float(number) / (1 if k < 3 else 100) for k, number in enumerate(numbers)])
         for rate, entry in zip((0.001, 0.01), attack["tpr"], strict=True):
             assert curves[name][curves["fpr"].index(rate)] == pytest.approx(entry["mean"], abs=6e-4)
+
+
+def test_the_table_of_redundancy_is_of_the_stored_measurements():
+    folder = ROOT / "experiments" / "audit"
+    script = load_script(folder / "redundancy.py")
+    stored = json.loads((folder / "redundancy.json").read_text(encoding="utf-8"))
+    assert "\n".join(script.lines(stored)) in RESULTS
+    assert all(len(by_seed) == len(script.SEEDS) for arm in stored.values() for by_seed in arm.values())
+    alone, together = (np.mean(stored[arm]["risk"], axis=0)[-1] for arm in script.ARMS)
+    assert round(together / alone) == 7
+    assert round(np.mean(stored["each pair by itself"]["risk"], axis=0)[0] / alone) == 14
 
 
 def test_the_text_says_what_the_second_table_has():
