@@ -165,6 +165,39 @@ def test_second_looks_are_said_beside_the_verdict(record, document, regime):
         assert said == (looks == 2)
 
 
+def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
+    text = " ".join(record.GLANCE.read_text(encoding="utf-8").split())
+    effects = {
+        effect["measure"]: effect["estimate"]
+        for finding in record.newest()["unique"]["findings"]
+        for effect in finding["effects"]
+    }
+    kinds = {
+        "swapped captions": "+0.237",
+        "distorted images": "+0.094",
+        "unique vague captions": "+0.215",
+        "vague captions": "-0.188",
+    }
+    for kind, shown in kinds.items():
+        assert f"{effects[f'CLIPMem of {kind} minus that of ordinary pairs']:+.3f}" == shown
+        assert f"({shown}" in text
+    for measure, shown in {
+        "5 captions: relative change of CLIPMem over all captions": "53% more",
+        "5 captions: relative change of CLIPMem": "by 4%",
+        "token table frozen: relative change of CLIPMem": "by 7%",
+        "text tower frozen: relative change of CLIPMem": "by 69%",
+        "post, from a third 0.15: relative change of CLIPMem": "about 1%",
+    }.items():
+        assert f"{abs(effects[measure]):.0%}" in shown
+        assert shown in text
+    leads = [
+        effects[f"{epochs} epochs: AUROC of swapped captions by low A(g), minus 0.5"]
+        - effects[f"{epochs} epochs: AUROC of swapped captions by CLIPMem, minus 0.5"]
+        for epochs in (5, 130)
+    ]
+    assert f"by {leads[0]:.2f} of AUROC after 5 epochs, by {leads[1]:.3f} after 130" in text
+
+
 def test_the_readme_counts_the_verdicts_of_published_findings(record):
     rows = re.findall(r"^\| `([\w-]+)` \|.*\| ([^|]+) \|$", (FOLDER / "RESULTS.md").read_text("utf-8"), re.MULTILINE)
     published = {name for name, source in rows if source != "not published"}

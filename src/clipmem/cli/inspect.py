@@ -48,13 +48,13 @@ def inspect(
         fail_above: With other data: exit with 1 if a larger share of the pairs has its image there; for tests.
         names: Of a model: list the name of every parameter.
     """
+    leaks = bool(against) and not isinstance(against, str)
+    for option, value in (("--out", out), ("--fail-above", fail_above)):
+        require(value is None or leaks, option, "no other data", "--against DATA", f"Add --against, or omit {option}.")
     if not source and names_model(path):
         return Screen("model", study.probing.parts_of(path, set_, names=names))
     if not (source or set_):
         check_data(path)
-    leaks = bool(against) and not isinstance(against, str)
-    for option, value in (("--out", out), ("--fail-above", fail_above)):
-        require(value is None or leaks, option, "no other data", "--against DATA", f"Add --against, or omit {option}.")
     require(not names, "--names", f"data {path}", "a model", "Omit --names, or name a model.")
     document = study.data_commands.inspect(
         path,

@@ -25,7 +25,7 @@ from clipmem.base.sections import DataSection
 from clipmem.data.decoding import DecodeError, decode, read_header
 from clipmem.data.skipped import source_name
 from clipmem.data.sources import open_data
-from clipmem.data.sources.base import SOURCES, Cleaned, Source, Wrapped, is_table
+from clipmem.data.sources.base import SOURCES, Cleaned, InMemory, Source, Wrapped
 from clipmem.data.sources.records import Part, Record
 
 FORMATS = ("webdataset", "parquet", "imagefolder")
@@ -235,7 +235,7 @@ def clean(table: Any, suspects: pl.DataFrame, **keys: Any) -> Any:
         >>> clean(table, clipmem.curate(table))  # doctest: +SKIP
     """
     hint = "For files, use `clipmem curate --write`."
-    require(is_table(table), "table", shorten(table), "a DataFrame or a datasets.Dataset", hint)
+    require(isinstance(table, InMemory), "table", shorten(table), "a DataFrame or a datasets.Dataset", hint)
     columns = {"uid", "is_label_issue"} <= {*suspects.columns}
     require(
         columns, "suspects", shorten(suspects.columns), "uid and is_label_issue", "Use what clipmem.curate returns."

@@ -3,8 +3,6 @@
 import contextlib
 from pathlib import Path
 
-import polars as pl
-
 from clipmem.base.errors import InputError, require
 from clipmem.base.folder import RunFolder
 from clipmem.base.machine import check_device
@@ -12,7 +10,7 @@ from clipmem.base.paths import atomic_write, check_place, check_readable
 from clipmem.base.recipes import Recipe
 from clipmem.base.sections import DataSection, shipped
 from clipmem.data.sources import SOURCES, Data, Named, data_section, open_data, open_source
-from clipmem.data.sources.base import Source, Table, detect
+from clipmem.data.sources.base import InMemory, Source, detect
 from clipmem.models import names
 
 _TABLES = ("parquet", "csv", "jsonl", "imagefolder", "saved", "hub")
@@ -65,7 +63,7 @@ def section_of(data: Data, out: Path) -> DataSection:
 
 def with_file(data: Data) -> Named:
     """Return data on disk: a table in memory gets a file that is there as long as what is returned."""
-    return open_data(data) if isinstance(data, pl.DataFrame | Table) else data
+    return open_data(data) if isinstance(data, InMemory) else data
 
 
 def evaluation_section(data: Named) -> DataSection:

@@ -6,8 +6,6 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-import polars as pl
-
 from clipmem import _version
 from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.hashing import json_sha256
@@ -18,11 +16,10 @@ from clipmem.data.sources import emoji
 from clipmem.data.sources.base import (
     SOURCES,
     ClassPrompts,
+    InMemory,
     Source,
-    Table,
     TableFile,
     detect,
-    is_table,
     open_named,
     reading_data,
 )
@@ -46,7 +43,7 @@ for _module in iter_modules(__path__):  # each format registers itself
     import_module(f"{__name__}.{_module.name}")
 
 Named = str | Path | DataSection | Mapping[str, object] | Source  # what names a set of pairs
-Data = Named | pl.DataFrame | Table  # or has it in memory
+Data = Named | InMemory  # or has it
 NO_KEYS: Mapping[str, object] = {}
 
 
@@ -119,7 +116,7 @@ def open_data(
         extra = [*(key for key, value in keys.items() if value), *as_settings(settings)]
         require(not extra, "data", f"{', '.join(extra)} for open data", "keys for a path or a table", "Omit them.")
         return data if isinstance(data, Source) else open_source(data, shard=shard)
-    table = TableFile(data) if is_table(data) else None
+    table = TableFile(data) if isinstance(data, InMemory) else None
     source = open_source(data_section({"path": str(table.path)} if table else data, keys, settings), shard=shard)
     if table:
         source.title, source.table = f"a table of {len(data):,} rows", table

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeGuard, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import polars as pl
 
@@ -87,9 +87,7 @@ class Table(Protocol):
         """Write it to a file."""
 
 
-def is_table(data: object) -> TypeGuard[pl.DataFrame | Table]:
-    """Return whether data are a polars or pandas DataFrame, or a `datasets.Dataset`."""
-    return isinstance(data, pl.DataFrame | Table)
+InMemory = pl.DataFrame | Table
 
 
 class TableFile:
