@@ -122,14 +122,14 @@ class Evidence:
                 yield few, some, (products + self._ridge[rows] @ words.T).astype(np.float64) / 3
 
     def agreement(self, query: Float[torch.Tensor, "n p"]) -> list[Float[np.ndarray, " n"]]:
-        """Return the softmax agreement of other vectors of the images with the captions, in both directions."""
+        """Return softmax agreements of other vectors of the images with the captions; of many, without their folds."""
         if len(query) <= EXACT:
             words = torch.from_numpy(self.caption).double()
             return [softmax_agreement(a, b).numpy() for a, b in ((query, words), (words, query))]
         [unit] = self.kept(_directions, query.numpy(), "embeddings")
         means = (
-            (self.kept(_near_means, a, b, 1, None, self._device)[0], b)
-            for a, b in ((unit, self.caption), (self.caption, unit))
+            (self.kept(_near_means, a, b, k, self.fold, self._device)[0], b)
+            for a, b, k in ((unit, self.caption, NEAR), (self.caption, unit, 1))
         )
         return [
             np.concatenate([np.einsum("kd,kd->k", a[part], b[part]) for part in slices(len(a), _BLOCK)])
@@ -220,7 +220,7 @@ def _near_means(
     query: Float32[np.ndarray, "n p"],
     value: Float32[np.ndarray, "n d"],
     k: int,
-    fold: Int[np.ndarray, " n"] | None,
+    fold: Int[np.ndarray, " n"],
     device: str,
 ) -> tuple[np.ndarray, ...]:
     mean, near = scratch_array(value.shape), np.empty((len(query), k), dtype=np.int64)

@@ -15,9 +15,10 @@ from clipmem.base import slices
 from clipmem.base.errors import require_range
 from clipmem.base.random import derive_seed
 
-PROBES = 16  # a row is compared with the nearest cells that have as many rows as so many cells of mean size
+PROBES = 32  # a row is compared with the nearest cells that have as many rows as so many cells of mean size
 WIDEST = 4  # times that number: of more rows, evenly spaced ones are compared
-_LEARNED, _BLOCK, _PRODUCTS = 64, 16_384, 2**22  # rows a cell to learn the cells from; rows assigned at once; products
+_CELLS, _FEWEST, _LEARNED = 4, 8, 24  # times √n cells; fewest rows a cell; rows a cell to learn the cells from
+_BLOCK, _PRODUCTS = 16_384, 2**22  # rows assigned at once; products
 
 
 class NearMeans(NamedTuple):
@@ -35,7 +36,7 @@ class NearMeans(NamedTuple):
 
 
 class Cells:
-    """A partition of unit rows into about √n cells by k-means, and the nearest cells of each.
+    """A partition of unit rows into about 4√n cells by k-means, and the nearest cells of each.
 
     Args:
         unit: Rows of length 1, or 0; an array or a memory map, shape (n, p).
@@ -58,8 +59,8 @@ class Cells:
 
         n = len(unit)
         require_range("rows", n, 2, hint="Give more rows.")
-        require_range("probes", probes, 1, hint="Use 16.")
-        count = max(1, round(n**0.5))
+        require_range("probes", probes, 1, hint="Use 32.")
+        count = max(1, round(min(_CELLS * n**0.5, n / _FEWEST)))
         learned = np.unique(np.linspace(0, n - 1, min(n, _LEARNED * count)).astype(np.int64))
         # k-means++ on three rows a cell: on 12,288 it takes longer than all the rest
         start, once = derive_seed(seed, "cells") % 2**32, cast("str", 1)
@@ -73,14 +74,14 @@ class Cells:
             cell[part] = (np.asarray(unit[part]) @ centers.T - offset).argmax(axis=1)
         order = np.argsort(cell, kind="stable")
         self._rows = np.split(order, np.flatnonzero(np.diff(cell[order])) + 1)
-        used = centers[cell[[rows[0] for rows in self._rows]]]
-        self._nearest = np.argsort((used * used).sum(axis=1) / 2 - used @ used.T, axis=1)
+        self._centers = centers[cell[[rows[0] for rows in self._rows]]]
         self._unit, self._most = unit, probes * -(-n // len(self._rows))
 
     def __iter__(self) -> Iterator[tuple[Int[np.ndarray, " b"], Int[np.ndarray, " c"]]]:
         """Yield the rows of each cell with the rows that these are compared with, both in order."""
-        sizes = np.array([len(rows) for rows in self._rows])
-        for rows, nearest in zip(self._rows, self._nearest, strict=True):
+        sizes, offset = np.array([len(rows) for rows in self._rows]), (self._centers**2).sum(axis=1) / 2
+        for rows, center in zip(self._rows, self._centers, strict=True):
+            nearest = np.argsort(offset - self._centers @ center)
             enough = 1 + int(np.searchsorted(np.cumsum(sizes[nearest]), self._most))
             others = np.sort(np.concatenate([self._rows[cell] for cell in nearest[:enough]]))
             yield rows, others[:: -(-len(others) // (WIDEST * self._most))]

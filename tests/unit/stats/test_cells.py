@@ -143,6 +143,19 @@ def test_an_interrupted_comparison_of_many_pairs_goes_on(monkeypatch, tmp_path, 
     assert changed.equals(curate(replace(signals, captions=other)).table)
 
 
+def test_a_models_embeddings_that_are_the_evidence_are_compared_once(monkeypatch, tmp_path, calls):
+    """Stored embeddings without images: the agreement is that of the evidence, found again."""
+    signals = replace(with_model(drawings(n=300, wrong=30)[0]), pixels=None, scratch=tmp_path / "comparing")
+    compared, real = [], evidence.Cells
+    monkeypatch.setattr(evidence, "Cells", lambda rows: compared.append(rows.shape) or real(rows))
+    known = evidence.Evidence(signals)
+    both = known.agreement(signals.image)
+    assert known.features == "embeddings"
+    assert len(compared) == 2
+    for agreement, fit in zip(both, (known.own.by_images, known.own.by_words), strict=True):
+        np.testing.assert_allclose(agreement, fit, atol=1e-6)
+
+
 @pytest.mark.parametrize(("n", "probes"), [(1, 2), (5, 0)])
 def test_too_few(n, probes):
     with pytest.raises(InputError):

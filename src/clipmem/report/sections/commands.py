@@ -42,19 +42,19 @@ class ScoredPairs(ScreenSection):
     """The spread of the scores of two given models, and the highest pairs."""
 
     def data(self, subject: Scored) -> Shown:
-        roles = {role: subject.scores.filter(pl.col("role") == role)["clipmem"] for role in ("candidate", "external")}
+        of_role = subject.scores.select("role", "clipmem").partition_by("role", as_dict=True, include_key=False)
+        roles = {role: of_role[role,]["clipmem"] for role in ("candidate", "external") if (role,) in of_role}
         spread = [
             (role, len(scores), {name: getattr(scores, name)() for name in ("mean", "std", "median", "min", "max")})
             for role, scores in roles.items()
-            if len(scores)
         ]
-        ranked = subject.scores.filter(pl.col("role") == "candidate").sort("clipmem", "uid", descending=[True, False])
-        first = ranked.head(len(subject.captions)).to_dicts()
+        highest = pl.DataFrame({"uid": list(subject.captions)}, schema={"uid": pl.String})
+        first = highest.join(subject.scores, on="uid", maintain_order="left").to_dicts()
         return {
             "measure": measure_of(subject.about.get("alignment", "clip")),
             "words": words_of("given"),
             "spread": spread,
-            "candidates": ranked.height,
+            "candidates": len(roles.get("candidate", ())),
             "first": [row | {"caption": next(iter(subject.captions[row["uid"]]), "")} for row in first],
         }
 
