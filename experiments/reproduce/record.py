@@ -277,12 +277,20 @@ def newest() -> dict[str, Document]:
 
 
 def summary(documents: dict[str, Document]) -> str:
-    """Return the table of findings by regime: verdict, primary effect, interval."""
+    """Return the table of findings by regime: verdict, primary effect, interval.
+
+    Regimes that only a planned reproduction has test few findings: they share a column.
+    """
     titles = {one["finding"]: one["title"] for document in documents.values() for one in document["findings"]}
     found = {(regime, one["finding"]): one for regime, document in documents.items() for one in document["findings"]}
-    lines = [f"| finding | {' | '.join(documents)} |", f"| --- | {' | '.join('---' for _ in documents)} |"]
+    columns = [regime for regime, document in documents.items() if document["scale"] != "planned"]
+    few = [regime for regime in documents if regime not in columns]
+    heads = ["finding", *columns, *["other data"] * bool(few)]
+    lines = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
     for name, title in sorted(titles.items(), key=lambda one: list(FINDINGS).index(one[0])):
-        cells = [_cell(found.get((regime, name))) for regime in documents]
+        cells = [_cell(found.get((regime, name))) for regime in columns]
+        others = [f"{regime}: {_cell(found[regime, name])}" for regime in few if (regime, name) in found]
+        cells += ["; ".join(others) or "not tested"] * bool(few)
         anchor = re.sub(r"[^a-z0-9-]", "", title.lower().replace(" ", "-"))
         lines.append(f"| [{title}](results/reproduce.md#{anchor}) | {' | '.join(cells)} |")
     return "\n".join(lines)

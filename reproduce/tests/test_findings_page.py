@@ -196,6 +196,16 @@ def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
         for epochs in (5, 130)
     ]
     assert f"by {leads[0]:.2f} of AUROC after 5 epochs, by {leads[1]:.3f} after 130" in text
+    [natural] = record.newest()["alt-texts"]["findings"]
+    removals = {
+        effect["measure"].partition(":")[0]: effect
+        for effect in natural["effects"]
+        if "removed by CLIPMem minus none" in effect["measure"]
+    }
+    for removed, effect in removals.items():
+        assert effect["estimate"] < 0, removed
+    tenth = removals["main design, removed by CLIPMem minus none"]
+    assert "{estimate:+.0%} [{low:+.0%}, {high:+.0%}] against removing none".format(**tenth) in text
 
 
 def test_the_readme_counts_the_verdicts_of_published_findings(record):
