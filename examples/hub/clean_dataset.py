@@ -79,7 +79,7 @@ def main(arguments=None):
         print(error, file=sys.stderr)
         sys.exit(2)
     (options.out / "data").mkdir(parents=True)
-    cleaned.to_parquet(options.out / "data" / f"{options.split or 'train'}-00000-of-00001.parquet")
+    cleaned.to_parquet(options.out / "data" / f"{options.split.partition('[')[0] or 'train'}-00000-of-00001.parquet")
     table.write_parquet(options.out / "suspects.parquet")
     print(f"{len(dataset):,} rows, {table.height:,} suspects; {len(cleaned):,} rows in {options.out / 'data'}")
 
