@@ -78,7 +78,8 @@ class Rows:
         for image, text in zip(self.image.split(BATCH), self.text.split(BATCH), strict=True):
             u, v, target = image.requires_grad_(), text.requires_grad_(), torch.arange(len(image))
             logits = scale * u @ v.T
-            loss = sum(cross_entropy(side, target, reduction="none") for side in (logits, logits.T)) / 2
+            of_image, of_text = (cross_entropy(side, target, reduction="none") for side in (logits, logits.T))
+            loss = (of_image + of_text) / 2
             norm = torch.cat(torch.autograd.grad(loss.sum(), [u, v]), dim=1).norm(dim=1)
             values.append(torch.stack([loss.detach(), norm], dim=1))
         return torch.cat(values).numpy()
@@ -187,8 +188,9 @@ def benchmark(root, scale, architecture, out, *, device="auto", audit=False):
     document |= {"members": int(inside.sum()), "nonmembers": int((~inside).sum()), "attacks": rows, "names": THERE}
     if audit:
         file = out / "audit.json"
-        sides = {"members": sets["member"], "nonmembers": sets["nonmember"]}
-        document["audit"] = clipmem.audit(model=address, out=file, device=device, **sides)["attacks"]
+        member, nonmember = sets["member"], sets["nonmember"]
+        audited = clipmem.audit(model=address, members=member, nonmembers=nonmember, out=file, device=device)
+        document["audit"] = audited["attacks"]
     return document
 
 
