@@ -16,8 +16,8 @@ from clipmem.integrations.monitor import Monitor
 
 lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 
-from clipmem.integrations.lightning import MemorizationCallback
-from clipmem.mitigate import Reweighting
+from clipmem.integrations.lightning import MemorizationCallback, ReweightCallback
+from clipmem.mitigate import Reweighting, pair_weights
 from tests.overfitting import OverfittingEmbeddings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says
@@ -190,6 +190,88 @@ def test_losses_and_weights_are_those_of_the_mitigation(tmp_path, more):
     assert {epoch for epoch, *_ in module.seen} == {0, 1, 2}
     assert torch.equal(module.reweight.weights, loss_of.weights)
     assert loss_of.weights.min() < 0.5
+
+
+def reweighting(share=0.4, **settings):
+    return ReweightCallback(*images_and_captions(), share, **{"key": 0, "scale": lambda _: 10.0} | settings)
+
+
+@pytest.mark.parametrize("more", [{}, {"accumulate_grad_batches": 2}], ids=str)
+def test_the_callback_trains_as_the_mitigation_does(tmp_path, more):
+    weights = []
+    by_hand, callback = Reweighting(*images_and_captions(), 0.4), reweighting()
+    for module, callbacks in ((Towers(by_hand), []), (Towers(), [callback])):
+        torch.manual_seed(1)
+        fit(tmp_path, module, callbacks, **more)
+        weights.append(module.state_dict())
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-4)  # the callback normalizes, once more
+    margin = callback.loss.recorder.margin
+    np.testing.assert_allclose(margin, by_hand.recorder.margin, rtol=0, atol=1e-4)
+    assert margin.shape == (3, N)
+    assert not np.isnan(margin).any()
+    assert torch.equal(callback.loss.weights, by_hand.weights)
+    expected = pair_weights(callback.loss._hook._agreement, margin[:2], share=0.4)  # of the finished epochs
+    np.testing.assert_array_equal(callback.loss.weights, expected)
+    assert callback.loss.weights.min() < 0.2
+    assert module.training_step.__func__ is Towers.training_step  # as before
+
+
+def test_the_loss_is_logged_and_both_callbacks_go_together(tmp_path):
+    monitor = MemorizationCallback(Pairs(2), pairs=N, budget=1.0)
+    trainer = fit(tmp_path, Towers(), [monitor, reweighting()])
+    assert not monitor.monitor.failure
+    assert len(monitor.monitor.history) == 4
+    assert trainer.callback_metrics["clipmem/loss"].isfinite()
+
+
+def test_with_a_share_of_0_it_records_only(tmp_path):
+    weights = []
+    for callbacks in ([], [callback := reweighting(0.0)]):
+        torch.manual_seed(1)
+        fit(tmp_path, module := Towers(), callbacks)
+        weights.append(module.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not np.isnan(callback.loss.recorder.margin).any()
+
+
+class Named(Pairs):
+    """Batches with names, whose embeddings have any length, and a factor that is learned."""
+
+    def __getitem__(self, k):
+        return {"index": k, "image": self.image[k], "text": self.text[k]}
+
+
+class NamedTowers(Towers):
+    def __init__(self):
+        super().__init__()
+        self.logit_scale = torch.nn.Parameter(torch.tensor(2.0))
+
+
+def test_batches_with_names_and_a_learned_factor(tmp_path):
+    def embed(module, batch):
+        return 3 * module.image(batch["image"]), module.text(batch["text"])
+
+    callback = ReweightCallback(*images_and_captions(), 0.4, embed=embed)
+    fit(tmp_path, module := NamedTowers(), [callback], DataLoader(Named(1), 8))
+    assert module.logit_scale != 2
+    assert callback.loss.recorder.margin.shape == (3, N)
+    assert callback.loss.recorder.margin.max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "words"),
+    [
+        (lambda module: None, {"key": "index"}, "a batch without pair ids"),
+        (lambda module: setattr(module, "automatic_optimization", False), {}, "automatic_optimization=False"),
+        (lambda module: setattr(module, "logit_bias", torch.nn.Parameter(torch.zeros(1))), {}, "SigLIP"),
+    ],
+)
+def test_what_cannot_be_reweighted_is_refused_in_the_first_step(tmp_path, change, settings, words):
+    change(module := Towers())
+    with pytest.raises(InputError) as caught:
+        fit(tmp_path, module, [reweighting(**settings)])
+    assert words in caught.value.got
+    assert module.trainer.global_step == 0
 
 
 def test_an_index_outside_the_data_is_refused(tmp_path):

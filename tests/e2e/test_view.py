@@ -248,16 +248,19 @@ def test_lists_and_large_exports(run, tmp_path):
         (["--export", tmp_path / "b", "--uids", tmp_path / "uids.txt"], "unknown uid"),
         (["--export", tmp_path / "b", "--rows", "3", "--all"], "several choices"),
         (["--rows", "3"], "no --export"),
+        (["--space"], "no --export"),
+        (["--export", tmp_path / "b.html", "--rows", "3", "--space"], "--space: got --export"),
     ):
         done = clip("view", run, *options)
         assert done.returncode == 2
         assert text in done.stderr
     large = tmp_path / "large.parquet"
     pl.DataFrame({"uid": [f"{k:032x}" for k in range(20_001)], "clipmem": 0.0}).write_parquet(large)
-    done = clip("view", large, "--export", tmp_path / "c")
-    assert done.returncode == 2
-    assert "--rows" in done.stderr
-    assert not (tmp_path / "c").exists()
+    for options, most in (([], 20_000), (["--space"], 10_000), (["--space", "--all"], 10_000)):
+        done = clip("view", large, "--export", tmp_path / "c", *options)
+        assert done.returncode == 2
+        assert f"--rows {most}" in done.stderr
+        assert not (tmp_path / "c").exists()
 
 
 def start(*arguments):

@@ -2,11 +2,18 @@
 
 import io
 import json
+import shutil
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from huggingface_hub import SpaceCard
 from PIL import Image
 
 from clipmem.base.errors import InputError
@@ -23,6 +30,7 @@ from tests.e2e.running import clip
 from tests.e2e.test_view import HOSTILE, serve
 from tests.e2e.test_view_app import cards, downloaded, hash_of, shows
 from tests.e2e.test_view_live import serving
+from tests.e2e.test_view_notebook import downloaded_in, key
 from tests.tiny import write_parquet
 from tests.view_folder import columns_of, write_view
 
@@ -198,6 +206,47 @@ def test_an_export_has_the_marks_of_the_run_and_runs_nothing_of_the_data(
     page.reload()
     page.locator("[role=status]", has_text="1 marked").first.wait_for()
     assert kept() == {uids[1]: (None, None), uids[2]: ("fine", None)}
+    assert browser.outside == browser.errors == []
+
+
+@contextmanager
+def static_host(folder: Path) -> Generator[str]:
+    """Serve the files of a folder, as a static host does."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+def test_a_space_opens_in_the_frame_of_its_host(browser: Session, scored: tuple[Path, Path], tmp_path: Path) -> None:
+    """Hugging Face shows a Space in a sandboxed frame of another origin; its card is read by their own library."""
+    titled = shutil.copy(scored[0], tmp_path / 'a ": {strange} #title.parquet')
+    out, host = tmp_path / "space", tmp_path / "host"
+    done = clip("view", titled, "--data", scored[1], "--export", out, "--rows", PAIRS - 1, "--space")
+    assert done.returncode == 0, done.stderr
+    card = SpaceCard.load(out / "README.md")
+    assert (card.data.sdk, card.data.title) == ("static", Path(titled).name)
+    lfs = (out / ".gitattributes").read_text().split()[0]
+    assert {file.name for file in out.rglob(lfs)} == {f"{row}.webp" for row in range(PAIRS - 1)}
+    host.mkdir()
+    sandbox = "allow-scripts allow-same-origin allow-downloads allow-forms allow-modals allow-popups"
+    with static_host(out) as space, static_host(host) as other:
+        frame = f'<iframe sandbox="{sandbox}" src="{space}/{card.data.app_file}" width="1400" height="800"></iframe>'
+        (host / "index.html").write_text(frame)
+        page = browser.open(other)
+        inner = page.frame_locator("iframe")
+        inner.locator(".card").first.wait_for()
+        images = inner.locator(".card img")
+        becomes(lambda: images.evaluate_all("all => all.some(one => one.naturalWidth > 0)"), True)
+        key(inner, "w")
+        inner.locator("[role=status]", has_text="1 marked").first.wait_for()
+        [line] = downloaded_in(page, inner)
+        assert line["mark"] == "wrong"
+        page.reload()  # marks stay in the browser
+        inner.locator("[role=status]", has_text="1 marked").first.wait_for()
     assert browser.outside == browser.errors == []
 
 

@@ -20,17 +20,19 @@ from clipmem.report import explorer
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Selection:
-    """Pairs to export.
+    """What to export.
 
     Attributes:
         rows: With --export: only the N highest-scoring, or most suspect, pairs.
         uids: With --export: only the pairs listed in this file (.txt, or .csv or .parquet with the column uid).
         all_: With --export: all pairs, even if there are more than 20,000.
+        space: With --export: add what a static Hugging Face Space needs; the folder has at most 10,000 pairs.
     """
 
     rows: Count | None = None
     uids: Path | None = None
     all_: Annotated[bool, Parameter(name="--all", negative="")] = False
+    space: Flag = False
 
 
 @command
@@ -73,9 +75,10 @@ def view(
     if not opened.columns.manifest["thumbnails"]:
         sys.stderr.write("clipmem: no images or captions. Add --data PAIRS to see them.\n")
     if export is not None:
-        pairs = explorer.export.choose(opened.columns, export, selection.rows, selection.uids, every=selection.all_)
+        rows, uids, as_space = selection.rows, selection.uids, selection.space
+        pairs = explorer.export.choose(opened.columns, export, rows, uids, every=selection.all_, as_space=as_space)
         with progress() as reporter:  # not while the page is served
-            path = explorer.export.export_to(export, opened, pairs, reporter)
+            path = explorer.export.export_to(export, opened, pairs, reporter, as_space=as_space)
         return f"Exported {len(pairs):,} pairs: {path}"
     _serve(opened, port, no_browser=no_browser)
     return None

@@ -1,17 +1,19 @@
-"""A callback for Lightning that monitors memorization, and how to reweight suspect pairs.
+"""Callbacks for Lightning: monitor memorization, and reweight suspect pairs.
 
-    trainer = Trainer(callbacks=[MemorizationCallback(embed=lambda module, batch: module.embed(batch))])
+    embed = lambda module, batch: module.embed(batch)
+    Trainer(callbacks=[MemorizationCallback(embed=embed), ReweightCallback(images, captions, share=0.4, embed=embed)])
 
-To reweight, make `loss_of = clipmem.mitigate.Reweighting(images, captions, share)` once, have the
-data set return indices, and return `loss_of(index, image, text, scale, self.current_epoch)` from `training_step`.
 Precision is the Trainer's. Of several processes each measures the same pairs; sharded weights were not tried.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+from clipmem.base.errors import require
 from clipmem.integrations.monitor import Monitor, base_class
+from clipmem.mitigate.reweight import Reweighting
 
-__all__ = ["MemorizationCallback"]
+__all__ = ["MemorizationCallback", "ReweightCallback"]
 
 _Callback = base_class("Callback", "lightning.pytorch", "pytorch_lightning")
 
@@ -39,3 +41,52 @@ class MemorizationCallback(_Callback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self.monitor.measure(trainer.current_epoch + 1, pl_module, pl_module.log_dict)
         trainer.should_stop = trainer.should_stop or self.monitor.stop
+
+
+class ReweightCallback(_Callback):
+    """Replace `training_step` by `clipmem.mitigate.Reweighting`, with the same first arguments.
+
+    The loss is logged as `clipmem/loss`; what `training_step` logs is not. With a share of 0 it is called as ever, and
+    `loss.recorder` records. `loss` is the `Reweighting`, with the current weights.
+
+    Args:
+        images: As of `Reweighting`, and so are `captions`, `share` and `ids`.
+        embed: Returns image and text embeddings, each of shape (n, d), of (module, batch); by default `module(batch)`.
+        scale: Returns the factor of similarities of the module; by default `module.logit_scale.exp()`.
+        key: Where a batch has the index of each pair in the data set: a name, or 0 for the first of a tuple.
+
+    Raises:
+        InputError: An argument is not valid, the module optimizes by itself or has SigLIP's loss, which has no weights,
+            or in the first step: a batch has no index.
+    """
+
+    def __init__(
+        self, images: Any, captions: Any, share: float, ids: Any = None,
+        *, embed: Any = None, scale: Any = None, key: Any = "index",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.loss, self._key, self._step = Reweighting(images, captions, share, ids), key, None
+        self._embed, self._scale = embed, scale
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        subject, hint = "ReweightCallback", "Call clipmem.mitigate.Reweighting in its training_step."
+        got, automatic = "a module with automatic_optimization=False", pl_module.automatic_optimization
+        require(automatic, subject, got, "automatic optimization", hint)
+        siglip = hasattr(pl_module, "logit_bias")
+        require(not siglip, subject, "a module with logit_bias (SigLIP)", "CLIP's loss", "Train it with CLIP's loss.")
+        usual = self._step = pl_module.training_step
+
+        def step(batch: Any, *more: Any, **named: Any) -> Any:
+            has_index = self._key in batch if isinstance(batch, Mapping) else isinstance(self._key, int)
+            hint = "Return it from the data set, and name its key, or its place in a tuple: ReweightCallback(key=0)."
+            image, text = self._embed(pl_module, batch) if self._embed else pl_module(batch)
+            scale = self._scale(pl_module) if self._scale else pl_module.logit_scale.exp()
+            index = batch[self._key] if has_index else None
+            loss = self.loss.of_batch(index, image, text, scale, trainer.current_epoch, hint)
+            pl_module.log("clipmem/loss", loss, prog_bar=True)
+            return loss if self.loss.share else usual(batch, *more, **named)
+
+        pl_module.training_step = step
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.training_step = self._step

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from clipmem.base.errors import require
@@ -96,9 +95,7 @@ class ReweightCallback(_Callback):
     def _after(self, model: Any, arguments: Any, output: Any) -> Any:
         if model.training:
             hint = f"Return it from the data set as {self._key!r}, and set remove_unused_columns=False."
-            got = "a batch without pair ids"
-            require(self._index is not None, "ReweightCallback", got, "the index of each pair in the data", hint)
-            u, v = (F.normalize(rows.float(), dim=-1) for rows in (output.image_embeds, output.text_embeds))
-            loss = self.loss(self._index, u, v, model.logit_scale.exp(), self._epoch)
+            embedded, scale = (output.image_embeds, output.text_embeds), model.logit_scale.exp()
+            loss = self.loss.of_batch(self._index, *embedded, scale, self._epoch, hint)
             output["loss"] = loss if self.loss.share else output["loss"]
         return output

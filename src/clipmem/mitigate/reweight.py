@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Float32, Float64, Int, UInt8
 from PIL import Image
 from scipy.stats import rankdata
 from torch import Tensor
 
-from clipmem.base.errors import require
+from clipmem.base.errors import InputError, require
 from clipmem.base.hashing import image_part, numbered
 from clipmem.base.mitigations import ReweightSection
 from clipmem.data.decoding import decode
@@ -138,6 +139,16 @@ class Reweighting:
         weight, factor = self.weights[index.cpu()].to(image.device), torch.as_tensor(scale, device=image.device)
         with torch.autocast(image.device.type, enabled=False):
             return contrastive_share(image.float(), text.float(), factor.float(), ALONE, weight)
+
+    def of_batch(
+        self, index: Int[Tensor, " n"] | None, image: Rows, text: Rows, scale: Tensor | float, epoch: int, hint: str
+    ) -> Float[Tensor, ""]:
+        """Return the loss for embeddings of any length, for a callback; without an index, raise `InputError`."""
+        expected = "the index of each pair in the data"
+        if index is None:
+            raise InputError("ReweightCallback", got="a batch without pair ids", expected=expected, hint=hint)
+        u, v = (F.normalize(rows.float(), dim=-1) for rows in (image, text))
+        return self(index, u, v, scale, epoch)
 
 
 @MITIGATIONS.register("reweight")

@@ -6,6 +6,7 @@ scripts that call `clipmemData(name, value)`, arrays as base64. In one file, the
 
 import base64
 import html
+import json
 import time
 from collections.abc import Sequence
 from itertools import product
@@ -26,19 +27,32 @@ from clipmem.report.explorer.server import PIECES, SIZES, STATIC, Explorer, enco
 from clipmem.report.formats import visible
 from clipmem.report.run import Document
 
-MOST, MOST_IN_FILE = 20_000, 2_000  # pairs, unless chosen; pairs in one file
+MOST, MOST_IN_FILE, MOST_IN_SPACE = 20_000, 2_000, 10_000  # pairs, unless chosen; in one file; images in a folder there
 FILE_BYTES = 25_000_000  # of one file, so that it can be mailed
 NEIGHBORS = 10
 BLOCK = 256  # pairs in a file of details
 _COMPARED, _DESCRIBED = 2.3e-8, 5e-4  # seconds to compare two pairs, and to collect the details of one
-_FEWER = "Choose fewer with --rows {}, or export a folder: a name without .html."
+_FEWER = "Choose fewer with --rows {}, or export a folder: a name without .html, and without --space."
+_SPACE = """---
+title: {title}
+emoji: 🔎
+colorFrom: blue
+colorTo: indigo
+sdk: static
+app_file: index.html
+pinned: false
+---
+Images with their captions, written by `clipmem view`. NOTICE.txt has the credits of the images.
+"""
 _TIMED = 8  # images that are timed first: those of photographs take ten times as long as drawings
 
 
-def choose(columns: Columns, out: Path, rows: int | None, uids: Path | None, *, every: bool) -> list[int]:
+def choose(
+    columns: Columns, out: Path, rows: int | None, uids: Path | None, *, every: bool, as_space: bool = False
+) -> list[int]:
     """Return the rows to export: the first ones in the order in which the page opens, listed ones, or all."""
     n, first, descending = len(columns), *columns.manifest["sort"].values()
-    most = MOST_IN_FILE if out.suffix == ".html" else MOST
+    most = MOST_IN_FILE if out.suffix == ".html" else MOST_IN_SPACE if as_space else MOST
     hint = f"Choose with --rows {most}, --uids FILE or --all."
     require((rows is not None) + (uids is not None) + every < 2, "--export", "several choices", "one", hint)
     if uids is not None:
@@ -62,11 +76,13 @@ def choose(columns: Columns, out: Path, rows: int | None, uids: Path | None, *, 
 class _Pieces:
     """Where an export goes: files of a folder, or elements of one page NAME.html, which hold data and run nothing."""
 
-    def __init__(self, out: Path, rows: int) -> None:
-        self.out, self.rows, self.elements = out, rows, list[bytes]()
+    def __init__(self, out: Path, rows: int, *, as_space: bool) -> None:
+        self.out, self.rows, self.as_space, self.elements = out, rows, as_space, list[bytes]()
         self.inline = out.suffix == ".html"
-        few, most = rows <= MOST_IN_FILE or not self.inline, f"at most {MOST_IN_FILE:,} in one file"
-        require(few, f"--export {out}", f"{rows:,} pairs", most, _FEWER.format(MOST_IN_FILE))
+        require(not (as_space and self.inline), "--space", f"--export {out}", "a folder", "Give a name without .html.")
+        most, unit = (MOST_IN_SPACE, "a Space") if as_space else (MOST_IN_FILE, "one file")
+        few = rows <= most or not (as_space or self.inline)
+        require(few, f"--export {out}", f"{rows:,} pairs", f"at most {most:,} in {unit}", _FEWER.format(most))
         free = not out.exists() or (not self.inline and out.is_dir() and not any(out.iterdir()))
         require(free, f"--export {out}", "an existing file, or a folder with files", "a new path", "Choose another.")
         check_place(out)
@@ -99,6 +115,9 @@ class _Pieces:
         atomic_write(self.out / "NOTICE.txt", notice.encode())
         for name in STATIC:
             atomic_write(self.out / name, static(name))
+        if self.as_space:  # git refuses images there that are not in its large file storage
+            atomic_write(self.out / ".gitattributes", b"*.webp filter=lfs diff=lfs merge=lfs -text\n")
+            atomic_write(self.out / "README.md", _SPACE.format(title=json.dumps(title, ensure_ascii=False)).encode())
         atomic_write(self.out / "index.html", page(title))
         return self.out / "index.html"
 
@@ -135,9 +154,11 @@ def _write_words(explorer: Explorer, rows: Sequence[int], target: _Pieces) -> di
     return {"words": len(vectors["words"])}
 
 
-def export_to(out: Path, explorer: Explorer, rows: Sequence[int], reporter: Reporter) -> Path:
+def export_to(
+    out: Path, explorer: Explorer, rows: Sequence[int], reporter: Reporter, *, as_space: bool = False
+) -> Path:
     """Write the pairs of some rows, with their marks, to a new or empty folder, or to one file; return the page."""
-    target = _Pieces(out, len(rows))
+    target = _Pieces(out, len(rows), as_space=as_space)
     columns, images, credit_lines = explorer.columns, 0, dict.fromkeys(explorer.columns.manifest["credits"])
     marks, lists = read_marks(explorer.marks_file), list(product(SPACES, columns.manifest["sides"]))
     reporter.begin("embed")  # loads a model
