@@ -14,6 +14,7 @@ downloaded or sent: images are not embedded, and LightlyStudio's usage statistic
 import argparse
 import io
 import os
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -41,6 +42,8 @@ def opened(folder: Path):
 def show(folder: Path, count: int):
     """Add the first suspects of a list to its data set, but for those that it has."""
     subject = open_subject(folder)
+    if subject.pairs is None or subject.source is None:
+        sys.exit(f"{folder}: the images of the suspects were not found. Run the command where `clipmem curate` ran.")
     table = subject.scores.filter("is_suspect").head(count).with_row_index("rank", 1)
     table = table.join(subject.pairs, on="uid", maintain_order="left")
     marks, images = read_marks(marks_file(subject.path)), folder / "lightly_studio" / "images"
@@ -50,7 +53,7 @@ def show(folder: Path, count: int):
     rows = {row["uid"]: row for row in table.filter(~pl.col("uid").is_in(list(present))).to_dicts()}
     contents = subject.source.read([row["image"] for row in rows.values()])
     for (uid, row), data in zip(rows.items(), contents, strict=True):
-        ending = Image.open(io.BytesIO(data)).format.lower()
+        ending = str(Image.open(io.BytesIO(data)).format).lower()
         (images / f"{row['rank']:05}-{uid}.{ending}").write_bytes(data)  # shown in the order of their names
     dataset.add_images_from_path(images, embed=False)
     for sample in dataset:

@@ -79,10 +79,10 @@ class ReweightCallback(_Callback):
         def step(batch: Any, *more: Any, **named: Any) -> Any:
             has_index = self._key in batch if isinstance(batch, Mapping) else isinstance(self._key, int)
             hint = "Return it from the data set, and name its key, or its place in a tuple: ReweightCallback(key=0)."
-            image, text = self._embed(pl_module, batch) if self._embed else pl_module(batch)
+            embedded = self._embed(pl_module, batch) if self._embed else pl_module(batch)
             scale = self._scale(pl_module) if self._scale else pl_module.logit_scale.exp()
             index = batch[self._key] if has_index else None
-            loss = self.loss.of_batch(index, image, text, scale, trainer.current_epoch, hint)
+            loss = self.loss.of_batch(index, embedded, scale, trainer.current_epoch, hint)
             pl_module.log("clipmem/loss", loss, prog_bar=True)
             return loss if self.loss.share else usual(batch, *more, **named)
 

@@ -96,6 +96,6 @@ class ReweightCallback(_Callback):
         if model.training:
             hint = f"Return it from the data set as {self._key!r}, and set remove_unused_columns=False."
             embedded, scale = (output.image_embeds, output.text_embeds), model.logit_scale.exp()
-            loss = self.loss.of_batch(self._index, *embedded, scale, self._epoch, hint)
+            loss = self.loss.of_batch(self._index, embedded, scale, self._epoch, hint)
             output["loss"] = loss if self.loss.share else output["loss"]
         return output

@@ -141,13 +141,13 @@ class Reweighting:
             return contrastive_share(image.float(), text.float(), factor.float(), ALONE, weight)
 
     def of_batch(
-        self, index: Int[Tensor, " n"] | None, image: Rows, text: Rows, scale: Tensor | float, epoch: int, hint: str
+        self, index: Int[Tensor, " n"] | None, embedded: tuple[Rows, Rows], scale: Tensor | float, epoch: int, hint: str
     ) -> Float[Tensor, ""]:
-        """Return the loss for embeddings of any length, for a callback; without an index, raise `InputError`."""
+        """Return the loss for (image, text) of any length, for a callback; without an index, raise `InputError`."""
         expected = "the index of each pair in the data"
         if index is None:
             raise InputError("ReweightCallback", got="a batch without pair ids", expected=expected, hint=hint)
-        u, v = (F.normalize(rows.float(), dim=-1) for rows in (image, text))
+        u, v = (F.normalize(rows.float(), dim=-1) for rows in embedded)
         return self(index, u, v, scale, epoch)
 
 
