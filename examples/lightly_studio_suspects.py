@@ -19,6 +19,7 @@ from pathlib import Path
 import polars as pl
 from PIL import Image
 
+from clipmem.base.errors import InputError
 from clipmem.base.marks import MARKS, Entry, Mark, append_marks, marks_file, read_marks
 from clipmem.report.explorer.subject import open_subject
 
@@ -41,6 +42,8 @@ def opened(folder: Path):
 def show(folder: Path, count: int):
     """Add the first suspects of a list to its data set, but for those that it has."""
     subject = open_subject(folder)
+    if subject.source is None or subject.pairs is None:
+        raise InputError(f"data of {folder}", got="no images", expected="the data of its list", hint="Curate again.")
     table = subject.scores.filter("is_suspect").head(count).with_row_index("rank", 1)
     table = table.join(subject.pairs, on="uid", maintain_order="left")
     marks, images = read_marks(marks_file(subject.path)), folder / "lightly_studio" / "images"
@@ -50,7 +53,7 @@ def show(folder: Path, count: int):
     rows = {row["uid"]: row for row in table.filter(~pl.col("uid").is_in(list(present))).to_dicts()}
     contents = subject.source.read([row["image"] for row in rows.values()])
     for (uid, row), data in zip(rows.items(), contents, strict=True):
-        ending = Image.open(io.BytesIO(data)).format.lower()
+        ending = str(Image.open(io.BytesIO(data)).format).lower()
         (images / f"{row['rank']:05}-{uid}.{ending}").write_bytes(data)  # shown in the order of their names
     dataset.add_images_from_path(images, embed=False)
     for sample in dataset:
