@@ -14,12 +14,12 @@ downloaded or sent: images are not embedded, and LightlyStudio's usage statistic
 import argparse
 import io
 import os
-import sys
 from pathlib import Path
 
 import polars as pl
 from PIL import Image
 
+from clipmem.base.errors import InputError
 from clipmem.base.marks import MARKS, Entry, Mark, append_marks, marks_file, read_marks
 from clipmem.report.explorer.subject import open_subject
 
@@ -42,8 +42,8 @@ def opened(folder: Path):
 def show(folder: Path, count: int):
     """Add the first suspects of a list to its data set, but for those that it has."""
     subject = open_subject(folder)
-    if subject.pairs is None or subject.source is None:
-        sys.exit(f"{folder}: the images of the suspects were not found. Run the command where `clipmem curate` ran.")
+    if subject.source is None or subject.pairs is None:
+        raise InputError(f"data of {folder}", got="no images", expected="the data of its list", hint="Curate again.")
     table = subject.scores.filter("is_suspect").head(count).with_row_index("rank", 1)
     table = table.join(subject.pairs, on="uid", maintain_order="left")
     marks, images = read_marks(marks_file(subject.path)), folder / "lightly_studio" / "images"
