@@ -75,6 +75,11 @@ def plug(tmp_path, monkeypatch):
     install(site)
     monkeypatch.syspath_prepend(str(site))
     yield
+    forget()
+
+
+def forget():
+    """Undo what this process loaded of the package, for the next test, which installs it elsewhere."""
     for registry in REGISTRIES:
         for own in POINTS.values():
             for name in own:
@@ -194,6 +199,7 @@ def test_the_same_in_a_fresh_environment(telegrams, tmp_path):
         assert re.fullmatch(r"\d\.\d\d words\n", call("caption-words", telegrams))
     finally:
         plugged.undo()
+        forget()
 
 
 @pytest.mark.slow
