@@ -190,6 +190,12 @@ def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
     }.items():
         assert f"{abs(effects[measure]):.0%}" in shown
         assert shown in text
+    layers = {
+        name: next(value for measure, value in effects.items() if measure.endswith(f"layer 4 of 4: {name}"))
+        for name in ("CLIP minus SimCLR", "supervised minus CLIP", "supervised, 9 classes minus CLIP")
+    }
+    for value in layers.values():
+        assert f"({value:+.3f}" in text
     leads = [
         effects[f"{epochs} epochs: AUROC of swapped captions by low A(g), minus 0.5"]
         - effects[f"{epochs} epochs: AUROC of swapped captions by CLIPMem, minus 0.5"]
