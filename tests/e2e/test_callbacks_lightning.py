@@ -272,6 +272,7 @@ def test_what_cannot_be_reweighted_is_refused_in_the_first_step(tmp_path, change
         fit(tmp_path, module, [reweighting(**settings)])
     assert words in caught.value.got
     assert module.trainer.global_step == 0
+    fit(tmp_path, module, [])  # without the callback, as ever
 
 
 def test_an_index_outside_the_data_is_refused(tmp_path):

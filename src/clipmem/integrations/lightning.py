@@ -65,7 +65,7 @@ class ReweightCallback(_Callback):
         *, embed: Any = None, scale: Any = None, key: Any = "index",
     ) -> None:  # fmt: skip
         super().__init__()
-        self.loss, self._key, self._step = Reweighting(images, captions, share, ids), key, None
+        self.loss, self._key = Reweighting(images, captions, share, ids), key
         self._embed, self._scale = embed, scale
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -74,9 +74,12 @@ class ReweightCallback(_Callback):
         require(automatic, subject, got, "automatic optimization", hint)
         siglip = hasattr(pl_module, "logit_bias")
         require(not siglip, subject, "a module with logit_bias (SigLIP)", "CLIP's loss", "Train it with CLIP's loss.")
-        usual = self._step = pl_module.training_step
+        self.on_train_end(trainer, pl_module)  # of an interrupted training
+        training_step = pl_module.training_step
 
-        def step(batch: Any, *more: Any, **named: Any) -> Any:
+        def step(batch: Any, *arguments: Any, **options: Any) -> Any:
+            if pl_module.trainer is not trainer:  # this training was interrupted
+                return training_step(batch, *arguments, **options)
             has_index = self._key in batch if isinstance(batch, Mapping) else isinstance(self._key, int)
             hint = "Return it from the data set, and name its key, or its place in a tuple: ReweightCallback(key=0)."
             embedded = self._embed(pl_module, batch) if self._embed else pl_module(batch)
@@ -84,9 +87,9 @@ class ReweightCallback(_Callback):
             index = batch[self._key] if has_index else None
             loss = self.loss.of_batch(index, embedded, scale, trainer.current_epoch, hint)
             pl_module.log("clipmem/loss", loss, prog_bar=True)
-            return loss if self.loss.share else usual(batch, *more, **named)
+            return loss if self.loss.share else training_step(batch, *arguments, **options)
 
         pl_module.training_step = step
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        pl_module.training_step = self._step
+        vars(pl_module).pop("training_step", None)  # that of its class is there again
