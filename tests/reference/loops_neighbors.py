@@ -5,14 +5,15 @@ from math import exp, sqrt
 import numpy as np
 
 
-def left_out(x, y, groups, ridge):
-    """Refit ridge regression without each pair's group; centered over all rows, λ from all rows."""
-    b, t = x - x.mean(axis=0), y - y.mean(axis=0)
-    n, p = b.shape
-    penalty = ridge * sum(float(value) for value in np.linalg.eigvalsh(b.T @ b)) / p
+def left_out(x, y, groups, ridge, fitted=None):
+    """Refit ridge regression on the fitted rows without each pair's group; their mean and λ."""
+    fitted = list(range(len(x))) if fitted is None else fitted
+    b, t = x - x[fitted].mean(axis=0), y - y[fitted].mean(axis=0)
+    p = b.shape[1]
+    penalty = ridge * sum(float(value) for value in np.linalg.eigvalsh(b[fitted].T @ b[fitted])) / p
     found = np.empty_like(t)
-    for i in range(n):
-        others = [j for j in range(n) if groups[j] != groups[i]]
+    for i in range(len(x)):
+        others = [j for j in fitted if groups[j] != groups[i]]
         weights = np.linalg.inv(b[others].T @ b[others] + penalty * np.eye(p)) @ (b[others].T @ t[others])
         found[i] = b[i] @ weights
     return found

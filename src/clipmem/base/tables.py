@@ -114,8 +114,8 @@ def write_parquet(path: Path, table: pl.DataFrame) -> None:
         table.write_parquet(stream, compression="zstd", statistics=False)
 
 
-def open_array(path: Path, mode: Literal["r"] | None) -> np.ndarray:
-    """Load a `.npy` file, memory-mapped with mode "r" unless it is empty."""
+def open_array(path: Path, mode: Literal["r", "c"] | None) -> np.ndarray:
+    """Load a `.npy` file, memory-mapped unless it is empty; with "c", as torch expects it, changes stay in memory."""
     return np.load(path, mmap_mode=mode if path.stat().st_size > 1024 else None, allow_pickle=False)
 
 

@@ -23,7 +23,7 @@ from clipmem.scoring.pair_scores.base import Kind, PairScore
 SMALLEST = 100
 ODDS, STACKED = "planted-odds", 2.0  # name of the classifier's log odds, and their weight
 SUSPECT = 0.5  # smallest probability of a suspect
-MOST = 100_000  # evenly spaced pairs whose captions are suggested
+SUGGESTED = 10**9  # comparisons for suggestions: above, with captions of evenly spaced pairs
 # time per pair of the steps, measured (1 = 1 µs): features of images, four predictions, plantings
 _IMAGES, _COMPARE, _PLANT = 1200.0, 1000.0, 600.0
 
@@ -107,10 +107,10 @@ def curate(
         missing = ", ".join(PAIR_SCORES[name].lacks(signals))
         hint = "Give a run or a model that has it, or omit the score."
         require(not missing, f"pair score {name}", f"no {missing}", "the signals that it needs", hint)
-    declared = {name: PAIR_SCORES[name] for name in PAIR_SCORES}
-    lacking = {name: item.lacks(signals) for name, item in declared.items() if "mismatched captions" in item.good_for}
-    usable = [name for name, needs in lacking.items() if not needs and declared[name].weight]
-    items = [declared[name]() for name in sorted({*usable, *detectors})]
+    finders = [item for name in PAIR_SCORES if "mismatched captions" in (item := PAIR_SCORES[name]).good_for]
+    lacking = {item.name: item.lacks(signals) for item in finders}
+    usable = [item.name for item in finders if item.weight and not lacking[item.name]]
+    items = [PAIR_SCORES[name]() for name in sorted({*usable, *detectors})]
     embedded = [item.name for item in items if "embeddings" in item.needs]
     work = {"images": _IMAGES if signals.pixels else 0.0, "compare": _COMPARE + n / 30, "plant": _PLANT}
     advance = by_work(reporter, "detect", n, "pairs", {**work, **dict.fromkeys(embedded, n / 30)})
@@ -203,8 +203,8 @@ def _suggest(
     fine = np.flatnonzero(probability < SUSPECT)
     if not len(fine):
         return [None] * len(rows)
-    usual = float(np.median(np.mean(evidence.own[:3], axis=0)[fine]))
-    others = fine[:: -(-len(fine) // MOST)]  # not the captions of other suspects
+    usual = float(np.median(np.sum(evidence.own[:3], axis=0)[fine]))
+    others = fine[:: -(-len(fine) * len(rows) // SUGGESTED)]  # not the captions of other suspects
     best, most = np.zeros(len(rows), dtype=np.int64), np.full(len(rows), -np.inf)
     for images, captions, fits in evidence.all_fits(rows, others):
         fits[texts[rows[images], None] == texts[others[captions]]] = -np.inf

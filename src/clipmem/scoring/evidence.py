@@ -38,8 +38,6 @@ TOGETHER, SMALLEST = 128, 10  # pairs that are left out together: at most a twen
 EXACT = 30_000  # most pairs of which each is compared with all others, and that are kept in memory
 COMPARED = 4000  # pairs by which features are chosen
 _BLOCK, _PRODUCTS = 8192, 2048  # rows at once; captions, and images, all of which are compared
-
-
 Progress = Callable[[float], object]
 
 
@@ -112,14 +110,14 @@ class Evidence:
 
     def all_fits(
         self, images: Int[np.ndarray, " k"], captions: Int[np.ndarray, " m"]
-    ) -> Iterator[tuple[slice, slice, Float64[np.ndarray, "a b"]]]:
-        """Yield the mean fit of captions to images, without the ridge prediction of images, for slices of both."""
+    ) -> Iterator[tuple[slice, slice, Float32[np.ndarray, "a b"]]]:
+        """Yield the summed fit of captions to images, without the ridge prediction of images, for slices of both."""
         for some in slices(len(captions), _PRODUCTS):
             words, predicted = self.caption[captions[some]], self._images[captions[some]]
             for few in slices(len(images), _PRODUCTS):
                 rows = images[few]
-                products = self._captions[rows] @ words.T + self.image[rows] @ predicted.T
-                yield few, some, (products + self._ridge[rows] @ words.T).astype(np.float64) / 3
+                captioned = self._captions[rows] + self._ridge[rows]
+                yield few, some, captioned @ words.T + self.image[rows] @ predicted.T
 
     def agreement(self, query: Float[torch.Tensor, "n p"]) -> list[Float[np.ndarray, " n"]]:
         """Return softmax agreements of other vectors of the images with the captions; of many, without their folds."""
@@ -192,7 +190,7 @@ def _kept(job: Job | None, function: Callable[..., tuple[np.ndarray, ...]], *inp
     name = f"{function.__name__.strip('_')}-{json_sha256(key)[:32]}"
     if job.is_done(name):
         with contextlib.suppress(OSError, ValueError, EOFError):
-            arrays = tuple(open_array(file, "r") for file in job.outputs(name)[0])
+            arrays = tuple(open_array(file, "c") for file in job.outputs(name)[0])
             if all(len(x) == inputs[0].shape[0] for x in arrays):
                 return arrays
     started, files = time.monotonic(), list[Path]()
@@ -201,7 +199,7 @@ def _kept(job: Job | None, function: Callable[..., tuple[np.ndarray, ...]], *inp
         with atomic_file(files[-1]) as stream:
             np.save(stream, array, allow_pickle=False)
     job.finish(name, files, time.monotonic() - started, {"computed_from": key})
-    return tuple(open_array(file, "r") for file in files)
+    return tuple(open_array(file, "c") for file in files)
 
 
 def _identity(x: Rows) -> dict[str, object]:

@@ -4,12 +4,15 @@ Time O(n^1.5 d) instead of O(n² d), memory O(block). Neighbors beyond the neare
 scale.py` measures how many, and what it costs the list of suspects.
 """
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int
+from threadpoolctl import threadpool_limits
 
 from clipmem.base import slices
 from clipmem.base.errors import require_range
@@ -18,7 +21,9 @@ from clipmem.base.random import derive_seed
 PROBES = 32  # a row is compared with the nearest cells that have as many rows as so many cells of mean size
 WIDEST = 4  # times that number: of more rows, evenly spaced ones are compared
 _CELLS, _FEWEST, _LEARNED = 4, 8, 24  # times √n cells; fewest rows a cell; rows a cell to learn the cells from
-_BLOCK, _PRODUCTS = 16_384, 2**22  # rows assigned at once; products
+_PRODUCTS = 2**22  # at once
+# a thread's, for all its cells, as new memory costs a page fault per page: compared rows, products, column of each row
+_Memory = tuple[list[torch.Tensor], torch.Tensor, Int[np.ndarray, " n"]]
 
 
 class NearMeans(NamedTuple):
@@ -41,7 +46,6 @@ class Cells:
     Args:
         unit: Rows of length 1, or 0; an array or a memory map, shape (n, p).
         probes: Number of cells of mean size that a row is compared with.
-        seed: Of the rows that the cells are learned from.
 
     Raises:
         InputError: There are fewer than 2 rows, or `probes` is not positive.
@@ -54,7 +58,7 @@ class Cells:
         [(0, 2.0), (1, 1.0), (2, 4.0), (3, 3.0)]
     """
 
-    def __init__(self, unit: Float32[np.ndarray, "n p"], *, probes: int = PROBES, seed: int = 0) -> None:
+    def __init__(self, unit: Float32[np.ndarray, "n p"], *, probes: int = PROBES) -> None:
         from sklearn.cluster import MiniBatchKMeans  # slow to import
 
         n = len(unit)
@@ -62,16 +66,15 @@ class Cells:
         require_range("probes", probes, 1, hint="Use 32.")
         count = max(1, round(min(_CELLS * n**0.5, n / _FEWEST)))
         learned = np.unique(np.linspace(0, n - 1, min(n, _LEARNED * count)).astype(np.int64))
-        # k-means++ on three rows a cell: on 12,288 it takes longer than all the rest
-        start, once = derive_seed(seed, "cells") % 2**32, cast("str", 1)
-        cluster = MiniBatchKMeans(count, batch_size=4096, n_init=once, init_size=3 * count, random_state=start)
-        trained = cluster.fit(unit[learned])
-        centers = np.asarray(trained.cluster_centers_, dtype=np.float32)
-        # the nearest center by distance: rows have the same length
-        offset = (centers * centers).sum(axis=1) / 2
+        start, once = derive_seed(0, "cells") % 2**32, cast("str", 1)
+        # from random rows: k-means++ takes longer than all the rest, and finds no more of the nearest rows
+        cluster = MiniBatchKMeans(count, init="random", batch_size=4096, n_init=once, random_state=start)
+        centers = np.asarray(cluster.fit(unit[learned]).cluster_centers_, dtype=np.float32)
+        # by direction: by distance, a center near 0 is near all rows that have little in common with others
+        centers /= np.maximum(np.linalg.norm(centers, axis=1, keepdims=True), 1e-12)
         cell = np.empty(n, dtype=np.int64)
-        for part in slices(n, _BLOCK):
-            cell[part] = (np.asarray(unit[part]) @ centers.T - offset).argmax(axis=1)
+        for part in slices(n, _PRODUCTS // count):
+            cell[part] = (np.asarray(unit[part]) @ centers.T).argmax(axis=1)
         order = np.argsort(cell, kind="stable")
         self._rows = np.split(order, np.flatnonzero(np.diff(cell[order])) + 1)
         self._centers = centers[cell[[rows[0] for rows in self._rows]]]
@@ -79,9 +82,9 @@ class Cells:
 
     def __iter__(self) -> Iterator[tuple[Int[np.ndarray, " b"], Int[np.ndarray, " c"]]]:
         """Yield the rows of each cell with the rows that these are compared with, both in order."""
-        sizes, offset = np.array([len(rows) for rows in self._rows]), (self._centers**2).sum(axis=1) / 2
+        sizes = np.array([len(rows) for rows in self._rows])
         for rows, center in zip(self._rows, self._centers, strict=True):
-            nearest = np.argsort(offset - self._centers @ center)
+            nearest = np.argsort(-(self._centers @ center))
             enough = 1 + int(np.searchsorted(np.cumsum(sizes[nearest]), self._most))
             others = np.sort(np.concatenate([self._rows[cell] for cell in nearest[:enough]]))
             yield rows, others[:: -(-len(others) // (WIDEST * self._most))]
@@ -97,30 +100,63 @@ class Cells:
     ) -> Iterator[NearMeans]:
         """Yield P_i = Σ_j softmax_j(q_i·q_j / τ) t_j over the compared rows j of other groups, with t those of `value`.
 
-        By default each row is a group. A row that is compared with no other has the mean 0. The products are taken on
-        `device`.
+        By default each row is a group. A row compared with no other has the mean 0. Products are taken on `device`.
         """
         group = np.arange(len(self._unit)) if group is None else np.unique(group, return_inverse=True)[1]
         members, ends = np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))
-        column = np.full(len(group), -1)  # of each row among the compared ones
-        for rows, others in self:
-            compared, targets = (torch.from_numpy(np.asarray(x[others])).to(device) for x in (self._unit, value))
+        most, memory = min(len(group), WIDEST * self._most), list[_Memory]()
+        sources = [torch.from_numpy(np.asarray(x)) for x in (self._unit, value)]
+
+        def near(rows: Int[np.ndarray, " b"], others: Int[np.ndarray, " c"]) -> list[NearMeans]:
+            torch.set_num_threads(1)
+            (room, products, column), blocks = memory.pop(), list[NearMeans]()
+            copies = (
+                torch.index_select(x, 0, torch.from_numpy(others), out=out[: len(others)])
+                for x, out in zip(sources, room, strict=True)
+            )
+            compared, targets = (x.to(device) for x in copies)
             column[others] = np.arange(len(others))
-            size = max(1, _PRODUCTS // len(others))
-            for part in (rows[some] for some in slices(len(rows), size)):
-                query = torch.from_numpy(np.asarray(self._unit[part])).to(device)
-                cosine = query @ compared.T
-                # those of the row's own group, found among its members: a comparison with all others takes as long as
-                # the products
-                last = ends[group[part]]
-                count = np.diff(ends, prepend=0)[group[part]]
-                inside = members[np.repeat(last - np.cumsum(count), count) + np.arange(count.sum())]
-                hidden = np.stack([np.repeat(np.arange(len(part)), count), column[inside]])[:, column[inside] >= 0]
-                cosine[tuple(torch.from_numpy(hidden).to(device))] = -torch.inf
-                top = cosine.topk(min(k, len(others)), dim=1)
-                near = np.full((len(part), k), -1)
-                nearest = np.where((top.values > -torch.inf).cpu(), others[top.indices.cpu().numpy()], -1)
-                near[:, : nearest.shape[1]] = nearest
-                mean = torch.softmax(cosine.div_(temperature), dim=1) @ targets
-                yield NearMeans(part, mean.nan_to_num_().cpu().numpy(), near)  # NaN: no other row
+            for part in (rows[some] for some in slices(len(rows), max(1, _PRODUCTS // len(others)))):
+                query, area = sources[0][torch.from_numpy(part)].to(device) / temperature, len(part) * len(others)
+                logit, weight = (x[:area].view(len(part), len(others)) for x in products)
+                _multiply(query, compared.T, logit)
+                # the row's own group, found among its members: comparing with all others takes as long as the products
+                last, size = ends[group[part]], np.diff(ends, prepend=0)[group[part]]
+                inside = column[members[np.repeat(last - np.cumsum(size), size) + np.arange(size.sum())]]
+                hidden = np.stack([np.repeat(np.arange(len(part)), size), inside])[:, inside >= 0]
+                logit[tuple(torch.from_numpy(hidden).to(device))] = -torch.inf
+                top = logit.topk(min(k, len(others)), dim=1)
+                nearest = np.full((len(part), k), -1)
+                index = others[top.indices.cpu().numpy()]
+                nearest[:, : index.shape[1]] = np.where((top.values > -torch.inf).cpu(), index, -1)
+                mean = targets.new_empty(len(part), targets.shape[1])
+                _multiply(torch.softmax(logit, dim=1, out=weight), targets, mean)
+                blocks.append(NearMeans(part, mean.nan_to_num_().cpu().numpy(), nearest))  # NaN: no other row
             column[others] = -1
+            memory.append((room, products, column))
+            return blocks
+
+        threads, pending = torch.get_num_threads(), deque[Future[list[NearMeans]]]()
+        workers = threads if device == "cpu" else 1
+        for _ in range(workers):
+            rows = [torch.empty(most, x.shape[1]) for x in sources]
+            memory.append((rows, torch.empty(2, _PRODUCTS + most, device=device), np.full(len(group), -1)))
+        # a cell per thread: threads that share a product also wait for the next one, in the way of other libraries'
+        try:
+            with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
+                for cell in self:
+                    pending.append(pool.submit(near, *cell))
+                    if len(pending) > 8 * workers:
+                        yield from pending.popleft().result()
+                while pending:
+                    yield from pending.popleft().result()
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
+    """Take a matrix product, on CPUs by numpy: its library is up to 1.5 times as fast as torch's on an AMD EPYC."""
+    if out.device.type == "cpu":
+        np.matmul(a.numpy(), b.numpy(), out=out.numpy())
+    else:
+        torch.mm(a, b, out=out)

@@ -18,7 +18,7 @@ from clipmem.stats.checks import as_finite, check_same_length
 
 RIDGE = 0.3  # share of the mean eigenvalue
 LANDMARKS = 1000  # on 4,000 drawings 2,000 take 4 times as long and find mismatched captions .01 AUROC better
-_BLOCK = 4096
+FITTED, _BLOCK = 100_000, 4096
 _FLAT = 1e-20  # a variance that is rounding, as a share of the mean square
 _JITTER = 1e-8
 
@@ -46,11 +46,8 @@ class LeftOut(NamedTuple):
     leverage: Float64[np.ndarray, " n"]
 
 
-class _Block(NamedTuple):
-    rows: Int[np.ndarray, " k"]
-    target: Float64[np.ndarray, "k d"]
-    prediction: Float64[np.ndarray, "k d"]
-    leverage: Float64[np.ndarray, " k"]
+# rows, their targets, predictions and leverages
+_Block = tuple[Int[np.ndarray, " k"], Float64[np.ndarray, "k d"], Float64[np.ndarray, "k d"], Float64[np.ndarray, " k"]]
 
 
 def leave_one_out(
@@ -76,7 +73,8 @@ def leave_one_out(
         targets: Targets, shape (n, d).
         group: Group of each row, such as near-duplicates, any integers; by default each row has its own.
         ridge: Ridge penalty as a share of the mean eigenvalue of B'B, positive.
-        kernel: `rbf` regresses on the features of `RbfFeatures`, with λ = ridge · trace(B'B) / n.
+        kernel: `rbf` regresses on the features of `RbfFeatures`, with λ = ridge · trace(B'B) / n; above 200,000 rows
+            n, means and sums are those of every k-th group, 100,000 to 200,000 rows, and the others have H = 0.
         out: Where predictions go, such as a memory map, shape (n, d); by default a new array.
 
     Returns:
@@ -93,8 +91,8 @@ def leave_one_out(
     """
     n, d = features.shape[0], targets.shape[1]
     result = LeftOut(np.empty((n, d)) if out is None else out, np.empty(n))
-    for block in _left_out(features, targets, group, ridge, kernel):
-        result.prediction[block.rows], result.leverage[block.rows] = block.prediction, block.leverage
+    for rows, _, prediction, leverage in _left_out(features, targets, group, ridge, kernel):
+        result.prediction[rows], result.leverage[rows] = prediction, leverage
     return result
 
 
@@ -119,22 +117,32 @@ def leave_one_out_scores(
         [1.0, 1.0, 1.0, -1.0]
     """
     scores = np.empty(features.shape[0])
-    for block in _left_out(features, targets, group, ridge, kernel):
-        lengths = np.linalg.norm(block.prediction, axis=1) * np.linalg.norm(block.target, axis=1)
-        product = (block.prediction * block.target).sum(axis=1)
-        scores[block.rows] = -np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
+    for rows, target, prediction, _ in _left_out(features, targets, group, ridge, kernel):
+        lengths = np.linalg.norm(prediction, axis=1) * np.linalg.norm(target, axis=1)
+        product = (prediction * target).sum(axis=1)
+        scores[rows] = -np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
     return np.clip(scores, -1, 1)
 
 
 def _left_out(
     features: Rows, targets: Rows, group: Int[np.ndarray, " n"] | None, ridge: float, kernel: Kernel
 ) -> Iterator[_Block]:
-    """Yield the rows that are left out alone, in blocks, and those of each larger group, left out together."""
+    """Yield the rows that are left out alone, in blocks, those of each larger group, and those that are not fitted."""
     n, d = features.shape[0], targets.shape[1]
     check_same_length("features", n, "targets", targets.shape[0])
     require(n >= 3, "features", f"{n} rows", "3 or more", "Give more pairs.")
     require(ridge > 0, "ridge", f"{ridge}", "a positive number", "Use 0.3.")
-    larger = _larger_groups(group, n)
+    group = np.arange(n) if group is None else group
+    check_same_length("group", len(group), "features", n)
+    number, size = np.unique(group, return_inverse=True, return_counts=True)[1:]
+    require(len(size) > 1, "group", "one group", "two or more", "Check the near-duplicates: all pairs are one group.")
+    step = min(max(1, n // FITTED), len(size) // 2) if kernel == "rbf" else 1
+    alone, in_fit = size[number] == 1, number % step == 0
+    order = np.argsort(number, kind="stable")
+    order = order[(in_fit & ~alone)[order]]
+    larger = [rows for rows in np.split(order, np.flatnonzero(np.diff(number[order])) + 1) if len(rows)]
+    fitted = np.flatnonzero(in_fit)
+    n = len(fitted)
     if kernel == "rbf":
         features = RbfFeatures(features)
         ridge *= features.shape[1] / n  # relative to the n eigenvalues of the kernel matrix
@@ -146,8 +154,7 @@ def _left_out(
     def read(rows: Any) -> list[Float64[np.ndarray, "k c"]]:
         return [x[rows] - origin for x, origin in zip((features, targets), origins, strict=True)]
 
-    blocks = list(slices(n, _BLOCK))
-    for rows in blocks:
+    for rows in (fitted[part] for part in slices(n, _BLOCK)):
         b, y = read(rows)
         for name, mean, x in zip(("features", "targets"), means, (b, y), strict=True):
             as_finite(name, x.sum(axis=1))
@@ -162,20 +169,27 @@ def _left_out(
     inverse = _inverse(cholesky(gram, lower=True))  # L L' = B'B + λI
     start, shift = inverse @ cross, means[0] + origins[0][0]
     # of kernels to Z = L⁻¹ B' in one product: H = Z'Z
-    whitening = inverse @ features.basis.T if isinstance(features, RbfFeatures) else inverse
+    rbf = isinstance(features, RbfFeatures)
+    whitening, offset = (inverse @ features.basis.T, inverse @ shift) if rbf else (inverse, np.zeros(p))
+
+    def raw(rows: Any) -> tuple[Float64[np.ndarray, "k p"], Float64[np.ndarray, "k d"]]:
+        x = features.kernel(rows) if isinstance(features, RbfFeatures) else features[rows] - shift
+        return x, targets[rows] - (means[1] + origins[1])
 
     def whitened(rows: Any) -> tuple[Float64[np.ndarray, "p k"], Float64[np.ndarray, "k d"]]:
-        y = targets[rows] - (means[1] + origins[1])
-        if isinstance(features, RbfFeatures):
-            return whitening @ features.kernel(rows).T - (inverse @ shift)[:, None], y
-        return whitening @ (features[rows] - shift).T, y
+        x, y = raw(rows)
+        return whitening @ x.T - offset[:, None], y
 
-    alone = np.setdiff1d(np.arange(n), np.concatenate([*larger, np.empty(0, dtype=np.int64)]), assume_unique=True)
-    for rows in (alone[part] for part in slices(len(alone), _BLOCK)):
+    singles, others = np.flatnonzero(alone & in_fit), np.flatnonzero(~in_fit)
+    for rows in (singles[part] for part in slices(len(singles), _BLOCK)):
         z, y = whitened(rows)
         leverage = (z * z).sum(axis=0)
         prediction = (z.T @ start - leverage[:, None] * y) / (1 - leverage)[:, None]
-        yield _Block(rows, y, prediction, leverage)
+        yield rows, y, prediction, leverage
+    weights = whitening.T @ start
+    for rows in (others[part] for part in slices(len(others), _BLOCK)):
+        x, y = raw(rows)
+        yield rows, y, x @ weights - offset @ start, np.zeros(len(rows))
     for rows in larger:
         z, y = whitened(rows)
         if len(rows) <= p:
@@ -183,17 +197,7 @@ def _left_out(
             prediction = np.linalg.solve(np.eye(len(rows)) - hat, z.T @ start - hat @ y)
         else:  # the same from the normal equations without the group: p x p
             prediction = z.T @ np.linalg.solve(np.eye(p) - z @ z.T, start - z @ y)
-        yield _Block(rows, y, prediction, (z * z).sum(axis=0))
-
-
-def _larger_groups(group: Int[np.ndarray, " n"] | None, n: int) -> list[Int[np.ndarray, " k"]]:
-    if group is None:
-        return []
-    check_same_length("group", len(group), "features", n)
-    order = np.argsort(group, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-    require(len(parts) > 1, "group", "one group", "two or more", "Check the near-duplicates: all pairs are one group.")
-    return [rows for rows in parts if len(rows) > 1]
+        yield rows, y, prediction, (z * z).sum(axis=0)
 
 
 @dataclass(frozen=True)

@@ -56,11 +56,41 @@ def test_means_against_a_loop(n, d, probes, seed, grouped):
 
 def test_all_cells_are_all_rows():
     query, value = unit(50, 4, 0), unit(50, 3, 1)
-    found = np.zeros((50, 3))
+    found, near = np.zeros((50, 3)), np.zeros(50)
     for one in Cells(query, probes=50).means(value, 1, temperature=0.07):
-        found[one.rows] = one.mean
-    every = [loop(query, value, range(50), i, 0.07)[0] for i in range(50)]
-    np.testing.assert_allclose(found, every, atol=2e-5)
+        found[one.rows], near[one.rows] = one.mean, one.near[:, 0]
+    means, orders = zip(*(loop(query, value, range(50), i, 0.07) for i in range(50)), strict=True)
+    np.testing.assert_allclose(found, means, atol=2e-5)
+    assert near.tolist() == [order[0] for order in orders]
+
+
+def test_no_cell_takes_a_large_share():
+    """Of rows around many directions: by distance, a center near 0 is near all of them."""
+    stream, n = np.random.default_rng(0), 6000
+    query = stream.normal(size=(1500, 256))[stream.integers(1500, size=n)] + stream.normal(size=(n, 256))
+    query = (query / np.linalg.norm(query, axis=1, keepdims=True)).astype(np.float32)
+    sizes = [len(rows) for rows, _ in Cells(query)]
+    assert sum(sizes) == n
+    assert max(sizes) < 0.02 * n
+
+
+def test_any_number_of_threads_gives_the_same_and_is_restored():
+    import torch
+
+    before, found = torch.get_num_threads(), []
+    cells, value = Cells(unit(400, 8, 0)), unit(400, 3, 1)
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(list(cells.means(value, 2, temperature=0.07)))
+            assert torch.get_num_threads() == count
+            next(cells.means(value, 2, temperature=0.07))  # not to the end
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*found, strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_directions_are_the_same_in_parts():

@@ -51,6 +51,24 @@ def test_predictions_are_those_of_a_fit_without_the_group(groups):
     np.testing.assert_allclose(leave_one_out_scores(x, y, group=groups, ridge=0.4), expected, **close)
 
 
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("fewest", [5, 11, 1])
+@pytest.mark.usefixtures("small_blocks")
+def test_kernel_ridge_of_many_is_fitted_on_some_groups(monkeypatch, groups, fewest):
+    monkeypatch.setattr(module, "FITTED", fewest)
+    x, y = data()
+    number = np.unique(groups, return_inverse=True)[1]
+    fitted = np.flatnonzero(number % min(23 // fewest, (number.max() + 1) // 2) == 0).tolist()
+    assert 1 < len(fitted) < 23
+    features = RbfFeatures(x)[np.arange(23)]
+    expected = loops.left_out(features, y, groups, 0.3 * 23 / len(fitted), fitted)
+    found = leave_one_out(x, y, group=groups, kernel="rbf")
+    np.testing.assert_allclose(found.prediction, expected, rtol=0, atol=1e-6)
+    assert (found.leverage > 0).tolist() == [i in fitted for i in range(23)]
+    exact = leave_one_out(x, y, group=groups)
+    np.testing.assert_allclose(exact.prediction, loops.left_out(x, y, groups, 0.3), **close)
+
+
 @pytest.mark.usefixtures("small_blocks")
 def test_leverage_is_the_diagonal_of_the_hat_matrix():
     x, y = data()

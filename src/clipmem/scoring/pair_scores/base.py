@@ -81,5 +81,4 @@ PAIR_SCORES: Registry[PairScore] = Registry("pair score", PairScore)  # pyright:
 
 def usable(purpose: Purpose, signals: Signals) -> list[str]:
     """Return the names of the scores for a purpose whose signals are there."""
-    declared = {name: PAIR_SCORES[name] for name in PAIR_SCORES}
-    return [name for name, item in declared.items() if purpose in item.good_for and not item.lacks(signals)]
+    return [name for name in PAIR_SCORES if purpose in (item := PAIR_SCORES[name]).good_for and not item.lacks(signals)]

@@ -1,12 +1,9 @@
 """Scores by ridge regression between captions and images, each pair left out of the fit that predicts it.
 
-The closed forms predict the embeddings of f and leave out near-duplicates: what others say of a pair is no news to f.
-`left-out` and `left-out-image` predict between words and the features that tell most of them, and leave out a hundred
-pairs at a time, as swapped captions need it (`clipmem.scoring.evidence`).
+They predict the embeddings of f and leave out near-duplicates: what others say of a pair is no news to f.
 """
 
 from clipmem.models.signals import Signals
-from clipmem.scoring.evidence import evidence_of
 from clipmem.scoring.pair_scores.base import MEMORIZATION, PAIR_SCORES, PairScore, Scores
 from clipmem.stats.leave_one_out import Kernel, Rows, leave_one_out_scores
 
@@ -55,26 +52,3 @@ class ClosedFormImage(ClosedForm):
     def sides(self, signals: Signals) -> tuple[Rows, Rows]:
         target = signals.words if signals.text is None else signals.text.cpu().numpy()
         return signals.shapes_and_colors, target
-
-
-@PAIR_SCORES.register("left-out")
-class LeftOut(PairScore):
-    """-cos(P_i, t_i): P predicts the caption from the image by kernel ridge regression (RBF) without i."""
-
-    summary = "Ridge regression on all other pairs does not predict the caption from the image; no model"
-    needs = frozenset({"images"})
-    weight = 1.0
-
-    def score(self, signals: Signals) -> Scores:
-        return -evidence_of(signals).own.by_ridge
-
-
-@PAIR_SCORES.register("left-out-image")
-class LeftOutImage(PairScore):
-    """-cos(P_i, x_i): P predicts the image from the caption by kernel ridge regression (RBF) without i."""
-
-    summary = "Ridge regression on all other pairs does not predict the image from the caption; no model"
-    needs = frozenset({"images"})
-
-    def score(self, signals: Signals) -> Scores:
-        return -evidence_of(signals).own.by_ridge_image

@@ -1,4 +1,6 @@
-"""Scores from a model's embeddings of images and captions, and by neighbors: do alike images have alike captions?"""
+"""Scores from a model's embeddings of images and captions, and from other pairs: do like images have like captions?"""
+
+from typing import ClassVar
 
 import numpy as np
 from scipy.stats import rankdata
@@ -91,28 +93,47 @@ class TracIn(PairScore):
         return self_influence(*embeddings_of(signals), signals.logit_scale).cpu().numpy()
 
 
+class Unlike(PairScore):
+    """Minus a cosine of `clipmem.scoring.evidence`: how badly the other pairs predict the caption or the image."""
+
+    needs = frozenset({"images"})
+    weight = 1.0
+    fit: ClassVar[str]
+
+    def score(self, signals: Signals) -> Scores:
+        return -getattr(evidence_of(signals).own, self.fit)
+
+
 @PAIR_SCORES.register("image-neighbors")
-class ImageNeighbors(PairScore):
+class ImageNeighbors(Unlike):
     """-cos(P_i, t_i): P the softmax-weighted mean caption of similar images, t the pair's caption."""
 
     summary = "Captions of images that look alike disagree with the pair's own; no model"
-    needs = frozenset({"images"})
-    weight = 1.0
-
-    def score(self, signals: Signals) -> Scores:
-        return -evidence_of(signals).own.by_images
+    fit = "by_images"
 
 
 @PAIR_SCORES.register("word-neighbors")
-class WordNeighbors(PairScore):
+class WordNeighbors(Unlike):
     """-cos(Q_i, x_i): Q the softmax-weighted mean image of similar captions, x the pair's image."""
 
     summary = "Images with similar captions look unlike the pair's own; no model"
-    needs = frozenset({"images"})
-    weight = 1.0
+    fit = "by_words"
 
-    def score(self, signals: Signals) -> Scores:
-        return -evidence_of(signals).own.by_words
+
+@PAIR_SCORES.register("left-out")
+class LeftOut(Unlike):
+    """-cos(P_i, t_i): P predicts the caption from the image by kernel ridge regression (RBF) without i."""
+
+    summary = "Ridge regression on all other pairs does not predict the caption from the image; no model"
+    fit = "by_ridge"
+
+
+@PAIR_SCORES.register("left-out-image")
+class LeftOutImage(Unlike):
+    """-cos(P_i, x_i): P predicts the image from the caption by kernel ridge regression (RBF) without i."""
+
+    summary = "Ridge regression on all other pairs does not predict the image from the caption; no model"
+    weight, fit = 0.0, "by_ridge_image"
 
 
 @PAIR_SCORES.register("embedded-neighbors")
