@@ -167,11 +167,8 @@ def test_second_looks_are_said_beside_the_verdict(record, document, regime):
 
 def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
     text = " ".join(record.GLANCE.read_text(encoding="utf-8").split())
-    effects = {
-        effect["measure"]: effect["estimate"]
-        for finding in record.newest()["unique"]["findings"]
-        for effect in finding["effects"]
-    }
+    by_finding = {finding["finding"]: finding["effects"] for finding in record.newest()["unique"]["findings"]}
+    effects = {effect["measure"]: effect["estimate"] for measured in by_finding.values() for effect in measured}
     kinds = {
         "swapped captions": "+0.237",
         "distorted images": "+0.094",
@@ -196,6 +193,13 @@ def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
     }
     for value in layers.values():
         assert f"({value:+.3f}" in text
+    several = {effect["measure"]: effect for effect in by_finding["paradigms"]}
+    for paradigm, words in {"CLIP": "in CLIP", "supervised": "in supervised", "SimCLR": "in self-supervised"}.items():
+        probe = several[f"{paradigm}, several images: change of the probe by subgroup"]
+        estimate = "0.000" if abs(probe["estimate"]) < 0.0005 else f"{probe['estimate']:+.3f}"
+        assert f"{estimate} [{probe['low']:+.3f}, {probe['high']:+.3f}] {words}" in text
+    for paradigm in ("CLIP", "supervised"):
+        assert f"{several[f'{paradigm}, several images: change of SSLMem']['estimate']:+.3f})" in text
     leads = [
         effects[f"{epochs} epochs: AUROC of swapped captions by low A(g), minus 0.5"]
         - effects[f"{epochs} epochs: AUROC of swapped captions by CLIPMem, minus 0.5"]
