@@ -131,6 +131,7 @@ def test_one_model_with_alike_sets(finished, halves, tmp_path):
         assert one["auc"]["low"] < 0.5 < one["auc"]["high"]
         assert all(entry["low"] <= entry["mean"] <= entry["high"] for entry in one["tpr"])
     assert document["model_free"]["low"] < 0.52
+    assert 0.05 < document["set_p_value"] <= 1
 
 
 def test_sets_of_two_artists_are_refused(finished, tmp_path):

@@ -76,7 +76,9 @@ def test_the_commands(folder, tmp_path, monkeypatch, after):
         assert done.returncode == 0, done.stderr
     forgotten, error, control = means(tmp_path / "forgotten.parquet")
     retained, _, _ = means(tmp_path / "retained.parquet")
-    before, now = (json.loads((tmp_path / f"{name}.json").read_text())["attacks"] for name in ("before", "after"))
+    documents = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("before", "after")]
+    before, now = (document["attacks"] for document in documents)
+    assert (documents[0]["set_p_value"] < 1e-6, documents[1]["set_p_value"] > 0.05) == (True, after == "RETRAINED")
     assert before["cosine"]["auc"]["low"] > 0.9
     assert forgotten > 5 * error
     if after == "RETRAINED":

@@ -175,3 +175,18 @@ def correct_guesses(couples: Sequence[tuple[float, float]], guesses: int) -> int
     """How many of the couples (member, other) whose scores differ most have the higher score at the member."""
     surest = sorted(couples, key=lambda couple: -abs(couple[0] - couple[1]))[:guesses]
     return sum(member > other for member, other in surest)
+
+
+def set_p_value(attacks: Rows, member: Sequence[bool]) -> float:
+    """Smallest normal approximation of U, counted pair by pair, half for ties, times the number of attacks."""
+    smallest = 1.0
+    for scores in attacks:
+        inside = [s for s, m in zip(scores, member, strict=True) if m]
+        others = [s for s, m in zip(scores, member, strict=True) if not m]
+        m, n, total = len(inside), len(others), len(scores)
+        u = fsum((a > b) + 0.5 * (a == b) for a in inside for b in others)
+        ties = fsum(k**3 - k for k in (scores.count(s) for s in set(scores)))
+        variance = m * n / 12 * (total + 1 - ties / (total * (total - 1)))
+        z = (u - m * n / 2 - 0.5) / math.sqrt(variance) if variance else -math.inf
+        smallest = min(smallest, 0.5 * math.erfc(z / math.sqrt(2)))
+    return min(1.0, len(attacks) * smallest)

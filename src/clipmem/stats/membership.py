@@ -24,7 +24,7 @@ from clipmem.base import slices
 from clipmem.base.errors import require
 from clipmem.base.random import generator
 from clipmem.stats.checks import as_finite, check_confidence, check_draws, mean_where
-from clipmem.stats.ranking import auroc, beta_bounds, roc_curve
+from clipmem.stats.ranking import auroc, beta_bounds, roc_curve, two_classes
 
 _SHRINKAGE = 4.0  # weight of the pooled variance, in models
 _BLOCK = 4096  # pairs compared with the bank at a time
@@ -282,6 +282,24 @@ def bootstrap_rates(
         rows = np.concatenate([members[stream.integers(len(members), size=len(members))] for members in classes])
         samples[k] = true_positive_rates(scores[rows], positive[rows], rates)
     return np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+
+
+def set_p_value(attacks: Sequence[Float[np.ndarray, " n"]], member: Bool[np.ndarray, " n"]) -> float:
+    """Bound the probability that any of several attacks scores a set this high that no model trained on.
+
+    min(1, number of attacks · the smallest p), with p by Mann and Whitney's U test, one-sided, by the normal
+    approximation with ties and a correction for continuity. It needs members and others that were drawn independently
+    from one source. Many pairs make it small where no attack tells a single pair.
+
+    Example:
+        >>> set_p_value([np.arange(20.0), np.zeros(20)], np.arange(20) >= 10) < 0.001
+        True
+    """
+    from scipy.stats import mannwhitneyu  # slow to import
+
+    scores = [two_classes(attack, member) for attack in attacks]
+    tests = [mannwhitneyu(x[member], x[~member], alternative="greater", method="asymptotic") for x in scores]
+    return min(1.0, len(tests) * min(float(test.pvalue) for test in tests))
 
 
 def pair_risk(

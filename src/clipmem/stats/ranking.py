@@ -31,7 +31,8 @@ class Correlation(NamedTuple):
     high: float | None
 
 
-def _two_classes(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " other"]) -> Float64[np.ndarray, " n"]:
+def two_classes(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " other"]) -> Float64[np.ndarray, " n"]:
+    """Return the scores as float64; refuse other lengths, a class without a pair, and scores that are not finite."""
     # two axis words, because the lengths are compared here
     scores = as_finite("scores", scores)
     check_same_length("scores", len(scores), "positive", len(positive))
@@ -80,7 +81,7 @@ def auroc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], con
         0.75
     """
     check_confidence(confidence)
-    scores = _two_classes(scores, positive)
+    scores = two_classes(scores, positive)
     high_class, low_class = scores[positive], scores[~positive]
     p, q = len(high_class), len(low_class)
     ranks = stats.rankdata(scores)
@@ -115,7 +116,7 @@ def roc_curve(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"])
         >>> curve.fpr.tolist(), curve.tpr.tolist()
         ([0.0, 0.0, 1.0], [0.0, 0.5, 1.0])
     """
-    scores = _two_classes(scores, positive)
+    scores = two_classes(scores, positive)
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.asarray(positive)[order]
     last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
@@ -153,7 +154,7 @@ def precision_at_n(
         >>> precision_at_n(np.array([0.9, 0.4, 0.5, 0.1]), np.array([True, True, False, False]))
         0.5
     """
-    scores = _two_classes(scores, positive)
+    scores = two_classes(scores, positive)
     count = int(np.count_nonzero(positive)) if count is None else count
     require_range("count", count, 1, len(scores))
     return float(_top_share(scores, count)[positive].sum() / count)

@@ -209,7 +209,7 @@ def audit_model(
 
     Attacks: `cosine`, the similarity; `augmented`, its mean over 8 random crops and the caption with 4 random edits;
     `steadiness`, minus its standard deviation over these crops; `gradient`, minus the norm of its gradient over all
-    weights. Intervals are over pairs: other pairs of both kinds, this model.
+    weights. Intervals are over pairs: other pairs of both kinds, this model. `set_p_value` tests the members as a set.
 
     Raises:
         InputError: The sets share pairs, one has fewer than 100 usable ones, all captions are the same, or a classifier
@@ -250,6 +250,7 @@ def audit_model(
         "confidence": settings.confidence,
         "model_free": free._asdict() | {"margin": MARGIN},
         "attacks": {name: _over_pairs(values, inside, settings.confidence) for name, values in scores.items()},
+        "set_p_value": membership.set_p_value(list(scores.values()), inside),
     }
     write_json(out, document)
     return document

@@ -230,4 +230,5 @@ MODEL_AUDIT = {
     "confidence": 0.95,
     "model_free": {"mean": 0.51, "low": 0.49, "high": 0.53, "over": "pairs", "margin": 0.02},
     "attacks": {"cosine": attack(0.505, 0.02), "gradient": attack(0.49, 0.01)},
+    "set_p_value": 0.21,
 }

@@ -25,6 +25,7 @@ from clipmem.stats.membership import (
     pair_risk,
     references,
     rmia,
+    set_p_value,
     true_positive_rates,
 )
 from tests.reference import loops_membership as loops
@@ -402,6 +403,37 @@ def test_without_leakage_the_bound_is_0():
         ]
         bounds.append(epsilon_over_targets(correct, 20))
     assert np.mean(np.array(bounds) == 0) >= 0.95
+
+
+@PROFILE
+@given(seeds, st.integers(1, 4), st.integers(4, 30), st.booleans())
+def test_the_p_value_of_a_set_is_that_of_a_loop(seed, attacks, n, ties):
+    rng = np.random.default_rng(seed)
+    member = np.arange(n) < max(1, n // 3)
+    scores = rng.normal(size=(attacks, n)) + 0.5 * member
+    scores = scores.round() if ties else scores
+    found = set_p_value(list(scores), member)
+    assert found == pytest.approx(loops.set_p_value(scores.tolist(), member.tolist()), abs=1e-9)
+    assert found == pytest.approx(set_p_value(list(np.exp(scores)), member), abs=1e-9)
+
+
+@pytest.mark.parametrize(("gain", "least", "most"), [(0.0, 0.0, 0.08), (0.2, 0.75, 1.0)])
+def test_a_set_that_was_not_trained_on_is_seldom_found(gain, least, most):
+    """5% of the time or less over 4 attacks; of 500 pairs each, one attack with an AUC of .556 is enough."""
+    rng, small = np.random.default_rng(3), []
+    member = np.arange(1000) < 500
+    for _ in range(200):
+        scores = rng.normal(size=(4, 1000))
+        scores[2] += gain * member
+        small.append(set_p_value(list(scores), member) < 0.05)
+    assert least <= np.mean(small) <= most
+
+
+@pytest.mark.parametrize("member", [np.ones(5, dtype=bool), np.zeros(5, dtype=bool)])
+def test_a_set_needs_members_and_others(member):
+    with pytest.raises(InputError) as caught:
+        set_p_value([np.arange(5.0)], member)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
