@@ -19,7 +19,7 @@ from scipy.stats import norm, poisson, rankdata
 
 from clipmem.base.random import derive_seed, generator
 from clipmem.curation.suspects import Share
-from clipmem.scoring.evidence import Evidence, Fit, Progress, ignore
+from clipmem.scoring.evidence import FITS, Evidence, Progress, ignore
 
 TOP = 0.3  # share of the swapped captions that the estimate looks at: those least like right ones
 RIGHT = 0.9  # of the pairs that look like these, a tenth are right ones (on drawings with 0 to 30% mismatched captions)
@@ -66,7 +66,7 @@ def plant(
     members = np.split(order, np.cumsum(sizes)[:-1])[: -(-MOST // int(sizes[0]))]
     image, anyone, alike = np.hstack([_swaps(evidence, texts, rows, plantings, stream) for rows in members])
     pairs = ((np.arange(n), np.arange(n)), (image, anyone), (image, alike))
-    x = [np.hstack([np.stack(evidence.fit(*pair), axis=1), evidence.known(*pair)]) for pair in pairs]
+    x = [np.hstack([evidence.fit(*pair).T, evidence.known(*pair)]) for pair in pairs]
     values = [_binned(columns) for columns in zip(*(features.T for features in x), strict=True)]
     binned = [np.stack(columns, axis=1) for columns in zip(*values, strict=True)]
     fold = evidence.fold % FOLDS
@@ -89,7 +89,7 @@ def plant(
                 scores[numbers == k] = trees.decision_function(features[numbers == k])
         progress(1 / FOLDS)
     few = len(np.unique(texts)) < min(FEW, n / EACH)
-    fits = (Planted(*(-features[:, : len(Fit._fields)].mean(axis=1) for features in x)),) if few else ()
+    fits = (Planted(*(-features[:, : len(FITS)].mean(axis=1) for features in x)),) if few else ()
     return Planted(*log_odds, fits=fits)
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -38,27 +38,14 @@ TOGETHER, SMALLEST = 128, 10  # pairs that are left out together: at most a twen
 EXACT = 30_000  # most pairs of which each is compared with all others, and that are kept in memory
 COMPARED = 4000  # pairs by which features are chosen
 _BLOCK, _PRODUCTS = 8192, 2048  # rows at once; captions, and images, all of which are compared
+# how well a caption fits an image, cosines in [-1, 1], higher = better: it against the mean caption of similar images;
+# the image against the mean image of similar captions; both against those predicted from the other by ridge regression
+FITS = ("image-neighbors", "word-neighbors", "left-out", "left-out-image")
 Progress = Callable[[float], object]
 
 
 def ignore(_: float) -> None:
     """Report nothing."""
-
-
-class Fit(NamedTuple):
-    """How well a caption fits an image, cosines in [-1, 1], shape (k,) each; higher = better.
-
-    Attributes:
-        by_images: Caption against the mean caption of similar images.
-        by_words: Image against the mean image of similar captions.
-        by_ridge: Caption against the one predicted from the image.
-        by_ridge_image: Image against the one predicted from the caption.
-    """
-
-    by_images: Float64[np.ndarray, " k"]
-    by_words: Float64[np.ndarray, " k"]
-    by_ridge: Float64[np.ndarray, " k"]
-    by_ridge_image: Float64[np.ndarray, " k"]
 
 
 class Evidence:
@@ -70,7 +57,7 @@ class Evidence:
         fold: Number of the pairs left out together, shape (n,).
         features: Name of the features x among `signals.evidence`: those that predict captions best.
         near: The nearest images of other folds of each, shape (n, NEAR); -1 where there are fewer.
-        own: Fit of each pair.
+        own: The `FITS` of each pair, shape (4, n).
         strength: Lengths of the four predictions: short where the other pairs contradict each other or tell nothing.
         kept: Calls a function of many pairs: if the signals have a folder, results are parts of it and found again.
     """
@@ -92,16 +79,16 @@ class Evidence:
         self.strength = np.stack(strength, axis=1).astype(np.float64)
         self.own = self.fit(np.arange(n), np.arange(n))
 
-    def fit(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Fit:
-        """Compare image i with caption j, of two pairs of the same fold or of one."""
-        values = np.empty((4, len(image)))
+    def fit(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Float64[np.ndarray, "4 k"]:
+        """Return the `FITS` of image i and caption j, of two pairs of the same fold or of one."""
+        values = np.empty((len(FITS), len(image)))
         for rows in slices(len(image), _BLOCK):
             i, j = image[rows], caption[rows]
             words, pixels = self.caption[j], self.image[i]
             predicted = self._captions[i], self._images[j], self._ridge[i], self._ridge_image[j]
             for row, a, b in zip(values, predicted, (words, pixels) * 2, strict=True):
                 row[rows] = np.einsum("kd,kd->k", a, b)
-        return Fit(*values)
+        return values
 
     def known(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Float64[np.ndarray, "k 4"]:
         """Return how much the other pairs know: lengths of the predictions from the image and from the caption."""

@@ -84,9 +84,9 @@ def test_own_fit_is_what_the_functional_scores_say(data):
     signals = data[0]
     own, fold = evidence_of(signals).own, evidence_of(signals).fold
     x, t = (torch.from_numpy(np.asarray(one, float)) for one in (signals.shapes_and_colors, signals.words[:]))
-    assert own.by_images == pytest.approx(softmax_agreement(x, t, group=fold).numpy(), abs=1e-5)
-    assert own.by_words == pytest.approx(softmax_agreement(t, x, group=fold).numpy(), abs=1e-5)
-    for fit, one, other in ((own.by_ridge, x.numpy(), t.numpy()), (own.by_ridge_image, t.numpy(), x.numpy())):
+    assert own[0] == pytest.approx(softmax_agreement(x, t, group=fold).numpy(), abs=1e-5)
+    assert own[1] == pytest.approx(softmax_agreement(t, x, group=fold).numpy(), abs=1e-5)
+    for fit, one, other in ((own[2], x.numpy(), t.numpy()), (own[3], t.numpy(), x.numpy())):
         assert fit == pytest.approx(-leave_one_out_scores(one, other, group=fold, kernel="rbf"), abs=1e-5)
 
 

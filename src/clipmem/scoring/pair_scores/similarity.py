@@ -1,7 +1,5 @@
 """Scores from a model's embeddings of images and captions, and from other pairs: do like images have like captions?"""
 
-from typing import ClassVar
-
 import numpy as np
 from scipy.stats import rankdata
 from torch import Tensor
@@ -9,7 +7,7 @@ from torch import Tensor
 from clipmem.base import slices
 from clipmem.base.errors import InputError
 from clipmem.models.signals import Signals
-from clipmem.scoring.evidence import evidence_of
+from clipmem.scoring.evidence import FITS, evidence_of
 from clipmem.scoring.pair_scores.base import BOTH, MEMORIZATION, PAIR_SCORES, PairScore, Scores
 from clipmem.stats.agreement import lemon
 from clipmem.stats.memorization import self_influence
@@ -98,10 +96,9 @@ class Unlike(PairScore):
 
     needs = frozenset({"images"})
     weight = 1.0
-    fit: ClassVar[str]
 
     def score(self, signals: Signals) -> Scores:
-        return -getattr(evidence_of(signals).own, self.fit)
+        return -evidence_of(signals).own[FITS.index(self.name)]
 
 
 @PAIR_SCORES.register("image-neighbors")
@@ -109,7 +106,6 @@ class ImageNeighbors(Unlike):
     """-cos(P_i, t_i): P the softmax-weighted mean caption of similar images, t the pair's caption."""
 
     summary = "Captions of images that look alike disagree with the pair's own; no model"
-    fit = "by_images"
 
 
 @PAIR_SCORES.register("word-neighbors")
@@ -117,7 +113,6 @@ class WordNeighbors(Unlike):
     """-cos(Q_i, x_i): Q the softmax-weighted mean image of similar captions, x the pair's image."""
 
     summary = "Images with similar captions look unlike the pair's own; no model"
-    fit = "by_words"
 
 
 @PAIR_SCORES.register("left-out")
@@ -125,7 +120,6 @@ class LeftOut(Unlike):
     """-cos(P_i, t_i): P predicts the caption from the image by kernel ridge regression (RBF) without i."""
 
     summary = "Ridge regression on all other pairs does not predict the caption from the image; no model"
-    fit = "by_ridge"
 
 
 @PAIR_SCORES.register("left-out-image")
@@ -133,7 +127,7 @@ class LeftOutImage(Unlike):
     """-cos(P_i, x_i): P predicts the image from the caption by kernel ridge regression (RBF) without i."""
 
     summary = "Ridge regression on all other pairs does not predict the image from the caption; no model"
-    weight, fit = 0.0, "by_ridge_image"
+    weight = 0.0
 
 
 @PAIR_SCORES.register("embedded-neighbors")
