@@ -57,7 +57,7 @@ class Evidence:
         fold: Number of the pairs left out together, shape (n,).
         features: Name of the features x among `signals.evidence`: those that predict captions best.
         near: The nearest images of other folds of each, shape (n, NEAR); -1 where there are fewer.
-        own: The `FITS` of each pair, shape (4, n).
+        fits: The `FITS` of each pair, shape (4, n).
         strength: Lengths of the four predictions: short where the other pairs contradict each other or tell nothing.
         kept: Calls a function of many pairs: if the signals have a folder, results are parts of it and found again.
     """
@@ -77,7 +77,7 @@ class Evidence:
         self.image, self.caption, self.near, parts = compared
         (self._captions, self._images, self._ridge, self._ridge_image), strength = zip(*parts, strict=True)
         self.strength = np.stack(strength, axis=1).astype(np.float64)
-        self.own = self.fit(np.arange(n), np.arange(n))
+        self.fits = self.fit(np.arange(n), np.arange(n))
 
     def fit(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Float64[np.ndarray, "4 k"]:
         """Return the `FITS` of image i and caption j, of two pairs of the same fold or of one."""

@@ -22,8 +22,8 @@ PROBES = 32  # a row is compared with the nearest cells that have as many rows a
 WIDEST = 4  # times that number: of more rows, evenly spaced ones are compared
 _CELLS, _FEWEST, _LEARNED = 4, 8, 24  # times √n cells; fewest rows a cell; rows a cell to learn the cells from
 _PRODUCTS = 2**22  # at once
-# a thread's, for all its cells, as new memory costs a page fault per page: compared rows, products, column of each row
-_Memory = tuple[list[torch.Tensor], torch.Tensor, Int[np.ndarray, " n"]]
+# a thread's, for all its cells, as new memory costs a page fault per page: compared rows, products
+_Memory = tuple[list[torch.Tensor], torch.Tensor]
 
 
 class NearMeans(NamedTuple):
@@ -67,7 +67,7 @@ class Cells:
         count = max(1, round(min(_CELLS * n**0.5, n / _FEWEST)))
         learned = np.unique(np.linspace(0, n - 1, min(n, _LEARNED * count)).astype(np.int64))
         start, once = derive_seed(0, "cells") % 2**32, cast("str", 1)
-        # from random rows: k-means++ takes longer than all the rest, and finds no more of the nearest rows
+        # from random rows: k-means++ takes longer than all the rest, and cells hold about as many of the nearest rows
         cluster = MiniBatchKMeans(count, init="random", batch_size=4096, n_init=once, random_state=start)
         centers = np.asarray(cluster.fit(unit[learned]).cluster_centers_, dtype=np.float32)
         # by direction: by distance, a center near 0 is near all rows that have little in common with others
@@ -109,21 +109,21 @@ class Cells:
 
         def near(rows: Int[np.ndarray, " b"], others: Int[np.ndarray, " c"]) -> list[NearMeans]:
             torch.set_num_threads(1)
-            (room, products, column), blocks = memory.pop(), list[NearMeans]()
+            (room, products), blocks = memory.pop(), list[NearMeans]()
             copies = (
                 torch.index_select(x, 0, torch.from_numpy(others), out=out[: len(others)])
                 for x, out in zip(sources, room, strict=True)
             )
             compared, targets = (x.to(device) for x in copies)
-            column[others] = np.arange(len(others))
             for part in (rows[some] for some in slices(len(rows), max(1, _PRODUCTS // len(others)))):
                 query, area = sources[0][torch.from_numpy(part)].to(device) / temperature, len(part) * len(others)
                 logit, weight = (x[:area].view(len(part), len(others)) for x in products)
                 _multiply(query, compared.T, logit)
                 # the row's own group, found among its members: comparing with all others takes as long as the products
                 last, size = ends[group[part]], np.diff(ends, prepend=0)[group[part]]
-                inside = column[members[np.repeat(last - np.cumsum(size), size) + np.arange(size.sum())]]
-                hidden = np.stack([np.repeat(np.arange(len(part)), size), inside])[:, inside >= 0]
+                inside = members[np.repeat(last - np.cumsum(size), size) + np.arange(size.sum())]
+                column = np.minimum(np.searchsorted(others, inside), len(others) - 1)
+                hidden = np.stack([np.repeat(np.arange(len(part)), size), column])[:, others[column] == inside]
                 logit[tuple(torch.from_numpy(hidden).to(device))] = -torch.inf
                 top = logit.topk(min(k, len(others)), dim=1)
                 nearest = np.full((len(part), k), -1)
@@ -132,15 +132,14 @@ class Cells:
                 mean = targets.new_empty(len(part), targets.shape[1])
                 _multiply(torch.softmax(logit, dim=1, out=weight), targets, mean)
                 blocks.append(NearMeans(part, mean.nan_to_num_().cpu().numpy(), nearest))  # NaN: no other row
-            column[others] = -1
-            memory.append((room, products, column))
+            memory.append((room, products))
             return blocks
 
         threads, pending = torch.get_num_threads(), deque[Future[list[NearMeans]]]()
         workers = threads if device == "cpu" else 1
         for _ in range(workers):
             rows = [torch.empty(most, x.shape[1]) for x in sources]
-            memory.append((rows, torch.empty(2, _PRODUCTS + most, device=device), np.full(len(group), -1)))
+            memory.append((rows, torch.empty(2, _PRODUCTS + most, device=device)))
         # a cell per thread: threads that share a product also wait for the next one, in the way of other libraries'
         try:
             with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:

@@ -19,6 +19,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 from scipy.special import logit, logsumexp
+from scipy.stats import mannwhitneyu
 
 from clipmem.base import slices
 from clipmem.base.errors import require
@@ -285,7 +286,7 @@ def bootstrap_rates(
 
 
 def set_p_value(attacks: Sequence[Float[np.ndarray, " n"]], member: Bool[np.ndarray, " n"]) -> float:
-    """Bound the probability that any of several attacks scores a set this high that no model trained on.
+    """Bound the probability that any of several attacks scores a set this high that the model did not train on.
 
     min(1, number of attacks · the smallest p), with p by Mann and Whitney's U test, one-sided, by the normal
     approximation with ties and a correction for continuity. It needs members and others that were drawn independently
@@ -295,8 +296,6 @@ def set_p_value(attacks: Sequence[Float[np.ndarray, " n"]], member: Bool[np.ndar
         >>> set_p_value([np.arange(20.0), np.zeros(20)], np.arange(20) >= 10) < 0.001
         True
     """
-    from scipy.stats import mannwhitneyu  # slow to import
-
     scores = [two_classes(attack, member) for attack in attacks]
     tests = [mannwhitneyu(x[member], x[~member], alternative="greater", method="asymptotic") for x in scores]
     return min(1.0, len(tests) * min(float(test.pvalue) for test in tests))

@@ -82,7 +82,7 @@ def test_contrast_against_a_loop(n, d, seed):
 
 def test_own_fit_is_what_the_functional_scores_say(data):
     signals = data[0]
-    own, fold = evidence_of(signals).own, evidence_of(signals).fold
+    own, fold = evidence_of(signals).fits, evidence_of(signals).fold
     x, t = (torch.from_numpy(np.asarray(one, float)) for one in (signals.shapes_and_colors, signals.words[:]))
     assert own[0] == pytest.approx(softmax_agreement(x, t, group=fold).numpy(), abs=1e-5)
     assert own[1] == pytest.approx(softmax_agreement(t, x, group=fold).numpy(), abs=1e-5)

@@ -26,7 +26,7 @@ def test_a_swapped_caption_fits_as_in_swapped_data(data):
     j = next(k for k in np.flatnonzero(~wrong & (fold == fold[i])) if signals.captions[k] != signals.captions[i])
     captions = [list(one) for one in signals.captions]
     captions[i], captions[j] = captions[j], captions[i]
-    again = Evidence(replace(signals, captions=captions)).own
+    again = Evidence(replace(signals, captions=captions)).fits
     planted = evidence_of(signals).fit(np.array([i, j]), np.array([j, i]))
     for fast, slow in zip(planted, again, strict=True):
         assert fast == pytest.approx(slow[[i, j]], abs=1e-5)

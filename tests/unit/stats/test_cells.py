@@ -182,7 +182,7 @@ def test_a_models_embeddings_that_are_the_evidence_are_compared_once(monkeypatch
     both = known.agreement(signals.image)
     assert known.features == "embeddings"
     assert len(compared) == 2
-    for agreement, fit in zip(both, known.own[:2], strict=True):
+    for agreement, fit in zip(both, known.fits[:2], strict=True):
         np.testing.assert_allclose(agreement, fit, atol=1e-6)
 
 

@@ -98,7 +98,7 @@ class Unlike(PairScore):
     weight = 1.0
 
     def score(self, signals: Signals) -> Scores:
-        return -evidence_of(signals).own[FITS.index(self.name)]
+        return -evidence_of(signals).fits[FITS.index(self.name)]
 
 
 @PAIR_SCORES.register("image-neighbors")
