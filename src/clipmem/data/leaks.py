@@ -6,11 +6,15 @@ are no leak by themselves: two photographs may have the same short caption. When
 and other photographs of the same thing are not found.
 """
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
+from PIL import Image
 
 from clipmem.base import slices
 from clipmem.base.hashing import same_words
+from clipmem.base.paths import atomic_file
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.data.decoding import DecodeError, decode
 from clipmem.data.duplicates import Prints, duplicate_groups, prints_of
@@ -20,6 +24,7 @@ from clipmem.data.sources.base import Source
 _SIDE = 64  # of compared images, as in the benchmark of `duplicates`
 _BLOCK = 64
 _SAMPLES = 5
+_TILE, _GAP, _ACROSS, _DRAWN = 128, 8, 8, 24  # pixels of an image of the picture, and pairs
 # how two pairs match → what they have in common, the closest first
 MATCHES = {
     "same image and caption": ("name", "words"),
@@ -29,6 +34,7 @@ MATCHES = {
     "same caption": ("words",),
 }
 _LEAKS = list(MATCHES)[:-1]
+IMAGES = ("image", "other_image")  # columns of references
 
 
 def leaks(tested: Source, other: Source, reporter: Reporter | None = None) -> tuple[dict[str, object], pl.DataFrame]:
@@ -36,8 +42,8 @@ def leaks(tested: Source, other: Source, reporter: Reporter | None = None) -> tu
 
     Returns:
         The facts: pairs of both that were compared, pairs by match (the closest of each), leaks, their share of the
-        tested pairs, and the first ones. And a row per pair with a match: uid, key, caption, match, and the key and
-        caption of the first pair of the other set that matches.
+        tested pairs, and the first ones. And a row per pair with a match: uid, key, caption, match, the key and caption
+        of the first pair of the other set that matches, and the references of both images.
     """
     (pairs, prints), (other_pairs, other_prints) = (
         _compared(source, reporter or Quiet()) for source in (tested, other)
@@ -52,11 +58,11 @@ def leaks(tested: Source, other: Source, reporter: Reporter | None = None) -> tu
             (other_pairs, other_prints, groups[pairs.height :]),
         )
     )
-    other_pairs = other_pairs.select("uid", "name", "group", "words", other_key="key", other_caption="caption")
+    other_pairs = other_pairs.rename({name: f"other_{name}" for name in ("key", "caption", "image")})
     rows = pl.concat(
         pairs.join(
             other_pairs.unique(on, keep="first", maintain_order=True), on, how="inner", maintain_order="left"
-        ).select("uid", "key", "caption", pl.lit(match).alias("match"), "other_key", "other_caption")
+        ).select("uid", "key", "caption", pl.lit(match).alias("match"), "other_key", "other_caption", *IMAGES)
         for match, on in MATCHES.items()
     ).unique("uid", keep="first", maintain_order=True)
     counts = dict(rows.group_by("match").len().iter_rows())
@@ -68,9 +74,23 @@ def leaks(tested: Source, other: Source, reporter: Reporter | None = None) -> tu
         "matches": {match: counts.get(match, 0) for match in MATCHES},
         "leaked": leaked,
         "share": leaked / compared if compared else 0.0,
-        "samples": rows.head(_SAMPLES).to_dicts(),
+        "samples": rows.drop(IMAGES).head(_SAMPLES).to_dicts(),
     }
     return facts, rows
+
+
+def write_picture(path: Path, tested: Source, other: Source, rows: pl.DataFrame) -> None:
+    """Write a picture of the first leaks, up to 24: every image, and below it that of the other set."""
+    leaked = rows.filter(pl.col("match").is_in(_LEAKS)).head(_DRAWN)
+    count = max(1, -(-leaked.height // _ACROSS))
+    tiles = np.full((count * _ACROSS, 2, _TILE, _TILE, 3), 255, dtype=np.uint8)
+    for side, (source, name) in enumerate(zip((tested, other), IMAGES, strict=True)):
+        for tile, data in zip(tiles, source.read(leaked[name].to_list()), strict=False):
+            tile[side] = decode(data, _TILE)
+    columns = tiles.reshape(count, _ACROSS, 2 * _TILE, _TILE, 3)
+    columns = np.pad(columns, ((0, 0), (0, 0), (0, 2 * _GAP), (0, _GAP), (0, 0)), constant_values=255)
+    with atomic_file(path) as stream:
+        Image.fromarray(np.vstack([np.hstack(row) for row in columns])).save(stream, "PNG")
 
 
 def _compared(source: Source, reporter: Reporter) -> tuple[pl.DataFrame, Prints]:
@@ -91,5 +111,9 @@ def _compared(source: Source, reporter: Reporter) -> tuple[pl.DataFrame, Prints]
         reporter.advance(len(block))
     words = [sorted({*map(same_words, captions)}) for captions in pairs["captions"][rows].to_list()]
     caption = pl.col("captions").list.first().alias("caption")
-    table = pairs[rows].select("uid", "key", caption).with_columns(words=pl.Series(words, dtype=pl.List(pl.String)))
+    table = (
+        pairs[rows]
+        .select("uid", "key", "image", caption)
+        .with_columns(words=pl.Series(words, dtype=pl.List(pl.String)))
+    )
     return table, Prints(*map(np.concatenate, zip(*prints, strict=True)))

@@ -188,6 +188,7 @@ class Embeddings:
     def rows(self, uids: pl.Series) -> Int[np.ndarray, " n"]:
         """Return the row of each pair, -1 for none."""
         if uids.equals(self.uids) and uids.n_unique() == len(uids):
+            self.uids = uids  # one copy of millions
             return np.arange(len(uids))
         indexed = self.uids.to_frame().with_row_index("row").filter(pl.col("uid").is_in(uids.implode()))
         first = indexed.unique("uid", keep="first", maintain_order=True)

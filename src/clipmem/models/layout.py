@@ -92,9 +92,10 @@ class StoredPart:
     @property
     def uids(self) -> pl.Series:
         """The uid of each row's pair."""
-        table = _metadata(self.metadata, "uid", "image_path", "caption")
-        if "uid" in table.columns:
+        table = _metadata(self.metadata, "uid")
+        if table.width:
             return table["uid"].cast(pl.String).fill_null("")
+        table = _metadata(self.metadata, "image_path", "caption")
         got = "neither of the columns image_path and caption"
         require(table.columns, f"{self.metadata}", got, "both", _HINT)
         texts = table.select(pl.all().cast(pl.String).fill_null(""))

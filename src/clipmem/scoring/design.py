@@ -5,7 +5,7 @@ clipmem(i) = mean of A over +1 - mean of A over -1. If the models of each seed a
 pair, with the same initialization and order), the error of a score is over seeds, otherwise over models, without 0.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -113,9 +113,9 @@ def combine(
     rows, sign = splits.filter(pl.Series(design.scored)), design.sign[:, design.scored]
     if not rows.height:
         raise RunError("no pair has both seen and unseen models. This is a bug in clipmem; please report it.")
-    compared = _compared(design, parts, weight)
-    seen, unseen, values, score = compared
-    over = _compared(design, wordings, weight) if wordings else _Compared(*(np.full_like(x, np.nan) for x in compared))
+    seen, unseen, values, score = compared = _compared(design, parts, weight)
+    unknown = (np.broadcast_to(np.nan, x.shape) for x in compared)
+    over = _compared(design, wordings, weight) if wordings else _Compared(*unknown)
     if compared.paired:
         error = seed_interval(seen - unseen, confidence)
         external = (seen - unseen)[:, (rows["role"] == "external").to_numpy()]
@@ -166,5 +166,5 @@ def _compared(design: Design, parts: Sequence[AlignmentParts], weight: float) ->
     return compared._replace(score=in_out_means(values, member).score)
 
 
-def _table(rows: pl.DataFrame, columns: Mapping[str, np.ndarray]) -> pl.DataFrame:
-    return rows.with_columns(*(pl.Series(name, column).fill_nan(None) for name, column in columns.items()))
+def _table(rows: pl.DataFrame, columns: dict[str, np.ndarray]) -> pl.DataFrame:
+    return rows.with_columns(*(pl.Series(name, columns.pop(name)).fill_nan(None) for name in list(columns)))

@@ -42,7 +42,7 @@ class Scored:
 
     def __init__(self, splits: pl.DataFrame, tables: ScoreTables) -> None:
         splits = splits.filter(pl.col("uid").is_in(tables.scores["uid"].implode()))
-        self.role = splits["role"].to_numpy()
+        self.role = splits["role"]
         self.planted = splits["planted"].to_numpy()
         self.group = np.unique(splits["group"].to_numpy(), return_inverse=True)[1].astype(np.int64)
         self.clipmem = tables.scores["clipmem"].to_numpy()
@@ -55,7 +55,7 @@ class Scored:
 
     def of(self, role: str) -> np.ndarray:
         """Tell which pairs have the role."""
-        return self.role == role
+        return np.asarray(self.role == role)
 
     @property
     def differences(self) -> np.ndarray:

@@ -16,7 +16,7 @@ from clipmem.base.recipes import load_recipe
 from clipmem.base.tables import write_table
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.inspection import inspect_source
-from clipmem.data.leaks import leaks
+from clipmem.data.leaks import IMAGES, leaks, write_picture
 from clipmem.data.skipped import left_out_sentence, records_sentence, skipped_table, summarize
 from clipmem.data.sources import Source, reading_data
 from clipmem.data.user_tables import write_ids
@@ -75,9 +75,11 @@ def inspect(
     if isinstance(how.against, str):
         document["against"] = study.probing.aligned_pairs(opened, how.against)
     else:
-        document["leaks"], rows = leaks(opened, how.against(), reporter)
-        if how.leaks:
-            write_ids(how.leaks, rows)
+        document["leaks"], rows = leaks(opened, other := how.against(), reporter)
+        if how.leaks and how.leaks.suffix == ".png":
+            write_picture(how.leaks, opened, other, rows)
+        elif how.leaks:
+            write_ids(how.leaks, rows.drop(IMAGES))
     return document
 
 

@@ -175,9 +175,7 @@ def compare(
 
 
 def _listed(models: Models | None) -> list[Scorable]:
-    if models is None:
-        return []
-    return list(models) if isinstance(models, list) else [models]
+    return list(models) if isinstance(models, list) else [models] * (models is not None)
 
 
 def _address(kind: str, model: Any) -> str:

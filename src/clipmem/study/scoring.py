@@ -212,8 +212,8 @@ def _finished(out: Path, about_file: Path, folder: Job, made_with: Mapping[str, 
 
 def _top_captions(scores: pl.DataFrame, comparison: Comparison, k: int = 10) -> dict[str, list[str]]:
     """Return the captions of the highest candidates by uid, in their order; empty if they are unknown."""
-    candidates = scores.select("uid", "clipmem").filter(scores["role"] == "candidate")
-    top = candidates.top_k(k, by=["clipmem", "uid"], reverse=[False, True])
+    candidates = scores.lazy().filter(pl.col("role") == "candidate").select("uid", "clipmem")
+    top = candidates.top_k(k, by=["clipmem", "uid"], reverse=[False, True]).collect()
     top = top.sort("clipmem", "uid", descending=[True, False])
     pairs, model = comparison.pairs, comparison.target[0]
     if "captions" in pairs.table.columns:

@@ -10,7 +10,7 @@ from PIL import Image
 from clipmem.base.hashing import same_words
 from clipmem.data.decoding import decode
 from clipmem.data.duplicates import correlation, difference_hash, thumbnails
-from clipmem.data.leaks import MATCHES, leaks
+from clipmem.data.leaks import MATCHES, leaks, write_picture
 from clipmem.data.sources import open_data
 
 SAME, NEAR = "same image and caption", "near-duplicate image, same caption"
@@ -78,7 +78,9 @@ def test_the_closest_match_of_each_pair_is_that_of_a_loop(both):
     assert (facts["compared"], facts["others"]) == (8, 5)
     assert facts["leaked"] == sum(match != "same caption" for match in expected.values())
     assert facts["share"] == facts["leaked"] / 8
-    partners = {key: (there, caption) for _, key, _, _, there, caption in rows.iter_rows()}
+    partners = {
+        key: (there, caption) for key, there, caption in rows.select("key", "other_key", "other_caption").iter_rows()
+    }
     assert partners["3"] == ("3", "red fox")
     assert partners["0"] == ("0", "A ")
 
@@ -101,3 +103,29 @@ def test_a_set_without_an_image_that_decodes_leaks_nothing(tmp_path):
     assert (facts["leaked"], facts["others"], theirs.ledger.undecodable) == (0, 0, 2)
     facts, rows = leaks(theirs, ours)
     assert (facts["compared"], facts["share"], rows.height) == (0, 0.0, 0)
+
+
+def test_the_picture_has_every_leak_above_its_match(both, tmp_path):
+    _, rows = leaks(*both)
+    write_picture(tmp_path / "leaks.png", *both, rows)
+    sheet = np.asarray(Image.open(tmp_path / "leaks.png"))
+    listed = [row for row in rows.iter_rows(named=True) if row["match"] != "same caption"]
+    assert sheet.shape == (2 * 128 + 16, 8 * 136, 3)
+    assert len(listed) == 5
+    for k, row in enumerate(listed):
+        for side, (source, name) in enumerate(zip(both, ("image", "other_image"), strict=True)):
+            [data] = source.read([row[name]])
+            tile = sheet[side * 128 : (side + 1) * 128, k * 136 : k * 136 + 128]
+            assert np.array_equal(tile, decode(data, 128))
+    assert (sheet[:, 5 * 136 :] == 255).all()
+
+
+def test_the_picture_has_the_first_24(tmp_path):
+    images = [photograph(k) for k in range(26)]
+    sets = [data(tmp_path / f"{k}.parquet", images, [[f"{i}"] for i in range(26)]) for k in range(2)]
+    write_picture(tmp_path / "leaks.png", *sets, leaks(*sets)[1])
+    sheet = np.asarray(Image.open(tmp_path / "leaks.png"))
+    assert sheet.shape[0] == 3 * (2 * 128 + 16)
+    assert np.array_equal(sheet[2 * 272 : 2 * 272 + 128, 7 * 136 : 7 * 136 + 128], decode(images[23], 128))
+    write_picture(tmp_path / "none.png", *sets, leaks(*sets)[1].clear())
+    assert (np.asarray(Image.open(tmp_path / "none.png")) == 255).all()

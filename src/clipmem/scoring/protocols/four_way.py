@@ -27,8 +27,8 @@ from clipmem.train.paired import OWN_ROLE, TrainingSet, check_paired, training_s
 
 def paired_design(models: list[TrainingSet], n: int) -> Design:
     """Return the design in which every f has seen all n pairs, and every g none."""
-    signs = [[1 if model.side == "f" else -1] * n for model in models]
-    return Design(models, np.array(signs, dtype=np.int8))
+    signs = np.array([1 if model.side == "f" else -1 for model in models], dtype=np.int8)
+    return Design(models, np.repeat(signs[:, None], n, axis=1))
 
 
 @PROTOCOLS.register("four-way")
