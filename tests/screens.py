@@ -31,6 +31,7 @@ from tests.unit.report.documents import (
     MODEL_AUDIT,
     NO_UTILITY,
     RETAINED,
+    TRACED,
     UTILITY,
     WORDINGS,
     inspection,
@@ -225,6 +226,7 @@ def make(folder: Path) -> dict[str, str]:
     along = lengths(folder / "lengths")
     found["frontier"], found["frontier-terminal"] = page_text("comparison", along), screen_text("comparison", along)
     found["scored"] = screen_text("scored", scored(folder / "scored" / "study"))
+    found["traced"] = screen_text("traced", TRACED)
     found["budget"] = screen_text("budget", plan(load_recipe("", ["model.name=clipmem-tiny"]), 0.3))
     found["inspected"] = screen_text("inspected", inspection())
     evaluated = {**UTILITY, "confidence": 0.95, "probe": {"commonest_class_acc1": 0.2}}

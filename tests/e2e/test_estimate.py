@@ -53,6 +53,36 @@ def test_shadow_models_and_every_estimator(estimated):
     assert run.top(2)["noise_floor"].null_count() == 2
 
 
+def test_a_similarity_is_traced_to_training_pairs(estimated, tmp_path):
+    _, run = estimated
+    held_out = run.scores.filter(role="external")["uid"].sort().to_list()
+    out, again = tmp_path / "effects.parquet", tmp_path / "again.parquet"
+    done = clip("score", run.path, "--trace", f"{held_out[0]}:{held_out[1]}", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["image"], found["caption"]) == tuple(held_out[:2])
+    assert (found["pairs"], found["shadow_models"], found["held_out"]) == (240, 4, len(held_out))
+    assert all(-1 <= found[name]["low"] < found[name]["mean"] <= 1 for name in ("lds", "lds_of_similarity"))
+    table = pl.read_parquet(out)
+    assert set(table["uid"]) == set(run.splits.filter(pl.col("role") != "external")["uid"])
+    effects = table["effect"].to_list()
+    assert effects == sorted(effects, reverse=True)
+    assert [row[:2] for row in found["raised"]] == [[effect, uid] for uid, effect in table.head(5).iter_rows()]
+    assert [row[1] for row in found["lowered"]] == table["uid"].tail(5).reverse().to_list()
+    shown = clip("score", run.path, "--trace", held_out[0], "--out", again)
+    assert table["uid"][0][:12] in shown.stdout or pl.read_parquet(again)["uid"][0][:12] in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 100
+    trained = clip("score", run.path, "--trace", table["uid"][0], "--out", tmp_path / "no.parquet")
+    assert (trained.returncode, "a pair that no model trained on" in trained.stderr) == (2, True)
+    assert not (tmp_path / "no.parquet").exists()
+
+
+def test_a_run_without_shadow_models_cannot_be_traced(finished, tmp_path):
+    uid = finished.scores.filter(role="external")["uid"][0]
+    done = clip("score", finished.path, "--trace", uid, "--out", tmp_path / "no.parquet")
+    assert (done.returncode, "got 0 shadow models" in done.stderr) == (2, True)
+
+
 def test_a_lost_score_is_made_again_with_the_same_bytes(estimated, recipe):
     _, run = estimated
     before = contents(run.path)

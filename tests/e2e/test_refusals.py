@@ -38,6 +38,7 @@ CASES = {
     "limit of leaks": (["inspect", "emoji", "--fail-above", "0.1"], "--fail-above: got no other data"),
     "list of leaks": (["inspect", "emoji", "--out", "leaks.csv"], "--out: got no other data"),
     "limit of leaks of a model": (["inspect", "ViT-B-32", "--fail-above", "0.1"], "--fail-above: got no other data"),
+    "trace without a run": (["score", "--trace", "a"], "--trace: got no run"),
     "share of suspects": (["curate", "emoji", "--fail-above", "5"], "--fail-above"),
     "source of evaluate": (["evaluate", "--model", ".", "--source", "emojy"], "'emoji'"),
     # empty paths, such as shell variables that are not set

@@ -44,7 +44,7 @@ def inspect(
         preset: Estimate the cost of a fine-tuning with this shipped recipe.
         against: A model (docs/models.md): also find the pairs that it already aligns like members. Or other data, such
             as the training data: find the pairs whose images these have, too.
-        out: With other data: write the pairs that they have, too, here (.csv, .parquet, .txt, .npy; .png: a picture).
+        out: With other data: write the pairs that they have, too, here (.csv, .parquet, .txt, .npy; .png draws them).
         fail_above: With other data: exit with 1 if a larger share of the pairs has its image there; for tests.
         names: Of a model: list the name of every parameter.
     """

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from clipmem import report, study
+from clipmem.base.errors import require
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import (
     Count,
@@ -18,6 +19,7 @@ from clipmem.cli.arguments import (
     NewTable,
     Number0,
     ReadableFile,
+    RunDir,
 )
 from clipmem.cli.shell import Screen, command
 
@@ -56,6 +58,8 @@ class Scoring:
 
 @command
 def score(
+    folder: RunDir | None = None,
+    /,
     *,
     data: DataPath = None,
     target: ModelNames = (),
@@ -65,6 +69,7 @@ def score(
     bank: DataOrUids | None = None,
     out: NewTable = Path("scores.parquet"),
     embeddings: Path | None = None,
+    trace: str = "",
     scoring: Scoring = Scoring(),
     reporter: Reporter,
 ) -> Screen:
@@ -74,7 +79,10 @@ def score(
     With --model alone, or no model, the scores are a ranking by one model, pixels and words, which agrees less with
     CLIPMem. Nothing is trained. Run the same command again to resume after a stop.
 
+    With a run and --trace, the scores are what each training pair did to the similarity of a held-out pair.
+
     Args:
+        folder: With --trace: a finished run folder of protocol halves, with 4 or more shadow models.
         data: Pairs: a file or folder, or emoji for the shipped ones. Not needed with folders of embeddings.
         target: Models whose memorization is measured, or folders of their embeddings.
         reference: Models to compare with: one for each target, in the same order.
@@ -83,7 +91,12 @@ def score(
         bank: Held-out pairs that no model trained on: a data set, or a file of uids of the data.
         out: Output table of scores (.parquet); a sidecar .json records how it was made.
         embeddings: Store the embeddings in this folder (clip-retrieval's layout); without --target, read them from it.
+        trace: uid of a held-out pair of the run; or UID:UID, for the image of the first and the caption of the second.
     """
+    got, expected = ("no run", "one") if folder is None else ("no --trace", "--trace UID")
+    require(bool(trace) == bool(folder), "--trace", got, expected, "For example: clipmem score RUN --trace UID.")
+    if folder is not None:
+        return Screen("traced", study.estimating.trace(folder, trace, out, reporter), f"Effects: {out}")
     models = list(target) or None, list(reference) or None
     inputs = study.api.Inputs(*models, data, bank, model, trajectory, embeddings)
     scored = study.api.score_into(out, inputs, reporter, **asdict(scoring))

@@ -24,7 +24,7 @@ from clipmem.data.sources.base import Source
 _SIDE = 64  # of compared images, as in the benchmark of `duplicates`
 _BLOCK = 64
 _SAMPLES = 5
-_TILE, _GAP, _ACROSS, _DRAWN = 128, 8, 8, 24  # pixels of an image of the picture, and pairs
+_TILE, _GAP, _ACROSS, _DRAWN = 128, 8, 8, 24  # pixels of an image and between two; images in a row, and pairs
 # how two pairs match → what they have in common, the closest first
 MATCHES = {
     "same image and caption": ("name", "words"),
@@ -79,8 +79,8 @@ def leaks(tested: Source, other: Source, reporter: Reporter | None = None) -> tu
     return facts, rows
 
 
-def write_picture(path: Path, tested: Source, other: Source, rows: pl.DataFrame) -> None:
-    """Write a picture of the first leaks, up to 24: every image, and below it that of the other set."""
+def write_sheet(path: Path, tested: Source, other: Source, rows: pl.DataFrame) -> None:
+    """Draw the first leaks, up to 24: every image, and below it that of the other set."""
     leaked = rows.filter(pl.col("match").is_in(_LEAKS)).head(_DRAWN)
     count = max(1, -(-leaked.height // _ACROSS))
     tiles = np.full((count * _ACROSS, 2, _TILE, _TILE, 3), 255, dtype=np.uint8)

@@ -16,7 +16,7 @@ from clipmem.base.recipes import load_recipe
 from clipmem.base.tables import write_table
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.inspection import inspect_source
-from clipmem.data.leaks import IMAGES, leaks, write_picture
+from clipmem.data.leaks import IMAGES, leaks, write_sheet
 from clipmem.data.skipped import left_out_sentence, records_sentence, skipped_table, summarize
 from clipmem.data.sources import Source, reading_data
 from clipmem.data.user_tables import write_ids
@@ -77,7 +77,7 @@ def inspect(
     else:
         document["leaks"], rows = leaks(opened, other := how.against(), reporter)
         if how.leaks and how.leaks.suffix == ".png":
-            write_picture(how.leaks, opened, other, rows)
+            write_sheet(how.leaks, opened, other, rows)
         elif how.leaks:
             write_ids(how.leaks, rows.drop(IMAGES))
     return document

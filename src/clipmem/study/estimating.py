@@ -1,4 +1,7 @@
-"""Estimates of CLIPMem from f and a few shadow models: signals, every score that they allow, its expected agreement."""
+"""Estimates of CLIPMem from f and a few shadow models: signals, every score that they allow, its expected agreement.
+
+And what the training pairs did to the similarity of a held-out image and caption (`clipmem score RUN --trace`).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,19 +9,32 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
+from jaxtyping import Float64
 from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
+from clipmem.base import slices
+from clipmem.base.errors import require
+from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.random import generator
+from clipmem.base.tables import write_parquet
+from clipmem.data.features import caption_features, image_features
 from clipmem.models.protocol import softmax_scale
 from clipmem.models.signals import Halves, Signals
 from clipmem.scoring.design import ScoreTables
 from clipmem.scoring.pair_scores import PAIR_SCORES, Estimated, usable
+from clipmem.stats.agreement import directions
 from clipmem.stats.alignment import AlignmentParts, alignment
 from clipmem.stats.reliability import Agreement, agreement, noise_of
+from clipmem.stats.tracing import common, fit, lds
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.objectives import OBJECTIVES
+from clipmem.train.paired import TrainingSet
 
 DOCUMENT, TABLE = "estimate.json", "estimates"
+SHOWN = 5
+_BLOCK, _BOTH = 64, 4  # queries at a time; the feature s t of `common`, which is TracIn's for a linear last layer
 
 
 def signals_of(study: PlannedStudy, parts: Sequence[AlignmentParts]) -> Signals:
@@ -133,3 +149,97 @@ def cost_of(study: PlannedStudy) -> float:
             exposures = study.folder.record(model.side, model.seed)["samples_seen"]
         spent[bool(sign.any())] += exposures * operations[model.model]
     return spent[True] / spent[False]
+
+
+def trace(folder: Path, query: str, out: Path, reporter: Reporter | None = None) -> dict[str, object]:
+    """Estimate what each training pair does to the similarity of an image and a caption, and write it to a table.
+
+    The weights are fitted on the run's held-out pairs, and on as many of their images with captions of others.
+
+    Args:
+        folder: A finished run of protocol halves, with four or more shadow models.
+        query: uid of a held-out pair; or two of them, as UID:UID: image of the first and caption of the second, such as
+            a wrong caption that was retrieved.
+        out: The table: uid, and effect on the similarity, less its means over the held-out captions and images.
+        reporter: Progress reporter.
+
+    Returns:
+        Uids, caption and similarity (under f) of the query; mean LDS of the held-out pairs, with its 95% interval over
+        them, and that of the product of both similarities under f; the pairs with the largest and smallest effects.
+
+    Raises:
+        InputError: The run has no such models, or the query is no held-out pair.
+    """
+    study, reporter = PlannedStudy(folder), reporter or Quiet()
+    external = study.role == "external"
+    held, pool = np.flatnonzero(external), np.flatnonzero(~external)
+    couples = study.design.couples
+    couples = couples[np.ptp(study.design.sign[couples[:, 0]][:, pool], axis=1) > 0]  # not f and g
+    got, hint = f"{2 * len(couples)} shadow models", "Run it with --set protocol=halves --set halves.pairs=4."
+    require(len(couples) > 1, f"run {folder}", got, "4 or more", hint)
+    places = {study.pair_uids[row]: k for k, row in enumerate(held.tolist())}
+    uids = query.partition(":")[0], query.rpartition(":")[2]
+    for uid in uids:
+        hint = "Take uids with the role external in scores.parquet."
+        require(uid in places, "--trace", repr(uid), "a pair that no model trained on", hint)
+    order = generator(study.recipe.split.seed, "trace").permutation(len(held))
+    image = np.concatenate([np.arange(len(held)), order, [places[uids[0]]]])
+    caption = np.concatenate([np.arange(len(held)), np.roll(order, 1), [places[uids[1]]]])
+
+    def similarity(model: TrainingSet) -> Float64[np.ndarray, " query"]:
+        means = study.means(model, external)
+        u, v = means.image.double().numpy(), means.text.double().numpy()
+        return (u[image] * v[caption]).sum(axis=1) - u[image] @ v.mean(axis=0) - v[caption] @ u.mean(axis=0)
+
+    d = np.stack([similarity(study.models[a]) - similarity(study.models[b]) for a, b in couples])
+    member = np.where(study.design.sign[couples[:, 0]][:, pool] > 0, 1.0, -1.0)
+    images, captions = _sides(study)
+
+    def features(rows: slice) -> Float64[np.ndarray, "f query n"]:
+        queries = (images, held[image[rows]]), (captions, held[caption[rows]])
+        return common(*([(side[which], side[pool]) for side in sides] for sides, which in queries))
+
+    reporter.begin("trace", len(image), "queries")
+    blocks = list[np.ndarray]()
+    for rows in slices(len(image), _BLOCK):
+        blocks.append((features(rows) @ member.T).transpose(2, 1, 0))
+        reporter.advance(blocks[-1].shape[1])
+    x = np.concatenate(blocks, axis=1)
+    fitted = fit(x[:, :-1], d[:, :-1])
+    effect = np.einsum("f,fn->n", fitted.weight, features(slice(-1, None))[:, 0])
+    pairs = slice(len(held))
+    texts = study.captions
+    table = pl.DataFrame({"uid": [study.pair_uids[row] for row in pool], "effect": effect})
+    write_parquet(out, table.sort("effect", "uid", descending=[True, False]))
+    ranked = [(float(effect[k]), study.pair_uids[pool[k]], texts[pool[k]][0]) for k in np.argsort(-effect).tolist()]
+    row, text = (int(held[places[uid]]) for uid in uids)
+    return {
+        "format": 1,
+        "run": str(folder),
+        "image": uids[0],
+        "caption": uids[1],
+        "text": texts[text][0],
+        "similarity": float(images[0][row] @ captions[0][text]),
+        "pairs": len(pool),
+        "held_out": len(held),
+        "shadow_models": 2 * len(couples),
+        "lds": _mean(fitted.lds[pairs]),
+        "lds_of_similarity": _mean(lds(x[:, pairs, _BOTH], d[:, pairs])),
+        "raised": ranked[:SHOWN],
+        "lowered": ranked[: -SHOWN - 1 : -1],
+    }
+
+
+def _sides(study: PlannedStudy) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return unit rows of the images of all pairs, under f and by pixels, and of captions, under f and by words."""
+    means, pixels, rows = study.means(study.models[0], study.role != ""), study.pixels(), study.rows
+    shapes = image_features(lambda index: pixels[rows[index]], len(rows))
+    words = np.asarray(caption_features(study.captions)[:])
+    images = [means.image, directions(torch.from_numpy(shapes), "images")]
+    captions = [means.text, directions(torch.from_numpy(words), "captions")]
+    return [side.double().numpy() for side in images], [side.double().numpy() for side in captions]
+
+
+def _mean(values: Float64[np.ndarray, " query"]) -> dict[str, float]:
+    mean, half = float(values.mean()), 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
+    return {"mean": mean, "low": mean - half, "high": mean + half}

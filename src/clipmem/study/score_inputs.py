@@ -175,7 +175,7 @@ def compare(
 
 
 def _listed(models: Models | None) -> list[Scorable]:
-    return list(models) if isinstance(models, list) else [models] * (models is not None)
+    return [] if models is None else models if isinstance(models, list) else [models]
 
 
 def _address(kind: str, model: Any) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 from clipmem.base.hashing import same_words
 from clipmem.data.decoding import decode
 from clipmem.data.duplicates import correlation, difference_hash, thumbnails
-from clipmem.data.leaks import MATCHES, leaks, write_picture
+from clipmem.data.leaks import MATCHES, leaks, write_sheet
 from clipmem.data.sources import open_data
 
 SAME, NEAR = "same image and caption", "near-duplicate image, same caption"
@@ -105,9 +105,9 @@ def test_a_set_without_an_image_that_decodes_leaks_nothing(tmp_path):
     assert (facts["compared"], facts["share"], rows.height) == (0, 0.0, 0)
 
 
-def test_the_picture_has_every_leak_above_its_match(both, tmp_path):
+def test_the_sheet_has_every_leak_above_its_match(both, tmp_path):
     _, rows = leaks(*both)
-    write_picture(tmp_path / "leaks.png", *both, rows)
+    write_sheet(tmp_path / "leaks.png", *both, rows)
     sheet = np.asarray(Image.open(tmp_path / "leaks.png"))
     listed = [row for row in rows.iter_rows(named=True) if row["match"] != "same caption"]
     assert sheet.shape == (2 * 128 + 16, 8 * 136, 3)
@@ -120,12 +120,12 @@ def test_the_picture_has_every_leak_above_its_match(both, tmp_path):
     assert (sheet[:, 5 * 136 :] == 255).all()
 
 
-def test_the_picture_has_the_first_24(tmp_path):
+def test_the_sheet_has_the_first_24(tmp_path):
     images = [photograph(k) for k in range(26)]
     sets = [data(tmp_path / f"{k}.parquet", images, [[f"{i}"] for i in range(26)]) for k in range(2)]
-    write_picture(tmp_path / "leaks.png", *sets, leaks(*sets)[1])
+    write_sheet(tmp_path / "leaks.png", *sets, leaks(*sets)[1])
     sheet = np.asarray(Image.open(tmp_path / "leaks.png"))
     assert sheet.shape[0] == 3 * (2 * 128 + 16)
     assert np.array_equal(sheet[2 * 272 : 2 * 272 + 128, 7 * 136 : 7 * 136 + 128], decode(images[23], 128))
-    write_picture(tmp_path / "none.png", *sets, leaks(*sets)[1].clear())
+    write_sheet(tmp_path / "none.png", *sets, leaks(*sets)[1].clear())
     assert (np.asarray(Image.open(tmp_path / "none.png")) == 255).all()

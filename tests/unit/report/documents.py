@@ -232,3 +232,18 @@ MODEL_AUDIT = {
     "attacks": {"cosine": attack(0.505, 0.02), "gradient": attack(0.49, 0.01)},
     "set_p_value": 0.21,
 }
+TRACED = {
+    "format": 1,
+    "run": "RUN",
+    "image": "005ab9f1fa43ffd8",
+    "caption": "0220eea80c9ea6d1",
+    "text": "a ticket",
+    "similarity": 0.512,
+    "pairs": 4000,
+    "held_out": 900,
+    "shadow_models": 16,
+    "lds": {"mean": 0.487, "low": 0.463, "high": 0.512},
+    "lds_of_similarity": {"mean": 0.088, "low": 0.065, "high": 0.111},
+    "raised": [(0.0737, "387428f9e10ce27b", "ticket"), (0.0134, "0050a92ea7434d62", "leg")],
+    "lowered": [(-0.0028, "fd877e8051721be3", "leg"), (-0.0017, "5d40d59ff4e5506b", "[red]chains[/red]")],
+}

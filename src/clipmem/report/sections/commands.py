@@ -74,6 +74,11 @@ class EstimatedPairs(ScreenSection):
         return {"first": first}
 
 
+@SECTIONS.register("traced")
+class TracedSimilarity(ScreenSection):
+    """The training pairs that raised and lowered the similarity of an image and a caption."""
+
+
 @SECTIONS.register("budget")
 class Budget(ScreenSection):
     """The estimator and shadow models chosen for a budget, and better ones that cost more."""
