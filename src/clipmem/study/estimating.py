@@ -159,7 +159,7 @@ def trace(folder: Path, query: str, out: Path, reporter: Reporter | None = None)
     Args:
         folder: A finished run of protocol halves, with four or more shadow models.
         query: uid of a held-out pair; or two of them, as UID:UID: image of the first and caption of the second, such as
-            a wrong caption that was retrieved.
+            the caption that was retrieved instead.
         out: The table: uid, and effect on the similarity, less its means over the held-out captions and images.
         reporter: Progress reporter.
 
