@@ -301,3 +301,13 @@ def test_findings_of_an_earlier_reproduction_stay(record, document):
     assert again in found["findings"]
     with pytest.raises(SystemExit, match="utility"):
         record.merged(document, {**only, "utility": "another"})
+
+
+def test_what_the_results_say_of_model_size_is_what_was_measured(record):
+    page = " ".join((record.GLANCE.parents[1] / "experiments/reproduce/RESULTS.md").read_text(encoding="utf-8").split())
+    [finding] = [one for one in record.newest()["redundant"]["findings"] if one["finding"] == "model-size"]
+    primary, *parts = finding["effects"]
+    assert primary["low"] < 0.01 < primary["high"]
+    assert [f"{part['estimate']:.2f}" for part in parts if part["measure"].endswith("CLIPMem")] == ["0.02", "0.02"]
+    assert all(part["low"] > 0 for part in parts)
+    assert "0.02 of CLIPMem each" in page

@@ -3,6 +3,7 @@
 And what the training pairs did to the similarity of a held-out image and caption (`clipmem score RUN --trace`).
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -200,10 +201,11 @@ def trace(folder: Path, query: str, out: Path, reporter: Reporter | None = None)
         return common(*([(side[which], side[pool]) for side in sides] for sides, which in queries))
 
     reporter.begin("trace", len(image), "queries")
-    blocks = list[np.ndarray]()
+    started, blocks = time.monotonic(), list[np.ndarray]()
     for rows in slices(len(image), _BLOCK):
         blocks.append((features(rows) @ member.T).transpose(2, 1, 0))
         reporter.advance(blocks[-1].shape[1])
+    reporter.end("trace", time.monotonic() - started)
     x = np.concatenate(blocks, axis=1)
     fitted = fit(x[:, :-1], d[:, :-1])
     effect = np.einsum("f,fn->n", fitted.weight, features(slice(-1, None))[:, 0])
