@@ -74,6 +74,10 @@ def test_a_similarity_is_traced_to_training_pairs(estimated, tmp_path):
     assert max(map(len, shown.stdout.splitlines())) <= 100
     trained = clip("score", run.path, "--trace", table["uid"][0], "--out", tmp_path / "no.parquet")
     assert (trained.returncode, "a pair that no model trained on" in trained.stderr) == (2, True)
+    several = clip(
+        "score", run.path, "--trace", f"{held_out[0]}:{held_out[1]}:{held_out[0]}", "--out", tmp_path / "no.parquet"
+    )
+    assert several.returncode == 2
     assert not (tmp_path / "no.parquet").exists()
 
 

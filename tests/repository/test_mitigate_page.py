@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import t
 
 from clipmem import AlignmentRecorder
 from clipmem.base.folder import RunFolder
@@ -51,6 +52,28 @@ def test_the_rows_agree(acting):
             assert row["share"] == pytest.approx(row["gain"] / oracle["gain"])
             low, high = row["gain_interval"]
             assert low < row["gain"] < high
+
+
+def test_the_page_has_the_table_of_the_callbacks(acting, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments" / "curate")
+    callbacks = load_script(ROOT / "experiments" / "mitigate" / "callbacks.py")
+    rows = json.loads(callbacks.RECORD.read_text(encoding="utf-8"))
+    table = callbacks.table(rows)
+    assert f"-->\n{table}\n<!-- end -->" in callbacks.PAGE.read_text(encoding="utf-8")
+    # by hand: paired differences of R@5 in points, and the mean share of time
+    recall = {(row["trainer"], row["arm"], row["seed"]): 100 * row["recall"] for row in rows}
+    assert len(recall) == len(rows) == 4 * 2 * callbacks.SEEDS
+    for name, line in zip((callbacks.OWN, *callbacks.TRAINERS), table.splitlines()[2:], strict=True):
+        gains = [recall[name, "reweight", k] - recall[name, "plain", k] for k in range(callbacks.SEEDS)]
+        own = [recall[callbacks.OWN, "reweight", k] - recall[callbacks.OWN, "plain", k] for k in range(callbacks.SEEDS)]
+        cells = [cell.strip() for cell in line.split("|")[3:6]]
+        half = t.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / len(gains) ** 0.5
+        mean = np.mean(gains)
+        assert cells[0] == f"{mean:+.1f} [{mean - half:.1f}, {mean + half:.1f}]"
+        if name != callbacks.OWN:
+            assert cells[1].startswith(f"{np.mean(np.subtract(gains, own)):+.1f} [")
+            watched = [row["watched"] for row in rows if row["trainer"] == name]
+            assert cells[2] == f"{100 * sum(watched) / len(watched):.1f}%"
 
 
 def test_the_how_to_tells_the_kept_gain_and_cost_of_reweighting():

@@ -35,7 +35,7 @@ from clipmem.train.paired import TrainingSet
 
 DOCUMENT, TABLE = "estimate.json", "estimates"
 SHOWN = 5
-_BLOCK, _BOTH = 64, 4  # queries at a time; the feature s t of `common`, which is TracIn's for a linear last layer
+_CELLS, _BOTH = 2**21, 4  # queries x pairs at a time; the feature s t of `common`: TracIn's for a linear last layer
 
 
 def signals_of(study: PlannedStudy, parts: Sequence[AlignmentParts]) -> Signals:
@@ -169,9 +169,10 @@ def trace(folder: Path, query: str, out: Path, reporter: Reporter | None = None)
         them, and that of the product of both similarities under f; the pairs with the largest and smallest effects.
 
     Raises:
-        InputError: The run has no such models, or the query is no held-out pair.
+        InputError: The run has no such models, or a text tower that was not trained, or the query is no held-out pair.
     """
     study, reporter = PlannedStudy(folder), reporter or Quiet()
+    study.check_text("--trace")
     external = study.role == "external"
     held, pool = np.flatnonzero(external), np.flatnonzero(~external)
     couples = study.design.couples
@@ -179,7 +180,7 @@ def trace(folder: Path, query: str, out: Path, reporter: Reporter | None = None)
     got, hint = f"{2 * len(couples)} shadow models", "Run it with --set protocol=halves --set halves.pairs=4."
     require(len(couples) > 1, f"run {folder}", got, "4 or more", hint)
     places = {study.pair_uids[row]: k for k, row in enumerate(held.tolist())}
-    uids = query.partition(":")[0], query.rpartition(":")[2]
+    uids = [query] * 2 if query in places else query.split(":", 1)
     for uid in uids:
         hint = "Take uids with the role external in scores.parquet."
         require(uid in places, "--trace", repr(uid), "a pair that no model trained on", hint)
@@ -202,7 +203,7 @@ def trace(folder: Path, query: str, out: Path, reporter: Reporter | None = None)
 
     reporter.begin("trace", len(image), "queries")
     started, blocks = time.monotonic(), list[np.ndarray]()
-    for rows in slices(len(image), _BLOCK):
+    for rows in slices(len(image), max(1, _CELLS // len(pool))):
         blocks.append((features(rows) @ member.T).transpose(2, 1, 0))
         reporter.advance(blocks[-1].shape[1])
     reporter.end("trace", time.monotonic() - started)
