@@ -159,7 +159,8 @@ def by_lightning(job: Job) -> Monitor:
             return self.model.embed(batch["pixel_values"], batch["input_ids"])
 
         def training_step(self, batch: Any, _: int) -> Any:
-            return openclip.contrastive_loss(*self.embed(batch), self.model.logit_scale.exp())
+            image, text = self.embed(batch)
+            return openclip.contrastive_loss(image, text, self.model.logit_scale.exp())
 
         def configure_optimizers(self) -> Any:
             optimizer = torch.optim.AdamW(self.parameters(), _LR, _BETAS, _EPS, _DECAY)
