@@ -69,6 +69,12 @@ def fit(x: Float64[np.ndarray, "couple query f"], d: Float64[np.ndarray, "couple
 
     Raises:
         InputError: There are fewer than two pairs of shadow models.
+
+    Example:
+        >>> x = np.array([[[1.0], [2.0]], [[-1.0], [1.0]]])
+        >>> fitted = fit(x, 2 * x[:, :, 0])
+        >>> fitted.weight.round(2).tolist(), fitted.lds.round(6).tolist()
+        ([2.0], [1.0, 1.0])
     """
     require(len(d) > 1, "shadow models", f"{2 * len(d)}", "4 or more", "Set halves.pairs to 2 or more.")
     scale = np.sqrt((x**2).mean(axis=(0, 1)))
