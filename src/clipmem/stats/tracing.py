@@ -71,7 +71,7 @@ def fit(x: Float64[np.ndarray, "couple query f"], d: Float64[np.ndarray, "couple
         InputError: There are fewer than two pairs of shadow models.
 
     Example:
-        >>> x = np.array([[[1.0], [2.0]], [[-1.0], [1.0]]])
+        >>> x = np.array([[[1.0], [2.0]], [[-3.0], [1.0]]])
         >>> fitted = fit(x, 2 * x[:, :, 0])
         >>> fitted.weight.round(2).tolist(), fitted.lds.round(6).tolist()
         ([2.0], [1.0, 1.0])
