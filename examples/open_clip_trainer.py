@@ -1,6 +1,6 @@
 """open_clip's trainer with clipmem: memorization per epoch, reweighting, captions, text noise, removed pairs, a record.
 
-    python examples/open_clip_trainer.py [--quick] [--reweight 0.4] [--captions 5] [--std 0.15]
+    python examples/open_clip_trainer.py [--quick] [--reweight 0.4] [--average 0.9] [--captions 5] [--std 0.15]
         [--remove RUN --count 50] [--record FILE.npz]
 
 Runs `open_clip_train.main` of the installed release (`pip install '.[bench]'`) with its `train_one_epoch` wrapped: one
@@ -23,6 +23,7 @@ import numpy as np
 import open_clip
 import open_clip_train.data
 import open_clip_train.main
+from averaging import average, distance
 from emoji_pairs import emoji
 from open_clip_train.data import CsvDataset, DataInfo
 from open_clip_train.train import train_one_epoch
@@ -83,7 +84,22 @@ def write_data(folder, pairs, captions, name="train"):
     return table
 
 
-def train(*, pairs=512, epochs=10, batch=64, std=0.0, captions=5, leave_out=frozenset(), record="", reweight=0.0):
+class Averaged:
+    """A `train_one_epoch` that also averages the weights over the steps."""
+
+    def __init__(self, train_one_epoch, decay):
+        self.train_one_epoch, self.decay, self.model, self.distance = train_one_epoch, decay, None, 0.0
+
+    def __call__(self, model, data, loss, epoch, optimizer, *others, **named):
+        """Train an epoch; `model` is then the model with averaged weights."""
+        self.model = self.model or average(model, optimizer, self.decay)
+        self.train_one_epoch(model, data, loss, epoch, optimizer, *others, **named)
+        self.distance = distance(self.model, model)
+
+
+def train(
+    *, pairs=512, epochs=10, batch=64, std=0.0, captions=5, leave_out=frozenset(), record="", reweight=0.0, decay=None
+):
     """Train, write the record, and return the losses in the trainer's log."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -101,7 +117,8 @@ def train(*, pairs=512, epochs=10, batch=64, std=0.0, captions=5, leave_out=froz
         texts, uids = [pair.captions[:captions] for pair in chosen], [pair.uid for pair in chosen]
         weighted = ReweightCallback(reweight, captions=texts, ids=uids)
         monitor = MemorizationCallback(pairs=64, budget=1.0)
-        open_clip_train.main.train_one_epoch = monitor(weighted(train_one_epoch))
+        averaged = Averaged(train_one_epoch, decay)
+        open_clip_train.main.train_one_epoch = monitor(weighted(train_one_epoch if decay is None else averaged))
         open_clip_train.main.main([
             "--train-data", str(table), "--val-data", str(held_out), "--val-frequency", "0", "--dataset-type", "csv",
             "--csv-img-key", "filepath", "--csv-caption-key", "title", "--model", "clipmem-micro", "--name", "run",
@@ -109,6 +126,8 @@ def train(*, pairs=512, epochs=10, batch=64, std=0.0, captions=5, leave_out=froz
             "--warmup", "2", "--device", "cpu", "--lr", "1e-3", "--log-every-n-steps", "1", "--save-frequency", "0",
             "--logs", place,
         ])  # fmt: skip
+        if decay is not None:
+            print(f"the average is {averaged.distance:.4f} from the last weights")
         if record:
             weighted.loss.recorder.save(record)
         log = (folder / "run" / "out.log").read_text(encoding="utf-8")
@@ -120,6 +139,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="use 128 pairs and two epochs (seconds)")
     parser.add_argument("--reweight", type=float, default=0.0, help="share of pairs with a weight below 1; 0 = none")
+    parser.add_argument("--average", type=float, help="decay of an average of the weights over the steps")
     parser.add_argument("--std", type=float, default=0.0, help="noise on the text embeddings; 0 = none")
     parser.add_argument("--captions", type=int, default=5, help="captions per pair")
     parser.add_argument("--remove", default="", help="remove the most memorized pairs of this finished clipmem run")
@@ -134,6 +154,7 @@ def main(arguments=None):
         leave_out=worst,
         record=chosen.record,
         reweight=chosen.reweight,
+        decay=chosen.average,
         **size,
     )
     print(f"{len(losses)} steps; loss {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end")

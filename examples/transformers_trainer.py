@@ -1,6 +1,6 @@
 """transformers' Trainer with clipmem's callbacks: does it memorize its pairs, and which captions are suspect?
 
-    python examples/transformers_trainer.py [--quick] [--reweight 0.4] [--record trajectory.npz]
+    python examples/transformers_trainer.py [--quick] [--reweight 0.4] [--average 0.9] [--record trajectory.npz]
 
 Needs `pip install '.[hf]' accelerate`. Replace the small CLIP and the emoji with your own; to reweight or record, the
 data set's items need an "index", and the training arguments `remove_unused_columns=False`.
@@ -10,6 +10,7 @@ import argparse
 import tempfile
 
 import torch
+from averaging import average, distance
 from emoji_pairs import emoji
 from open_clip.tokenizer import SimpleTokenizer
 from torchvision.transforms import v2
@@ -49,6 +50,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="use 128 pairs and two epochs (seconds)")
     parser.add_argument("--reweight", type=float, default=0.0, help="share of pairs with a weight below 1; 0 = none")
+    parser.add_argument("--average", type=float, help="decay of an average of the weights over the steps")
     parser.add_argument("--record", default="", help="write each pair's similarity and margin per epoch here (.npz)")
     chosen = parser.parse_args(arguments)
     count = 128 if chosen.quick else 512
@@ -66,9 +68,13 @@ def main(arguments=None):
         if chosen.reweight or chosen.record:
             reweight = ReweightCallback(images[:count], captions[:count], chosen.reweight, ids=uids)
             trainer.add_callback(reweight)
+        if chosen.average is not None:
+            averaged = average(trainer.model, trainer.create_optimizer(), chosen.average)
         trainer.train()
     if chosen.record:
         reweight.loss.recorder.save(chosen.record)
+    if chosen.average is not None:
+        print(f"the average is {distance(averaged, trainer.model):.4f} from the last weights")
     print(monitor.monitor.verdict)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     print(f"{len(losses)} steps; loss {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end")

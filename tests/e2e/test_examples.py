@@ -12,10 +12,11 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 LINE = re.compile(r"(\d+) steps; loss ([0-9.]+) at the start, ([0-9.]+) at the end")
+AVERAGE = re.compile(r"the average is ([0-9.]+) from the last weights")
 LOUD = 2.0  # logits with a standard deviation of 28: no loss without noise is near the one with it
 
 
-def run(name, *arguments):
+def output(name, *arguments):
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / name, "--quick", *map(str, arguments)],
         capture_output=True,
@@ -25,7 +26,11 @@ def run(name, *arguments):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    steps, first, last = LINE.search(done.stdout).groups()
+    return done.stdout
+
+
+def run(name, *arguments):
+    steps, first, last = LINE.search(output(name, *arguments)).groups()
     return int(steps), float(first), float(last)
 
 
@@ -60,6 +65,29 @@ def test_open_clip_trainer_with_reweighting(tmp_path):
     assert steps == 4
     assert last < first
     check_record(tmp_path / "record.npz")
+
+
+def test_the_average_of_an_optimizer_is_that_of_a_loop(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import averaging
+
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+    averaged, by_hand = averaging.average(model, optimizer, 0.75), model.weight.detach().clone()
+    for step in range(4):
+        model(torch.full((1, 3), float(step))).square().sum().backward()
+        optimizer.step()
+        by_hand = 0.75 * by_hand + 0.25 * model.weight.detach()
+    torch.testing.assert_close(averaged.module.weight.detach(), by_hand)
+    assert averaging.distance(averaged, model) > 0
+
+
+@pytest.mark.parametrize("name", ["open_clip_trainer.py", "transformers_trainer.py"])
+def test_trainers_with_an_average(name):
+    for package in ("pandas", "webdataset") if name.startswith("open") else ("transformers", "accelerate"):
+        pytest.importorskip(package, reason="needs the extra `bench`, or `hf` and accelerate")
+    at_once, later = (float(AVERAGE.search(output(name, "--average", decay))[1]) for decay in (0, 0.9))
+    assert at_once == 0 < later
 
 
 def test_reweighting():
