@@ -70,7 +70,10 @@ def test_a_similarity_is_traced_to_training_pairs(estimated, tmp_path):
     assert [row[:2] for row in found["raised"]] == [[effect, uid] for uid, effect in table.head(5).iter_rows()]
     assert [row[1] for row in found["lowered"]] == table["uid"].tail(5).reverse().to_list()
     shown = clip("score", run.path, "--trace", held_out[0], "--out", again)
-    assert table["uid"][0][:12] in shown.stdout or pl.read_parquet(again)["uid"][0][:12] in shown.stdout
+    assert pl.read_parquet(again)["uid"][0][:12] in shown.stdout
+    for options in (("--data", "emoji"), ("--views", "2")):
+        mixed = clip("score", run.path, "--trace", held_out[0], *options, "--out", tmp_path / "no.parquet")
+        assert (mixed.returncode, "got other options" in mixed.stderr) == (2, True)
     assert max(map(len, shown.stdout.splitlines())) <= 100
     trained = clip("score", run.path, "--trace", table["uid"][0], "--out", tmp_path / "no.parquet")
     assert (trained.returncode, "a pair that no model trained on" in trained.stderr) == (2, True)

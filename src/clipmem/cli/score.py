@@ -96,6 +96,9 @@ def score(
     got, expected = ("no run", "one") if folder is None else ("no --trace", "--trace UID")
     require(bool(trace) == bool(folder), "--trace", got, expected, "For example: clipmem score RUN --trace UID.")
     if folder is not None:
+        others = (data, target, reference, model, trajectory, bank, embeddings, scoring != Scoring())
+        unused = all(value in (None, (), "", False) for value in others)
+        require(unused, "--trace", "other options", "--out alone", "Omit them: the run has pairs and models.")
         return Screen("traced", study.estimating.trace(folder, trace, out, reporter), f"Effects: {out}")
     models = list(target) or None, list(reference) or None
     inputs = study.api.Inputs(*models, data, bank, model, trajectory, embeddings)
