@@ -176,9 +176,11 @@ def curated(*, found: bool) -> Any:
     about = {"pairs": 1000, "problems": 2, "model": None, "run": found, "seconds_in_all": 4.21, "suspects": 90 * found}
     about |= {"expected": {**share, "clear": True, "pairs": [120 * found, 80 * found, 160]}, "by_rule": 15 * found}
     about |= {"not_judged": 57, "reused": True, "marks_of_others": 4} if found else {}
-    rates = {"precision": 0.82, "low": 0.71, "high": 0.9, "recall": 0.6} if found else {}
-    about |= {"aim": "precision=0.8" if found else "", "expectation": rates}
-    about |= {"precision": [{"length": 10, "precision": 0.97}, {"length": 1000, "precision": 0.12}] if found else []}
+    rates = {"precision": 0.82, "low": 0.71, "high": 0.9, "recall": 0.6}
+    about |= {"aim": "precision=0.8" if found else "", "expectation": [rates] if found else []}
+    lengths = {10: (0.97, 0.9, 0.99, 0.02), 1000: (0.12, 0.09, 0.15, 0.99)} if found else {}
+    names = "precision", "low", "high", "recall"
+    about |= {"curve": [{"length": k, **dict(zip(names, x, strict=True))} for k, x in lengths.items()]}
     about |= {"written": {"marked": 2, "planted": 3} if found else {"marked": 0, "planted": 0}}
     marks = {"wrong": 12, "fine": 10, "used": True, "learned": 0.93, "list": 0.81}
     suspect = {"uid": "ab" * 16, "probability": 0.96, "caption": "a caption of another pair", "reason": "left-out"}

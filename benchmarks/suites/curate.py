@@ -19,6 +19,7 @@ import page
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from clipmem.base import slices
 from clipmem.base.random import bootstrap_counts, generator
 from clipmem.base.sections import DataSection, EmbedSection, TrainSection
 from clipmem.curation.ranking import curate
@@ -27,6 +28,7 @@ from clipmem.models import given, passes
 from clipmem.models.numerics import keep_memory, resolve_precision
 from clipmem.models.openclip import create
 from clipmem.models.passes import unit_means
+from clipmem.models.protocol import DualEncoder
 from clipmem.models.signals import Signals
 from clipmem.scoring.pair_scores import PAIR_SCORES, usable
 from clipmem.study.score_inputs import read_pairs
@@ -50,6 +52,16 @@ class Data(NamedTuple):
     pixels: np.ndarray
     captions: list[str]
     kind: np.ndarray
+
+
+class Clean(NamedTuple):
+    """Pairs with their own captions: uids, names of the images, pixels, captions, and categories."""
+
+    uids: list[str]
+    keys: list[str]
+    pixels: np.ndarray
+    captions: list[str]
+    labels: np.ndarray
 
 
 class Size(NamedTuple):
@@ -93,13 +105,21 @@ def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bo
     return [row for name, section in regimes.items() for row in _regime(name, section, size, keep / name, device)]
 
 
-def _data(section: DataSection, count: int) -> Data:
+def clean(section: DataSection) -> Clean:
+    """Read all pairs of a data set, each with its first caption, and decode their images."""
     pairs = read_pairs(section, 1, "--data")
-    stream = generator(0, "curate benchmark")
-    rows = np.sort(stream.permutation(len(pairs))[:count])
-    blocks = (pairs.decoded(rows[start : start + 1024], [_GEOMETRY]) for start in range(0, len(rows), 1024))
-    table = pairs.table[rows]
-    own, labels = [texts[0] for texts in table["captions"]], table["label"].to_numpy()
+    rows = np.arange(len(pairs))
+    blocks = [pairs.decoded(rows[part], [_GEOMETRY]) for part in slices(len(rows), 1024)]
+    pixels, table = np.concatenate([block.pixels[_GEOMETRY] for block in blocks]), pairs.table
+    captions = [texts[0] for texts in table["captions"]]
+    return Clean(table["uid"].to_list(), table["key"].to_list(), pixels, captions, table["label"].to_numpy())
+
+
+def mismatched(pairs: Clean, count: int, seed: int = 0) -> Data:
+    """Draw pairs, and give 15% of them other captions, a third of each kind."""
+    stream = generator(seed, "curate benchmark")
+    rows = np.sort(stream.permutation(len(pairs.uids))[:count])
+    own, labels = [pairs.captions[row] for row in rows], pairs.labels[rows]
     captions, kind, m = list(own), np.full(len(own), -1), round(WRONG * len(own) / 3)
     named = stream.permutation(np.flatnonzero(labels != ""))
     vague, within = named[:m], named[m : 2 * m]
@@ -111,12 +131,11 @@ def _data(section: DataSection, count: int) -> Data:
                 kind[row] = number if own[other] != own[row] else -1
     for row in vague:
         captions[row], kind[row] = str(labels[row]).replace("-", " "), 2
-    pixels = np.concatenate([block.pixels[_GEOMETRY] for block in blocks])
-    return Data(table["uid"].to_list(), pixels, captions, kind)
+    return Data([pairs.uids[row] for row in rows], pairs.pixels[rows], captions, kind)
 
 
-def signals_of(data: Data, folder: Path, device: str, *, epochs: int) -> Signals:
-    """Train on the pairs, or read the model that did, and collect its signals."""
+def trained(data: Data, folder: Path, device: str, *, epochs: int) -> DualEncoder:
+    """Train clipmem-tiny on the pairs, or read the model that did."""
     if not (folder / "log.jsonl").is_file():
         torch.set_num_threads(1)  # as a training process of a study
         torch.set_flush_denormal(True)
@@ -132,13 +151,23 @@ def signals_of(data: Data, folder: Path, device: str, *, epochs: int) -> Signals
             Session(checkpoints=checkpoints),
         )
         checkpoints.remove()
-    encoder = given.load(given.find(str(folder)))
+    return given.load(given.find(str(folder)))
+
+
+def embedded(data: Data, encoder: DualEncoder, device: str) -> Signals:
+    """Return the signals of the pairs, with their embeddings."""
     texts = [[text] for text in data.captions]
     inputs = passes.Inputs(data.pixels, np.arange(len(texts)), texts, data.uids)
     settings, crops = EmbedSection(), TrainSection()  # pyright: ignore[reportCallIssue]
     found = passes.embed(encoder, inputs, settings, crops, device=device)
     means = unit_means(found.image, found.text, found.text_pair)
-    return replace(plain(data), image=means.image, text=means.text, trajectory=read_trajectory(folder, data.uids))
+    return replace(plain(data), image=means.image, text=means.text)
+
+
+def signals_of(data: Data, folder: Path, device: str, *, epochs: int) -> Signals:
+    """Return the signals of the pairs with a model that trained on them."""
+    signals = embedded(data, trained(data, folder, device, epochs=epochs), device)
+    return replace(signals, trajectory=read_trajectory(folder, data.uids))
 
 
 def plain(data: Data) -> Signals:
@@ -148,7 +177,7 @@ def plain(data: Data) -> Signals:
 
 
 def _regime(name: str, section: DataSection, size: Size, folder: Path, device: str) -> list[Result]:
-    data = _data(section, size.pairs)
+    data = mismatched(clean(section), size.pairs)
     torch.set_num_threads(1)
     scores, seconds = dict[str, np.ndarray](), dict[str, float]()
 
@@ -164,8 +193,8 @@ def _regime(name: str, section: DataSection, size: Size, folder: Path, device: s
     timed(OURS[2], ours(plain(data), combine="ranks"))
     signals = signals_of(data, folder, device, epochs=size.epochs)
     timed(OURS[0], ours(signals))
-    for name in usable("mismatched captions", signals):
-        timed(name, lambda name=name: PAIR_SCORES[name]().score(signals))
+    for detector in usable("mismatched captions", signals):
+        timed(detector, lambda detector=detector: PAIR_SCORES[detector]().score(signals))
     results = list[Result]()
     for number, kind in enumerate(KINDS):
         wrong = data.kind >= 0 if number == 3 else data.kind == number
@@ -188,7 +217,7 @@ def _compared(
     published = {key for key in scores if key not in OURS and PAIR_SCORES[key].source}
     best = max(published, key=area.__getitem__)
     counts = bootstrap_counts(generator(0, "curate bootstrap"), draws, len(wrong))
-    areas = {key: _areas(x, wrong, counts) for key, x in scores.items()}
+    areas = {key: bootstrap_areas(x, wrong, counts) for key, x in scores.items()}
     rows = list[Result]()
     for key, x in scores.items():
         low, high = np.quantile(areas[key] - areas[best], (0.025, 0.975))
@@ -197,7 +226,7 @@ def _compared(
     return sorted(rows, key=lambda row: -row.auroc)
 
 
-def _areas(x: np.ndarray, wrong: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def bootstrap_areas(x: np.ndarray, wrong: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the AUROC of each bootstrap draw, ties shared evenly."""
     order, place = np.unique(x, return_inverse=True)
     positive, negative = (

@@ -210,6 +210,12 @@ def test_validation_knows_which_models_an_estimator_used(recipe, tmp_path):
     assert rows["raw", 2]["above_raw"] == {"mean": 0, "low": 0, "high": 0}
     assert rows["raw", 2]["cost"] == pytest.approx(2, abs=0.1)
     assert rows["closed-form", 0]["cost"] == 0
+    # the same LDS as those of a query, which is not part of it
+    uid = clipmem.load_run(tmp_path / "v" / "full").scores.filter(role="external")["uid"][0]
+    traced = clip("score", tmp_path / "v" / "full", "--trace", uid, "--out", tmp_path / "effects.parquet", "--json")
+    for name in ("lds", "lds_of_similarity"):
+        assert found[name] == json.loads(traced.stdout)[name]
+    assert f"LDS {found['lds']['mean']:.3f}" in " ".join(done.stdout.split())
     assert clip("validate-estimators", recipe, "--truth", 5, "--out", tmp_path / "w").returncode == 2
     for one in found["estimators"]:
         sets = {"raw": 3, "distilled": 3}.get(one["estimator"], 0) if one["pairs"] == 2 else 0

@@ -1,10 +1,13 @@
 """benchmarks/RESULTS.md and experiments/curate/RESULTS.md show the stored results and nothing else."""
 
+import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +24,24 @@ def test_the_page_shows_the_stored_results(page):
     for file in (page.PAGE, page.CURATE):
         text = file.read_text(encoding="utf-8")
         assert page.page(text, page.stored()) == text
+
+
+def test_the_page_shows_the_record_of_models_that_did_not_train_on_the_pairs():
+    foreign = load_script(ROOT / "experiments" / "curate" / "foreign.py")
+    results, text = json.loads(foreign.RECORD.read_text(encoding="utf-8")), foreign.PAGE.read_text(encoding="utf-8")
+    assert foreign.page(text) == text
+    assert foreign.table(results) in text
+    assert foreign.counts(results) in text
+    gains = {(one["data"], one["model"]): one["kinds"][3] for one in results}
+    helps = {data: row["auroc"][1] - row["auroc"][0] for (data, model), row in gains.items() if model != "drawings"}
+    shown = ", ".join(f"{gain:.3f} ({data})" for data, gain in list(helps.items())[:2])
+    assert f"by {shown} and {helps['clip art']:.3f} (clip art)" in text
+    lows, highs = zip(*(row["over none"] for (_, model), row in gains.items() if model == "drawings"), strict=True)
+    assert max(lows) < 0 < min(highs)
+    ends = f"{min(helps.values()):.3f} to {max(helps.values()):.3f}"
+    assert f"raised the AUROC by {ends}" in (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
+    for one in results:
+        assert all(low <= one["swapped"] <= high for _, low, high in one["expected"].values())
 
 
 def test_a_row_is_shown(page):

@@ -20,7 +20,7 @@ from clipmem.base.sections import DataSection
 from clipmem.curation.aim import Aim
 from clipmem.curation.ranking import curate
 from clipmem.curation.share import plant, share_of
-from clipmem.curation.suspects import choose, expectation
+from clipmem.curation.suspects import choose, expectations
 from clipmem.data.decoding import Geometry
 from clipmem.models.signals import Signals
 from clipmem.scoring.evidence import evidence_of
@@ -91,7 +91,9 @@ def test_expected_precision_and_recall(name, all_at_random):
             ranking = curate(signals)
             for aim in ("", "precision=0.9", "precision=0.7", "recall=0.5"):
                 curation = choose(ranking, Aim.parse(aim)) if aim else ranking
-                suspect, rates = curation.table["is_suspect"].to_numpy(), expectation(curation)
+                suspect = curation.table["is_suspect"].to_numpy()
+                [found] = expectations(curation, [int(suspect.sum())])
+                rates = found._asdict()
                 true = {"precision": wrong[suspect].mean(), "recall": wrong[suspect].sum() / wrong.sum()}
                 told = {rate: f"{value:.2f}" for rate, value in rates.items()}
                 cells = (f"{100 * share:.0f}%", aim or "default", suspect.sum())

@@ -18,7 +18,7 @@ from clipmem.curation.suspects import LISTED, Curation, counted
 from clipmem.models.signals import Signals
 from clipmem.scoring.evidence import Evidence, evidence_of
 from clipmem.scoring.pair_scores import PAIR_SCORES
-from clipmem.scoring.pair_scores.base import Kind, PairScore
+from clipmem.scoring.pair_scores.base import Kind, Need, PairScore
 
 SMALLEST = 100
 ODDS, STACKED = "planted-odds", 2.0  # name of the classifier's log odds, and their weight
@@ -35,17 +35,21 @@ class Ranked(NamedTuple):
         name: Its name.
         kind: What is wrong with a pair that it ranks first.
         weight: Weight of its ranks in the combination; 0 = not part of it.
+        needs: The signals that it reads.
         score: Higher = more suspect, NaN = unknown, shape (n,).
         rank: Ranks in (0, 1), ties shared; unknown ones are in the middle.
         certain: The suspects by its rule.
+        agreement: Factor of the weight in [0, 1], see `agreeing`.
     """
 
     name: str
     kind: Kind
     weight: float
+    needs: frozenset[Need]
     score: Float64[np.ndarray, " n"]
     rank: Float64[np.ndarray, " n"]
     certain: Bool[np.ndarray, " n"]
+    agreement: float = 1.0
 
     @classmethod
     def of(cls, item: PairScore, signals: Signals) -> "Ranked":
@@ -53,7 +57,7 @@ class Ranked(NamedTuple):
         score = item.score(signals)
         rule = item.certain(signals, score) if item.weight else None
         certain = np.zeros(len(score), dtype=np.bool_) if rule is None else rule
-        return cls(item.name, item.kind, item.weight, score, _ranks(score), certain)
+        return cls(item.name, item.kind, item.weight, item.needs, score, _ranks(score), certain)
 
     @property
     def priority(self) -> Float64[np.ndarray, " n"]:
@@ -78,9 +82,10 @@ def curate(
     """Rank pairs by how likely their captions are wrong, and say why, without labels.
 
     The score is the weighted sum of the ranks of all pair scores with a weight whose signals are there, divided by its
-    largest value. Probabilities and the expected number of mismatched captions come from captions planted on other
-    images (`curate.planting`), without the model: a model that trained on a mismatched caption no longer looks
-    surprised by it.
+    largest value. Scores by a model count as far as they agree with the other pairs (`agreeing`). Probabilities and the
+    expected number of mismatched captions come from captions planted on other images (`curate.planting`). Of models,
+    only one that did not train on the pairs has a say in these: another one is no longer surprised by a mismatched
+    caption that it trained on.
 
     Args:
         signals: What is known of the pairs: images, a model's embeddings, or both.
@@ -129,9 +134,11 @@ def curate(
     texts = numbered(same_words(captions[0]) for captions in signals.captions)
     planted = plant(evidence, texts, signals.seed, plantings, lambda share: advance("plant", share))
     members, z = [score for score in ranked if score.weight], planted.observed
-    odds = Ranked(ODDS, "mismatched", STACKED, z, _ranks(z), np.zeros(n, dtype=np.bool_))
+    odds = Ranked(ODDS, "mismatched", STACKED, frozenset(), z, _ranks(z), np.zeros(n, dtype=np.bool_))
+    members = agreeing(members, odds)
     combined = [*members, odds] if combine == "stacked" else members
-    score = np.sum([part.weight * part.rank for part in combined], axis=0) / sum(part.weight for part in combined)
+    weights = {part.name: part.weight * part.agreement for part in combined}
+    score = np.sum([weights[part.name] * part.rank for part in combined], axis=0) / sum(weights.values())
     special = [part for part in members if part.kind != "mismatched"]
     share = share_of(planted, confidence)
     probability = posterior(planted, share.assumed, score, ~np.any([part.high for part in special], axis=0))
@@ -158,7 +165,7 @@ def curate(
     reporter.end("detect", time.monotonic() - started)
     document = {
         "pairs": n,
-        "combination": {part.name: part.weight for part in combined},
+        "combination": weights,
         "detectors": [part.name for part in ranked],
         "evidence": evidence.features,
         "unavailable": {name: needs for name, needs in lacking.items() if needs},
@@ -177,13 +184,35 @@ def _ranks(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     return ranks
 
 
+def agreeing(members: Sequence[Ranked], odds: Ranked) -> list[Ranked]:
+    """Give scores by a model the weight that they have on these data, by agreement with the odds.
+
+    With r the correlation of its ranks with those of the odds, the factor of a score by a model is max(0, r) / m, at
+    most 1, where m is the mean r of the scores by images and words alone. A model that knows nothing of these images,
+    or that learned their mismatched captions, would otherwise dilute what the other pairs say.
+    """
+
+    def correlation(part: Ranked) -> float:
+        varies = np.ptp(part.rank) > 0 and np.ptp(odds.rank) > 0
+        return float(np.corrcoef(part.rank, odds.rank)[0, 1]) if varies else 0.0
+
+    alone = [part for part in members if part.kind == odds.kind and part.needs == frozenset({"images"})]
+    usual = sum(map(correlation, alone)) / max(1, len(alone))
+    return [
+        part._replace(agreement=min(1.0, max(0.0, correlation(part)) / usual))
+        if usual > 0 and part.needs - {"images", "pixels"}
+        else part
+        for part in members
+    ]
+
+
 def _reasons(rows: Int[np.ndarray, " k"], members: Sequence[Ranked]) -> pl.DataFrame:
     """Say what is wrong with some pairs, and by which two scores in the combination, that rank a pair highest.
 
     The kind is that of the special score that adds most to the combination, else mismatched.
     """
     names = np.array([part.name for part in members])
-    order = np.argsort(-np.stack([part.priority[rows] for part in members]), axis=0, kind="stable")[:2]
+    order = np.argsort(-np.stack([part.agreement * part.priority[rows] for part in members]), axis=0, kind="stable")[:2]
     special = [part for part in members if part.kind != "mismatched"]
     adds = [np.where(part.high[rows], part.weight * part.priority[rows], 0) for part in special]
     kinds = np.array(["mismatched", *(part.kind for part in special)])[np.argmax([np.zeros(len(rows)), *adds], axis=0)]

@@ -6,7 +6,7 @@ that is learned from them is taken only if it ranks the marked pairs clearly bet
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,8 +79,7 @@ class Curation(NamedTuple):
             duplicate, hygiene; null), `reason` and `second_reason` (ids of templates), `neighbors` (uids that testify),
             `suggested_caption` (or null; none where swapped captions are not told from right ones), and one column
             `NAME_score` per pair score.
-        document: Numbers for readers: scores used, expected number of mismatched captions with its interval, precision
-            at several lengths of the list, seconds.
+        document: Numbers for readers: scores used, expected number of mismatched captions with its interval, seconds.
     """
 
     table: pl.DataFrame
@@ -119,14 +118,9 @@ def ordered(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def counted(table: pl.DataFrame) -> dict[str, Any]:
-    """Count the suspects, by kind too; and the expected share of mismatched captions among the first of the list."""
-    suspects, ranked = table.filter("is_suspect"), ordered(table)
-    shares = ranked["probability"].cum_sum() / np.arange(1, len(table) + 1)
-    return {
-        "suspects": suspects.height,
-        "kinds": dict(suspects["kind"].drop_nulls().value_counts().sort("kind").iter_rows()),
-        "precision": [{"length": k, "precision": shares[k - 1]} for k in LENGTHS if k <= len(table)],
-    }
+    """Count the suspects, by kind too."""
+    kinds = table.filter("is_suspect")["kind"]
+    return {"suspects": len(kinds), "kinds": dict(kinds.drop_nulls().value_counts().sort("kind").iter_rows())}
 
 
 def choose(curation: Curation, aim: Aim) -> Curation:
@@ -153,23 +147,41 @@ def choose(curation: Curation, aim: Aim) -> Curation:
     return Curation(changed, {**curation.document, **counted(changed)})
 
 
-def expectation(curation: Curation) -> dict[str, float]:
-    """Return the expected `precision` of the suspects, its interval from `low` to `high`, and their expected `recall`.
+class Rates(NamedTuple):
+    """What is expected of the first `length` pairs of a list.
 
-    The mean probability of suspects, and their sum over that of all pairs. At an end of the share's interval,
-    probabilities are multiplied by its ratio to the assumed share, up to 1; those by rule and by marks stay. {} without
-    suspects or mismatched captions. On drawings with 5 to 30% swapped captions, the interval held the precision of 45
-    of 48 lists. Precision and recall were off by .05 and .03 in the median, .16 and .17 at most
-    (tests/science/test_curate_share.py): where all are swapped at random, more are in the list than expected.
+    Attributes:
+        length: Number of pairs.
+        precision: Mean probability of these pairs: the share of them that is mismatched.
+        low: Lower end of its interval.
+        high: Upper end.
+        recall: Sum of their probabilities over that of all pairs: the share of all mismatched captions among them.
     """
-    table, share = curation.table, curation.document["expected"]
-    p, suspect = table["probability"].to_numpy(), table["is_suspect"].to_numpy()
-    if not (suspect.any() and share["found"] and share["assumed"]):
-        return {}
-    factors = [share[end] / share["assumed"] for end in ("low", "high")]
-    low, high = (float(np.where(p < 1, np.minimum(p * factor, 1), p)[suspect].mean()) for factor in factors)
-    precision, recall = float(p[suspect].mean()), float(p[suspect].sum() / p.sum())
-    return {"precision": precision, "low": low, "high": high, "recall": recall}
+
+    length: int
+    precision: float
+    low: float
+    high: float
+    recall: float
+
+
+def expectations(curation: Curation, lengths: Sequence[int]) -> list[Rates]:
+    """Return what is expected of the first pairs of the list; nothing without mismatched captions.
+
+    At an end of the share's interval, probabilities are multiplied by its ratio to the assumed share, up to 1; those by
+    rule and by marks stay. Lengths are 1 to all pairs; others are left out. On drawings with 5 to 30% swapped captions,
+    the interval held the precision of 45 of 48 lists. Precision and recall were off by .05 and .03 in the median, .16
+    and .17 at most (tests/science/test_curate_share.py): where all are swapped at random, more are in the list than
+    expected.
+    """
+    share = curation.document["expected"]
+    if not (share["found"] and share["assumed"]):
+        return []
+    p = ordered(curation.table)["probability"].to_numpy()
+    ends = (np.where(p < 1, np.minimum(p * share[end] / share["assumed"], 1), p) for end in ("low", "high"))
+    means = (values.cumsum() / np.arange(1, len(p) + 1) for values in (p, *ends))
+    columns = [values.tolist() for values in (*means, p.cumsum() / p.sum())]
+    return [Rates(k, *(column[k - 1] for column in columns)) for k in lengths if 1 <= k <= len(p)]
 
 
 ENOUGH, FOLDS = 20, 5

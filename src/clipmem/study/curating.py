@@ -30,13 +30,14 @@ from clipmem.curation.ranking import SMALLEST
 from clipmem.curation.ranking import curate as rank
 from clipmem.curation.suspects import (
     DOCUMENT,
+    LENGTHS,
     RANKING,
     SUSPECTS,
     Curation,
     apply_marks,
     choose,
     counted,
-    expectation,
+    expectations,
     ordered,
     read_ranking,
 )
@@ -214,7 +215,8 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
         "captions": how.captions,
         "device": how.device,
         "aim": how.suspects,
-        "expectation": expectation(ranking),
+        "expectation": [rates._asdict() for rates in expectations(ranking, [ranking.document["suspects"]])],
+        "curve": [rates._asdict() for rates in expectations(ranking, LENGTHS)],
         "command": _command(str(data) if study else section, how, out),
         "run": study is not None,
         "not_judged": len(uids) - table.height if study else 0,

@@ -7,11 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
@@ -27,6 +28,7 @@ from clipmem.scoring.design import ScoreTables
 from clipmem.scoring.pair_scores import PAIR_SCORES, Estimated, usable
 from clipmem.stats.agreement import directions
 from clipmem.stats.alignment import AlignmentParts, alignment
+from clipmem.stats.intervals import Interval, crossed_mean
 from clipmem.stats.reliability import Agreement, agreement, noise_of
 from clipmem.stats.tracing import common, fit, lds
 from clipmem.study.plan import PlannedStudy
@@ -152,41 +154,48 @@ def cost_of(study: PlannedStudy) -> float:
     return spent[True] / spent[False]
 
 
-def trace(folder: Path, query: str, out: Path, reporter: Reporter | None = None) -> dict[str, object]:
-    """Estimate what each training pair does to the similarity of an image and a caption, and write it to a table.
+class Traced(NamedTuple):
+    """What the training pairs did to similarities of held-out images and captions.
 
-    The weights are fitted on the run's held-out pairs, and on as many of their images with captions of others.
+    Attributes:
+        pool: Rows of the training pairs in the split table.
+        held: Rows of the held-out pairs.
+        shadow_models: Number of shadow models.
+        similarity: Similarities that were asked for, under f, shape (k,).
+        effect: Effect of each training pair on these, shape (k, n).
+        lds: Mean LDS of the held-out pairs, with its interval over groups of them.
+        lds_of_similarity: The same of the product of both similarities under f instead of effects.
+    """
+
+    pool: Int[np.ndarray, " n"]
+    held: Int[np.ndarray, " h"]
+    shadow_models: int
+    similarity: Float64[np.ndarray, " k"]
+    effect: Float64[np.ndarray, "k n"]
+    lds: Interval
+    lds_of_similarity: Interval
+
+
+def traced(study: PlannedStudy, asked: Sequence[tuple[int, int]] = (), reporter: Reporter | None = None) -> Traced:
+    """Fit what each training pair does to a similarity, on the held-out pairs and as many mixed ones.
 
     Args:
-        folder: A finished run of protocol halves, with four or more shadow models.
-        query: uid of a held-out pair; or two of them, as UID:UID: image of the first and caption of the second, such as
-            the caption that was retrieved instead.
-        out: The table: uid, and effect on the similarity, less its means over the held-out captions and images.
+        study: A finished run of protocol halves, with four or more shadow models.
+        asked: Similarities to trace: numbers of an image and of a caption among the held-out pairs.
         reporter: Progress reporter.
 
-    Returns:
-        Uids, caption and similarity (under f) of the query; mean LDS of the held-out pairs, with its 95% interval over
-        them, and that of the product of both similarities under f; the pairs with the largest and smallest effects.
-
     Raises:
-        InputError: The run has no such models, or a text tower that was not trained, or the query is no held-out pair.
+        InputError: The run has no such models.
     """
-    study, reporter = PlannedStudy(folder), reporter or Quiet()
-    study.check_text("--trace")
-    external = study.role == "external"
+    external, reporter = study.role == "external", reporter or Quiet()
     held, pool = np.flatnonzero(external), np.flatnonzero(~external)
     couples = study.design.couples
     couples = couples[np.ptp(study.design.sign[couples[:, 0]][:, pool], axis=1) > 0]  # not f and g
     got, hint = f"{2 * len(couples)} shadow models", "Run it with --set protocol=halves --set halves.pairs=4."
-    require(len(couples) > 1, f"run {folder}", got, "4 or more", hint)
-    places = {study.pair_uids[row]: k for k, row in enumerate(held.tolist())}
-    uids = [query] * 2 if query in places else query.split(":", 1)
-    for uid in uids:
-        hint = "Take uids with the role external in scores.parquet."
-        require(uid in places, "--trace", repr(uid), "a pair that no model trained on", hint)
-    order = generator(study.recipe.split.seed, "trace").permutation(len(held))
-    image = np.concatenate([np.arange(len(held)), order, [places[uids[0]]]])
-    caption = np.concatenate([np.arange(len(held)), np.roll(order, 1), [places[uids[1]]]])
+    require(len(couples) > 1, f"run {study.path}", got, "4 or more", hint)
+    order, questions = generator(study.recipe.split.seed, "trace").permutation(len(held)), len(asked)
+    image = np.concatenate([np.arange(len(held)), order, [pair[0] for pair in asked]]).astype(np.int64)
+    caption = np.concatenate([np.arange(len(held)), np.roll(order, 1), [pair[1] for pair in asked]]).astype(np.int64)
 
     def similarity(model: TrainingSet) -> Float64[np.ndarray, " query"]:
         means = study.means(model, external)
@@ -201,33 +210,67 @@ def trace(folder: Path, query: str, out: Path, reporter: Reporter | None = None)
         queries = (images, held[image[rows]]), (captions, held[caption[rows]])
         return common(*([(side[which], side[pool]) for side in sides] for sides, which in queries))
 
-    reporter.begin("trace", len(image), "queries")
+    fitted_on = slice(len(image) - questions)
+    reporter.begin("trace", fitted_on.stop, "queries")
     started, blocks = time.monotonic(), list[np.ndarray]()
-    for rows in slices(len(image), max(1, _CELLS // len(pool))):
+    for rows in slices(fitted_on.stop, max(1, _CELLS // len(pool))):
         blocks.append((features(rows) @ member.T).transpose(2, 1, 0))
         reporter.advance(blocks[-1].shape[1])
     reporter.end("trace", time.monotonic() - started)
     x = np.concatenate(blocks, axis=1)
-    fitted = fit(x[:, :-1], d[:, :-1])
-    effect = np.einsum("f,fn->n", fitted.weight, features(slice(-1, None))[:, 0])
-    pairs = slice(len(held))
-    texts = study.captions
+    fitted, pairs, group = fit(x, d[:, fitted_on]), slice(len(held)), study.group[held]
+    return Traced(
+        pool=pool,
+        held=held,
+        shadow_models=2 * len(couples),
+        similarity=np.array([images[0][held[a]] @ captions[0][held[b]] for a, b in asked]),
+        effect=np.einsum("f,fqn->qn", fitted.weight, features(slice(fitted_on.stop, None))),
+        lds=crossed_mean(fitted.lds[None, pairs], group),
+        lds_of_similarity=crossed_mean(lds(x[:, pairs, _BOTH], d[:, pairs])[None], group),
+    )
+
+
+def trace(folder: Path, query: str, out: Path, reporter: Reporter | None = None) -> dict[str, object]:
+    """Estimate what each training pair does to the similarity of an image and a caption, and write it to a table.
+
+    Args:
+        folder: A finished run of protocol halves, with four or more shadow models.
+        query: uid of a held-out pair; or two of them, as UID:UID: image of the first and caption of the second, such as
+            the caption that was retrieved instead.
+        out: The table: uid, and effect on the similarity, less its means over the held-out captions and images.
+        reporter: Progress reporter.
+
+    Returns:
+        Uids, caption and similarity (under f) of the query; both LDS of `Traced`; the pairs with the largest and
+        smallest effects.
+
+    Raises:
+        InputError: The run has no such models, or a text tower that was not trained, or the query is no held-out pair.
+    """
+    study = PlannedStudy(folder)
+    study.check_text("--trace")
+    places = {study.pair_uids[row]: k for k, row in enumerate(np.flatnonzero(study.role == "external").tolist())}
+    uids = [query] * 2 if query in places else query.split(":", 1)
+    for uid in uids:
+        hint = "Take uids with the role external in scores.parquet."
+        require(uid in places, "--trace", repr(uid), "a pair that no model trained on", hint)
+    answer, texts = traced(study, [(places[uids[0]], places[uids[1]])], reporter), study.captions
+    [effect], pool = answer.effect, answer.pool
     table = pl.DataFrame({"uid": [study.pair_uids[row] for row in pool], "effect": effect})
     write_parquet(out, table.sort("effect", "uid", descending=[True, False]))
     ranked = [(float(effect[k]), study.pair_uids[pool[k]], texts[pool[k]][0]) for k in np.argsort(-effect).tolist()]
-    row, text = (int(held[places[uid]]) for uid in uids)
     return {
         "format": 1,
         "run": str(folder),
         "image": uids[0],
         "caption": uids[1],
-        "text": texts[text][0],
-        "similarity": float(images[0][row] @ captions[0][text]),
+        "text": texts[answer.held[places[uids[1]]]][0],
+        "similarity": float(answer.similarity[0]),
         "pairs": len(pool),
-        "held_out": len(held),
-        "shadow_models": 2 * len(couples),
-        "lds": _mean(fitted.lds[pairs]),
-        "lds_of_similarity": _mean(lds(x[:, pairs, _BOTH], d[:, pairs])),
+        "held_out": len(answer.held),
+        "shadow_models": answer.shadow_models,
+        "lds": answer.lds._asdict(),
+        "lds_of_similarity": answer.lds_of_similarity._asdict(),
         "raised": ranked[:SHOWN],
         "lowered": ranked[: -SHOWN - 1 : -1],
     }
@@ -241,8 +284,3 @@ def _sides(study: PlannedStudy) -> tuple[list[np.ndarray], list[np.ndarray]]:
     images = [means.image, directions(torch.from_numpy(shapes), "images")]
     captions = [means.text, directions(torch.from_numpy(words), "captions")]
     return [side.double().numpy() for side in images], [side.double().numpy() for side in captions]
-
-
-def _mean(values: Float64[np.ndarray, " query"]) -> dict[str, float]:
-    mean, half = float(values.mean()), 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
-    return {"mean": mean, "low": mean - half, "high": mean + half}

@@ -58,7 +58,8 @@ def validate(
     The truth is the mean D over the pairs of full-size shadow models that an estimator does not use. The agreement is
     the rank correlation with it, divided by the root of its reliability. Each estimator is applied to up to four sets
     of shadow models; intervals are a bootstrap over groups of pairs and over these sets. `printed` has for each set of
-    two or more pairs the agreement that `clipmem run --budget` would print with these shadow models alone.
+    two or more pairs the agreement that `clipmem run --budget` would print with these shadow models alone. `lds` is how
+    well effects of training pairs predict similarities of held-out ones (`estimating.traced`, all full-size models).
 
     `options` are `device`, `engine` and `allow_long` of `clipmem.run`; the others are those of the command. Returns the
     content of `validated.json`.
@@ -72,7 +73,9 @@ def validate(
     for name, keys in wanted.items():
         api.run(recipe, out / name, settings=keys, reporter=reporter, **options)
         sources[name] = _source(PlannedStudy(out / name))
-    rows = frontier(sources["full"], sources.get("proxy"))
+    study = PlannedStudy(out / "full")
+    study.check_text(f"run {out / 'full'}")
+    rows, tracing = frontier(sources["full"], sources.get("proxy")), estimating.traced(study, reporter=reporter)
     signals = sources["full"].signals
     document = {
         "format": 1,
@@ -84,6 +87,8 @@ def validate(
             reliability([*rankdata(halves_of(signals).effect, axis=1)], np.ones((1, len(signals.uids))))[0]
         ),
         "estimators": rows,
+        "lds": tracing.lds._asdict(),
+        "lds_of_similarity": tracing.lds_of_similarity._asdict(),
     }
     RunFolder(out).write_json(DOCUMENT, document)
     return document

@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from scipy.stats import rankdata, spearmanr
 
 import clipmem
 from clipmem.base.errors import InputError
 from clipmem.curation import ranking
-from clipmem.curation.ranking import curate
+from clipmem.curation.ranking import Ranked, agreeing, curate
 from clipmem.curation.share import Planted, plant, posterior
 from clipmem.curation.suspects import Curation
 from clipmem.functional import auroc
@@ -106,6 +107,42 @@ def test_scores_of_a_trajectory_and_a_model_against_loops(data):
     cosine = u[4] @ v[4] / np.linalg.norm(u[4]) / np.linalg.norm(v[4])
     assert PAIR_SCORES["similarity"]().score(signals)[4] == pytest.approx(1 - cosine, abs=1e-6)
     assert PAIR_SCORES["low-alignment"]().score(signals) == pytest.approx(-signals.scores["g_alignment"])
+
+
+def test_the_weight_of_a_model_against_a_loop():
+    stream, n = np.random.default_rng(5), 60
+    odds = stream.normal(size=n)
+
+    def part(name, needs, score, kind="mismatched"):
+        return Ranked(name, kind, 1.0, frozenset(needs), score, rankdata(score) / n, np.zeros(n, dtype=bool))
+
+    members = [
+        part("pixels", {"images"}, odds + stream.normal(size=n)),
+        part("words", {"images"}, odds + stream.normal(size=n)),
+        part("vague", {"images"}, stream.normal(size=n), "vague"),
+        part("captions", set(), stream.normal(size=n)),
+        part("half", {"embeddings"}, odds + 3 * stream.normal(size=n)),
+        part("against", {"embeddings"}, -odds),
+        part("same", {"trajectory"}, odds),
+        part("constant", {"scores"}, np.zeros(n)),
+    ]
+    factors = {one.name: one.agreement for one in agreeing(members, part("odds", set(), odds))}
+    usual = np.mean([spearmanr(members[k].score, odds).statistic for k in (0, 1)])
+    half = spearmanr(members[4].score, odds).statistic / usual
+    assert 0 < half < 1
+    expected = {
+        "pixels": 1,
+        "words": 1,
+        "vague": 1,
+        "captions": 1,
+        "half": half,
+        "against": 0,
+        "same": 1,
+        "constant": 0,
+    }
+    assert factors == pytest.approx(expected)
+    unlike = [part("pixels", {"images"}, -odds), part("model", {"embeddings"}, odds)]
+    assert [one.agreement for one in agreeing(unlike, part("odds", set(), odds))] == [1, 1]
 
 
 # ---- how many
@@ -330,7 +367,35 @@ def test_a_model_that_never_saw_the_pairs_is_evidence_and_one_that_trained_on_th
     assert area(memorized)[1] > area(replace(memorized, pixels=None))[1] + 0.1
     # embeddings that know less than pixels do not replace them
     weak = with_model(known)
-    assert area(replace(weak, unseen=True)) == area(weak)
+    name, ignored = area(replace(weak, unseen=True))
+    assert name == "pixels"
+    assert ignored == pytest.approx(area(weak)[1], abs=0.01)
+
+
+@pytest.mark.slow
+def test_a_model_counts_as_far_as_it_agrees_with_the_other_pairs(data):
+    """Embeddings that say nothing lose their weight, those that know the thing keep it; without a model all keep it."""
+    signals, wrong = data
+    stream = np.random.default_rng(3)
+    thing, named = np.arange(N) % THINGS, np.array([NAMES.index(own[0].split()[-1]) for own in signals.captions])
+    means = stream.normal(size=(THINGS, 16))
+    image, text = (torch.tensor(means[k] + stream.normal(0, 1, (N, 16)), dtype=torch.float32) for k in (thing, named))
+    by_model = "similarity", "embedded-neighbors"
+    declared = {name: PAIR_SCORES[name].weight for name in PAIR_SCORES}
+
+    def combination(unseen=True, **model):
+        known = replace(signals, unseen=unseen, **model)
+        return curate(known)
+
+    weights = combination(image=image, text=text).document["combination"]
+    assert all(weights[name] > 0.6 for name in by_model)
+    assert all(weight == declared[name] for name, weight in weights.items() if name not in (*by_model, "planted-odds"))
+    noise = {name: torch.tensor(stream.normal(size=(N, 16)), dtype=torch.float32) for name in ("image", "text")}
+    for unseen in (False, True):
+        found = combination(unseen, **noise)
+        assert all(found.document["combination"][name] < 0.3 for name in by_model)
+        assert not set(by_model) & set(found.table.filter(found.table["is_suspect"])["reason"])
+        assert auroc(found.table["score"].to_numpy(), wrong).mean > 0.98
 
 
 @pytest.mark.slow

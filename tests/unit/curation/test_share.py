@@ -1,9 +1,11 @@
 """The share of mismatched captions on known mixtures, and the planted captions that it is estimated with."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +35,30 @@ def test_a_swapped_caption_fits_as_in_swapped_data(data):
     together = np.array([i, j]), np.array([j, i])
     again_known = Evidence(replace(signals, captions=captions)).known(together[0], together[0])
     assert evidence_of(signals).known(*together) == pytest.approx(again_known, abs=1e-5)
+
+
+def test_an_unseen_model_is_asked_of_planted_captions_as_of_observed_ones(data):
+    """Its cosine, and this minus what is usual of image and caption among pairs of other folds: a loop."""
+    stream = np.random.default_rng(4)
+    image, text = (torch.tensor(stream.normal(size=(N, 6)), dtype=torch.float32) for _ in range(2))
+    evidence = Evidence(replace(data[0], image=image, text=text, unseen=True))
+    fold = evidence.fold
+    i, j = np.flatnonzero(fold == fold[0])[:2]
+    u, v = (x.double().numpy() / np.linalg.norm(x.double().numpy(), axis=1, keepdims=True) for x in (image, text))
+    others = np.flatnonzero(fold != fold[0])
+
+    def usual(x, rows):
+        return 0.025 * math.log(sum(math.exp(x @ rows[k] / 0.05) for k in others) / len(others))
+
+    for a, b in ((i, i), (i, j), (j, i)):
+        cosine, scaled = evidence.fit(np.array([a]), np.array([b]))[4:, 0]
+        assert cosine == pytest.approx(u[a] @ v[b], abs=1e-6)
+        assert scaled == pytest.approx(u[a] @ v[b] - usual(u[a], v) - usual(v[b], u), abs=1e-5)
+    assert evidence.fits.shape == (6, N)
+    swapped = text.clone()
+    swapped[[i, j]] = text[[j, i]]
+    again = Evidence(replace(data[0], image=image, text=swapped, unseen=True)).fits[4:, i]
+    assert again == pytest.approx(evidence.fit(np.array([i]), np.array([j]))[4:, 0], abs=1e-6)
 
 
 @pytest.mark.slow

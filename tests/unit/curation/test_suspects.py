@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clipmem.base.errors import InputError
 from clipmem.curation import suspects
 from clipmem.curation.aim import Aim
-from clipmem.curation.suspects import Curation, apply_marks, choose, expectation, expected_wrong, learn, ordered
+from clipmem.curation.suspects import Curation, apply_marks, choose, expectations, expected_wrong, learn, ordered
 from clipmem.functional import auroc
 
 
@@ -54,8 +54,6 @@ def test_marked_pairs_come_first_and_last():
     assert found.document["suspects"] == found.table["is_suspect"].sum()
     suspects = curation.table.filter("is_suspect")["uid"]
     assert found.document["kinds"] == {"mismatched": len(suspects) - ("u8" in suspects)}
-    first = ranked["probability"].head(10).mean()
-    assert found.document["precision"][0] == {"length": 10, "precision": pytest.approx(first)}
     assert found.document["marks"] == {"wrong": 1, "fine": 1, "used": False, "learned": None, "list": None}
 
 
@@ -225,15 +223,24 @@ def test_a_list_beyond_the_pairs_with_reasons_is_refused(monkeypatch):
     assert error.value.expected == "at most 30"
 
 
-def test_the_expected_rates_of_suspects():
-    probability = [1.0, 0.8, 0.6, 0.3, 0.0]
-    table = pl.DataFrame({"probability": probability, "is_suspect": [True, True, False, False, False]})
+def test_the_expected_rates_of_a_list():
+    """In the order of the list: suspects first, also one by rule, then by score."""
+    table = pl.DataFrame(
+        {
+            "uid": list("abcde"),
+            "score": [0.1, 0.9, 0.8, 0.5, 0.4],
+            "probability": [1.0, 0.8, 0.6, 0.3, 0.0],
+            "is_suspect": [True, True, False, False, False],
+        }
+    )
     share = {"found": True, "assumed": 0.2, "low": 0.1, "high": 0.3}
 
-    def rates(table=table, **changes):
-        return expectation(Curation(table, {"expected": share | changes}))
+    def rates(*lengths, **changes):
+        return [rate._asdict() for rate in expectations(Curation(table, {"expected": share | changes}), lengths)]
 
     # at half of the share .8 is .4; at three halves it would be 1.2; what is certain stays
-    assert rates() == pytest.approx({"precision": 0.9, "low": (1 + 0.4) / 2, "high": (1 + 1) / 2, "recall": 1.8 / 2.7})
-    assert rates(found=False) == rates(assumed=0.0) == {}
-    assert rates(table.with_columns(is_suspect=pl.lit(value=False))) == {}
+    two = {"length": 2, "precision": 0.9, "low": (1 + 0.4) / 2, "high": (1 + 1) / 2, "recall": 1.8 / 2.7}
+    five = {"length": 5, "precision": 2.7 / 5, "low": 1.85 / 5, "high": 3.35 / 5, "recall": 1.0}
+    assert rates(2, 5, 6, 0) == [pytest.approx(two), pytest.approx(five)]
+    assert rates(1)[0]["precision"] == pytest.approx(0.8)  # a higher score than the one by rule
+    assert rates(2, found=False) == rates(2, assumed=0.0) == []
