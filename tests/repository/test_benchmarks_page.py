@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from scipy.stats import binomtest
+from sklearn.metrics import cohen_kappa_score
 
 from tests.scripts import load_script
 
@@ -42,6 +44,45 @@ def test_the_page_shows_the_record_of_models_that_did_not_train_on_the_pairs():
     assert f"raised the AUROC by {ends}" in (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
     for one in results:
         assert all(low <= one["swapped"] <= high for _, low, high in one["expected"].values())
+
+
+@pytest.fixture(scope="module")
+def reading():
+    return load_script(ROOT / "experiments" / "curate" / "reading.py")
+
+
+def test_the_page_shows_what_readers_said(reading):
+    stored, text = json.loads(reading.RECORD.read_text(encoding="utf-8")), reading.PAGE.read_text(encoding="utf-8")
+    assert reading.page(text) == text
+    assert reading.table(stored) in text
+    for about in stored.values():
+        for name in reading.LISTS:
+            ranks = sorted(row["ranks"][name] for row in about["rows"] if name in row["ranks"])
+            assert ranks == list(range(1, reading.COUNT + 1))
+
+
+def test_readings_against_counts(reading):
+    """Six pairs read of 14, four of them at random among the 12 that are not in the list: one of these is wrong."""
+    labels = [
+        ("wrong", "wrong"),
+        ("vague", "wrong"),
+        ("wrong", "wrong"),
+        ("fits", "fits"),
+        ("fits", "fits"),
+        ("fits", "unsure"),
+    ]
+    ranks = [{"first": 1, "unruled": 1}, {"first": 2}, {"random": 1}, {"random": 2}, {"random": 3}, {"random": 4}]
+    rows = [
+        {"uid": f"{k}", "labels": pair, "ranks": rank} for k, (pair, rank) in enumerate(zip(labels, ranks, strict=True))
+    ]
+    rates = {"precision": 0.9, "low": 0.5, "high": 1.0}
+    about = {"pairs": 14, "suspects": 2, "expected": [3, 1, 9], "expectation": [rates], "rows": rows}
+    said = reading.compared(("things", about))
+    low, high = binomtest(1, 4).proportion_ci(method="exact")
+    assert f"things: {1 + 12 / 4:.0f} [{1 + 12 * low:.0f}, {1 + 12 * high:.0f}] of 14" in said
+    assert "Of its 2 suspects, 1.00 are vague or wrong; 0.90 [0.50, 1.00] were expected" in said
+    columns = list(zip(*labels, strict=True))
+    assert f"agree on 0.67 of 6 pairs (kappa {cohen_kappa_score(*columns):.2f})" in said
 
 
 def test_a_row_is_shown(page):
