@@ -40,6 +40,7 @@ from clipmem.base.errors import require
 from clipmem.base.paths import write_json
 from clipmem.base.random import generator
 from clipmem.base.sections import DataSection
+from clipmem.curation.suspects import by_rule
 from clipmem.stats.ranking import beta_bounds
 from clipmem.study.score_inputs import read_pairs
 
@@ -53,10 +54,10 @@ Entry = dict[str, Any]
 
 def items(folder: Path) -> list[Entry]:
     """Return the pairs to read in random order: uid, caption, lists with the rank in each."""
-    table = pl.read_parquet(folder / "suspects.parquet", columns=["uid", "probability"])
+    table = pl.read_parquet(folder / "suspects.parquet", columns=["uid", "probability", "kind"])
     captions = pl.read_parquet(folder / "ranking.parquet", columns=["uid", "caption"])
     uids = table["uid"].to_list()
-    ruled = set(table.filter(pl.col("probability") == 1)["uid"])
+    ruled = set(table.filter(by_rule())["uid"])
     lists = {"first": uids[:COUNT], "unruled": [uid for uid in uids if uid not in ruled][:COUNT]}
     rest = sorted(set(uids) - {uid for chosen in lists.values() for uid in chosen})
     stream = generator(0, "reading")
@@ -168,12 +169,13 @@ def compared(item: tuple[str, Entry]) -> str:
     first, second = zip(*(row["labels"] for row in rows), strict=True)
     text = f"- {data}: {wrong[0]} [{wrong[1]}, {wrong[2]}] of {about['pairs']:,} captions are wrong by the reading. "
     text += "The list expects {} [{}, {}]. ".format(*about["expected"])
+    number = about["suspects"] - about["by_rule"]
     if about["suspects"] <= COUNT:
         [rates] = about["expectation"]
-        suspects = [row for row in rows if row["ranks"].get("first", COUNT + 1) <= about["suspects"]]
-        share = flawed(suspects, "vague", "wrong") / len(suspects)
+        others = [row for row in rows if row["ranks"].get("unruled", COUNT + 1) <= number]
+        share = flawed(others, "vague", "wrong") / len(others)
         told = f"{rates['precision']:.2f} [{rates['low']:.2f}, {rates['high']:.2f}]"
-        text += f"Of its {about['suspects']} suspects, {share:.2f} are vague or wrong; {told} were expected. "
+        text += f"Of its {number} suspects that no rule flags, {share:.2f} are vague or wrong; {told} were expected. "
     same = float(np.mean(np.array(first) == second))
     return f"{text}The readers agree on {same:.2f} of {len(rows)} pairs (kappa {kappa(first, second):.2f})."
 

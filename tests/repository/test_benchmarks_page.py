@@ -76,11 +76,11 @@ def test_readings_against_counts(reading):
         {"uid": f"{k}", "labels": pair, "ranks": rank} for k, (pair, rank) in enumerate(zip(labels, ranks, strict=True))
     ]
     rates = {"precision": 0.9, "low": 0.5, "high": 1.0}
-    about = {"pairs": 14, "suspects": 2, "expected": [3, 1, 9], "expectation": [rates], "rows": rows}
+    about = {"pairs": 14, "suspects": 2, "by_rule": 1, "expected": [3, 1, 9], "expectation": [rates], "rows": rows}
     said = reading.compared(("things", about))
     low, high = binomtest(1, 4).proportion_ci(method="exact")
     assert f"things: {1 + 12 / 4:.0f} [{1 + 12 * low:.0f}, {1 + 12 * high:.0f}] of 14" in said
-    assert "Of its 2 suspects, 1.00 are vague or wrong; 0.90 [0.50, 1.00] were expected" in said
+    assert "Of its 1 suspects that no rule flags, 1.00 are vague or wrong; 0.90 [0.50, 1.00] were expected" in said
     columns = list(zip(*labels, strict=True))
     assert f"agree on 0.67 of 6 pairs (kappa {cohen_kappa_score(*columns):.2f})" in said
 

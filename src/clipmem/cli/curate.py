@@ -46,8 +46,8 @@ def curate(
         reviewed_only: With --write: apply only your marks, and leave the suspects that you have not marked.
         captions: Maximum number of captions per pair; by default all.
         suspects: How many suspects: a number, precision=0.7 (as many as there may be with this expected share of
-            mismatched captions), or recall=0.5 (as few as have this expected share of all mismatched captions); by
-            default those that are more likely mismatched than not.
+            mismatched captions), or recall=0.5 (as few as have this expected share of all mismatched captions), both
+            with the pairs that a rule flags; by default those that are more likely mismatched than not.
         fail_above: Exit with 1 if a larger share of the pairs are suspects; for tests of data.
         device: Device to compute on.
         engine: Who embeds the pairs: local, ray (this machine or the cluster of RAY_ADDRESS), or ray://HEAD:PORT.

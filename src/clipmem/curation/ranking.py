@@ -171,7 +171,6 @@ def curate(
         "unavailable": {name: needs for name, needs in lacking.items() if needs},
         "expected": share._asdict() | {"confidence": confidence, "pairs": [round(n * value) for value in share[:3]]},
         **counted(table),
-        "by_rule": int(ruled.sum()),
         "seconds": time.monotonic() - started,
     }
     return Curation(table, document)
@@ -214,7 +213,7 @@ def _reasons(rows: Int[np.ndarray, " k"], members: Sequence[Ranked]) -> pl.DataF
     names = np.array([part.name for part in members])
     order = np.argsort(-np.stack([part.agreement * part.priority[rows] for part in members]), axis=0, kind="stable")[:2]
     special = [part for part in members if part.kind != "mismatched"]
-    adds = [np.where(part.high[rows], part.weight * part.priority[rows], 0) for part in special]
+    adds = [np.where(part.high[rows] | part.certain[rows], part.weight * part.priority[rows], 0) for part in special]
     kinds = np.array(["mismatched", *(part.kind for part in special)])[np.argmax([np.zeros(len(rows)), *adds], axis=0)]
     columns = {"kind": kinds.tolist(), "reason": names[order[0]].tolist(), "second_reason": names[order[-1]].tolist()}
     row = pl.Series("row", rows, dtype=pl.get_index_type())

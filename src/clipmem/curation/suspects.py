@@ -118,37 +118,46 @@ def ordered(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def counted(table: pl.DataFrame) -> dict[str, Any]:
-    """Count the suspects, by kind too."""
-    kinds = table.filter("is_suspect")["kind"]
-    return {"suspects": len(kinds), "kinds": dict(kinds.drop_nulls().value_counts().sort("kind").iter_rows())}
+    """Count the suspects, those by rule, and by kind."""
+    suspects = table.filter("is_suspect")
+    kinds = dict(suspects["kind"].drop_nulls().value_counts().sort("kind").iter_rows())
+    return {"suspects": suspects.height, "by_rule": suspects.filter(by_rule()).height, "kinds": kinds}
+
+
+def by_rule() -> pl.Expr:
+    """Return whether pairs are suspects by a rule: certain, and vague or no captions. Nothing is estimated of these."""
+    return ((pl.col("probability") == 1) & (pl.col("kind") != "mismatched")).fill_null(value=False)
 
 
 def choose(curation: Curation, aim: Aim) -> Curation:
     """Return the list with other suspects: the first pairs by probability, as many as an aim needs.
 
-    With p_1 >= p_2 >= ... and S_k = p_1 + ... + p_k: `precision` takes the largest k with S_k / k >= value, `recall`
-    the smallest one with S_k / S_n >= value; none if all p are 0.
+    `top` takes so many. Of the n pairs that no rule flags, with p_1 >= p_2 >= ... and S_k = p_1 + ... + p_k,
+    `precision` takes the largest k with S_k / k >= value, `recall` the smallest one with S_k / S_n >= value, none if
+    all p are 0; and both take the pairs that a rule flags.
 
     Raises:
         InputError: It needs more pairs than have reasons: 10,000, or those with a probability of .5 or more.
     """
     table, limit = curation.table, max(LISTED, curation.table["is_suspect"].sum())
     order = table.with_row_index("row").sort("probability", "score", descending=True, maintain_order=True)
-    sums, n = order["probability"].to_numpy().cumsum(), table.height  # sums are rounded: 4.2 of six is .7
+    others = order if aim.name == "top" else order.filter(~by_rule())
+    sums, n = others["probability"].to_numpy().cumsum(), others.height  # sums are rounded: 4.2 of six is .7
     number = min(int(aim.value), n)
     if aim.name == "precision":
         number = int((sums / np.arange(1, n + 1) >= aim.value - 1e-12).sum())
     elif aim.name == "recall":
-        number = int(np.searchsorted(sums, aim.value * sums[-1] - 1e-12)) + 1 if sums[-1] else 0
-    got, hint = f"a list of {number:,} pairs", "Take the first ones, clean the data, and rank them again."
-    require(number <= limit, f"--suspects {aim.name}={aim.value:g}", got, f"at most {limit:,}", hint)
-    is_suspect = pl.int_range(n, dtype=pl.get_index_type()).is_in(order["row"].head(number).implode())
+        number = int(np.searchsorted(sums, aim.value * sums[-1] - 1e-12)) + 1 if sums.any() else 0
+    rows = pl.concat([others["row"].head(number), *([] if aim.name == "top" else [order.filter(by_rule())["row"]])])
+    got, hint = f"a list of {len(rows):,} pairs", "Take the first ones, clean the data, and rank them again."
+    require(len(rows) <= limit, f"--suspects {aim.name}={aim.value:g}", got, f"at most {limit:,}", hint)
+    is_suspect = pl.int_range(table.height, dtype=pl.get_index_type()).is_in(rows.implode())
     changed = table.with_columns(is_suspect=is_suspect)
     return Curation(changed, {**curation.document, **counted(changed)})
 
 
 class Rates(NamedTuple):
-    """What is expected of the first `length` pairs of a list.
+    """What is expected of the first `length` pairs of a list that no rule flags.
 
     Attributes:
         length: Number of pairs.
@@ -166,18 +175,18 @@ class Rates(NamedTuple):
 
 
 def expectations(curation: Curation, lengths: Sequence[int]) -> list[Rates]:
-    """Return what is expected of the first pairs of the list; nothing without mismatched captions.
+    """Return what is expected of the first pairs that no rule flags; nothing without mismatched captions.
 
     At an end of the share's interval, probabilities are multiplied by its ratio to the assumed share, up to 1; those by
-    rule and by marks stay. Lengths are 1 to all pairs; others are left out. On drawings with 5 to 30% swapped captions,
-    the interval held the precision of 45 of 48 lists. Precision and recall were off by .05 and .03 in the median, .16
-    and .17 at most (tests/science/test_curate_share.py): where all are swapped at random, more are in the list than
+    marks stay. Lengths are 1 to all such pairs; others are left out. On drawings with 5 to 30% swapped captions, the
+    interval held the precision of 45 of 48 lists. Precision and recall were off by .05 and .03 in the median, both by
+    .16 at most (tests/science/test_curate_share.py): where all are swapped at random, more are in the list than
     expected.
     """
     share = curation.document["expected"]
     if not (share["found"] and share["assumed"]):
         return []
-    p = ordered(curation.table)["probability"].to_numpy()
+    p = ordered(curation.table).filter(~by_rule())["probability"].to_numpy()
     ends = (np.where(p < 1, np.minimum(p * share[end] / share["assumed"], 1), p) for end in ("low", "high"))
     means = (values.cumsum() / np.arange(1, len(p) + 1) for values in (p, *ends))
     columns = [values.tolist() for values in (*means, p.cumsum() / p.sum())]

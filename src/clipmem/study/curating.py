@@ -108,8 +108,8 @@ def curate(
         model: Name or path of a model whose embeddings are used, or such a folder; by default pixels and words alone.
         captions: Maximum number of captions per pair; by default all.
         suspects: How many to call suspects: `200`, or `"precision=0.7"` (as many as there may be with this expected
-            share of mismatched captions) or `"recall=0.5"` (as few as have this expected share of all of them); by
-            default those more likely wrong than right.
+            share of mismatched captions) or `"recall=0.5"` (as few as have this expected share of all of them), both
+            with the pairs that a rule flags; by default those more likely wrong than right.
         out: Also keep the list in this folder, for `clipmem.view`; its marks are applied to the list.
         device: `auto`, `cpu` or `cuda`.
 
@@ -206,6 +206,7 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
     spared = table.filter("is_suspect", pl.col("uid").is_in(list(planted))).height
     section = source.section.model_dump(mode="json", exclude_defaults=True) if source else None
     name = source.title if source else how.model
+    told = ranking.document["suspects"] - ranking.document["by_rule"]
     document = {
         **ranking.document,
         "format": 1,
@@ -215,7 +216,7 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
         "captions": how.captions,
         "device": how.device,
         "aim": how.suspects,
-        "expectation": [rates._asdict() for rates in expectations(ranking, [ranking.document["suspects"]])],
+        "expectation": [rates._asdict() for rates in expectations(ranking, [told])],
         "curve": [rates._asdict() for rates in expectations(ranking, LENGTHS)],
         "command": _command(str(data) if study else section, how, out),
         "run": study is not None,

@@ -181,35 +181,41 @@ def test_an_aim_that_is_none(text):
 
 @given(
     st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]), min_size=1, max_size=30),
+    st.integers(0, 5),
     st.sampled_from(["7", "top=2", "precision=0.7", "precision=1", "recall=0.5", "recall=1"]),
     st.randoms(),
 )
-@example([0.0, 0.5, 0.9, 0.9, 0.9, 1.0], "precision=0.7", random.Random(0))  # 4.2 / 6 is rounded down
-def test_suspects_as_an_aim_asks(probabilities, text, stream):
-    n, aim = len(probabilities), Aim.parse(text)
-    stream.shuffle(probabilities)
+@example([0.0, 0.5, 0.9, 0.9, 0.9, 1.0], 0, "precision=0.7", random.Random(0))  # 4.2 / 6 is rounded down
+@example([0.0], 2, "recall=1", random.Random(0))
+def test_suspects_as_an_aim_asks(probabilities, flagged, text, stream):
+    """Of the first `flagged` pairs a rule is certain: they are in every list by precision or recall."""
+    probabilities, aim = [1.0] * flagged + probabilities, Aim.parse(text)
+    n = len(probabilities)
     scores = [stream.random() for _ in range(n)]
     columns = {"uid": [f"u{k}" for k in range(n)], "score": scores, "probability": probabilities}
-    kind = pl.Series([None] * n, dtype=pl.String)
+    kind = pl.Series(
+        [stream.choice(["vague", "hygiene"]) for _ in range(flagged)] + [None] * (n - flagged), dtype=pl.String
+    )
     is_suspect = [value >= 0.5 for value in probabilities]
     table = pl.DataFrame(columns).with_columns(is_suspect=pl.Series(is_suspect), kind=kind)
     chosen = choose(Curation(table, {}), aim)
     # from the definition: the length of a list that is best for the aim
-    order = sorted(range(n), key=lambda k: (-probabilities[k], -scores[k]))
-    lists = [[probabilities[k] for k in order[:length]] for length in range(n + 1)]
-    enough = {
-        "top": [length for length in range(n + 1) if length <= aim.value],
-        "precision": [length for length in range(1, n + 1) if math.fsum(lists[length]) / length >= aim.value - 1e-12],
+    order = sorted(range(0 if aim.name == "top" else flagged, n), key=lambda k: (-probabilities[k], -scores[k]))
+    lists = [[probabilities[k] for k in order[:length]] for length in range(len(order) + 1)]
+    whole = math.fsum(lists[-1])
+    fits = {
+        "top": [length for length in range(len(lists)) if length <= aim.value][-1:],
+        "precision": [
+            length for length in range(1, len(lists)) if math.fsum(lists[length]) / length >= aim.value - 1e-12
+        ][-1:],
         "recall": [
-            n - length
-            for length in range(n + 1)
-            if math.fsum(lists[length]) >= aim.value * math.fsum(probabilities) - 1e-12 and any(probabilities)
-        ],
+            length for length in range(len(lists)) if math.fsum(lists[length]) >= aim.value * whole - 1e-12 and whole
+        ][:1],
     }[aim.name]
-    length = max(enough, default=0 if aim.name == "precision" else n)
-    length = n - length if aim.name == "recall" else length
-    assert chosen.table["is_suspect"].to_list() == [k in order[:length] for k in range(n)]
-    assert chosen.document["suspects"] == length
+    suspects = {*order[: max(fits, default=0)], *(() if aim.name == "top" else range(flagged))}
+    assert chosen.table["is_suspect"].to_list() == [k in suspects for k in range(n)]
+    assert chosen.document["suspects"] == len(suspects)
+    assert chosen.document["by_rule"] == len(suspects & set(range(flagged)))
     assert chosen.table.drop("is_suspect").equals(table.drop("is_suspect"))
 
 
@@ -224,13 +230,14 @@ def test_a_list_beyond_the_pairs_with_reasons_is_refused(monkeypatch):
 
 
 def test_the_expected_rates_of_a_list():
-    """In the order of the list: suspects first, also one by rule, then by score."""
+    """In the order of the list: suspects first, also one marked as wrong, then by score; without one by rule."""
     table = pl.DataFrame(
         {
-            "uid": list("abcde"),
-            "score": [0.1, 0.9, 0.8, 0.5, 0.4],
-            "probability": [1.0, 0.8, 0.6, 0.3, 0.0],
-            "is_suspect": [True, True, False, False, False],
+            "uid": list("abcdef"),
+            "score": [0.1, 0.9, 0.8, 0.5, 0.4, 1.0],
+            "probability": [1.0, 0.8, 0.6, 0.3, 0.0, 1.0],
+            "is_suspect": [True, True, False, False, False, True],
+            "kind": ["mismatched", "mismatched", "vague", None, None, "vague"],
         }
     )
     share = {"found": True, "assumed": 0.2, "low": 0.1, "high": 0.3}
@@ -242,5 +249,5 @@ def test_the_expected_rates_of_a_list():
     two = {"length": 2, "precision": 0.9, "low": (1 + 0.4) / 2, "high": (1 + 1) / 2, "recall": 1.8 / 2.7}
     five = {"length": 5, "precision": 2.7 / 5, "low": 1.85 / 5, "high": 3.35 / 5, "recall": 1.0}
     assert rates(2, 5, 6, 0) == [pytest.approx(two), pytest.approx(five)]
-    assert rates(1)[0]["precision"] == pytest.approx(0.8)  # a higher score than the one by rule
+    assert rates(1)[0]["precision"] == pytest.approx(0.8)  # a higher score than the marked one
     assert rates(2, found=False) == rates(2, assumed=0.0) == []
