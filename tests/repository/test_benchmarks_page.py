@@ -55,6 +55,18 @@ def test_the_page_shows_what_readers_said(reading):
     stored, text = json.loads(reading.RECORD.read_text(encoding="utf-8")), reading.PAGE.read_text(encoding="utf-8")
     assert reading.page(text) == text
     assert reading.table(stored) in text
+    titles, manual = stored["titles"], stored["manual"]
+    flagged = [row for about in stored.values() for row in about["rows"] if {*row["ranks"]} == {"first"}]
+    how = (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
+    assert f"{reading.flawed(flagged, 'vague', 'wrong')} of {len(flagged)} flagged pairs were vague or wrong" in how
+
+    def wrong(about, name):
+        return reading.flawed([row for row in about["rows"] if name in row["ranks"]], "wrong")
+
+    first, others = wrong(titles, "unruled"), wrong(titles, "random")
+    shown = f"{first} of the first 100 titles that no rule flags were wrong, and {others} of"
+    assert shown in how
+    assert wrong(manual, "unruled") <= wrong(manual, "random")
     for about in stored.values():
         for name in reading.LISTS:
             ranks = sorted(row["ranks"][name] for row in about["rows"] if name in row["ranks"])
