@@ -153,6 +153,8 @@ def size(n: int, command: str, folder: Path) -> dict[str, Any]:
     else:
         used = measure(["-m", "clipmem", "curate", "--model", "f", "--out", "curated"], folder)
         table, column = pl.read_parquet(folder / "curated" / "suspects.parquet", columns=["uid", "score"]), "score"
+        document = json.loads((folder / "curated" / "curate.json").read_text(encoding="utf-8"))
+        used |= {"mismatched": int(wrong.sum()), "expected": document["expected"]["pairs"]}
     row = table["uid"].str.to_integer(base=16).to_numpy()
     return {"command": command, "pairs": n, **used, "auroc": auroc(table[column].to_numpy(), wrong[row]).mean}
 

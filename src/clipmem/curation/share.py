@@ -122,10 +122,10 @@ def _swaps(
 def share_of(planted: Planted, confidence: float) -> Share:
     """Estimate the share π of mismatched captions from the tail with almost no right ones.
 
-    With t the 70% quantile of the swapped captions' log odds, 30% of the mismatched captions are above t, if they are
-    like those planted, and
+    With t the 70% quantile of the swapped captions' log odds, as many of the mismatched captions are at or above t, if
+    they are like those planted: 30%, or more with equal odds. So
 
-        π = .9 (share of observed pairs above t) / .3
+        π = .9 (share of observed pairs at or above t) / (share of swapped captions at or above t)
 
     The interval adds sampling error to the uncertainty about the kind of the errors: t from captions planted at random
     gives the lower end, t from those of the same sort of thing the upper one; or the other way round, if these are told
@@ -133,31 +133,38 @@ def share_of(planted: Planted, confidence: float) -> Share:
     fit: the share is the mean of both, and the interval contains those of both.
 
     Where swapped captions are not told from right ones, right ones lie above t as well, and π is too large. The
-    probabilities then assume the smallest (share of observed pairs above t) / p, t the 1 - p quantile, p = .05 to .3,
-    times (AUROC - .75) / (.875 - .75), at least 0.
+    probabilities then assume the smallest ratio of these shares with t the 1 - p quantile, p = .05 to .3, times
+    (AUROC - .75) / (.875 - .75), at least 0.
     """
     both = np.concatenate([planted.random, planted.alike])
     z, n = float(norm.ppf((1 + confidence) / 2)), len(planted.observed)
-    shares = np.array(
+    observed, tops = np.array(
         [
-            RIGHT / TOP * float((fit.observed > np.quantile(scores, 1 - TOP)).mean())
+            _tails(fit.observed, scores, TOP)
             for fit in (planted, *planted.fits)
             for scores in (np.concatenate([fit.random, fit.alike]), fit.random, fit.alike)
         ]
-    )
-    margins = z * np.sqrt(np.maximum(shares, 1 / n) * RIGHT / TOP / n)
+    ).T
+    shares = RIGHT * observed / tops
+    margins = z * np.sqrt(np.maximum(shares, 1 / n) * RIGHT / tops / n)
     share, low, high = float(shares[::3].mean()), float((shares - margins).min()), float((shares + margins).max())
     values = rankdata(np.concatenate([both, planted.observed]))[: len(both)]
     area = (float(values.mean()) - (len(both) + 1) / 2) / n
     separation = min(1.0, (area - share / 2) / max(1 - share, 0.1))
-    chance = float(poisson.ppf((1 + confidence) / 2, CHANCE * TOP * n / RIGHT))
-    detected = separation >= CLEAR and float(shares[0]) * TOP * n / RIGHT > chance
+    chance = float(poisson.ppf((1 + confidence) / 2, CHANCE * tops[0] * n / RIGHT))
+    detected = separation >= CLEAR and float(observed[0]) * n > chance
     clear = separation >= CLEAR and (detected or not planted.fits or high <= CHANCE)
     low = max(0.0, min(low, share)) if detected else 0.0
-    least = min(float((planted.observed > np.quantile(both, 1 - part)).mean()) / part for part in PARTS)
+    least = min(above / top for above, top in (_tails(planted.observed, both, part) for part in PARTS))
     told = float(np.clip((separation - BLIND) / (CLEAR - BLIND), 0, 1))
     assumed = (share if detected else 0.0) if clear else min(share, least * told)
     return Share(min(share, 1.0), low, min(1.0, max(high, share)), detected, clear, separation, min(assumed, 1.0))
+
+
+def _tails(observed: Float64[np.ndarray, " n"], scores: Float64[np.ndarray, " k"], top: float) -> tuple[float, float]:
+    """Return the shares of observed pairs and of swapped captions at or above the threshold of the latter's top."""
+    threshold = np.quantile(scores, 1 - top)
+    return float((observed >= threshold).mean()), float((scores >= threshold).mean())
 
 
 def posterior(

@@ -32,13 +32,11 @@ from clipmem.models.signals import Signals
 from clipmem.stats.agreement import TEMPERATURE, directions, directions_into, softmax_agreement, softmax_means
 from clipmem.stats.cells import Cells
 from clipmem.stats.leave_one_out import Rows, leave_one_out, leave_one_out_scores
-from clipmem.stats.similarity import TAU
 
 NEAR = 5  # testifying neighbors
 TOGETHER, SMALLEST = 128, 10  # pairs that are left out together: at most a twentieth of all, or `SMALLEST`
 EXACT = 30_000  # most pairs of which each is compared with all others, and that are kept in memory
 COMPARED = 4000  # pairs by which features are chosen
-BANK = 1000  # pairs by which a model's usual similarities are known: 100 or 4,000 do the same
 _BLOCK, _PRODUCTS = 8192, 2048  # rows at once; captions, and images, all of which are compared
 # how well a caption fits an image, cosines in [-1, 1], higher = better: it against the mean caption of similar images;
 # the image against the mean image of similar captions; both against those predicted from the other by ridge regression
@@ -59,8 +57,8 @@ class Evidence:
         fold: Number of the pairs left out together, shape (n,).
         features: Name of the features x among `signals.evidence`: those that predict captions best.
         near: The nearest images of other folds of each, shape (n, NEAR); -1 where there are fewer.
-        fits: The `FITS` of each pair, shape (4, n); with a model that did not train on the pairs, in two more rows its
-            cosine of image and caption, and this minus what is usual of both (s-CLIPLoss).
+        fits: The `FITS` of each pair, shape (4, n); with a model that did not train on the pairs, in one more row its
+            cosine of image and caption.
         strength: Lengths of the four predictions: short where the other pairs contradict each other or tell nothing.
         kept: Calls a function of many pairs: if the signals have a folder, results are parts of it and found again.
     """
@@ -82,14 +80,12 @@ class Evidence:
         self.strength = np.stack(strength, axis=1).astype(np.float64)
         self._model: tuple[np.ndarray, ...] = ()
         if signals.unseen and signals.image is not None and signals.text is not None:
-            both = [x.cpu().numpy().astype(np.float32, copy=False) for x in (signals.image, signals.text)]
-            usual = (self.kept(_usual, *sides, self.fold)[0] for sides in (both, both[::-1]))
-            self._model = *both, *usual
+            self._model = signals.image.cpu().numpy(), signals.text.cpu().numpy()
         self.fits = self.fit(np.arange(n), np.arange(n))
 
     def fit(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Float64[np.ndarray, "fits k"]:
         """Return the rows of `fits` for image i and caption j, of two pairs of the same fold or of one."""
-        values = np.empty((len(FITS) + (2 if self._model else 0), len(image)))
+        values = np.empty((len(FITS) + bool(self._model), len(image)))
         for rows in slices(len(image), _BLOCK):
             i, j = image[rows], caption[rows]
             words, pixels = self.caption[j], self.image[i]
@@ -97,9 +93,8 @@ class Evidence:
             for row, a, b in zip(values[: len(FITS)], predicted, (words, pixels) * 2, strict=True):
                 row[rows] = np.einsum("kd,kd->k", a, b)
             if self._model:
-                u, v, usual_u, usual_v = (x[index] for x, index in zip(self._model, (i, j, i, j), strict=True))
-                cosine = np.einsum("kd,kd->k", _unit(u)[0], _unit(v)[0])
-                values[len(FITS) :, rows] = cosine, cosine - usual_u - usual_v
+                u, v = (_unit(x[index].astype(np.float32))[0] for x, index in zip(self._model, (i, j), strict=True))
+                values[-1, rows] = np.einsum("kd,kd->k", u, v)
         return values
 
     def known(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Float64[np.ndarray, "k 4"]:
@@ -142,18 +137,6 @@ def _told(image: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " 
     """Return how well features of images predict captions without the pair: a mean cosine over evenly spaced pairs."""
     rows = np.arange(len(fold))[:: -(-len(fold) // COMPARED)]
     return -float(leave_one_out_scores(image[rows], words[rows], group=fold[rows], kernel="rbf").mean())
-
-
-def _usual(
-    query: Float[np.ndarray, "n d"], other: Float[np.ndarray, "n d"], fold: Int[np.ndarray, " n"]
-) -> tuple[Float32[np.ndarray, " n"]]:
-    """Return τ/2 log of the mean exp(cosine / τ) to evenly spaced rows of other folds, as in s-CLIPLoss."""
-    bank = np.arange(len(fold))[:: -(-len(fold) // BANK)]
-    against, usual = _unit(other[bank])[0], np.empty(len(fold), dtype=np.float32)
-    for rows in slices(len(fold), _PRODUCTS):
-        likeness = np.exp(_unit(query[rows].copy())[0] @ against.T / TAU)
-        usual[rows] = TAU / 2 * np.log(np.mean(likeness, axis=1, where=fold[rows][:, None] != fold[bank]))
-    return (usual,)
 
 
 _Unit = tuple[Float32[np.ndarray, "n _"], Float32[np.ndarray, " n"]]  # unit rows, and lengths

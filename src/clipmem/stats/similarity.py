@@ -127,7 +127,7 @@ def pair_means(
     return image_mean, text_sum / counts.unsqueeze(-1)
 
 
-TAU, _CONTRASTED = 0.05, 1024  # temperature of s-CLIPLoss, rows compared at a time
+_TAU, _CONTRASTED = 0.05, 1024  # temperature of s-CLIPLoss, rows compared at a time
 
 
 class Contrast(NamedTuple):
@@ -163,7 +163,7 @@ def contrast(image: Float[Tensor, "n d"], text: Float[Tensor, "m d"]) -> Contras
     for side, (a, b) in enumerate(((u, v), (v, u))):
         for rows in slices(n, _CONTRASTED):
             similarity = a[rows] @ b.T
-            crowd[side, rows] = torch.logsumexp(similarity / TAU, dim=1)
+            crowd[side, rows] = torch.logsumexp(similarity / _TAU, dim=1)
             similarity[torch.arange(len(similarity)), torch.arange(rows.start, rows.stop)] = -2
             largest[side, rows] = similarity.amax(dim=1)
-    return Contrast(positive, positive - largest.amax(dim=0), positive - TAU / 2 * crowd.sum(dim=0))
+    return Contrast(positive, positive - largest.amax(dim=0), positive - _TAU / 2 * crowd.sum(dim=0))
