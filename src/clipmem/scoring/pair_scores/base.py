@@ -31,7 +31,7 @@ class PairScore(ABC):
             `mismatched captions`: `clipmem curate` lists pairs by it.
         needs: The signals it reads; none: captions alone. `images` are pixels, or embeddings in their place.
         columns: Columns of a finished study among `signals.scores` that it reads.
-        weight: Weight of its ranks in the combination of `clipmem curate`, 0: not part of it.
+        weight: Weight of its ranks in the list of `clipmem curate`, 0: none; times its agreement if it needs a model.
         kind: What is wrong with a pair that it ranks first.
     """
 
