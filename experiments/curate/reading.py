@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from PIL import Image, ImageDraw, ImageFont
+from sklearn.metrics import cohen_kappa_score
 
 from clipmem.base.errors import require
 from clipmem.base.paths import write_json
@@ -126,13 +127,6 @@ def record(folder: Path, key: Path, readers: Sequence[Path]) -> None:
     write_json(RECORD, stored | {folder.name: about})
 
 
-def kappa(first: Sequence[str], second: Sequence[str]) -> float:
-    """Return Cohen's kappa: agreement beyond chance, (observed - expected) / (1 - expected)."""
-    a, b = np.array(first), np.array(second)
-    expected = sum(float((a == label).mean() * (b == label).mean()) for label in LABELS)
-    return (float((a == b).mean()) - expected) / (1 - expected)
-
-
 def flawed(rows: Sequence[Entry], *labels: str) -> int:
     """Count the pairs to which both readers gave one of some labels."""
     return sum(all(label in labels for label in row["labels"]) for row in rows)
@@ -177,7 +171,7 @@ def compared(item: tuple[str, Entry]) -> str:
         told = f"{rates['precision']:.2f} [{rates['low']:.2f}, {rates['high']:.2f}]"
         text += f"Of its {number} suspects that no rule flags, {share:.2f} are vague or wrong; {told} were expected. "
     same = float(np.mean(np.array(first) == second))
-    return f"{text}The readers agree on {same:.2f} of {len(rows)} pairs (kappa {kappa(first, second):.2f})."
+    return f"{text}The readers agree on {same:.2f} of {len(rows)} pairs (kappa {cohen_kappa_score(first, second):.2f})."
 
 
 def page(text: str) -> str:

@@ -45,6 +45,15 @@ def test_the_table_of_rankings_has_the_stored_results():
             assert cell == f"{ours:.3f} / {best:.3f}"
 
 
+def test_the_readme_has_the_stored_results():
+    readme, stored = (ROOT / "README.md").read_text(encoding="utf-8"), measured()
+    for data, ours, best in rows(readme, "| data | clipmem, no model | best published detector, small CLIP model |"):
+        found = {row["detector"]: row["auroc"] for row in stored[REGIMES[data], "all three"]}
+        published = [row["detector"] for row in stored[REGIMES[data], "all three"] if row["published"]]
+        name = max(published, key=found.__getitem__)
+        assert (ours, best) == (f"{found[OURS]:.3f}", f"{found[name]:.3f} ({name})")
+
+
 def test_the_interval_that_contains_0_is_that_of_vague_captions_of_clip_art():
     contains = {
         key for key, found in measured().items() for row in found if row["detector"] == OURS and row["low"] <= 0

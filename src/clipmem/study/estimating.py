@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Float64
 from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
@@ -158,8 +158,6 @@ class Traced(NamedTuple):
     """What the training pairs did to similarities of held-out images and captions.
 
     Attributes:
-        pool: Rows of the training pairs in the split table.
-        held: Rows of the held-out pairs.
         shadow_models: Number of shadow models.
         similarity: Similarities that were asked for, under f, shape (k,).
         effect: Effect of each training pair on these, shape (k, n).
@@ -167,8 +165,6 @@ class Traced(NamedTuple):
         lds_of_similarity: The same of the product of both similarities under f instead of effects.
     """
 
-    pool: Int[np.ndarray, " n"]
-    held: Int[np.ndarray, " h"]
     shadow_models: int
     similarity: Float64[np.ndarray, " k"]
     effect: Float64[np.ndarray, "k n"]
@@ -220,8 +216,6 @@ def traced(study: PlannedStudy, asked: Sequence[tuple[int, int]] = (), reporter:
     x = np.concatenate(blocks, axis=1)
     fitted, pairs, group = fit(x, d[:, fitted_on]), slice(len(held)), study.group[held]
     return Traced(
-        pool=pool,
-        held=held,
         shadow_models=2 * len(couples),
         similarity=np.array([images[0][held[a]] @ captions[0][held[b]] for a, b in asked]),
         effect=np.einsum("f,fqn->qn", fitted.weight, features(slice(fitted_on.stop, None))),
@@ -249,13 +243,14 @@ def trace(folder: Path, query: str, out: Path, reporter: Reporter | None = None)
     """
     study = PlannedStudy(folder)
     study.check_text("--trace")
-    places = {study.pair_uids[row]: k for k, row in enumerate(np.flatnonzero(study.role == "external").tolist())}
+    held, pool = (np.flatnonzero(rows) for rows in (study.role == "external", study.role != "external"))
+    places = {study.pair_uids[row]: k for k, row in enumerate(held.tolist())}
     uids = [query] * 2 if query in places else query.split(":", 1)
     for uid in uids:
         hint = "Take uids with the role external in scores.parquet."
         require(uid in places, "--trace", repr(uid), "a pair that no model trained on", hint)
     answer, texts = traced(study, [(places[uids[0]], places[uids[1]])], reporter), study.captions
-    [effect], pool = answer.effect, answer.pool
+    [effect] = answer.effect
     table = pl.DataFrame({"uid": [study.pair_uids[row] for row in pool], "effect": effect})
     write_parquet(out, table.sort("effect", "uid", descending=[True, False]))
     ranked = [(float(effect[k]), study.pair_uids[pool[k]], texts[pool[k]][0]) for k in np.argsort(-effect).tolist()]
@@ -264,10 +259,10 @@ def trace(folder: Path, query: str, out: Path, reporter: Reporter | None = None)
         "run": str(folder),
         "image": uids[0],
         "caption": uids[1],
-        "text": texts[answer.held[places[uids[1]]]][0],
+        "text": texts[held[places[uids[1]]]][0],
         "similarity": float(answer.similarity[0]),
         "pairs": len(pool),
-        "held_out": len(answer.held),
+        "held_out": len(held),
         "shadow_models": answer.shadow_models,
         "lds": answer.lds._asdict(),
         "lds_of_similarity": answer.lds_of_similarity._asdict(),

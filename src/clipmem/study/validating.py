@@ -69,13 +69,14 @@ def validate(
     wanted = {"full": [*common, f"halves.pairs={truth}", "halves.proxy="]}
     if proxy:
         wanted["proxy"] = [*common, f"halves.pairs={PROXY_PAIRS}", f"halves.proxy={proxy}"]
-    sources: dict[str, Source] = {}
+    sources, studies = dict[str, Source](), dict[str, PlannedStudy]()
     for name, keys in wanted.items():
         api.run(recipe, out / name, settings=keys, reporter=reporter, **options)
-        sources[name] = _source(PlannedStudy(out / name))
-    study = PlannedStudy(out / "full")
-    study.check_text(f"run {out / 'full'}")
-    rows, tracing = frontier(sources["full"], sources.get("proxy")), estimating.traced(study, reporter=reporter)
+        studies[name] = PlannedStudy(out / name)
+        studies[name].check_text(f"run {out / name}")
+        sources[name] = _source(studies[name])
+    rows = frontier(sources["full"], sources.get("proxy"))
+    tracing = estimating.traced(studies["full"], reporter=reporter)
     signals = sources["full"].signals
     document = {
         "format": 1,
