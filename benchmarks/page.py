@@ -28,6 +28,7 @@ _PEERS = {
     "bare": "bare",
     "before": "before",
     "full": "nothing frozen",
+    "default": "default",
 }
 
 

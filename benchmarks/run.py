@@ -30,6 +30,7 @@ SUITES = (
     "curate",
     "jpeg",
     "cells",
+    "shared",
 )
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import IO, Any, Literal
 
-Against = Literal["open_clip", "loop", "bare", "before", "full"]
+Against = Literal["open_clip", "loop", "bare", "before", "full", "default"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Row:
         case: What was measured.
         against: `open_clip` (its own trainer), `loop` (one pair and view at a time), `bare` (the same passes on
             tensors in memory, or an empty interpreter), `before` (an earlier version of this project, or a first run),
-            `full` (training the whole model).
+            `full` (training the whole model), `default` (of the libraries).
         ratio: Median over rounds of the factor by which clipmem is faster (or smaller).
         low: Smallest ratio of a round.
         high: Largest ratio of a round.
@@ -135,9 +135,9 @@ class Script:
     printed: IO[bytes]
 
 
-def script(*arguments: str, threads: int | None = None) -> Script:
-    """Start this interpreter with arguments, with output to a file."""
-    environment = dict(os.environ)
+def script(*arguments: str, threads: int | None = None, **variables: str) -> Script:
+    """Start this interpreter with arguments and environment variables, with output to a file."""
+    environment = {**os.environ, **variables}
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     printed = tempfile.TemporaryFile()  # noqa: SIM115
