@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from clipmem.base.recipes import load_recipe
 from clipmem.base.summary import Rate
 from clipmem.data.export import Written
@@ -21,7 +23,7 @@ from clipmem.report.page import render
 from clipmem.report.run import Run, read_run
 from clipmem.report.sections.commands import Scored
 from clipmem.report.templating import HEADING, VERBATIM
-from clipmem.report.terminal import VERBOSE, screen_lines
+from clipmem.report.terminal import VERBOSE, document_of, screen_lines
 from clipmem.study.budget import plan
 from clipmem.study.curating import Curated
 from tests.compared import build as build_finished
@@ -61,6 +63,7 @@ def page_text(kind: str, subject: Any) -> str:
 
 def screen_text(screen: str, subject: Any) -> str:
     """Return a terminal screen of 100 columns, then that of --verbose; headings, which are bold, start with "# "."""
+    json.dumps(document_of(screen, subject), default=str)  # what --json prints
     texts: list[str] = []
     for verbose in (False, True):
         token = VERBOSE.set(verbose)
@@ -163,6 +166,14 @@ def scored(folder: Path) -> Scored:
     return Scored(scores, about, {uid: [f"caption of {k}"] for k, uid in enumerate(first)}, Path("skipped.parquet"))
 
 
+def estimated() -> Scored:
+    """Return estimates from one model."""
+    uids = [f"{k:032x}" for k in range(3)]
+    scores = pl.DataFrame({"uid": uids, "estimator": ["closed-form"] * 3, "score": [0.5, 0.2, -0.1]})
+    about = {"estimator": "closed-form", "pairs": 1234, "model": "f", "problems": 1}
+    return Scored(scores, about, {uid: [f"caption of {uid[-1]}"] for uid in uids}, Path("skipped.parquet"))
+
+
 def curated(*, found: bool) -> Any:
     """Return suspects, with mismatched captions or none beyond chance, and with and without cleaned data."""
     share = {
@@ -228,6 +239,7 @@ def make(folder: Path) -> dict[str, str]:
     along = lengths(folder / "lengths")
     found["frontier"], found["frontier-terminal"] = page_text("comparison", along), screen_text("comparison", along)
     found["scored"] = screen_text("scored", scored(folder / "scored" / "study"))
+    found["estimated"] = screen_text("estimated", estimated())
     found["traced"] = screen_text("traced", TRACED)
     found["budget"] = screen_text("budget", plan(load_recipe("", ["model.name=clipmem-tiny"]), 0.3))
     found["inspected"] = screen_text("inspected", inspection())

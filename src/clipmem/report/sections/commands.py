@@ -73,6 +73,9 @@ class EstimatedPairs(ScreenSection):
         first = [rows[uid] | {"caption": next(iter(captions), "")} for uid, captions in subject.captions.items()]
         return {"first": first}
 
+    def document(self, subject: Any) -> Document:
+        return {**subject.about, "highest": self.data(subject)["first"]}
+
 
 @SECTIONS.register("traced")
 class TracedSimilarity(ScreenSection):
@@ -89,10 +92,16 @@ class Budget(ScreenSection):
         prices = [math.ceil(100 * plan.cost - 1e-6) / 100 for _, plan in rows]
         return {"rows": list(zip(rows, prices, strict=True))}
 
+    def document(self, subject: Any) -> Document:  # noqa: ARG002  the document of the run follows
+        return {}
+
 
 @SECTIONS.register("curated")
 class CuratedPairs(ScreenSection):
     """The suspects of a data set."""
+
+    def document(self, subject: Any) -> Document:
+        return {**subject.document, "first": subject.first}
 
 
 @SECTIONS.register("validated")
