@@ -11,19 +11,19 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Float64
 from scipy.stats import norm, rankdata
 
 from clipmem.base.hashing import same_words
 from clipmem.base.random import derive_seed
 from clipmem.models.signals import Halves, Signals
 from clipmem.scoring.pair_scores.base import MEMORIZATION, PAIR_SCORES, PairScore, Scores
-from clipmem.stats.agreement import lemon, neighbor_votes, softmax_agreement
+from clipmem.stats.agreement import directions, lemon, neighbor_votes, softmax_agreement
 from clipmem.stats.leave_one_out import leave_one_out, leave_one_out_scores
 from clipmem.stats.reliability import Estimated, noise_of, own_weight
 from clipmem.stats.similarity import contrast
 
-FOLDS = 5
+FOLDS, LANDMARKS = 5, 200
 _THIRD = 1 / 3  # of the training, where alignments of easy and hard pairs differ most
 
 
@@ -63,10 +63,12 @@ class RawDifference(FromHalves):
 class Distilled(FromHalves):
     """Score = p + w (D - p): p the cross-fitted regression of D on the pair's features, w the weight of its own D.
 
-    p is the mean of two regressions, ridge (penalty by leave-one-out) and gradient-boosted trees, on `features` as
-    normal scores of ranks. Both are fitted on four fifths of the groups of near-duplicates at a time and predict the
-    rest, so that no pair's D enters its own p. w is estimated from the noise of D (`functional.reliability`), and so
-    is the error, sqrt((1 - w) var of the truth about p); with one pair of shadow models w = 0, and there is no error.
+    p is the mean of three regressions: ridge and gradient-boosted trees on `features` as normal scores of ranks; and
+    kernel ridge, whose kernel is the sum of exp(-|a - b|² / 2) of these, divided by the root of their number, and of
+    f's centered unit embeddings of the image and of the caption, each by 200 Nyström landmarks. Penalties are chosen by
+    leave-one-out. All are fitted on four fifths of the groups of near-duplicates at a time and predict the rest, so
+    that no pair's D enters its own p. w is estimated from the noise of D (`functional.reliability`), and so is the
+    error, sqrt((1 - w) var of the truth about p); with one pair of shadow models w = 0, and there is no error.
     """
 
     summary = "Regression of the shadow models' differences on what is known of each pair, cross-fitted"
@@ -79,16 +81,16 @@ class Distilled(FromHalves):
             [norm.ppf((rankdata(values) - 0.5) / len(values)) for values in features(signals).values()], axis=1
         )
         effect, mean = halves.effect, halves.effect.mean(axis=0)
-        predicted = _cross_fitted(x, mean, signals.group, signals.seed)
+        without = [np.delete(effect, k, axis=0).mean(axis=0) for k in range(len(effect))] if len(effect) > 1 else []
+        predicted, *refitted = _cross_fitted(x, signals, np.stack([mean, *without]))
         if len(effect) == 1:  # what is noise shows in the difference of two
             return Estimated(predicted, None, not halves.proxy, 0.0, predicted)
         noise = noise_of(effect).noise
         weight = own_weight(mean, predicted, noise)
         missed = max(0.0, float((mean - predicted).var(ddof=1)) - noise)
         error = np.full(len(mean), np.sqrt((1 - weight) * missed))
-        without = [np.delete(effect, k, axis=0).mean(axis=0) for k in range(len(effect))]
-        refitted = np.stack([_cross_fitted(x, others, signals.group, signals.seed) for others in without])
-        return Estimated(predicted + weight * (mean - predicted), error, not halves.proxy, weight, predicted, refitted)
+        score = predicted + weight * (mean - predicted)
+        return Estimated(score, error, not halves.proxy, weight, predicted, np.stack(refitted))
 
 
 def features(signals: Signals) -> Mapping[str, Float64[np.ndarray, " n"]]:
@@ -126,18 +128,31 @@ _DIRECTIONS = (
 
 
 def _cross_fitted(
-    x: Float64[np.ndarray, "n p"], y: Float64[np.ndarray, " n"], groups: Int[np.ndarray, " n"], seed: int
-) -> Float64[np.ndarray, " n"]:
+    x: Float64[np.ndarray, "n p"], signals: Signals, targets: Float64[np.ndarray, "k n"]
+) -> Float64[np.ndarray, "k n"]:
     from sklearn.ensemble import HistGradientBoostingRegressor  # slow to import
+    from sklearn.kernel_approximation import Nystroem
     from sklearn.linear_model import RidgeCV
     from sklearn.model_selection import GroupKFold
 
-    predicted = np.empty(len(y))
-    split = GroupKFold(FOLDS, shuffle=True, random_state=derive_seed(seed, "folds") % 2**32)
-    for train, test in split.split(groups, groups=groups):
-        ridge = RidgeCV(np.logspace(-1, 4, 12)).fit(x[train], y[train])
-        trees = HistGradientBoostingRegressor(
-            max_iter=150, learning_rate=0.05, max_leaf_nodes=15, l2_regularization=1.0, random_state=0
-        ).fit(x[train], y[train])
-        predicted[test] = (ridge.predict(x[test]) + trees.predict(x[test])) / 2
+    assert signals.image is not None and signals.text is not None  # noqa: PT018, S101
+    sides = [directions(side.double(), "embeddings").numpy() for side in (signals.image, signals.text)]
+    spaces, predicted = [x / np.sqrt(x.shape[1]), *sides], np.empty(targets.shape)
+    split = GroupKFold(FOLDS, shuffle=True, random_state=derive_seed(signals.seed, "folds") % 2**32)
+    for train, test in split.split(x, groups=signals.group):
+        maps = [Nystroem(gamma=0.5, n_components=min(LANDMARKS, len(train)), random_state=0) for _ in spaces]
+        z = np.hstack([each.fit(space[train]).transform(space) for each, space in zip(maps, spaces, strict=True)])
+        ridges = [
+            RidgeCV(penalties, alpha_per_target=True).fit(columns[train], targets[:, train].T).predict(columns[test]).T
+            for columns, penalties in ((x, np.logspace(-1, 4, 12)), (z, np.logspace(-1, 3, 9)))
+        ]
+        trees = [
+            HistGradientBoostingRegressor(
+                max_iter=150, learning_rate=0.05, max_leaf_nodes=15, l2_regularization=1.0, random_state=0
+            )
+            .fit(x[train], y[train])
+            .predict(x[test])
+            for y in targets
+        ]
+        predicted[:, test] = (sum(ridges) + np.stack(trees)) / 3
     return predicted

@@ -64,6 +64,18 @@ def truth(known: Signals) -> np.ndarray:
     return score + np.random.default_rng(1).normal(size=N)
 
 
+def test_what_only_the_embeddings_say_is_found(known: Signals) -> None:
+    """A kind of image that is memorized more, which no feature of single pairs shows."""
+    assert known.image is not None
+    truth = known.image.numpy()[:, 0] * 4
+    found = PAIR_SCORES["distilled"]().estimate(with_halves(known, truth, 2, noise=1.0))
+    blind = replace(known, image=known.image.flip(dims=(0,)))  # images of other pairs
+    missed = PAIR_SCORES["distilled"]().estimate(with_halves(blind, truth, 2, noise=1.0))
+    assert found.predicted is not None
+    assert missed.predicted is not None
+    assert spearmanr(found.predicted, truth)[0] > spearmanr(missed.predicted, truth)[0] + 0.2
+
+
 @pytest.mark.slow
 def test_it_agrees_more_than_the_raw_difference(known: Signals, truth: np.ndarray) -> None:
     """Through noise three times the effect; and it says how much."""
