@@ -1,0 +1,152 @@
+"""Compare other estimates with the ground truth of `clipmem validate-estimators`.
+
+python experiments/estimators/compare.py scores validated/full              # published scores that need one training
+python experiments/estimators/compare.py shadow-models validated/full RUN   # shadow models that another recipe trained
+
+The recorder keeps of each pair and epoch the margin to the hardest other pair of its batch. Scores that their authors
+define by losses or probabilities of all classes are computed from margins: the probability is sigmoid(margin / .07).
+TRAK and RelatIF use the gradient of a bilinear last layer, as `clipmem.functional.self_influence` does.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.special import expit
+
+from clipmem.base.random import generator
+from clipmem.models.signals import Signals
+from clipmem.report.formats import interval, plain
+from clipmem.scoring.pair_scores import PAIR_SCORES
+from clipmem.scoring.pair_scores.trajectory import trajectory_of
+from clipmem.stats.reliability import Estimated
+from clipmem.stats.similarity import normalize
+from clipmem.study import estimating
+from clipmem.study.plan import PlannedStudy
+
+TAU, WIDTH, RIDGE = 0.07, 512, 1e-2  # of the margin; of TRAK's projection; of its kernel, in units of the mean square
+EARLY = slice(1, 5)  # epochs of EL2N
+
+
+def margins(signals: Signals) -> np.ndarray:
+    """Return the recorded margins, shape (epoch, n)."""
+    return trajectory_of(signals).margin.astype(np.float64)
+
+
+def forgetting(signals: Signals) -> np.ndarray:
+    """Count the epochs after which a pair was no longer told apart; a pair that never was counts most."""
+    learned = margins(signals) > 0
+    times = (learned[:-1] & ~learned[1:]).sum(axis=0).astype(np.float64)
+    return np.where(learned.any(axis=0), times, len(learned))
+
+
+def learning_time(signals: Signals) -> np.ndarray:
+    """Return the first epoch from which on a pair was told apart."""
+    learned = margins(signals)[::-1] > 0
+    return len(learned) - np.where(learned.all(axis=0), len(learned), learned.argmin(axis=0)).astype(np.float64)
+
+
+def gradients(signals: Signals) -> tuple[np.ndarray, np.ndarray]:
+    """Return projected gradients of log odds by a bilinear last layer, shape (n, WIDTH), and 1 - p, shape (n,).
+
+    The log odds are the mean of both directions, o_i = s u_i·v_i - log Σ_j≠i exp(s u_i·v_j), whose gradient by the
+    layer is s u_i (v_i - v̄_i)' for one of them, v̄_i the softmax mean of the other captions. A product of Gaussian
+    projections of both factors is a Gaussian projection of the matrix, up to its scale.
+    """
+    assert signals.image is not None and signals.text is not None and signals.logit_scale is not None  # noqa: PT018, S101
+    u, v = (normalize(x.double(), name="embeddings") for x in (signals.image, signals.text))
+    stream = generator(signals.seed, "trak")
+    a, b = (torch.from_numpy(stream.normal(size=(u.shape[1], WIDTH))) for _ in range(2))
+    total, missing = torch.zeros(len(u), WIDTH, dtype=u.dtype), torch.zeros(len(u), dtype=u.dtype)
+    for query, key, of_query, of_key in ((u, v, a, b), (v, u, b, a)):
+        logits = signals.logit_scale * query @ key.T
+        missing += (1 - torch.softmax(logits, dim=1).diagonal()) / 2
+        others = torch.softmax(logits.fill_diagonal_(-torch.inf), dim=1) @ key
+        total += signals.logit_scale / 2 * (query @ of_query) * ((key - others) @ of_key)
+    return total.numpy() / np.sqrt(WIDTH), missing.numpy()
+
+
+def trak(signals: Signals) -> np.ndarray:
+    """Return the attribution of each pair to itself with one model: φ'(Φ'Φ + λ)⁻¹ φ (1 - p)."""
+    phi, missing = gradients(signals)
+    kernel = phi.T @ phi
+    kernel += RIDGE * np.trace(kernel) / WIDTH * np.eye(WIDTH)
+    return (phi * np.linalg.solve(kernel, phi.T).T).sum(axis=1) * missing
+
+
+def relatif(signals: Signals) -> np.ndarray:
+    """Return the influence on itself, φ'(Φ'Φ + λ)⁻¹ φ (1 - p)², by the length of the change that it makes."""
+    phi, missing = gradients(signals)
+    kernel = phi.T @ phi
+    kernel += RIDGE * np.trace(kernel) / WIDTH * np.eye(WIDTH)
+    changed = np.linalg.solve(kernel, phi.T).T * missing[:, None]
+    return (phi * missing[:, None] * changed).sum(axis=1) / np.maximum(np.linalg.norm(changed, axis=1), 1e-300)
+
+
+def registered(name: str) -> Callable[[Signals], np.ndarray]:
+    """Return a score of clipmem."""
+    return lambda signals: np.asarray(PAIR_SCORES[name]().score(signals))
+
+
+SCORES: dict[str, Callable[[Signals], np.ndarray]] = {
+    "CSL, cumulative loss (ICML 2025)": registered("loss"),
+    "area under the margin (NeurIPS 2020)": registered("margin"),
+    "EL2N, epochs 2 to 5 (NeurIPS 2021)": lambda signals: expit(-margins(signals)[EARLY] / TAU).mean(axis=0),
+    "forgetting events (ICLR 2019)": forgetting,
+    "learning time": learning_time,
+    "TracIn (NeurIPS 2020)": registered("tracin"),
+    "RelatIF (AISTATS 2020)": relatif,
+    "TRAK (ICML 2023)": trak,
+    "`closed-form`": registered("closed-form"),
+}
+
+
+def signals_in(folder: str) -> Signals:
+    """Read the signals of a finished run of protocol halves."""
+    study = PlannedStudy(Path(folder))
+    return estimating.signals_of(study, study.aligned(study.models))
+
+
+def agreement(truth: Signals, estimated: Estimated) -> str:
+    """Return the agreement with the shadow models of the truth, which the estimate does not know, and its interval."""
+    found = estimating.expected_agreement(truth, estimated)
+    assert found is not None  # noqa: S101  there are shadow models
+    return f"{plain(found.value)} {interval(found._asdict())}"
+
+
+def scores(*folders: str) -> None:
+    """Print a table of published scores, a column for each validation."""
+    columns = list[list[str]]()
+    for signals in map(signals_in, folders):
+        values = (np.nan_to_num(score(signals)) for score in SCORES.values())
+        columns.append([agreement(signals, Estimated(value)) for value in values])
+    print(f"| score | {' | '.join(folders)} |\n| --- |{' --- |' * len(folders)}")
+    for row in zip(SCORES, *columns, strict=True):
+        print(f"| {' | '.join(row)} |")
+
+
+def shadow_models(truth: str, *folders: str) -> None:
+    """Print a table of the shadow models of other runs on the same pairs, for 2, 4, 8, ... of them."""
+    known = signals_in(truth)
+    print("| run | shadow models | operations | `raw` | `distilled` |\n| --- | --- | --- | --- | --- |")
+    for folder in folders:
+        study = PlannedStudy(Path(folder))
+        halves = signals_in(folder).halves
+        assert halves is not None  # noqa: S101
+        # f trains as long as the shadow models do, and longer in the truth
+        epochs = study.recipe.train.epochs / PlannedStudy(Path(truth)).recipe.train.epochs
+        price, number = estimating.cost_of(study) / len(halves.effect) * epochs, 1
+        while number <= len(halves.effect):
+            some = replace(halves, alignment=halves.alignment[: 2 * number], member=halves.member[: 2 * number])
+            signals = replace(known, halves=some)
+            estimates = (PAIR_SCORES[name]().estimate(signals).score for name in ("raw", "distilled"))
+            cells = " | ".join(agreement(known, Estimated(score)) for score in estimates)
+            print(f"| {Path(folder).name} | {2 * number} | {plain(price * number, 2)} | {cells} |", flush=True)
+            number *= 2
+
+
+if __name__ == "__main__":
+    {"scores": scores, "shadow-models": shadow_models}[sys.argv[1]](*sys.argv[2:])
