@@ -23,6 +23,9 @@ from clipmem.scoring.evidence import FITS, Evidence, Progress, ignore
 
 TOP = 0.3  # share of the swapped captions that the estimate looks at: those least like right ones
 RIGHT = 0.9  # of the pairs that look like these, a tenth are right ones (on drawings with 0 to 30% mismatched captions)
+NEARLY_ALL = 0.9  # share that it looks at where this many are told from right ones
+SURE = 0.985  # smallest AUROC of planted against right captions at which they may be
+MOSTLY = 0.8  # share of the observed pairs among these that must not be right ones
 CLEAR = 0.875  # smallest AUROC of planted against right captions for which a number can be told
 BLIND = 0.75  # largest one at which no pair is called a suspect
 PARTS = (0.05, 0.1, 0.2, 0.3)  # shares of the swapped captions that bound the share of wrong ones between these
@@ -127,31 +130,46 @@ def share_of(planted: Planted, confidence: float) -> Share:
 
         π = .9 (share of observed pairs at or above t) / (share of swapped captions at or above t)
 
+    As no AUROC of planted against right captions is above 1, π is at most 2 (1 - AUROC against all observed pairs). If
+    this bound, with t the 10% quantile, leaves at most a fifth of the observed pairs at or above t to be right, and the
+    AUROC is .985 or more, then π is the ratio with this t, without the factor .9, or the bound if that is smaller.
+    Small differences among the swapped captions, which are all there is to see above the 70% quantile, do not matter.
+
     The interval adds sampling error to the uncertainty about the kind of the errors: t from captions planted at random
     gives the lower end, t from those of the same sort of thing the upper one; or the other way round, if these are told
     from observed pairs more easily. With few different captions π is too small by the odds and too large by the mean
-    fit: the share is the mean of both, and the interval contains those of both.
+    fit: the share is the mean of both, and the interval contains those of both; unless one of them tells nearly all,
+    by which share and upper end are then. Whether any are found is always by the 70% quantile, and the lower end is
+    the smaller one of both quantiles; with the 10% quantile the ends have the factors .9 and 1 / .9.
 
     Where swapped captions are not told from right ones, right ones lie above t as well, and π is too large. The
     probabilities then assume the smallest ratio of these shares with t the 1 - p quantile, p = .05 to .3, times
     (AUROC - .75) / (.875 - .75), at least 0.
     """
-    both = np.concatenate([planted.random, planted.alike])
     z, n = float(norm.ppf((1 + confidence) / 2)), len(planted.observed)
-    observed, tops = np.array(
-        [
-            _tails(fit.observed, scores, TOP)
-            for fit in (planted, *planted.fits)
-            for scores in (np.concatenate([fit.random, fit.alike]), fit.random, fit.alike)
-        ]
-    ).T
-    shares = RIGHT * observed / tops
-    margins = z * np.sqrt(np.maximum(shares, 1 / n) * RIGHT / tops / n)
-    share, low, high = float(shares[::3].mean()), float((shares - margins).min()), float((shares + margins).max())
-    values = rankdata(np.concatenate([both, planted.observed]))[: len(both)]
-    area = (float(values.mean()) - (len(both) + 1) / 2) / n
-    separation = min(1.0, (area - share / 2) / max(1 - share, 0.1))
+    fits = [(fit, np.concatenate([fit.random, fit.alike])) for fit in (planted, *planted.fits)]
+
+    def shares(fits: Sequence[tuple[Planted, np.ndarray]], top: float, factor: float) -> tuple[np.ndarray, ...]:
+        kinds = ((fit.observed, scores) for fit, both in fits for scores in (both, fit.random, fit.alike))
+        observed, tops = np.array([_tails(*kind, top) for kind in kinds]).T
+        values = factor * observed / tops
+        return values, z * np.sqrt(np.maximum(values, 1 / n) * factor / tops / n), observed, tops
+
+    values, margins, observed, tops = shares(fits, TOP, RIGHT)
+    low, share, both = float((values - margins).min()), float(values[::3].mean()), fits[0][1]
     chance = float(poisson.ppf((1 + confidence) / 2, CHANCE * tops[0] * n / RIGHT))
+    areas = [_area(fit.observed, scores) for fit, scores in fits]
+    tells = [
+        MOSTLY * np.divide(*_tails(fit.observed, scores, NEARLY_ALL)) <= 2 * (1 - area)
+        and _separation(area, ratio) >= SURE
+        for (fit, scores), area, ratio in zip(fits, areas, (observed / tops)[::3], strict=True)
+    ]
+    if any(tells):
+        values, margins, *_ = shares([fit for fit, told in zip(fits, tells, strict=True) if told], NEARLY_ALL, 1.0)
+        most = np.repeat([2 * (1 - area) for area, told in zip(areas, tells, strict=True) if told], 3)
+        share = float(np.minimum(values, most)[::3].mean())
+        low, values = min(low, float((RIGHT * values - margins).min())), values / RIGHT
+    high, separation = float((values + margins).max()), _separation(areas[0], share)
     detected = separation >= CLEAR and float(observed[0]) * n > chance
     clear = separation >= CLEAR and (detected or not planted.fits or high <= CHANCE)
     low = max(0.0, min(low, share)) if detected else 0.0
@@ -159,6 +177,17 @@ def share_of(planted: Planted, confidence: float) -> Share:
     told = float(np.clip((separation - BLIND) / (CLEAR - BLIND), 0, 1))
     assumed = (share if detected else 0.0) if clear else min(share, least * told)
     return Share(min(share, 1.0), low, min(1.0, max(high, share)), detected, clear, separation, min(assumed, 1.0))
+
+
+def _area(observed: Float64[np.ndarray, " n"], scores: Float64[np.ndarray, " k"]) -> float:
+    """Return the AUROC of swapped captions against all observed pairs."""
+    ranks = rankdata(np.concatenate([scores, observed]))[: len(scores)]
+    return (float(ranks.mean()) - (len(scores) + 1) / 2) / len(observed)
+
+
+def _separation(area: float, share: float) -> float:
+    """Return the AUROC against the right ones, if the wrong ones are like the swapped captions."""
+    return min(1.0, (area - share / 2) / max(1 - share, 0.1))
 
 
 def _tails(observed: Float64[np.ndarray, " n"], scores: Float64[np.ndarray, " k"], top: float) -> tuple[float, float]:

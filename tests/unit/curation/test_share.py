@@ -118,12 +118,12 @@ def test_the_interval_holds_wherever_the_wrong_ones_lie_among_the_planted():
 def test_with_few_captions_what_the_odds_miss_is_looked_for_in_the_fits():
     n, stream = 4000, np.random.default_rng(0)
 
-    def scores(wrong):
+    def scores(wrong, right=-3):
         """Observed pairs, 400 of them wrong around a mean, and planted captions around 3."""
-        observed = [stream.normal(-3, 1, n - 400), stream.normal(wrong, 0.5, 400)]
+        observed = [stream.normal(right, 1, n - 400), stream.normal(wrong, 0.5, 400)]
         return Planted(np.concatenate(observed), *stream.normal(3, 1, (2, 2 * n)))
 
-    seen, partly, missed = scores(3.4), scores(3), scores(1)
+    seen, partly, missed = scores(3.4, 0.5), scores(3, 0.5), scores(1)
     alone, none = (share_of(missed._replace(fits=own), 0.95) for own in ((), (seen,)))
     assert (alone.found, alone.clear) == (False, True)
     assert alone.high < 0.01
@@ -137,6 +137,20 @@ def test_with_few_captions_what_the_odds_miss_is_looked_for_in_the_fits():
     assert ends[0].high < 0.1 < one.high
     right = Planted(stream.normal(-3, 1, n), *stream.normal(3, 1, (2, 2 * n)))
     assert share_of(right._replace(fits=(right,)), 0.95).clear
+
+
+@given(st.floats(-0.3, 0.5), st.sampled_from([0.05, 0.1, 0.3]), st.integers(0, 1000))
+@settings(max_examples=25)
+def test_where_nearly_all_are_told_it_does_not_matter_how_odd_the_wrong_ones_are(odder, share, seed):
+    n, stream = 20_000, np.random.default_rng(seed)
+    wrong = round(share * n)
+    observed = np.concatenate([stream.normal(-3, 1, n - wrong), stream.normal(3 + odder, 1, wrong)])
+    odds = Planted(observed, *stream.normal(3, 1, (2, n)))
+    hazy = Planted(stream.normal(0, 1, n), *stream.normal(1, 1, (2, n)))
+    for planted in (odds, odds._replace(fits=(odds,)), hazy._replace(fits=(odds,))):
+        one = share_of(planted, 0.95)
+        assert one.share == pytest.approx(share, rel=0.2)
+        assert one.low < share < one.high
 
 
 @pytest.mark.slow
