@@ -132,8 +132,9 @@ def share_of(planted: Planted, confidence: float) -> Share:
 
     As no AUROC of planted against right captions is above 1, π is at most 2 (1 - AUROC against all observed pairs). If
     this bound, with t the 10% quantile, leaves at most a fifth of the observed pairs at or above t to be right, and the
-    AUROC is .985 or more, then π is the ratio with this t, without the factor .9, or the bound if that is smaller.
-    Small differences among the swapped captions, which are all there is to see above the 70% quantile, do not matter.
+    AUROC is .985 or more, π by the ratio with t the median, then π is the ratio with the 10% quantile, without the
+    factor .9, or the bound if that is smaller. Small differences among the swapped captions, which are all there is to
+    see above the 70% quantile, do not matter then.
 
     The interval adds sampling error to the uncertainty about the kind of the errors: t from captions planted at random
     gives the lower end, t from those of the same sort of thing the upper one; or the other way round, if these are told
@@ -161,8 +162,8 @@ def share_of(planted: Planted, confidence: float) -> Share:
     areas = [_area(fit.observed, scores) for fit, scores in fits]
     tells = [
         MOSTLY * np.divide(*_tails(fit.observed, scores, NEARLY_ALL)) <= 2 * (1 - area)
-        and _separation(area, ratio) >= SURE
-        for (fit, scores), area, ratio in zip(fits, areas, (observed / tops)[::3], strict=True)
+        and _separation(area, np.divide(*_tails(fit.observed, scores, 0.5))) >= SURE
+        for (fit, scores), area in zip(fits, areas, strict=True)
     ]
     if any(tells):
         values, margins, *_ = shares([fit for fit, told in zip(fits, tells, strict=True) if told], NEARLY_ALL, 1.0)
