@@ -3,20 +3,13 @@
 from pathlib import Path
 
 from timing import Row, in_turn, output, script
-from workload import emoji
 
-from clipmem.models.numerics import resolve_precision
-from suites.training import HERE, rates
+from suites.training import one_process, rates
 
 
 def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bool) -> list[Row]:  # noqa: ARG001
     """Train the demo's model in one process with one thread, with and without compilation, excluding compile time."""
-    model, size, pairs, batch, epochs = (
-        ("clipmem-micro", 32, 16, 8, 24) if smallest else ("clipmem-tiny", 64, 1500, 128, 6)
-    )
-    emoji(folder, size=size, pairs=pairs)
-    words = [str(HERE / "ours.py"), str(folder), str(size), str(pairs), "short", model, str(batch), str(epochs)]
-    words += [resolve_precision("auto", device), device]
+    words = one_process(folder, device, smallest=smallest, epochs=(6, 24))
     return [
         in_turn(
             "compiled",

@@ -3,23 +3,16 @@
 from pathlib import Path
 
 from timing import Row, in_turn, output, script
-from workload import emoji
 
 from clipmem.base.machine import cores
-from clipmem.models.numerics import resolve_precision
-from suites.training import HERE, rates
+from suites.training import one_process, rates
 
 _OTHER = "import torch\nx = torch.randn(1500, 1500)\nwhile True: x @ x"
 
 
 def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bool) -> list[Row]:  # noqa: ARG001
     """Train the demo's model in one process with all cores, alone and while another program uses all of them, too."""
-    model, size, pairs, batch, epochs = (
-        ("clipmem-micro", 32, 16, 8, 12) if smallest else ("clipmem-tiny", 64, 1500, 128, 2)
-    )
-    emoji(folder, size=size, pairs=pairs)
-    words = [str(HERE / "ours.py"), str(folder), str(size), str(pairs), "short", model, str(batch), str(epochs)]
-    words += [resolve_precision("auto", device), device]
+    words = one_process(folder, device, smallest=smallest, epochs=(2, 12))
 
     def rate(beside: bool, **variables: str) -> float:
         other = script("-c", _OTHER) if beside else None

@@ -57,6 +57,14 @@ def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bo
     return rows
 
 
+def one_process(folder: Path, device: str, *, smallest: bool, epochs: tuple[int, int]) -> list[str]:
+    """Write the demo's data; return the words that train its model in one process, longer if it is the smallest."""
+    model, size, pairs, batch = ("clipmem-micro", 32, 16, 8) if smallest else ("clipmem-tiny", 64, 1500, 128)
+    emoji(folder, size=size, pairs=pairs)
+    words = ["short", model, str(batch), str(epochs[smallest]), resolve_precision("auto", device), device]
+    return [str(HERE / "ours.py"), str(folder), str(size), str(pairs), *words]
+
+
 def rates(processes: list[str]) -> float:
     """Add the rates that processes printed."""
     return sum(float(_RATE.findall(text)[-1]) for text in processes)

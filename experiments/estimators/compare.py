@@ -69,20 +69,22 @@ def gradients(signals: Signals) -> tuple[np.ndarray, np.ndarray]:
     return total.numpy() / np.sqrt(WIDTH), missing.numpy()
 
 
+def whitened(phi: np.ndarray) -> np.ndarray:
+    """Return the rows (Φ'Φ + λ)⁻¹ φ."""
+    kernel = phi.T @ phi
+    return np.linalg.solve(kernel + RIDGE * np.trace(kernel) / WIDTH * np.eye(WIDTH), phi.T).T
+
+
 def trak(signals: Signals) -> np.ndarray:
     """Return the attribution of each pair to itself with one model: φ'(Φ'Φ + λ)⁻¹ φ (1 - p)."""
     phi, missing = gradients(signals)
-    kernel = phi.T @ phi
-    kernel += RIDGE * np.trace(kernel) / WIDTH * np.eye(WIDTH)
-    return (phi * np.linalg.solve(kernel, phi.T).T).sum(axis=1) * missing
+    return (phi * whitened(phi)).sum(axis=1) * missing
 
 
 def relatif(signals: Signals) -> np.ndarray:
     """Return the influence on itself, φ'(Φ'Φ + λ)⁻¹ φ (1 - p)², by the length of the change that it makes."""
     phi, missing = gradients(signals)
-    kernel = phi.T @ phi
-    kernel += RIDGE * np.trace(kernel) / WIDTH * np.eye(WIDTH)
-    changed = np.linalg.solve(kernel, phi.T).T * missing[:, None]
+    changed = whitened(phi) * missing[:, None]
     return (phi * missing[:, None] * changed).sum(axis=1) / np.maximum(np.linalg.norm(changed, axis=1), 1e-300)
 
 
@@ -131,7 +133,7 @@ def scores(*folders: str) -> None:
 def shadow_models(truth: str, *folders: str) -> None:
     """Print a table of the shadow models of other runs on the same pairs, for 2, 4, 8, ... of them."""
     known = signals_in(truth)
-    print("| run | shadow models | operations | `raw` | `distilled` |\n| --- | --- | --- | --- | --- |")
+    print("| run | shadow models | cost | `raw` | `distilled` |\n| --- | --- | --- | --- | --- |")
     for folder in folders:
         study = PlannedStudy(Path(folder))
         halves = signals_in(folder).halves

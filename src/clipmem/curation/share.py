@@ -160,15 +160,15 @@ def share_of(planted: Planted, confidence: float) -> Share:
     low, share, both = float((values - margins).min()), float(values[::3].mean()), fits[0][1]
     chance = float(poisson.ppf((1 + confidence) / 2, CHANCE * tops[0] * n / RIGHT))
     areas = [_area(fit.observed, scores) for fit, scores in fits]
-    tells = [
-        MOSTLY * np.divide(*_tails(fit.observed, scores, NEARLY_ALL)) <= 2 * (1 - area)
-        and _separation(area, np.divide(*_tails(fit.observed, scores, 0.5))) >= SURE
-        for (fit, scores), area in zip(fits, areas, strict=True)
+    clearest = [
+        k
+        for k, (fit, scores) in enumerate(fits)
+        if MOSTLY * np.divide(*_tails(fit.observed, scores, NEARLY_ALL)) <= 2 * (1 - areas[k])
+        and _separation(areas[k], np.divide(*_tails(fit.observed, scores, 0.5))) >= SURE
     ]
-    if any(tells):
-        values, margins, *_ = shares([fit for fit, told in zip(fits, tells, strict=True) if told], NEARLY_ALL, 1.0)
-        most = np.repeat([2 * (1 - area) for area, told in zip(areas, tells, strict=True) if told], 3)
-        share = float(np.minimum(values, most)[::3].mean())
+    if clearest:
+        values, margins, *_ = shares([fits[k] for k in clearest], NEARLY_ALL, 1.0)
+        share = float(np.minimum(values[::3], [2 * (1 - areas[k]) for k in clearest]).mean())
         low, values = min(low, float((RIGHT * values - margins).min())), values / RIGHT
     high, separation = float((values + margins).max()), _separation(areas[0], share)
     detected = separation >= CLEAR and float(observed[0]) * n > chance
