@@ -168,6 +168,10 @@ def test_second_looks_are_said_beside_the_verdict(record, document, regime):
 def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
     text = " ".join(record.GLANCE.read_text(encoding="utf-8").split())
     by_finding = {finding["finding"]: finding["effects"] for finding in record.newest()["unique"]["findings"]}
+    [redundant] = [one for one in record.newest()["redundant"]["findings"] if one["finding"] == "captions"]
+    over_all, of_first, *_ = (effect["estimate"] for effect in redundant["effects"])
+    assert f"{over_all:.0%} more in redundant data" in text
+    assert f"and {-of_first:.0%})" in text
     effects = {effect["measure"]: effect["estimate"] for measured in by_finding.values() for effect in measured}
     kinds = {
         "swapped captions": "+0.237",
