@@ -34,6 +34,17 @@ def mean_margins(margin: Rows) -> list[float]:
     return means
 
 
+def rises(similarity: Rows) -> list[float]:
+    """Similarity of the last epoch minus that of the last warm-up epoch, of each pair; below 0 counts as 0."""
+    warm_up = max(1, len(similarity) // 4)
+    values: list[float] = []
+    for i in range(len(similarity[0])):
+        before, after = similarity[warm_up - 1][i], similarity[-1][i]
+        shown = not (math.isnan(before) or math.isnan(after))
+        values.append(max(after, 0.0) - max(before, 0.0) if shown else math.nan)
+    return values
+
+
 def in_minus_out(alignment: Rows, member: Sequence[Sequence[bool]]) -> tuple[list[float], list[float]]:
     """Mean over complementary models 2k, 2k + 1 of A with the pair minus A without it, and its standard error."""
     scores: list[float] = []

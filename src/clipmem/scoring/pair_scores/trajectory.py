@@ -60,6 +60,23 @@ class MeanLoss(PairScore):
         return mean_where(np.logaddexp(0, np.where(recorded, -margin, 0) / _TAU), recorded)
 
 
+@PAIR_SCORES.register("dissect")
+class RiseOfSimilarity(PairScore):
+    """max(0, s_T) - max(0, s_w), in [-1, 1]: how much the similarity rose after the first w = T / 4 of T epochs.
+
+    Mismatched pairs are fitted after the others. This is DISSect with a warm-up, which was 10 of 40 epochs on CC3M, for
+    a whole data set instead of a batch. NaN for pairs that were not shown in one of both epochs.
+    """
+
+    summary = "Rise of the similarity after the first quarter of a training"
+    source = "DISSect, Zhao et al., ICCV 2025"
+    needs = frozenset({"trajectory"})
+
+    def score(self, signals: Signals) -> Scores:
+        similarity = np.maximum(trajectory_of(signals).similarity.astype(np.float64), 0)
+        return similarity[-1] - similarity[max(len(similarity) // 4, 1) - 1]
+
+
 @PAIR_SCORES.register("clipmem")
 class Memorized(PairScore):
     """CLIPMem of a finished study: what only seeing the pair taught the model."""
