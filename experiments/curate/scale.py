@@ -7,7 +7,8 @@ nearest images that near cells find, and seconds.
 
 `python experiments/curate/scale.py size N` writes embeddings of N pairs, 512 numbers each: those of one of 2,000
 things, with noise; curates them by `clipmem curate`, and prints seconds and memory. With `--command score` it scores
-them under two models by `clipmem score`, with `--command closed-form` under one by that pair score alone.
+them under two models by `clipmem score`, with `--command closed-form` under one by that pair score alone. With
+`--command list` random numbers take the place of what the pairs say of each other, for the memory of all the rest.
 """
 
 import argparse
@@ -21,12 +22,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
+import torch
 
+from clipmem import cli
+from clipmem.base import slices
 from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection
+from clipmem.base.tables import scratch_array
 from clipmem.curation.ranking import SMALLEST, curate
 from clipmem.data.decoding import Geometry
 from clipmem.functional import auroc
@@ -148,10 +154,11 @@ def size(n: int, command: str, folder: Path) -> dict[str, Any]:
         )
         table, column = pl.read_parquet(folder / "table.parquet", columns=["uid", "clipmem"]), "clipmem"
     elif command == "closed-form":
-        used = measure([str(Path(__file__).resolve()), "closed-form", "f"], folder)
+        used = measure([str(Path(__file__).resolve()), command, "f"], folder)
         table, column = pl.read_parquet(folder / "table.parquet"), "score"
     else:
-        used = measure(["-m", "clipmem", "curate", "--model", "f", "--out", "curated"], folder)
+        program = ["-m", "clipmem", "curate"] if command == "curate" else [str(Path(__file__).resolve()), command]
+        used = measure([*program, "--model", "f", "--out", "curated"], folder)
         table, column = pl.read_parquet(folder / "curated" / "suspects.parquet", columns=["uid", "score"]), "score"
         document = json.loads((folder / "curated" / "curate.json").read_text(encoding="utf-8"))
         used |= {"mismatched": int(wrong.sum()), "expected": document["expected"]["pairs"]}
@@ -169,8 +176,34 @@ def closed_form(folder: Path) -> None:
     pl.DataFrame({"uid": list(signals.uids), "score": score}).write_parquet("table.parquet")
 
 
+def compared(*arguments: Any) -> Any:
+    """Return random numbers in the place of what near pairs say of each other (`evidence._compare_near`)."""
+    fold, progress = arguments[4], arguments[5]
+
+    def drawn(width: int) -> np.ndarray:
+        values = scratch_array((len(fold), width))
+        for rows in slices(len(fold), PART):
+            values[rows] = np.random.default_rng(rows.start).normal(size=values[rows].shape)
+        return values
+
+    near = drawn(evidence.NEAR).view(np.int32)
+    near %= len(fold)
+    progress(1.0)
+    return drawn(16), drawn(16), near, tuple((drawn(16), drawn(1)[:, 0]) for _ in evidence.FITS)
+
+
+def agreement(_: evidence.Evidence, query: torch.Tensor) -> list[np.ndarray]:
+    """Return two numbers of each pair in the place of how far it agrees with near ones."""
+    return [query[:, k].numpy() for k in (0, 1)]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the measurements as JSON."""
+    if sys.argv[1:2] == ["list"]:
+        sys.argv[1] = "curate"
+        with patch.object(evidence, "_compare_near", compared), patch.object(evidence.Evidence, "agreement", agreement):
+            cli.main()
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="what", required=True)
     first = commands.add_parser("near")
@@ -179,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     first.add_argument("--most", type=int, default=30_000)
     second = commands.add_parser("size")
     second.add_argument("pairs", type=int)
-    second.add_argument("--command", choices=("curate", "score", "closed-form"), default="curate")
+    second.add_argument("--command", choices=("curate", "list", "score", "closed-form"), default="curate")
     second.add_argument("--folder", type=Path, help="for the embeddings, 2 KiB a pair, and 1 KiB of a second model")
     commands.add_parser("closed-form").add_argument("embeddings", type=Path)
     chosen = parser.parse_args(arguments)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from jaxtyping import Int64
 
 _HALF = 8  # bytes of a uid for the image, and for the captions
@@ -76,15 +77,14 @@ def same_words(caption: str) -> str:
 
 
 def numbered(texts: Iterable[str]) -> Int64[np.ndarray, " n"]:
-    """Number texts in their sorted order, the same for equal ones; NumPy's `unique` would pad all to the longest.
+    """Number texts in their sorted order, the same for equal ones; Python's strings would take five times the memory.
 
     Example:
         >>> numbered(["b", "a", "b"]).tolist()
         [1, 0, 1]
     """
-    every = list(texts)
-    numbers = {text: number for number, text in enumerate(sorted(set(every)))}
-    return np.array([numbers[text] for text in every], dtype=np.int64)
+    rank = pl.Series(values=texts, dtype=pl.String).rank("dense")
+    return rank.cast(pl.Int64).to_numpy() - 1
 
 
 def data_fingerprint(uids: Iterable[str]) -> str:

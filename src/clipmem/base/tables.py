@@ -1,17 +1,19 @@
 """Schemas of a run folder's tables, checked on reading and writing."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
+from clipmem.base import slices
 from clipmem.base.errors import require
 from clipmem.base.paths import atomic_file, explain_write_errors, parsing
 
 _UID = {"uid": pl.String}
+_BLOCK = 8192  # values at a time
 SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     "pairs": {
         **_UID,
@@ -106,6 +108,26 @@ def _completed(name: str, table: pl.DataFrame) -> pl.DataFrame:
     missing = {column: value for column, value in _IF_MISSING.get(name, {}).items() if column not in table.columns}
     filled = [pl.Series(c, [value] * table.height, dtype=SCHEMAS[name][c]) for c, value in missing.items()]
     return table.with_columns(filled) if filled else table
+
+
+class Column(Sequence[Any]):
+    """The values of a column as Python objects, made where they are read: in a list they take 5 times the memory."""
+
+    def __init__(self, values: pl.Series) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a value, or a list of some."""
+        value = self.values[index if isinstance(index, slice) else int(index)]
+        return value.to_list() if isinstance(value, pl.Series) else value
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the values, with some of them in memory."""
+        for rows in slices(len(self.values), _BLOCK):
+            yield from self[rows]
 
 
 def write_parquet(path: Path, table: pl.DataFrame) -> None:

@@ -37,7 +37,6 @@ class Ranked(NamedTuple):
         weight: Weight of its ranks in the combination; 0 = not part of it.
         needs: The signals that it reads.
         score: Higher = more suspect, NaN = unknown, shape (n,).
-        rank: Ranks in (0, 1), ties shared; unknown ones are in the middle.
         certain: The suspects by its rule.
         agreement: Factor of the weight in [0, 1], see `agreeing`.
     """
@@ -47,7 +46,6 @@ class Ranked(NamedTuple):
     weight: float
     needs: frozenset[Need]
     score: Float64[np.ndarray, " n"]
-    rank: Float64[np.ndarray, " n"]
     certain: Bool[np.ndarray, " n"]
     agreement: float = 1.0
 
@@ -57,7 +55,14 @@ class Ranked(NamedTuple):
         score = item.score(signals)
         rule = item.certain(signals, score) if item.weight else None
         certain = np.zeros(len(score), dtype=np.bool_) if rule is None else rule
-        return cls(item.name, item.kind, item.weight, item.needs, score, _ranks(score), certain)
+        return cls(item.name, item.kind, item.weight, item.needs, score, certain)
+
+    @property
+    def rank(self) -> Float64[np.ndarray, " n"]:
+        """Ranks in (0, 1), ties shared; unknown ones are in the middle."""
+        ranks, scored = np.full(len(self.score), 0.5), ~np.isnan(self.score)
+        ranks[scored] = (rankdata(self.score[scored]) - 0.5) / max(1, scored.sum())
+        return ranks
 
     @property
     def priority(self) -> Float64[np.ndarray, " n"]:
@@ -134,11 +139,11 @@ def curate(
     texts = numbered(same_words(captions[0]) for captions in signals.captions)
     planted = plant(evidence, texts, signals.seed, plantings, lambda share: advance("plant", share))
     members, z = [score for score in ranked if score.weight], planted.observed
-    odds = Ranked(ODDS, "mismatched", STACKED, frozenset(), z, _ranks(z), np.zeros(n, dtype=np.bool_))
+    odds = Ranked(ODDS, "mismatched", STACKED, frozenset(), z, np.zeros(n, dtype=np.bool_))
     members = agreeing(members, odds)
     combined = [*members, odds] if combine == "stacked" else members
     weights = {part.name: part.weight * part.agreement for part in combined}
-    score = np.sum([weights[part.name] * part.rank for part in combined], axis=0) / sum(weights.values())
+    score = sum((weights[part.name] * part.rank for part in combined), np.zeros(n)) / sum(weights.values())
     special = [part for part in members if part.kind != "mismatched"]
     share = share_of(planted, confidence)
     probability = posterior(planted, share.assumed, score, ~np.any([part.high for part in special], axis=0))
@@ -152,15 +157,13 @@ def curate(
     reasons = _reasons(rows, members).with_columns(
         neighbors=pl.Series(near, dtype=pl.List(pl.String)), suggested_caption=pl.Series(suggested, dtype=pl.String)
     )
-    table = (
-        pl.DataFrame({"uid": list(signals.uids), "score": score, "is_suspect": suspect, "probability": probability})
-        .with_row_index("row")
-        .join(reasons, on="row", how="left", maintain_order="left")
-        .with_columns(
-            pl.col("neighbors").fill_null([]),
-            *(pl.Series(f"{part.name.replace('-', '_')}_score", part.score) for part in (*ranked, odds)),
-        )
-        .drop("row")
+    # a join takes several times the memory
+    index = np.full(n, len(rows))
+    index[rows] = np.arange(len(rows))
+    spread = pl.concat([reasons, reasons.clear(1)]).with_columns(pl.col("neighbors").fill_null([]))[index]
+    table = pl.DataFrame({"uid": signals.uids, "score": score, "is_suspect": suspect, "probability": probability})
+    table = table.hstack(spread).with_columns(
+        pl.Series(f"{part.name.replace('-', '_')}_score", part.score) for part in (*ranked, odds)
     )
     reporter.end("detect", time.monotonic() - started)
     document = {
@@ -176,13 +179,6 @@ def curate(
     return Curation(table, document)
 
 
-def _ranks(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Return ranks in (0, 1), ties shared; unknown ones are in the middle."""
-    ranks, scored = np.full(len(x), 0.5), ~np.isnan(x)
-    ranks[scored] = (rankdata(x[scored]) - 0.5) / max(1, scored.sum())
-    return ranks
-
-
 def agreeing(members: Sequence[Ranked], odds: Ranked) -> list[Ranked]:
     """Give scores by a model the weight that they have on these data, by agreement with the odds.
 
@@ -190,10 +186,12 @@ def agreeing(members: Sequence[Ranked], odds: Ranked) -> list[Ranked]:
     most 1, where m is the mean r of the scores by images and words alone. A model that knows nothing of these images,
     or that learned their mismatched captions, would otherwise dilute what the other pairs say.
     """
+    likely = odds.rank
 
     def correlation(part: Ranked) -> float:
-        varies = np.ptp(part.rank) > 0 and np.ptp(odds.rank) > 0
-        return float(np.corrcoef(part.rank, odds.rank)[0, 1]) if varies else 0.0
+        rank = part.rank
+        varies = np.ptp(rank) > 0 and np.ptp(likely) > 0
+        return float(np.corrcoef(rank, likely)[0, 1]) if varies else 0.0
 
     alone = [part for part in members if part.kind == odds.kind and part.needs == frozenset({"images"})]
     usual = sum(map(correlation, alone)) / max(1, len(alone))
@@ -216,8 +214,7 @@ def _reasons(rows: Int[np.ndarray, " k"], members: Sequence[Ranked]) -> pl.DataF
     adds = [np.where(part.high[rows] | part.certain[rows], part.weight * part.priority[rows], 0) for part in special]
     kinds = np.array(["mismatched", *(part.kind for part in special)])[np.argmax([np.zeros(len(rows)), *adds], axis=0)]
     columns = {"kind": kinds.tolist(), "reason": names[order[0]].tolist(), "second_reason": names[order[-1]].tolist()}
-    row = pl.Series("row", rows, dtype=pl.get_index_type())
-    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).with_columns(row)
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
 
 
 def _suggest(

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int
 from scipy.stats import norm, poisson, rankdata
 
+from clipmem.base import slices
 from clipmem.base.random import derive_seed, generator
 from clipmem.curation.suspects import Share
 from clipmem.scoring.evidence import FITS, Evidence, Progress, ignore
@@ -32,7 +33,7 @@ PARTS = (0.05, 0.1, 0.2, 0.3)  # shares of the swapped captions that bound the s
 CHANCE = 0.015  # comes out on clean data (drawings: 0.013)
 
 
-PLANTINGS, MOST = 2, 20_000
+PLANTINGS, MOST, LEARNED = 2, 20_000, 200_000  # swapped captions per image; images; observed pairs that trees learn
 ALIKE = 0.1  # share of the captions that are of the same sort of thing
 FOLDS, BINS = 3, 255
 FEW, EACH = 1000, 5  # fewer different captions than this, of at least as many pairs each, are few
@@ -68,41 +69,54 @@ def plant(
     order, sizes = np.argsort(evidence.fold, kind="stable"), np.bincount(evidence.fold)
     members = np.split(order, np.cumsum(sizes)[:-1])[: -(-MOST // int(sizes[0]))]
     image, anyone, alike = np.hstack([_swaps(evidence, texts, rows, plantings, stream) for rows in members])
-    pairs = ((np.arange(n), np.arange(n)), (image, anyone), (image, alike))
-    x = [np.hstack([evidence.fit(*pair).T, evidence.known(*pair)]) for pair in pairs]
-    values = [_binned(columns) for columns in zip(*(features.T for features in x), strict=True)]
-    binned = [np.stack(columns, axis=1) for columns in zip(*values, strict=True)]
+    learned = np.sort(generator(seed, "learned pairs").permutation(n)[:LEARNED])
+    pairs = ((learned, learned), (image, anyone), (image, alike))
+    x = [evidence.inputs(*pair) for pair in pairs]
+    edges = [
+        np.unique(np.quantile(np.concatenate(columns), np.linspace(0, 1, BINS + 1)[1:-1]))
+        for columns in zip(*(features.T for features in x), strict=True)
+    ]
+    binned = [_binned(features, edges) for features in x]
     fold = evidence.fold % FOLDS
-    folds = (fold, fold[image], fold[image])
-    log_odds = [np.empty(len(features)) for features in x]
+    folds, models = [fold[pair[0]] for pair in pairs], list[Any]()
     for k in range(FOLDS):
         train = [features[numbers != k] for features, numbers in zip(binned, folds, strict=True)]
         label = np.repeat((0, 1, 1), [len(features) for features in train])
         weight = np.where(label == 1, 0.5 / label.sum(), 0.5 / (label == 0).sum()) * len(label)
-        trees = HistGradientBoostingClassifier(
-            max_iter=80,
-            learning_rate=0.1,
-            max_leaf_nodes=8,
-            l2_regularization=1.0,
-            early_stopping=cast(Any, False),
-            random_state=derive_seed(seed, "trees") % 2**32,
-        ).fit(np.vstack(train), label, sample_weight=weight)
-        for scores, features, numbers in zip(log_odds, binned, folds, strict=True):
-            if (numbers == k).any():
-                scores[numbers == k] = trees.decision_function(features[numbers == k])
+        models.append(
+            HistGradientBoostingClassifier(
+                max_iter=80,
+                learning_rate=0.1,
+                max_leaf_nodes=8,
+                l2_regularization=1.0,
+                early_stopping=cast(Any, False),
+                random_state=derive_seed(seed, "trees") % 2**32,
+            ).fit(np.vstack(train), label, sample_weight=weight)
+        )
         progress(1 / FOLDS)
+
+    def log_odds(features: Float64[np.ndarray, "k q"], numbers: Int[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
+        binned, scores = _binned(features, edges), np.empty(len(features))
+        for k in np.unique(numbers):
+            scores[numbers == k] = models[k].decision_function(binned[numbers == k])
+        return scores
+
+    blocks = (np.arange(part.start, part.stop) for part in slices(n, LEARNED))
+    observed = [log_odds(evidence.inputs(rows, rows), fold[rows]) for rows in blocks]
+    swapped = [log_odds(features, fold[image]) for features in x[1:]]
     few = len(np.unique(texts)) < min(FEW, n / EACH)
-    fits = (Planted(*(-features[:, : len(FITS)].mean(axis=1) for features in x)),) if few else ()
-    return Planted(*log_odds, fits=fits)
+    means = (evidence.fits[: len(FITS)].T, *(features[:, : len(FITS)] for features in x[1:]))
+    fits = (Planted(*(-features.mean(axis=1) for features in means)),) if few else ()
+    return Planted(np.concatenate(observed), *swapped, fits=fits)
 
 
-def _binned(sets: Sequence[Float64[np.ndarray, " _"]]) -> list[Float64[np.ndarray, " _"]]:
-    """Replace the values of a feature by the numbers of quantile bins, the same for all sets of values.
+def _binned(features: Float64[np.ndarray, "k q"], edges: Sequence[np.ndarray]) -> Float64[np.ndarray, "k q"]:
+    """Replace features by the numbers of quantile bins.
 
     Trees split between bins anyway, and find those of few different values in a hundredth of the time.
     """
-    edges = np.unique(np.quantile(np.concatenate(sets), np.linspace(0, 1, BINS + 1)[1:-1]))
-    return [np.searchsorted(edges, values, side="right").astype(np.float64) for values in sets]
+    columns = zip(features.T, edges, strict=True)
+    return np.stack([np.searchsorted(ends, values, side="right") for values, ends in columns], axis=1).astype(float)
 
 
 def _swaps(

@@ -186,11 +186,13 @@ def expectations(curation: Curation, lengths: Sequence[int]) -> list[Rates]:
     share = curation.document["expected"]
     if not (share["found"] and share["assumed"]):
         return []
-    p = ordered(curation.table).filter(~by_rule())["probability"].to_numpy()
+    told = curation.table.select("uid", "score", "is_suspect", "probability", "kind")
+    p = ordered(told).filter(~by_rule())["probability"].to_numpy()
+    listed = np.array([k for k in lengths if 1 <= k <= len(p)], dtype=np.int64)
     ends = (np.where(p < 1, np.minimum(p * share[end] / share["assumed"], 1), p) for end in ("low", "high"))
-    means = (values.cumsum() / np.arange(1, len(p) + 1) for values in (p, *ends))
-    columns = [values.tolist() for values in (*means, p.cumsum() / p.sum())]
-    return [Rates(k, *(column[k - 1] for column in columns)) for k in lengths if 1 <= k <= len(p)]
+    means = (values.cumsum()[listed - 1] / listed for values in (p, *ends))
+    rates = [values.tolist() for values in (listed, *means, p.cumsum()[listed - 1] / p.sum())]
+    return list(map(Rates, *rates))
 
 
 ENOUGH, FOLDS = 20, 5

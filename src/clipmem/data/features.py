@@ -9,12 +9,12 @@ from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int, UInt8
+from jaxtyping import Float, Float32, Float64, Int, UInt8
 
 from clipmem.base import slices
 from clipmem.base.errors import InputError, require
+from clipmem.base.tables import scratch_array
 from clipmem.data.duplicates import cell_sums
-from clipmem.stats.leave_one_out import Computed
 
 PIXELS, HOG, COLORS, WORDS = 100, 200, 40, 400  # largest numbers of components
 TERMS = 8192  # most frequent words and bigrams: with three times as many the components take twice as long
@@ -22,7 +22,8 @@ COLOR_WEIGHT = 0.7
 SAMPLE = 20_000  # evenly spaced rows that components are fitted on
 _SIDE, _CELL, _BINS, _LEVELS = 64, 8, 9, 4
 _GRAY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-_BLOCK = 256
+HELD = 30_000  # most rows in memory
+_BLOCK, _TEXTS = 256, 8192  # images and captions at a time
 _FLAT = 1e-9  # share of the total variance below which a component is rounding
 
 Pixels = UInt8[np.ndarray, "k size size 3"]
@@ -68,7 +69,8 @@ def image_features(read: Callable[[Int[np.ndarray, " k"]], Pixels], n: int) -> F
         bases.append((mean, axis))
     got = f"{n} images with the same pixels"
     require(sum(basis.shape[1] for _, basis in bases), "images", got, "images that differ", "Check the data.")
-    features = np.empty((n, sum(basis.shape[1] for _, basis in bases)), dtype=np.float32)
+    shape = n, sum(basis.shape[1] for _, basis in bases)
+    features = np.empty(shape, dtype=np.float32) if n <= HELD else scratch_array(shape)
     for rows in slices(n, _BLOCK):
         blocks = [block[rows] for block in raw] if n == len(sample) else _blocks(read(np.arange(n)[rows]))
         features[rows] = np.hstack([(x - mean) @ basis for x, (mean, basis) in zip(blocks, bases, strict=True)])
@@ -104,7 +106,7 @@ def _histogram(
     return counted.reshape(len(index), bins) / (index.shape[1] if weight is None else 1)
 
 
-def caption_features(captions: Sequence[Sequence[str]]) -> Computed:
+def caption_features(captions: Sequence[Sequence[str]]) -> Float[np.ndarray, "n p"]:
     """Describe the captions of each pair by their words and pairs of neighboring words.
 
     Unit tf-idf vectors, (1 + ln count) (1 + ln((1 + n) / (1 + pairs with the term))), over the words and bigrams of all
@@ -116,8 +118,8 @@ def caption_features(captions: Sequence[Sequence[str]]) -> Computed:
         captions: Captions of each pair, shape (n,).
 
     Returns:
-        Features, p <= 400, fewer for few pairs or words; `[:]` computes all of them, float64. Zero for a pair without
-        a known word.
+        Features, p <= 400, fewer for few pairs or words, float64; of more than 30,000 pairs, a float32 memory map. Zero
+        for a pair without a known word.
 
     Raises:
         InputError: No word is in two pairs, or all captions are the same.
@@ -143,7 +145,10 @@ def caption_features(captions: Sequence[Sequence[str]]) -> Computed:
         hint = "Use captions in words, separated by spaces."
         raise InputError("captions", got="no word in two pairs", expected="common words", hint=hint) from error
     _, _, axes = randomized_svd(weights, min(WORDS, *weights.shape), n_iter=effort, random_state=0)
-    return Computed(vectorizer.transform(captions), axes.T)
+    features = np.empty((n, len(axes))) if n <= HELD else scratch_array((n, len(axes)))
+    for rows in slices(n, _TEXTS):
+        features[rows] = vectorizer.transform(captions[rows]) @ axes.T
+    return features
 
 
 def _spread(n: int) -> list[int]:

@@ -12,16 +12,17 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from clipmem.base import slices
 from clipmem.base.hashing import same_words
 from clipmem.base.paths import atomic_file
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.data.decoding import DecodeError, decode
+from clipmem.data.decoding import Geometry, decode
 from clipmem.data.duplicates import Prints, duplicate_groups, prints_of
+from clipmem.data.pairs import Pairs
 from clipmem.data.skipped import source_name
 from clipmem.data.sources.base import Source
 
 _SIDE = 64  # of compared images, as in the benchmark of `duplicates`
+_SMALL = Geometry(_SIDE)
 _BLOCK = 64
 _SAMPLES = 5
 _TILE, _GAP, _ACROSS, _DRAWN = 128, 8, 8, 24  # pixels of an image and between two; images in a row, and pairs
@@ -95,25 +96,16 @@ def write_sheet(path: Path, tested: Source, other: Source, rows: pl.DataFrame) -
 
 def _compared(source: Source, reporter: Reporter) -> tuple[pl.DataFrame, Prints]:
     """Return the pairs of a source whose images decode, with the words of their captions, and what is compared."""
-    pairs, rows = source.pairs(), list[int]()
-    references, keys = pairs["image"].to_list(), pairs["key"].to_list()
-    order, prints = source.storage_order(references), [prints_of(np.zeros((0, _SIDE, _SIDE, 3), np.uint8))]
-    reporter.begin("compare", len(order), "images")
-    for block in (order[part] for part in slices(len(order), _BLOCK)):
-        images = list[np.ndarray]()
-        for row, data in zip(block, source.read([references[row] for row in block]), strict=True):
-            try:
-                images.append(decode(data, _SIDE))
-                rows.append(row)
-            except DecodeError as error:
-                source.ledger.drop(source_name(source.section), keys[row], error.reason)
-        prints += [prints_of(np.stack(images))] if images else []
-        reporter.advance(len(block))
-    words = [sorted({*map(same_words, captions)}) for captions in pairs["captions"][rows].to_list()]
-    caption = pl.col("captions").list.first().alias("caption")
-    table = (
-        pairs[rows]
-        .select("uid", "key", "image", caption)
-        .with_columns(words=pl.Series(words, dtype=pl.List(pl.String)))
-    )
+    pairs = Pairs.listed(source, None)
+    tables, prints = [pairs.table[:0]], [prints_of(np.zeros((0, _SIDE, _SIDE, 3), np.uint8))]
+    reporter.begin("compare", len(pairs), "images")
+    for block in pairs.blocks(range(len(pairs)), _BLOCK, [_SMALL]):
+        for problem in block.problems:
+            source.ledger.drop(source_name(source.section), problem.key, problem.reason)
+        tables.append(block.table)
+        prints.append(prints_of(block.pixels[_SMALL]))
+        reporter.advance(len(block) + len(block.problems))
+    table = pl.concat(tables)
+    words = pl.Series([sorted({*map(same_words, texts)}) for texts in table["captions"]], dtype=pl.List(pl.String))
+    table = table.select("uid", "key", "image", caption=pl.col("captions").list.first(), words=words)
     return table, Prints(*map(np.concatenate, zip(*prints, strict=True)))

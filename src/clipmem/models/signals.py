@@ -12,7 +12,6 @@ from torch import Tensor
 from clipmem.base.errors import InputError, require
 from clipmem.data.features import caption_features, image_features
 from clipmem.stats.checks import mean_where
-from clipmem.stats.leave_one_out import Rows
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Signals:
     device: str = "cpu"
 
     @cached_property
-    def words(self) -> Rows:
+    def words(self) -> Float[np.ndarray, "n p"]:
         """Features of the captions (`data.features.caption_features`), computed once for all scores."""
         return caption_features(self.captions)
 

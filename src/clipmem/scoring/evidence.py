@@ -31,7 +31,7 @@ from clipmem.base.tables import open_array, scratch_array
 from clipmem.models.signals import Signals
 from clipmem.stats.agreement import TEMPERATURE, directions, directions_into, softmax_agreement, softmax_means
 from clipmem.stats.cells import Cells
-from clipmem.stats.leave_one_out import Rows, leave_one_out, leave_one_out_scores
+from clipmem.stats.leave_one_out import Features, leave_one_out, leave_one_out_scores
 
 NEAR = 5  # testifying neighbors
 TOGETHER, SMALLEST = 128, 10  # pairs that are left out together: at most a twentieth of all, or `SMALLEST`
@@ -77,7 +77,7 @@ class Evidence:
         compared = predict(features[self.features], signals.words, self.fold, progress)
         self.image, self.caption, self.near, parts = compared
         (self._captions, self._images, self._ridge, self._ridge_image), strength = zip(*parts, strict=True)
-        self.strength = np.stack(strength, axis=1).astype(np.float64)
+        self.strength = strength
         self._model: tuple[np.ndarray, ...] = ()
         if signals.unseen and signals.image is not None and signals.text is not None:
             self._model = signals.image.cpu().numpy(), signals.text.cpu().numpy()
@@ -97,10 +97,11 @@ class Evidence:
                 values[-1, rows] = np.einsum("kd,kd->k", u, v)
         return values
 
-    def known(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Float64[np.ndarray, "k 4"]:
-        """Return how much the other pairs know: lengths of the predictions from the image and from the caption."""
-        lengths = self.strength
-        return np.stack([lengths[image, 0], lengths[caption, 1], lengths[image, 2], lengths[caption, 3]], axis=1)
+    def inputs(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Float64[np.ndarray, "k q"]:
+        """Return the fits as columns, and how much the other pairs know: lengths of the predictions from either."""
+        fits = self.fits[:, image] if image is caption else self.fit(image, caption)
+        lengths = (length[index] for length, index in zip(self.strength, (image, caption) * 2, strict=True))
+        return np.stack([*fits, *lengths], axis=1)
 
     def all_fits(
         self, images: Int[np.ndarray, " k"], captions: Int[np.ndarray, " m"]
@@ -133,7 +134,7 @@ class Evidence:
         return self._ridge_image[caption] @ self._ridge_image[others].T
 
 
-def _told(image: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " n"]) -> float:
+def _told(image: Float[np.ndarray, "n p"], words: Features, fold: Int[np.ndarray, " n"]) -> float:
     """Return how well features of images predict captions without the pair: a mean cosine over evenly spaced pairs."""
     rows = np.arange(len(fold))[:: -(-len(fold) // COMPARED)]
     return -float(leave_one_out_scores(image[rows], words[rows], group=fold[rows], kernel="rbf").mean())
@@ -144,9 +145,7 @@ _Unit = tuple[Float32[np.ndarray, "n _"], Float32[np.ndarray, " n"]]  # unit row
 _Compared = tuple[Float32[np.ndarray, "n p"], Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"], tuple[_Unit, ...]]
 
 
-def _compare_all(
-    raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " n"], progress: Progress
-) -> _Compared:
+def _compare_all(raw: Features, words: Features, fold: Int[np.ndarray, " n"], progress: Progress) -> _Compared:
     """Predict from all pairs of other folds, in memory."""
     x, t = (torch.from_numpy(np.asarray(rows[:], dtype=np.float64)) for rows in (raw, words))
     image, caption = directions(x, "images"), directions(t, "captions")
@@ -160,7 +159,7 @@ def _compare_all(
 
 
 def _compare_near(
-    store: Any, device: str, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " n"], progress: Progress
+    store: Any, device: str, raw: Features, words: Features, fold: Int[np.ndarray, " n"], progress: Progress
 ) -> _Compared:
     """Predict from the pairs in near cells, and by ridge regression, in memory maps."""
     [image], [caption] = store(_directions, raw, "images"), store(_directions, words, "captions")
@@ -179,7 +178,7 @@ def _kept(job: Job | None, function: Callable[..., tuple[np.ndarray, ...]], *inp
     """
     if job is None:
         return function(*inputs)
-    identities = [_identity(x) if isinstance(x, Rows) else x for x in inputs]
+    identities = [_identity(x) if isinstance(x, np.ndarray) else x for x in inputs]
     key = {"clipmem": __version__, "function": function.__name__, "inputs": identities}
     name = f"{function.__name__.strip('_')}-{json_sha256(key)[:32]}"
     if job.is_done(name):
@@ -196,7 +195,7 @@ def _kept(job: Job | None, function: Callable[..., tuple[np.ndarray, ...]], *inp
     return tuple(open_array(file, "c") for file in files)
 
 
-def _identity(x: Rows) -> dict[str, object]:
+def _identity(x: np.ndarray) -> dict[str, object]:
     digest = hashlib.sha256()
     for rows in slices(x.shape[0], _BLOCK):
         block = np.ascontiguousarray(x[rows])
@@ -204,7 +203,7 @@ def _identity(x: Rows) -> dict[str, object]:
     return {"shape": list(x.shape), "sha256": digest.hexdigest()}
 
 
-def _directions(x: Rows, name: str) -> tuple[Float32[np.ndarray, "n d"]]:
+def _directions(x: Features, name: str) -> tuple[Float32[np.ndarray, "n d"]]:
     return (directions_into(scratch_array(x.shape), x, name),)
 
 
@@ -221,7 +220,7 @@ def _near_means(
     return *_unit(mean), near
 
 
-def _ridge(features: Rows, targets: Rows, fold: Int[np.ndarray, " n"], out: np.ndarray | None = None) -> _Unit:
+def _ridge(features: Features, targets: Features, fold: Int[np.ndarray, " n"], out: np.ndarray | None = None) -> _Unit:
     out = scratch_array(targets.shape) if out is None else out
     leave_one_out(features, targets, group=fold, kernel="rbf", out=out)
     return _unit(out)

@@ -15,7 +15,6 @@ from torch import Tensor
 from clipmem.base import slices
 from clipmem.base.errors import require, require_range
 from clipmem.stats.checks import as_finite, check_same_length
-from clipmem.stats.leave_one_out import Rows
 from clipmem.stats.similarity import unit_pairs
 
 TEMPERATURE = 0.07  # on drawings .05 to .1 differ by less than .01 AUROC
@@ -176,7 +175,7 @@ def directions(x: Float[Tensor, "n d"], name: str) -> Float64[Tensor, "n d"]:
 
 
 def directions_into(
-    out: Float32[np.ndarray, "n d"], x: Rows, name: str, *, block: int = 8192
+    out: Float32[np.ndarray, "n d"], x: Float[np.ndarray, "n d"], name: str, *, block: int = 8192
 ) -> Float32[np.ndarray, "n d"]:
     """Write `directions` of rows that are read some at a time into an array or memory map, and return it.
 

@@ -5,11 +5,10 @@ of 1/n); rows that are near copies of another one predict each other unless they
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Float, Float64, Int
 from scipy.linalg import cholesky, solve_triangular
 
 from clipmem.base import slices
@@ -22,21 +21,8 @@ FITTED, _BLOCK = 100_000, 4096
 _FLAT = 1e-20  # a variance that is rounding, as a share of the mean square
 _JITTER = 1e-8
 
+Features = Float[np.ndarray, "_ _"]  # in memory, or a memory map
 Kernel = Literal["linear", "rbf"]
-
-
-@runtime_checkable
-class Rows(Protocol):
-    """A matrix that is read some rows at a time: an array, a memory map, or one that computes them (`Computed`)."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows and columns."""
-        ...
-
-    def __getitem__(self, rows: Any, /) -> np.ndarray:
-        """Return the rows of a slice or of an index array."""
-        ...
 
 
 class LeftOut(NamedTuple):
@@ -51,8 +37,8 @@ _Block = tuple[Int[np.ndarray, " k"], Float64[np.ndarray, "k d"], Float64[np.nda
 
 
 def leave_one_out(
-    features: Rows,
-    targets: Rows,
+    features: Features,
+    targets: Features,
     *,
     group: Int[np.ndarray, " n"] | None = None,
     ridge: float = RIDGE,
@@ -97,8 +83,8 @@ def leave_one_out(
 
 
 def leave_one_out_scores(
-    features: Rows,
-    targets: Rows,
+    features: Features,
+    targets: Features,
     *,
     group: Int[np.ndarray, " n"] | None = None,
     ridge: float = RIDGE,
@@ -125,7 +111,7 @@ def leave_one_out_scores(
 
 
 def _left_out(
-    features: Rows, targets: Rows, group: Int[np.ndarray, " n"] | None, ridge: float, kernel: Kernel
+    features: Any, targets: Features, group: Int[np.ndarray, " n"] | None, ridge: float, kernel: Kernel
 ) -> Iterator[_Block]:
     """Yield the rows that are left out alone, in blocks, those of each larger group, and those that are not fitted."""
     n, d = features.shape[0], targets.shape[1]
@@ -200,23 +186,6 @@ def _left_out(
         yield rows, y, prediction, (z * z).sum(axis=0)
 
 
-@dataclass(frozen=True)
-class Computed:
-    """Rows of x @ basis, x dense or sparse, computed where they are read."""
-
-    x: Any
-    basis: Float64[np.ndarray, "q p"]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.x.shape[0], self.basis.shape[1]
-
-    def __getitem__(self, rows: Any) -> Float64[np.ndarray, "k p"]:
-        """Compute some rows."""
-        return self.x[rows] @ self.basis
-
-
 class RbfFeatures:
     """Features whose products are an RBF kernel, by Nyström's method, computed where they are read.
 
@@ -228,7 +197,7 @@ class RbfFeatures:
         InputError: All landmarks are equal but for rounding, or one is not finite.
     """
 
-    def __init__(self, x: Rows, landmarks: int = LANDMARKS) -> None:
+    def __init__(self, x: Features, landmarks: int = LANDMARKS) -> None:
         n = x.shape[0]
         self._x, self._landmarks = x, x[np.arange(min(n, landmarks)) * n // min(n, landmarks)].astype(np.float64)
         squares = _squares(self._landmarks, as_finite("features", self._landmarks))

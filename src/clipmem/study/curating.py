@@ -196,12 +196,15 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
     ranking = _ranked(out, json_sha256(made_with), signals, reporter, refuse=how.ranked)
     ranking = choose(ranking, aim) if aim else ranking
     ranking = apply_marks(ranking, {uid: mark.mark for uid, mark in marks.items()}) if marks else ranking
-    table = ordered(ranking.table)
+    ranking = ranking._replace(table=ordered(ranking.table))
+    table = ranking.table
     write_parquet(out / SUSPECTS, table.drop("caption"))
     # the study gave these mismatched captions; those of the data are right
     planted = study.planted if study else set[str]()
-    others = {uid for uid, mark in marks.items() if mark.mark in {"wrong", "fine"}} - set(table["uid"])
-    decided = {uid: marks[uid] for uid in uids if uid in marks and marks[uid].mark == "wrong" and uid not in planted}
+    others = {uid for uid, mark in marks.items() if mark.mark in {"wrong", "fine"}}
+    others -= set(table.filter(pl.col("uid").is_in(list(others)))["uid"])
+    refused = [uid for uid, mark in marks.items() if mark.mark == "wrong" and uid not in planted]
+    decided = {uid: marks[uid] for uid in uids.filter(uids.is_in(refused))}
     marked = others & decided.keys()
     spared = table.filter("is_suspect", pl.col("uid").is_in(list(planted))).height
     section = source.section.model_dump(mode="json", exclude_defaults=True) if source else None
@@ -264,7 +267,7 @@ def _ranked(
     require(not refuse, f"data of {out}", got, expected, "Run clipmem curate again: marks are kept.")
     pair_signals, problems = signals()
     ranking = rank(replace(pair_signals, scratch=out / SCRATCH), reporter=reporter)
-    captions = pl.Series([next(iter(texts), "") for texts in pair_signals.captions], dtype=pl.String)
+    captions = pl.Series((next(iter(texts), "") for texts in pair_signals.captions), dtype=pl.String)
     table = ranking.table.with_columns(caption=captions)
     write_parquet(out / RANKING, table)
     shutil.rmtree(out / SCRATCH, ignore_errors=True)

@@ -275,7 +275,7 @@ def _sides(study: PlannedStudy) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return unit rows of the images of all pairs, under f and by pixels, and of captions, under f and by words."""
     means, pixels, rows = study.means(study.models[0], study.role != ""), study.pixels(), study.rows
     shapes = image_features(lambda index: pixels[rows[index]], len(rows))
-    words = np.asarray(caption_features(study.captions)[:])
+    words = caption_features(study.captions)
     images = [means.image, directions(torch.from_numpy(shapes), "images")]
     captions = [means.text, directions(torch.from_numpy(words), "captions")]
     return [side.double().numpy() for side in images], [side.double().numpy() for side in captions]

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from clipmem.base.errors import require
 from clipmem.base.hashing import image_part, numbered
 from clipmem.base.paths import write_json
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.tables import scratch_array, write_table
+from clipmem.base.tables import Column, scratch_array, write_table
 from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import BLOCK, Pairs
 from clipmem.data.skipped import Problem, write_skipped
@@ -81,25 +81,33 @@ def write_ranking(
         write_skipped(listed, problems)
     if isinstance(opened, Model):
         shutil.rmtree(folder)
-    texts = dict(zip(signals.uids, signals.captions, strict=True))
-    return _scored(scores, about, texts, listed)
+    return _scored(scores, about, zip(signals.uids, signals.captions, strict=True), listed)
 
 
 def estimates_of(path: Path) -> Scored:
     """Read the estimates of a study without shadow models from its run folder."""
     study = PlannedStudy(path)
     scores, document = study.folder.read(estimating.TABLE), study.folder.read_json(estimating.DOCUMENT)
-    captions, listed = dict(zip(study.pair_uids, study.captions, strict=True)), study.folder.path / "skipped.parquet"
+    captions, listed = zip(study.pair_uids, study.captions, strict=True), study.folder.path / "skipped.parquet"
     about = document | {"model": "f", "pairs": scores["uid"].n_unique(), "problems": 0}
     return _scored(scores, about, captions, listed)
 
 
 def _scored(
-    scores: pl.DataFrame, about: Mapping[str, object], captions: Mapping[str, Sequence[str]], listed: Path | None
+    scores: pl.DataFrame,
+    about: Mapping[str, object],
+    captions: Iterable[tuple[str, Sequence[str]]],
+    listed: Path | None,
 ) -> Scored:
     """Add the captions of the ten highest pairs."""
-    first = scores.filter(estimator=about["estimator"]).sort("score", "uid", descending=[True, False])["uid"].head(10)
-    return Scored(scores, about, {uid: captions[uid] for uid in first}, listed)
+    first = (
+        scores.filter(estimator=about["estimator"])
+        .sort("score", "uid", descending=[True, False])["uid"]
+        .head(10)
+        .to_list()
+    )
+    texts = {uid: every for uid, every in captions if uid in first}
+    return Scored(scores, about, {uid: texts[uid] for uid in first}, listed)
 
 
 def collect(
@@ -139,8 +147,8 @@ def collect(
     hint, got = "Give more pairs.", count(len(usable), "usable pair")
     require(len(usable) >= least, f"data {pairs.name}", got, f"{least} or more", hint)
     signals = Signals(
-        uids=usable.uids.to_list(),
-        captions=usable.captions,
+        uids=Column(usable.uids),
+        captions=Column(usable.table["captions"]),
         group=numbered(map(image_part, usable.uids)),
         image=torch.from_numpy(arrays[0]) if arrays else None,
         text=torch.from_numpy(arrays[1]) if arrays else None,

@@ -72,9 +72,11 @@ def validate(
     sources, studies = dict[str, Source](), dict[str, PlannedStudy]()
     for name, keys in wanted.items():
         api.run(recipe, out / name, settings=keys, reporter=reporter, **options)
-        studies[name] = PlannedStudy(out / name)
-        studies[name].check_text(f"run {out / name}")
-        sources[name] = _source(studies[name])
+        study = studies[name] = PlannedStudy(out / name)
+        study.check_text(f"run {out / name}")
+        signals = estimating.signals_of(study, study.aligned(study.models))
+        cost = estimating.cost_of(study) / study.recipe.halves.pairs
+        sources[name] = Source(signals, cost, study.splits["planted"].to_numpy()[study.role != "external"])
     rows = frontier(sources["full"], sources.get("proxy"))
     tracing = estimating.traced(studies["full"], reporter=reporter)
     signals = sources["full"].signals
@@ -93,13 +95,6 @@ def validate(
     }
     RunFolder(out).write_json(DOCUMENT, document)
     return document
-
-
-def _source(study: PlannedStudy) -> Source:
-    signals = estimating.signals_of(study, study.aligned(study.models))
-    cost = estimating.cost_of(study) / study.recipe.halves.pairs
-    planted = study.splits["planted"].to_numpy()[study.role != "external"]
-    return Source(signals, cost, planted)
 
 
 def frontier(full: Source, proxy: Source | None) -> list[dict[str, Any]]:

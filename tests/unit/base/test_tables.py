@@ -1,10 +1,14 @@
 """Tables of a run folder keep their schema."""
 
+import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from clipmem.base import tables
 from clipmem.base.errors import InputError
-from clipmem.base.tables import SCHEMAS, read_table, write_table
+from clipmem.base.tables import SCHEMAS, Column, read_table, write_table
 from tests.unit.base.test_folder import SPLITS
 
 
@@ -17,6 +21,18 @@ def test_tables_keep_their_schema(tmp_path):
     with pytest.raises(InputError) as error:
         write_table(file, "splits", SPLITS.drop("group").with_columns(x=1))
     assert "columns missing ['group'], unknown ['x']" in str(error.value)
+
+
+@given(st.lists(st.lists(st.text(max_size=3), max_size=3), max_size=9), st.integers(1, 4))
+def test_columns_read_as_lists(values, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "_BLOCK", block)
+        column = Column(pl.Series(values, dtype=pl.List(pl.String)))
+        assert (len(column), list(column), column[1:3]) == (len(values), values, values[1:3])
+    assert [column[k] for k in np.arange(len(values))] == values
+    assert list(Column(pl.Series(map(str, range(5))))) == ["0", "1", "2", "3", "4"]
+    with pytest.raises(IndexError):
+        column[len(values)]
 
 
 def test_broken_tables_are_explained(tmp_path):

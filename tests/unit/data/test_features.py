@@ -40,6 +40,19 @@ def test_blocks_have_their_weights_and_are_centered():
         assert (np.diff(sizes) < 1e-6).all()  # principal components, largest first
 
 
+def test_features_of_many_pairs_are_those_of_few(monkeypatch):
+    pixels, rng = images(90), np.random.default_rng(1)
+    captions = [[f"word{a} word{b}"] for a, b in rng.integers(0, 12, (90, 2))]
+    in_memory = image_features(pixels.__getitem__, 90), caption_features(captions)
+    monkeypatch.setattr(features, "HELD", 80)
+    monkeypatch.setattr(features, "_TEXTS", 40)
+    for stored, expected in zip(
+        (image_features(pixels.__getitem__, 90), caption_features(captions)), in_memory, strict=True
+    ):
+        assert isinstance(stored, np.memmap)
+        np.testing.assert_allclose(stored, expected, rtol=0, atol=1e-6)
+
+
 def loop_blocks(image):
     """Cells, gradient histogram and color histogram of one 64 x 64 image."""
     image = image.astype(float)

@@ -10,7 +10,7 @@ from clipmem.base.errors import InputError
 from clipmem.stats import agreement
 from clipmem.stats import leave_one_out as module
 from clipmem.stats.agreement import lemon, neighbor_votes, softmax_agreement
-from clipmem.stats.leave_one_out import Computed, RbfFeatures, leave_one_out, leave_one_out_scores
+from clipmem.stats.leave_one_out import RbfFeatures, leave_one_out, leave_one_out_scores
 from tests.reference import loops_neighbors as loops
 
 PROFILE = settings(max_examples=25, derandomize=True)
@@ -142,16 +142,6 @@ def test_a_wrong_target_does_not_change_its_own_prediction():
     a = b.T @ b + 0.3 * np.trace(b.T @ b) / 5 * np.eye(5) - np.outer(b[4], b[4])
     moved = b[4] @ np.linalg.solve(a, b[rest].T @ np.tile(-shift, (22, 1)))
     np.testing.assert_allclose(after, before + moved, **close)
-
-
-def test_rows_are_computed_where_they_are_read():
-    rng = np.random.default_rng(3)
-    x, basis = rng.normal(size=(23, 9)), rng.normal(size=(9, 4))
-    lazy = Computed(x, basis)
-    assert lazy.shape == (23, 4)
-    np.testing.assert_array_equal(lazy[2:5], x[2:5] @ basis)
-    y = data()[1].astype(np.float32)
-    np.testing.assert_allclose(leave_one_out_scores(lazy, y), leave_one_out_scores(x @ basis, y), **close)
 
 
 @pytest.mark.parametrize("groups", [np.arange(23), np.arange(23) // 3])

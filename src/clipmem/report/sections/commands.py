@@ -36,6 +36,15 @@ class Scored:
     captions: Mapping[str, Sequence[str]]
     skipped: Path | None = None
 
+    def highest(self, table: pl.DataFrame) -> list[Document]:
+        """Return the rows of the highest candidates with their first captions."""
+        rows = (
+            pl.DataFrame({"uid": list(self.captions)}, schema={"uid": pl.String})
+            .join(table, "uid", maintain_order="left")
+            .to_dicts()
+        )
+        return [row | {"caption": next(iter(self.captions[row["uid"]]), "")} for row in rows]
+
 
 @SECTIONS.register("scored")
 class ScoredPairs(ScreenSection):
@@ -48,14 +57,12 @@ class ScoredPairs(ScreenSection):
             (role, len(scores), {name: getattr(scores, name)() for name in ("mean", "std", "median", "min", "max")})
             for role, scores in roles.items()
         ]
-        highest = pl.DataFrame({"uid": list(subject.captions)}, schema={"uid": pl.String})
-        first = highest.join(subject.scores, on="uid", maintain_order="left").to_dicts()
         return {
             "measure": measure_of(subject.about.get("alignment", "clip")),
             "words": words_of("given"),
             "spread": spread,
             "candidates": len(roles.get("candidate", ())),
-            "first": [row | {"caption": next(iter(subject.captions[row["uid"]]), "")} for row in first],
+            "first": subject.highest(subject.scores),
         }
 
     def document(self, subject: Scored) -> Document:
@@ -68,10 +75,7 @@ class EstimatedPairs(ScreenSection):
     """The pairs that one model, pixels and words put first."""
 
     def data(self, subject: Any) -> Shown:
-        ranked = subject.scores.filter(pl.col("estimator") == subject.about["estimator"])
-        rows = {row["uid"]: row for row in ranked.iter_rows(named=True)}
-        first = [rows[uid] | {"caption": next(iter(captions), "")} for uid, captions in subject.captions.items()]
-        return {"first": first}
+        return {"first": subject.highest(subject.scores.filter(estimator=subject.about["estimator"]))}
 
     def document(self, subject: Any) -> Document:
         return {**subject.about, "highest": self.data(subject)["first"]}

@@ -115,8 +115,10 @@ class Duplicates(PairScore):
     def score(self, signals: Signals) -> Scores:
         scores = np.zeros(len(signals.group))
         order = np.argsort(signals.group, kind="stable")
-        for rows in np.split(order, np.flatnonzero(np.diff(signals.group[order])) + 1):
+        ends = np.flatnonzero(np.diff(signals.group[order], prepend=-1, append=-1))
+        several = np.flatnonzero(np.diff(ends) > 1)
+        for rows in (order[ends[k] : ends[k + 1]] for k in several):
             words = [{word for text in signals.captions[int(row)] for word in text.casefold().split()} for row in rows]
-            for k, row in enumerate(rows if len(rows) > 1 else ()):
+            for k, row in enumerate(rows):
                 scores[row] = sum(words[k].isdisjoint(other) for other in words) / (len(rows) - 1)
         return scores

@@ -5,7 +5,7 @@ They predict the embeddings of f and leave out near-duplicates: what others say 
 
 from clipmem.models.signals import Signals
 from clipmem.scoring.pair_scores.base import MEMORIZATION, PAIR_SCORES, PairScore, Scores
-from clipmem.stats.leave_one_out import Kernel, Rows, leave_one_out_scores
+from clipmem.stats.leave_one_out import Features, Kernel, leave_one_out_scores
 
 
 @PAIR_SCORES.register("closed-form")
@@ -28,7 +28,7 @@ class ClosedForm(PairScore):
         features, target = self.sides(signals)
         return leave_one_out_scores(features, target, group=signals.group, kernel=self.kernel)
 
-    def sides(self, signals: Signals) -> tuple[Rows, Rows]:
+    def sides(self, signals: Signals) -> tuple[Features, Features]:
         """Return what predicts and what is predicted."""
         target = signals.shapes_and_colors if signals.image is None else signals.image.cpu().numpy()
         return signals.words, target
@@ -49,6 +49,6 @@ class ClosedFormImage(ClosedForm):
     summary = "Leave-one-out ridge regression of f's text embedding on features of pixels; without f, of words"
     needs = frozenset({"pixels"})
 
-    def sides(self, signals: Signals) -> tuple[Rows, Rows]:
+    def sides(self, signals: Signals) -> tuple[Features, Features]:
         target = signals.words if signals.text is None else signals.text.cpu().numpy()
         return signals.shapes_and_colors, target
