@@ -24,6 +24,7 @@ FLAWS = {"vague": "vague captions", UNIQUE_VAGUE: "unique vague captions", "dist
 PROXIES = ("rare words", "atypical image")
 SWAPPED, ORDINARY = "swapped captions", "ordinary pairs"
 _NEAR = 10  # neighbors over which the distance is averaged
+_BLOCK = 256  # images at a time
 _LEAST = 2  # pairs of a kind in each role
 
 
@@ -42,11 +43,12 @@ def rarity(captions: list[str]) -> Float64[np.ndarray, " n"]:
 def atypicality(pixels: Float64[np.ndarray, "n size"], near: int = _NEAR) -> Float64[np.ndarray, " n"]:
     """Return the mean Euclidean distance of each image to its `near` nearest neighbors, float64."""
     square = (pixels**2).sum(axis=1)
-    means: list[float] = []
-    for row, length in zip(pixels, square, strict=True):
-        distance = np.sqrt(np.maximum(square + length - 2 * pixels @ row, 0))
-        means.append(float(np.sort(distance)[1 : near + 1].mean()))  # the first is the image itself
-    return np.array(means)
+    means = [np.zeros(0)]
+    for start in range(0, len(pixels), _BLOCK):  # one product of many rows: row by row takes twenty times as long
+        some = pixels[start : start + _BLOCK]
+        distance = np.sqrt(np.maximum(square + square[start : start + _BLOCK, None] - 2 * some @ pixels.T, 0))
+        means.append(np.sort(distance, axis=1)[:, 1 : near + 1].mean(axis=1))  # the first is the image itself
+    return np.concatenate(means)
 
 
 @cache
