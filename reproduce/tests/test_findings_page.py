@@ -241,6 +241,8 @@ def test_the_readme_counts_the_verdicts_of_published_findings(record):
     )
     shown = [(yes, sum((yes, *others)), *others) for yes, *others in counts]
     assert [int(number or 0) for number in re.search(pattern, text).groups()] == [*sum(shown, ())]
+    planned = re.findall(r"^\| \[.*$", record.GLANCE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert f"{''.join(planned).count('**†')} come from experiments that were [planned" in text
 
 
 def test_effects_follow_from_the_kept_measurements_by_hand(document, runs):

@@ -111,7 +111,7 @@ def _completed(name: str, table: pl.DataFrame) -> pl.DataFrame:
 
 
 class Column(Sequence[Any]):
-    """The values of a column as Python objects, made where they are read: in a list they take 5 times the memory."""
+    """The values of a column as Python objects, made where they are read: a list takes several times the memory."""
 
     def __init__(self, values: pl.Series) -> None:
         self.values = values
