@@ -9,14 +9,15 @@ import polars as pl
 import pytest
 
 import clipmem
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, Unfinished
 from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection, EmojiArtistsSection
 from clipmem.base.tables import read_table
 from clipmem.functional import auroc
+from clipmem.study import auditing, pool
 from clipmem.study.auditing import RATES, audit, audit_model, audit_run, check_alike, model_free_features
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.score_inputs import open_data
+from clipmem.study.score_inputs import Settings, open_data
 from tests.e2e.running import clip
 from tests.tiny import tiny_recipe, write_parquet
 
@@ -134,11 +135,38 @@ def test_one_model_with_alike_sets(finished, halves, tmp_path):
     assert 0.05 < document["set_p_value"] <= 1
 
 
+def test_the_same_bytes_in_shares_and_after_a_stop(finished, halves, tmp_path, monkeypatch):
+    monkeypatch.setattr(auditing, "_PART", 50)  # three parts a set
+    sets = dict(zip(("members", "nonmembers"), halves, strict=True))
+    model, out, alone = str(finished.path / "models" / "f" / "seed-0"), tmp_path / "audit.json", tmp_path / "alone.json"
+    whole = clipmem.audit(model=model, **sets, out=alone)
+    parts = out.with_suffix(".parts")
+    with pytest.raises(Unfinished) as caught:
+        clipmem.audit(model=model, **sets, out=out, part="2/2")
+    assert (caught.value.share, caught.value.remaining, caught.value.total) == ("2/2", 3, 6)
+    done = {file.name for file in parts.glob("*.parquet")}
+    assert done == {f"part-{k:06d}.parquet" for k in (1, 3, 5)}
+    other = {**sets, "members": halves[1], "nonmembers": halves[0]}
+    with pytest.raises(InputError, match="was started with other settings"):
+        clipmem.audit(model=model, **other, out=out)
+    table = pl.read_parquet(parts / "part-000001.parquet")
+    assert table.columns == list(whole["attacks"])
+    assert table.height == 50
+    (parts / "markers" / "part-000003.json").unlink()  # stopped between a part and its marker
+    assert clipmem.audit(model=model, **sets, out=out) == whole
+    assert out.read_bytes() == alone.read_bytes()
+    assert not parts.exists()
+    monkeypatch.setattr(pool, "cores", lambda: 2)
+    monkeypatch.setattr(pool.LocalEngine, "few", 2)
+    clipmem.audit(model=model, **sets, out=out)  # by two processes
+    assert out.read_bytes() == alone.read_bytes()
+
+
 def test_sets_of_two_artists_are_refused(finished, tmp_path):
     model, out = str(finished.path / "models" / "f" / "seed-0"), tmp_path / "audit.json"
     artists = open_data(drawings()).pairs()["key"].str.split("_").list.last().unique().sort().to_list()
     with pytest.raises(InputError) as caught:
-        audit_model(model, drawings(artists[0]), drawings(artists[1]), out)
+        audit_model(model, drawings(artists[0]), drawings(artists[1]), out, Settings.of())
     assert caught.value.what == "--members and --nonmembers"
     assert "AUC" in caught.value.got
     assert caught.value.hint

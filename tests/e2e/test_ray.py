@@ -8,6 +8,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
 import clipmem
@@ -182,6 +184,27 @@ def test_two_nodes_embed_the_same_bytes_as_the_local_engine(tmp_path, dies):
     found = [{str(file.relative_to(place)): file.read_bytes() for file in place.rglob("*.*")} for place in places]
     assert found[0] == found[1]
     assert sum(name.startswith("markers") for name in found[0]) == 25
+
+
+@pytest.mark.slow
+def test_ray_audits_a_model_with_the_bytes_of_the_local_engine(tmp_path):
+    openclip.create("clipmem-micro", seed=1).save(tmp_path / "model")
+    table = pl.read_parquet(write_parquet(tmp_path / "all.parquet", 240))
+    order = np.random.default_rng(0).permutation(240)
+    words = ["audit", "--model", f"{tmp_path / 'model'}"]
+    for name, rows in (("members", order[:120]), ("nonmembers", order[120:])):
+        table[rows].write_parquet(tmp_path / f"{name}.parquet")
+        words += [f"--{name}", f"{tmp_path / name}.parquet"]
+    code = (
+        "import sys\nfrom clipmem.study import auditing\nauditing._PART = 50\n"
+        "from clipmem.cli import main\nmain(sys.argv[1:])\n"
+    )
+    for engine in ("local", "ray"):
+        command = [sys.executable, "-c", code, *words, "--out", f"{tmp_path / engine}.json", "--engine", engine]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ray.json").read_bytes() == (tmp_path / "local.json").read_bytes()
+    assert not (tmp_path / "ray.parts").exists()
 
 
 @pytest.mark.slow

@@ -27,8 +27,6 @@ from clipmem.base.sections import (
 )
 
 Place = Literal["post", "pre", "post-scaled"]
-_MORE_CAPTIONS = "Remove it: add paraphrases to the data, and set mitigate.captions.count (docs/mitigations.md)."
-_MORE_IMAGES = "Remove it: generate images beforehand, and use source = 'given' (docs/mitigations.md)."
 
 
 class MitigationSection(Section):
@@ -78,7 +76,6 @@ class CaptionVariantsSection(MitigationSection):
     """`[mitigate.caption_variants]`: rewrites of a caption that replace it at random."""
 
     needs = ("text tower",)
-    removed: ClassVar = {"provider": _MORE_CAPTIONS}
 
     kinds: Listed[Literal["dropout", "reorder", "synonyms", "templates"]] = key(
         (), "Any of dropout, reorder, synonyms (extra `wordnet`), templates, used in turn; [] = none."
@@ -111,9 +108,6 @@ class ImageVariantsSection(MitigationSection):
     """`[mitigate.image_variants]`: other images of a pair that replace its image at random."""
 
     needs = ("changing image",)
-    removed: ClassVar = {
-        "provider": _MORE_IMAGES, "generated": _MORE_IMAGES, "seed": "Remove it: only generated images used it.",
-    }  # fmt: skip
 
     probability: Fraction = key(0.0, "Probability that a sample shows a variant; 0 = never.")
     source: Literal["given", "augment"] = key(

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -55,13 +55,7 @@ def key(default: Any, meaning: str) -> Any:
 
 
 class Section(BaseModel):
-    """A table of a recipe.
-
-    Attributes:
-        removed: A hint for each key or value of an earlier version that is gone.
-    """
-
-    removed: ClassVar[Mapping[str, str]] = {}
+    """A table of a recipe."""
 
     # strict: `epochs = "40"` and `epochs = 40.5` are errors
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -124,9 +118,8 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Input
     key = ".".join(shorten_text(part) for part in location[depth:])
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     subject, context = f"{origin}: {section}{key}{more}", problem.get("ctx", {})
-    removed = table.removed if issubclass(table, Section) else {}
     if problem["type"] == "extra_forbidden":
-        hint = removed.get(location[-1]) or did_you_mean(location[-1], table.model_fields, kind="key")
+        hint = did_you_mean(location[-1], table.model_fields, kind="key")
         expected = f"a key of {section.strip() or 'the recipe'}"
         return InputError(subject, got="an unknown key", expected=expected, hint=hint)
     if problem["type"] == "value_error":  # raised by the recipe's own validators
@@ -139,7 +132,7 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Input
     value, hint = problem["input"], "`clipmem init` prints every key with its meaning."
     if problem["type"] == "literal_error" and isinstance(value, str):
         near = near_names(value, re.findall("'([^']*)'", str(context["expected"])))
-        hint = removed.get(value) or (f"Did you mean {' or '.join(map(repr, near))}?" if near else hint)
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else hint
     expected = _EXPECTED.get(problem["type"], "another value").format_map(context)
     return InputError(subject, got=shorten(value), expected=expected, hint=hint)
 
@@ -440,11 +433,6 @@ class ScoreSection(Section):
 
 class DejavuSection(Section):
     """`[dejavu]`: Déjà Vu memorization, measured if pairs have objects."""
-
-    removed: ClassVar = {
-        "top": "Remove it: all objects of the neighbors are predicted. For fewer, lower dejavu.neighbors.",
-        "ranking": "Remove it: pairs are ranked by correct objects under f minus g (docs/metrics.md).",
-    }
 
     objects: str = key("", "Parquet with uid and objects that replace the data's; empty = the data's.")
     neighbors: Count = key(10, "k: held-out images whose objects are the prediction.")

@@ -42,11 +42,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     },
     # of every estimator that the signals allow; stderr is null if it gives none
     "estimates": {**_UID, "estimator": pl.String, "score": pl.Float64, "stderr": pl.Float64},
-    "seed_scores": {
-        **_UID,
-        "seed": pl.Int64,
-        **dict.fromkeys(("f", "g", "f_wordings", "g_wordings"), pl.Float64),
-    },
+    "seed_scores": {**_UID, "seed": pl.Int64, **dict.fromkeys(("f", "g", "f_wordings", "g_wordings"), pl.Float64)},
     # pairs removed before training; rank is null for one removed along with another
     "removed": {**_UID, "role": pl.String, "rank": pl.Int64, "removal_score": pl.Float64, "went_with": pl.String},
     "mitigate/regroup": {**_UID, "removal_score": pl.Float64},
@@ -96,19 +92,6 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     },
 }
 
-# optional columns, filled with this value
-_IF_MISSING: Mapping[str, Mapping[str, object]] = {
-    "pairs": {"objects": [], "role": ""},
-    "scores": {"a_base": None, "learned": None, "clipmem_centered": None, "clipmem_wordings": None},
-    "seed_scores": {"f_wordings": None, "g_wordings": None},
-}
-
-
-def _completed(name: str, table: pl.DataFrame) -> pl.DataFrame:
-    missing = {column: value for column, value in _IF_MISSING.get(name, {}).items() if column not in table.columns}
-    filled = [pl.Series(c, [value] * table.height, dtype=SCHEMAS[name][c]) for c, value in missing.items()]
-    return table.with_columns(filled) if filled else table
-
 
 class Column(Sequence[Any]):
     """The values of a column as Python objects, made where they are read: a list takes several times the memory."""
@@ -150,7 +133,7 @@ def scratch_array(shape: tuple[int, ...]) -> np.ndarray:
 
 def write_table(path: Path, name: str, table: pl.DataFrame) -> None:
     """Write a table of the run folder with exactly the columns of `SCHEMAS[name]`."""
-    schema, table = SCHEMAS[name], _completed(name, table)
+    schema = SCHEMAS[name]
     missing, extra = sorted(set(schema) - set(table.columns)), sorted(set(table.columns) - set(schema))
     got, hint = f"columns missing {missing}, unknown {extra}", "Give exactly these columns."
     require(not missing + extra, f"table {name!r}", got, f"the columns {list(schema)}", hint)
@@ -166,7 +149,6 @@ def read_table(path: Path, name: str) -> pl.DataFrame:
     hint = "Delete it and run the study again: only that stage is repeated."
     with parsing(f"table {name!r}", got, broken, expected="a file written by clipmem", hint=hint):
         table = pl.read_parquet(path)
-    table = _completed(name, table)
     missing = [column for column in SCHEMAS[name] if column not in table.columns]
     got, hint = f"columns {table.columns}", "Create the folder again with this version of clipmem."
     require(not missing, f"table {name!r} in {path}", got, f"also {missing}", hint)

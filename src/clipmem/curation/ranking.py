@@ -157,10 +157,10 @@ def curate(
     reasons = _reasons(rows, members).with_columns(
         neighbors=pl.Series(near, dtype=pl.List(pl.String)), suggested_caption=pl.Series(suggested, dtype=pl.String)
     )
-    # a join takes several times the memory
+    # a join takes several times the memory, and so do chunks
     index = np.full(n, len(rows))
     index[rows] = np.arange(len(rows))
-    spread = pl.concat([reasons, reasons.clear(1)]).with_columns(pl.col("neighbors").fill_null([]))[index]
+    spread = pl.concat([reasons, reasons.clear(1)], rechunk=True).with_columns(pl.col("neighbors").fill_null([]))[index]
     table = pl.DataFrame({"uid": signals.uids, "score": score, "is_suspect": suspect, "probability": probability})
     table = table.hstack(spread).with_columns(
         pl.Series(f"{part.name.replace('-', '_')}_score", part.score) for part in (*ranked, odds)
@@ -218,11 +218,7 @@ def _reasons(rows: Int[np.ndarray, " k"], members: Sequence[Ranked]) -> pl.DataF
 
 
 def _suggest(
-    evidence: Evidence,
-    signals: Signals,
-    texts: np.ndarray,
-    rows: np.ndarray,
-    probability: Float64[np.ndarray, " n"],
+    evidence: Evidence, signals: Signals, texts: np.ndarray, rows: np.ndarray, probability: Float64[np.ndarray, " n"]
 ) -> list[str | None]:
     """Suggest the caption that fits a pair's image best, if it fits as well as the median of the other pairs."""
     fine = np.flatnonzero(probability < SUSPECT)

@@ -112,9 +112,9 @@ def read_ranking(folder: Path) -> Curation:
     return ranking
 
 
-def ordered(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the list as it is read: suspects first, also those by rule, whose scores may be low; then by score."""
-    return table.sort("is_suspect", "score", "uid", descending=[True, True, False])
+def order_of(table: pl.DataFrame) -> pl.Series:
+    """Return rows as the list is read: suspects first, also those by rule, whose scores may be low; then by score."""
+    return table.select(pl.arg_sort_by("is_suspect", "score", "uid", descending=[True, True, False])).to_series()
 
 
 def counted(table: pl.DataFrame) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def expectations(curation: Curation, lengths: Sequence[int]) -> list[Rates]:
     if not (share["found"] and share["assumed"]):
         return []
     told = curation.table.select("uid", "score", "is_suspect", "probability", "kind")
-    p = ordered(told).filter(~by_rule())["probability"].to_numpy()
+    p = told[order_of(told)].filter(~by_rule())["probability"].to_numpy()
     listed = np.array([k for k in lengths if 1 <= k <= len(p)], dtype=np.int64)
     ends = (np.where(p < 1, np.minimum(p * share[end] / share["assumed"], 1), p) for end in ("low", "high"))
     means = (values.cumsum()[listed - 1] / listed for values in (p, *ends))
@@ -343,7 +343,7 @@ def review(folder: Path) -> dict[str, Any]:
     number = expected_wrong(before["probability"].to_numpy(), is_wrong | is_fine, is_wrong)
     listed = {*before["uid"], *uids["wrong"]}
     return {
-        "suspects": [uid for uid in ordered(after.table)["uid"] if uid in listed],
+        "suspects": [uid for uid in after.table["uid"].gather(order_of(after.table)) if uid in listed],
         "expected": dict(zip(("number", "low", "high"), number, strict=True)),
         "learned": bool(after.document["marks"]["used"]),
     }

@@ -125,11 +125,7 @@ def sweep_model(
 
 
 def layer_table(
-    pairs: Pairs,
-    distances: Mapping[str, Mapping[int, Distances]],
-    units: pl.DataFrame,
-    *,
-    confidence: float = 0.95,
+    pairs: Pairs, distances: Mapping[str, Mapping[int, Distances]], units: pl.DataFrame, *, confidence: float = 0.95
 ) -> pl.DataFrame:
     """Average LayerMem over the pairs of each role, and UnitMem (of the candidates) over units, with intervals."""
     roles = pairs.table["role"].to_numpy()

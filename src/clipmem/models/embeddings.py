@@ -183,7 +183,8 @@ class Embeddings:
     @cached_property
     def uids(self) -> pl.Series:
         """The uid of each row."""
-        return pl.concat([pl.Series("uid", [], dtype=pl.String), *(part.uids.alias("uid") for part in self.parts)])
+        series = [pl.Series("uid", [], dtype=pl.String), *(part.uids.alias("uid") for part in self.parts)]
+        return pl.concat(series, rechunk=True)
 
     def rows(self, uids: pl.Series) -> Int[np.ndarray, " n"]:
         """Return the row of each pair, -1 for none."""

@@ -72,26 +72,22 @@ def alignment_parts(
         >>> [part.item() for part in alignment_parts(east, east, north, east)]
         [1.0, 1.0, 0.0]
     """
-    n, d = image.shape
-    bank = len(bank_image)
+    (n, d), bank = image.shape, len(bank_image)
     require(bank > 0, "bank", "no pair", "at least one pair", "Hold out some pairs as the bank.")
     check_means("image", image, (n, d))
     check_means("text", text, (n, d))
     check_means("bank_image", bank_image, (bank, d))
     check_means("bank_text", bank_text, (bank, d))
-    image, text = image.double(), text.double()
-    image_bank = image @ bank_text.double().mean(dim=0)
-    text_bank = text @ bank_image.double().mean(dim=0)
+    bank_image, bank_text = bank_image.double(), bank_text.double()
+    parts = alignment_parts_against(image, text, BankMeans(bank_image.mean(dim=0), bank_text.mean(dim=0), bank))
     if member is not None:
         _check_member(member, n, bank)
         inside = torch.nonzero(member >= 0)[:, 0]
         rows = member[inside].long()
-        own_text = (image[inside] * bank_text[rows].double()).sum(dim=-1)
-        own_image = (text[inside] * bank_image[rows].double()).sum(dim=-1)
-        if inside.numel():
-            image_bank[inside] = (bank * image_bank[inside] - own_text) / (bank - 1)
-            text_bank[inside] = (bank * text_bank[inside] - own_image) / (bank - 1)
-    return AlignmentParts((image * text).sum(dim=-1), image_bank, text_bank)
+        sides = ((parts.image_bank, image, bank_text), (parts.text_bank, text, bank_image)) if inside.numel() else ()
+        for part, pairs, others in sides:
+            part[inside] = (bank * part[inside] - (pairs[inside].double() * others[rows]).sum(dim=-1)) / (bank - 1)
+    return parts
 
 
 class BankMeans(NamedTuple):

@@ -241,6 +241,8 @@ def audit(
     nonmembers: "study.opening.Data | None" = None,
     out: str | Path = "audit.json",
     device: str = "auto",
+    engine: str = "local",
+    part: str = "",
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Measure how well an attacker can tell which pairs a model trained on.
@@ -250,8 +252,10 @@ def audit(
         model: A model to attack instead of a run.
         members: With `model`: pairs that it trained on, anything that `load_pairs` takes or returns.
         nonmembers: With `model`: pairs from the same source that it did not train on.
-        out: With `model`: output file.
+        out: With `model`: output file; a stopped call resumes.
         device: With `model`: `auto`, `cpu` or `cuda`.
+        engine: With `model`: who attacks the pairs: `local`, `ray` or `ray://HEAD:PORT`.
+        part: With `model`: attack only share K of N of the pairs, as K/N, and raise `Unfinished`.
         reporter: Progress reporter.
 
     Returns:
@@ -270,7 +274,8 @@ def audit(
     if run is not None:
         return study.auditing.audit_run(_folder(run), reporter=reporter)
     inside, outside = (study.opening.open_data(data) for data in sets.values() if data is not None)
-    return study.auditing.audit_model(model, inside, outside, Path(out), device=device, reporter=reporter)
+    settings = study.score_inputs.Settings.of(device=device, engine=engine, part=part)
+    return study.auditing.audit_model(model, inside, outside, Path(out), settings, reporter=reporter)
 
 
 def score(

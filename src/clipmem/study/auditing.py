@@ -17,10 +17,14 @@ import polars as pl
 import torch
 from jaxtyping import Bool, Float64, Int
 
-from clipmem.base.errors import require
+from clipmem._version import __version__
+from clipmem.base.errors import Unfinished, require
+from clipmem.base.folder import Job
+from clipmem.base.hashing import data_fingerprint
 from clipmem.base.paths import check_place, write_json
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import generator
+from clipmem.base.tables import write_parquet
 from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import Pairs
 from clipmem.data.views import as_float, caption_edits, normalize_pixels
@@ -33,6 +37,7 @@ from clipmem.stats import membership
 from clipmem.stats.intervals import Interval
 from clipmem.stats.ranking import auroc
 from clipmem.stats.similarity import normalize, pair_means
+from clipmem.study.engines import share_of
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Data, Settings, read_pairs
 from clipmem.study.stages import renew_report
@@ -45,7 +50,7 @@ RATES = np.array([0.001, 0.01])
 _FOLDS = 5
 MARGIN = 0.02  # above .5, of the AUC without the model
 VIEWS, EDITS = 8, 4  # of the augmentation attack
-_BLOCK = 64  # pairs between two reports of progress
+_BLOCK, _PART = 64, 512  # pairs between two reports of progress, and in a part of the work
 _CURVE = np.append(0.0, np.logspace(-4, 0, 81))  # false positive rates of the figure
 _COUPLES = 100  # of pairs, from which a bound of ε may follow: ten guesses
 _BOTH = "--members and --nonmembers"
@@ -203,7 +208,7 @@ def _over_targets(scores: Trials, member: np.ndarray, confidence: float) -> Atta
 
 
 def audit_model(
-    address: str, members: Data, nonmembers: Data, out: Path, *, device: str = "auto", reporter: Reporter | None = None
+    address: str, members: Data, nonmembers: Data, out: Path, settings: Settings, *, reporter: Reporter | None = None
 ) -> dict[str, Any]:
     """Audit one model with pairs that it trained on and pairs that it did not; write a JSON file.
 
@@ -212,40 +217,38 @@ def audit_model(
     weights. Intervals are over pairs: other pairs of both kinds, this model. `set_p_value` tests the members as a set.
 
     Raises:
-        InputError: The sets share pairs, one has fewer than 100 usable ones, all captions are the same, or a classifier
-            without the model tells the sets apart (`check_alike`).
+        InputError: The sets share pairs, one has fewer than 100 usable ones, all captions are the same, a classifier
+            without the model tells the sets apart (`check_alike`), or `out` was started with other pairs or models.
+        Unfinished: `settings.part` is a share of the pairs, which are attacked.
     """
     reporter = reporter or Quiet()
     check_place(out.resolve().parent)
-    settings = Settings.of(device=device)
-    model = settings.model(address)
-    sets = [read_pairs(members, 1, "--members"), read_pairs(nonmembers, 1, "--nonmembers")]
-    shared = len(set(sets[0].table["uid"]) & set(sets[1].table["uid"]))
+    model, options = settings.model(address), ("--members", "--nonmembers")
+    sets = [read_pairs(data, 1, option) for data, option in zip((members, nonmembers), options, strict=True)]
+    shared = len(set(sets[0].uids) & set(sets[1].uids))
     hint = "Leave out of --nonmembers what the model trained on."
     require(not shared, _BOTH, f"{shared:,} pairs in both", "no pair in both", hint)
-    captions, member, thumbs = list[Sequence[str]](), list[bool](), list[np.ndarray]()
-    small, total = Geometry(16, "squash"), sum(map(len, sets))
+    small, total, job = Geometry(16, "squash"), sum(map(len, sets)), Job(out.with_suffix(".parts"))
+    if share_of(settings.part) != (1, 1):
+        _attack(model, sets, job, settings, reporter)
     reporter.begin("compare", total, "pairs")
-    for k, option in enumerate(("--members", "--nonmembers")):
-        blocks = list(_blocks(sets[k], small, reporter))
-        captions += (texts for block in blocks for texts in block.captions)
-        thumbs += (block.pixels[small] for block in blocks)
-        sets[k] = replace(sets[k], table=pl.concat([block.table for block in blocks]))
-        got, hint = f"{len(sets[k]):,} usable pairs", "Give more pairs: rates of rare errors need many."
-        require(len(sets[k]) >= FEWEST // 2, option, got, f"{FEWEST // 2} or more", hint)
-        member += [k == 0] * len(sets[k])
+    usable = [list(_blocks(pairs, small, reporter.advance)) for pairs in sets]
+    counts, blocks = [sum(map(len, of_set)) for of_set in usable], usable[0] + usable[1]
+    for option, count in zip(options, counts, strict=True):
+        hint = "Give more pairs: rates of rare errors need many."
+        require(count >= FEWEST // 2, option, f"{count:,} usable pairs", f"{FEWEST // 2} or more", hint)
+    captions = [texts for block in blocks for texts in block.captions]
     _check_pairs(_BOTH, captions)
-    inside = np.array(member)
+    inside, thumbs = np.arange(len(captions)) < counts[0], np.concatenate([block.pixels[small] for block in blocks])
     reporter.begin("classify", _FOLDS, "folds")
-    free = check_alike(model_free_features(np.concatenate(thumbs), captions), inside, reporter.advance)
-    reporter.begin("audit", len(inside), "pairs")
-    parts = [_signals(model, block, settings) for pairs in sets for block in _blocks(pairs, model.geometry, reporter)]
-    scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    free = check_alike(model_free_features(thumbs, captions), inside, reporter.advance)
+    table = _attack(model, sets, job, settings, reporter)
+    scores = {name: table[name].to_numpy() for name in table.columns}
     document = {
         "format": 1,
         "model": address,
-        "members": len(sets[0]),
-        "nonmembers": len(sets[1]),
+        "members": counts[0],
+        "nonmembers": counts[1],
         "left_out": total - len(inside),
         "confidence": settings.confidence,
         "model_free": free._asdict() | {"margin": MARGIN},
@@ -253,13 +256,37 @@ def audit_model(
         "set_p_value": membership.set_p_value(list(scores.values()), inside),
     }
     write_json(out, document)
+    job.remove()
     return document
 
 
-def _blocks(pairs: Pairs, geometry: Geometry, reporter: Reporter) -> Iterator[Pairs]:
+def _blocks(pairs: Pairs, geometry: Geometry, progress: Callable[[int], object]) -> Iterator[Pairs]:
     for block in pairs.blocks(range(len(pairs)), _BLOCK, [geometry]):
         yield block
-        reporter.advance(len(block) + len(block.problems))
+        progress(len(block) + len(block.problems))
+
+
+def _attack(model: Model, sets: Sequence[Pairs], job: Job, settings: Settings, reporter: Reporter) -> pl.DataFrame:
+    """Return the score of each usable pair by each attack; parts of a stopped call, or of other shares, are there."""
+    uids = [data_fingerprint(pairs.uids) for pairs in sets]
+    job.resume({"version": __version__, "model": model.content(), "device": settings.device, "pairs": uids})
+    parts = {f"part-{k:06d}": part for k, part in enumerate(part for pairs in sets for part in pairs.parts(_PART))}
+    tasks = {
+        k: (model, part.read(), job.path, name) for k, (name, part) in enumerate(parts.items()) if not job.is_done(name)
+    }
+    reporter.begin("audit", sum(len(task[1]) for task in tasks.values()), "pairs")
+    with settings.runner(job.path) as run:
+        share = run(_attack_part, tasks, reporter.advance)
+    if share:
+        raise Unfinished(share, sum(not job.is_done(name) for name in parts), len(parts))
+    return pl.concat([pl.read_parquet(file) for name in parts for file in job.outputs(name)[0]])
+
+
+def _attack_part(model: Model, pairs: Pairs, folder: Path, name: str, *, progress: Callable[[int], object]) -> None:
+    """Write the scores of the usable pairs of a part, and its marker."""
+    tables = [pl.DataFrame(_signals(model, block)) for block in _blocks(pairs, model.geometry, progress)]
+    write_parquet(folder / f"{name}.parquet", pl.concat(tables))
+    Job(folder).finish(name, [folder / f"{name}.parquet"], 0.0)
 
 
 def model_free_features(pixels: np.ndarray, captions: Sequence[Sequence[str]]) -> Any:
@@ -301,22 +328,22 @@ def check_alike(
     return free
 
 
-def _signals(model: Model, block: Pairs, settings: Settings) -> dict[str, Float64[np.ndarray, " n"]]:
+def _signals(model: Model, block: Pairs) -> dict[str, Float64[np.ndarray, " n"]]:
     """Return the score of each pair of a block by each attack."""
     captions, uids = block.captions, block.uids.to_list()
     edits = [[texts[0], *caption_edits(texts[0], uid, count=EDITS)] for texts, uid in zip(captions, uids, strict=True)]
     edited = replace(block, table=block.table.with_columns(captions=pl.Series(edits, dtype=pl.List(pl.String))))
 
     def similarity(pairs: Pairs, views: int) -> Float64[np.ndarray, "n view"]:
-        single = model.embed(pairs, settings=settings.model_copy(update={"views": views}))
+        single = model.embed(pairs, settings=model.settings.model_copy(update={"views": views}))
         text = pair_means(single.image, single.text, single.text_pair)[1]
         return (normalize(single.image.double()) * text[:, None]).sum(dim=2).numpy()
 
     varied = similarity(edited, VIEWS)
     cosine = similarity(block, 0)[:, 0]
     encoder, pixels = model.encoder, block.pixels[model.geometry]
-    with computing("fp32", settings.device, tokens=getattr(encoder, "tokens", LONG)):
-        norms = [_gradient_norm(encoder, *pair, settings.device) for pair in zip(pixels, captions, strict=True)]
+    with computing("fp32", model.device, tokens=getattr(encoder, "tokens", LONG)):
+        norms = [_gradient_norm(encoder, *pair, model.device) for pair in zip(pixels, captions, strict=True)]
     return {
         "cosine": cosine,
         "augmented": varied.mean(axis=1),

@@ -17,12 +17,14 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 
 from clipmem._version import __version__
+from clipmem.base import slices
 from clipmem.base.errors import InputError, require
 from clipmem.base.hashing import data_fingerprint, file_sha256, json_sha256
 from clipmem.base.marks import Mark, latest_marks
-from clipmem.base.paths import check_place, write_json
+from clipmem.base.paths import atomic_file, check_place, write_json
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.tables import write_parquet
 from clipmem.curation.aim import Aim
@@ -38,7 +40,7 @@ from clipmem.curation.suspects import (
     choose,
     counted,
     expectations,
-    ordered,
+    order_of,
     read_ranking,
 )
 from clipmem.data.export import Written, check_output, write_cleaned
@@ -55,6 +57,7 @@ from clipmem.study.single_model import collect
 SKIPPED = "skipped.parquet"
 SCRATCH = "comparing"  # finished parts of comparing many pairs, until the list is written
 SHOWN = 10
+_ROWS = 200_000  # at a time
 KINDS = ("mismatched", "vague", "duplicate", "hygiene")
 
 
@@ -196,9 +199,9 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
     ranking = _ranked(out, json_sha256(made_with), signals, reporter, refuse=how.ranked)
     ranking = choose(ranking, aim) if aim else ranking
     ranking = apply_marks(ranking, {uid: mark.mark for uid, mark in marks.items()}) if marks else ranking
-    ranking = ranking._replace(table=ordered(ranking.table))
     table = ranking.table
-    write_parquet(out / SUSPECTS, table.drop("caption"))
+    order = order_of(table)
+    _write_list(out / SUSPECTS, table.drop("caption"), order)
     # the study gave these mismatched captions; those of the data are right
     planted = study.planted if study else set[str]()
     others = {uid for uid, mark in marks.items() if mark.mark in {"wrong", "fine"}}
@@ -234,7 +237,7 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
     counts = written and {**written._asdict(), "path": str(written.path), "marked": len(marked), "planted": spared}
     document |= {"seconds_in_all": round(time.monotonic() - started, 3), "written": counts}
     write_json(out / DOCUMENT, document)
-    return Curated(out, document, table.head(SHOWN).to_dicts(), written)
+    return Curated(out, document, table[order[:SHOWN]].to_dicts(), written)
 
 
 def write_reviewed(folder: Path, path: Path, reporter: Reporter, *, correct: bool, reviewed: bool) -> dict[str, Any]:
@@ -306,6 +309,15 @@ def run_signals(study: PlannedStudy) -> tuple[Signals, list[Problem]]:
     columns = {name: joined[name].fill_null(float("nan")).to_numpy() for name in ("clipmem", "g_alignment")}
     finite = {name: values for name, values in columns.items() if np.isfinite(values).any()}
     return replace(signals, scores=finite), []
+
+
+def _write_list(path: Path, table: pl.DataFrame, order: pl.Series) -> None:
+    """Write the rows of a table in an order, some at a time: a sorted copy takes as much memory as the table."""
+    with atomic_file(path) as stream:
+        schema = table.clear().to_arrow().schema
+        with pq.ParquetWriter(stream, schema, compression="zstd", write_statistics=False) as writer:
+            for rows in slices(table.height, _ROWS):
+                writer.write_table(table[order[rows]].to_arrow())
 
 
 def _command(data: str | Mapping[str, Any] | None, how: Curating, out: Path) -> list[str] | None:

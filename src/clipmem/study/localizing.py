@@ -17,11 +17,7 @@ from clipmem.study.stages import renew_report, run_stage
 
 
 def localize_run(
-    path: Path | str,
-    *,
-    views: int | None = None,
-    pairs: int | None = None,
-    reporter: Reporter | None = None,
+    path: Path | str, *, views: int | None = None, pairs: int | None = None, reporter: Reporter | None = None
 ) -> list[Path]:
     """Localize the memorization of a finished study; write `localize/` and the report."""
     reporter, study = reporter or Quiet(), PlannedStudy(path)

@@ -228,14 +228,7 @@ def _stored(folder: Path) -> list[list[str]]:
     return stored
 
 
-def pairs_of(
-    models: Sequence[Embedder],
-    data: Any,
-    settings: Settings,
-    argument: str,
-    *,
-    texts: bool = False,
-) -> Pairs:
+def pairs_of(models: Sequence[Embedder], data: Any, settings: Settings, argument: str, *, texts: bool = False) -> Pairs:
     """Read the pairs of a data set; without one, those of the first folder of embeddings, with captions if `texts`.
 
     Raises:
@@ -256,7 +249,8 @@ def _stored_pairs(embeddings: Embeddings, captions: int | None = 0) -> Pairs:
     twice = "duplicate pair"
     table, reason = uids.to_frame("uid"), pl.when(~uids.is_first_distinct()).then(pl.lit(twice))
     if captions != 0:
-        texts = pl.concat([part.captions for part in embeddings.parts if isinstance(part, StoredPart)])
+        stored = [part.captions for part in embeddings.parts if isinstance(part, StoredPart)]
+        texts = pl.concat(stored, rechunk=True)
         table = table.with_columns(captions=texts.list.eval(pl.element().filter(pl.element().str.contains(r"\S"))))
         table = table.with_columns(pl.col("captions").list.head(captions)) if captions else table
         reason = reason.when(pl.col("captions").list.len() == 0).then(pl.lit(NO_CAPTION))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clipmem.base.errors import InputError
 from clipmem.curation import suspects
 from clipmem.curation.aim import Aim
-from clipmem.curation.suspects import Curation, apply_marks, choose, expectations, expected_wrong, learn, ordered
+from clipmem.curation.suspects import Curation, apply_marks, choose, expectations, expected_wrong, learn, order_of
 from clipmem.functional import auroc
 
 
@@ -21,7 +21,7 @@ def test_the_list_begins_with_all_suspects():
     table = pl.DataFrame(
         {"uid": list("abcde"), "score": [0.2, 0.9, 0.5, 0.5, 0.1], "is_suspect": [False, True, False, False, True]}
     )
-    assert ordered(table)["uid"].to_list() == list("becda")
+    assert table["uid"][order_of(table)].to_list() == list("becda")
 
 
 def listed(n=200, good=0.0, seed=0):

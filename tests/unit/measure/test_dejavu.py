@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.measure.dejavu import Labeled, couples, why_not
 from tests.unit.data.test_user_tables import message
@@ -19,16 +18,6 @@ def test_the_section_is_written_and_read():
     assert "fractions.0 (1 more): got 2.0, expected at most 1." in message(
         lambda: load_recipe("[dejavu]\nfractions = [2.0]")
     )
-
-
-@pytest.mark.parametrize(("key", "value", "instead"), [("top", 5, "lower dejavu.neighbors"), ("ranking", "gap", "")])
-def test_keys_of_before_are_refused_with_what_replaces_them(key, value, instead):
-    with pytest.raises(InputError) as caught:
-        load_recipe("", [f"dejavu.{key}={value}"])
-    error = caught.value
-    assert (error.what, error.got, error.expected) == (f"recipe: [dejavu] {key}", "an unknown key", "a key of [dejavu]")
-    assert error.hint.startswith("Remove it: ")
-    assert instead in error.hint
 
 
 BOTH = [("f", 0), ("g", 0)]

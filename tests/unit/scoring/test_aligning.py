@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clipmem.base.errors import InputError
 from clipmem.base.sections import EmbedSection, TrainSection
-from clipmem.base.tables import read_table, write_parquet, write_table
+from clipmem.base.tables import read_table, write_table
 from clipmem.data.decoding import decode
 from clipmem.functional import alignment
 from clipmem.models import openclip, passes
@@ -180,9 +180,6 @@ def test_tables_have_both(tmp_path):
         added = [name for name in one.columns if name.endswith("_wordings")]
         assert one[added].null_count().row(0) == (one.height,) * len(added)
         assert both.drop(added).equals(one.drop(added))
-    # folders from before there were wordings
-    write_parquet(tmp_path / "old.parquet", plain.seed_scores.drop("f_wordings", "g_wordings"))
-    assert read_table(tmp_path / "old.parquet", "seed_scores").equals(plain.seed_scores)
     write_table(tmp_path / "new.parquet", "seed_scores", made.seed_scores)
     assert read_table(tmp_path / "new.parquet", "seed_scores").equals(made.seed_scores)
 

@@ -5,7 +5,6 @@ import polars as pl
 import pytest
 import torch
 
-from clipmem.base.tables import SCHEMAS, read_table
 from clipmem.functional import crossed_mean
 from clipmem.models.passes import Embeddings
 from clipmem.scoring.aligning import parts_of
@@ -101,15 +100,6 @@ def test_the_base_model_changes_no_bit_of_the_other_scores(name):
         assert without.scores[column].dtype == pl.Float64
         assert without.scores[column].null_count() == without.scores.height
         assert with_base.scores[column].null_count() == 0
-
-
-def test_tables_of_earlier_versions_have_nulls(tmp_path):
-    old = made(four_way()).scores.drop("a_base", "learned")
-    old.write_parquet(tmp_path / "scores.parquet")
-    read = read_table(tmp_path / "scores.parquet", "scores")
-    assert set(read.columns) == set(SCHEMAS["scores"])
-    assert read["learned"].dtype == pl.Float64
-    assert read["a_base"].null_count() == read["learned"].null_count() == N
 
 
 def summarized(design, *, base=True):
