@@ -9,6 +9,10 @@ nearest images that near cells find, and seconds.
 things, with noise; curates them by `clipmem curate`, and prints seconds and memory. With `--command score` it scores
 them under two models by `clipmem score`, with `--command closed-form` under one by that pair score alone. With
 `--command list` random numbers take the place of what the pairs say of each other, for the memory of all the rest.
+
+`python experiments/curate/scale.py cells N` makes the cells of N rows of 512 numbers by scikit-learn's `KMeans`, as
+clipmem does, by its `MiniBatchKMeans`, and by faiss (`pip install faiss-cpu`), each three times, in turn. It prints
+seconds, the mean cosine of a row and its cell's center, and the share of the 16 nearest rows that are compared.
 """
 
 import argparse
@@ -166,6 +170,65 @@ def size(n: int, command: str, folder: Path) -> dict[str, Any]:
     return {"command": command, "pairs": n, **used, "auroc": auroc(table[column].to_numpy(), wrong[row]).mean}
 
 
+def cells(n: int, times: int = 3) -> dict[str, dict[str, float]]:
+    """Compare three ways to find the centers of cells."""
+    from clipmem.stats.cells import Cells
+
+    rng = np.random.default_rng(0)
+    things = rng.normal(size=(THINGS, WIDTH)).astype(np.float32)
+    unit = things[rng.integers(THINGS, size=n)]
+    for rows in slices(n, PART):
+        unit[rows] += rng.normal(0, 1, unit[rows].shape).astype(np.float32)
+        unit[rows] /= np.linalg.norm(unit[rows], axis=1, keepdims=True)
+    queries = rng.permutation(n)[:500]
+    product = unit[queries] @ unit.T
+    product[np.arange(len(queries)), queries] = -np.inf
+    nearest = np.argpartition(-product, 16, axis=1)[:, :16]
+    found: dict[str, dict[str, list[float]]] = {}
+    for _ in range(times):
+        for name, kind in (("KMeans", None), ("MiniBatchKMeans", ByBatches), ("faiss", ByFaiss)):
+            with patch("sklearn.cluster.KMeans", kind) if kind else contextlib.nullcontext():
+                started = time.monotonic()
+                made = Cells(unit)
+                seconds = time.monotonic() - started
+            near, close = dict[int, float](), 0.0
+            place = {int(row): k for k, row in enumerate(queries)}
+            for (rows, others), center in zip(made, made._centers, strict=True):
+                close += float((unit[rows] @ center).sum()) / n
+                for row in set(rows.tolist()) & place.keys():
+                    near[row] = float(np.isin(nearest[place[row]], others).mean())
+            row = {"seconds": seconds, "cosine": close, "recall": float(np.mean([*near.values()]))}
+            for key, value in row.items():
+                found.setdefault(name, {}).setdefault(key, []).append(round(value, 4))
+    return {name: {key: float(np.median(values)) for key, values in of.items()} for name, of in found.items()}
+
+
+class ByBatches:
+    """`MiniBatchKMeans`, with the arguments of `KMeans` that `Cells` uses."""
+
+    def __init__(self, count: int, *, random_state: int, **_: Any) -> None:
+        from sklearn.cluster import MiniBatchKMeans
+
+        made = MiniBatchKMeans(count, init="random", batch_size=4096, n_init=1, random_state=random_state)
+        self.fit = made.fit
+
+
+class ByFaiss:
+    """The centers of k-means by faiss, with the arguments of `KMeans` that `Cells` uses."""
+
+    def __init__(self, count: int, *, random_state: int, **_: Any) -> None:
+        import faiss
+
+        self._make = lambda width: faiss.Kmeans(width, count, niter=10, seed=random_state % 2**31)
+
+    def fit(self, rows: np.ndarray) -> "ByFaiss":
+        """Find the centers."""
+        found = self._make(rows.shape[1])
+        found.train(rows)
+        self.cluster_centers_ = found.centroids
+        return self
+
+
 def closed_form(folder: Path) -> None:
     """Score the pairs of a folder of embeddings by that pair score of `clipmem score --model`, and write the scores."""
     settings = Settings.of()
@@ -215,12 +278,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     second.add_argument("--command", choices=("curate", "list", "score", "closed-form"), default="curate")
     second.add_argument("--folder", type=Path, help="for the embeddings, 2 KiB a pair, and 1 KiB of a second model")
     commands.add_parser("closed-form").add_argument("embeddings", type=Path)
+    commands.add_parser("cells").add_argument("rows", type=int)
     chosen = parser.parse_args(arguments)
     if chosen.what == "closed-form":
         closed_form(chosen.embeddings)
         return
-    if chosen.what == "near":
-        found: Any = near(chosen.data, chosen.captions, chosen.most)
+    if chosen.what == "cells":
+        found: Any = cells(chosen.rows)
+    elif chosen.what == "near":
+        found = near(chosen.data, chosen.captions, chosen.most)
     else:
         with tempfile.TemporaryDirectory(dir=chosen.folder) as scratch:
             found = size(chosen.pairs, chosen.command, Path(scratch))

@@ -4,6 +4,7 @@ Time O(n^1.5 d) instead of O(n² d), memory O(block). Neighbors beyond the neare
 scale.py` measures how many, and what it costs the list of suspects.
 """
 
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -59,7 +60,8 @@ class Cells:
     """
 
     def __init__(self, unit: Float32[np.ndarray, "n p"], *, probes: int = PROBES) -> None:
-        from sklearn.cluster import MiniBatchKMeans  # slow to import
+        from sklearn.cluster import KMeans  # slow to import
+        from sklearn.exceptions import ConvergenceWarning
 
         n = len(unit)
         require_range("rows", n, 2, hint="Give more rows.")
@@ -68,8 +70,11 @@ class Cells:
         learned = np.unique(np.linspace(0, n - 1, min(n, _LEARNED * count)).astype(np.int64))
         start, once = derive_seed(0, "cells") % 2**32, cast("str", 1)
         # from random rows: k-means++ takes longer than all the rest, and cells hold about as many of the nearest rows
-        cluster = MiniBatchKMeans(count, init="random", batch_size=4096, n_init=once, random_state=start)
-        centers = np.asarray(cluster.fit(unit[learned]).cluster_centers_, dtype=np.float32)
+        cluster = KMeans(count, init="random", n_init=once, max_iter=10, random_state=start, copy_x=False)
+        # sums of two threads are the same in any order
+        with warnings.catch_warnings(), threadpool_limits(2, "openmp"):
+            warnings.simplefilter("ignore", ConvergenceWarning)  # there may be fewer different rows than cells
+            centers = np.asarray(cluster.fit(unit[learned]).cluster_centers_, dtype=np.float32)
         # by direction: by distance, a center near 0 is near all rows that have little in common with others
         centers /= np.maximum(np.linalg.norm(centers, axis=1, keepdims=True), 1e-12)
         cell = np.empty(n, dtype=np.int64)
