@@ -69,6 +69,10 @@ def test_a_similarity_is_traced_to_training_pairs(estimated, tmp_path):
     assert effects == sorted(effects, reverse=True)
     assert [row[:2] for row in found["raised"]] == [[effect, uid] for uid, effect in table.head(5).iter_rows()]
     assert [row[1] for row in found["lowered"]] == table["uid"].tail(5).reverse().to_list()
+    effects_of = run.trace(f"{held_out[0]}:{held_out[1]}")
+    assert effects_of.select("uid", "effect").equals(table)
+    assert effects_of["captions"].to_list() == [run.trained_captions(uid) for uid in table["uid"]]
+    assert effects_of["lds"].unique().to_list() == [found["lds"]["mean"]]
     shown = clip("score", run.path, "--trace", held_out[0], "--out", again)
     assert pl.read_parquet(again)["uid"][0][:12] in shown.stdout
     for options in (("--data", "emoji"), ("--views", "2")):

@@ -1,10 +1,12 @@
 """A finished run as `clipmem.run` and `clipmem.load_run` return it. Imports torch only to load a model."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from clipmem import study
 from clipmem.base.errors import ClipmemError, InputError, did_you_mean, require, shorten
 from clipmem.report.gallery import ranked_candidates
 from clipmem.report.page import SHOWN, Html, Plots, pairs_html, run_html
@@ -74,6 +76,25 @@ class FinishedRun(Run):
             .with_columns(noise_floor=pl.lit(floor and floor.half_width, pl.Float64))
             .select("uid", "clipmem", "stderr", "low", "high", "noise_floor", "planted", "captions")
         )
+
+    def trace(self, query: str) -> pl.DataFrame:
+        """Return what each training pair did to the similarity of a held-out image and caption, as `clipmem score`.
+
+        Args:
+            query: uid of a held-out pair; or `"UID:UID"`, for the image of the first and the caption of the second.
+
+        Returns:
+            uid, effect (largest first) and the captions trained with; `lds`, how well effects predict similarities
+            under other shadow models: their mean rank correlation in [-1, 1].
+
+        Raises:
+            InputError: The run is not of protocol halves with 4 shadow models, or a uid is not of a held-out pair.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            document: Any = study.estimating.trace(self.path, query, Path(folder) / "effects.parquet")
+            table = pl.read_parquet(Path(folder) / "effects.parquet")
+        captions = pl.Series(map(self.trained_captions, table["uid"]), dtype=pl.List(pl.String))
+        return table.with_columns(captions=captions, lds=pl.lit(document["lds"]["mean"]))
 
     def model(self, side: str, seed: int) -> Any:
         """Load model `f` or `g` of a seed (imports torch); for given models, `f` is the target."""
