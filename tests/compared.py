@@ -10,6 +10,7 @@ from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.models import passes
 from clipmem.models.passes import Embeddings
+from tests.tiny import whole
 
 SIZES = {"shared": 6, "candidate": 8, "independent": 8, "external": 6}
 PAIRS = SIZES["shared"] + SIZES["candidate"]
@@ -84,7 +85,7 @@ def build(path, *settings, effect=0.6, seeds=(0, 1, 2), noise=1, planted=2, with
     if wordings is not None:
         own = scores_of(splits, seeds, wordings, noise + 50).rename({"f": "f_wordings", "g": "g_wordings"})
         scores = scores.join(own, on=("uid", "seed"))
-    scores.write_parquet(folder.table_path("seed_scores"))
+    folder.write("seed_scores", whole("seed_scores", scores))
     document = {"format": 2, "protocol": "four-way", "seeds": [0, 1, 2], "roles": {}, "normalizer": 1.0 + effect}
     folder.write_json("summary.json", document)
     own = PAIRS - len([uid for uid in without if uid[0] in "sc"])
@@ -120,7 +121,7 @@ def add_contents(path, seed=0):
     empty = {name: [""] * len(uids) for name in ("image", "group", "label", "sublabel", "credit")}
     empty["key"] = [f"{k}{' (vague)' * (k % 3 == 2)}{' (distorted)' * (k % 3 == 1)}" for k in range(len(uids))]
     none = {name: pl.Series(name, [[]] * len(uids), dtype=pl.List(pl.String)) for name in ("variants", "objects")}
-    folder.write("pairs", pl.DataFrame({"uid": uids, "captions": texts, **empty, **none}))
+    folder.write("pairs", whole("pairs", pl.DataFrame({"uid": uids, "captions": texts, **empty, **none})))
     (folder.path / "cache").mkdir()
     np.save(folder.path / "cache" / "pixels.npy", rng.integers(0, 256, (len(uids), 32, 32, 3), dtype=np.uint8))
     seeds = folder.recipe().train.seeds

@@ -9,6 +9,7 @@ import polars as pl
 from PIL import Image
 
 from clipmem.base.recipes import Recipe, load_recipe
+from clipmem.base.tables import SCHEMAS
 from clipmem.train.paired import TrainingSet
 
 TINY_STUDY = """
@@ -65,3 +66,13 @@ def epoch_batches(n, batch_size, *, seed, epoch, largest=0):
     """The batches of an epoch of n slots."""
     uids = tuple(f"{k:032x}" for k in range(n))
     return TrainingSet("f", seed, uids, n, largest=largest).batches(batch_size, epoch)
+
+
+def whole(name, table):
+    """Add the columns of `SCHEMAS[name]` that a table lacks: empty lists, empty roles, and nulls."""
+    columns = list[pl.Series]()
+    for column, kind in SCHEMAS[name].items():
+        empty = [] if kind == pl.List(pl.String) else "" if column == "role" else None
+        if column not in table.columns:
+            columns.append(pl.Series(column, [empty] * table.height, dtype=kind))
+    return table.with_columns(columns)

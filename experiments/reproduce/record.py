@@ -178,7 +178,7 @@ class StoredResults(Results):
         replicates = self._stands_for(spec)
         if metric in MEASURES:
             replicates = replicates[: len(self._stands_for(among or spec))]
-        names = [" ".join(as_settings({**one.study, **one.settings})) for one in replicates]
+        names = [" ".join(as_settings(one.recorded)) for one in replicates]
         values = [self._values.get((_key(settings), metric), []) for settings in names]
         return [value for of_run in values for value in of_run] if all(values) else []
 

@@ -216,7 +216,7 @@ class Maker:
         """Write the names and settings of the run folders, beside those of earlier calls."""
         index = Job(self._out).read_json(INDEX) if (self._out / INDEX).is_file() else {}
         for name, spec in runs.items():
-            index[spec.key(self._base)] = {"name": name, "settings": {**spec.study, **spec.settings}}
+            index[spec.key(self._base)] = {"name": name, "settings": spec.recorded}
         write_json(self._out / INDEX, index)
 
     def estimate(self, runs: Sequence[RunSpec]) -> str:

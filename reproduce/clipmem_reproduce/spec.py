@@ -61,6 +61,12 @@ class RunSpec:
         return replace(self.with_settings({}, study), parent=parent)
 
     @property
+    def recorded(self) -> Settings:
+        """Its settings as they are recorded; of a start from a parent's weights only that there is one."""
+        start = {PRETRAINED[0]: "parent"} if self.parent is not None and self.reads == PRETRAINED else {}
+        return {**self.study, **self.settings, **start}
+
+    @property
     def of_seed(self) -> str:
         """Words for the seed of a replicate; "" for a run that is none."""
         return f", seed {self.study['split.seed']}" if "split.seed" in self.study else ""

@@ -10,6 +10,7 @@ import pytest
 from made_up import effect, findings
 from tests.compared import add_contents, build
 from tests.screens import page_text, screen_text
+from tests.tiny import whole
 
 from clipmem.base.errors import InputError
 from clipmem.base.folder import RunFolder
@@ -113,7 +114,7 @@ def flawed_run(path, seed, gains):
         }
         for uid, value in zip(splits["uid"], noise, strict=True)
     ]
-    pl.DataFrame(rows).write_parquet(folder.table_path("seed_scores"))
+    folder.write("seed_scores", whole("seed_scores", pl.DataFrame(rows)))
     return Measured(path)
 
 

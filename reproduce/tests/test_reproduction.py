@@ -70,6 +70,8 @@ def test_every_run_has_a_recipe_and_is_made_once(regime, name):
     keys = [spec.key(where.base) for spec in runs.values()]
     assert len(set(keys)) == len(keys)
     assert all(len(key) <= 92 for key in keys)
+    recorded = [json.dumps(spec.recorded, sort_keys=True) for spec in runs.values()]
+    assert len(set(recorded)) == len(recorded)
     seen, models = [], 0
     for spec in runs.values():  # parents come before those who read their scores or start from their models
         assert spec.parent is None or spec.parent.key(where.base) in seen

@@ -10,7 +10,6 @@ from PIL import Image
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import DataSection, SplitSection
-from clipmem.base.tables import read_table, write_table
 from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES, split_table
 from clipmem.data.user_tables import object_lists, read_wrong, roles_of, with_objects
@@ -63,15 +62,6 @@ def test_without_a_column_no_pair_has_an_object(tmp_path):
         "column 'things': got Int64, expected lists of strings, or comma-separated strings. "
         "Convert the objects to strings."
     )
-
-
-def test_a_pair_table_of_before_is_readable(tmp_path):
-    pairs = open_source(DataSection(source="parquet", path=str(write_parquet(tmp_path / "a.parquet", 2)))).pairs()
-    old, new = tmp_path / "old.parquet", tmp_path / "new.parquet"
-    pairs.drop("objects").write_parquet(old)
-    assert read_table(old, "pairs")["objects"].to_list() == [[], []]
-    write_table(new, "pairs", pairs.drop("objects"))
-    assert pl.read_parquet(new).schema["objects"] == pl.List(pl.String)
 
 
 def test_a_file_of_objects_stands_in_place_of_the_sources(tmp_path):

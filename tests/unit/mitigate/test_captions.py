@@ -196,25 +196,6 @@ def test_wrong_sections_are_explained(text, message):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "instead"),
-    [
-        ("caption_variants.provider", "transformers:models/my-model", "mitigate.captions.count"),
-        ("image_variants.provider", "diffusers:models/my-pipeline", "source = 'given'"),
-        ("image_variants.source", "generated", "source = 'given'"),
-        ("image_variants.seed", "1", "Remove it"),
-    ],
-)
-def test_what_made_variants_inside_a_study_is_refused_with_what_replaces_it(key, value, instead):
-    with pytest.raises(InputError) as caught:
-        load_recipe("", [f"mitigate.{key}={value}"])
-    section, _, name = key.partition(".")
-    assert caught.value.what == f"recipe: [mitigate.{section}] {name}"
-    assert caught.value.got
-    assert caught.value.expected
-    assert instead in caught.value.hint
-
-
 def wording(kind, **changes):
     return rewrite(kind, words(kind, **changes))
 

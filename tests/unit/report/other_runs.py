@@ -13,6 +13,7 @@ import polars as pl
 from clipmem.base.random import generator
 from clipmem.base.tables import SCHEMAS, write_table
 from clipmem.scoring.protocols.subsample import balanced_draw
+from tests.tiny import whole
 from tests.unit.report.run_folder import Built, build_run, entry, write_log
 
 SIZES = {"candidate": 60, "external": 20}
@@ -30,8 +31,8 @@ def _made_over(
     summary["centered"] = None if protocol == "subsample" else summary["centered"]
     summary["roles"] = {role: summary["roles"][role] for role in SIZES}
     summary["tests"] = [one for one in summary["tests"] if one["b"] == "external"]
-    write_table(built.folder / "scores.parquet", "scores", scores)
-    write_table(built.folder / "seed_scores.parquet", "seed_scores", seed_scores)
+    write_table(built.folder / "scores.parquet", "scores", whole("scores", scores))
+    write_table(built.folder / "seed_scores.parquet", "seed_scores", whole("seed_scores", seed_scores))
     (built.folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     shutil.rmtree(built.folder / "models")
     return replace(built, summary=summary, scores=scores)

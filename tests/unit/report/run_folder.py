@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from clipmem.base.random import generator
 from clipmem.base.tables import write_table
 from clipmem.data.inspection import regime_of
+from tests.tiny import whole
 
 # f and g of a role: mean and sd of the alignment
 ALIGNED = {
@@ -286,6 +287,7 @@ def build_run(
 ) -> Built:
     """Write the files of a finished run into `folder`."""
     pairs, splits, scores = make_tables(seeds, planted, sizes, captions)
+    pairs, scores = whole("pairs", pairs), whole("scores", scores)
     summary = make_summary(scores, seeds)
     summary["regime"] = regime_of(pairs["captions"].list.first(), splits["group"].to_list())
     folder.mkdir(parents=True)

@@ -126,9 +126,9 @@ def test_an_alignment_that_the_base_model_lacks(finetuned, tmp_path):
     built = build_finetuned(tmp_path / "study", sizes=SIZES)
     path = built.folder / "summary.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "learned": None, "alignment": "confidence"}))
-    pl.read_parquet(built.folder / "scores.parquet").drop("a_base", "learned").write_parquet(
-        built.folder / "scores.parquet"
-    )
+    none = pl.lit(None, pl.Float64)
+    scores = pl.read_parquet(built.folder / "scores.parquet").with_columns(a_base=none, learned=none)
+    scores.write_parquet(built.folder / "scores.parquet")
     run = read_run(built.folder)
     assert Learned().figures(run) == {}
     words = page_of(built).words()
