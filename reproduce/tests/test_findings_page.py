@@ -168,10 +168,28 @@ def test_second_looks_are_said_beside_the_verdict(record, document, regime):
 def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
     text = " ".join(record.GLANCE.read_text(encoding="utf-8").split())
     by_finding = {finding["finding"]: finding["effects"] for finding in record.newest()["unique"]["findings"]}
-    [redundant] = [one for one in record.newest()["redundant"]["findings"] if one["finding"] == "captions"]
-    over_all, of_first, *_ = (effect["estimate"] for effect in redundant["effects"])
-    assert f"{over_all:.0%} more in redundant data" in text
-    assert f"and {-of_first:.0%})" in text
+    shares = list[tuple[float, float]]()
+    for regime in ("redundant", "photographs"):
+        [several] = [one for one in record.newest()[regime]["findings"] if one["finding"] == "captions"]
+        shares.append(tuple(effect["estimate"] for effect in several["effects"][:2]))
+    assert "{:.0%} in redundant data and {:.0%} in photographs".format(*(share for share, _ in shares)) in text
+    assert "{:.0%} and {:.0%}), but".format(*(-share for _, share in shares)) in text
+    photographs = {
+        effect["measure"].partition(", as a share")[0]: effect
+        for one in record.newest()["photographs"]["findings"]
+        for effect in one["effects"]
+    }
+    for measure, words in {
+        "the smaller of the text tower's lead over the image tower": "55% and {:.0%} of CLIPMem or more",
+        "token table frozen: relative change of CLIPMem": "7% and {:.0%}",
+        "text tower frozen: relative change of CLIPMem": "69% and {:.0%}",
+        "post, from the first step 0.15: relative change of CLIPMem": "CLIPMem by {:.0%}",
+    }.items():
+        assert words.format(abs(photographs[measure]["estimate"])) in text
+    noise = photographs["post, from a third 0.15: relative change of CLIPMem"]
+    assert "{estimate:+.1%} [{low:+.1%}, {high:+.1%}] in photographs".format(**noise) in text
+    probe = photographs["post, from the first step 0.15: change of linear probe"]["estimate"]
+    assert f"linear probe by {-probe:.3f}" in text
     effects = {effect["measure"]: effect["estimate"] for measured in by_finding.values() for effect in measured}
     kinds = {
         "swapped captions": "+0.237",
@@ -227,7 +245,7 @@ def test_the_readme_counts_the_verdicts_of_published_findings(record):
     published = {name for name, source in rows if source != "not published"}
     assert published | {name for name, source in rows if source == "not published"} >= set(FINDINGS)
     counts = []
-    for regime in ("redundant", "unique", "long-tail"):
+    for regime in ("redundant", "unique", "long-tail", "photographs"):
         findings = record.newest()[regime]["findings"]
         verdicts = [finding["holds"] for finding in findings if finding["finding"] in published]
         answers = ("yes", "no", "mixed", "inconclusive")
@@ -237,7 +255,8 @@ def test_the_readme_counts_the_verdicts_of_published_findings(record):
     held = r"(\d+) of (\d+) (?:findings )?hold, (\d+) (?:do|does) not, "
     verdicts = rf"{held}(?:(\d+) is mixed, )?and (\d+) (?:is|are) open\."
     pattern = (
-        rf"redundant data \([^)]+\), {verdicts} On unique data \([^)]+\), {verdicts} On long-tail data, {verdicts}"
+        rf"redundant data \([^)]+\), {verdicts} On unique data \([^)]+\), {verdicts} On long-tail data, {verdicts} "
+        rf"On photographs of single things, {verdicts}"
     )
     shown = [(yes, sum((yes, *others)), *others) for yes, *others in counts]
     assert [int(number or 0) for number in re.search(pattern, text).groups()] == [*sum(shown, ())]
