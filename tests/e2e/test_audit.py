@@ -162,6 +162,22 @@ def test_the_same_bytes_in_shares_and_after_a_stop(finished, halves, tmp_path, m
     assert out.read_bytes() == alone.read_bytes()
 
 
+def test_parts_without_a_usable_pair_leave_the_others_as_they_are(finished, halves, tmp_path, monkeypatch):
+    monkeypatch.setattr(auditing, "_PART", 5)
+    model, members = str(finished.path / "models" / "f" / "seed-0"), pl.read_parquet(halves[0])
+    images = members["image"].to_list()
+    for image in images[:12]:
+        image["bytes"] = image["bytes"][:-60]  # a PNG that ends early: listed, but not decoded
+    members.with_columns(image=pl.Series(images, dtype=members.schema["image"])).write_parquet(tmp_path / "a.parquet")
+    members[12:].write_parquet(tmp_path / "b.parquet")
+    found = [
+        clipmem.audit(model=model, members=tmp_path / file, nonmembers=halves[1], out=tmp_path / "audit.json")
+        for file in ("a.parquet", "b.parquet")
+    ]
+    assert [document.pop("left_out") for document in found] == [12, 0]
+    assert found[0] == found[1]
+
+
 def test_sets_of_two_artists_are_refused(finished, tmp_path):
     model, out = str(finished.path / "models" / "f" / "seed-0"), tmp_path / "audit.json"
     artists = open_data(drawings()).pairs()["key"].str.split("_").list.last().unique().sort().to_list()

@@ -279,13 +279,14 @@ def _attack(model: Model, sets: Sequence[Pairs], job: Job, settings: Settings, r
         share = run(_attack_part, tasks, reporter.advance)
     if share:
         raise Unfinished(share, sum(not job.is_done(name) for name in parts), len(parts))
-    return pl.concat([pl.read_parquet(file) for name in parts for file in job.outputs(name)[0]])
+    return pl.concat([pl.read_parquet(file) for name in parts for file in job.outputs(name)[0]], how="diagonal")
 
 
 def _attack_part(model: Model, pairs: Pairs, folder: Path, name: str, *, progress: Callable[[int], object]) -> None:
-    """Write the scores of the usable pairs of a part, and its marker."""
-    tables = [pl.DataFrame(_signals(model, block)) for block in _blocks(pairs, model.geometry, progress)]
-    write_parquet(folder / f"{name}.parquet", pl.concat(tables))
+    """Write the scores of the usable pairs of a part, if any, and its marker."""
+    blocks = _blocks(pairs, model.geometry, progress)
+    tables = [pl.DataFrame(_signals(model, block) if len(block) else {}) for block in blocks]
+    write_parquet(folder / f"{name}.parquet", pl.concat(tables, how="diagonal"))
     Job(folder).finish(name, [folder / f"{name}.parquet"], 0.0)
 
 
