@@ -209,7 +209,8 @@ class ByBatches:
     def __init__(self, count: int, *, random_state: int, **_: Any) -> None:
         from sklearn.cluster import MiniBatchKMeans
 
-        made = MiniBatchKMeans(count, init="random", batch_size=4096, n_init=1, random_state=random_state)
+        once: Any = 1
+        made = MiniBatchKMeans(count, init="random", batch_size=4096, n_init=once, random_state=random_state)
         self.fit = made.fit
 
 
