@@ -271,6 +271,7 @@ def test_bad_command_lines_are_refused(finished, halves):
     assert "--nonmembers" in refused("--model", model, "--members", halves[0])
     assert "--members" in refused(finished.path, "--members", halves[0])
     assert "protocol 'four-way'" in refused(finished.path)
+    assert "--part: got 1/2 with a run folder" in refused(finished.path, "--part", "1/2")
 
 
 def changed(study, folder, change):

@@ -74,19 +74,18 @@ def alignment_parts(
     """
     (n, d), bank = image.shape, len(bank_image)
     require(bank > 0, "bank", "no pair", "at least one pair", "Hold out some pairs as the bank.")
-    check_means("image", image, (n, d))
-    check_means("text", text, (n, d))
-    check_means("bank_image", bank_image, (bank, d))
-    check_means("bank_text", bank_text, (bank, d))
+    sides = {"image": (image, n), "text": (text, n), "bank_image": (bank_image, bank), "bank_text": (bank_text, bank)}
+    for name, (means, rows) in sides.items():
+        check_means(name, means, (rows, d))
     bank_image, bank_text = bank_image.double(), bank_text.double()
     parts = alignment_parts_against(image, text, BankMeans(bank_image.mean(dim=0), bank_text.mean(dim=0), bank))
     if member is not None:
         _check_member(member, n, bank)
         inside = torch.nonzero(member >= 0)[:, 0]
-        rows = member[inside].long()
-        sides = ((parts.image_bank, image, bank_text), (parts.text_bank, text, bank_image)) if inside.numel() else ()
-        for part, pairs, others in sides:
-            part[inside] = (bank * part[inside] - (pairs[inside].double() * others[rows]).sum(dim=-1)) / (bank - 1)
+        others = member[inside].long()
+        for part, pairs, of_bank in ((parts.image_bank, image, bank_text), (parts.text_bank, text, bank_image)):
+            product = (pairs[inside].double() * of_bank[others]).sum(dim=-1)
+            part[inside] = (bank * part[inside] - product) / max(bank - 1, 1)
     return parts
 
 

@@ -61,7 +61,6 @@ class Cells:
 
     def __init__(self, unit: Float32[np.ndarray, "n p"], *, probes: int = PROBES) -> None:
         from sklearn.cluster import KMeans  # slow to import
-        from sklearn.exceptions import ConvergenceWarning
 
         n = len(unit)
         require_range("rows", n, 2, hint="Give more rows.")
@@ -73,7 +72,7 @@ class Cells:
         cluster = KMeans(count, init="random", n_init=once, max_iter=10, random_state=start, copy_x=False)
         # sums of two threads are the same in any order
         with warnings.catch_warnings(), threadpool_limits(2, "openmp"):
-            warnings.simplefilter("ignore", ConvergenceWarning)  # there may be fewer different rows than cells
+            warnings.filterwarnings("ignore", "Number of distinct clusters")  # fewer different rows than cells
             centers = np.asarray(cluster.fit(unit[learned]).cluster_centers_, dtype=np.float32)
         # by direction: by distance, a center near 0 is near all rows that have little in common with others
         centers /= np.maximum(np.linalg.norm(centers, axis=1, keepdims=True), 1e-12)

@@ -272,6 +272,7 @@ def audit(
         got = "no data" if data is None else "data"
         require((data is not None) == bool(model), option, got, "pairs with --model, none with a run", hint)
     if run is not None:
+        require(not part, "--part", f"{part} with a run folder", "a model and its pairs", "Omit it.")
         return study.auditing.audit_run(_folder(run), reporter=reporter)
     inside, outside = (study.opening.open_data(data) for data in sets.values() if data is not None)
     settings = study.score_inputs.Settings.of(device=device, engine=engine, part=part)
