@@ -70,10 +70,16 @@ def ends_well(process):
     return stderr
 
 
-def undisturbed_study(folder, settings):
-    """Make a tiny study in this process; return its recipe's file and the contents of its folder."""
+def recipe_file(folder, settings):
+    """Write the recipe of a tiny study; return its file."""
     recipe = folder / "study.toml"
     recipe.write_text(dump_recipe(tiny_recipe(*settings)))
+    return recipe
+
+
+def undisturbed_study(folder, settings):
+    """Make a tiny study in this process; return its recipe's file and the contents of its folder."""
+    recipe = recipe_file(folder, settings)
     return recipe, contents(clipmem.run(recipe, folder / "run").path)
 
 

@@ -17,6 +17,7 @@ from clipmem.base.folder import RunFolder
 from clipmem.models import openclip
 from tests.e2e import running
 from tests.e2e.test_study import contents
+from tests.e2e.test_torchrun import losses
 from tests.tiny import write_parquet
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install '.[ray]'")
@@ -118,6 +119,43 @@ def test_a_killed_ray_worker_costs_a_retry(local, tmp_path, task, marker):
     assert contents(out) == expected
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", [False, True])
+def test_two_processes_train_each_model_together(tmp_path, dies):
+    """By Ray Train, around the same function; also if one of the processes dies meanwhile."""
+    recipe, expected = running.undisturbed_study(tmp_path, (*STUDY, "train.precision=fp32"))
+    out = tmp_path / "together"
+    process = start(recipe, out, "--engine", "ray", "--processes", "2")
+    if dies:
+        worker = wait_for(process, lambda: task_of(process, "ray::RayTrainWorker.run_train_fn"))
+        os.kill(worker, signal.SIGSTOP)
+        assert not RunFolder(out).is_done("train")
+        os.kill(worker, signal.SIGKILL)
+    stderr = process.communicate()[1]
+    assert process.returncode == 0, stderr
+    for side in ("f", "g"):
+        alone = losses(tmp_path / "run", side)
+        assert losses(out, side) == pytest.approx(alone, abs=1e-4)
+        assert alone[0] - alone[-1] > 0.1
+    assert contents(out).keys() == expected.keys()
+    assert RunFolder(out).read_json("manifest.json")["processes"] == 2
+
+
+@pytest.mark.slow
+def test_an_error_of_processes_that_train_together_is_the_one_of_one_process(tmp_path):
+    recipe = running.recipe_file(tmp_path, (*STUDY, "train.lr=1e30", "train.warmup=0"))
+    process = start(recipe, tmp_path / "together", "--engine", "ray", "--processes", "2")
+    stderr = process.communicate()[1]
+    assert process.returncode == 1, stderr
+    assert ": the loss is nan at step " in stderr.strip().splitlines()[-1]
+
+
+def test_more_processes_than_cores_are_refused(local, tmp_path):
+    process = start(local[0], tmp_path / "run", "--engine", "ray", "--processes", "100000")
+    assert process.communicate()[1].strip().splitlines()[-1].startswith("clipmem: --processes 100000: got ")
+    assert process.returncode == 2
+
+
 def test_killed_with_its_ray_and_run_again_locally(local, tmp_path):
     recipe, expected = local
     out = tmp_path / "run"
@@ -136,14 +174,13 @@ def test_killed_with_its_ray_and_run_again_locally(local, tmp_path):
 
 def test_wrong_addresses(local, tmp_path):
     recipe, _ = local
-    process = start(recipe, tmp_path / "run", "--engine", "ray://127.0.0.1:1")
+    environment = ENVIRONMENT | {"RAY_ADDRESS": "127.0.0.1:1"}
+    process = start(recipe, tmp_path / "run", "--engine", "ray", environment=environment)
     stderr = process.communicate()[1]
     assert process.returncode == 2
     last = stderr.strip().splitlines()[-1]
-    assert last.startswith("clipmem: --engine ray://127.0.0.1:1: got no Ray at that address (")
-    assert last.endswith(
-        "expected the address of a running Ray. Check the address, or use --engine ray to start Ray on this machine."
-    )
+    assert last.startswith("clipmem: --engine ray: got no Ray at 127.0.0.1:1 (")
+    assert "RAY_ADDRESS" in last
     assert "Traceback" not in stderr
 
 

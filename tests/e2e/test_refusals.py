@@ -22,6 +22,7 @@ CASES = {
     "recipe": (["run", "quik"], "Did you mean 'quick'?"),
     "recipe in this folder": (["run", "mien.toml"], "Did you mean 'mine.toml'"),
     "engine": (["run", "quick", "--engine", "rya"], "Did you mean 'ray'?"),
+    "processes without Ray": (["run", "quick", "--processes", "2"], "--processes 2: got --engine local"),
     "suspects": (["curate", "emoji", "--suspects", "recall=2"], "For example precision=0.7."),
     "device": (["run", "quick", "--device", "cpi"], "Did you mean 'cpu'?"),
     "architecture": ([*SET, "model.name=ViT-B-33"], "'ViT-B-32'"),

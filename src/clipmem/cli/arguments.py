@@ -85,3 +85,37 @@ DataPath = Annotated[Any, _TEXT, _DATA]  # opened: a `Source`
 ShardsPath = Annotated[Any, _TEXT, _SHARDS]
 DataOrUids = Annotated[str, Check(lambda path, _: check_data(path))]  # a path; lists of uids are files, too
 RunOrData = Annotated[Any, _TEXT, Check(_run_or_data, opens=True)]  # the path of a run folder, or a `Source`
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Work:
+    """Where the pairs are embedded or attacked, and which.
+
+    Attributes:
+        device: Device to compute on.
+        engine: Who does the parts of the work: local, or ray (this machine, or the cluster of RAY_ADDRESS).
+        part: Do only share K of N of the pairs, as K/N: for the array of a scheduler. Then run without it.
+    """
+
+    device: Device = "auto"
+    engine: str = "local"
+    part: str = ""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Embedding(Work):
+    """How pairs are embedded.
+
+    Attributes:
+        views: Random views per image; 0 = the unchanged image.
+        captions: Maximum number of captions per pair; by default all.
+        precision: fp32, or bf16 = autocast.
+        batch_size: Images or captions per forward pass.
+    """
+
+    views: Number0 = 0
+    captions: Count | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch_size: Count = 256

@@ -1,11 +1,12 @@
 """`clipmem curate`: find mismatched captions, and write the data without them."""
 
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 from clipmem import report, study
 from clipmem.base.progress import Reporter
-from clipmem.cli.arguments import Device, Flag, ModelName, RunOrData, Share, SuspectsAim
+from clipmem.cli.arguments import Flag, ModelName, RunOrData, Share, SuspectsAim, Work
 from clipmem.cli.shell import Screen, checked_share, command
 from clipmem.cli.view import look_at
 
@@ -23,9 +24,7 @@ def curate(
     captions: int | None = None,
     suspects: SuspectsAim = "",
     fail_above: Share | None = None,
-    device: Device = "auto",
-    engine: str = "local",
-    part: str = "",
+    work: Work = Work(),
     view: Flag = False,
     reporter: Reporter,
 ) -> Screen | None:
@@ -49,12 +48,10 @@ def curate(
             mismatched captions), or recall=0.5 (as few as have this expected share of all mismatched captions), both
             with the pairs that a rule flags; by default those that are more likely mismatched than not.
         fail_above: Exit with 1 if a larger share of the pairs are suspects; for tests of data.
-        device: Device to compute on.
-        engine: Who embeds the pairs: local, ray (this machine or the cluster of RAY_ADDRESS), or ray://HEAD:PORT.
-        part: Embed only share K of N of the pairs, as K/N: for the array of a scheduler. Then run without it.
         view: Then review the suspects in the browser, as clipmem view does.
     """
-    how = study.curating.Curating(model, captions, out, write, correct, device, engine, part, suspects, reviewed_only)
+    how = study.curating.Curating(model, captions, out, write, correct, suspects=suspects, reviewed=reviewed_only)
+    how = replace(how, **asdict(work))
     curated = study.curating.curate_and_write(data, how, reporter)
     where = f"Suspects: {curated.folder / study.curating.SUSPECTS}"
     steps = report.templating.next_steps("suspects", folder=curated.folder)

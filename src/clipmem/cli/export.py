@@ -1,5 +1,6 @@
 """`clipmem export`: pairs in another format, lists of uids, embeddings."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,7 @@ from cyclopts import App
 from clipmem import study
 from clipmem.base.paths import check_place
 from clipmem.base.progress import Reporter
-from clipmem.cli.arguments import Count, Device, Flag, ModelName, Number0, Settings, ShardsPath, check_data
+from clipmem.cli.arguments import Count, Embedding, Flag, ModelName, Settings, ShardsPath, check_data
 from clipmem.cli.shell import command
 
 export = App(
@@ -84,13 +85,7 @@ def embeddings(
     model: ModelName,
     data: ShardsPath,
     out: Path,
-    views: Number0 = 0,
-    captions: Count | None = None,
-    precision: Literal["fp32", "bf16"] = "fp32",
-    batch_size: Count = 256,
-    device: Device = "auto",
-    engine: str = "local",
-    part: str = "",
+    embedding: Embedding = Embedding(),
     reporter: Reporter,
 ) -> str:
     """Write the embeddings of pairs under one model, for `clipmem score`, `clipmem curate` or other tools.
@@ -102,15 +97,7 @@ def embeddings(
         model: Model folder or other name (docs/models.md).
         data: Pairs: a file or folder, or emoji for the shipped ones.
         out: Output folder.
-        views: Random views per image; 0 = the unchanged image.
-        captions: Maximum number of captions per pair; by default all.
-        precision: fp32, or bf16 = autocast.
-        batch_size: Images or captions per forward pass.
-        device: Device to compute on.
-        engine: Who embeds the pairs: local, ray (this machine or the cluster of RAY_ADDRESS), or ray://HEAD:PORT.
-        part: Embed only share K of N of the pairs, as K/N: for the array of a scheduler. Then run without it.
     """
     check_place(out)
-    how = {"views": views, "captions": captions, "precision": precision, "batch_size": batch_size, "device": device}
-    settings = study.score_inputs.Settings.of(**how, engine=engine, part=part)
+    settings = study.score_inputs.Settings.of(**asdict(embedding))
     return study.scoring.embed_pairs(model, data, out, settings, reporter=reporter)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clipmem import report, study
 from clipmem.base.progress import Reporter
-from clipmem.cli.arguments import Budget, Device, Flag, Settings
+from clipmem.cli.arguments import Budget, Count, Device, Flag, Settings
 from clipmem.cli.shell import Screen, command, command_line, show
 from clipmem.study.engines import is_first
 
@@ -20,6 +20,7 @@ def run(
     set_: Settings = (),
     device: Device = "auto",
     engine: str = "local",
+    processes: Count = 1,
     strict: Flag = False,
     yes: Flag = False,
     reporter: Reporter,
@@ -41,8 +42,8 @@ def run(
         out: Run folder; by default runs/ and the name of the recipe, with -estimate if there is a budget.
         set_: Change a value: --set train.lr=1e-4. Can be repeated.
         device: Device to compute on.
-        engine: Execution engine: local, ray (this machine or the cluster of RAY_ADDRESS), or ray://HEAD:PORT. All
-            give the same bytes.
+        engine: Execution engine: local, or ray (this machine, or the cluster of RAY_ADDRESS); the same bytes.
+        processes: With --engine ray: processes that train each model together, each on a GPU of its own.
         strict: Stop at the first unusable record. By default such records are left out, counted, and listed in
             skipped.parquet.
         yes: Start even if the study would take more than a day, or more memory or disk space than available. Resuming
@@ -50,6 +51,7 @@ def run(
     """
     out = out or Path("runs") / (recipe.stem if budget is None else f"{recipe.stem}-estimate")
     about = {"budget": budget, "out": out, "engine": engine if engine != "local" else "", "strict": strict, "yes": yes}
+    about["processes"] = processes if processes > 1 else None
     typed = command_line("run", recipe, settings=set_, **about)
     settings = list(set_)
     if budget is not None:
@@ -61,6 +63,7 @@ def run(
         settings=settings,
         device=device,
         engine=engine,
+        processes=processes,
         reporter=reporter,
         command=typed,
         strict=strict,

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter, validators
 
@@ -10,10 +10,9 @@ from clipmem import report, study
 from clipmem.base.errors import require
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import (
-    Count,
     DataOrUids,
     DataPath,
-    Device,
+    Embedding,
     ModelName,
     ModelNames,
     NewTable,
@@ -26,34 +25,20 @@ from clipmem.cli.shell import Screen, command
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Scoring:
+class Scoring(Embedding):
     """How pairs are scored.
 
     Attributes:
         bank_size: Without --bank, hold out this many random pairs of the data.
         alignment: Alignment score: clip (CLIPMem), cmc, sslmem-image, sslmem-text or confidence.
         weight: Weight of the similarity to the held-out pairs.
-        views: Random views per image; 0 = the unchanged image.
         caption_edits: Random edits of the caption of single-caption pairs, for sslmem-text.
-        captions: Maximum number of captions per pair; by default all.
-        precision: fp32, or bf16 = autocast.
-        batch_size: Images or captions per forward pass.
-        device: Device to compute on.
-        engine: Who embeds the pairs: local, ray (this machine or the cluster of RAY_ADDRESS), or ray://HEAD:PORT.
-        part: Embed only share K of N of the pairs, as K/N: for the array of a scheduler. Then run without it.
     """
 
     bank_size: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 200
     alignment: str = "clip"
     weight: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 1.0
-    views: Number0 = 0
     caption_edits: Number0 = 0
-    captions: Count | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    batch_size: Count = 256
-    device: Device = "auto"
-    engine: str = "local"
-    part: str = ""
 
 
 @command

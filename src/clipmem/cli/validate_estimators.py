@@ -34,7 +34,7 @@ def validate_estimators(
         truth: Pairs of full-size shadow models to train, 6 or more; those that an estimator does not use judge it.
         set_: Change a value of the recipe: --set train.epochs=20. Can be repeated.
         device: Device to compute on.
-        engine: Execution engine: local, ray, or ray://HEAD:PORT.
+        engine: Execution engine: local or ray.
         yes: Start even if it would take more than a day, or more memory or disk space than available.
     """
     check_place(out)

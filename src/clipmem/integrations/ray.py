@@ -8,7 +8,7 @@ Each takes and returns an Arrow table and imports no Ray, so other engines can c
 stay as rows with a `problem`. Equal pairs are not merged, as this takes all rows: do it by `uid`.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,20 +27,8 @@ from clipmem.study.score_inputs import Settings
 
 __all__ = ["Embed", "Records"]
 
-_PAIR = pa.schema(
-    [("uid", pa.string()), ("key", pa.string()), ("captions", pa.list_(pa.string())), ("image", pa.binary())]
-)
-_PROBLEM = pa.field("problem", pa.string())
-
-
-class _Pair(NamedTuple):
-    """A row of `Records`; the problem is empty for a pair."""
-
-    uid: str
-    key: str
-    captions: list[str]
-    image: bytes | None
-    problem: str = ""
+_TEXTS = {name: pa.string() for name in ("uid", "key", "problem")}
+_SCHEMA = pa.schema({**_TEXTS, "captions": pa.list_(pa.string()), "image": pa.binary()})
 
 
 class Records:
@@ -69,23 +57,18 @@ class Records:
         hint = 'Read them with ray.data.read_webdataset(..., decoder=None) and batch_format="pyarrow".'
         got = f"the columns {', '.join(batch.column_names)}"
         require("__key__" in batch.column_names, "samples", got, "__key__, an image and texts", hint)
-        pairs = [self._pair(sample) for sample in batch.to_pylist()]
-        columns = zip(*pairs, strict=True) if pairs else ([] for _ in _Pair._fields)
-        fields = [*_PAIR, _PROBLEM]
-        return pa.table([pa.array(v, f.type) for v, f in zip(columns, fields, strict=True)], pa.schema(fields))
+        return pa.Table.from_pylist([self._pair(sample) for sample in batch.to_pylist()], _SCHEMA)
 
-    def _pair(self, sample: dict[str, Any]) -> _Pair:
+    def _pair(self, sample: dict[str, Any]) -> dict[str, object]:
         key, data = str(sample["__key__"]), {name: value for name, value in sample.items() if value is not None}
         image = next((data[name[1:]] for name in IMAGE_ENDINGS if name[1:] in data), None)
         texts = texts_of({name: data[name] for name in ("txt", "json") if name in data}, self._section)
         record = Record("", key, key, examine(image), [Part(key, texts.captions)])
         captions = [str(caption) for caption in dict.fromkeys(texts.captions) if not caption_problem(caption)]
-        uid = record.uid()
-        if uid:
-            return _Pair(uid, key, captions, image)
-        reason = record.image if isinstance(record.image, str) else ""
+        uid, reason = record.uid(), record.image if isinstance(record.image, str) else ""
         why = next(map(caption_problem, texts.captions), "") or NO_CAPTION
-        return _Pair("", key, captions, None, (NO_IMAGE if image is None else reason) or why)
+        problem = "" if uid else (NO_IMAGE if image is None else reason) or why
+        return {"uid": uid, "key": key, "problem": problem, "captions": captions, "image": image if uid else None}
 
 
 class Embed:
@@ -118,20 +101,15 @@ class Embed:
                 rows.append(row)
             except DecodeError as error:
                 problems[row] = error.reason
-        embedded: dict[str, list[list[float] | None]] = {
-            "image": [None] * len(problems),
-            "text": [None] * len(problems),
-        }
+        columns: dict[str, list[list[float] | None]] = {name: [None] * len(problems) for name in ("image", "text")}
         if rows:
             table = pl.DataFrame(batch.select(["uid", "key", "captions"]).take(rows))
             vectors = self._model.embed(Pairs("batch", table, pixels={geometry: np.stack(pixels)}))
             means = unit_means(vectors.image, vectors.text, vectors.text_pair)
-            for k, row in enumerate(rows):
-                if not means.ok[k]:
-                    problems[row] = NO_DIRECTION
-                    continue
-                embedded["image"][row], embedded["text"][row] = means.image[k].tolist(), means.text[k].tolist()
+            for row, ok, image, text in zip(rows, means.ok, means.image.tolist(), means.text.tolist(), strict=True):
+                problems[row] = "" if ok else NO_DIRECTION
+                columns["image"][row], columns["text"][row] = (image, text) if ok else (None, None)
         result = batch.drop_columns(["image", "problem"])
-        for name, values in embedded.items():
+        for name, values in columns.items():
             result = result.append_column(f"{name}_embedding", pa.array(values, pa.list_(pa.float32())))
-        return result.append_column(_PROBLEM, pa.array(problems, pa.string()))
+        return result.append_column("problem", pa.array(problems, pa.string()))

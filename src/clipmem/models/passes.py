@@ -6,6 +6,7 @@ caption edits, `text_edits.npy` and `text_edits_pair.npy` have those of pairs wi
 Pairs are in the order of the split table.
 """
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,6 +212,16 @@ def save(embeddings: Embeddings, folder: Path) -> list[Path]:
         with atomic_file(files[-1]) as stream:
             np.save(stream, values.numpy(), allow_pickle=False)
     return files
+
+
+def join_in(folder: Path, count: int) -> list[Path]:
+    """Join the parts of an embedding in a folder, and return its files."""
+    blocks = [folder / f"part-{k}" for k in range(count)] if count > 1 else []
+    if blocks:
+        save(join([load(block) for block in blocks]), folder)
+    for block in blocks:
+        shutil.rmtree(block)
+    return files_of(folder)
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -80,6 +80,7 @@ def run(
     settings: Overrides = (),
     device: str = "auto",
     engine: str = "local",
+    processes: int = 1,
     reporter: Reporter | None = None,
     command: str = "",
     strict: bool = False,
@@ -95,7 +96,8 @@ def run(
             `clipmem.study.budget`): sets the protocol `halves` and its settings.
         settings: Changes to the recipe: `["train.lr=1e-4"]` or `{"train.lr": 1e-4}`.
         device: `auto`, `cpu` or `cuda`.
-        engine: Execution engine: `local`, `ray` or `ray://HEAD:PORT` (see `clipmem.study.engines`).
+        engine: Execution engine: `local` or `ray` (see `clipmem.study.engines`).
+        processes: With Ray: number of processes that train each model together, each on a GPU of its own.
         reporter: Progress reporter; by default a bar or lines in a notebook, nothing elsewhere.
         command: Command recorded in the manifest; by default this call.
         strict: Stop at the first unusable record; by default such records are left out, counted, and listed in
@@ -114,7 +116,7 @@ def run(
 
         follow()
         return load_run(out)
-    check_name(engine)
+    check_name(engine, processes)
     resolved = find_recipe(recipe, settings)
     if budget is not None:
         settings = plan_budget(recipe, settings, budget)[0]
@@ -126,7 +128,7 @@ def run(
     # torch takes seconds to import: only after everything that the recipe names is open
     folder, source = study.opening.open_study(resolved, checked_path(out, "--out"), device=device)
     origin = recipe if isinstance(recipe, str | Path) else "recipe"
-    with open_engine(engine) as workers:
+    with open_engine(engine, processes) as workers:
         study.stages.Study(
             resolved,
             folder,
@@ -254,7 +256,7 @@ def audit(
         nonmembers: With `model`: pairs from the same source that it did not train on.
         out: With `model`: output file; a stopped call resumes.
         device: With `model`: `auto`, `cpu` or `cuda`.
-        engine: With `model`: who attacks the pairs: `local`, `ray` or `ray://HEAD:PORT`.
+        engine: With `model`: who attacks the pairs: `local` or `ray`.
         part: With `model`: attack only share K of N of the pairs, as K/N, and raise `Unfinished`.
         reporter: Progress reporter.
 
@@ -339,7 +341,7 @@ def score(
         block: Pairs whose decoded images, or embeddings, are in memory at a time; None = 1,024.
         dtype: Type of stored embeddings: float32 or float16.
         device: auto, cpu or cuda.
-        engine: Who embeds the pairs: local, ray or ray://HEAD:PORT; the same bytes.
+        engine: Who embeds the pairs: local or ray; the same bytes.
         part: Embed only share K of N of the pairs, as K/N, into `embeddings` or for `out`, and raise `Unfinished`.
 
     Returns:

@@ -115,6 +115,8 @@ class LocalEngine:
     """The engine for one machine, and base class of the others."""
 
     few = 2  # parts per process that are not worth starting it for
+    processes = 1  # that train one model together
+    passes = 0  # forward passes per part of the pairs; 0 = all of a model
 
     def fit(self, resources: Execution) -> Execution:
         """Adapt the resources to the engine; by default unchanged."""
@@ -165,7 +167,7 @@ class LocalEngine:
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
     ) -> None:
         """Train the models, as many at a time as there are workers."""
-        check_processes(study, models, 1)
+        check_processes(study, models, self.processes)
         resources = study.execution
         ahead = batches_ahead(resources, min(resources.workers, len(models)))
         parts = model_parts(tasks.train_task, study, models, ahead=ahead)
@@ -176,15 +178,20 @@ class LocalEngine:
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
     ) -> list[Path]:
         """Embed with the models in the pool, whose process holds the memory of a GPU; here with one worker on a CPU."""
-        if study.execution.workers == 1 and study.execution.device == "cpu":
+        size = self.passes * study.recipe.embed.batch_size or study.splits.height
+        count = -(-study.splits.height // size)
+        if count == study.execution.workers == 1 and study.execution.device == "cpu":
             for model in models:
                 tasks.embed_one(study, model, progress=progress)
         else:
-            parts, folder = model_parts(tasks.embed_task, study, models), study.folder.path
-            self.run(parts, study.execution, folder, progress=lambda count, _: progress(count))
-        return [
-            file for model in models for file in passes.files_of(study.folder.embedding_dir(model.side, model.seed))
-        ]
+            parts = {
+                f"{name}, part {k}" if count > 1 else name: partial(task, part=passes.Part(k, count))
+                for name, task in model_parts(tasks.embed_task, study, models).items()
+                for k in range(count)
+            }
+            self.run(parts, study.execution, study.folder.path, progress=lambda pairs, _: progress(pairs))
+        folders = [study.folder.embedding_dir(model.side, model.seed) for model in models]
+        return [file for folder in folders for file in passes.join_in(folder, count)]
 
     def runner(self, share: tuple[int, int], device: str, folder: Path) -> Runner:
         """Return a runner of parts: for share (k, n), of those whose number is k - 1 modulo n.
@@ -224,9 +231,9 @@ def model_parts(task: Callable[..., None], study: PlannedStudy, models: Sequence
 def check_processes(study: PlannedStudy, models: Sequence[TrainingSet], now: int) -> None:
     """Refuse to resume a study with another number of processes per model."""
     before = study.execution.processes
-    torchrun = f"Run it with torchrun --nproc-per-node {before}."
+    together = f"Run it with torchrun --nproc-per-node {before}, or with --engine ray --processes {before}."
     subject, got = f"run folder {study.folder.path}", f"{now} processes per model, in a study started with {before}"
-    hint = torchrun if before > 1 else "Run it without torchrun, or choose another --out DIR."
+    hint = together if before > 1 else "Run it without torchrun or --processes, or choose another --out DIR."
     require(not models or before == now, subject, got, "the same number for all models", hint)
     device, got = study.manifest["device"], "a study that started on a GPU, and none here"
     same = not models or device == study.execution.device

@@ -20,7 +20,7 @@ from clipmem.models.numerics import keep_memory
 from clipmem.study import child, execution
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.checkpoint import CHECKPOINT_FILE, EVERY, Checkpoints, TrainingStopped
-from clipmem.train.distributed import ALONE, World
+from clipmem.train.distributed import ALONE, World, joined
 from clipmem.train.loop import Session, Timing, train
 from clipmem.train.objectives import Towers
 from clipmem.train.paired import TrainingSet
@@ -31,14 +31,15 @@ _REPORT = 0.5  # seconds between two progress reports of an embedding
 
 
 def train_task(board: Path, directory: str, folder: str, side: str, seed: int, ahead: int = 0) -> None:
-    """Train one model in a process of the pool."""
-    study, name = _opened(board, directory, folder), f"{side}-{seed}"
+    """Train one model in a process of the pool, alone or with the others of torch's default group."""
+    study, name, world = _opened(board, directory, folder), f"{side}-{seed}", joined()
 
     def progress(step: int, note: str) -> None:
-        child.Board(board).put(name, step, note)
+        if world.rank == 0:
+            child.Board(board).put(name, step, note)
 
     model = study.model(side, seed)
-    train_one(study, model, stop=lambda: child.stop_requested(board), progress=progress, ahead=ahead)
+    train_one(study, model, stop=lambda: child.stop_requested(board), progress=progress, world=world, ahead=ahead)
 
 
 def embed_task(

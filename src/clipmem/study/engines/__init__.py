@@ -1,7 +1,8 @@
 """Execution engines, which train models and embed pairs. They do not change results and are not part of a recipe.
 
 - `local` (default): processes on this machine, one per model, up to the number of cores.
-- `ray` or `ray://HEAD:PORT`: Ray tasks, on this machine or a cluster; the same bytes as `local`.
+- `ray`: Ray tasks, on this machine or the cluster of RAY_ADDRESS; the same bytes as `local`. With several processes per
+  model, Ray Train joins those of each model; equal up to rounding.
 - under `torchrun`: all processes train one model at a time; equal up to rounding.
 """
 
@@ -19,16 +20,18 @@ if TYPE_CHECKING:
 NAMES = ("local", "ray")
 
 
-def check_name(name: str) -> None:
-    """Check the name of an engine before anything heavy is imported."""
-    hint, valid = did_you_mean(name, NAMES, kind="engine"), name in NAMES or name.startswith("ray://")
-    require(valid, f"--engine {name}", "an unknown engine", "local, ray or ray://HEAD:PORT", hint)
+def check_name(name: str, processes: int = 1) -> None:
+    """Check the name of an engine, and the number of processes per model, before anything heavy is imported."""
+    hint = did_you_mean(name, NAMES, kind="engine")
+    require(name in NAMES, f"--engine {name}", "an unknown engine", "local or ray", hint)
     subject, hint = f"--engine {name} under torchrun", "Omit --engine, or start without torchrun."
     require(name == "local" or not launched(), subject, "two engines", "one of them", hint)
+    fits, hint = processes == 1 or (processes > 1 and name == "ray"), "Use ray, or torchrun without --processes."
+    require(fits, f"--processes {processes}", f"--engine {name}", "1, or more with ray", hint)
 
 
-def open_engine(name: str) -> "contextlib.AbstractContextManager[LocalEngine]":
-    """Open an engine, whose name is checked."""
+def open_engine(name: str, processes: int = 1) -> "contextlib.AbstractContextManager[LocalEngine]":
+    """Open an engine, whose name is checked, with that many processes per model."""
     if launched():
         from clipmem.study.engines.torchrun import opened
 
@@ -39,7 +42,7 @@ def open_engine(name: str) -> "contextlib.AbstractContextManager[LocalEngine]":
         return contextlib.nullcontext(LocalEngine())
     from clipmem.study.engines.ray import connect
 
-    return connect(name)
+    return connect(processes)
 
 
 def share_of(part: str) -> tuple[int, int]:

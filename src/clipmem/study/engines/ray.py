@@ -1,17 +1,17 @@
 """The Ray engine: training of models and parts of embeddings as Ray tasks; the same bytes as locally.
 
-`ray` starts Ray on this machine, or joins the cluster of RAY_ADDRESS; `ray://HEAD:PORT` is a client of a cluster. Every
-machine needs the same version of clipmem and the run folder under the same path. Tasks whose processes die are retried.
+`ray` starts Ray on this machine, or joins the cluster of RAY_ADDRESS. Every machine needs the same version of clipmem
+and the run folder under the same path. Tasks whose processes die are retried. Several processes can train a model
+together, each on a GPU of its own: Ray Train starts and joins them.
 """
 
 import contextlib
 import importlib.util
 import os
-import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -19,26 +19,38 @@ from typing import Any, cast
 from clipmem.base.errors import ClipmemError, InputError, RunError, require
 from clipmem.base.machine import cores
 from clipmem.base.paths import make_folder
-from clipmem.models import passes
 from clipmem.study import pool
 from clipmem.study.child import BOARDS, Board
 from clipmem.study.execution import Execution
-from clipmem.study.plan import PlannedStudy
-from clipmem.study.tasks import embed_task
-from clipmem.train.paired import TrainingSet
 
 RETRIES = 3
-_PASSES = 8  # forward passes per task
 _POLL = 0.5
 
 
-def _call(task: partial[None], board: str, directory: str) -> tuple[str, int]:
+def _call(task: partial[None], board: str, directory: str, scaling: Mapping[str, object]) -> tuple[str, int]:
     """Run a task of `study.tasks`; return clipmem's error and its exit code as data, since Ray would wrap it."""
+    run = partial(task, board=Path(board), directory=directory)
     try:
-        task(board=Path(board), directory=directory)
+        _run_together(run, scaling) if scaling else run()
     except ClipmemError as error:
         return str(error), error.exit_code
     return "", 0
+
+
+def _run_together(run: partial[None], scaling: Mapping[str, object]) -> None:
+    """Call a function in each process of a group by Ray Train, which is torch's default group there."""
+    from ray import train  # pyright: ignore[reportMissingImports]
+    from ray.train.torch import TorchTrainer  # pyright: ignore[reportMissingImports]
+
+    config = {
+        "scaling_config": train.ScalingConfig(**scaling),
+        "run_config": train.RunConfig(storage_path=str(run.keywords["board"])),
+    }
+    try:
+        TorchTrainer(run, **config).fit()
+    except train.WorkerGroupError as failure:
+        errors = [error for error in failure.worker_failures.values() if isinstance(error, ClipmemError)]
+        raise (errors or [failure])[0] from None
 
 
 @dataclass
@@ -47,30 +59,13 @@ class RayEngine(pool.LocalEngine):
 
     ray: Any
     largest: int
-    few = 0
+    processes: int  # that train one model together
+    few, passes = 0, 8
 
-    def embed(
-        self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
-    ) -> list[Path]:
-        """Embed blocks of pairs with all models, and join the blocks of each model."""
-        count = -(-study.splits.height // (_PASSES * study.recipe.embed.batch_size))
-        parts = {
-            f"{name}, part {index}": partial(task, part=passes.Part(index, count))
-            for name, task in pool.model_parts(embed_task, study, models).items()
-            for index in range(count)
-        }
-        folder = study.folder.path
-        self.run(parts, study.execution, folder, progress=lambda done, _: progress(done))
-        files: list[Path] = []
-        for model in models:
-            folder = study.folder.embedding_dir(model.side, model.seed)
-            blocks = [folder / f"part-{index}" for index in range(count)] if count > 1 else []
-            if blocks:
-                passes.save(passes.join([passes.load(block) for block in blocks]), folder)
-            for block in blocks:
-                shutil.rmtree(block)
-            files += passes.files_of(folder)
-        return files
+    def fit(self, resources: Execution) -> Execution:
+        """Train each model with that many processes."""
+        threads = max(1, resources.threads // self.processes)
+        return replace(resources, threads=threads, processes=self.processes)
 
     def run(
         self,
@@ -82,17 +77,20 @@ class RayEngine(pool.LocalEngine):
         fresh: bool = False,
     ) -> None:
         """Run the task of each part, as many at a time as fit; all machines report progress into `folder`."""
-        threads = str(resources.threads)
         make_folder(folder)
+        threads, alone = str(resources.threads), not fresh or self.processes == 1
+        each = {"CPU": min(resources.threads, self.largest), "GPU": int(resources.device == "cuda")}
+        group = {"num_workers": self.processes, "use_gpu": each["GPU"] > 0, "resources_per_worker": each}
         options = {
-            "num_cpus": min(resources.threads, self.largest),
-            "num_gpus": int(resources.device == "cuda"),
+            "num_cpus": each["CPU"] if alone else 0,
+            "num_gpus": each["GPU"] if alone else 0,
             "max_retries": RETRIES,
+            "retry_exceptions": not alone,  # of Ray Train, when one of the processes ends
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
         }
         call = self.ray.remote(max_calls=1)(_call) if fresh else self.ray.remote(_call)
         with tempfile.TemporaryDirectory(dir=folder.resolve(), prefix=BOARDS) as board:
-            where = {"board": board, "directory": str(Path.cwd())}
+            where = {"board": board, "directory": str(Path.cwd()), "scaling": {} if alone else group}
             names = {f"{task.func.__name__.partition('_')[0]} {name}": task for name, task in parts.items()}
             running = {call.options(**options, name=name).remote(task, **where): name for name, task in names.items()}
             self._follow(running, Board(Path(board)), progress)
@@ -124,28 +122,29 @@ class RayEngine(pool.LocalEngine):
 
 
 @contextlib.contextmanager
-def connect(name: str) -> Generator[RayEngine]:
+def connect(processes: int = 1) -> Generator[RayEngine]:
     """Connect to Ray."""
     available, hint = importlib.util.find_spec("ray") is not None, "Install it in the checkout: pip install '.[ray]'."
     require(available, "--engine ray", "no package ray", "the extra `ray`", hint)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # pyright: ignore[reportMissingImports]  an extra
 
-    local = name == "ray" and not os.environ.get("RAY_ADDRESS")
-    # without an address, Ray would join the last cluster started on this machine; None is Ray's own default
-    address = "local" if local else None if name == "ray" else name
-    size, dashboard = (cores(), False) if local else (None, None)
+    address = os.environ.get("RAY_ADDRESS")
+    # without an address, Ray would join the last cluster started on this machine
+    where: dict[str, object] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
+    fits = address or processes <= cores()
+    require(fits, f"--processes {processes}", f"{cores()} cores", "a core for each", "Use fewer.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": local}
-            ray.init(address, num_cpus=size, include_dashboard=dashboard, **quiet)
+            quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": not address}
+            ray.init(address or "local", **where, **quiet)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
-        got = f"no Ray at that address ({str(error).strip().splitlines()[0][:200]})"
-        hint = "Check the address, or use --engine ray to start Ray on this machine."
-        raise InputError(f"--engine {name}", got=got, expected="the address of a running Ray", hint=hint) from error
+        got = f"no Ray at {address or 'this machine'} ({str(error).strip().splitlines()[0][:200]})"
+        hint = "Check RAY_ADDRESS, or unset it to start Ray on this machine."
+        raise InputError("--engine ray", got=got, expected="a running Ray", hint=hint) from error
     try:
         sizes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-        yield RayEngine(ray, max(sizes))
+        yield RayEngine(ray, max(sizes), processes)
     finally:
         ray.shutdown()
