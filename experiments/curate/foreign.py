@@ -2,6 +2,7 @@
 
     python experiments/curate/foreign.py runs/foreign icons.parquet clipart.parquet    # 20 minutes on one core
     python experiments/curate/foreign.py --page                                        # writes the table in RESULTS.md
+    python experiments/curate/foreign.py --suggested runs/foreign                      # suggested captions of drawings
 
 `icons.parquet` has 8,000 icons (`python experiments/reproduce/icons.py package icons.parquet 8000`), `clipart.parquet`
 is that of clipart.py. A `clipmem-tiny` trains for 30 epochs on pairs with their own captions:
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -33,10 +35,12 @@ sys.path.insert(0, str(HERE.parents[1] / "benchmarks"))
 
 from suites import curate as suite  # noqa: E402
 
+from clipmem.base.hashing import same_words  # noqa: E402
 from clipmem.base.paths import write_json  # noqa: E402
 from clipmem.base.random import bootstrap_counts, generator  # noqa: E402
 from clipmem.base.sections import DataSection  # noqa: E402
 from clipmem.curation.ranking import curate  # noqa: E402
+from clipmem.scoring.evidence import Evidence  # noqa: E402
 from clipmem.scoring.pair_scores import PAIR_SCORES  # noqa: E402
 
 SEED, EPOCHS, DRAWS = 1, 30, 1000
@@ -103,6 +107,27 @@ def measured(known: str, data: suite.Data, folder: Path, other: suite.Clean) -> 
     }
 
 
+def suggested(folder: Path) -> dict[str, Any]:
+    """Return how many suggestions for mismatched drawings have the words of the drawing's own caption, by their say."""
+    _, known, other, pairs = next(regimes("", ""))
+    data, own = suite.mismatched(pairs, len(pairs.uids), SEED), dict(zip(pairs.uids, pairs.captions, strict=True))
+    clean = suite.Data(other.uids, other.pixels, other.captions, np.full(len(other.uids), -1))
+    encoder = suite.trained(clean, folder / known.replace(" ", "-"), "cpu", epochs=EPOCHS)
+    signals = replace(suite.embedded(data, encoder, "cpu"), unseen=True)
+    outcome: dict[str, np.ndarray] = {}
+    for name, weight in (("no say", lambda _: 0.0), ("a say", Evidence._weight_of_model)):
+        with patch.object(Evidence, "_weight_of_model", weight):
+            ranked = curate(replace(signals)).table.select("uid", "suggested_caption")
+        texts = dict(ranked.iter_rows())
+        rows = [(texts[uid] is not None, texts[uid] and same_words(texts[uid]) == same_words(own[uid])) for uid in own]
+        outcome[name] = np.array(rows, dtype=bool)[data.kind >= 0]
+    n = int((data.kind >= 0).sum())
+    counts = bootstrap_counts(generator(0, "suggested"), DRAWS, n)
+    share = {name: (counts @ rows[:, 1]) / (counts @ rows[:, 0]) for name, rows in outcome.items()}
+    gain = np.quantile(share["a say"] - share["no say"], (0.025, 0.975)).tolist()
+    return {"mismatched": n, "gain": gain, **{name: rows.sum(axis=0).tolist() for name, rows in outcome.items()}}
+
+
 def table(results: list[dict[str, Any]]) -> str:
     """Format the results as Markdown."""
     lines = [
@@ -144,12 +169,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="*", help="folder for the models, icons.parquet, clipart.parquet")
     parser.add_argument("--page", action="store_true", help="write the tables in RESULTS.md")
+    parser.add_argument(
+        "--suggested", action="store_true", help="compare suggested captions with and without the model"
+    )
     options = parser.parse_args()
     if options.page:
         PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
         return
     folder, *files = options.paths
     torch.set_num_threads(1)
+    if options.suggested:
+        print(json.dumps(suggested(Path(folder)), indent=1))
+        return
     results = list[dict[str, Any]]()
     for data, known, other, pairs in regimes(*files):
         place = Path(folder) / known.replace(" ", "-")

@@ -224,7 +224,7 @@ def _suggest(
     fine = np.flatnonzero(probability < SUSPECT)
     if not len(fine):
         return [None] * len(rows)
-    usual = float(np.median(np.sum(evidence.fits[:3], axis=0)[fine]))
+    usual = float(np.median(evidence.sums[fine]))
     others = fine[:: -(-len(fine) * len(rows) // SUGGESTED)]  # not the captions of other suspects
     best, most = np.zeros(len(rows), dtype=np.int64), np.full(len(rows), -np.inf)
     for images, captions, fits in evidence.all_fits(rows, others):

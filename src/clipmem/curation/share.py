@@ -224,6 +224,7 @@ def posterior(
     weight = np.repeat((1 / sizes[0], 1 / sizes[1]), sizes)
     odds = IsotonicRegression(out_of_bounds="clip").fit(x, label, sample_weight=weight).predict(planted.observed)
     ratio = odds / np.maximum(1 - odds, 1e-6)
-    probability = np.clip(share * (ratio / ratio.mean()), 0, 1)
+    # a mean of 0: no observed pair looks like a planted one, as under a model that trained on the pairs
+    probability = np.clip(share * (ratio / (ratio.mean() or 1.0)), 0, 1)
     fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score[swapped], probability[swapped])
     return np.asarray(fitted.predict(score), dtype=np.float64)

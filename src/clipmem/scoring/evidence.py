@@ -41,6 +41,7 @@ _BLOCK, _PRODUCTS = 8192, 2048  # rows at once; captions, and images, all of whi
 # how well a caption fits an image, cosines in [-1, 1], higher = better: it against the mean caption of similar images;
 # the image against the mean image of similar captions; both against those predicted from the other by ridge regression
 FITS = ("image-neighbors", "word-neighbors", "left-out", "left-out-image")
+_SUMMED = 3  # of these for a suggestion
 Progress = Callable[[float], object]
 
 
@@ -59,6 +60,7 @@ class Evidence:
         near: The nearest images of other folds of each, shape (n, NEAR); -1 where there are fewer.
         fits: The `FITS` of each pair, shape (4, n); with a model that did not train on the pairs, in one more row its
             cosine of image and caption.
+        sums: The summed fit of each pair, shape (n,), as in `all_fits`.
         strength: Lengths of the four predictions: short where the other pairs contradict each other or tell nothing.
         kept: Calls a function of many pairs: if the signals have a folder, results are parts of it and found again.
     """
@@ -82,6 +84,8 @@ class Evidence:
         if signals.unseen and signals.image is not None and signals.text is not None:
             self._model = signals.image.cpu().numpy(), signals.text.cpu().numpy()
         self.fits = self.fit(np.arange(n), np.arange(n))
+        self._weight = self._weight_of_model() if self._model else 0.0
+        self.sums = self.fits[:_SUMMED].sum(axis=0) + self._weight * self.fits[-1]
 
     def fit(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Float64[np.ndarray, "fits k"]:
         """Return the rows of `fits` for image i and caption j, of two pairs of the same fold or of one."""
@@ -93,8 +97,7 @@ class Evidence:
             for row, a, b in zip(values[: len(FITS)], predicted, (words, pixels) * 2, strict=True):
                 row[rows] = np.einsum("kd,kd->k", a, b)
             if self._model:
-                u, v = (_unit(x[index].astype(np.float32))[0] for x, index in zip(self._model, (i, j), strict=True))
-                values[-1, rows] = np.einsum("kd,kd->k", u, v)
+                values[-1, rows] = np.einsum("kd,kd->k", *self._embedded(i, j))
         return values
 
     def inputs(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Float64[np.ndarray, "k q"]:
@@ -112,7 +115,33 @@ class Evidence:
             for few in slices(len(images), _PRODUCTS):
                 rows = images[few]
                 captioned = self._captions[rows] + self._ridge[rows]
-                yield few, some, captioned @ words.T + self.image[rows] @ predicted.T
+                fits = captioned @ words.T + self.image[rows] @ predicted.T
+                if self._weight:
+                    u, v = self._embedded(rows, captions[some])
+                    fits += np.float32(self._weight) * (u @ v.T)
+                yield few, some, fits
+
+    def _embedded(
+        self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " m"]
+    ) -> list[Float32[np.ndarray, "_ d"]]:
+        """Return unit embeddings of images, and of captions, by the model."""
+        rows = zip(self._model, (image, caption), strict=True)
+        return [_unit(x[index].astype(np.float32))[0] for x, index in rows]
+
+    def _weight_of_model(self) -> float:
+        """Return the weight of the model's cosine M beside the sum S of the first three fits, 0 if it tells nothing.
+
+        Fisher's discriminant of observed and swapped captions: with C the mean of the covariances of (S, M) of both,
+        and (a, b) = C⁻¹ (mean of the observed pairs - mean of the swapped ones), the weight is max(0, b) / a.
+        """
+        order = np.argsort(self.fold, kind="stable")[:COMPARED]
+        together = np.diff(self.fold[order]) == 0
+        image, caption = order[1:][together], order[:-1][together]
+        fits = self.fits[:, image], self.fit(image, caption)
+        observed, swapped = (np.stack([values[:_SUMMED].sum(axis=0), values[-1]]) for values in fits)
+        inverse = np.linalg.pinv(np.cov(observed) + np.cov(swapped))
+        others, model = inverse @ (observed.mean(axis=1) - swapped.mean(axis=1))
+        return max(0.0, float(model / others)) if others > 0 else 0.0
 
     def agreement(self, query: Float[torch.Tensor, "n p"]) -> list[Float[np.ndarray, " n"]]:
         """Return softmax agreements of other vectors of the images with the captions; of many, without their folds."""
