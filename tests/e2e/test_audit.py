@@ -1,6 +1,7 @@
 """`clipmem audit`: a tiny run and one model, what is refused, and what is written."""
 
 import json
+import pickle
 import shutil
 from itertools import product
 
@@ -14,6 +15,8 @@ from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection, EmojiArtistsSection
 from clipmem.base.tables import read_table
 from clipmem.functional import auroc
+from clipmem.models import given
+from clipmem.models.embeddings import LOADED
 from clipmem.study import auditing, pool
 from clipmem.study.auditing import RATES, audit, audit_model, audit_run, check_alike, model_free_features
 from clipmem.study.plan import PlannedStudy
@@ -160,6 +163,31 @@ def test_the_same_bytes_in_shares_and_after_a_stop(finished, halves, tmp_path, m
     monkeypatch.setattr(pool.LocalEngine, "few", 2)
     clipmem.audit(model=model, **sets, out=out)  # by two processes
     assert out.read_bytes() == alone.read_bytes()
+
+
+LOADS, LOAD = [], given.load
+
+
+def counted(files):
+    LOADS.append(files)
+    return LOAD(files)
+
+
+def test_a_process_loads_the_model_once_for_all_its_parts(finished, halves, tmp_path, monkeypatch):
+    """A part comes to a worker with a model that is not loaded, as here, where each is pickled."""
+    turn = pool.in_turn
+
+    def as_in_workers(function, parts, progress):
+        return turn(function, {k: pickle.loads(pickle.dumps(part)) for k, part in parts.items()}, progress)
+
+    monkeypatch.setattr(given, "load", counted)
+    monkeypatch.setattr(pool, "in_turn", as_in_workers)
+    monkeypatch.setattr(pool, "cores", lambda: 1)
+    monkeypatch.setattr(auditing, "_PART", 50)
+    sets = dict(zip(("members", "nonmembers"), halves, strict=True))
+    clipmem.audit(model=str(finished.path / "models" / "f" / "seed-0"), **sets, out=tmp_path / "audit.json")
+    assert len(LOADS) == 1
+    assert not LOADED  # it is not kept after the last part
 
 
 def test_parts_without_a_usable_pair_leave_the_others_as_they_are(finished, halves, tmp_path, monkeypatch):

@@ -93,6 +93,10 @@ class Model:
         """Return the hashes of its files."""
         return given.content(self.files) if self.files else {}
 
+    def shared(self, key: str) -> "Model":
+        """Return the model of an earlier part in this process, which is loaded; `key` has its files and settings."""
+        return LOADED.setdefault(key, self) if self.files else self
+
     def embed(
         self,
         pairs: Pairs | passes.Inputs,
@@ -118,6 +122,9 @@ class Model:
         """Embed texts without images, such as class prompts; float32, not normalized."""
         with computing(self.precision, self.device, tokens=getattr(self.encoder, "tokens", LONG)):
             return passes.embed_texts(self.encoder, texts, batch_size=self.settings.batch_size, device=self.device)
+
+
+LOADED: dict[str, Model] = {}  # in this process, until the last part
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,7 +295,7 @@ def embed(
     try:
         share = run(_embed_part, parts, reporter.advance)
     finally:
-        _LOADED.clear()
+        LOADED.clear()
         for folder, card in cards.items():
             if listing and "shards" not in (read_card(folder) or listing):
                 write_card(folder, {**card, **listing})
@@ -348,14 +355,9 @@ class _Task(NamedTuple):
     key: str
 
 
-_LOADED: dict[str, Model] = {}  # models of earlier parts in this process
-
-
 def _embed_part(tasks: Sequence[_Task], part: Part, block: int, *, progress: Callable[[int], object]) -> None:
     """Embed the pairs of a part with each model, and write its files and its marker."""
-    models = {
-        task.loaded: _LOADED.setdefault(task.loaded, task.model) if task.model.files else task.model for task in tasks
-    }
+    models = {task.loaded: task.model.shared(task.loaded) for task in tasks}
     pairs, passed, reported = part.read(), 0, 0
 
     def advance(count: int) -> None:

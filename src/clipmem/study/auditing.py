@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float64, Int
 from clipmem._version import __version__
 from clipmem.base.errors import Unfinished, require
 from clipmem.base.folder import Job
-from clipmem.base.hashing import data_fingerprint
+from clipmem.base.hashing import data_fingerprint, json_sha256
 from clipmem.base.paths import check_place, write_json
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import generator
@@ -28,7 +28,7 @@ from clipmem.base.tables import write_parquet
 from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import Pairs
 from clipmem.data.views import as_float, caption_edits, normalize_pixels
-from clipmem.models.embeddings import Model
+from clipmem.models.embeddings import LOADED, Model
 from clipmem.models.numerics import LONG, computing
 from clipmem.models.protocol import DualEncoder
 from clipmem.report.frontier import mean_over_seeds
@@ -268,22 +268,30 @@ def _blocks(pairs: Pairs, geometry: Geometry, progress: Callable[[int], object])
 
 def _attack(model: Model, sets: Sequence[Pairs], job: Job, settings: Settings, reporter: Reporter) -> pl.DataFrame:
     """Return the score of each usable pair by each attack; parts of a stopped call, or of other shares, are there."""
-    uids = [data_fingerprint(pairs.uids) for pairs in sets]
-    job.resume({"version": __version__, "model": model.content(), "device": settings.device, "pairs": uids})
+    uids, content = [data_fingerprint(pairs.uids) for pairs in sets], model.content()
+    job.resume({"version": __version__, "model": content, "device": settings.device, "pairs": uids})
     parts = {f"part-{k:06d}": part for k, part in enumerate(part for pairs in sets for part in pairs.parts(_PART))}
     tasks = {
-        k: (model, part.read(), job.path, name) for k, (name, part) in enumerate(parts.items()) if not job.is_done(name)
+        k: (model, part.read(), job.path, name, json_sha256(content))
+        for k, (name, part) in enumerate(parts.items())
+        if not job.is_done(name)
     }
     reporter.begin("audit", sum(len(task[1]) for task in tasks.values()), "pairs")
     with settings.runner(job.path) as run:
-        share = run(_attack_part, tasks, reporter.advance)
+        try:
+            share = run(_attack_part, tasks, reporter.advance)
+        finally:
+            LOADED.clear()
     if share:
         raise Unfinished(share, sum(not job.is_done(name) for name in parts), len(parts))
     return pl.concat([pl.read_parquet(file) for name in parts for file in job.outputs(name)[0]], how="diagonal")
 
 
-def _attack_part(model: Model, pairs: Pairs, folder: Path, name: str, *, progress: Callable[[int], object]) -> None:
+def _attack_part(
+    model: Model, pairs: Pairs, folder: Path, name: str, key: str, *, progress: Callable[[int], object]
+) -> None:
     """Write the scores of the usable pairs of a part, if any, and its marker."""
+    model = model.shared(key)
     blocks = _blocks(pairs, model.geometry, progress)
     tables = [pl.DataFrame(_signals(model, block) if len(block) else {}) for block in blocks]
     write_parquet(folder / f"{name}.parquet", pl.concat(tables, how="diagonal"))
