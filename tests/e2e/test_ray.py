@@ -56,9 +56,10 @@ def descends(pid, ancestor):
 
 
 def task_of(process, title):
-    """Return the process in which the Ray task of that name runs, 0 if there is none now."""
+    """Return a process in which a Ray task runs whose name begins so, 0 if there is none now."""
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and status(int(entry.name))[1] == title and descends(int(entry.name), process.pid):
+        runs = entry.name.isdigit() and status(int(entry.name))[1].startswith(title)
+        if runs and descends(int(entry.name), process.pid):
             return int(entry.name)
     return 0
 
