@@ -123,7 +123,7 @@ def test_a_killed_ray_worker_costs_a_retry(local, tmp_path, task, marker):
 @pytest.mark.slow
 @pytest.mark.parametrize("dies", [False, True])
 def test_two_processes_train_each_model_together(tmp_path, dies):
-    """By Ray Train, around the same function; also if one of the processes dies meanwhile."""
+    """By Ray Train, around the same function; if one of the processes dies, the same command resumes."""
     recipe, expected = running.undisturbed_study(tmp_path, (*STUDY, "train.precision=fp32"))
     out = tmp_path / "together"
     process = start(recipe, out, "--engine", "ray", "--processes", "2")
@@ -132,6 +132,9 @@ def test_two_processes_train_each_model_together(tmp_path, dies):
         os.kill(worker, signal.SIGSTOP)
         assert not RunFolder(out).is_done("train")
         os.kill(worker, signal.SIGKILL)
+        assert "Run the same command again" in process.communicate()[1]
+        assert process.returncode == 1
+        process = start(recipe, out, "--engine", "ray", "--processes", "2")
     stderr = process.communicate()[1]
     assert process.returncode == 0, stderr
     for side in ("f", "g"):

@@ -2,7 +2,7 @@
 
 `ray` starts Ray on this machine, or joins the cluster of RAY_ADDRESS. Every machine needs the same version of clipmem
 and the run folder under the same path. Tasks whose processes die are retried. Several processes can train a model
-together, each on a GPU of its own: Ray Train starts and joins them.
+together, each on a GPU of its own: Ray Train starts and joins them. If one of these dies, the run ends.
 """
 
 import contextlib
@@ -84,8 +84,7 @@ class RayEngine(pool.LocalEngine):
         options = {
             "num_cpus": each["CPU"] if alone else 0,
             "num_gpus": each["GPU"] if alone else 0,
-            "max_retries": RETRIES,
-            "retry_exceptions": not alone,  # of Ray Train, when one of the processes ends
+            "max_retries": RETRIES if alone else 0,  # Ray Train would not free the cores of a group that lost a process
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
         }
         call = self.ray.remote(max_calls=1)(_call) if fresh else self.ray.remote(_call)
@@ -114,8 +113,7 @@ class RayEngine(pool.LocalEngine):
         except self.ray.exceptions.RayError as failure:
             reason = str(failure).strip().splitlines()[-1][:300]
             raise RunError(
-                f"{name}: the Ray task failed ({reason}) after {RETRIES} retries. "
-                "Run the same command again: what is finished is not repeated."
+                f"{name}: the Ray task failed ({reason}). Run the same command again: what is finished is not repeated."
             ) from failure
         if error:
             raise InputError(error) if exit_code == InputError.exit_code else RunError(error)
