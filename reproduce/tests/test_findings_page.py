@@ -228,6 +228,27 @@ def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
         for epochs in (5, 130)
     ]
     assert f"by {leads[0]:.2f} of AUROC after 5 epochs, by {leads[1]:.3f} after 130" in text
+    [redundant] = [
+        {effect["measure"].partition(": relative")[0]: effect for effect in finding["effects"]}
+        for finding in record.newest()["redundant"]["findings"]
+        if finding["finding"] == "removal"
+    ]
+    against_none = redundant["main design, removed by CLIPMem minus none"]
+    assert "costs 9% of retrieval against removing none ([{low:.0%}, {high:.0%}];".format(**against_none) in text
+    gains = [
+        redundant[f"main design, {kind}"]["estimate"]
+        for kind in ("CLIPMem minus random", "removed by the oracle minus none")
+    ]
+    assert [against_none["estimate"], *gains] == pytest.approx([-0.09, 0.11, 0.17], abs=0.005)
+    detects = {
+        (when, score): redundant[f"{when}: AUROC of swapped captions by {score}, minus 0.5"]["estimate"]
+        for when in ("main design", "5 epochs", "130 epochs")
+        for score in ("low A(g)", "CLIPMem")
+    }
+    numbers = [0.5 + detects["main design", score] for score in ("low A(g)", "CLIPMem")]
+    numbers += [detects[when, "low A(g)"] - detects[when, "CLIPMem"] for when in ("5 epochs", "130 epochs")]
+    said = "(AUROC {:.2f} against {:.2f}), by {:.2f} after 5 epochs and {:.2f} after 130".format(*numbers)
+    assert said in text
     [natural] = record.newest()["alt-texts"]["findings"]
     removals = {
         effect["measure"].partition(":")[0]: effect

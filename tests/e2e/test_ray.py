@@ -147,7 +147,7 @@ def test_two_processes_train_each_model_together(tmp_path, dies):
 
 @pytest.mark.slow
 def test_an_error_of_processes_that_train_together_is_the_one_of_one_process(tmp_path):
-    recipe = running.recipe_file(tmp_path, (*STUDY, "train.lr=1e30", "train.warmup=0"))
+    recipe = running.recipe_file(tmp_path, (*STUDY, "train.lr=1e6", "train.weight_decay=1e6", "train.warmup=0.0"))
     process = start(recipe, tmp_path / "together", "--engine", "ray", "--processes", "2")
     stderr = process.communicate()[1]
     assert process.returncode == 1, stderr
