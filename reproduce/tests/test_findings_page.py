@@ -235,6 +235,12 @@ def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
     ]
     against_none = redundant["main design, removed by CLIPMem minus none"]
     assert "costs 9% of retrieval against removing none ([{low:.0%}, {high:.0%}];".format(**against_none) in text
+    trial = next(
+        e for e in redundant.values() if e["measure"].endswith("R@5") and "trial, removed by CLIPMem" in e["measure"]
+    )
+    steps = redundant["equal steps, removed by CLIPMem minus none"]
+    for effect, recall in ((steps, "it"), (trial, "recall@5")):
+        assert "changes {} by {estimate:+.0%} [{low:+.0%}, {high:+.0%}]".format(recall, **effect) in text
     gains = [
         redundant[f"main design, {kind}"]["estimate"]
         for kind in ("CLIPMem minus random", "removed by the oracle minus none")
@@ -247,7 +253,9 @@ def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
     }
     numbers = [0.5 + detects["main design", score] for score in ("low A(g)", "CLIPMem")]
     numbers += [detects[when, "low A(g)"] - detects[when, "CLIPMem"] for when in ("5 epochs", "130 epochs")]
-    said = "(AUROC {:.2f} against {:.2f}), by {:.2f} after 5 epochs and {:.2f} after 130".format(*numbers)
+    said = "(AUROC {:.2f} against {:.2f}). Its lead falls from {:.2f} after 5 epochs to {:.2f} after 130".format(
+        *numbers
+    )
     assert said in text
     [natural] = record.newest()["alt-texts"]["findings"]
     removals = {

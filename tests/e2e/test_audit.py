@@ -15,8 +15,7 @@ from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection, EmojiArtistsSection
 from clipmem.base.tables import read_table
 from clipmem.functional import auroc
-from clipmem.models import given
-from clipmem.models.embeddings import LOADED
+from clipmem.models import embeddings, given
 from clipmem.study import auditing, pool
 from clipmem.study.auditing import RATES, audit, audit_model, audit_run, check_alike, model_free_features
 from clipmem.study.plan import PlannedStudy
@@ -187,7 +186,7 @@ def test_a_process_loads_the_model_once_for_all_its_parts(finished, halves, tmp_
     sets = dict(zip(("members", "nonmembers"), halves, strict=True))
     clipmem.audit(model=str(finished.path / "models" / "f" / "seed-0"), **sets, out=tmp_path / "audit.json")
     assert len(LOADS) == 1
-    assert not LOADED  # it is not kept after the last part
+    assert not embeddings._LOADED  # it is not kept after the last part
 
 
 def test_parts_without_a_usable_pair_leave_the_others_as_they_are(finished, halves, tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """`clipmem curate`: find mismatched captions, and write the data without them."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -50,8 +50,9 @@ def curate(
         fail_above: Exit with 1 if a larger share of the pairs are suspects; for tests of data.
         view: Then review the suspects in the browser, as clipmem view does.
     """
-    how = study.curating.Curating(model, captions, out, write, correct, suspects=suspects, reviewed=reviewed_only)
-    how = replace(how, **asdict(work))
+    how = study.curating.Curating(
+        model, captions, out, write, correct, **asdict(work), suspects=suspects, reviewed=reviewed_only
+    )
     curated = study.curating.curate_and_write(data, how, reporter)
     where = f"Suspects: {curated.folder / study.curating.SUSPECTS}"
     steps = report.templating.next_steps("suspects", folder=curated.folder)

@@ -43,7 +43,7 @@ def run(
         set_: Change a value: --set train.lr=1e-4. Can be repeated.
         device: Device to compute on.
         engine: Execution engine: local, or ray (this machine, or the cluster of RAY_ADDRESS); the same bytes.
-        processes: With --engine ray: processes that train each model together, each on a GPU of its own.
+        processes: With --engine ray: processes that train each model, each on its GPU; equal up to rounding.
         strict: Stop at the first unusable record. By default such records are left out, counted, and listed in
             skipped.parquet.
         yes: Start even if the study would take more than a day, or more memory or disk space than available. Resuming

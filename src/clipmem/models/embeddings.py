@@ -48,12 +48,18 @@ _CROPS = TrainSection()  # default crops of a study
 Runner = Callable[[Callable[..., object], Mapping[int, tuple[Any, ...]], Callable[[int], object]], str]
 
 
+_LOADED: dict[str, "Model"] = {}  # models of earlier parts in this process
+
+
 def in_turn(
     function: Callable[..., object], parts: Mapping[int, tuple[Any, ...]], progress: Callable[[int], object]
 ) -> str:
     """Do one part after another in this process."""
-    for arguments in parts.values():
-        function(*arguments, progress=progress)
+    try:
+        for arguments in parts.values():
+            function(*arguments, progress=progress)
+    finally:
+        _LOADED.clear()
     return ""
 
 
@@ -95,7 +101,7 @@ class Model:
 
     def shared(self, key: str) -> "Model":
         """Return the model of an earlier part in this process, which is loaded; `key` has its files and settings."""
-        return LOADED.setdefault(key, self) if self.files else self
+        return _LOADED.setdefault(key, self) if self.files else self
 
     def embed(
         self,
@@ -122,9 +128,6 @@ class Model:
         """Embed texts without images, such as class prompts; float32, not normalized."""
         with computing(self.precision, self.device, tokens=getattr(self.encoder, "tokens", LONG)):
             return passes.embed_texts(self.encoder, texts, batch_size=self.settings.batch_size, device=self.device)
-
-
-LOADED: dict[str, Model] = {}  # in this process, until the last part
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,7 +298,6 @@ def embed(
     try:
         share = run(_embed_part, parts, reporter.advance)
     finally:
-        LOADED.clear()
         for folder, card in cards.items():
             if listing and "shards" not in (read_card(folder) or listing):
                 write_card(folder, {**card, **listing})

@@ -28,7 +28,7 @@ from clipmem.base.tables import write_parquet
 from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import Pairs
 from clipmem.data.views import as_float, caption_edits, normalize_pixels
-from clipmem.models.embeddings import LOADED, Model
+from clipmem.models.embeddings import Model
 from clipmem.models.numerics import LONG, computing
 from clipmem.models.protocol import DualEncoder
 from clipmem.report.frontier import mean_over_seeds
@@ -278,10 +278,7 @@ def _attack(model: Model, sets: Sequence[Pairs], job: Job, settings: Settings, r
     }
     reporter.begin("audit", sum(len(task[1]) for task in tasks.values()), "pairs")
     with settings.runner(job.path) as run:
-        try:
-            share = run(_attack_part, tasks, reporter.advance)
-        finally:
-            LOADED.clear()
+        share = run(_attack_part, tasks, reporter.advance)
     if share:
         raise Unfinished(share, sum(not job.is_done(name) for name in parts), len(parts))
     return pl.concat([pl.read_parquet(file) for name in parts for file in job.outputs(name)[0]], how="diagonal")

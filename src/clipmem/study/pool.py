@@ -116,7 +116,7 @@ class LocalEngine:
 
     few = 2  # parts per process that are not worth starting it for
     processes = 1  # that train one model together
-    passes = 0  # forward passes per part of the pairs; 0 = all of a model
+    together = 0  # forward passes per part of the pairs; 0 = all of a model
 
     def fit(self, resources: Execution) -> Execution:
         """Adapt the resources to the engine; by default unchanged."""
@@ -178,7 +178,7 @@ class LocalEngine:
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
     ) -> list[Path]:
         """Embed with the models in the pool, whose process holds the memory of a GPU; here with one worker on a CPU."""
-        size = self.passes * study.recipe.embed.batch_size or study.splits.height
+        size = self.together * study.recipe.embed.batch_size or study.splits.height
         count = -(-study.splits.height // size)
         if count == study.execution.workers == 1 and study.execution.device == "cpu":
             for model in models:

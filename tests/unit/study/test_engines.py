@@ -34,6 +34,8 @@ def test_engines_are_known_by_name(monkeypatch):
     assert message(engines.check_name, "rya") == (
         "--engine rya: got an unknown engine, expected local or ray. Did you mean 'ray'?"
     )
+    for name, processes in (("local", 2), ("ray", 0), ("ray", -1)):
+        assert message(engines.check_name, name, processes).startswith(f"--processes {processes}: got --engine {name}")
     assert engines.is_first()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -44,7 +44,7 @@ def _run_together(run: partial[None], scaling: Mapping[str, object]) -> None:
 
     config = {
         "scaling_config": train.ScalingConfig(**scaling),
-        "run_config": train.RunConfig(storage_path=str(run.keywords["board"])),
+        "run_config": train.RunConfig("{side}-{seed}".format_map(run.keywords), str(run.keywords["board"])),
     }
     try:
         TorchTrainer(run, **config).fit()
@@ -60,7 +60,7 @@ class RayEngine(pool.LocalEngine):
     ray: Any
     largest: int
     processes: int  # that train one model together
-    few, passes = 0, 8
+    few, together = 0, 8
 
     def fit(self, resources: Execution) -> Execution:
         """Train each model with that many processes."""
