@@ -14,22 +14,22 @@ PLANS = "plans.json"
 _NEEDED = "data.path="  # of a regime whose data are not shipped
 
 
-def plan_hash(finding: str, regime: str = "") -> str:
+def plan_hash(finding: str, *more: str) -> str:
     """Return the SHA-256 of what PLAN.md says about a finding; "" without a section.
 
-    These are the rules for all findings, the section of the finding, and that of the regime if there is one.
+    These are the rules for all findings, and the sections of the finding and of `more`: its regime, its scale.
     """
     text = (Path(__file__).parent / "PLAN.md").read_text(encoding="utf-8")
     rules, *sections = re.split(r"^## ", text.partition("\n## ")[2], flags=re.MULTILINE)
     by_name = {name: section for section in sections for name in re.findall(r"^.*\(`([\w-]+)`\)\n", section)}
-    text = rules + by_name.get(finding, "") + by_name.get(regime, "")
+    text = rules + "".join(by_name.get(name, "") for name in (finding, *more))
     return hashlib.sha256(text.encode()).hexdigest() if finding in by_name else ""
 
 
-def plan_changes(out: Path, findings: Sequence[str], regime: str = "") -> list[str]:
+def plan_changes(out: Path, findings: Sequence[str], *more: str) -> list[str]:
     """Note the plans of findings before their first run, and return in words which of them changed since."""
     first = Job(out).read_json(PLANS) if (out / PLANS).is_file() else {}
-    now = {name: plan_hash(name, regime) for name in findings}
+    now = {name: plan_hash(name, *more) for name in findings}
     write_json(out / PLANS, {**now, **first})
     return [
         f"the plan of {name} was changed after its first run" for name in now if first.get(name, now[name]) != now[name]

@@ -72,7 +72,7 @@ def reproduce(
     Args:
         out: Output folder; a stopped reproduction resumes.
         findings: Findings to reproduce; empty = all of the regime.
-        scale: `tiny`, `laptop` or `planned`; `published` for COCO.
+        scale: `tiny`, `laptop`, `planned` or `repeated`; `published` for COCO.
         regime: `unique`, `redundant`; with data.path set `long-tail`, `photographs`, `titles`, `alt-texts` or `coco`.
         seeds: Seeds per run; None = the scale's.
         settings: Changes to the base study: `["train.epochs=20"]` or `{"train.epochs": 20}`.
@@ -119,7 +119,7 @@ def reproduce(
         "primaries": len(names),
         "crossed": size.crossed,
         "deviations": deviations(size, seeds, settings)
-        + (plan_changes(out, list(tested), regime) if size.crossed else []),
+        + (plan_changes(out, list(tested), regime, scale) if size.crossed else []),
         "seeds": list(base.train.seeds),
         "runs": {name: spec.key(base) for name, spec in runs.items()},
         "rows": rows,
@@ -133,7 +133,7 @@ def reproduce(
             documents.append(
                 {
                     **judge(finding, context, results),
-                    "plan_sha256": plan_hash(name, regime) if size.crossed else "",
+                    "plan_sha256": plan_hash(name, regime, scale) if size.crossed else "",
                     "seconds": seconds,
                 }
             )

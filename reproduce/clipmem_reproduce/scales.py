@@ -300,6 +300,25 @@ _PLANNED_PAIRS_UNIQUE: dict[str, Any] = {
     },
     "more_seeds": {"paradigms": 4 / 3},
 }
+_PLANNED_REDUNDANT = replace(
+    _LAPTOP,
+    **_PLANNED,
+    seeds=12,
+    noise=(0.0, 0.05, 0.10, 0.15, 0.20),
+    noise_epochs=45,
+    noise_longest=130,
+    **_PLANNED_PAIRS,
+    without=("layers", "paradigms"),
+    warmed_study={**_sizes(900, 600, 800), "data.source": "emoji-study"},
+    more_seeds={"removal": 2.0},
+    removal_trial={
+        "share": {"split.planted_share": 0.32, "mitigate.remove.count": 700},
+        "role": {"split.planted_roles": ["candidate"]},
+        "length": {"train.epochs": 15},
+        "size": {"split.shared": 1500},
+    },
+    removal_curve=_sizes(250, 1250, 900),
+)
 SCALES: Mapping[tuple[str, str], Scale] = {
     (scale.regime, scale.name): scale
     for scale in (
@@ -359,24 +378,15 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             sized={**_sizes(500, 500, 1500), "train.epochs": 10},
             without=_ONE_CAPTION,
         ),
+        _PLANNED_REDUNDANT,
         replace(
-            _LAPTOP,
-            **_PLANNED,
-            seeds=12,
-            noise=(0.0, 0.05, 0.10, 0.15, 0.20),
-            noise_epochs=45,
-            noise_longest=130,
-            **_PLANNED_PAIRS,
-            without=("layers", "paradigms"),
-            warmed_study={**_sizes(900, 600, 800), "data.source": "emoji-study"},
-            more_seeds={"removal": 2.0},
-            removal_trial={
-                "share": {"split.planted_share": 0.32, "mitigate.remove.count": 700},
-                "role": {"split.planted_roles": ["candidate"]},
-                "length": {"train.epochs": 15},
-                "size": {"split.shared": 1500},
-            },
-            removal_curve=_sizes(250, 1250, 900),
+            _PLANNED_REDUNDANT,
+            name="repeated",  # the seeds that follow, judged for a second time
+            first=200,
+            looks=dict.fromkeys((*_REMOVAL_ALONE, "removal"), 2),
+            removal_trial=_NONE,
+            removal_lengths=(),
+            more_seeds={"removal": 5.0},
         ),
         replace(
             _LAPTOP_UNIQUE,
