@@ -7,7 +7,7 @@
     python experiments/reproduce/record.py --longer "none=longer/none"      # stores a longer run of redundant
     python experiments/reproduce/record.py --again "none=again/none"        # or one of its removals with other seeds
 
-`unique/`, `redundant/` and `long-tail/`, and those under `planned/` for the scale `planned`, each hold `findings.json`
+`unique/`, `redundant/` and `long-tail/`, and those under `planned/` and `repeated/`, scales, each hold `findings.json`
 of `clipmem reproduce`, `base.toml` (the recipe of the base study), `runs.parquet` (settings of each run, and its
 measurements by seed) and `machine.json`. To repeat a run: `clipmem run redundant/base.toml --set SETTING... --out DIR`,
 a run with a parent after it.
@@ -104,7 +104,7 @@ def keep(folder: Path) -> Path:
 
 def place_of(document: Document) -> Path:
     """Return the folder in which a document is stored."""
-    return (HERE / "planned" if document.get("crossed") else HERE) / document["regime"]
+    return HERE / (document["scale"] if document.get("crossed") else "") / document["regime"]
 
 
 def add(kind: str, name: str, folder: Path) -> None:
@@ -258,19 +258,24 @@ def _sample(effect: Effect) -> tuple[list[float], list[float]]:
     return (effect.estimate + z / z.std(ddof=1) * half * effect.seeds**0.5).tolist(), [0.0] * effect.seeds
 
 
-def stored(*, planned: bool = False) -> dict[str, Document]:
-    """Return the stored documents by regime."""
-    files = {regime: place_of({"regime": regime, "crossed": planned}) / "findings.json" for regime in REGIMES}
+def stored(scale: str = "") -> dict[str, Document]:
+    """Return the stored documents by regime: of a planned scale, or the earlier ones."""
+    files = {regime: HERE / scale / regime / "findings.json" for regime in REGIMES}
     return {regime: json.loads(file.read_text(encoding="utf-8")) for regime, file in files.items() if file.is_file()}
 
 
 def newest() -> dict[str, Document]:
-    """Return the documents by regime, in which planned findings take the place of earlier ones."""
-    earlier, planned = stored(), stored(planned=True)
+    """Return the documents by regime, in which planned findings take the place of earlier ones.
+
+    Those of a second look take the place of the first, and hold it as `first`.
+    """
+    earlier, planned, repeated = stored(), stored("planned"), stored("repeated")
     documents: dict[str, Document] = {}
     for regime in (name for name in REGIMES if name in {*earlier, *planned}):
         findings = {one["finding"]: one for one in earlier.get(regime, {}).get("findings", [])}
         findings |= {one["finding"]: {**one, "scale": "planned"} for one in planned.get(regime, {}).get("findings", [])}
+        for one in repeated.get(regime, {}).get("findings", []):
+            findings[one["finding"]] = {**one, "scale": "repeated", "first": findings[one["finding"]]}
         documents[regime] = {**(earlier.get(regime) or planned[regime])}
         documents[regime]["findings"] = sorted(findings.values(), key=_place)
     return documents
@@ -296,6 +301,17 @@ def summary(documents: dict[str, Document]) -> str:
     return "\n".join(lines)
 
 
+def shown(document: Document) -> list[Document]:
+    """Return the findings of a document, each before its first look if there were two."""
+    return [look for one in document["findings"] for look in (one, one.get("first")) if look]
+
+
+def image_of(finding: Document, regime: str) -> str:
+    """Return the file name of a finding's figure."""
+    again = "-repeated" * ("first" in finding)
+    return f"finding-{regime}-{finding['finding']}{again}.svg"
+
+
 def _cell(finding: Document | None) -> str:
     if finding is None:
         return "not tested"
@@ -303,7 +319,7 @@ def _cell(finding: Document | None) -> str:
     if not primaries:
         return "not measured"
     values = [f"{signed(primary['estimate'], entry=primary)} {interval(primary, sign=True)}" for primary in primaries]
-    planned = "†" * (finding.get("scale") == "planned")
+    planned = "†" * ("scale" in finding)
     return f"**{finding['holds']}**{planned} {', '.join(values)}"
 
 
@@ -312,7 +328,7 @@ def section(name: str, documents: dict[str, Document]) -> str:
     macros: Any = environment(screen=True).get_template("clipmem_reproduce:sentences.jinja").module
     lines: list[str] = []
     for regime, document in documents.items():
-        for one in document["findings"]:
+        for one in shown(document):
             if one["finding"] != name:
                 continue
             words = [f"Claim: {one['claim']}", *(["", f"Limits: {one['limits']}"] if one["limits"] else [])]
@@ -323,11 +339,11 @@ def section(name: str, documents: dict[str, Document]) -> str:
             primary = f"Primary effects: {'; '.join((first, *more))}" if more else f"Primary effect: {first}"
             lines += [f"**{regime}: {verdict}.** {primary}.{looked}", ""]
             if drawable(one["panels"]):
-                lines += [f"![{one['title']}, {regime}](../../docs/images/finding-{regime}-{name}.svg)", ""]
+                lines += [f"![{one['title']}, {regime}](../../docs/images/{image_of(one, regime)})", ""]
             lines += ["<details><summary>All effects</summary>", ""]
             lines += ["| effect | estimate | interval | claimed | holds |", "| --- | --- | --- | --- | --- |"]
             lines += [_row(effect, macros) for effect in one["effects"]]
-            planned = " --scale planned" * (one.get("scale") == "planned")
+            planned = f" --scale {one['scale']}" if "scale" in one else ""
             command = f"clipmem reproduce --finding {name} --regime {regime}{planned}{_DATA.get(regime, '')}"
             lines += ["", "</details>", "", f"`{command}` took {duration(one['seconds'])} for its runs."]
     return "\n".join(lines)
@@ -434,15 +450,15 @@ def write_page() -> None:
     text = CHOICE.read_text(encoding="utf-8")
     CHOICE.write_text(_BLOCK.sub(lambda found: f"{found[1]}{choices(found[2])}\n{found[3]}", text), encoding="utf-8")
     for regime, document in documents.items():
-        for one in document["findings"]:
+        for one in shown(document):
             if drawable(one["panels"]):
                 image = standalone(finding_figure(one, WIDTH).svg("finding", "wide"))
-                (IMAGES / f"finding-{regime}-{one['finding']}.svg").write_text(image, encoding="utf-8")
+                (IMAGES / image_of(one, regime)).write_text(image, encoding="utf-8")
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--judge"]:
-        for document in (*stored().values(), *stored(planned=True).values()):
+        for document in (one for scale in ("", "planned", "repeated") for one in stored(scale).values()):
             text = json.dumps(judged_again(document), ensure_ascii=False)
             (place_of(document) / "findings.json").write_text(f"{text}\n", encoding="utf-8")
     elif sys.argv[1:2] in (["--longer"], ["--again"]):

@@ -36,12 +36,12 @@ def reproduce(
             titles, alt-texts = errors that people made (set data.path, see reproduce/README.md); coco = COCO (set
             data.path).
         scale: tiny = a test that takes minutes; laptop = conclusive, takes hours; planned = as decided before the runs
-            (PLAN.md), with a split for each seed; published = coco, needs a GPU. By default laptop if findings are
-            named, else tiny; published for coco.
+            (PLAN.md), with a split for each seed; repeated = a second look with other seeds; published = coco, needs a
+            GPU. By default laptop if findings are named, else tiny; published for coco.
         out: Output folder; by default clipmem-reproduce-REGIME-SCALE.
         set_: Change the base study: --set data.path=captions_train2017.json. Can be repeated.
         device: Device to compute on.
-        engine: Execution engine: local, ray, or ray://HEAD:PORT.
+        engine: Execution engine: local or ray.
     """
     from clipmem_reproduce.page import KIND  # imports torch, as the next ones
     from clipmem_reproduce.reproduction import PAGE

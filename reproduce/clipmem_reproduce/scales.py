@@ -31,7 +31,7 @@ class Scale:
     `settings` turn the shipped recipe `recipe` into the base study, and `utility` is the primary measure of utility,
     named before any run. `seeds` is the number of seeds, from `first` on; runs whose effects are large use `fewer`. If
     `crossed`, each seed has a split of its own. `without` are the findings that the regime does not test, and `looks`
-    counts how often others were judged, each time with more seeds.
+    counts how often others were judged, each time with more or other seeds.
     Sweeps: `captions` (1 first), `noise` (standard deviations, 0 first), `images`
     (image noise, the control), `noise_from` (place of the noise and the words for its start → fraction of the training
     before it; the first curve decides), `noise_elsewhere` (levels of the places that do not decide; by default all),

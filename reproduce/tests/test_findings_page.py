@@ -66,9 +66,7 @@ def test_the_page_shows_what_is_kept(record, tmp_path, monkeypatch):
     record.write_page()
     assert {page: page.read_text(encoding="utf-8") for page in before} == before
     names = {
-        f"finding-{regime}-{one['finding']}.svg"
-        for regime, document in record.newest().items()
-        for one in document["findings"]
+        record.image_of(one, regime) for regime, document in record.newest().items() for one in record.shown(document)
     }
     assert {file.name for file in tmp_path.glob("finding-*.svg")} == names
     assert all((record.DOCS / "images" / name).is_file() for name in names)
@@ -102,7 +100,7 @@ def test_judged_again_the_stored_measurements_give_the_stored_verdicts(record, d
 
 
 def test_planned_measurements_give_the_stored_verdicts(record):
-    for document in record.stored(planned=True).values():
+    for document in (one for scale in ("planned", "repeated") for one in record.stored(scale).values()):
         assert alike(record.judged_again(document), document)
 
 

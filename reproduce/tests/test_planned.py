@@ -1,6 +1,5 @@
-"""Planned reproductions: replicates that are a seed and a split each, what is negligible, what deviates from a plan."""
+"""Planned reproductions: replicates that are a seed and a split each, what is negligible, what is run."""
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from clipmem_reproduce.finding import Context, judge
 from clipmem_reproduce.findings import FINDINGS, captions, encoders, one_pass, planted, removal, roles, text_noise
 from clipmem_reproduce.measured import Measured
 from clipmem_reproduce.page import finding_figure
-from clipmem_reproduce.plan import PLANS, deviations, plan_changes, plan_hash
 from clipmem_reproduce.reproduction import base_recipe, find_scale, findings_of
 from clipmem_reproduce.scales import SCALES
 from clipmem_reproduce.sources import for_start
@@ -472,48 +470,3 @@ def test_clipmem_ranks_as_low_alignment_under_g_where_alignment_under_f_saturate
     assert finding_figure(document).svg("finding", "narrow").startswith("<svg")
     with pytest.raises(KeyError):
         first[0].scores(first[0].seeds[0], "similarity")
-
-
-def test_the_plan_names_what_is_planned_and_what_is_not():
-    text = PLAN.read_text(encoding="utf-8")
-    rules = text[text.index("Rules for all findings") : text.index("## Noise")]
-    section = text[text.index("Noise on text embeddings (") : text.index("## Number of captions")]
-    assert plan_hash("text-noise") == hashlib.sha256((rules + section).encode()).hexdigest()
-    assert plan_hash("nothing") == ""
-    for regime in PLANNED:
-        scale = SCALES[regime, "planned"]
-        assert scale.first >= 100  # earlier runs have the seeds 0 to 31
-        assert all(f"(`{name}`)" in text for name in findings_of(scale))
-        assert {*findings_of(scale), *scale.without} == set(FINDINGS)
-    sizes = {name: FINDINGS[name].negligible for name in findings_of(SCALES["redundant", "planned"])}
-    assert sizes == {
-        "captions": 0.02, "encoders": 0.1, "text-noise": 0.02, "removal": 0.05,
-        "roles": 0.0, "memorized": 0.05, "planted": 0.05, "redundancy": 0.05, "tradeoff": 0.05, "data-size": 0.1,
-        "model-size": 0.01, "one-pass": 0.0,
-    }  # fmt: skip
-
-
-def test_the_plan_of_a_regime_is_part_of_the_plan_of_its_findings(tmp_path):
-    assert plan_hash("captions") == plan_hash("captions", "unique") != plan_hash("captions", "photographs")
-    assert plan_hash("nothing", "photographs") == ""
-    assert plan_changes(tmp_path, ["captions"], "photographs") == []
-    assert plan_changes(tmp_path, ["captions"]) == ["the plan of captions was changed after its first run"]
-
-
-def test_what_the_user_sets_is_a_deviation():
-    scale = SCALES["redundant", "planned"]
-    assert deviations(scale, None, ()) == deviations(scale, scale.seeds, ()) == []
-    assert deviations(scale, 3, ["train.epochs=2"]) == ["3 seeds instead of 12", "set by the user: train.epochs=2"]
-    assert deviations(SCALES["titles", "planned"], None, ["data.path=titles.parquet"]) == []  # it must be set
-
-
-def test_a_plan_that_changes_after_its_first_run_is_a_deviation(tmp_path, monkeypatch):
-    assert plan_changes(tmp_path, ["text-noise"]) == []
-    stored = json.loads((tmp_path / PLANS).read_text(encoding="utf-8"))
-    assert stored == {"text-noise": plan_hash("text-noise")}
-    (tmp_path / PLANS).write_text(json.dumps({"text-noise": "another"}), encoding="utf-8")
-    assert plan_changes(tmp_path, ["captions", "text-noise"]) == [
-        "the plan of text-noise was changed after its first run"
-    ]
-    stored = json.loads((tmp_path / PLANS).read_text(encoding="utf-8"))
-    assert stored == {"captions": plan_hash("captions"), "text-noise": "another"}  # the first one is kept
