@@ -13,6 +13,11 @@ them under two models by `clipmem score`, with `--command closed-form` under one
 `python experiments/curate/scale.py cells N` makes the cells of N rows of 512 numbers by scikit-learn's `KMeans`, as
 clipmem does, by its `MiniBatchKMeans`, and by faiss (`pip install faiss-cpu`), each three times, in turn. It prints
 seconds, the mean cosine of a row and its cell's center, and the share of the 16 nearest rows that are compared.
+
+`python experiments/curate/scale.py parts N` is for more pairs than a disk holds the files of. Of N random pairs, it
+takes the parts of `clipmem curate --model` whose time is in proportion to N as a whole: directions of images and of
+captions, and captions predicted by ridge regression. It makes the cells, and compares three hundredths of the rows
+with near ones. It prints the seconds of each, those of all rows at this rate, and the memory.
 """
 
 import argparse
@@ -22,6 +27,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,12 +45,15 @@ from clipmem.base.sections import DataSection
 from clipmem.base.tables import scratch_array
 from clipmem.curation.ranking import SMALLEST, curate
 from clipmem.data.decoding import Geometry
+from clipmem.data.features import WORDS
 from clipmem.functional import auroc
 from clipmem.models.embeddings import Embeddings
 from clipmem.models.layout import write_card
 from clipmem.models.signals import Signals
 from clipmem.scoring import evidence
 from clipmem.scoring.pair_scores import PAIR_SCORES
+from clipmem.stats.agreement import TEMPERATURE, directions_into
+from clipmem.stats.cells import Cells
 from clipmem.study.score_inputs import Settings, pairs_of, read_pairs
 from clipmem.study.single_model import collect
 
@@ -172,8 +181,6 @@ def size(n: int, command: str, folder: Path) -> dict[str, Any]:
 
 def cells(n: int, times: int = 3) -> dict[str, dict[str, float]]:
     """Compare three ways to find the centers of cells."""
-    from clipmem.stats.cells import Cells
-
     rng = np.random.default_rng(0)
     things = rng.normal(size=(THINGS, WIDTH)).astype(np.float32)
     unit = things[rng.integers(THINGS, size=n)]
@@ -193,7 +200,8 @@ def cells(n: int, times: int = 3) -> dict[str, dict[str, float]]:
                 seconds = time.monotonic() - started
             near, close = dict[int, float](), 0.0
             place = {int(row): k for k, row in enumerate(queries)}
-            for (rows, others), center in zip(made, made._centers, strict=True):
+            for of_cell, center in zip(made, made._centers, strict=True):
+                rows, others = (made.order[positions] for positions in of_cell)
                 close += float((unit[rows] @ center).sum()) / n
                 for row in set(rows.tolist()) & place.keys():
                     near[row] = float(np.isin(nearest[place[row]], others).mean())
@@ -201,6 +209,53 @@ def cells(n: int, times: int = 3) -> dict[str, dict[str, float]]:
             for key, value in row.items():
                 found.setdefault(name, {}).setdefault(key, []).append(round(value, 4))
     return {name: {key: float(np.median(values)) for key, values in of.items()} for name, of in found.items()}
+
+
+def parts(n: int, shares: int = 3) -> dict[str, Any]:
+    """Take what is in proportion to n as a whole, and some hundredths of the comparisons with near rows."""
+    rng, fold = np.random.default_rng(0), np.random.default_rng(1).permutation(n) % (n // evidence.TOGETHER)
+    thing, peak, done = rng.integers(THINGS, size=n), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+            line = next(line for line in status if line.startswith(_ANONYMOUS))
+            peak[0] = max(peak[0], int(line.split()[1]) / 2**20)
+
+    threading.Thread(target=watch, daemon=True).start()
+    arrays, seconds = list[np.ndarray](), dict[str, float]()
+    for name, width, noise in (("images", WIDTH, 1.0), ("captions", WORDS, 0.3)):
+        things = rng.normal(size=(THINGS, width)).astype(np.float32)
+        arrays.append(scratch_array((n, width)))
+        for rows in slices(n, PART):
+            values = rng.standard_normal((rows.stop - rows.start, width), dtype=np.float32)
+            arrays[-1][rows] = things[thing[rows]] + np.float32(noise) * values
+        started = time.monotonic()
+        directions_into(arrays[-1], arrays[-1], name)
+        seconds[f"directions of {name}"] = time.monotonic() - started
+    image, caption = arrays
+    started = time.monotonic()
+    evidence._ridge(image, caption, fold)
+    seconds["captions by ridge regression"] = time.monotonic() - started
+    for name, query, value, k in (("captions", image, caption, evidence.NEAR), ("images", caption, image, 1)):
+        started = time.monotonic()
+        made = Cells(query)
+        seconds[f"cells for {name}"] = time.monotonic() - started
+        ends, rows = [time.monotonic()], 0
+        for block in made.means(value, k, fold, temperature=TEMPERATURE):
+            if not rows:
+                ends = [time.monotonic()]  # after the copies, which are in proportion to n
+                seconds[f"copies for {name}"] = ends[0] - started - seconds[f"cells for {name}"]
+            rows += len(block.rows)
+            if rows >= n / 100 * len(ends):
+                ends.append(time.monotonic())
+            if len(ends) > shares:
+                break
+        each = np.diff(ends)
+        seconds |= {f"hundredth {k + 1} of {name}": spent for k, spent in enumerate(each.tolist())}
+        seconds[f"near {name}, of all rows at this rate"] = float(each.mean()) * 100
+    done.set()
+    return {"pairs": n, "seconds": {key: round(value, 1) for key, value in seconds.items()}, "anonymous_gib": peak[0]}
 
 
 class ByBatches:
@@ -280,12 +335,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     second.add_argument("--folder", type=Path, help="for the embeddings, 2 KiB a pair, and 1 KiB of a second model")
     commands.add_parser("closed-form").add_argument("embeddings", type=Path)
     commands.add_parser("cells").add_argument("rows", type=int)
+    commands.add_parser("parts").add_argument("pairs", type=int)
     chosen = parser.parse_args(arguments)
     if chosen.what == "closed-form":
         closed_form(chosen.embeddings)
         return
     if chosen.what == "cells":
         found: Any = cells(chosen.rows)
+    elif chosen.what == "parts":
+        found = parts(chosen.pairs)
     elif chosen.what == "near":
         found = near(chosen.data, chosen.captions, chosen.most)
     else:

@@ -26,6 +26,7 @@ from tests.tiny import tiny_recipe, write_parquet
 pytestmark = pytest.mark.slow
 
 SUBSAMPLE = ("protocol=subsample", "subsample.models=6", "subsample.fraction=0.5", "train.epochs=1")
+ATTACKS = ("cosine", "augmented", "steadiness", "dropout", "gradient", "weak", "loss_gradient")
 MARGIN = ("margin", "lira_margin", "rmia_margin")
 POOL = ("split.shared=160", "split.candidate=40", "split.independent=40")
 
@@ -129,7 +130,7 @@ def test_one_model_with_alike_sets(finished, halves, tmp_path):
     assert max(map(len, done.stdout.splitlines())) <= 100
     document = json.loads(out.read_text())
     assert (document["members"], document["nonmembers"], document["left_out"]) == (120, 120, 0)
-    assert list(document["attacks"]) == ["cosine", "augmented", "steadiness", "gradient"]
+    assert list(document["attacks"]) == list(ATTACKS)
     for one in document["attacks"].values():  # the model saw neither set
         assert one["auc"]["low"] < 0.5 < one["auc"]["high"]
         assert all(entry["low"] <= entry["mean"] <= entry["high"] for entry in one["tpr"])
@@ -152,7 +153,8 @@ def test_the_same_bytes_in_shares_and_after_a_stop(finished, halves, tmp_path, m
     with pytest.raises(InputError, match="was started with other settings"):
         clipmem.audit(model=model, **other, out=out)
     table = pl.read_parquet(parts / "part-000001.parquet")
-    assert table.columns == list(whole["attacks"])
+    assert table.columns == [*ATTACKS[:5], "image", "text"]
+    assert list(whole["attacks"]) == list(ATTACKS)
     assert table.height == 50
     (parts / "markers" / "part-000003.json").unlink()  # stopped between a part and its marker
     assert clipmem.audit(model=model, **sets, out=out) == whole

@@ -124,11 +124,12 @@ def open_array(path: Path, mode: Literal["r", "c"] | None) -> np.ndarray:
     return np.load(path, mmap_mode=mode if path.stat().st_size > 1024 else None, allow_pickle=False)
 
 
-def scratch_array(shape: tuple[int, ...]) -> np.ndarray:
-    """Return a float32 memory map of a file without a name, which vanishes with it."""
+def scratch_array(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    """Return a memory map of a file without a name, which vanishes with it."""
+    row = bytes(shape[1] * np.dtype(dtype).itemsize)
     with explain_write_errors(Path(tempfile.gettempdir(), "scratch")), tempfile.TemporaryFile() as file:
-        file.writelines(bytes(4 * shape[1]) for _ in range(shape[0]))  # on a full disk, a map would end the process
-        return np.memmap(file, dtype=np.float32, mode="r+", shape=shape)
+        file.writelines(row for _ in range(shape[0]))  # on a full disk, a map would end the process
+        return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
 
 
 def write_table(path: Path, name: str, table: pl.DataFrame) -> None:

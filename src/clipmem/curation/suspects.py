@@ -236,7 +236,7 @@ def learn(
         The ranking; None with fewer than 20 marks, or fewer than 5 of either kind.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     label = is_wrong[marked]
     if len(label) < ENOUGH or min(label.sum(), (~label).sum()) < FOLDS:
@@ -245,11 +245,9 @@ def learn(
     rank = rankdata(np.where(scored, scores, np.inf), axis=0)
     share = np.clip((rank - 0.5) / np.maximum(scored.sum(axis=0), 1), 1e-5, 1 - 1e-5)
     x = np.where(scored, norm.ppf(share), 0.0)
-    mine, predicted = x[marked], np.zeros(len(label))
-    for fitted, tested in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(mine, label):
-        model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(mine[fitted], label[fitted])
-        predicted[tested] = model.decision_function(mine[tested])
-    model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(mine, label)
+    model = LogisticRegression(class_weight="balanced", max_iter=1000)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    predicted = cross_val_predict(model, x[marked], label, cv=folds, method="decision_function")
     # every wrong pair with every other: 1 if its score is larger, 1/2 if equal; the mean is the AUROC
     sides = ((values[label, None], values[~label]) for values in (predicted, list_score[marked]))
     ahead = np.stack([(a > b) + 0.5 * (a == b) for a, b in sides])
@@ -257,7 +255,8 @@ def learn(
     times = [rng.multinomial(size, np.full(size, 1 / size), _DRAWS) / size for size in sizes]
     more = np.einsum("dw,rwf,df->rd", times[0], ahead, times[1])
     auroc, list_auroc = ahead.mean(axis=(1, 2)).tolist()
-    return Learned(model.decision_function(x), auroc, list_auroc, bool((more[0] > more[1]).mean() >= _SURE))
+    score = model.fit(x[marked], label).decision_function(x)
+    return Learned(score, auroc, list_auroc, bool((more[0] > more[1]).mean() >= _SURE))
 
 
 def expected_wrong(

@@ -225,11 +225,9 @@ def _kept(job: Job | None, function: Callable[..., tuple[np.ndarray, ...]], *inp
 
 
 def _identity(x: np.ndarray) -> dict[str, object]:
-    digest = hashlib.sha256()
-    for rows in slices(x.shape[0], _BLOCK):
-        block = np.ascontiguousarray(x[rows])
-        digest.update(block.dtype.str.encode() + block.data)
-    return {"shape": list(x.shape), "sha256": digest.hexdigest()}
+    blocks = (np.ascontiguousarray(x[rows]) for rows in slices(x.shape[0], _BLOCK))
+    hashes = [f"{block.dtype.str} {hashlib.sha256(block.data).hexdigest()}" for block in blocks]
+    return {"shape": list(x.shape), "sha256": json_sha256(hashes)}
 
 
 def _directions(x: Features, name: str) -> tuple[Float32[np.ndarray, "n d"]]:

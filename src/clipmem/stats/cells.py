@@ -18,11 +18,12 @@ from threadpoolctl import threadpool_limits
 from clipmem.base import slices
 from clipmem.base.errors import require_range
 from clipmem.base.random import derive_seed
+from clipmem.base.tables import scratch_array
 
 PROBES = 32  # a row is compared with the nearest cells that have as many rows as so many cells of mean size
 WIDEST = 4  # times that number: of more rows, evenly spaced ones are compared
 _CELLS, _FEWEST, _LEARNED = 4, 8, 24  # times √n cells; fewest rows a cell; rows a cell to learn the cells from
-_PRODUCTS = 2**22  # at once
+_PRODUCTS, _ROWS = 2**22, 65_536  # at once
 # a thread's, for all its cells, as new memory costs a page fault per page: compared rows, products
 _Memory = tuple[list[torch.Tensor], torch.Tensor]
 
@@ -42,7 +43,7 @@ class NearMeans(NamedTuple):
 
 
 class Cells:
-    """A partition of unit rows into about 4√n cells by k-means, and the nearest cells of each.
+    """A partition of unit rows into about 4√n cells by k-means, in `order` cell after cell, and the nearest of each.
 
     Args:
         unit: Rows of length 1, or 0; an array or a memory map, shape (n, p).
@@ -79,19 +80,26 @@ class Cells:
         cell = np.empty(n, dtype=np.int64)
         for part in slices(n, _PRODUCTS // count):
             cell[part] = (np.asarray(unit[part]) @ centers.T).argmax(axis=1)
-        order = np.argsort(cell, kind="stable")
-        self._rows = np.split(order, np.flatnonzero(np.diff(cell[order])) + 1)
-        self._centers = centers[cell[[rows[0] for rows in self._rows]]]
-        self._unit, self._most = unit, probes * -(-n // len(self._rows))
+        self.order = np.argsort(cell, kind="stable")
+        self._cells = np.split(np.arange(n), np.flatnonzero(np.diff(cell[self.order])) + 1)  # places in this order
+        self._centers = centers[cell[self.order[[places[0] for places in self._cells]]]]
+        self._unit, self._most = unit, probes * -(-n // len(self._cells))
 
     def __iter__(self) -> Iterator[tuple[Int[np.ndarray, " b"], Int[np.ndarray, " c"]]]:
-        """Yield the rows of each cell with the rows that these are compared with, both in order."""
-        sizes = np.array([len(rows) for rows in self._rows])
-        for rows, center in zip(self._rows, self._centers, strict=True):
+        """Yield the places in `order` of each cell, and of the rows that these are compared with."""
+        sizes = np.array([len(places) for places in self._cells])
+        for places, center in zip(self._cells, self._centers, strict=True):
             nearest = np.argsort(-(self._centers @ center))
             enough = 1 + int(np.searchsorted(np.cumsum(sizes[nearest]), self._most))
-            others = np.sort(np.concatenate([self._rows[cell] for cell in nearest[:enough]]))
-            yield rows, others[:: -(-len(others) // (WIDEST * self._most))]
+            others = np.concatenate([self._cells[cell] for cell in np.sort(nearest[:enough])])
+            yield places, others[:: -(-len(others) // (WIDEST * self._most))]
+
+    def _by_cell(self, x: Float32[np.ndarray, "n _"]) -> torch.Tensor:
+        """Return rows in the order of the cells, so that near cells are few pieces, in half the memory of files."""
+        copy, position = torch.from_numpy(scratch_array(x.shape, np.float16)), torch.from_numpy(np.argsort(self.order))
+        for rows in slices(len(x), _ROWS):
+            copy.index_copy_(0, position[rows], torch.from_numpy(np.asarray(x[rows])).half())
+        return copy
 
     def means(
         self,
@@ -104,24 +112,22 @@ class Cells:
     ) -> Iterator[NearMeans]:
         """Yield P_i = Σ_j softmax_j(q_i·q_j / τ) t_j over the compared rows j of other groups, with t those of `value`.
 
-        By default each row is a group. A row compared with no other has the mean 0. Products are taken on `device`.
+        By default each row is a group. A row compared with no other has the mean 0. Rows and values are rounded to half
+        precision. Products are taken on `device`.
         """
-        group = np.arange(len(self._unit)) if group is None else np.unique(group, return_inverse=True)[1]
+        order = self.order
+        group = np.arange(len(order)) if group is None else np.unique(group[order], return_inverse=True)[1]
         members, ends = np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))
         most, memory = min(len(group), WIDEST * self._most), list[_Memory]()
-        sources = [torch.from_numpy(np.asarray(x)) for x in (self._unit, value)]
+        sources = [self._by_cell(x) for x in (self._unit, value)]
 
         def near(rows: Int[np.ndarray, " b"], others: Int[np.ndarray, " c"]) -> list[NearMeans]:
             torch.set_num_threads(1)
-            (room, products), blocks = memory.pop(), list[NearMeans]()
-            copies = (
-                torch.index_select(x, 0, torch.from_numpy(others), out=out[: len(others)])
-                for x, out in zip(sources, room, strict=True)
-            )
-            compared, targets = (x.to(device) for x in copies)
+            (room, products), blocks, index = memory.pop(), list[NearMeans](), torch.from_numpy(others)
+            compared, targets = (out[: len(others)].copy_(x[index]) for x, out in zip(sources, room, strict=True))
             for part in (rows[some] for some in slices(len(rows), max(1, _PRODUCTS // len(others)))):
-                query, area = sources[0][torch.from_numpy(part)].to(device) / temperature, len(part) * len(others)
-                logit, weight = (x[:area].view(len(part), len(others)) for x in products)
+                query = sources[0][torch.from_numpy(part)].to(device).float() / temperature
+                logit, weight = (x[: len(part) * len(others)].view(len(part), -1) for x in products)
                 _multiply(query, compared.T, logit)
                 # the row's own group, found among its members: comparing with all others takes as long as the products
                 last, size = ends[group[part]], np.diff(ends, prepend=0)[group[part]]
@@ -131,18 +137,18 @@ class Cells:
                 logit[tuple(torch.from_numpy(hidden).to(device))] = -torch.inf
                 top = logit.topk(min(k, len(others)), dim=1)
                 nearest = np.full((len(part), k), -1)
-                index = others[top.indices.cpu().numpy()]
-                nearest[:, : index.shape[1]] = np.where((top.values > -torch.inf).cpu(), index, -1)
+                columns = order[others[top.indices.cpu().numpy()]]
+                nearest[:, : columns.shape[1]] = np.where((top.values > -torch.inf).cpu(), columns, -1)
                 mean = targets.new_empty(len(part), targets.shape[1])
                 _multiply(torch.softmax(logit, dim=1, out=weight), targets, mean)
-                blocks.append(NearMeans(part, mean.nan_to_num_().cpu().numpy(), nearest))  # NaN: no other row
+                blocks.append(NearMeans(order[part], mean.nan_to_num_().cpu().numpy(), nearest))  # NaN: no other row
             memory.append((room, products))
             return blocks
 
         threads, pending = torch.get_num_threads(), deque[Future[list[NearMeans]]]()
         workers = threads if device == "cpu" else 1
         for _ in range(workers):
-            rows = [torch.empty(most, x.shape[1]) for x in sources]
+            rows = [torch.empty(most, x.shape[1], device=device) for x in sources]
             memory.append((rows, torch.empty(2, _PRODUCTS + most, device=device)))
         # a cell per thread: threads that share a product also wait for the next one, in the way of other libraries'
         try:

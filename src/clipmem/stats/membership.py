@@ -19,11 +19,11 @@ from typing import NamedTuple, cast
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 from scipy.special import logit, logsumexp
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, rankdata
 
 from clipmem.base import slices
 from clipmem.base.errors import require
-from clipmem.base.random import generator
+from clipmem.base.random import derive_seed, generator
 from clipmem.stats.checks import as_finite, check_confidence, check_draws, mean_where
 from clipmem.stats.ranking import auroc, beta_bounds, roc_curve, two_classes
 
@@ -86,6 +86,27 @@ def log_probability(
             logits[others == np.arange(len(image))[rows, None]] = -np.inf
             log_p[rows] -= np.logaddexp(0, logsumexp(logits, axis=1) - positive[rows]) / 2
     return log_p
+
+
+def loss_and_gradient(
+    image: Float[np.ndarray, "n d"], text: Float[np.ndarray, "n d"], scale: float, *, batch: int = 64, seed: int = 0
+) -> Float64[np.ndarray, "n 2"]:
+    """Return the contrastive loss of each pair in a random batch, and the norm of the gradient of its embeddings.
+
+    With unit embeddings u and v of a batch, P the softmax over captions and Q that over images of scale · u v', the
+    loss of pair i is -(log P_ii + log Q_ii) / 2. The gradient of the sum of the losses is scale / 2 · (P + Q) v -
+    scale · v by u, and scale / 2 · (P + Q)' u - scale · u by v; the norm of pair i is that of both its rows. Batches
+    have 64 pairs, or a few more. As CLIP-MIA-Bench (Gomez 2026) measures them.
+    """
+    order, values = generator(seed, "contrastive batches").permutation(len(image)), np.empty((len(image), 2))
+    for rows in np.array_split(order, max(1, len(order) // batch)):
+        u, v = image[rows].astype(np.float64), text[rows].astype(np.float64)
+        logit = scale * u @ v.T
+        log_p, log_q = (logit - logsumexp(logit, axis=axis, keepdims=True) for axis in (1, 0))
+        both = np.exp(log_p) + np.exp(log_q) - 2 * np.eye(len(rows))
+        norm = np.sqrt(((both @ v) ** 2).sum(axis=1) + ((both.T @ u) ** 2).sum(axis=1))
+        values[rows] = np.stack([-(log_p + log_q).diagonal() / 2, scale / 2 * norm], axis=1)
+    return values
 
 
 def _checked(
@@ -248,6 +269,43 @@ def learned_attack(
             ).fit(examples[rows], answer[rows])
             scores[target, half] = trees.decision_function(every[target, half])
         progress(1)
+    return scores
+
+
+def weakly_supervised_attack(
+    signal: Float[np.ndarray, "n s"],
+    features: Float[np.ndarray, "n q"],
+    member: Bool[np.ndarray, " n"],
+    *,
+    threshold: float,
+    seed: int = 0,
+) -> Float64[np.ndarray, " n"]:
+    """Score by a classifier of pairs that seem to be members, for an attacker who knows some non-members.
+
+    In each of five folds: non-members of the other folds have means and standard deviations of each signal; pairs of
+    the other folds whose mean distance from these, in standard deviations, is above the threshold are pseudo-members.
+    Logistic regression (scikit-learn) tells these from the non-members, by standardized features, and scores the fold.
+    Scores are ranks in a fold, above 0 and at most 1. At most 60,000 pairs of a fold are learned from, sampled with
+    `seed`. After Ko et al. 2023, with cosine, image and caption as features, threshold 0.5; with loss and gradient as
+    signals and features, threshold 0, it is the attack of Gomez 2026.
+    """
+    from sklearn.linear_model import LogisticRegression  # slow to import
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    signal, scores = as_finite("signal", signal), np.empty(len(member))
+    folds = StratifiedKFold(5, shuffle=True, random_state=derive_seed(seed, "weakly supervised") % 2**32)
+    for others, tested in folds.split(features, member):
+        others = generator(seed, "weakly supervised").permutation(others)[:_ROWS]
+        unseen = others[~member[others]]
+        sd = signal[unseen].std(axis=0)
+        require(sd.min() > 0, "signal", "one value for all non-members", "values that differ", "Check the embeddings.")
+        distance = ((signal[others] - signal[unseen].mean(axis=0)) / sd).mean(axis=1)
+        rows = np.concatenate([unseen, others[distance > threshold]])
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
+        learned = classifier.fit(features[rows], np.arange(len(rows)) >= len(unseen))
+        scores[tested] = rankdata(learned.decision_function(features[tested])) / len(tested)
     return scores
 
 

@@ -7,6 +7,7 @@ tells the two apart.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Bool, Float64, Int
+from torch import nn
 
 from clipmem._version import __version__
 from clipmem.base.errors import Unfinished, require
@@ -23,14 +25,14 @@ from clipmem.base.folder import Job
 from clipmem.base.hashing import data_fingerprint, json_sha256
 from clipmem.base.paths import check_place, write_json
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.random import generator
+from clipmem.base.random import derive_seed, generator
 from clipmem.base.tables import write_parquet
 from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import Pairs
 from clipmem.data.views import as_float, caption_edits, normalize_pixels
 from clipmem.models.embeddings import Model
 from clipmem.models.numerics import LONG, computing
-from clipmem.models.protocol import DualEncoder
+from clipmem.models.protocol import DualEncoder, softmax_scale
 from clipmem.report.frontier import mean_over_seeds
 from clipmem.scoring.aligning import parts_of
 from clipmem.stats import membership
@@ -50,6 +52,8 @@ RATES = np.array([0.001, 0.01])
 _FOLDS = 5
 MARGIN = 0.02  # above .5, of the AUC without the model
 VIEWS, EDITS = 8, 4  # of the augmentation attack
+PASSES, DROPPED = 10, 0.05  # of the dropout attack: passes, and share of the attention that each drops
+_EMBEDDINGS = ("image", "text")  # columns beside the scores
 _BLOCK, _PART = 64, 512  # pairs between two reports of progress, and in a part of the work
 _CURVE = np.append(0.0, np.logspace(-4, 0, 81))  # false positive rates of the figure
 _COUPLES = 100  # of pairs, from which a bound of ε may follow: ten guesses
@@ -213,8 +217,10 @@ def audit_model(
     """Audit one model with pairs that it trained on and pairs that it did not; write a JSON file.
 
     Attacks: `cosine`, the similarity; `augmented`, its mean over 8 random crops and the caption with 4 random edits;
-    `steadiness`, minus its standard deviation over these crops; `gradient`, minus the norm of its gradient over all
-    weights. Intervals are over pairs: other pairs of both kinds, this model. `set_p_value` tests the members as a set.
+    `steadiness`, minus its standard deviation over these crops; `dropout`, its mean over 10 passes that drop 5% of the
+    attention, if the model has such layers; `gradient`, minus the norm of its gradient over all weights. By these,
+    `set_p_value` tests the members as a set. An attacker who knows some non-members adds `weak`, and for a softmax loss
+    `loss_gradient` (`weakly_supervised_attack`). Intervals are over pairs: other pairs of both kinds, this model.
 
     Raises:
         InputError: The sets share pairs, one has fewer than 100 usable ones, all captions are the same, a classifier
@@ -243,7 +249,8 @@ def audit_model(
     reporter.begin("classify", _FOLDS, "folds")
     free = check_alike(model_free_features(thumbs, captions), inside, reporter.advance)
     table = _attack(model, sets, job, settings, reporter)
-    scores = {name: table[name].to_numpy() for name in table.columns}
+    attacks = {name: table[name].to_numpy() for name in table.columns if name not in _EMBEDDINGS}
+    scores = attacks | _informed(model, table, inside)
     document = {
         "format": 1,
         "model": address,
@@ -253,11 +260,23 @@ def audit_model(
         "confidence": settings.confidence,
         "model_free": free._asdict() | {"margin": MARGIN},
         "attacks": {name: _over_pairs(values, inside, settings.confidence) for name, values in scores.items()},
-        "set_p_value": membership.set_p_value(list(scores.values()), inside),
+        "set_p_value": membership.set_p_value(list(attacks.values()), inside),
+        "set_attacks": len(attacks),
     }
     write_json(out, document)
     job.remove()
     return document
+
+
+def _informed(model: Model, table: pl.DataFrame, member: Bool[np.ndarray, " n"]) -> dict[str, np.ndarray]:
+    """Return the scores by attacks that know some non-members."""
+    attack, cosine = membership.weakly_supervised_attack, table["cosine"].to_numpy()[:, None]
+    image, text = (table[name].to_numpy() for name in _EMBEDDINGS)
+    scores = {"weak": attack(cosine, np.hstack([image, text, cosine]), member, threshold=0.5)}
+    if (scale := softmax_scale(model.encoder)) is not None:
+        signal = membership.loss_and_gradient(image, text, scale)
+        scores["loss_gradient"] = attack(-signal, signal, member, threshold=0.0)
+    return scores
 
 
 def _blocks(pairs: Pairs, geometry: Geometry, progress: Callable[[int], object]) -> Iterator[Pairs]:
@@ -340,30 +359,69 @@ def _signals(model: Model, block: Pairs) -> dict[str, Float64[np.ndarray, " n"]]
     edits = [[texts[0], *caption_edits(texts[0], uid, count=EDITS)] for texts, uid in zip(captions, uids, strict=True)]
     edited = replace(block, table=block.table.with_columns(captions=pl.Series(edits, dtype=pl.List(pl.String))))
 
-    def similarity(pairs: Pairs, views: int) -> Float64[np.ndarray, "n view"]:
+    def embeddings(pairs: Pairs, views: int) -> tuple[Float64[np.ndarray, "n view d"], Float64[np.ndarray, "n d"]]:
         single = model.embed(pairs, settings=model.settings.model_copy(update={"views": views}))
         text = pair_means(single.image, single.text, single.text_pair)[1]
-        return (normalize(single.image.double()) * text[:, None]).sum(dim=2).numpy()
+        return normalize(single.image.double()).numpy(), text.double().numpy()
 
-    varied = similarity(edited, VIEWS)
-    cosine = similarity(block, 0)[:, 0]
-    encoder, pixels = model.encoder, block.pixels[model.geometry]
+    varied = np.einsum("nvd,nd->nv", *embeddings(edited, VIEWS))
+    image, text = (each.reshape(len(block), -1) for each in embeddings(block, 0))
+    cosine = np.einsum("nd,nd->n", image, text)
+    encoder = model.encoder
+    single = list(zip(block.pixels[model.geometry][:, None], captions, strict=True))
     with computing("fp32", model.device, tokens=getattr(encoder, "tokens", LONG)):
-        norms = [_gradient_norm(encoder, *pair, model.device) for pair in zip(pixels, captions, strict=True)]
+        norms = [_gradient_norm(encoder, *pair, model.device) for pair in single]
+        with _dropping(encoder.module) as dropping:
+            pairs = zip(single, uids, strict=True) if dropping else []
+            passes = [_with_dropout(encoder, *pair, model.device, uid) for pair, uid in pairs]
     return {
         "cosine": cosine,
         "augmented": varied.mean(axis=1),
         "steadiness": -varied.std(axis=1),
+        **({"dropout": np.array(passes)} if passes else {}),
         "gradient": -np.array(norms),
+        "image": image.astype(np.float32),
+        "text": text.astype(np.float32),
     }
+
+
+def _similarity(encoder: DualEncoder, pixels: np.ndarray, captions: Sequence[str], device: str) -> torch.Tensor:
+    """Return the similarity of each image and caption in one pass, as the model is: with gradients and dropout."""
+    values = normalize_pixels(as_float(torch.from_numpy(pixels).to(device)), encoder.mean, encoder.std)
+    image, text = encoder.encode_image(values), encoder.encode_text(encoder.tokenize(captions).to(device))
+    return torch.cosine_similarity(image, text)
+
+
+@contextmanager
+def _dropping(module: nn.Module) -> Iterator[bool]:
+    """Let attention layers drop a share of their weights, as in training; yield whether there are such layers."""
+    layers = list(module.modules())  # of torch and transformers with a number, of timm with a layer
+    sites = [(x, x, "dropout") for x in layers if isinstance(getattr(x, "dropout", None), float)]
+    sites += [(x, x.attn_drop, "p") for x in layers if isinstance(getattr(x, "attn_drop", None), nn.Dropout)]
+    before = [(attention.training, getattr(drop, name)) for attention, drop, name in sites]
+    for attention, drop, name in sites:
+        setattr(drop, name, DROPPED)
+        attention.training = drop.training = True
+    try:
+        yield bool(sites)
+    finally:
+        for (attention, drop, name), (training, share) in zip(sites, before, strict=True):
+            setattr(drop, name, share)
+            attention.training = drop.training = training
+
+
+def _with_dropout(encoder: DualEncoder, pixels: np.ndarray, caption: Sequence[str], device: str, uid: str) -> float:
+    """Return the mean similarity of a pair over passes, each with other weights dropped."""
+    with torch.no_grad(), torch.random.fork_rng(["cuda"] if device == "cuda" else []):
+        torch.manual_seed(derive_seed(0, "dropout attack", uid))
+        copies = np.repeat(pixels, PASSES, axis=0), [*caption[:1]] * PASSES
+        return float(_similarity(encoder, *copies, device).double().mean())
 
 
 def _gradient_norm(encoder: DualEncoder, pixels: np.ndarray, caption: Sequence[str], device: str) -> float:
     """Return the Euclidean norm of the gradient of a pair's similarity over all weights."""
     weights = [weight.requires_grad_() for weight in encoder.module.parameters()]
-    values = normalize_pixels(as_float(torch.from_numpy(pixels[None]).to(device)), encoder.mean, encoder.std)
-    image, text = encoder.encode_image(values), encoder.encode_text(encoder.tokenize(caption).to(device))
-    similarity = torch.cosine_similarity(image, text).sum()
+    similarity = _similarity(encoder, pixels, caption, device).sum()
     gradients = torch.autograd.grad(similarity, weights, allow_unused=True, materialize_grads=True)
     return float(torch.stack([gradient.double().square().sum() for gradient in gradients]).sum().sqrt())
 

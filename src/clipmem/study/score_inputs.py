@@ -139,7 +139,7 @@ def compare(
     target: Any, reference: Any, data: Any, bank: Any, settings: Settings, *, embeddings: Path | None = None
 ) -> Comparison:
     """Return the comparison of models, pairs and bank (see `clipmem.score`); without models, of stored `embeddings`."""
-    target, reference = (_listed(models) for models in (target, reference))
+    target, reference = (each if isinstance(each, list) else [each][: each is not None] for each in (target, reference))
     if any(isinstance(model, tuple) for model in (*target, *reference)):
         return _compare_arrays(target, reference, data, bank, settings)
     if embeddings is not None and not (target or reference):
@@ -172,10 +172,6 @@ def compare(
     pairs.refuse("--embeddings", embeddings)
     models = [[opened[address] for address in side] for side in addresses]
     return Comparison(models[0], models[1], pairs, bank_pairs, is_random, settings)
-
-
-def _listed(models: Models | None) -> list[Scorable]:
-    return [] if models is None else models if isinstance(models, list) else [models]
 
 
 def _address(kind: str, model: Any) -> str:

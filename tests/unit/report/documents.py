@@ -229,8 +229,9 @@ MODEL_AUDIT = {
     "left_out": 1,
     "confidence": 0.95,
     "model_free": {"mean": 0.51, "low": 0.49, "high": 0.53, "over": "pairs", "margin": 0.02},
-    "attacks": {"cosine": attack(0.505, 0.02), "gradient": attack(0.49, 0.01)},
+    "attacks": {"cosine": attack(0.505, 0.02), "gradient": attack(0.49, 0.01), "loss_gradient": attack(0.52, 0.02)},
     "set_p_value": 0.21,
+    "set_attacks": 2,
 }
 TRACED = {
     "format": 1,

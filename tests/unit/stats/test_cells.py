@@ -11,7 +11,7 @@ from clipmem.base.errors import InputError
 from clipmem.curation.ranking import curate
 from clipmem.functional import auroc
 from clipmem.scoring import evidence
-from clipmem.stats.agreement import directions, directions_into
+from clipmem.stats.agreement import TEMPERATURE, directions, directions_into
 from clipmem.stats.cells import Cells
 from tests.unit.curation.test_ranking import drawings, with_model
 
@@ -33,10 +33,10 @@ def loop(query, value, others, i, temperature):
 @settings(max_examples=25)
 @given(st.integers(4, 60), st.integers(2, 5), st.integers(1, 4), st.integers(0, 99), st.booleans())
 def test_means_against_a_loop(n, d, probes, seed, grouped):
-    query, value = unit(n, d, seed), unit(n, 3, seed + 1)
+    query, value = (x.astype(np.float16).astype(np.float32) for x in (unit(n, d, seed), unit(n, 3, seed + 1)))
     group = np.random.default_rng(seed).integers(max(2, n // 3), size=n) if grouped else np.arange(n)
     cells = Cells(query, probes=probes)
-    compared = {int(i): others for rows, others in cells for i in rows}
+    compared = {int(i): cells.order[others].tolist() for places, others in cells for i in cells.order[places]}
     assert sorted(compared) == list(range(n))  # every row once
     seen = set()
     for found in cells.means(value, 2, group if grouped else None, temperature=0.07):
@@ -55,7 +55,7 @@ def test_means_against_a_loop(n, d, probes, seed, grouped):
 
 
 def test_all_cells_are_all_rows():
-    query, value = unit(50, 4, 0), unit(50, 3, 1)
+    query, value = (x.astype(np.float16).astype(np.float32) for x in (unit(50, 4, 0), unit(50, 3, 1)))
     found, near = np.zeros((50, 3)), np.zeros(50)
     for one in Cells(query, probes=50).means(value, 1, temperature=0.07):
         found[one.rows], near[one.rows] = one.mean, one.near[:, 0]
@@ -64,12 +64,25 @@ def test_all_cells_are_all_rows():
     assert near.tolist() == [order[0] for order in orders]
 
 
+def test_half_precision_changes_little():
+    """Of features of 512 numbers: cosines by less than 1e-3, means by less than a fiftieth of their size."""
+    query, value = unit(300, 512, 0), unit(300, 400, 1)
+    query = (query + unit(6, 512, 2)[np.arange(300) % 6] * 1.5).astype(np.float32)
+    query /= np.linalg.norm(query, axis=1, keepdims=True)
+    halves = query.astype(np.float16).astype(np.float32)
+    assert np.abs(halves @ halves.T - query @ query.T).max() < 1e-3
+    for one in Cells(query, probes=50).means(value, 1, temperature=TEMPERATURE):
+        for row, mean in zip(one.rows, one.mean, strict=True):
+            expected, _ = loop(query, value, range(300), row, TEMPERATURE)
+            assert np.linalg.norm(mean - expected) < 0.02 * np.linalg.norm(expected)
+
+
 def test_no_cell_takes_a_large_share():
     """Of rows around many directions: by distance, a center near 0 is near all of them."""
     stream, n = np.random.default_rng(0), 6000
     query = stream.normal(size=(1500, 256))[stream.integers(1500, size=n)] + stream.normal(size=(n, 256))
     query = (query / np.linalg.norm(query, axis=1, keepdims=True)).astype(np.float32)
-    sizes = [len(rows) for rows, _ in Cells(query)]
+    sizes = [len(places) for places, _ in Cells(query)]
     assert sum(sizes) == n
     assert max(sizes) < 0.02 * n
 
@@ -84,7 +97,9 @@ def test_near_rows_are_compared_where_there_are_more_things_than_cells():
     products = rows[some] @ rows.T
     products[np.arange(len(some)), some] = -1
     nearest = dict(zip(some.tolist(), np.argsort(-products, axis=1)[:, :8], strict=True))
-    compared = {row: others for part, others in Cells(rows) for row in part.tolist() if row in nearest}
+    cells, compared = Cells(rows), dict[int, np.ndarray]()
+    for places, others in cells:
+        compared |= {row: cells.order[others] for row in cells.order[places].tolist() if row in nearest}
     assert np.mean([np.isin(nearest[row], others).mean() for row, others in compared.items()]) > 0.88
     assert np.mean([len(others) for others in compared.values()]) < 0.08 * n
 

@@ -1,0 +1,101 @@
+"""Attacks on one model, without a run: passes that drop attention."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from clipmem.study import auditing
+
+DROPPING = {"number": 0.0, "layer": 0.1}
+
+
+class Attention(nn.Module):
+    """Attention as transformers (a number) or timm (a layer) write it: half of the output with dropout."""
+
+    def __init__(self, kind):
+        super().__init__()
+        if kind == "number":
+            self.dropout = DROPPING[kind]
+        else:
+            self.attn_drop = nn.Dropout(DROPPING[kind])
+
+    def forward(self, x):
+        if hasattr(self, "dropout"):
+            return nn.functional.dropout(x, self.dropout, training=self.training)
+        return self.attn_drop(x)
+
+
+class Encoder:
+    """Both towers are an attention layer over pixels, or over numbers that stand for the caption."""
+
+    image_size, resize_mode, interpolation = 2, "squash", "bicubic"
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+    def __init__(self, layer):
+        self.module = nn.ModuleList([layer]).eval()
+
+    def encode_image(self, values):
+        return self.module[0](values.flatten(1))
+
+    def encode_text(self, tokens):
+        return self.module[0](tokens.float())
+
+    def logit_scale(self):
+        return torch.tensor(10.0)
+
+    def save(self, folder):
+        raise NotImplementedError(folder)
+
+    def tokenize(self, captions):
+        return torch.stack([torch.arange(12) % (1 + len(caption)) for caption in captions])
+
+
+PAIR = np.random.default_rng(0).integers(256, size=(1, 2, 2, 3), dtype=np.uint8), ["a cat", "another"]
+
+
+@pytest.mark.parametrize("kind", ["number", "layer"])
+def test_attention_drops_and_is_as_before(kind):
+    encoder = Encoder(Attention(kind))
+    plain = float(auditing._similarity(encoder, PAIR[0], PAIR[1][:1], "cpu"))
+    state = torch.random.get_rng_state()
+    with auditing._dropping(encoder.module) as dropping:
+        assert dropping
+        first, again, other = (auditing._with_dropout(encoder, *PAIR, "cpu", uid) for uid in ("a", "a", "b"))
+    assert first == again != other
+    assert 0 < abs(first - plain) < 0.3
+    assert torch.equal(torch.random.get_rng_state(), state)
+    layer = encoder.module[0]
+    assert not any(module.training for module in encoder.module.modules())
+    assert DROPPING[kind] == (layer.dropout if kind == "number" else layer.attn_drop.p)
+    assert float(auditing._similarity(encoder, PAIR[0], PAIR[1][:1], "cpu")) == plain
+
+
+def test_the_mean_is_over_passes_with_other_weights_dropped(monkeypatch):
+    encoder = Encoder(Attention("number"))
+    seen = []
+    monkeypatch.setattr(
+        auditing,
+        "_similarity",
+        lambda _, pixels, captions, device: seen.append((pixels, captions)) or torch.arange(10.0),
+    )
+    assert auditing._with_dropout(encoder, *PAIR, "cpu", "a") == 4.5
+    [(pixels, captions)] = seen
+    assert captions == ["a cat"] * 10
+    assert (pixels == PAIR[0]).all()
+    assert len(pixels) == 10
+
+
+def test_a_model_without_attention_has_no_such_attack():
+    with auditing._dropping(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))) as dropping:
+        assert not dropping
+
+
+def test_open_clip_drops_attention():
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    x = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
+    module = nn.Sequential(attention).eval()
+    with torch.no_grad(), auditing._dropping(module):
+        values = {float(attention(x, x, x, need_weights=False)[0].sum()) for _ in range(20)}
+    assert len(values) > 1
+    assert (attention.dropout, attention.training) == (0.0, False)
