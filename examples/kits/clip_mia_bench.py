@@ -12,8 +12,8 @@ are attacked. Of the others, non-members are known to the attacker, and members 
 | words alone | Blind | nothing: logistic regression on TF-IDF of one and two words, five folds, here pooled |
 | similarity | CSA | no threshold: AUC and TPR do not need one |
 | similarity, dropout | MCD | nothing: the mean of 10 passes with a dropout of 0.05 in attention |
-| weak supervision | WSA | the logistic regression is fitted by scikit-learn until it converges, not in five epochs |
-| loss and gradient | WSA with loss and gradient | batches of 64 are of other pairs, as pairs are in another order |
+| weak supervision | WSA | logistic regression by scikit-learn until it converges, on standardized features |
+| loss and gradient | WSA with loss and gradient | random batches of 64 or a few more pairs; classes weigh the same |
 | margin | none | log p - log(1 - p) of a pair in a batch with 1,000 known non-members, at the model's temperature |
 
 --audit adds the attacks of `clipmem audit --model`. They include an augmentation attack and the gradient over all
@@ -34,15 +34,21 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
-from torch.nn import MultiheadAttention
-from torch.nn.functional import cosine_similarity, cross_entropy
 
 import clipmem
 from clipmem.base.errors import require
 from clipmem.base.paths import write_json
 from clipmem.functional import auroc
 from clipmem.models.embeddings import Embeddings
-from clipmem.stats.membership import bootstrap_rates, log_probability, true_positive_rates
+from clipmem.stats.membership import (
+    Signals,
+    bootstrap_rates,
+    log_probability,
+    loss_and_gradient,
+    true_positive_rates,
+    weakly_supervised,
+)
+from clipmem.study.auditing import PASSES, dropping_attention, similarity_of
 from clipmem.study.score_inputs import Settings, read_pairs
 from clipmem.study.scoring import embed_pairs
 
@@ -67,22 +73,15 @@ class Rows:
         self.uids, self.captions = embeddings.uids[rows].to_list(), embeddings.captions(rows)
         self.similarity = (self.image * self.text).sum(dim=1).numpy()
 
-    def features(self):
-        """Return what the weakly supervised attack sees."""
-        columns = self.image, self.text, torch.from_numpy(self.similarity)[:, None]
-        return torch.cat(columns, dim=1).float().numpy()
+    def seen(self):
+        """Return what the weakly supervised attack sees: similarity as its signal, embeddings too as its features."""
+        similarity = self.similarity[:, None]
+        return Signals(similarity, np.hstack([self.image.numpy(), self.text.numpy(), similarity]).astype(np.float32))
 
     def loss_and_gradient(self, scale):
-        """Return each pair's contrastive loss in a batch of 64, and the norm of its gradient by both embeddings."""
-        values = []
-        for image, text in zip(self.image.split(BATCH), self.text.split(BATCH), strict=True):
-            u, v, target = image.requires_grad_(), text.requires_grad_(), torch.arange(len(image))
-            logits = scale * u @ v.T
-            of_image, of_text = (cross_entropy(side, target, reduction="none") for side in (logits, logits.T))
-            loss = (of_image + of_text) / 2
-            norm = torch.cat(torch.autograd.grad(loss.sum(), [u, v]), dim=1).norm(dim=1)
-            values.append(torch.stack([loss.detach(), norm], dim=1))
-        return torch.cat(values).numpy()
+        """Return minus each pair's contrastive loss in a batch of 64, and minus the norm of its gradient."""
+        signal = -loss_and_gradient(self.image.numpy(), self.text.numpy(), scale)
+        return Signals(signal, signal)
 
 
 def join(first, second):
@@ -102,29 +101,19 @@ def words_alone(captions, member):
     return scores
 
 
-def weakly_supervised(known, pool, chosen, attacked):
-    """Learn from known non-members and from those of a mixed pool that look like members; score the attacked pairs."""
-    features = join(known, pool[chosen])
-    labels = join(np.zeros(len(known)), np.ones(chosen.sum()))
-    return LogisticRegression(max_iter=1000).fit(features, labels).decision_function(attacked)
-
-
-def dropout_similarity(model, data, uids, passes=10, rate=0.05):
+def dropout_similarity(model, data, uids):
     """Return the mean similarity of pairs over passes with dropout in attention; None without such layers."""
-    layers = [layer for layer in model.encoder.module.modules() if isinstance(layer, MultiheadAttention)]
-    for layer in layers:
-        layer.dropout = rate
-        # embedding sets evaluation mode, in which dropout is off
-        layer.register_forward_pre_hook(lambda layer, _: setattr(layer, "training", True))
     torch.manual_seed(SEED)
-    similarity = {}
-    for tars in data if layers else ():
-        pairs = read_pairs(tars, 1, "data")
-        for block in pairs.blocks(range(len(pairs)), BATCH, [model.geometry]):
-            drawn = [model.embed(block) for _ in range(passes)]
-            values = torch.stack([cosine_similarity(one.image[:, 0], one.text) for one in drawn]).mean(dim=0)
-            similarity.update(zip(block.uids.to_list(), values.tolist(), strict=True))
-    return np.array([similarity[uid] for uid in uids]) if layers else None
+    similarity, encoder = {}, model.encoder
+    encoder.module.to(model.device).eval()
+    with torch.no_grad(), dropping_attention(encoder.module) as dropping:
+        for tars in data if dropping else ():
+            pairs = read_pairs(tars, 1, "data")
+            for block in pairs.blocks(range(len(pairs)), BATCH, [model.geometry]):
+                shown = block.pixels[model.geometry], [texts[0] for texts in block.captions]
+                passes = [similarity_of(encoder, *shown, model.device) for _ in range(PASSES)]
+                similarity.update(zip(block.uids.to_list(), torch.stack(passes).mean(dim=0).tolist(), strict=True))
+    return np.array([similarity[uid] for uid in uids]) if dropping else None
 
 
 def attacks(model, sets, folder, settings):
@@ -135,20 +124,19 @@ def attacks(model, sets, folder, settings):
     inside, outside = (Rows(stored[name], np.flatnonzero(~uids[name].is_in(both.implode()))) for name in uids)
     known, other = (Rows(stored[name], np.arange(len(stored[name]))) for name in ("known", "pool"))
     member = join(np.ones(len(inside.uids), dtype=bool), np.zeros(len(outside.uids), dtype=bool))
-    similarity, pool = join(inside.similarity, outside.similarity), join(known.similarity, other.similarity)
+    similarity = join(inside.similarity, outside.similarity)
     opened = settings.model(model)
     scale = float(opened.encoder.logit_scale().detach())
     scores = {"words alone": words_alone(inside.captions + outside.captions, member), "similarity": similarity}
     dropped = dropout_similarity(settings.model(model), [sets[name] for name in uids], inside.uids + outside.uids)
     scores |= {} if dropped is None else {"similarity, dropout": dropped}
-    likely = pool >= known.similarity.mean() + 0.5 * known.similarity.std()
-    features = [rows.features() for rows in (known, other, inside, outside)]
-    mixed, attacked = join(*features[:2]), join(*features[2:])
-    scores["weak supervision"] = weakly_supervised(features[0], mixed, likely, attacked)
-    features = [rows.loss_and_gradient(scale) for rows in (known, other, inside, outside)]
-    mixed, attacked = join(*features[:2]), join(*features[2:])
-    likely = ((mixed - features[0].mean(axis=0)) / features[0].std(axis=0)).sum(axis=1) < 0
-    scores["loss and gradient"] = weakly_supervised(features[0], mixed, likely, attacked)
+    rows = (known, other, inside, outside)
+    for name, signals, threshold in (
+        ("weak supervision", [one.seen() for one in rows], 0.5),
+        ("loss and gradient", [one.loss_and_gradient(scale) for one in rows], 0.0),
+    ):
+        mixed, attacked = (Signals(*map(join, *both)) for both in (signals[:2], signals[2:]))
+        scores[name] = weakly_supervised(signals[0], mixed, attacked.features, threshold=threshold)
     bank = np.random.default_rng(SEED).permutation(len(known.uids))[:BANK]
     image = torch.cat([inside.image, outside.image, known.image[bank]]).numpy()
     text = torch.cat([inside.text, outside.text, known.text[bank]]).numpy()

@@ -1,8 +1,10 @@
 """Attacks on one model, without references, on known members: `single.py RUN [TARGETS]` (RESULTS.md).
 
-RUN is a finished `subsample` run without swapped captions. Each of its first models is the target of `clipmem audit
---model`, with the pairs that it trained on as members and the others of the pool as non-members. Prints for each attack
-the mean over targets of the AUC and of the true positive rate at 1% false positives, with 95% t intervals.
+RUN is a finished `subsample` run without swapped captions, in which near-duplicates are members independently. Each of
+its first models is the target of `clipmem audit --model`, with the pairs that it trained on as members and the others
+of the pool as non-members. Prints for each attack
+the mean over targets of the AUC, of its difference from that of the similarity, and of the true positive rate at 1%
+false positives, with 95% t intervals.
 """
 
 import sys
@@ -15,6 +17,7 @@ import numpy as np
 import clipmem
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Wrapped
+from clipmem.report.formats import interval
 from clipmem.report.frontier import mean_over_seeds
 from clipmem.study.plan import PlannedStudy
 
@@ -38,7 +41,7 @@ class Some(Wrapped):
 def main(path: str, targets: int) -> None:
     """Audit each target, and print the means."""
     study, documents, started = PlannedStudy(path), [], time.monotonic()
-    pool = study.design.sign.all(axis=0)
+    pool = study.role == "candidate"
     uids = np.array(study.pair_uids)
     with tempfile.TemporaryDirectory() as scratch:
         for k, model in enumerate(study.models[:targets]):
@@ -47,14 +50,15 @@ def main(path: str, targets: int) -> None:
             folder = study.folder.model_dir(model.side, model.seed)
             out = Path(scratch, f"{k}.json")
             documents.append(clipmem.audit(model=str(folder), members=members, nonmembers=nonmembers, out=out))
-    for name in documents[0]["attacks"]:
-        cells = []
-        for values in (
-            [document["attacks"][name]["auc"]["mean"] for document in documents],
-            [100 * document["attacks"][name]["tpr"][0]["mean"] for document in documents],
-        ):
-            mean = mean_over_seeds(values, 0.95)
-            cells.append(f"{mean['mean']:.3f} [{mean['low']:.3f}, {mean['high']:.3f}]")
+    areas = {
+        name: np.array([document["attacks"][name]["auc"]["mean"] for document in documents])
+        for name in documents[0]["attacks"]
+    }
+    for name, area in areas.items():
+        rates = [100 * document["attacks"][name]["tpr"][0]["mean"] for document in documents]
+        columns = (area, area - areas["cosine"], rates)
+        means = [mean_over_seeds(list(map(float, values)), 0.95) for values in columns]
+        cells = [f"{mean['mean']:+.3f} {interval(mean, sign=True)}" for mean in means]
         print(f"| {name} | {' | '.join(cells)} |")
     print(f"{time.monotonic() - started:.0f} s, {sum(pool)} pairs a target")
 

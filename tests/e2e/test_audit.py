@@ -153,7 +153,7 @@ def test_the_same_bytes_in_shares_and_after_a_stop(finished, halves, tmp_path, m
     with pytest.raises(InputError, match="was started with other settings"):
         clipmem.audit(model=model, **other, out=out)
     table = pl.read_parquet(parts / "part-000001.parquet")
-    assert table.columns == [*ATTACKS[:5], "image", "text"]
+    assert table.columns == [*ATTACKS[:5], "image", "text", "scale"]
     assert list(whole["attacks"]) == list(ATTACKS)
     assert table.height == 50
     (parts / "markers" / "part-000003.json").unlink()  # stopped between a part and its marker

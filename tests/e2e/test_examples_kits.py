@@ -183,42 +183,6 @@ def test_clip_mia_bench_without_its_files(run, bench, tmp_path):
         assert complaint in done.stderr
 
 
-def test_loss_and_gradient_are_those_of_a_batch():
-    """Against a loop over the pairs of a batch: -log p of image and caption, and their gradients by differences."""
-    kit, stream = load_script(KITS / "clip_mia_bench.py"), torch.Generator().manual_seed(0)
-    rows, scale, n = object.__new__(kit.Rows), 5.0, 4
-    rows.image, rows.text = (
-        torch.nn.functional.normalize(torch.randn(n, 3, generator=stream).double(), dim=1) for _ in range(2)
-    )
-
-    def losses(image, text):
-        values = []
-        for k in range(n):
-            logits = (
-                [scale * float(image[k] @ text[j]) for j in range(n)],
-                [scale * float(image[j] @ text[k]) for j in range(n)],
-            )
-            values.append(sum(np.log(np.exp(side).sum()) - side[k] for side in logits) / 2)
-        return np.array(values)
-
-    expected = losses(rows.image, rows.text)
-    norms = []
-    for k in range(n):
-        parts = []
-        for tower in (0, 1):
-            for column in range(3):
-                total = []
-                for step in (1e-5, -1e-5):
-                    towers = [rows.image.clone(), rows.text.clone()]
-                    towers[tower][k, column] += step
-                    total.append(losses(*towers).sum())
-                parts.append((total[0] - total[1]) / 2e-5)
-        norms.append(np.linalg.norm(parts))
-    measured = rows.loss_and_gradient(scale)
-    np.testing.assert_allclose(measured[:, 0], expected, rtol=1e-9)
-    np.testing.assert_allclose(measured[:, 1], norms, rtol=1e-5)
-
-
 class Pool(NamedTuple):
     """Metadata and tars of DataComp: uids by pair, and those of the pairs with the caption of another one."""
 

@@ -247,7 +247,7 @@ def learn(
     x = np.where(scored, norm.ppf(share), 0.0)
     model = LogisticRegression(class_weight="balanced", max_iter=1000)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    predicted = cross_val_predict(model, x[marked], label, cv=folds, method="decision_function")
+    predicted = np.asarray(cross_val_predict(model, x[marked], label, cv=folds, method="decision_function"))
     # every wrong pair with every other: 1 if its score is larger, 1/2 if equal; the mean is the AUROC
     sides = ((values[label, None], values[~label]) for values in (predicted, list_score[marked]))
     ahead = np.stack([(a > b) + 0.5 * (a == b) for a, b in sides])

@@ -18,7 +18,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
-from scipy.special import logit, logsumexp
+from scipy.special import log_softmax, logit, logsumexp
 from scipy.stats import mannwhitneyu, rankdata
 
 from clipmem.base import slices
@@ -101,8 +101,8 @@ def loss_and_gradient(
     order, values = generator(seed, "contrastive batches").permutation(len(image)), np.empty((len(image), 2))
     for rows in np.array_split(order, max(1, len(order) // batch)):
         u, v = image[rows].astype(np.float64), text[rows].astype(np.float64)
-        logit = scale * u @ v.T
-        log_p, log_q = (logit - logsumexp(logit, axis=axis, keepdims=True) for axis in (1, 0))
+        logits = scale * u @ v.T
+        log_p, log_q = (np.asarray(log_softmax(logits, axis=axis)) for axis in (1, 0))
         both = np.exp(log_p) + np.exp(log_q) - 2 * np.eye(len(rows))
         norm = np.sqrt(((both @ v) ** 2).sum(axis=1) + ((both.T @ u) ** 2).sum(axis=1))
         values[rows] = np.stack([-(log_p + log_q).diagonal() / 2, scale / 2 * norm], axis=1)
@@ -272,40 +272,57 @@ def learned_attack(
     return scores
 
 
-def weakly_supervised_attack(
-    signal: Float[np.ndarray, "n s"],
-    features: Float[np.ndarray, "n q"],
-    member: Bool[np.ndarray, " n"],
-    *,
-    threshold: float,
-    seed: int = 0,
-) -> Float64[np.ndarray, " n"]:
-    """Score by a classifier of pairs that seem to be members, for an attacker who knows some non-members.
+class Signals(NamedTuple):
+    """What an attacker sees of some pairs: signals that are larger for members, and features to learn from."""
 
-    In each of five folds: non-members of the other folds have means and standard deviations of each signal; pairs of
-    the other folds whose mean distance from these, in standard deviations, is above the threshold are pseudo-members.
-    Logistic regression (scikit-learn) tells these from the non-members, by standardized features, and scores the fold.
-    Scores are ranks in a fold, above 0 and at most 1. At most 60,000 pairs of a fold are learned from, sampled with
-    `seed`. After Ko et al. 2023, with cosine, image and caption as features, threshold 0.5; with loss and gradient as
-    signals and features, threshold 0, it is the attack of Gomez 2026.
+    signal: Float[np.ndarray, "n s"]
+    features: Float[np.ndarray, "n q"]
+
+    def rows(self, rows: Int[np.ndarray, " k"]) -> "Signals":
+        """Return some rows."""
+        return Signals(self.signal[rows], self.features[rows])
+
+
+def weakly_supervised(
+    unseen: Signals, pool: Signals, features: Float[np.ndarray, "n q"], *, threshold: float
+) -> Float64[np.ndarray, " n"]:
+    """Score pairs by a classifier of pairs that seem to be members, for an attacker who knows some non-members.
+
+    Known non-members, `unseen`, have means and standard deviations of each signal. Pairs of the mixed `pool` whose mean
+    distance from these, in standard deviations, is above the threshold are pseudo-members. Logistic regression
+    (scikit-learn) of standardized features tells these from the non-members. After Ko et al. 2023, with the cosine as
+    signal, image, caption and cosine as features, threshold 0.5; with minus loss and gradient (`loss_and_gradient`) as
+    both, threshold 0, it is the attack of Gomez 2026. Returns log odds.
     """
     from sklearn.linear_model import LogisticRegression  # slow to import
-    from sklearn.model_selection import StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    signal, scores = as_finite("signal", signal), np.empty(len(member))
-    folds = StratifiedKFold(5, shuffle=True, random_state=derive_seed(seed, "weakly supervised") % 2**32)
-    for others, tested in folds.split(features, member):
-        others = generator(seed, "weakly supervised").permutation(others)[:_ROWS]
-        unseen = others[~member[others]]
-        sd = signal[unseen].std(axis=0)
-        require(sd.min() > 0, "signal", "one value for all non-members", "values that differ", "Check the embeddings.")
-        distance = ((signal[others] - signal[unseen].mean(axis=0)) / sd).mean(axis=1)
-        rows = np.concatenate([unseen, others[distance > threshold]])
-        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
-        learned = classifier.fit(features[rows], np.arange(len(rows)) >= len(unseen))
-        scores[tested] = rankdata(learned.decision_function(features[tested])) / len(tested)
+    mean, sd = (of(as_finite("signal", unseen.signal), axis=0) for of in (np.mean, np.std))
+    require(sd.min() > 0, "signal", "one value for all non-members", "values that differ", "Check the embeddings.")
+    likely = ((pool.signal - mean) / sd).mean(axis=1) > threshold
+    examples = np.concatenate([unseen.features, pool.features[likely]])
+    label = np.arange(len(examples)) >= len(unseen.features)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
+    return classifier.fit(examples, label).decision_function(features)
+
+
+def cross_fitted(
+    pairs: Signals, member: Bool[np.ndarray, " n"], *, threshold: float, seed: int = 0
+) -> Float64[np.ndarray, " n"]:
+    """Score each pair by `weakly_supervised` of four other fifths: their non-members are known, all are the pool.
+
+    Scores are ranks in a fifth, above 0 and at most 1. At most 60,000 pairs are learned from, sampled with `seed`.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    scores, names = np.empty(len(member)), (seed, "weakly supervised")
+    folds = StratifiedKFold(5, shuffle=True, random_state=derive_seed(*names) % 2**32)
+    for others, tested in folds.split(member, member):
+        pool = generator(*names).permutation(others)[:_ROWS]
+        unseen = pairs.rows(pool[~member[pool]])
+        odds = weakly_supervised(unseen, pairs.rows(pool), pairs.features[tested], threshold=threshold)
+        scores[tested] = rankdata(odds) / len(tested)
     return scores
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # not before the arguments are checked
     import polars as pl
 
     from clipmem.report.sections.commands import Scored
-    from clipmem.study.score_inputs import Models
+    from clipmem.study.score_inputs import Scorable
 
 RecipeLike = Recipe | Mapping[str, Any] | str | Path
 PUBLISHED_RECIPES = ("coco-vit-b-32", "coco-vit-b-16", "cc3m-vit-b-32", "cc3m-vit-b-16")
@@ -282,8 +282,8 @@ def audit(
 
 
 def score(
-    target: "Models | None" = None,
-    reference: "Models | None" = None,
+    target: "Scorable | list[Scorable] | None" = None,
+    reference: "Scorable | list[Scorable] | None" = None,
     data: "study.opening.Data | Sequence[str] | None" = None,
     bank: "study.opening.Data | Sequence[Any] | np.ndarray | None" = None,
     *,

@@ -6,7 +6,7 @@ tells the two apart.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -53,7 +53,7 @@ _FOLDS = 5
 MARGIN = 0.02  # above .5, of the AUC without the model
 VIEWS, EDITS = 8, 4  # of the augmentation attack
 PASSES, DROPPED = 10, 0.05  # of the dropout attack: passes, and share of the attention that each drops
-_EMBEDDINGS = ("image", "text")  # columns beside the scores
+_INPUTS = ("image", "text", "scale")  # columns beside the scores; scale: of a softmax loss, or NaN
 _BLOCK, _PART = 64, 512  # pairs between two reports of progress, and in a part of the work
 _CURVE = np.append(0.0, np.logspace(-4, 0, 81))  # false positive rates of the figure
 _COUPLES = 100  # of pairs, from which a bound of ε may follow: ten guesses
@@ -220,7 +220,7 @@ def audit_model(
     `steadiness`, minus its standard deviation over these crops; `dropout`, its mean over 10 passes that drop 5% of the
     attention, if the model has such layers; `gradient`, minus the norm of its gradient over all weights. By these,
     `set_p_value` tests the members as a set. An attacker who knows some non-members adds `weak`, and for a softmax loss
-    `loss_gradient` (`weakly_supervised_attack`). Intervals are over pairs: other pairs of both kinds, this model.
+    `loss_gradient` (`weakly_supervised`). Intervals are over pairs: other pairs of both kinds, this model.
 
     Raises:
         InputError: The sets share pairs, one has fewer than 100 usable ones, all captions are the same, a classifier
@@ -249,8 +249,8 @@ def audit_model(
     reporter.begin("classify", _FOLDS, "folds")
     free = check_alike(model_free_features(thumbs, captions), inside, reporter.advance)
     table = _attack(model, sets, job, settings, reporter)
-    attacks = {name: table[name].to_numpy() for name in table.columns if name not in _EMBEDDINGS}
-    scores = attacks | _informed(model, table, inside)
+    attacks = {name: table[name].to_numpy() for name in table.columns if name not in _INPUTS}
+    scores = attacks | _informed(table, inside)
     document = {
         "format": 1,
         "model": address,
@@ -268,14 +268,15 @@ def audit_model(
     return document
 
 
-def _informed(model: Model, table: pl.DataFrame, member: Bool[np.ndarray, " n"]) -> dict[str, np.ndarray]:
+def _informed(table: pl.DataFrame, member: Bool[np.ndarray, " n"]) -> dict[str, np.ndarray]:
     """Return the scores by attacks that know some non-members."""
-    attack, cosine = membership.weakly_supervised_attack, table["cosine"].to_numpy()[:, None]
-    image, text = (table[name].to_numpy() for name in _EMBEDDINGS)
-    scores = {"weak": attack(cosine, np.hstack([image, text, cosine]), member, threshold=0.5)}
-    if (scale := softmax_scale(model.encoder)) is not None:
-        signal = membership.loss_and_gradient(image, text, scale)
-        scores["loss_gradient"] = attack(-signal, signal, member, threshold=0.0)
+    cosine = table["cosine"].to_numpy()[:, None]
+    image, text, (scale, *_) = (table[name].to_numpy() for name in _INPUTS)
+    seen = membership.Signals(cosine, np.hstack([image, text, cosine]))
+    scores = {"weak": membership.cross_fitted(seen, member, threshold=0.5)}
+    if np.isfinite(scale):
+        signal = -membership.loss_and_gradient(image, text, float(scale))
+        scores["loss_gradient"] = membership.cross_fitted(membership.Signals(signal, signal), member, threshold=0.0)
     return scores
 
 
@@ -364,16 +365,16 @@ def _signals(model: Model, block: Pairs) -> dict[str, Float64[np.ndarray, " n"]]
         text = pair_means(single.image, single.text, single.text_pair)[1]
         return normalize(single.image.double()).numpy(), text.double().numpy()
 
-    varied = np.einsum("nvd,nd->nv", *embeddings(edited, VIEWS))
+    varied = np.einsum("kvd,kd->kv", *embeddings(edited, VIEWS))
     image, text = (each.reshape(len(block), -1) for each in embeddings(block, 0))
-    cosine = np.einsum("nd,nd->n", image, text)
+    cosine = np.einsum("kd,kd->k", image, text)
     encoder = model.encoder
     single = list(zip(block.pixels[model.geometry][:, None], captions, strict=True))
     with computing("fp32", model.device, tokens=getattr(encoder, "tokens", LONG)):
         norms = [_gradient_norm(encoder, *pair, model.device) for pair in single]
-        with _dropping(encoder.module) as dropping:
-            pairs = zip(single, uids, strict=True) if dropping else []
-            passes = [_with_dropout(encoder, *pair, model.device, uid) for pair, uid in pairs]
+        with dropping_attention(encoder.module) as dropping:
+            pairs = zip(single, uids, strict=True) if dropping else ()
+            passes = [_with_dropout(encoder, pair, model.device, uid) for pair, uid in pairs]
     return {
         "cosine": cosine,
         "augmented": varied.mean(axis=1),
@@ -382,10 +383,11 @@ def _signals(model: Model, block: Pairs) -> dict[str, Float64[np.ndarray, " n"]]
         "gradient": -np.array(norms),
         "image": image.astype(np.float32),
         "text": text.astype(np.float32),
+        "scale": np.full(len(block), softmax_scale(encoder) or np.nan),
     }
 
 
-def _similarity(encoder: DualEncoder, pixels: np.ndarray, captions: Sequence[str], device: str) -> torch.Tensor:
+def similarity_of(encoder: DualEncoder, pixels: np.ndarray, captions: Sequence[str], device: str) -> torch.Tensor:
     """Return the similarity of each image and caption in one pass, as the model is: with gradients and dropout."""
     values = normalize_pixels(as_float(torch.from_numpy(pixels).to(device)), encoder.mean, encoder.std)
     image, text = encoder.encode_image(values), encoder.encode_text(encoder.tokenize(captions).to(device))
@@ -393,9 +395,9 @@ def _similarity(encoder: DualEncoder, pixels: np.ndarray, captions: Sequence[str
 
 
 @contextmanager
-def _dropping(module: nn.Module) -> Iterator[bool]:
+def dropping_attention(module: nn.Module) -> Generator[bool]:
     """Let attention layers drop a share of their weights, as in training; yield whether there are such layers."""
-    layers = list(module.modules())  # of torch and transformers with a number, of timm with a layer
+    layers = list[Any](module.modules())  # of torch and transformers with a number, of timm with a layer
     sites = [(x, x, "dropout") for x in layers if isinstance(getattr(x, "dropout", None), float)]
     sites += [(x, x.attn_drop, "p") for x in layers if isinstance(getattr(x, "attn_drop", None), nn.Dropout)]
     before = [(attention.training, getattr(drop, name)) for attention, drop, name in sites]
@@ -410,18 +412,18 @@ def _dropping(module: nn.Module) -> Iterator[bool]:
             attention.training = drop.training = training
 
 
-def _with_dropout(encoder: DualEncoder, pixels: np.ndarray, caption: Sequence[str], device: str, uid: str) -> float:
+def _with_dropout(encoder: DualEncoder, pair: tuple[np.ndarray, Sequence[str]], device: str, uid: str) -> float:
     """Return the mean similarity of a pair over passes, each with other weights dropped."""
     with torch.no_grad(), torch.random.fork_rng(["cuda"] if device == "cuda" else []):
         torch.manual_seed(derive_seed(0, "dropout attack", uid))
-        copies = np.repeat(pixels, PASSES, axis=0), [*caption[:1]] * PASSES
-        return float(_similarity(encoder, *copies, device).double().mean())
+        copies = np.repeat(pair[0], PASSES, axis=0), [*pair[1][:1]] * PASSES
+        return float(similarity_of(encoder, *copies, device).double().mean())
 
 
 def _gradient_norm(encoder: DualEncoder, pixels: np.ndarray, caption: Sequence[str], device: str) -> float:
     """Return the Euclidean norm of the gradient of a pair's similarity over all weights."""
     weights = [weight.requires_grad_() for weight in encoder.module.parameters()]
-    similarity = _similarity(encoder, pixels, caption, device).sum()
+    similarity = similarity_of(encoder, pixels, caption, device).sum()
     gradients = torch.autograd.grad(similarity, weights, allow_unused=True, materialize_grads=True)
     return float(torch.stack([gradient.double().square().sum() for gradient in gradients]).sum().sqrt())
 

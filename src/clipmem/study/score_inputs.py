@@ -33,7 +33,6 @@ from clipmem.study.engines import check_name, open_engine, share_of
 
 Embedder = Model | Embeddings
 Scorable = str | Path | tuple[Any, Any] | tuple[Any, Any, Any]  # a name, a folder, or arrays
-Models = Scorable | list[Scorable]
 LISTS = ("target", "reference")
 
 

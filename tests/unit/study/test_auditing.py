@@ -57,18 +57,18 @@ PAIR = np.random.default_rng(0).integers(256, size=(1, 2, 2, 3), dtype=np.uint8)
 @pytest.mark.parametrize("kind", ["number", "layer"])
 def test_attention_drops_and_is_as_before(kind):
     encoder = Encoder(Attention(kind))
-    plain = float(auditing._similarity(encoder, PAIR[0], PAIR[1][:1], "cpu"))
+    plain = float(auditing.similarity_of(encoder, PAIR[0], PAIR[1][:1], "cpu"))
     state = torch.random.get_rng_state()
-    with auditing._dropping(encoder.module) as dropping:
+    with auditing.dropping_attention(encoder.module) as dropping:
         assert dropping
-        first, again, other = (auditing._with_dropout(encoder, *PAIR, "cpu", uid) for uid in ("a", "a", "b"))
+        first, again, other = (auditing._with_dropout(encoder, PAIR, "cpu", uid) for uid in ("a", "a", "b"))
     assert first == again != other
     assert 0 < abs(first - plain) < 0.3
     assert torch.equal(torch.random.get_rng_state(), state)
     layer = encoder.module[0]
     assert not any(module.training for module in encoder.module.modules())
     assert DROPPING[kind] == (layer.dropout if kind == "number" else layer.attn_drop.p)
-    assert float(auditing._similarity(encoder, PAIR[0], PAIR[1][:1], "cpu")) == plain
+    assert float(auditing.similarity_of(encoder, PAIR[0], PAIR[1][:1], "cpu")) == plain
 
 
 def test_the_mean_is_over_passes_with_other_weights_dropped(monkeypatch):
@@ -76,10 +76,10 @@ def test_the_mean_is_over_passes_with_other_weights_dropped(monkeypatch):
     seen = []
     monkeypatch.setattr(
         auditing,
-        "_similarity",
+        "similarity_of",
         lambda _, pixels, captions, device: seen.append((pixels, captions)) or torch.arange(10.0),
     )
-    assert auditing._with_dropout(encoder, *PAIR, "cpu", "a") == 4.5
+    assert auditing._with_dropout(encoder, PAIR, "cpu", "a") == 4.5
     [(pixels, captions)] = seen
     assert captions == ["a cat"] * 10
     assert (pixels == PAIR[0]).all()
@@ -87,7 +87,7 @@ def test_the_mean_is_over_passes_with_other_weights_dropped(monkeypatch):
 
 
 def test_a_model_without_attention_has_no_such_attack():
-    with auditing._dropping(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))) as dropping:
+    with auditing.dropping_attention(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))) as dropping:
         assert not dropping
 
 
@@ -95,7 +95,7 @@ def test_open_clip_drops_attention():
     attention = nn.MultiheadAttention(8, 2, batch_first=True)
     x = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
     module = nn.Sequential(attention).eval()
-    with torch.no_grad(), auditing._dropping(module):
+    with torch.no_grad(), auditing.dropping_attention(module):
         values = {float(attention(x, x, x, need_weights=False)[0].sum()) for _ in range(20)}
     assert len(values) > 1
     assert (attention.dropout, attention.training) == (0.0, False)
