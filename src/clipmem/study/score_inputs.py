@@ -138,7 +138,8 @@ def compare(
     target: Any, reference: Any, data: Any, bank: Any, settings: Settings, *, embeddings: Path | None = None
 ) -> Comparison:
     """Return the comparison of models, pairs and bank (see `clipmem.score`); without models, of stored `embeddings`."""
-    target, reference = (each if isinstance(each, list) else [each][: each is not None] for each in (target, reference))
+    listed: list[list[Scorable]] = [x if isinstance(x, list) else [x][: x is not None] for x in (target, reference)]
+    target, reference = listed
     if any(isinstance(model, tuple) for model in (*target, *reference)):
         return _compare_arrays(target, reference, data, bank, settings)
     if embeddings is not None and not (target or reference):
@@ -146,8 +147,9 @@ def compare(
         stored_bank = embeddings / "bank" / "target-0"
         bank = str(stored_bank) if bank is None and is_layout(stored_bank) else bank
         embeddings = None
-    sides = zip(LISTS, (target, reference), strict=True)
-    addresses = [[_address(kind, model) for model in models] for kind, models in sides]
+    addresses = [
+        [_address(kind, model) for model in models] for kind, models in zip(LISTS, (target, reference), strict=True)
+    ]
     opened = {address: settings.open(address) for address in dict.fromkeys(addresses[0] + addresses[1])}
     _check_lists(*map(len, addresses))
     pairs = pairs_of(list(opened.values()), data, settings, "--data")
