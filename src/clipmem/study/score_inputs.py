@@ -147,9 +147,8 @@ def compare(
         stored_bank = embeddings / "bank" / "target-0"
         bank = str(stored_bank) if bank is None and is_layout(stored_bank) else bank
         embeddings = None
-    addresses = [
-        [_address(kind, model) for model in models] for kind, models in zip(LISTS, (target, reference), strict=True)
-    ]
+    sides = zip(LISTS, (target, reference), strict=True)
+    addresses = [[_address(kind, model) for model in models] for kind, models in sides]
     opened = {address: settings.open(address) for address in dict.fromkeys(addresses[0] + addresses[1])}
     _check_lists(*map(len, addresses))
     pairs = pairs_of(list(opened.values()), data, settings, "--data")
