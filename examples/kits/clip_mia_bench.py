@@ -41,7 +41,7 @@ from clipmem.base.paths import write_json
 from clipmem.functional import auroc
 from clipmem.models.embeddings import Embeddings
 from clipmem.stats.membership import (
-    Signals,
+    Traits,
     bootstrap_rates,
     log_probability,
     loss_and_gradient,
@@ -76,12 +76,12 @@ class Rows:
     def seen(self):
         """Return what the weakly supervised attack sees: similarity as its signal, embeddings too as its features."""
         similarity = self.similarity[:, None]
-        return Signals(similarity, np.hstack([self.image.numpy(), self.text.numpy(), similarity]).astype(np.float32))
+        return Traits(similarity, np.hstack([self.image.numpy(), self.text.numpy(), similarity]).astype(np.float32))
 
     def loss_and_gradient(self, scale):
         """Return minus each pair's contrastive loss in a batch of 64, and minus the norm of its gradient."""
         signal = -loss_and_gradient(self.image.numpy(), self.text.numpy(), scale)
-        return Signals(signal, signal)
+        return Traits(signal, signal)
 
 
 def join(first, second):
@@ -135,7 +135,7 @@ def attacks(model, sets, folder, settings):
         ("weak supervision", [one.seen() for one in rows], 0.5),
         ("loss and gradient", [one.loss_and_gradient(scale) for one in rows], 0.0),
     ):
-        mixed, attacked = (Signals(*map(join, *both)) for both in (signals[:2], signals[2:]))
+        mixed, attacked = (Traits(*map(join, *both)) for both in (signals[:2], signals[2:]))
         scores[name] = weakly_supervised(signals[0], mixed, attacked.features, threshold=threshold)
     bank = np.random.default_rng(SEED).permutation(len(known.uids))[:BANK]
     image = torch.cat([inside.image, outside.image, known.image[bank]]).numpy()

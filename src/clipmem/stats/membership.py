@@ -272,19 +272,19 @@ def learned_attack(
     return scores
 
 
-class Signals(NamedTuple):
+class Traits(NamedTuple):
     """What an attacker sees of some pairs: signals that are larger for members, and features to learn from."""
 
     signal: Float[np.ndarray, "n s"]
     features: Float[np.ndarray, "n q"]
 
-    def rows(self, rows: Int[np.ndarray, " k"]) -> "Signals":
+    def rows(self, rows: Int[np.ndarray, " k"]) -> "Traits":
         """Return some rows."""
-        return Signals(self.signal[rows], self.features[rows])
+        return Traits(self.signal[rows], self.features[rows])
 
 
 def weakly_supervised(
-    unseen: Signals, pool: Signals, features: Float[np.ndarray, "n q"], *, threshold: float
+    unseen: Traits, pool: Traits, features: Float[np.ndarray, "n q"], *, threshold: float
 ) -> Float64[np.ndarray, " n"]:
     """Score pairs by a classifier of pairs that seem to be members, for an attacker who knows some non-members.
 
@@ -308,7 +308,7 @@ def weakly_supervised(
 
 
 def cross_fitted(
-    pairs: Signals, member: Bool[np.ndarray, " n"], *, threshold: float, seed: int = 0
+    pairs: Traits, member: Bool[np.ndarray, " n"], *, threshold: float, seed: int = 0
 ) -> Float64[np.ndarray, " n"]:
     """Score each pair by `weakly_supervised` of four other fifths: their non-members are known, all are the pool.
 

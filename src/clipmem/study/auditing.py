@@ -272,11 +272,11 @@ def _informed(table: pl.DataFrame, member: Bool[np.ndarray, " n"]) -> dict[str, 
     """Return the scores by attacks that know some non-members."""
     cosine = table["cosine"].to_numpy()[:, None]
     image, text, (scale, *_) = (table[name].to_numpy() for name in _INPUTS)
-    seen = membership.Signals(cosine, np.hstack([image, text, cosine]))
+    seen = membership.Traits(cosine, np.hstack([image, text, cosine]))
     scores = {"weak": membership.cross_fitted(seen, member, threshold=0.5)}
     if np.isfinite(scale):
         signal = -membership.loss_and_gradient(image, text, float(scale))
-        scores["loss_gradient"] = membership.cross_fitted(membership.Signals(signal, signal), member, threshold=0.0)
+        scores["loss_gradient"] = membership.cross_fitted(membership.Traits(signal, signal), member, threshold=0.0)
     return scores
 
 

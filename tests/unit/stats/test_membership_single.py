@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed, generator
 from clipmem.functional import auroc
-from clipmem.stats.membership import Signals, cross_fitted, loss_and_gradient
+from clipmem.stats.membership import Traits, cross_fitted, loss_and_gradient
 
 PROFILE = settings(max_examples=15, derandomize=True)
 
@@ -81,7 +81,7 @@ def test_the_weakly_supervised_attack_against_loops(n, width, seed, threshold):
     member = np.arange(n) % 2 == 0
     signal = rng.normal(size=(n, width)) + member[:, None]
     features = np.hstack([signal, rng.normal(size=(n, 2))])
-    found = cross_fitted(Signals(signal, features), member, threshold=threshold, seed=seed)
+    found = cross_fitted(Traits(signal, features), member, threshold=threshold, seed=seed)
     folds = StratifiedKFold(5, shuffle=True, random_state=derive_seed(seed, "weakly supervised") % 2**32)
     for others, tested in folds.split(features, member):
         expected = fold_by_hand(signal, features, member, others, tested, threshold)
@@ -98,7 +98,7 @@ def test_members_whose_similarity_tells_little_are_found_by_what_goes_with_it():
     features = rng.normal(size=(n, 6))
     features[:, 0] += 1.5 * member
     signal = (0.5 * features[:, 0] + rng.normal(size=n))[:, None]
-    score = cross_fitted(Signals(signal, np.hstack([features, signal])), member, threshold=0.5)
+    score = cross_fitted(Traits(signal, np.hstack([features, signal])), member, threshold=0.5)
     alone, informed = (auroc(x, member).mean for x in (signal[:, 0], score))
     assert alone == pytest.approx(0.68, abs=0.03)
     assert informed > alone + 0.05
@@ -112,7 +112,7 @@ def test_pairs_that_do_not_differ_are_not_told_apart():
     for _ in range(40):
         features = rng.normal(size=(400, 5))
         member = rng.permutation(400) < 200
-        score = cross_fitted(Signals(features[:, :1], features), member, threshold=0.5, seed=int(rng.integers(99)))
+        score = cross_fitted(Traits(features[:, :1], features), member, threshold=0.5, seed=int(rng.integers(99)))
         areas.append(auroc(score, member).mean)
     assert np.mean(areas) == pytest.approx(0.5, abs=3 * np.std(areas) / 40**0.5)
     assert np.std(areas) < 0.05
@@ -122,7 +122,7 @@ def test_the_same_twice_and_other_folds_with_another_seed():
     rng = np.random.default_rng(3)
     features, member = rng.normal(size=(200, 3)), np.arange(200) < 100
     first, again, other = (
-        cross_fitted(Signals(features[:, :2], features), member, threshold=0.0, seed=seed) for seed in (0, 0, 1)
+        cross_fitted(Traits(features[:, :2], features), member, threshold=0.0, seed=seed) for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
@@ -132,5 +132,5 @@ def test_the_same_twice_and_other_folds_with_another_seed():
 def test_a_signal_that_tells_nothing_is_refused(value):
     features, member = np.random.default_rng(4).normal(size=(100, 2)), np.arange(100) < 50
     with pytest.raises(InputError) as caught:
-        cross_fitted(Signals(np.full((100, 1), value), features), member, threshold=0.0)
+        cross_fitted(Traits(np.full((100, 1), value), features), member, threshold=0.0)
     assert caught.value.what == "signal"
