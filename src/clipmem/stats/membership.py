@@ -304,7 +304,7 @@ def weakly_supervised(
     examples = np.concatenate([unseen.features, pool.features[likely]])
     label = np.arange(len(examples)) >= len(unseen.features)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
-    return classifier.fit(examples, label).decision_function(features)
+    return classifier.fit(examples, label).decision_function(features).astype(np.float64)
 
 
 def cross_fitted(
