@@ -58,7 +58,7 @@ def test_all_findings_are_there_and_say_what_they_claim():
         assert finding.published or "Not published" in finding.limits
 
 
-LONG = {"laptop": pytest.mark.slow, "planned": pytest.mark.slow}
+LONG = dict.fromkeys(("laptop", "planned", "repeated"), pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_unknown_names_are_refused_with_a_near_one(tmp_path):
     assert (error.what, error.got) == ("--finding, with --regime redundant", "'planed'")
     assert "planted" in error.hint
     error = refused(tmp_path / "out", scale="large")
-    expected = ("--scale, with --regime redundant", "'large'", "tiny, laptop, planned")
+    expected = ("--scale, with --regime redundant", "'large'", "tiny, laptop, planned, repeated")
     assert (error.what, error.got, error.expected) == expected
     error = refused(tmp_path / "out", regime="rare")
     assert (error.what, error.expected) == ("--regime", ", ".join(REGIMES))
