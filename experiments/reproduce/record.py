@@ -129,7 +129,8 @@ def merged(earlier: Document, document: Document) -> Document:
     findings = [*document["findings"], *(one for one in earlier["findings"] if one["finding"] not in new)]
     rows = [*document["rows"], *(row for row in earlier["rows"] if row["finding"] not in new)]
     return {**document, "findings": sorted(findings, key=_place), "rows": sorted(rows, key=_place)} | {
-        "runs": earlier["runs"] | document["runs"]
+        "runs": earlier["runs"] | document["runs"],
+        **{key: sorted({*earlier[key], *document[key]}) for key in {"deviations"} & document.keys()},
     }
 
 
@@ -319,8 +320,14 @@ def _cell(finding: Document | None) -> str:
     if not primaries:
         return "not measured"
     values = [f"{signed(primary['estimate'], entry=primary)} {interval(primary, sign=True)}" for primary in primaries]
+    if len(primaries) > 1:
+        claims = [re.sub("^CLIPMem of | minus .*|, each .*", "", primary["measure"]) for primary in primaries]
+        values = [
+            f"{claim} {primary['holds']} {value}"
+            for claim, primary, value in zip(claims, primaries, values, strict=True)
+        ]
     planned = "†" * ("scale" in finding)
-    return f"**{finding['holds']}**{planned} {', '.join(values)}"
+    return f"**{finding['holds']}**{planned} {'; '.join(values)}"
 
 
 def section(name: str, documents: dict[str, Document]) -> str:

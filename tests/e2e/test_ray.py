@@ -160,6 +160,26 @@ def test_more_processes_than_cores_are_refused(local, tmp_path):
     assert process.returncode == 2
 
 
+@pytest.mark.slow
+def test_a_cluster_that_is_too_small_is_said_and_waited_for(local, tmp_path):
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        environment = ENVIRONMENT | {"RAY_ADDRESS": cluster.address}
+        words = ("--engine", "ray", "--processes", "2")
+        process = running.start(local[0], tmp_path / "run", *words, environment=environment)
+        lines = list[str]()
+        while "fewer than 2 CPU" not in "".join(lines[-1:]):
+            lines.append(process.stderr.readline())
+            assert lines[-1], lines
+        cluster.add_node(num_cpus=1)
+        running.ends_well(process)
+    finally:
+        cluster.shutdown()
+    assert RunFolder(tmp_path / "run").is_done("train")
+
+
 def test_killed_with_its_ray_and_run_again_locally(local, tmp_path):
     recipe, expected = local
     out = tmp_path / "run"

@@ -30,6 +30,7 @@ class Paradigms(Finding):
         "Memorization is SSLMem of the image tower in all three, utility the linear probe by subgroup, mitigation "
         "several images per pair. One class per image, and SimCLR for self-supervised training."
     )
+    negligible = 0.01
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
         return {

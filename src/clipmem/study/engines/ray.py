@@ -16,15 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from clipmem.base.errors import ClipmemError, InputError, RunError, require
+from clipmem.base.errors import ClipmemError, ClipmemWarning, InputError, RunError, require
 from clipmem.base.machine import cores
 from clipmem.base.paths import make_folder
 from clipmem.study import pool
 from clipmem.study.child import BOARDS, Board
 from clipmem.study.execution import Execution
 
-RETRIES = 3
-_POLL = 0.5
+RETRIES, _POLL = 3, 0.5
 
 
 def _call(task: partial[None], board: str, directory: str, scaling: Mapping[str, object]) -> tuple[str, int]:
@@ -42,12 +41,9 @@ def _run_together(run: partial[None], scaling: Mapping[str, object]) -> None:
     from ray import train  # pyright: ignore[reportMissingImports]
     from ray.train.torch import TorchTrainer  # pyright: ignore[reportMissingImports]
 
-    config = {
-        "scaling_config": train.ScalingConfig(**scaling),
-        "run_config": train.RunConfig("{side}-{seed}".format_map(run.keywords), str(run.keywords["board"])),
-    }
+    named = train.RunConfig("{side}-{seed}".format_map(run.keywords), str(run.keywords["board"]))
     try:
-        TorchTrainer(run, **config).fit()
+        TorchTrainer(run, scaling_config=train.ScalingConfig(**scaling), run_config=named).fit()
     except train.WorkerGroupError as failure:
         errors = [error for error in failure.worker_failures.values() if isinstance(error, ClipmemError)]
         raise (errors or [failure])[0] from None
@@ -81,6 +77,11 @@ class RayEngine(pool.LocalEngine):
         threads, alone = str(resources.threads), not fresh or self.processes == 1
         each = {"CPU": min(resources.threads, self.largest), "GPU": int(resources.device == "cuda")}
         group = {"num_workers": self.processes, "use_gpu": each["GPU"] > 0, "resources_per_worker": each}
+        needed = {kind: count * (1 if alone else self.processes) for kind, count in each.items()}
+        short = [f"{n} {kind}" for kind, n in needed.items() if n > self.ray.cluster_resources().get(kind, 0)]
+        if short:  # a cluster may grow
+            text = f"the Ray cluster has fewer than {' and '.join(short)}: clipmem waits until machines join it"
+            warnings.warn(ClipmemWarning(text), stacklevel=2)
         options = {
             "num_cpus": each["CPU"] if alone else 0,
             "num_gpus": each["GPU"] if alone else 0,
@@ -133,8 +134,7 @@ def connect(processes: int = 1) -> Generator[RayEngine]:
     fits = address or processes <= cores()
     require(fits, f"--processes {processes}", f"{cores()} cores", "a core for each", "Use fewer.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": not address}
             ray.init(address or "local", **where, **quiet)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
