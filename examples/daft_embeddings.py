@@ -1,7 +1,7 @@
 """Embed the pairs of Parquet files in Daft: a table with uid, image embedding and text embedding.
 
     pip install daft   # 0.7 needs pyarrow below 26, 0.6.14 does not; DO_NOT_TRACK=1 stops its telemetry
-    python examples/daft_embeddings.py 's3://bucket/pairs/*.parquet' --model ViT-B-32/openai --out embeddings/
+    python examples/daft_embeddings.py 's3://bucket/pairs/*.parquet' --model ViT-B-32-quickgelu/openai --out embeddings/
 
 The files have the columns image (bytes, or the struct of `datasets`) and captions (a text or a list), as those of
 `clipmem export pairs --to parquet`. Uids and embeddings are those of `clipmem export embeddings`. Rows that are no pair

@@ -1,6 +1,6 @@
 """Embed the pairs of Parquet files in NeMo Curator: a stage that gives uid, image embedding and text embedding.
 
-    stages = [ParquetReader("pairs/"), EmbedPairs("ViT-B-32/openai"), ParquetWriter("embeddings/")]
+    stages = [ParquetReader("pairs/"), EmbedPairs("ViT-B-32-quickgelu/openai"), ParquetWriter("embeddings/")]
     Pipeline("embeddings", stages=stages).run(RayDataExecutor())
 
 The files have the columns image (bytes, or the struct of `datasets`) and captions (a text or a list), as those of

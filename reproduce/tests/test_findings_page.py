@@ -178,9 +178,9 @@ def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
         for effect in one["effects"]
     }
     for measure, words in {
-        "the smaller of the text tower's lead over the image tower": "55% and {:.0%} of CLIPMem or more",
-        "token table frozen: relative change of CLIPMem": "7% and {:.0%}",
-        "text tower frozen: relative change of CLIPMem": "69% and {:.0%}",
+        "the smaller of the text tower's lead over the image tower": "and by {:.0%} in photographs",
+        "token table frozen: relative change of CLIPMem": "7%, 26% and {:.0%}",
+        "text tower frozen: relative change of CLIPMem": "69%, 81% and {:.0%}",
         "post, from the first step 0.15: relative change of CLIPMem": "CLIPMem by {:.0%}",
     }.items():
         assert words.format(abs(photographs[measure]["estimate"])) in text
@@ -203,6 +203,9 @@ def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
         "5 captions: relative change of CLIPMem": "by 4%",
         "token table frozen: relative change of CLIPMem": "by 7%",
         "text tower frozen: relative change of CLIPMem": "by 69%",
+        "the smaller of the text tower's lead over the image tower, as a share of CLIPMem: trained alone, and swapped": (
+            "by 55% of CLIPMem or more"
+        ),
         "post, from a third 0.15: relative change of CLIPMem": "about 1%",
     }.items():
         assert f"{abs(effects[measure]):.0%}" in shown
@@ -299,12 +302,20 @@ def test_what_the_page_says_beside_the_stored_effects_is_what_was_measured(recor
     lost = {
         tower: [
             f"{-change(*(planned(of, f'encoders: {name}', recall) for name in ('warm start', f'{tower} frozen')))[0]:.0%}"
-            for of in ("unique", "photographs")
+            for of in ("unique", "redundant", "photographs")
         ]
         for tower in ("text tower", "image tower")
     }
-    shown = "lowers retrieval by {} and {} (the image encoder: by {} and {})"
+    shown = "lowers retrieval by {}, {} and {} (the image encoder: by {}, {} and {})"
     assert shown.format(*lost["text tower"], *lost["image tower"]) in text
+    [encoders] = [one for one in record.newest()["redundant"]["findings"] if one["finding"] == "encoders"]
+    effects = {effect["measure"]: effect["estimate"] for effect in encoders["effects"]}
+    for measure, said in {
+        encoders["effects"][0]["measure"]: "by {:.0%} in redundant data",
+        "token table frozen: relative change of CLIPMem": "7%, {:.0%} and",
+        "text tower frozen: relative change of CLIPMem": "69%, {:.0%} and",
+    }.items():
+        assert said.format(abs(effects[measure])) in text
     noisy = change(*(planned("unique", f"text-noise: post, from a third {std}", recall) for std in ("0.0", "0.15")))
     assert "Retrieval improves by {:.0%} [{:.0%}, {:.0%}]".format(*noisy) in text
     [noise] = [one for one in record.newest()["unique"]["findings"] if one["finding"] == "text-noise"]

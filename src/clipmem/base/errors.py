@@ -54,9 +54,7 @@ class Unfinished(ClipmemError):  # noqa: N818  no error
 
     def __init__(self, share: str, remaining: int, total: int) -> None:
         self.share, self.remaining, self.total = share, remaining, total
-        text = (
-            f"{remaining} of {total} parts are left to the other shares" if remaining else f"all {total} parts are done"
-        )
+        text = f"{remaining} of {total} parts are left to the other shares" if remaining else "all parts are done"
         hint = "When all shares are done, run the same command without --part."
         super().__init__(f"share {share} is done, {text}. {hint}")
 

@@ -162,10 +162,10 @@ def is_free(folder: Path) -> bool:
 def atomic_file(path: Path) -> Generator[IO[bytes]]:
     """Open a binary file for writing that gets its name only if the block ends without an error."""
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")  # containers have equal process numbers
     with explain_write_errors(path):
         try:
-            with temporary.open("wb") as stream:
+            with temporary.open("w+b") as stream:  # into "wb", numpy writes by C, and does not see a full disk
                 try:
                     yield stream
                 except Exception:

@@ -83,8 +83,8 @@ class RemotePath(PurePosixPath):
     def facts(self) -> tuple[int, str]:
         """Return the size of the file, and all that the store last told of it, such as its time and ETag."""
         with self.reading() as (system, path):
-            facts = system.info(path)
-            return int(facts["size"] or 0), str(facts)
+            facts = system.info(path)  # the address behind a redirect can have a signature, which changes
+            return int(facts["size"] or 0), str({key: value for key, value in facts.items() if key != "url"})
 
     def _kind(self) -> str:
         # without permission "", as pathlib from Python 3.14 on; some stores deny access to what does not exist

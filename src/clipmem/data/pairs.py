@@ -195,4 +195,4 @@ def _state(file: AnyPath) -> tuple[int, str]:
 def _read_shard(section: DataSection, shard: str, captions: int | None, title: str, outputs: dict[Path, str]) -> Pairs:
     source = open_source(section, shard=shard)
     source.title, source.outputs = title, outputs
-    return Pairs.listed(source, captions)
+    return replace(Pairs.listed(source, captions), data=shard)

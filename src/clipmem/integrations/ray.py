@@ -1,8 +1,8 @@
 """Steps for Ray Data: pairs in a webdataset, and their embeddings, as classes for `map_batches`.
 
     pairs = ray.data.read_webdataset(shards, decoder=None).map_batches(Records, batch_format="pyarrow")
-    embedded = pairs.map_batches(Embed, fn_constructor_kwargs={"model": "ViT-B-32/openai"}, batch_format="pyarrow",
-                                 batch_size=512, num_gpus=1, compute=ray.data.ActorPoolStrategy(size=8))
+    embedded = pairs.map_batches(Embed, fn_constructor_kwargs={"model": "ViT-B-32-quickgelu/openai"},
+                                 batch_format="pyarrow", batch_size=512, num_gpus=1, compute=ActorPoolStrategy(size=8))
 
 Each takes and returns an Arrow table and imports no Ray, so other engines can call them, too. Records that are no pair
 stay as rows with a `problem`. Equal pairs are not merged, as this takes all rows: do it by `uid`.
@@ -60,7 +60,7 @@ class Records:
         return pa.Table.from_pylist([self._pair(sample) for sample in batch.to_pylist()], _SCHEMA)
 
     def _pair(self, sample: dict[str, Any]) -> dict[str, object]:
-        key, data = str(sample["__key__"]), {name: value for name, value in sample.items() if value is not None}
+        key, data = str(sample["__key__"]), {name.lower(): value for name, value in sample.items() if value is not None}
         image = next((data[name[1:]] for name in IMAGE_ENDINGS if name[1:] in data), None)
         texts = texts_of({name: data[name] for name in ("txt", "json") if name in data}, self._section)
         record = Record("", key, key, examine(image), [Part(key, texts.captions)])

@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import polars as pl
@@ -275,9 +275,8 @@ def embed(
     listing = {"shards": pairs.listing} if isinstance(pairs, ShardedPairs) else {}
     cards: dict[Path, Mapping[str, object]] = {}
     for folder, model in models.items():
-        card = {"name": model.name, "model": model.content(), **settings, **pairs.about(BLOCKS * block)}
-        _check(folder, card, listing)
-        cards[folder] = card
+        cards[folder] = {"name": model.name, "model": model.content(), **settings, **pairs.about(BLOCKS * block)}
+        _check(folder, cards[folder], listing)
     numbers = list(models.values())
     loaded = {f: json_sha256([card["model"], settings, numbers.index(models[f])]) for f, card in cards.items()}
     parts, names, total = dict[int, tuple[Any, ...]](), list[str](), 0
@@ -299,18 +298,20 @@ def embed(
         share = run(_embed_part, parts, reporter.advance)
     finally:
         for folder, card in cards.items():
-            if listing and "shards" not in (read_card(folder) or listing):
+            if listing and (read_card(folder) or listing).get("shards") != listing["shards"]:
                 write_card(folder, {**card, **listing})
-    if share:
-        remaining = sum(not all(Job(folder).is_done(name) for folder in models) for name in names)
-        raise Unfinished(share, remaining, len(names))
-    for folder, card in cards.items():
+    remaining = sum(not all(Job(folder).is_done(name) for folder in models) for name in names)
+    for folder, card in cards.items() if not (share and remaining) else ():
         _finish(folder, card, names, pairs)
+    if share:
+        raise Unfinished(share, remaining, len(names))
+    for file in (file for folder in cards for file in folder.rglob(".*.tmp") if file.is_file()):
+        file.unlink(missing_ok=True)  # of a killed process
     reporter.end("embed", time.monotonic() - started)
     return [Embeddings.open(folder, model.name) for folder, model in models.items()]
 
 
-def _check(folder: Path, card: Mapping[str, object], listing: Mapping[str, object]) -> None:
+def _check(folder: Path, card: Mapping[str, object], listing: Mapping[str, dict[str, str]]) -> None:
     """Refuse a folder with other files, or with embeddings of another model, data or settings."""
     old, hint = read_card(folder), "Choose another folder, or delete it."
     free = old is not None or (is_free(folder) and not is_layout(folder))
@@ -323,7 +324,11 @@ def _check(folder: Path, card: Mapping[str, object], listing: Mapping[str, objec
         require(same, f"{folder}", f"embeddings by {made_by}", f"embeddings by {now_by}", hint)
         before = {key: value for key, value in old.items() if key not in {"format", "rows", "name", "records"}}
         now = {key: value for key, value in card.items() if key != "name"}
-        now |= listing if "shards" in old else {}
+        if listing and (shards := cast(dict[str, str], before.get("shards"))):
+            names = {shard for k, shard in enumerate(shards) if Job(folder).is_done(f"part-{k:06d}")}
+            names |= shards.keys() ^ listing["shards"].keys()  # one that is not done may be repaired meanwhile
+            for settings, of in ((before, shards), (now, listing["shards"])):
+                settings.update(data="", shards={shard: of[shard] for shard in of if shard in names})
         refuse_other(f"{folder} was made with other settings", before, now, hint)
 
 

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,33 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         fail()
     assert file.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+def test_two_processes_of_the_same_number_write_a_file(tmp_path):
+    """As in containers that share a folder: the file of the last one stays, whole."""
+    file = tmp_path / "x"
+    with atomic_file(file) as first:
+        first.write(b"first")
+        atomic_write(file, b"second")
+        assert file.read_bytes() == b"second"
+    assert file.read_bytes() == b"first"
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+def test_an_array_that_does_not_fit_is_not_written(tmp_path):
+    """Written by numpy in C, its last bytes would be missing without an error."""
+    code = (
+        "import resource, signal, sys, numpy as np\nfrom pathlib import Path\n"
+        "from clipmem.base.paths import atomic_file\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500))\n"
+        "with atomic_file(Path(sys.argv[1])) as stream:\n    np.save(stream, np.zeros(int(sys.argv[2])))\n"
+    )
+    ended = [
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / f"{n}.npy"), str(n)], check=False).returncode
+        for n in (200, 400)
+    ]
+    assert ended == [0, 1]
+    assert [file.name for file in tmp_path.iterdir()] == ["200.npy"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

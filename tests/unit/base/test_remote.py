@@ -162,6 +162,17 @@ def test_a_changed_file_has_another_state():
     assert path.state() != before
 
 
+def test_the_address_behind_a_redirect_is_not_a_fact(monkeypatch):
+    files, path = fsspec.filesystem("memory"), RemotePath("memory://state/c")
+    files.pipe("/state/c", b"123")
+    info, count = type(files).info, iter(range(10))
+    monkeypatch.setattr(type(files), "info", lambda *more: info(*more) | {"url": f"https://store/c?sign={next(count)}"})
+    before = path.facts()
+    assert path.facts() == before
+    files.pipe("/state/c", b"456")  # at another time
+    assert path.facts() != before
+
+
 def test_local_paths_do_not_import_fsspec():
     code = "import sys, clipmem; clipmem.load_pairs('emoji').pairs(); sys.exit('fsspec' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

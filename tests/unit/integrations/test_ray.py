@@ -25,8 +25,9 @@ SAMPLES = {
     "004": {"txt": b"alone"},
     "005": {"png": encoded_image(5), "txt": b"  "},
     "006": {"png": encoded_image(6)[:60], "txt": b"cut off"},
+    "007": {"JPG": encoded_image(7, form="JPEG"), "TXT": b"a cow"},
 }
-PAIRS = ["000", "001", "002", "006"]
+PAIRS = ["000", "001", "002", "006", "007"]
 
 
 @pytest.fixture(scope="module")

@@ -166,7 +166,7 @@ class WebdatasetSource(Source):
         if probe.is_dir:
             tars = probe.with_suffix(".tar")
             return f"a folder with {len(tars):,} tars" if tars else ""
-        several = "::" in probe.text or _RANGE.search(probe.text)
+        several = "::" in probe.text or _RANGE.search(probe.text) or _CHOICE.search(probe.text)
         return "a range or list of tars" if several and ".tar" in probe.text else ""
 
     def records(self) -> Iterator[Record]:

@@ -35,6 +35,7 @@ def test_ranges_lists_and_folders_name_the_same_pairs(tmp_path):
     paths = [
         str(tmp_path / "shards"),
         str(tmp_path / "shards" / "s-{0000..0002}.tar"),
+        str(tmp_path / "shards" / "s-{0000,0001,0002}.tar"),
         "::".join(str(tmp_path / "shards" / f"s-000{k}.tar") for k in range(3)),
         f"{tmp_path}/shards/s-{{0000..0001}}.tar::{tmp_path}/shards/s-0002.tar",
     ]
@@ -45,7 +46,7 @@ def test_ranges_lists_and_folders_name_the_same_pairs(tmp_path):
         assert source.problems == []
         assert len(source.read(pairs["image"].to_list())) == 6
         found.append(pairs["uid"].to_list())
-    assert found == [found[0]] * 4
+    assert found == [found[0]] * 5
     with pytest.raises(InputError) as error:
         open_source(DataSection(path=str(tmp_path / "shards" / "s-{0001..0004}.tar")))
     assert str(error.value) == (
