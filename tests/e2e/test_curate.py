@@ -386,6 +386,8 @@ def test_refused(planted, tmp_path, monkeypatch):
     assert "--out" in refused(folder, "--out", folder / "out")
     assert "--write" in refused(path, "--write", folder)
     assert "--correct" in refused(path, "--correct")
+    both = refused(path, "--write", tmp_path / "both", "--correct", "--reviewed-only")
+    assert both.startswith("clipmem: --correct: got also --reviewed-only")
     assert "--write" in refused(path, "--write", tmp_path / "unused", "--out", tmp_path / "unused")
     assert "--write" in refused(path, "--write", tmp_path / "unused", "--out", tmp_path / "unused" / "list")
     assert "unknown" in refused(path, "--model", "unknown/model")

@@ -148,7 +148,7 @@ def curate(
     share = share_of(planted, confidence)
     probability = posterior(planted, share.assumed, score, ~np.any([part.high for part in special], axis=0))
     ruled = np.any([part.certain for part in members], axis=0)
-    probability[ruled] = 1.0
+    probability = np.where(ruled, 1.0, np.minimum(probability, np.nextafter(1, 0)))  # 1 by a rule alone
     suspect = probability >= SUSPECT
     first = np.lexsort((-score, -probability))[:LISTED]
     rows = np.union1d(np.flatnonzero(suspect), first)

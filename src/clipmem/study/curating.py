@@ -166,6 +166,8 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
         require(not how.part, "--part", f"{how.part} with a run folder", "pairs to embed", "Omit it.")
     for option, wanted in (("--correct", how.correct), ("--reviewed-only", how.reviewed)):
         require(how.write or not wanted, option, "no --write", "a folder for the data", "Add --write DIR.")
+    both, got = how.correct and how.reviewed, "also --reviewed-only, which leaves others as they are"
+    require(not both, "--correct", got, "one of them", "Omit --correct.")
     aim = Aim.parse(how.suspects) if how.suspects else None
     study = PlannedStudy(data) if is_run(data) else None
     source = None if data is None else open_data(study.recipe.data if study else data)

@@ -270,7 +270,7 @@ def test_file_names_and_vague_captions_are_named(data):
     captions = [list(one) for one in signals.captions]
     names = np.flatnonzero(~wrong)[:4]
     for k, text in zip(
-        names, ("IMG_2041.jpg", "https://a.example/x", "all rights reserved", "Изображение собаки"), strict=True
+        names, ("IMG_2041.jpg", "https://a.example/x", "all rights reserved", "Screenshot 2026-11-27"), strict=True
     ):
         captions[k] = [text]
     vague = np.flatnonzero(~wrong)[10:60]
@@ -306,13 +306,41 @@ def test_the_rule_for_vague_captions_against_a_loop(data):
         rows = [j for j in range(N) if texts[j] == text]
         m = len(rows)
         cosines = [image[i] @ image[j] for i in rows for j in rows if i != j]
-        alike = np.mean(cosines) if m > usual else 0.0
-        assert score[k] == pytest.approx(max(0.0, math.log(m / usual)) * min(1, max(0, 1 - alike)), abs=1e-5)
+        alike = np.mean(cosines) if m > 1.5 * usual else 0.0
+        expected = math.log(m / usual) * min(1, max(0, 1 - alike)) if m > 1.5 * usual else 0.0
+        assert score[k] == pytest.approx(expected, abs=1e-5)
         assert rule[k] == (m >= 10 and m >= 0.005 * N and m >= 3 * usual and alike < 0.2)
     assert rule.sum() == 30  # neither a few pairs, nor many of the same thing
 
 
-def test_the_odd_one_of_near_duplicates_ranks_first(data):
+def test_right_captions_with_numbers_marks_or_another_script_are_not_flagged(data):
+    signals, _ = data
+    captions = [list(one) for one in signals.captions]
+    texts = ("Photo 12 of 20: the kitchen", "image 10 shows a wall", "Stock photo of a dog", "copyright", "собака")
+    captions[:5] = [[text] for text in texts]
+    score = PAIR_SCORES["hygiene"]().score(replace(signals, captions=captions))
+    assert score[:5].tolist() == [0, 0, 0, 0, 0.5]
+    assert not PAIR_SCORES["hygiene"]().certain(signals, score).any()
+
+
+def test_the_most_frequent_of_a_few_names_of_classes_is_not_vague(data):
+    signals, _ = data
+    names = np.repeat(["star", "circle", "key", "moon"], [N // 4 + 6, N // 4, N // 4, N - 3 * (N // 4) - 6])
+    assert not PAIR_SCORES["vague"]().score(replace(signals, captions=[[str(name)] for name in names])).any()
+
+
+def test_a_probability_of_1_is_that_of_a_rule(data, monkeypatch):
+    """With few different captions the fitted curve reaches 1; that is no rule."""
+    signals, wrong = data
+    monkeypatch.setattr(ranking, "posterior", lambda *given: np.where(wrong, 1.0, posterior(*given)))
+    captions = [["IMG_2041.jpg"], *signals.captions[1:]]
+    found = curate(replace(signals, captions=captions))
+    assert found.document["by_rule"] == 1
+    assert found.table["probability"][0] == 1
+    assert 0.999 < found.table.filter(pl.Series(wrong))["probability"].min() < 1
+
+
+def test_the_odd_one_of_one_image_ranks_first(data):
     captions = [["a red dog"], ["a red dog"], ["the moon"], ["a key"]]
     signals = Signals(list("abcd"), captions, np.array([3, 3, 3, 1]))
     assert PAIR_SCORES["duplicates"]().score(signals).tolist() == [0.5, 0.5, 1.0, 0.0]

@@ -1,4 +1,4 @@
-"""Scores of captions that say little of their image: no captions, shared by many, or unlike a near-duplicate's."""
+"""Scores of captions that say little of their image: no captions, shared by many, or unlike others of the image."""
 
 import re
 import unicodedata
@@ -13,23 +13,24 @@ from clipmem.scoring.evidence import evidence_of
 from clipmem.scoring.pair_scores.base import PAIR_SCORES, PairScore, Scores
 
 _FILE = re.compile(
-    r"\b(?:img|dsc[nf]?|image|photo|screenshot|untitled)[\s_-]*\d{2,}\b|\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?)\b", re.I
+    r"^\W*(?:img|dsc[nf]?|image|photo|screenshot|untitled)[\s_-]*\d{2,}[\W\d_]*$|\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?)\b",
+    re.I,
 )
 _ADDRESS = re.compile(r"https?://|www\.|<[a-z/][^>]*>|&[a-z]+;", re.I)
 _BOILERPLATE = re.compile(
-    r"click (?:here|to)|all rights reserved|copyright|stock (?:photo|image|illustration)|no caption|not available|"
-    r"lorem ipsum|image result|^(?:n/?a|none|null|nan|unknown|untitled|image|photo|pict[a-z]+|caption)$",
+    r"click (?:here|to)|all rights reserved|no caption|not available|lorem ipsum|image result|"
+    r"^(?:n/?a|none|null|nan|unknown|untitled|(?:stock )?(?:image|photo|illustration)|pict[a-z]+|caption)$",
     re.I,
 )
 LONG = 4.0  # times the 95% quantile of the numbers of words
-USUAL = 0.98  # share of the captions that are used no more often than usual
+USUAL, OFTEN = 0.98, 1.5  # share of the captions that are used no more often than usual; often: times that number
 # a suspect by rule: chosen between the categories' names and the names of the shipped drawings
 TIMES, PAIRS, SHARE, ALIKE = 3.0, 10, 0.005, 0.2
 
 
 @PAIR_SCORES.register("hygiene")
 class Hygiene(PairScore):
-    """The number of findings: no word, a file name, an address or markup, boilerplate, a rare script, far too long."""
+    """Findings: no word, a file name, an address or markup, boilerplate, far too long; a rare script counts half."""
 
     summary = "Empty captions, file names, addresses, boilerplate, another script than the rest; captions alone"
     weight = 1.5
@@ -47,13 +48,13 @@ class Hygiene(PairScore):
             + bool(_FILE.search(text))
             + bool(_ADDRESS.search(text))
             + bool(_BOILERPLATE.search(text))
-            + bool(script and script not in usual)
+            + 0.5 * bool(script and script not in usual)  # alone it is no rule: such captions can be right
             for text, script in zip(texts, scripts, strict=True)
         ]
         return np.array(findings, dtype=np.float64) + (length > long)
 
     def certain(self, signals: Signals, score: Scores) -> Bool[np.ndarray, " n"]:  # noqa: ARG002
-        return score > np.median(score)  # more findings than usual
+        return score > np.median(score) + 0.5  # more findings than usual
 
 
 def _script(text: str) -> str:
@@ -64,7 +65,7 @@ def _script(text: str) -> str:
 
 @PAIR_SCORES.register("vague")
 class Vague(PairScore):
-    """log(m / m₀) (1 - c) where positive, else 0.
+    """log(m / m₀) (1 - c) where m > 1.5 m₀, else 0: of a few names of classes, the most frequent one is not vague.
 
     m is the number of pairs with the caption, m₀ its 98% quantile over the different captions (at least 2), and c the
     mean cosine between their images, in which 0 is that of images drawn at random. A caption that at least 10 pairs,
@@ -86,14 +87,15 @@ class Vague(PairScore):
 
 
 def _shared(signals: Signals) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], float]:
-    """Return m and c of each pair's caption, c only where m > m₀, and m₀."""
+    """Return m and c of each pair's caption, 0 unless m > 1.5 m₀, and m₀."""
     image = evidence_of(signals).image
     caption = numbered("\n".join(map(same_words, texts)) for texts in signals.captions)
     times = np.bincount(caption)
     usual = max(2.0, float(np.quantile(times, USUAL)))
-    number = np.where(times > usual, np.cumsum(times > usual) - 1, -1)[caption]  # of the captions used more often
+    times = np.where(times > OFTEN * usual, times, 0)
+    number = np.where(times > 0, np.cumsum(times > 0) - 1, -1)[caption]  # of the captions used often
     rows = np.flatnonzero(number >= 0)
-    m = times[times > usual]
+    m = times[times > 0]
     sums = np.zeros((len(m), image.shape[1]))
     np.add.at(sums, number[rows], image[rows])
     cosine = np.zeros(len(caption))
@@ -103,12 +105,12 @@ def _shared(signals: Signals) -> tuple[Float64[np.ndarray, " n"], Float64[np.nda
 
 @PAIR_SCORES.register("duplicates")
 class Duplicates(PairScore):
-    """Of the other pairs of its group of near-duplicates, the share whose captions have no word in common with its own.
+    """Of the other pairs of its group, of one image file, the share whose captions have no word in common with its own.
 
     Of two such pairs it cannot tell which caption is wrong; of three, the odd one out ranks first.
     """
 
-    summary = "Near-duplicate images whose captions share no word; captions and groups alone"
+    summary = "Identical images whose captions share no word; captions and groups alone"
     weight = 0.5
     kind = "duplicate"
 
