@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from clipmem.base.errors import InputError, require, require_range
 from clipmem.base.hashing import numbered, same_words
 from clipmem.base.progress import Quiet, Reporter, by_work
-from clipmem.curation.share import PLANTINGS, plant, posterior, share_of
+from clipmem.curation.share import CLEAR, PLANTINGS, plant, posterior, share_of
 from clipmem.curation.suspects import LISTED, Curation, counted
 from clipmem.models.signals import Signals
 from clipmem.scoring.evidence import Evidence, evidence_of
@@ -172,7 +172,9 @@ def curate(
         "detectors": [part.name for part in ranked],
         "evidence": evidence.features,
         "unavailable": {name: needs for name, needs in lacking.items() if needs},
-        "expected": share._asdict() | {"confidence": confidence, "pairs": [round(n * value) for value in share[:3]]},
+        "expected": share._asdict()
+        | {"confidence": confidence, "pairs": [round(n * value) for value in share[:3]]}
+        | {"told": share.separation >= CLEAR},
         **counted(table),
         "seconds": time.monotonic() - started,
     }

@@ -289,9 +289,9 @@ def embed(
             if (Job(folder).facts(names[-1]) or {}).get("key") != key
         ]
         if tasks:
-            size = each.size * len({task.loaded for task in tasks})
-            total += size
+            total += (size := each.size * len({task.loaded for task in tasks}))
             parts[number] = (tasks, each._replace(content=(), size=size), block)
+    stale = [file for folder in cards for file in folder.rglob(".*.tmp") if file.is_file()]  # of killed processes
     started = time.monotonic()
     reporter.begin("embed", total, pairs.unit)
     try:
@@ -300,13 +300,13 @@ def embed(
         for folder, card in cards.items():
             if listing and (read_card(folder) or listing).get("shards") != listing["shards"]:
                 write_card(folder, {**card, **listing})
-    remaining = sum(not all(Job(folder).is_done(name) for folder in models) for name in names)
-    for folder, card in cards.items() if not (share and remaining) else ():
+    remaining = sum(not all(Job(folder).is_done(name) for folder in models) for name in names) if share else 0
+    for folder, card in cards.items() if not remaining else ():
         _finish(folder, card, names, pairs)
     if share:
         raise Unfinished(share, remaining, len(names))
-    for file in (file for folder in cards for file in folder.rglob(".*.tmp") if file.is_file()):
-        file.unlink(missing_ok=True)  # of a killed process
+    for file in stale:
+        file.unlink(missing_ok=True)
     reporter.end("embed", time.monotonic() - started)
     return [Embeddings.open(folder, model.name) for folder, model in models.items()]
 
@@ -325,10 +325,10 @@ def _check(folder: Path, card: Mapping[str, object], listing: Mapping[str, dict[
         before = {key: value for key, value in old.items() if key not in {"format", "rows", "name", "records"}}
         now = {key: value for key, value in card.items() if key != "name"}
         if listing and (shards := cast(dict[str, str], before.get("shards"))):
-            names = {shard for k, shard in enumerate(shards) if Job(folder).is_done(f"part-{k:06d}")}
-            names |= shards.keys() ^ listing["shards"].keys()  # one that is not done may be repaired meanwhile
-            for settings, of in ((before, shards), (now, listing["shards"])):
-                settings.update(data="", shards={shard: of[shard] for shard in of if shard in names})
+            others, done = listing["shards"], Job(folder).is_done
+            repaired = {name for k, name in enumerate(shards) if name in others and not done(f"part-{k:06d}")}
+            for settings, of in ((before, shards), (now, others)):
+                settings.update(data="", shards={name: of[name] for name in of if name not in repaired})
         refuse_other(f"{folder} was made with other settings", before, now, hint)
 
 

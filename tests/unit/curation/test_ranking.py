@@ -320,6 +320,8 @@ def test_right_captions_with_numbers_marks_or_another_script_are_not_flagged(dat
     captions[:5] = [[text] for text in texts]
     score = PAIR_SCORES["hygiene"]().score(replace(signals, captions=captions))
     assert score[:5].tolist() == [0, 0, 0, 0, 0.5]
+    captions[0] = ["dogs, copyright 2020 by somebody"]
+    assert PAIR_SCORES["hygiene"]().score(replace(signals, captions=captions))[0] == 1
     assert not PAIR_SCORES["hygiene"]().certain(signals, score).any()
 
 

@@ -129,7 +129,6 @@ def test_the_terminal_loads_no_plotting_and_nothing_loads_torch() -> None:
 def test_a_long_caption_leaves_room_for_other_columns(width: int, clear: bool) -> None:
     row = {"uid": "0123456789abcdef", "probability": 0.5, "caption": "long " * 34, "reason": None}
     expected = {"found": False, "clear": clear, "pairs": [3, 0, 9], "confidence": 0.95, "share": 0.1}
-    expected["separation"] = 0.8
     about: dict[str, Any] = {"pairs": 400, "problems": 0, "model": None, "run": False, "seconds_in_all": 1.0}
     about |= {"expected": expected, "suspects": 3, "by_rule": 0, "curve": [], "aim": "", "expectation": []}
     lines = screen_lines("curated", Curated(Path("suspects"), about, [row]), width)

@@ -18,7 +18,7 @@ _FILE = re.compile(
 )
 _ADDRESS = re.compile(r"https?://|www\.|<[a-z/][^>]*>|&[a-z]+;", re.I)
 _BOILERPLATE = re.compile(
-    r"click (?:here|to)|all rights reserved|no caption|not available|lorem ipsum|image result|"
+    r"click (?:here|to)|all rights reserved|(?:copyright|©) ?\d{4}|no caption|not available|lorem ipsum|image result|"
     r"^(?:n/?a|none|null|nan|unknown|untitled|(?:stock )?(?:image|photo|illustration)|pict[a-z]+|caption)$",
     re.I,
 )

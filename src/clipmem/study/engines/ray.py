@@ -77,8 +77,8 @@ class RayEngine(pool.LocalEngine):
         threads, alone = str(resources.threads), not fresh or self.processes == 1
         each = {"CPU": min(resources.threads, self.largest), "GPU": int(resources.device == "cuda")}
         group = {"num_workers": self.processes, "use_gpu": each["GPU"] > 0, "resources_per_worker": each}
-        needed = {kind: count * (1 if alone else self.processes) for kind, count in each.items()}
-        short = [f"{n} {kind}" for kind, n in needed.items() if n > self.ray.cluster_resources().get(kind, 0)]
+        size, room = 1 if alone else self.processes, self.ray.cluster_resources()
+        short = [f"{size * count} {kind}" for kind, count in each.items() if size * count > room.get(kind, 0)]
         if short:  # a cluster may grow
             text = f"the Ray cluster has fewer than {' and '.join(short)}: clipmem waits until machines join it"
             warnings.warn(ClipmemWarning(text), stacklevel=2)
