@@ -1,4 +1,8 @@
-"""Audit the external pairs of a run, on which no model trained, by placebo members: `null.py RUN` (RESULTS.md)."""
+"""Audit some pairs of a run alone (RESULTS.md).
+
+    null.py RUN               the external pairs, on which no model trained, by placebo members
+    null.py RUN mismatched    the pairs with swapped captions, as canaries
+"""
 
 import sys
 
@@ -9,14 +13,15 @@ from clipmem.study.auditing import audit
 from clipmem.study.plan import PlannedStudy
 
 
-def main(path: str) -> None:
+def main(path: str, pairs: str = "external") -> None:
     """Print the AUC of every attack with its interval, and the lower bound of ε."""
     study = PlannedStudy(path)
-    document, _ = audit(study, np.flatnonzero(study.role == "external"), Quiet())
+    planted = study.splits["planted"].to_numpy() & (study.role == "candidate")
+    document, _ = audit(study, np.flatnonzero(planted if pairs == "mismatched" else study.role == pairs), Quiet())
     for name, attack in document["attacks"].items():
         print(f"{name:12} {attack['auc']['mean']:.3f} [{attack['auc']['low']:.3f}, {attack['auc']['high']:.3f}]")
     print(document["epsilon"])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -95,6 +95,13 @@ def test_a_folder_is_cleaned_by_twenty_decisions(folder, monkeypatch):
             keys += 1
         becomes(lambda: status(page).startswith(f"20 of {len(suspects)} suspects reviewed"), True)
         becomes(lambda: "are expected to be wrong" in status(page), True, 60)
+        page.locator(".lengths summary").click()
+        rows = [cells.split() for cells in page.locator(".lengths tbody tr").all_inner_texts()]
+        curve = review(folder / "the suspects")["curve"]
+        assert [int(row[0]) for row in rows] == [each["length"] for each in curve] == [10, 20, 50, 100, 200, 500]
+        for row, each in zip(rows, curve, strict=True):
+            shares = [int(text.strip("[,%]")) / 100 for text in row[1:]]
+            assert shares == pytest.approx([each[name] for name in ("precision", "low", "high", "recall")], abs=0.0051)
         monkeypatch.setattr(curating, "rank", ranking_fails)
         page.keyboard.press("e")
         page.keyboard.press("Enter")

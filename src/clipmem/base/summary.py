@@ -249,10 +249,14 @@ class Rate(Entry):
 
 
 class Attack(Entry):
-    """How well an attack tells members: the AUC, and true positive rates at 0.1% and 1% false positives."""
+    """How well an attack tells members: the AUC, and true positive rates at 0.1% and 1% false positives.
+
+    `above`: whether the AUC is above .5 at a level divided among the attacks; None in files of earlier versions.
+    """
 
     auc: Rate
     tpr: list[Rate]
+    above: bool | None = None
 
 
 class Offline(Entry):

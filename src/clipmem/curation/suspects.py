@@ -330,7 +330,7 @@ def review(folder: Path) -> dict[str, Any]:
     """Return the suspects in a folder of `clipmem curate` in order, and how many are wrong.
 
     `suspects`: uids of the ranking's suspects and of other pairs that somebody marked wrong; `expected`: number, low
-    and high (see `expected_wrong`); `learned`: whether the order is learned from the marks.
+    and high (see `expected_wrong`); `curve`: see `expectations`; `learned`: whether marks gave the order.
 
     Raises:
         InputError: It has no ranking.
@@ -344,5 +344,6 @@ def review(folder: Path) -> dict[str, Any]:
     return {
         "suspects": [uid for uid in after.table["uid"].gather(order_of(after.table)) if uid in listed],
         "expected": dict(zip(("number", "low", "high"), number, strict=True)),
+        "curve": [rates._asdict() for rates in expectations(after, LENGTHS)],
         "learned": bool(after.document["marks"]["used"]),
     }

@@ -62,10 +62,14 @@ Trials = Float64[np.ndarray, "model n"]
 
 
 class Attack(TypedDict):
-    """How well an attack tells members: the AUC, and true positive rates at `RATES`, each with its interval."""
+    """How well an attack tells members: the AUC, and true positive rates at `RATES`, each with its interval.
+
+    `above`: whether the AUC is above .5 at a level divided among the attacks (Bonferroni).
+    """
 
     auc: dict[str, float | None]
     tpr: list[dict[str, float | None]]
+    above: bool
 
 
 def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -141,7 +145,7 @@ def audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter) 
         "seen": [int(seen.min()), int(seen.max())],
         "nonmembers": int((~member).sum(axis=1).min()),
         "confidence": confidence,
-        "attacks": {name: _over_targets(values, member, confidence) for name, values in scores.items()},
+        "attacks": {name: _over_targets(values, member, confidence, len(scores)) for name, values in scores.items()},
         "offline": _offline(offline, member, confidence),
         "epsilon": _epsilon(study, pool, member, scores),
         "risk": {"attack": "lira", "pairs": -(-len(pool) // 100), "share": share, "mean": float(risk.risk.mean())},
@@ -170,7 +174,7 @@ def _offline(attacks: Mapping[str, Callable[[int], Trials]], member: np.ndarray,
     """Return how offline attacks do with 1, 2, 4, 8 and 16 references, or as many as the run has."""
     fewest = int((~member).sum(axis=0).min()) - 1
     counts = sorted({min(2**k, fewest) for k in range(5)})
-    rows = {k: [_over_targets(attack(n), member, level) for n in counts] for k, attack in attacks.items()}
+    rows = {k: [_over_targets(attack(n), member, level, len(attacks)) for n in counts] for k, attack in attacks.items()}
     return {"references": counts, "attacks": rows}
 
 
@@ -203,12 +207,13 @@ def _rates(scores: Trials, member: np.ndarray, rates: np.ndarray) -> Float64[np.
     return np.stack([membership.true_positive_rates(*row, rates) for row in zip(scores, member, strict=True)])
 
 
-def _over_targets(scores: Trials, member: np.ndarray, confidence: float) -> Attack:
+def _over_targets(scores: Trials, member: np.ndarray, confidence: float, attacks: int) -> Attack:
     """Return AUC and true positive rates, means over target models with their t interval, cut to [0, 1]."""
     auc = [auroc(*row).mean for row in zip(scores, member, strict=True)]
     entries = [mean_over_seeds(values, confidence) for values in (auc, *_rates(scores, member, RATES).T.tolist())]
     entries = [{k: None if v is None else min(max(v, 0.0), 1.0) for k, v in entry.items()} for entry in entries]
-    return {"auc": entries[0], "tpr": entries[1:]}
+    least = mean_over_seeds(auc, 1 - (1 - confidence) / attacks)["low"]
+    return {"auc": entries[0], "tpr": entries[1:], "above": least is not None and least > 0.5}
 
 
 def audit_model(
@@ -259,7 +264,9 @@ def audit_model(
         "left_out": total - len(inside),
         "confidence": settings.confidence,
         "model_free": free._asdict() | {"margin": MARGIN},
-        "attacks": {name: _over_pairs(values, inside, settings.confidence) for name, values in scores.items()},
+        "attacks": {
+            name: _over_pairs(values, inside, settings.confidence, len(scores)) for name, values in scores.items()
+        },
         "set_p_value": membership.set_p_value(list(attacks.values()), inside),
         "set_attacks": len(attacks),
     }
@@ -428,7 +435,7 @@ def _gradient_norm(encoder: DualEncoder, pixels: np.ndarray, caption: Sequence[s
     return float(torch.stack([gradient.double().square().sum() for gradient in gradients]).sum().sqrt())
 
 
-def _over_pairs(scores: Float64[np.ndarray, " n"], member: Bool[np.ndarray, " n"], confidence: float) -> Attack:
+def _over_pairs(scores: Float64[np.ndarray, " n"], member: np.ndarray, confidence: float, attacks: int) -> Attack:
     """Return AUC and true positive rates with their intervals over pairs."""
     tpr = membership.true_positive_rates(scores, member, RATES)
     low, high = membership.bootstrap_rates(scores, member, RATES, confidence=confidence)
@@ -436,4 +443,5 @@ def _over_pairs(scores: Float64[np.ndarray, " n"], member: Bool[np.ndarray, " n"
     return {
         "auc": auroc(scores, member, confidence)._asdict(),
         "tpr": [dict(zip(("mean", "low", "high"), row, strict=True)) for row in rows],
+        "above": auroc(scores, member, 1 - (1 - confidence) / attacks).low > 0.5,
     }

@@ -161,7 +161,7 @@ class Traced(NamedTuple):
         shadow_models: Number of shadow models.
         similarity: Similarities that were asked for, under f, shape (k,).
         effect: Effect of each training pair on these, shape (k, n).
-        lds: Mean LDS of the held-out pairs, with its interval over groups of them.
+        lds: Mean LDS (of differences) of the held-out pairs, with its interval over groups of them.
         lds_of_similarity: The same of the product of both similarities under f instead of effects.
     """
 

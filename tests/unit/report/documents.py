@@ -181,7 +181,8 @@ def model_parts(name: str = "clipmem-tiny") -> dict[str, Any]:
 def attack(auc: float, tpr: float, *, half: float = 0.02) -> dict[str, Any]:
     """An attack's AUC, and its true positive rates at 0.1% and 1% false positives."""
     rates = [{"mean": one, "low": max(one - half, 0.0), "high": one + half} for one in (tpr / 4, tpr)]
-    return {"auc": {"mean": auc, "low": auc - half, "high": auc + half}, "tpr": rates}
+    auc_of = {"mean": auc, "low": auc - half, "high": auc + half}
+    return {"auc": auc_of, "tpr": rates, "above": auc - 1.3 * half > 0.5}
 
 
 AUDIT = {

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t as student
 from torch import nn
 
 from clipmem.study import auditing
@@ -99,3 +100,24 @@ def test_open_clip_drops_attention():
         values = {float(attention(x, x, x, need_weights=False)[0].sum()) for _ in range(20)}
     assert len(values) > 1
     assert (attention.dropout, attention.training) == (0.0, False)
+
+
+def test_an_attack_on_targets_is_above_chance_at_the_level_of_all_attacks():
+    """By the t interval of the AUCs, counted pair by pair: above .5 for one attack, at a seventh of the level not."""
+    rng, member = np.random.default_rng(3), np.tile(np.arange(60) % 2 == 0, (4, 1))
+    scores = rng.normal(size=(4, 60)) + 0.5 * member
+    areas = np.array([np.mean(row[inside][:, None] > row[~inside]) for row, inside in zip(scores, member, strict=True)])
+    error = areas.std(ddof=1) / 2
+    for several in (1, 7):
+        least = areas.mean() - student.ppf(1 - 0.025 / several, 3) * error
+        assert auditing._over_targets(scores, member, 0.95, several)["above"] == (least > 0.5) == (several == 1)
+
+
+def test_an_attack_on_pairs_is_above_chance_at_the_level_of_all_attacks():
+    """Gaussian scores 0.22 apart: the interval of one attack is above .5, at a seventh of the level it is not."""
+    rng, member = np.random.default_rng(5), np.arange(400) % 2 == 0
+    scores = rng.normal(size=400) + 0.22 * member
+    above = [auditing._over_pairs(scores, member, 0.95, several)["above"] for several in (1, 7)]
+    low = auditing._over_pairs(scores, member, 0.95, 7)["auc"]["low"]
+    assert above == [True, False]
+    assert low > 0.5  # as printed: the interval of the attack alone

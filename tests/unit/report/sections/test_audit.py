@@ -37,7 +37,7 @@ def test_the_page_shows_it(built):
 
 def test_only_attacks_above_chance_are_named_as_such(built):
     text = words(screen_lines("audit", read_run(built.folder), 100))
-    assert "Above chance, by AUC: similarity, LiRA." in text
+    assert "Above chance, by AUC, corrected for 4 attacks: similarity, LiRA." in text
     weak = {**MODEL_AUDIT, "attacks": {"cosine": attack(0.5, 0.01), "gradient": attack(0.48, 0.01)}}
     text = words(screen_lines("audited", weak, 100))
     assert "above chance (AUC 0.5)" in text

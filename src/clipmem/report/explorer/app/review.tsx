@@ -30,6 +30,20 @@ export function Progress() {
   );
 }
 
+/** What is expected of lists of other lengths, in percent. */
+function Lengths() {
+  const percent = (share: number) => Math.round(100 * share), curve = review.value?.curve ?? [];
+  return !!curve.length && (
+    <details class="lengths"><summary>Expected of lists of other lengths</summary>
+      <table>
+        <thead><tr><th scope="col">first</th><th scope="col">mismatched</th><th scope="col">of all mismatched</th></tr></thead>
+        <tbody>{curve.map(({ length, precision, low, high, recall }) => <tr><th scope="row">{count(length)}</th><td>{percent(precision)}% [{percent(low)}, {percent(high)}]</td><td>{percent(recall)}%</td></tr>)}</tbody>
+      </table>
+      <p class="soft">Of the pairs that no rule flags. <code>--suspects 500</code> ends the list there.</p>
+    </details>
+  );
+}
+
 function Nearest({ rows }: { rows: number[] }) {
   if (!rows.length) return null;
   return (
@@ -152,6 +166,7 @@ export function ReviewView() {
           <button type="button" onClick={() => (opened.value = !opened.value)}>{opened.value ? "Hide" : "Show"} all scores <kbd>{opened.value ? "Esc" : "Enter"}</kbd></button>
           <button type="button" class={ended ? "primary" : ""} onClick={() => (exporting.value = true)}>{live || hosted.value ? "Write cleaned data" : "Get your marks"} <kbd>e</kbd></button>
         </p>
+        <Lengths />
       </div>
     </div>
   );

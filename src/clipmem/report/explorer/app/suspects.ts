@@ -9,6 +9,7 @@ import { pair, view } from "./state";
 export interface Review {
   suspects: number[];
   expected: { number: number; low: number; high: number };
+  curve: { length: number; precision: number; low: number; high: number; recall: number }[];
   learned: boolean;
 }
 export interface Written {
