@@ -1,7 +1,7 @@
 """Audit some pairs of a run alone (RESULTS.md).
 
-    null.py RUN               the external pairs, on which no model trained, by placebo members
-    null.py RUN mismatched    the pairs with swapped captions, as canaries
+null.py RUN               the external pairs, on which no model trained, by placebo members
+null.py RUN mismatched    the pairs with swapped captions, as canaries
 """
 
 import sys

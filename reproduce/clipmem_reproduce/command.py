@@ -33,8 +33,8 @@ def reproduce(
         seeds: Seeds of the base study; by default 2 for tiny, 8 for laptop, 3 for published.
         regime: Kind of data: redundant = the emoji as drawn by several artists; unique = one pair of each emoji;
             long-tail = icons (set data.path, see experiments/reproduce/RESULTS.md); photographs = food, sky, animals;
-            titles, alt-texts = errors that people made (set data.path, see reproduce/README.md); coco = COCO (set
-            data.path).
+            titles, alt-texts = errors that people made (set data.path, see reproduce/README.md); small-vocabulary = few
+            tokens (see there); coco = COCO (set data.path).
         scale: tiny = a test that takes minutes; laptop = conclusive, takes hours; planned = as decided before the runs
             (PLAN.md), with a split for each seed; repeated = a second look with other seeds; published = coco, needs a
             GPU. By default laptop if findings are named, else tiny; published for coco.

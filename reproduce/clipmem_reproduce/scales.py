@@ -2,7 +2,8 @@
 
 A regime is a kind of data. In `unique` every pair is a singleton, in `redundant` others show the same thing, and in
 `long-tail` a few things occur often and most once. These are drawings; `photographs` are mostly singletons. The
-captions of clip art (`titles`) and of screenshots (`alt-texts`) have errors that people made.
+captions of clip art (`titles`) and of screenshots (`alt-texts`) have errors that people made. `small-vocabulary` has the
+data of `unique`, and models with few tokens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from clipmem.base.recipes import Overrides, as_settings
 from clipmem_reproduce.spec import Settings
 
 NOISE_LEVELS = (0.0, 0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
-REGIMES = ("unique", "redundant", "long-tail", "photographs", "titles", "alt-texts", "coco")
+REGIMES = ("unique", "redundant", "long-tail", "photographs", "titles", "alt-texts", "small-vocabulary", "coco")
 _NONE: Settings = {}
 # layers are compared with those of other objectives, over views that do not depend on the objective
 _ALWAYS: Settings = {
@@ -186,6 +187,8 @@ _OF_ALL = (
 )  # fmt: skip
 _NOT_OF_PHOTOGRAPHS = (*_OF_ALL, "removal")
 _REMOVAL_ALONE = (*_OF_ALL, "captions", "text-noise", "encoders")
+_ENCODERS_ALONE = (*_NOT_OF_PHOTOGRAPHS, "captions", "text-noise")
+_FEW_TOKENS: Settings = {"model.name": "vocabulary.json"}
 _ONE_CAPTION = ("captions", "encoders", "layers", "paradigms", "model-size")
 _LAPTOP = Scale(
     regime="redundant",
@@ -275,6 +278,8 @@ _PLANNED_ERRORS: dict[str, Any] = {
     "more_seeds": {"removal": 2.0},
     "without": _REMOVAL_ALONE,
 }
+# one drawing of each emoji
+_STUDY_UNIQUE: Settings = {**_drawings("twemoji"), **_sizes(350, 200, 300), "data.source": "emoji-study"}
 _EMOJI = dict.fromkeys(("data.path", "data.label_column", "data.group_column"), "")  # of a warm start on emoji
 # kinds of flaws, trade-off at equal data, nested sizes, random redundancy
 _PLANNED_PAIRS: dict[str, Any] = {
@@ -341,6 +346,12 @@ SCALES: Mapping[tuple[str, str], Scale] = {
         ),
         replace(
             _TINY,
+            regime="small-vocabulary",
+            settings={**_UNIQUE, **_BRIEF, "evaluate.wordings": 2, **_FEW_TOKENS},
+            without=_ENCODERS_ALONE,
+        ),
+        replace(
+            _TINY,
             regime="photographs",
             settings={**_PHOTOGRAPHS, **_BRIEF, "evaluate.wordings": 2},
             warmed={**_EMOJI, **_TINY.warmed},
@@ -396,8 +407,16 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             noise_epochs=80,
             **_PLANNED_PAIRS_UNIQUE,
             without=("redundancy", "tradeoff", "model-size", "one-pass"),
-            # one drawing of each emoji
-            warmed_study={**_drawings("twemoji"), **_sizes(350, 200, 300), "data.source": "emoji-study"},
+            warmed_study=_STUDY_UNIQUE,
+        ),
+        replace(
+            _LAPTOP_UNIQUE,
+            **_PLANNED,
+            regime="small-vocabulary",
+            seeds=12,
+            settings={**_LAPTOP_UNIQUE.settings, **_FEW_TOKENS},
+            without=_ENCODERS_ALONE,
+            warmed_study=_STUDY_UNIQUE,
         ),
         replace(
             _LAPTOP_UNIQUE,

@@ -36,7 +36,7 @@ PATH = ["data.path=/somewhere"]
 
 
 def context(name, regime="redundant"):
-    settings = PATH * (regime not in ("redundant", "unique"))
+    settings = PATH * (regime not in ("redundant", "unique", "small-vocabulary"))
     return Context(SCALES[regime, name], base_recipe(name, regime, settings=settings))
 
 
