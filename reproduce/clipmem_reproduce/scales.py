@@ -2,8 +2,8 @@
 
 A regime is a kind of data. In `unique` every pair is a singleton, in `redundant` others show the same thing, and in
 `long-tail` a few things occur often and most once. These are drawings; `photographs` are mostly singletons. The
-captions of clip art (`titles`) and of screenshots (`alt-texts`) have errors that people made. `small-vocabulary` has the
-data of `unique`, and models with few tokens.
+captions of clip art (`titles`) and of screenshots (`alt-texts`) have errors that people made. `small-vocabulary` has
+the data of `unique`, and models with few tokens.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,8 @@ def encoded(word):
     parts = [bytes_to_unicode()[byte] for byte in word.encode()]
     parts[-1] += "</w>"
     for merge in merges:
-        while merge in zip(parts, parts[1:], strict=False):
-            at = list(zip(parts, parts[1:], strict=False)).index(merge)
+        while merge in pairwise(parts):
+            at = list(pairwise(parts)).index(merge)
             parts[at : at + 2] = ["".join(merge)]
     return [names.index(part) for part in parts]
 

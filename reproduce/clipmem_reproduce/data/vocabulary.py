@@ -26,13 +26,10 @@ def write(file: Path) -> None:
     tokens = file.resolve().with_suffix(".merges.gz")
     tokens.write_bytes(gzip.compress("\n".join([head, *merges]).encode(), mtime=0))
     config = model_config("clipmem-tiny")
-    text = {
-        **config["text_cfg"],
-        "context_length": 64,
-        "vocab_size": SIZE,
-        "tokenizer_kwargs": {"bpe_path": str(tokens)},
-    }
-    file.write_text(json.dumps({**config, "text_cfg": text}, indent=1) + "\n", encoding="utf-8")
+    changes = {"context_length": 64, "vocab_size": SIZE, "tokenizer_kwargs": {"bpe_path": str(tokens)}}
+    file.write_text(
+        json.dumps({**config, "text_cfg": {**config["text_cfg"], **changes}}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
