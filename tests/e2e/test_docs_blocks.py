@@ -27,6 +27,7 @@ BLOCKS = [
 # blocks that tests of their pages run or compare whole
 ELSEWHERE = {
     "README.md",
+    "export.md",
     "finetune.md",
     "mismatched-captions.md",
     "mitigations.md",

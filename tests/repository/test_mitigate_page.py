@@ -228,9 +228,9 @@ def blocks_of(page):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_blocks_of_the_reference_run(number, capsys):
-    blocks = blocks_of("mitigations.md")
+    blocks = [*blocks_of("mitigations.md"), *blocks_of("export.md")]
     assert len(blocks) == 3
-    exec(compile(blocks[number], "mitigations.md", "exec"), {})
+    exec(compile(blocks[number], "docs", "exec"), {})
     out = capsys.readouterr().out
     assert out.startswith(("['a ", "10 True", "shape: (3, 3)")[number])
 

@@ -138,3 +138,9 @@ def test_scripts_without_a_suffix_are_linted():
     linted = {Path(line) for line in lint("--show-files", "scripts").splitlines()}
     assert len(scripts) > 3
     assert scripts <= linted
+
+
+def test_pages_are_short():
+    lengths = {page.name: len(page.read_text(encoding="utf-8").splitlines()) for page in (ROOT / "docs").glob("*.md")}
+    assert max(lengths.values()) <= 150, lengths
+    assert sum(lengths.values()) <= 2000
