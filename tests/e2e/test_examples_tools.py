@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +21,7 @@ from clipmem.data.sources import open_source
 from clipmem.models import openclip
 from clipmem.models.embeddings import Embeddings
 from tests.e2e.running import clip
+from tests.e2e.test_shares import files
 from tests.tiny import encoded_image
 from tests.unit.data.sources import formats
 
@@ -198,3 +203,123 @@ def test_embeddings_of_nemo_curator(exported, tools, tmp_path, monkeypatch, form
     batch = DocumentBatch("pairs", pl.read_parquet(tmp_path / "pairs.parquet").to_arrow())
     [result] = stage.process_batch([batch])
     exported.check(pl.DataFrame(result.data))
+
+
+def in_parts(*words, **environment):
+    """Run the example of submitit."""
+    words = [sys.executable, EXAMPLES / "submitit_parts.py", *map(str, words)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+@pytest.mark.slow
+def test_parts_by_submitit(exported, tmp_path):
+    pytest.importorskip("submitit", reason="the extra bench is not installed")
+    shards, out, logs = (tmp_path / name for name in ("shards", "embeddings", "logs"))
+    shards.mkdir()
+    pairs = pl.DataFrame({"image": exported.images, "captions": exported.captions})
+    for k in range(3):
+        pairs.slice(4 * k, 4).write_parquet(shards / f"{k:04d}.parquet")
+    command = ("export", "embeddings", "--model", exported.model, "--data", shards, "--out")
+    assert clip(*command, tmp_path / "whole").returncode == 0
+    shard, words = shards / "0001.parquet", ("--parts", 2, "--cluster", "local", "--logs", logs, "--", "clipmem")
+    data, fact = shard.read_bytes(), shard.stat()
+    shard.write_bytes(data[: len(data) // 2].ljust(len(data), b"\0"))
+    # with the size and time of the whole file: a part that starts after the shard is embedded refuses another size
+    os.utime(shard, ns=(fact.st_atime_ns, fact.st_mtime_ns))
+    done = in_parts(*words, *command, out)
+    assert done.returncode == 1
+    [log] = re.findall(r"^part 2/2: exit status 2, log (.+)$", done.stderr, flags=re.MULTILINE)
+    assert f"clipmem: {shard}: got not readable as Parquet" in Path(log).read_text()
+    assert "part 1/2" not in done.stderr
+    assert "without --part" not in done.stderr
+    assert sorted(file.stem for file in (out / "markers").iterdir()) == ["part-000000", "part-000002"]
+    shard.write_bytes(data)
+    os.utime(shard, ns=(fact.st_atime_ns, fact.st_mtime_ns))
+    done = in_parts(*words, *command, out)
+    assert done.returncode == 0, done.stderr
+    assert files(out) == files(tmp_path / "whole")
+
+
+# what submitit calls on a cluster; here, the tasks of an array start at once
+SLURM = {
+    "sbatch": r"""cat $1 >> $SCRIPTS
+last=$(sed -n 's/^#SBATCH --array=0-\([0-9]*\)%.*/\1/p' $1)
+if [ $last ]; then
+    for k in $(seq 0 $last); do SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$k bash $1 &> /dev/null & done
+    echo Submitted batch job 7
+else
+    SLURM_JOB_ID=8 bash $1 &> /dev/null & echo Submitted batch job 8
+fi""",
+    "srun": 'until [ $1 = --cpus-per-task=4 ]; do shift; done; shift; exec "$@"',
+    "sacct": "",
+}
+# in place of clipmem
+COMMAND = """import os, sys
+with open(os.environ["CALLS"], "a") as file:
+    print(*sys.argv[1:], file=file)
+if "FAIL" in os.environ and sys.argv[-1] != "1/3":
+    sys.exit(3) if sys.argv[-1] == "2/3" else os.kill(os.getpid(), 9)
+"""
+
+
+def test_an_array_of_slurm_by_submitit(tmp_path):
+    """By programs with the names of Slurm's; nothing of Slurm itself."""
+    pytest.importorskip("submitit", reason="the extra bench is not installed")
+    for name, text in SLURM.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "command.py").write_text(COMMAND)
+    calls, scripts = tmp_path / "calls", tmp_path / "scripts"
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": f"{calls}", "SCRIPTS": f"{scripts}"}
+    environment["PYTHONPATH"] = f"{tmp_path}"
+    words = ("--parts", 3, "--gpus", 2, "--minutes", 90, "--partition", "long", "--", "command", "--out", "E")
+    done = in_parts("--logs", tmp_path / "failed", *words, FAIL="1", **environment)
+    assert done.returncode == 1
+    logs = [tmp_path / "failed" / f"7_{k}_0_log.err" for k in (1, 2)]
+    assert done.stderr.splitlines()[-3:] == [
+        f"part 2/3: exit status 3, log {logs[0]}",
+        f"part 3/3: died with <Signals.SIGKILL: 9>, log {logs[1]}",
+        "Read the logs, and run the same command again: it does only what is missing.",
+    ]
+    parts = [f"--out E --part {k}/3" for k in (1, 2, 3)]
+    assert sorted(calls.read_text().splitlines()) == parts  # no last job
+    calls.unlink()
+    done = in_parts("--logs", tmp_path / "logs", *words, **environment)
+    assert done.returncode == 0, done.stderr
+    *first, last = calls.read_text().splitlines()
+    assert sorted(first) == parts
+    assert last == "--out E"
+    text = scripts.read_text()
+    assert text.count("#SBATCH --array=0-2%3\n") == 2  # not the last job
+    for setting in ("cpus-per-task=4", "gpus-per-node=2", "job-name=clipmem", "partition=long", "time=90"):
+        assert text.count(f"#SBATCH --{setting}\n") == 3
+
+
+STEP = """import os, pathlib, sys, time
+starts = pathlib.Path(sys.argv[1])
+first = not starts.exists()
+with starts.open("a") as file:
+    print(os.getpid(), file=file)
+time.sleep(600 * first)
+"""
+
+
+# submitit leaves processes to the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_a_job_of_submitit_at_its_time_limit_starts_again(tmp_path, monkeypatch):
+    submitit = pytest.importorskip("submitit", reason="the extra bench is not installed")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setenv("PYTHONPATH", f"{EXAMPLES}")  # of the job
+    import submitit_parts
+
+    starts, executor = tmp_path / "starts", submitit.AutoExecutor(tmp_path / "logs", cluster="local")
+    job = executor.submit(submitit_parts.Command(), [sys.executable, "-c", STEP, f"{starts}"])
+    deadline = time.monotonic() + 120
+    while not (starts.exists() and starts.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    [task] = Path(f"/proc/{job.job_id}/task/{job.job_id}/children").read_text().split()
+    os.kill(int(task), signal.SIGUSR2)  # as Slurm does
+    assert job.exception() is None
+    stopped, _ = map(int, starts.read_text().split())
+    assert not Path(f"/proc/{stopped}").exists()

@@ -25,9 +25,9 @@ def clipmem_part(line):
 
 
 def test_there_are_commands():
-    assert len(LINES) == 8
+    assert len(LINES) == 9
     assert len(IN_TABLE) == 3
-    assert sum(clipmem_part(line) is not None for line in LINES + IN_TABLE) == 9
+    assert sum(clipmem_part(line) is not None for line in LINES + IN_TABLE) == 10
 
 
 @pytest.mark.parametrize("line", [line for line in LINES + IN_TABLE if clipmem_part(line)])
