@@ -242,6 +242,30 @@ def test_a_shard_that_is_not_a_tar(world, tmp_path, capsys):
     assert len(Embeddings.open(out)) == SHARDS * EACH - EACH
 
 
+def test_jobs_start_while_a_shard_that_was_repaired_is_embedded(world, tmp_path, monkeypatch):
+    path, data = world / "tars" / "0002.tar", (world / "tars" / "0002.tar").read_bytes()
+    assert embed(world, tmp_path / "whole", data=world / "tars") == 0
+    spoil(path)
+    out, finish, started = tmp_path / "emb", embeddings.Job.finish, list[int]()
+    assert embed(world, out, data=world / "tars") == 2
+    path.write_bytes(data)
+
+    def finish_and_start(self, name, *rest):
+        finish(self, name, *rest)
+        if name == "part-000002" and not started:
+            started.append(embed(world, out, "--part", "1/6", data=world / "tars"))
+
+    monkeypatch.setattr(pool.LocalEngine, "few", 1000)  # in this process
+    monkeypatch.setattr(embeddings.Job, "finish", finish_and_start)
+    assert embed(world, out, data=world / "tars") == 0
+    assert started == [0]
+    arrays = [
+        {name: content for name, content in files(x).items() if name.endswith(".npy")}
+        for x in (out, tmp_path / "whole")
+    ]
+    assert arrays[0] == arrays[1] != {}
+
+
 def test_skipped_images_of_equal_keys_are_listed_with_their_shard(world, tmp_path):
     """The key of a row of Parquet is its number in its file."""
     for path in sorted((world / "tables").iterdir())[:2]:

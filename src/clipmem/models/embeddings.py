@@ -294,11 +294,14 @@ def embed(
     stale = [file for folder in cards for file in folder.rglob(".*.tmp") if file.is_file()]  # of killed processes
     started = time.monotonic()
     reporter.begin("embed", total, pairs.unit)
+    for folder, card in cards.items():  # before a shard that was repaired is done: then its old facts would be refused
+        if listing and (read_card(folder) or listing).get("shards") != listing["shards"]:
+            write_card(folder, {**card, **listing})
     try:
         share = run(_embed_part, parts, reporter.advance)
     finally:
         for folder, card in cards.items():
-            if listing and (read_card(folder) or listing).get("shards") != listing["shards"]:
+            if listing and "shards" not in (read_card(folder) or listing):
                 write_card(folder, {**card, **listing})
     remaining = sum(not all(Job(folder).is_done(name) for folder in models) for name in names) if share else 0
     for folder, card in cards.items() if not remaining else ():
