@@ -249,14 +249,11 @@ class Rate(Entry):
 
 
 class Attack(Entry):
-    """How well an attack tells members: the AUC, and true positive rates at 0.1% and 1% false positives.
-
-    `above`: whether the AUC is above .5 at a level divided among the attacks; None in files of earlier versions.
-    """
+    """How well an attack tells members: the AUC, and true positive rates at 0.1% and 1% false positives."""
 
     auc: Rate
     tpr: list[Rate]
-    above: bool | None = None
+    above: bool | None = None  # whether the AUC is above .5 at a level divided among the attacks; unknown before
 
 
 class Offline(Entry):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -59,17 +59,6 @@ _CURVE = np.append(0.0, np.logspace(-4, 0, 81))  # false positive rates of the f
 _COUPLES = 100  # of pairs, from which a bound of ε may follow: ten guesses
 _BOTH = "--members and --nonmembers"
 Trials = Float64[np.ndarray, "model n"]
-
-
-class Attack(TypedDict):
-    """How well an attack tells members: the AUC, and true positive rates at `RATES`, each with its interval.
-
-    `above`: whether the AUC is above .5 at a level divided among the attacks (Bonferroni).
-    """
-
-    auc: dict[str, float | None]
-    tpr: list[dict[str, float | None]]
-    above: bool
 
 
 def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -145,7 +134,7 @@ def audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter) 
         "seen": [int(seen.min()), int(seen.max())],
         "nonmembers": int((~member).sum(axis=1).min()),
         "confidence": confidence,
-        "attacks": {name: _over_targets(values, member, confidence, len(scores)) for name, values in scores.items()},
+        "attacks": _over_targets(scores, member, confidence),
         "offline": _offline(offline, member, confidence),
         "epsilon": _epsilon(study, pool, member, scores),
         "risk": {"attack": "lira", "pairs": -(-len(pool) // 100), "share": share, "mean": float(risk.risk.mean())},
@@ -174,8 +163,8 @@ def _offline(attacks: Mapping[str, Callable[[int], Trials]], member: np.ndarray,
     """Return how offline attacks do with 1, 2, 4, 8 and 16 references, or as many as the run has."""
     fewest = int((~member).sum(axis=0).min()) - 1
     counts = sorted({min(2**k, fewest) for k in range(5)})
-    rows = {k: [_over_targets(attack(n), member, level, len(attacks)) for n in counts] for k, attack in attacks.items()}
-    return {"references": counts, "attacks": rows}
+    tables = [_over_targets({k: attack(n) for k, attack in attacks.items()}, member, level) for n in counts]
+    return {"references": counts, "attacks": {k: [table[k] for table in tables] for k in attacks}}
 
 
 def _epsilon(
@@ -207,13 +196,16 @@ def _rates(scores: Trials, member: np.ndarray, rates: np.ndarray) -> Float64[np.
     return np.stack([membership.true_positive_rates(*row, rates) for row in zip(scores, member, strict=True)])
 
 
-def _over_targets(scores: Trials, member: np.ndarray, confidence: float, attacks: int) -> Attack:
-    """Return AUC and true positive rates, means over target models with their t interval, cut to [0, 1]."""
-    auc = [auroc(*row).mean for row in zip(scores, member, strict=True)]
-    entries = [mean_over_seeds(values, confidence) for values in (auc, *_rates(scores, member, RATES).T.tolist())]
-    entries = [{k: None if v is None else min(max(v, 0.0), 1.0) for k, v in entry.items()} for entry in entries]
-    least = mean_over_seeds(auc, 1 - (1 - confidence) / attacks)["low"]
-    return {"auc": entries[0], "tpr": entries[1:], "above": least is not None and least > 0.5}
+def _over_targets(attacks: Mapping[str, Trials], member: np.ndarray, confidence: float) -> dict[str, dict[str, object]]:
+    """Return AUC and rates (see `Attack`) of attacks, means over target models with their t interval, cut to [0, 1]."""
+    table = dict[str, dict[str, object]]()
+    for name, scores in attacks.items():
+        auc = [auroc(*row).mean for row in zip(scores, member, strict=True)]
+        entries = [mean_over_seeds(values, confidence) for values in (auc, *_rates(scores, member, RATES).T.tolist())]
+        entries = [{k: None if v is None else min(max(v, 0.0), 1.0) for k, v in entry.items()} for entry in entries]
+        least = mean_over_seeds(auc, 1 - (1 - confidence) / len(attacks))["low"]
+        table[name] = {"auc": entries[0], "tpr": entries[1:], "above": least is not None and least > 0.5}
+    return table
 
 
 def audit_model(
@@ -264,9 +256,7 @@ def audit_model(
         "left_out": total - len(inside),
         "confidence": settings.confidence,
         "model_free": free._asdict() | {"margin": MARGIN},
-        "attacks": {
-            name: _over_pairs(values, inside, settings.confidence, len(scores)) for name, values in scores.items()
-        },
+        "attacks": _over_pairs(scores, inside, settings.confidence),
         "set_p_value": membership.set_p_value(list(attacks.values()), inside),
         "set_attacks": len(attacks),
     }
@@ -435,13 +425,15 @@ def _gradient_norm(encoder: DualEncoder, pixels: np.ndarray, caption: Sequence[s
     return float(torch.stack([gradient.double().square().sum() for gradient in gradients]).sum().sqrt())
 
 
-def _over_pairs(scores: Float64[np.ndarray, " n"], member: np.ndarray, confidence: float, attacks: int) -> Attack:
-    """Return AUC and true positive rates with their intervals over pairs."""
-    tpr = membership.true_positive_rates(scores, member, RATES)
-    low, high = membership.bootstrap_rates(scores, member, RATES, confidence=confidence)
-    rows = np.stack([tpr, low, high], axis=1).tolist()
-    return {
-        "auc": auroc(scores, member, confidence)._asdict(),
-        "tpr": [dict(zip(("mean", "low", "high"), row, strict=True)) for row in rows],
-        "above": auroc(scores, member, 1 - (1 - confidence) / attacks).low > 0.5,
-    }
+def _over_pairs(
+    attacks: Mapping[str, Float64[np.ndarray, " n"]], member: np.ndarray, confidence: float
+) -> dict[str, dict[str, object]]:
+    """Return AUC and rates (see `Attack`) of attacks, with their intervals over pairs."""
+    table = dict[str, dict[str, object]]()
+    for name, scores in attacks.items():
+        rates = membership.true_positive_rates(scores, member, RATES)
+        rows = [rates, *membership.bootstrap_rates(scores, member, RATES, confidence=confidence)]
+        tpr = [dict(zip(("mean", "low", "high"), row, strict=True)) for row in np.stack(rows, axis=1).tolist()]
+        above = (auroc(scores, member, 1 - (1 - confidence) / len(attacks)).low or 0.0) > 0.5
+        table[name] = {"auc": auroc(scores, member, confidence)._asdict(), "tpr": tpr, "above": above}
+    return table

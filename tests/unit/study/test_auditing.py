@@ -110,14 +110,18 @@ def test_an_attack_on_targets_is_above_chance_at_the_level_of_all_attacks():
     error = areas.std(ddof=1) / 2
     for several in (1, 7):
         least = areas.mean() - student.ppf(1 - 0.025 / several, 3) * error
-        assert auditing._over_targets(scores, member, 0.95, several)["above"] == (least > 0.5) == (several == 1)
+        assert (
+            auditing._over_targets(dict.fromkeys("abcdefg"[:several], scores), member, 0.95)["a"]["above"]
+            == (least > 0.5)
+            == (several == 1)
+        )
 
 
 def test_an_attack_on_pairs_is_above_chance_at_the_level_of_all_attacks():
     """Gaussian scores 0.22 apart: the interval of one attack is above .5, at a seventh of the level it is not."""
     rng, member = np.random.default_rng(5), np.arange(400) % 2 == 0
     scores = rng.normal(size=400) + 0.22 * member
-    above = [auditing._over_pairs(scores, member, 0.95, several)["above"] for several in (1, 7)]
-    low = auditing._over_pairs(scores, member, 0.95, 7)["auc"]["low"]
+    above = [auditing._over_pairs(dict.fromkeys("abcdefg"[:k], scores), member, 0.95)["a"]["above"] for k in (1, 7)]
+    low = auditing._over_pairs({"a": scores}, member, 0.95)["a"]["auc"]["low"]
     assert above == [True, False]
     assert low > 0.5  # as printed: the interval of the attack alone
