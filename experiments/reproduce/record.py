@@ -291,7 +291,7 @@ def summary(documents: dict[str, Document]) -> str:
     found = {(regime, one["finding"]): one for regime, document in documents.items() for one in document["findings"]}
     columns = [regime for regime, document in documents.items() if document["scale"] != "planned"]
     few = [regime for regime in documents if regime not in columns]
-    heads = ["finding", *columns, *["other data"] * bool(few)]
+    heads = ["finding", *columns, *["other data or models"] * bool(few)]
     lines = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
     for name, title in sorted(titles.items(), key=lambda one: list(FINDINGS).index(one[0])):
         cells = [_cell(found.get((regime, name))) for regime in columns]

@@ -275,6 +275,21 @@ def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
     assert said in text
 
 
+def test_the_lead_of_the_text_encoder_is_not_that_of_its_table(record):
+    [finding] = record.newest()["small-vocabulary"]["findings"]
+    effects = {effect["measure"]: effect for effect in finding["effects"]}
+    glance, results = (" ".join(page.read_text("utf-8").split()) for page in (record.GLANCE, record.PAGE))
+    [lead] = [effect["estimate"] for effect in finding["effects"] if effect["primary"]]
+    assert f"still ahead by {lead:.0%} of CLIPMem" in glance
+    table = "token table frozen: relative change of CLIPMem"
+    assert "changes CLIPMem by {estimate:.0%} [{low:.0%}, {high:+.0%}]".format(**effects[table]) in glance
+    shown = [
+        "{:.0%} [{:.0f}, {:.0f}]".format(-effect["estimate"], -100 * effect["high"], -100 * effect["low"])
+        for effect in (effects[table], effects[f"{table} over all captions"])
+    ]
+    assert f"removes {shown[0]} of CLIPMem on first captions and {shown[1]} over all of them" in results
+
+
 def planned(regime, name, measure):
     """The values of a planned run by seed."""
     runs = pl.read_parquet(FOLDER / "planned" / regime / "runs.parquet").filter(measure=measure)
