@@ -44,6 +44,17 @@ def test_only_attacks_above_chance_are_named_as_such(built):
     assert "Above chance" not in text
 
 
+def test_pairs_are_at_risk_only_if_the_attack_is_above_chance_beside_the_others(tmp_path):
+    """Alone, LiRA would be: an audit of an earlier version has no verdict beside the others."""
+    for above, shown in ((True, True), (False, False), (None, True)):
+        built = build_subsample(tmp_path / f"study-{above}")
+        alone = AUDIT["attacks"] | {"lira": attack(0.53, 0.02) | {"above": above}}
+        add_audit(built, AUDIT | {"attacks": alone})
+        text = words(screen_lines("audit", read_run(built.folder), 100))
+        assert ("No pairs are shown to be at risk." in text) != shown
+        assert ("LiRA. The attack" in text) == shown
+
+
 @pytest.mark.parametrize("width", [80, 100])
 def test_tables_are_whole_at_usual_widths(built, width):
     for screen, subject in (("audit", read_run(built.folder)), ("audited", MODEL_AUDIT)):
