@@ -16,8 +16,8 @@ seconds, the mean cosine of a row and its cell's center, and the share of the 16
 
 `python experiments/curate/scale.py parts N` is for more pairs than a disk holds the files of. Of N random pairs, it
 takes the parts of `clipmem curate --model` whose time is in proportion to N as a whole: directions of images and of
-captions, and captions predicted by ridge regression. It makes the cells, and compares three hundredths of the rows
-with near ones. It prints the seconds of each, those of all rows at this rate, and the memory.
+captions, and captions and images predicted by ridge regression. It makes the cells, and compares three hundredths of
+the rows with near ones. It prints the seconds of each, those of all rows at this rate, and the memory.
 """
 
 import argparse
@@ -237,6 +237,9 @@ def parts(n: int, shares: int = 3) -> dict[str, Any]:
     started = time.monotonic()
     evidence._ridge(image, caption, fold)
     seconds["captions by ridge regression"] = time.monotonic() - started
+    started = time.monotonic()
+    evidence._ridge(caption, image, fold)
+    seconds["images by ridge regression"] = time.monotonic() - started
     for name, query, value, k in (("captions", image, caption, evidence.NEAR), ("images", caption, image, 1)):
         started = time.monotonic()
         made = Cells(query)

@@ -300,7 +300,8 @@ def test_bad_command_lines_are_refused(finished, halves):
     assert "--nonmembers" in refused("--model", model, "--members", halves[0])
     assert "--members" in refused(finished.path, "--members", halves[0])
     assert "protocol 'four-way'" in refused(finished.path)
-    assert "--part: got 1/2 with a run folder" in refused(finished.path, "--part", "1/2")
+    for option, value in {"--part": "1/2", "--engine": "ray"}.items():
+        assert f"{option}: got no pairs to embed" in refused(finished.path, option, value)
 
 
 def changed(study, folder, change):

@@ -64,7 +64,7 @@ def world(made, tmp_path):
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
-    monkeypatch.setattr(pool.LocalEngine, "few", 1000)
+    monkeypatch.setattr(pool, "_FEW", 1000)
 
 
 @pytest.fixture(params=["tars", "tables"])
@@ -99,7 +99,7 @@ def test_shares_in_any_order_give_the_bytes_of_the_whole(made, tmp_path, kind, w
 @pytest.mark.slow
 def test_a_pool_gives_the_bytes_of_one_process(made, tmp_path, kind, whole, monkeypatch):
     monkeypatch.setattr(pool, "cores", lambda: 2)
-    monkeypatch.setattr(pool.LocalEngine, "few", 2)
+    monkeypatch.setattr(pool, "_FEW", 2)
     assert embed(made, tmp_path / "emb", data=made / kind) == 0
     assert files(tmp_path / "emb") == whole
 
@@ -255,7 +255,7 @@ def test_jobs_start_while_a_shard_that_was_repaired_is_embedded(world, tmp_path,
         if name == "part-000002" and not started:
             started.append(embed(world, out, "--part", "1/6", data=world / "tars"))
 
-    monkeypatch.setattr(pool.LocalEngine, "few", 1000)  # in this process
+    monkeypatch.setattr(pool, "_FEW", 1000)  # in this process
     monkeypatch.setattr(embeddings.Job, "finish", finish_and_start)
     assert embed(world, out, data=world / "tars") == 0
     assert started == [0]

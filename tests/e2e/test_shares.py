@@ -36,7 +36,7 @@ def world(tmp_path_factory):
 @pytest.fixture
 def small_parts(monkeypatch):
     monkeypatch.setattr(embeddings, "BLOCK", BLOCK)
-    monkeypatch.setattr(pool.LocalEngine, "few", 1000)  # by this process
+    monkeypatch.setattr(pool, "_FEW", 1000)  # by this process
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def embed(world, out, *more, model="small", data=None):
 @pytest.mark.slow
 def test_a_pool_gives_the_bytes_of_one_process(world, tmp_path, by_one_process, monkeypatch):
     monkeypatch.setattr(pool, "cores", lambda: 2)
-    monkeypatch.setattr(pool.LocalEngine, "few", 2)
+    monkeypatch.setattr(pool, "_FEW", 2)
     ran, run = [], pool.LocalEngine.run
     monkeypatch.setattr(
         pool.LocalEngine, "run", lambda self, parts, *more, **how: (ran.extend(parts), run(self, parts, *more, **how))
@@ -172,16 +172,19 @@ def test_another_process_opens_the_same_data(world, kind):
     assert sent.source.read(references) == pairs.source.read(references)
 
 
-def test_shares_need_pairs_to_embed(world, tmp_path, capsys):
+def test_shares_and_engines_need_pairs_to_embed(world, tmp_path, capsys):
     assert embed(world, tmp_path / "emb") == 0
-    capsys.readouterr()
-    stored = [str(tmp_path / "emb"), "--reference", str(tmp_path / "emb"), "--bank-size", "5"]
-    with pytest.raises(SystemExit) as ended:
-        main(["score", "--target", *stored, "--out", str(tmp_path / "scores.parquet"), "--part", "1/2"])
-    assert ended.value.code == 2
-    assert "--part: got no model to embed pairs with" in capsys.readouterr().err
-    assert not (tmp_path / "scores.parquet").exists()
-    with pytest.raises(SystemExit) as ended:
-        main(["curate", str(world / "pairs.parquet"), "--out", str(tmp_path / "out"), "--part", "1/2"])
-    assert ended.value.code == 2
-    assert "--part: got no model to embed pairs with" in capsys.readouterr().err
+    stored, out = str(tmp_path / "emb"), tmp_path / "scores.parquet"
+    commands = (
+        ["score", "--target", stored, "--reference", stored, "--bank-size", "5", "--out", str(out)],
+        ["curate", str(world / "pairs.parquet"), "--out", str(tmp_path / "out")],
+        ["curate", "--model", stored, "--out", str(tmp_path / "out")],
+    )
+    for command in commands:
+        for option, value in {"--part": "1/2", "--engine": "ray"}.items():
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                main([*command, option, value])
+            assert ended.value.code == 2
+            assert f"{option}: got no pairs to embed" in capsys.readouterr().err
+    assert not out.exists()

@@ -44,19 +44,18 @@ BLOCKS = 8  # of decoded images in a part
 _CROPS = TrainSection()  # default crops of a study
 
 # calls a function with the arguments of each part, by its number, and `progress`, which gets each number of pairs done;
-# returns what share of the parts it is for, such as "3/16", or "" for all
-Runner = Callable[[Callable[..., object], Mapping[int, tuple[Any, ...]], Callable[[int], object]], str]
+# parts without arguments are done; returns what share of the parts it is for, such as "3/16", or "" for all
+Tasks = Mapping[int, tuple[Any, ...]]
+Runner = Callable[[Callable[..., object], Tasks, Callable[[int], object]], str]
 
 
 _LOADED: dict[str, "Model"] = {}  # models of earlier parts in this process
 
 
-def in_turn(
-    function: Callable[..., object], parts: Mapping[int, tuple[Any, ...]], progress: Callable[[int], object]
-) -> str:
+def in_turn(function: Callable[..., object], parts: Tasks, progress: Callable[[int], object]) -> str:
     """Do one part after another in this process."""
     try:
-        for arguments in parts.values():
+        for arguments in filter(None, parts.values()):
             function(*arguments, progress=progress)
     finally:
         _LOADED.clear()
@@ -288,9 +287,8 @@ def embed(
             for folder, key in keys.items()
             if (Job(folder).facts(names[-1]) or {}).get("key") != key
         ]
-        if tasks:
-            total += (size := each.size * len({task.loaded for task in tasks}))
-            parts[number] = (tasks, each._replace(content=(), size=size), block)
+        total += (size := each.size * len({task.loaded for task in tasks}))
+        parts[number] = (tasks, each._replace(content=(), size=size), block) if tasks else ()
     stale = [file for folder in cards for file in folder.rglob(".*.tmp") if file.is_file()]  # of killed processes
     started = time.monotonic()
     reporter.begin("embed", total, pairs.unit)

@@ -215,7 +215,7 @@ def evaluate(
     hint = "For example: clipmem evaluate runs/mine, or clipmem evaluate --model FOLDER --data PATH."
     require((run is None) == bool(models), "clipmem evaluate", got, "one of them", hint)
     require(data is not None or run is not None, "--model", "no --data", "pairs to evaluate on", "Add --data PATH.")
-    pairs = None if data is None else study.opening.with_file(data)
+    pairs = study.opening.open_data(data) if isinstance(data, study.opening.InMemory) else data  # keeps its file
     if run is not None:
         folder = _folder(run)
         if interpolate:
@@ -273,11 +273,11 @@ def audit(
     for option, data in sets.items():
         got = "no data" if data is None else "data"
         require((data is not None) == bool(model), option, got, "pairs with --model, none with a run", hint)
+    settings = study.score_inputs.Settings.of(device=device, engine=engine, part=part)
+    settings.check_work(embeds=run is None)
     if run is not None:
-        require(not part, "--part", f"{part} with a run folder", "a model and its pairs", "Omit it.")
         return study.auditing.audit_run(_folder(run), reporter=reporter)
     inside, outside = (study.opening.open_data(data) for data in sets.values() if data is not None)
-    settings = study.score_inputs.Settings.of(device=device, engine=engine, part=part)
     return study.auditing.audit_model(model, inside, outside, Path(out), settings, reporter=reporter)
 
 

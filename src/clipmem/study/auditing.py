@@ -289,11 +289,10 @@ def _attack(model: Model, sets: Sequence[Pairs], job: Job, settings: Settings, r
     job.resume({"version": __version__, "model": content, "device": settings.device, "pairs": uids})
     parts = {f"part-{k:06d}": part for k, part in enumerate(part for pairs in sets for part in pairs.parts(_PART))}
     tasks = {
-        k: (model, part.read(), job.path, name, json_sha256(content))
+        k: () if job.is_done(name) else (model, part.read(), job.path, name, json_sha256(content))
         for k, (name, part) in enumerate(parts.items())
-        if not job.is_done(name)
     }
-    reporter.begin("audit", sum(len(task[1]) for task in tasks.values()), "pairs")
+    reporter.begin("audit", sum(len(task[1]) for task in filter(None, tasks.values())), "pairs")
     with settings.runner(job.path) as run:
         share = run(_attack_part, tasks, reporter.advance)
     if share:

@@ -160,10 +160,9 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
     """
     reporter, started = reporter or Quiet(), time.monotonic()
     if is_run(data):
-        require(not how.model, "--model", f"{how.model} with a run folder", "its own f", "Omit it.")
-        got = f"{how.captions} with a run folder"
-        require(how.captions is None, "--captions", got, "its own captions", "Omit it.")
-        require(not how.part, "--part", f"{how.part} with a run folder", "pairs to embed", "Omit it.")
+        for option, value in (("--model", how.model), ("--captions", how.captions)):
+            require(not value, option, f"{value} with a run folder", "that of the run", "Omit it.")
+        Settings.of(engine=how.engine, part=how.part).check_work(embeds=False)
     for option, wanted in (("--correct", how.correct), ("--reviewed-only", how.reviewed)):
         require(how.write or not wanted, option, "no --write", "a folder for the data", "Add --write DIR.")
     both, got = how.correct and how.reviewed, "also --reviewed-only, which leaves others as they are"

@@ -14,7 +14,7 @@ from clipmem.data.sources.base import InMemory, Source, detect
 from clipmem.models import names
 
 _TABLES = ("parquet", "csv", "jsonl", "imagefolder", "saved", "hub")
-__all__ = ["Data", "RunFolder", "Source", "evaluation_section", "open_data", "open_study", "section_of", "with_file"]
+__all__ = ["Data", "InMemory", "RunFolder", "Source", "evaluation_section", "open_data", "open_study", "section_of"]
 
 
 def open_study(recipe: Recipe, out: Path, *, device: str) -> tuple[RunFolder, Source]:
@@ -59,11 +59,6 @@ def section_of(data: Data, out: Path) -> DataSection:
     require(same or not file.exists(), f"{file}", "an existing file", "a new file", "Choose another run folder.")
     atomic_write(file, source.table.path.read_bytes())
     return source.section.model_copy(update={"path": str(file)})
-
-
-def with_file(data: Data) -> Named:
-    """Return data on disk: a table in memory gets a file that is there as long as what is returned."""
-    return open_data(data) if isinstance(data, InMemory) else data
 
 
 def evaluation_section(data: Named) -> DataSection:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from loky import ProcessPoolExecutor
 from loky.process_executor import BrokenProcessPool
@@ -21,7 +20,7 @@ from loky.process_executor import BrokenProcessPool
 from clipmem.base.errors import RunError, require
 from clipmem.base.machine import cores
 from clipmem.models import passes
-from clipmem.models.embeddings import Runner, in_turn
+from clipmem.models.embeddings import Runner, Tasks, in_turn
 from clipmem.study import child, tasks
 from clipmem.study.child import Board
 from clipmem.study.execution import Execution, batches_ahead
@@ -31,6 +30,7 @@ from clipmem.train.paired import TrainingSet
 
 _POLL = 0.1
 _MOST = 4  # processes that embed, as each holds the model
+_FEW = 2  # parts per process that are not worth starting it for
 _IDLE = 300  # seconds without a task after which a process ends
 # with psutil installed, loky restarts processes that grow by 300 MB, as training does
 _NO_RESTARTS = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
@@ -114,7 +114,7 @@ def _died(error: BrokenProcessPool, names: Iterable[str], board: Board, stderr: 
 class LocalEngine:
     """The engine for one machine, and base class of the others."""
 
-    few = 2  # parts per process that are not worth starting it for
+    here = True  # few parts are done in this process
     processes = 1  # that train one model together
     together = 0  # forward passes per part of the pairs; 0 = all of a model
 
@@ -196,16 +196,16 @@ class LocalEngine:
     def runner(self, share: tuple[int, int], device: str, folder: Path) -> Runner:
         """Return a runner of parts: for share (k, n), of those whose number is k - 1 modulo n.
 
-        On this machine's CPU few parts are done in this process, by all cores, more by up to four processes.
+        On a CPU few parts are done one after another by all cores, more by up to four processes on a machine. That
+        depends on all parts, so that a stopped call and a share compute with as many threads as the whole, to the bit.
         """
         first, count = share
 
-        def run_parts(
-            function: Callable[..., object], parts: Mapping[int, tuple[Any, ...]], progress: Callable[[int], object]
-        ) -> str:
-            mine = {k: arguments for k, arguments in parts.items() if k % count == first - 1}
+        def run_parts(function: Callable[..., object], parts: Tasks, progress: Callable[[int], object]) -> str:
+            mine = {k: arguments for k, arguments in parts.items() if arguments and k % count == first - 1}
             workers = min(cores(), _MOST) if device == "cpu" else 1
-            if self.few and (workers == 1 or len(mine) < self.few * workers):
+            workers = workers if len(parts) >= _FEW * workers else 1
+            if not mine or (self.here and workers == 1):
                 in_turn(function, mine, progress)
             else:
                 named = {

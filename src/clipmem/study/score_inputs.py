@@ -80,10 +80,11 @@ class Settings(EmbedSection):
         """Find a model."""
         return Model.find(address, self, device=self.device, precision=self.precision)
 
-    def check_part(self, *, embeds: bool) -> None:
-        """Refuse a share of pairs that are not embedded: the rest would be done once for each share."""
-        hint = "Give a model, or omit it."
-        require(embeds or not self.part, "--part", "no model to embed pairs with", "a model", hint)
+    def check_work(self, *, embeds: bool) -> None:
+        """Refuse a share, or an engine, for pairs that are not embedded: all else is done by one process."""
+        for option, default in {"part": "", "engine": "local"}.items():
+            got, hint = "no pairs to embed", "Give a model and its pairs, or omit it."
+            require(embeds or getattr(self, option) == default, f"--{option}", got, "a model and its pairs", hint)
 
     @contextmanager
     def runner(self, folder: Path) -> Generator[Runner]:

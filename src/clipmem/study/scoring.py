@@ -137,7 +137,7 @@ def write_scores(
     Without a folder for the embeddings they are in `out` with the ending `.parts` until the scores are written.
     """
     pairs, bank, settings = comparison.pairs, comparison.bank, comparison.settings
-    settings.check_part(embeds=any(isinstance(model, Model) for model in comparison.models))
+    settings.check_work(embeds=any(isinstance(model, Model) for model in comparison.models))
     pairs.refuse("--out", out)
     about_file, listed = out.with_suffix(".json"), out.with_suffix(".skipped.parquet")
     job = Job(out.with_suffix(".parts"))

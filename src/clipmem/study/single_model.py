@@ -120,7 +120,7 @@ def collect(
     Raises:
         InputError: There are fewer than `least` usable pairs.
     """
-    settings.check_part(embeds=isinstance(model, Model))
+    settings.check_work(embeds=isinstance(model, Model))
     stored, problems, table = model, list(pairs.problems), pairs.table
     if isinstance(model, Model):
         with settings.runner(folder) as run:

@@ -125,12 +125,11 @@ def test_a_path_and_what_is_open_already(frame, tmp_path):
 
 
 def test_pairs_to_evaluate_on_may_be_a_table(frame):
-    from clipmem.study.opening import evaluation_section, with_file
+    from clipmem.study.opening import evaluation_section, open_data
 
-    pairs = with_file(frame)
+    pairs = open_data(frame)
     section = evaluation_section(pairs)
     assert Path(section.path).is_file()
-    assert with_file("emoji") == "emoji"
     del pairs
     assert not Path(section.path).exists()
 

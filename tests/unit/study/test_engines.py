@@ -2,7 +2,9 @@
 
 import sys
 from dataclasses import asdict
+from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.data.decoding import decode
 from clipmem.models import openclip, passes
-from clipmem.study import engines
+from clipmem.study import engines, pool
 from clipmem.study.engines import ray
 from clipmem.study.execution import Execution, from_manifest
 from tests.tiny import encoded_image
@@ -99,3 +101,61 @@ def test_parts_have_the_bytes_of_the_whole(views, edits, more):
             continue
         assert torch.equal(whole, of_parts)
         assert whole.dtype == of_parts.dtype
+
+
+@pytest.mark.parametrize(("total", "left", "by_processes"), [(4, 1, True), (4, 4, True), (3, 3, False), (40, 0, False)])
+def test_a_share_and_a_stopped_call_compute_with_as_many_threads_as_the_whole(
+    tmp_path, monkeypatch, total, left, by_processes
+):
+    """A tower of width 512 gives other last digits with other numbers of threads."""
+    ran = []
+    monkeypatch.setattr(pool, "cores", lambda: 2)
+    monkeypatch.setattr(
+        pool.LocalEngine, "run", lambda self, parts, how, *_, **__: ran.append((how.workers, how.threads, len(parts)))
+    )
+    parts = {k: ("arguments",) if k < left else () for k in range(total)}
+    monkeypatch.setattr(pool, "in_turn", lambda function, mine, progress: ran.append(len(mine)))
+    pool.LocalEngine().runner((1, 1), "cpu", tmp_path)(print, parts, print)
+    assert ran == ([(2, 1, left)] if by_processes else [left])
+
+
+class FakeRay(SimpleNamespace):
+    """A cluster of one node with 8 GPUs and 64 cores; tasks are recorded, not run."""
+
+    def __init__(self):
+        super().__init__(nodes=[{"Alive": True, "Resources": {"CPU": 64.0, "GPU": 8.0}}], asked=[])
+
+    def cluster_resources(self):
+        return {"CPU": 64.0, "GPU": 8.0}
+
+    def remote(self, function):
+        ask = SimpleNamespace(remote=lambda *_, **__: len(self.asked))
+        return SimpleNamespace(options=lambda **options: self.asked.append(options) or ask)
+
+    def wait(self, waiting, timeout):
+        return waiting, []
+
+    def get(self, reference):
+        return "", 0
+
+
+@pytest.mark.parametrize(("device", "each", "threads"), [("cpu", 64, "64"), ("cuda", 8, "8")])
+def test_every_gpu_of_a_node_gets_a_task(tmp_path, device, each, threads):
+    fake = FakeRay()
+    engine = ray.RayEngine(fake, ray.largest_tasks(fake.nodes), 1)
+    task = partial(print)
+    engine.run({"part 0": task}, Execution(device, "", 64, 1), tmp_path, progress=print)
+    [asked] = fake.asked
+    assert (asked["num_cpus"], asked["num_gpus"]) == (each, int(device == "cuda"))
+    assert asked["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == threads
+
+
+def test_the_smallest_share_of_a_gpu_is_that_of_all():
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 16.0}},
+        {"Alive": True, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+        {"Alive": True, "Resources": {"CPU": 12.0, "GPU": 4.0}},
+        {"Alive": False, "Resources": {"CPU": 1.0, "GPU": 1.0}},
+    ]
+    assert ray.largest_tasks(nodes) == {"cpu": 64, "cuda": 3}
+    assert ray.largest_tasks(nodes[:1]) == {"cpu": 16, "cuda": 1}

@@ -10,7 +10,7 @@ import importlib.util
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -54,9 +54,9 @@ class RayEngine(pool.LocalEngine):
     """A connection to Ray."""
 
     ray: Any
-    largest: int
+    largest: Mapping[str, int]  # see `largest_tasks`
     processes: int  # that train one model together
-    few, together = 0, 8
+    here, together = False, 8
 
     def fit(self, resources: Execution) -> Execution:
         """Train each model with that many processes."""
@@ -74,8 +74,9 @@ class RayEngine(pool.LocalEngine):
     ) -> None:
         """Run the task of each part, as many at a time as fit; all machines report progress into `folder`."""
         make_folder(folder)
-        threads, alone = str(resources.threads), not fresh or self.processes == 1
-        each = {"CPU": min(resources.threads, self.largest), "GPU": int(resources.device == "cuda")}
+        alone = not fresh or self.processes == 1
+        each = {"CPU": min(resources.threads, self.largest[resources.device]), "GPU": int(resources.device == "cuda")}
+        threads = str(each["CPU"] if each["GPU"] else resources.threads)  # on a CPU they change the bytes
         group = {"num_workers": self.processes, "use_gpu": each["GPU"] > 0, "resources_per_worker": each}
         size, room = 1 if alone else self.processes, self.ray.cluster_resources()
         short = [f"{size * count} {kind}" for kind, count in each.items() if size * count > room.get(kind, 0)]
@@ -120,6 +121,13 @@ class RayEngine(pool.LocalEngine):
             raise InputError(error) if exit_code == InputError.exit_code else RunError(error)
 
 
+def largest_tasks(nodes: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the cores of the largest task on a CPU, and of a task with one of a node's GPUs, which share its cores."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    by_gpu = (int(node.get("CPU", 0) // node["GPU"]) for node in alive if node.get("GPU"))
+    return {"cpu": max(int(node.get("CPU", 0)) for node in alive), "cuda": max(1, min(by_gpu, default=1))}
+
+
 @contextlib.contextmanager
 def connect(processes: int = 1) -> Generator[RayEngine]:
     """Connect to Ray."""
@@ -142,7 +150,6 @@ def connect(processes: int = 1) -> Generator[RayEngine]:
         hint = "Check RAY_ADDRESS, or unset it to start Ray on this machine."
         raise InputError("--engine ray", got=got, expected="a running Ray", hint=hint) from error
     try:
-        sizes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-        yield RayEngine(ray, max(sizes), processes)
+        yield RayEngine(ray, largest_tasks(ray.nodes()), processes)
     finally:
         ray.shutdown()
