@@ -326,7 +326,7 @@ def _cell(finding: Document | None) -> str:
             f"{claim} {primary['holds']} {value}"
             for claim, primary, value in zip(claims, primaries, values, strict=True)
         ]
-    planned = "†" * ("scale" in finding)
+    planned = {"planned": "†", "repeated": "† (second look)"}.get(finding.get("scale", ""), "")
     return f"**{finding['holds']}**{planned} {'; '.join(values)}"
 
 

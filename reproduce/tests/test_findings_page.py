@@ -237,7 +237,11 @@ def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
     assert "costs 6% of retrieval against removing none ([{low:.0%}, {high:.0%}];".format(**against_none) in text
     primary, before = (next(e for e in look.values() if e["primary"]) for look in (second, redundant))
     assert "at the level of the verdict [{low:.0%}, {high:.0%}])".format(**primary) in text
-    assert f"({before['estimate']:.0%}, at its joint level [{before['low']:.0%}, {before['high']:.0%}])" in text
+    assert f"({before['estimate']:.0%}, at its joint level [{before['low']:.1%}, {before['high']:+.1%}])" in text
+    low = second["main design, removed by low A(g) minus none"]
+    assert "changes it by {estimate:+.1%} [{low:.1%}, {high:+.1%}], removing the swapped pairs by".format(**low) in text
+    ranks = redundant["rank correlation of CLIPMem and -A(g): 130 epochs minus 5 epochs"]
+    assert "rank correlation rises by {estimate:.2f} [{low:.2f}, {high:.2f}]".format(**ranks) in text
     trial = next(
         e for e in redundant.values() if e["measure"].endswith("R@5") and "trial, removed by CLIPMem" in e["measure"]
     )
@@ -283,6 +287,8 @@ def test_the_lead_of_the_text_encoder_is_not_that_of_its_table(record):
     assert f"still ahead by {lead:.0%} of CLIPMem" in glance
     table = "token table frozen: relative change of CLIPMem"
     assert "changes CLIPMem by {estimate:.0%} [{low:.0%}, {high:+.0%}]".format(**effects[table]) in glance
+    over_all = effects[f"{table} over all captions"]
+    assert "over all captions by {estimate:.0%} [{low:.0%}, {high:.0%}]".format(**over_all) in glance
     shown = [
         "{:.0%} [{:.0f}, {:.0f}]".format(-effect["estimate"], -100 * effect["high"], -100 * effect["low"])
         for effect in (effects[table], effects[f"{table} over all captions"])
@@ -315,7 +321,25 @@ def test_what_the_page_says_beside_the_stored_effects_is_what_was_measured(recor
         memorized.append(f"{-change(planned(regime, one, 'clipmem'), five[0])[0]:.0%}")
         risen.append(f"{change(planned(regime, one, recall), five[1])[0]:.0%}")
     assert "five captions lower CLIPMem by {}, {} and {}.".format(*memorized) in text
-    assert "Retrieval rises by {}, {} and {}, as claimed".format(*risen) in text
+    assert "Retrieval rises by {}, {} and {}, but".format(*risen) in text
+    first = [
+        -change(*(planned(regime, name, "retrieval_recall@5") for name in (ones[regime], "captions: 5 captions")))[0]
+        for regime in ("unique", "redundant")
+    ]
+    assert "first caption alone it falls by {:.0%} and {:.0%}".format(*first) in text
+    of = {regime: {one["finding"]: one["effects"] for one in record.newest()[regime]["findings"]} for regime in ones}
+    probes, tables = (
+        [
+            next(effect["estimate"] for effect in by_finding[name] if effect["measure"] == measure)
+            for by_finding in of.values()
+        ]
+        for name, measure in (
+            ("captions", "5 captions: change of linear probe"),
+            ("encoders", "token table frozen: relative change of CLIPMem over all captions"),
+        )
+    )
+    assert "measurably ({:+.3f}, {:+.3f}, {:+.3f})".format(*probes) in text
+    assert "freezing the table lowers CLIPMem by {:.0%}, {:.0%} and {:.0%}.".format(*(-x for x in tables)) in text
     lost: dict[str, list[str]] = {"text tower": [], "image tower": []}
     for tower, shares in lost.items():
         for of in ("unique", "redundant", "photographs"):
@@ -359,11 +383,11 @@ def test_more_images_are_more_data(record):
     glance, results = (" ".join(page.read_text("utf-8").split()) for page in (record.GLANCE, record.PAGE))
     assert f"lowers memorization by {1 - after / before:.0%} and raises retrieval by {high / low - 1:.0%}" in glance
     assert more["estimate"] == pytest.approx(1 - after / before, abs=0.005)
-    shown = f"(CLIPMem {1 - apart / after:.0%} lower, retrieval {other / high - 1:.0%} higher)"
+    shown = f"(CLIPMem {1 - apart / after:.0%} lower, retrieval {other / high - 1:.0%} higher with pairs of their own)"
     assert shown in glance
     assert f"(the smaller of both: {equal['low']:+.0%} to {equal['high']:+.0%})" in glance
     assert f"from {before:.3f} to {after:.3f}, and raise recall@5 from {low:.1%} to {high:.1%}" in results
-    assert f"they do the same: {apart:.3f} and {other:.1%}" in results
+    assert f"they give {apart:.3f} and {other:.1%}" in results
     rises = [
         effect["estimate"] for effect in finding["effects"] if "150 epochs minus that after 60" in effect["measure"]
     ]

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -470,3 +471,29 @@ def test_clipmem_ranks_as_low_alignment_under_g_where_alignment_under_f_saturate
     assert finding_figure(document).svg("finding", "narrow").startswith("<svg")
     with pytest.raises(KeyError):
         first[0].scores(first[0].seeds[0], "similarity")
+
+
+WARM, NO_IMAGE, NO_TEXT = (RunSpec({"train.freeze": frozen}) for frozen in ([], ["image"], ["text"]))
+
+
+class ThreeRuns(Results):
+    """CLIPMem of three runs, and of the base study, with the shares of its towers."""
+
+    def values(self, spec, metric="clipmem", among=None):
+        return {(): [0.5, 0.7], ("image",): [0.4, 0.6], ("text",): [0.1, 0.2]}[tuple(spec.settings["train.freeze"])]
+
+    def by_seed(self, spec, measure):
+        shares = {"text": [0.5, 0.6], "image": [0.2, 0.1]}
+        return measure(
+            SimpleNamespace(tower_shares=lambda: shares, memorization=lambda _: [0.6, 1.0], uids=lambda _: set())
+        )
+
+
+def test_both_leads_of_the_text_tower_are_shown_and_the_smaller_one_decides():
+    effects = encoders.towers_compared(ThreeRuns(lambda spec: None, 0.95), WARM, NO_IMAGE, NO_TEXT)
+    first, alone, swapped = (effect.estimate for effect in effects)
+    assert alone == pytest.approx(((0.4 - 0.1) + (0.6 - 0.2)) / 2 / 0.6)
+    assert swapped == pytest.approx(((0.5 - 0.2) + (0.6 - 0.1)) / 2 / 0.8)
+    assert first == min(alone, swapped)
+    assert [effect.primary for effect in effects] == [True, False, False]
+    assert [effect.measure.rpartition(": ")[2] for effect in effects[1:]] == ["trained alone", "swapped"]

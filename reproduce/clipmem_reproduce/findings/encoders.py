@@ -36,7 +36,7 @@ def frozen(context: Context, tower: str) -> RunSpec:
 
 
 def towers_compared(results: Results, warm: RunSpec, no_image: RunSpec, no_text: RunSpec) -> list[Effect]:
-    """Return the smaller of two differences between the towers, each as a share of CLIPMem and claimed above 0.
+    """Return the smaller of two differences between the towers, and both, as shares of CLIPMem and claimed above 0.
 
     What the text tower memorizes alone minus what the image tower does, and the shares of both towers.
     """
@@ -49,10 +49,10 @@ def towers_compared(results: Results, warm: RunSpec, no_image: RunSpec, no_text:
         tuple((np.array(values) / np.mean(scale)).tolist() for values in pair)
         for pair, scale in ((alone, both), (shares, whole))
     ]
-    name = (
-        "the smaller of the text tower's lead over the image tower, as a share of CLIPMem: trained alone, and swapped"
-    )
-    return [results.weakest(name, pairs, ABOVE, primary=True)]
+    name = "the text tower's lead over the image tower, as a share of CLIPMem"
+    weakest = results.weakest(f"the smaller of {name}: trained alone, and swapped", pairs, ABOVE, primary=True)
+    how = ("trained alone", "swapped")
+    return [weakest, *(results.effect(f"{name}: {way}", *pair, ABOVE) for way, pair in zip(how, pairs, strict=True))]
 
 
 class Encoders(Finding):
