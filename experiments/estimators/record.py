@@ -25,6 +25,7 @@ FIGURE = HERE.parents[1] / "docs" / "images" / "estimators.svg"
 _BLOCK = re.compile(r"(<!-- validated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 REGIMES = ("emoji-artists", "icons")
 _PRINTED = re.compile(r"(<!-- printed -->\n).*?(<!-- end -->)", re.DOTALL)
+_EVERY = re.compile(r"(<!-- every printed -->\n).*?(<!-- end -->)", re.DOTALL)
 _SHOWN: dict[str, Style] = dict(zip(("distilled", "closed-form", "raw"), STYLES, strict=False))
 _FREE = 0.03  # where a cost of 0 stands on the logarithmic axis
 WIDTH = 720  # of a page of the docs, in CSS pixels
@@ -71,6 +72,31 @@ def printed(found: Document) -> str:
         off = sum(case["printed"] - case["agreement"] for case in cases) / len(cases)
         means.append(f"{signed(off)} for `{name}`")
     return "\n".join([*lines, "", f"Mean difference: {', '.join(means)}."])
+
+
+def every_printed() -> str:
+    """Return the table of all printed agreements that are stored: how far they are off, by data and estimator."""
+    lines = [
+        "| data | estimator | cases | mean difference | largest | within 0.05 |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    all_of = list[float]()
+    for name, data in {"printed": "drawings, smallest models", "emoji-artists": "drawings", "icons": "icons"}.items():
+        for estimator in ("raw", "distilled"):
+            cases = [
+                case["printed"] - case["agreement"]
+                for one in stored(name)["estimators"]
+                for case in one["printed"]
+                if one["estimator"] == estimator
+            ]
+            all_of += cases
+            values = f"{signed(sum(cases) / len(cases))} | {signed(max(cases, key=abs))}"
+            lines.append(f"| {data} | `{estimator}` | {len(cases)} | {values} | {_near(cases)} |")
+    return "\n".join([*lines, "", f"Within 0.05: {_near(all_of)} of {len(all_of)}."])
+
+
+def _near(differences: list[float]) -> int:
+    return sum(abs(one) <= 0.05 for one in differences)
 
 
 def figure(documents: dict[str, Document]) -> str:
@@ -126,6 +152,7 @@ def write_page() -> None:
     tables = {name: table(document) for name, document in documents.items()}
     text = _BLOCK.sub(lambda found: f"{found[1]}{tables.get(found[2], 'Not run yet.')}\n{found[3]}", text)
     text = _PRINTED.sub(lambda found: f"{found[1]}{printed(stored('printed'))}\n{found[2]}", text)
+    text = _EVERY.sub(lambda found: f"{found[1]}{every_printed()}\n{found[2]}", text)
     PAGE.write_text(text, encoding="utf-8")
     lines = ",\n".join(f" {json.dumps(row)}" for row in frontier(documents))
     FRONTIER.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

@@ -10,7 +10,7 @@ for targets of the other side. So a pair has k - 1 and R - k - 1 references, whe
 For a target with a complement, which shares its initial weights and trained on exactly the other pairs, the spare is
 the complement: the side that it is on is the membership itself.
 
-When not to trust it: the references know recipe and data, as few attackers do. A weak attack does not prove privacy.
+When not to trust it: the references know recipe, data and start, as few attackers do. A weak attack proves no privacy.
 """
 
 from collections.abc import Callable, Iterator, Sequence

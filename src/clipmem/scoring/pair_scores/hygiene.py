@@ -13,15 +13,19 @@ from clipmem.scoring.evidence import evidence_of
 from clipmem.scoring.pair_scores.base import PAIR_SCORES, PairScore, Scores
 
 _FILE = re.compile(
-    r"^\W*(?:img|dsc[nf]?|image|photo|screenshot|untitled)[\s_-]*\d{2,}[\W\d_]*$|\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?)\b",
+    r"^\W*(?:img|dsc[nf]?|image|photo|screen ?shot|untitled)[\s_-]*\d{2,}(?:[\W\d_]|\bat\b)*(?:[ap]m)?$|"
+    r"^\S*(?:img|image|photo|scan|thumb|final)\S*[-_]v?\d+$|\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?)\b",
     re.I,
 )
+_OF_TEXT = re.compile(r"^(?=.*\d)(?:[^a-z]*\b[A-Z]{2,}\b){2}[^a-z]*$", re.S)  # what a sign or a label says, read by OCR
 _ADDRESS = re.compile(r"https?://|www\.|<[a-z/][^>]*>|&[a-z]+;", re.I)
 _BOILERPLATE = re.compile(
     r"click (?:here|to)|all rights reserved|(?:copyright|©) ?\d{4}|no caption|not available|lorem ipsum|image result|"
-    r"^(?:n/?a|none|null|nan|unknown|untitled|(?:stock )?(?:image|photo|illustration)|pict[a-z]+|caption)$",
+    r"^(?:n/?a|none|null|nan|unknown|untitled|(?:stock )?(?:image|photo|illustration)|pict[a-z]+|caption|alt text|"
+    r"(?:getty|view larger|enlarge|full.size|(?:royalty.)?free stock) (?:image|photo)s?|shutterstock|alamy)$",
     re.I,
 )
+_STOCK = re.compile(r"^(?:stock|royalty.free) [a-z]+ of\b|\b(?:getty images|shutterstock|istock|alamy)\b", re.I)
 LONG = 4.0  # times the 95% quantile of the numbers of words
 USUAL, OFTEN = 0.98, 1.5  # share of the captions that are used no more often than usual; often: times that number
 # a suspect by rule: chosen between the categories' names and the names of the shipped drawings
@@ -30,7 +34,7 @@ TIMES, PAIRS, SHARE, ALIKE = 3.0, 10, 0.005, 0.2
 
 @PAIR_SCORES.register("hygiene")
 class Hygiene(PairScore):
-    """Findings: no word, a file name, an address or markup, boilerplate, far too long; a rare script counts half."""
+    """Findings: no word, a file name, an address, boilerplate, text of a sign, too long; half: stock, rare script."""
 
     summary = "Empty captions, file names, addresses, boilerplate, another script than the rest; captions alone"
     weight = 1.5
@@ -48,7 +52,9 @@ class Hygiene(PairScore):
             + bool(_FILE.search(text))
             + bool(_ADDRESS.search(text))
             + bool(_BOILERPLATE.search(text))
-            + 0.5 * bool(script and script not in usual)  # alone it is no rule: such captions can be right
+            + bool(_OF_TEXT.search(text))
+            # alone these are no rule: such captions can be right
+            + 0.5 * bool((script and script not in usual) or _STOCK.search(text))
             for text, script in zip(texts, scripts, strict=True)
         ]
         return np.array(findings, dtype=np.float64) + (length > long)
