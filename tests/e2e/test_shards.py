@@ -18,6 +18,7 @@ from clipmem.models.embeddings import Embeddings
 from clipmem.study import pool
 from clipmem.study.score_inputs import Settings, pairs_of, read_pairs
 from tests.e2e.test_shares import embed, files, kill_share
+from tests.e2e.test_survival_full_disk import fill
 from tests.tiny import encoded_image
 from tests.unit.data.sources.test_webdataset import pair_members, shard
 
@@ -102,6 +103,29 @@ def test_a_pool_gives_the_bytes_of_one_process(made, tmp_path, kind, whole, monk
     monkeypatch.setattr(pool, "_FEW", 2)
     assert embed(made, tmp_path / "emb", data=made / kind) == 0
     assert files(tmp_path / "emb") == whole
+
+
+def test_a_full_disk_in_one_part_keeps_the_others(made, tmp_path, disk, kind, whole, monkeypatch, capsys):
+    (place, remount), write = disk, embeddings.write_part
+    assert remount("size=8m").returncode == 0
+
+    def filling(folder, number, *more):
+        if number == 2:
+            fill(place, 0)
+        return write(folder, number, *more)
+
+    monkeypatch.setattr(embeddings, "write_part", filling)
+    out = place / "emb"
+    assert embed(made, out, data=made / kind) == 1
+    told = capsys.readouterr().err
+    assert f"could not write {out}/" in told
+    assert "No space left on device" in told
+    assert {file.stem for file in (out / "markers").iterdir()} == {"part-000000", "part-000001"}
+    assert not list(out.rglob("*.tmp"))
+    (place / "ballast").unlink()
+    monkeypatch.setattr(embeddings, "write_part", write)
+    assert embed(made, out, data=made / kind) == 0
+    assert files(out) == whole
 
 
 @pytest.mark.slow

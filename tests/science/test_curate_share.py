@@ -104,7 +104,7 @@ def test_expected_precision_and_recall(name, all_at_random):
                 misses.append([abs(rates[rate] - value) for rate, value in true.items()])
     median, most = np.median(misses, axis=0), np.max(misses, axis=0)
     show(f"precision inside {np.sum(inside)} of {len(inside)}; misses of both: median {median}, largest {most}")
-    assert np.mean(inside) >= 0.85
+    assert np.mean(inside) >= 0.9
     assert (median <= 0.15).all()
 
 
@@ -137,7 +137,7 @@ def test_expected_numbers(name):
         near, inside = (sum(row[k] for row in rows) for k in (4, 5))
         covered += [row[5] for row in rows]
         show(f"| {' | '.join(wide)} | {near} of {len(rows)} | {inside} of {len(rows)} |")
-    assert np.mean(covered) >= 0.85
+    assert np.mean(covered) >= 0.9
     # the aim is .25 for each planting: three of 21 miss it, all at 5 %; clip art has mismatched captions of its own
     assert np.median(np.abs(errors)) <= 0.25
     assert name == "clip art" or np.max(np.abs(errors)) <= 0.5

@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
@@ -19,6 +20,8 @@ from clipmem.cli import main
 from clipmem.data.decoding import decode
 from clipmem.data.export import export_pairs, write_cleaned
 from clipmem.data.sources import files_state, open_source
+from clipmem.models import openclip
+from clipmem.models.embeddings import Embeddings
 from clipmem.report.explorer.subject import open_subject
 from tests.tiny import encoded_image
 from tests.unit.data.sources.test_webdataset import pair_members, shard
@@ -128,6 +131,24 @@ def test_memory_has_the_same_pairs_and_pixels(local):
 @pytest.mark.filterwarnings("ignore")
 def test_s3_has_the_same_pairs_and_pixels(local, s3):
     check_same(local, copied(local, f"{s3}/same"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_shards_of_s3_are_embedded_by_shares(local, s3, tmp_path):
+    copied(local, f"{s3}/shards")
+    openclip.create("clipmem-micro", seed=1).save(tmp_path / "model")
+    command = ["export", "embeddings", "--model", str(tmp_path / "model"), "--data"]
+    for out, base, shares in (("remote", f"{s3}/shards", ["2/2", "1/2"]), ("local", str(local), [])):
+        for share in shares:
+            with pytest.raises(SystemExit) as ended:
+                main([*command, f"{base}/tars", "--out", str(tmp_path / out), "--part", share])
+            assert not ended.value.code
+        main([*command, f"{base}/tars", "--out", str(tmp_path / out)])
+    remote, here = (Embeddings.open(tmp_path / name) for name in ("remote", "local"))
+    assert len(remote.parts) == 2
+    assert remote.uids.equals(here.uids)
+    assert torch.equal(remote.means().image, here.means().image)
+    assert torch.equal(remote.means().text, here.means().text)
 
 
 @pytest.mark.filterwarnings("ignore")
