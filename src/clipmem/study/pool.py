@@ -29,8 +29,7 @@ from clipmem.train.checkpoint import TrainingStopped
 from clipmem.train.paired import TrainingSet
 
 _POLL = 0.1
-_MOST = 4  # processes that embed, as each holds the model
-_FEW = 2  # parts per process that are not worth starting it for
+_MOST, _FEW = 4, 2  # processes that embed, each of which holds the model; parts that are not worth starting one for
 _IDLE = 300  # seconds without a task after which a process ends
 # with psutil installed, loky restarts processes that grow by 300 MB, as training does
 _NO_RESTARTS = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}

@@ -83,8 +83,7 @@ class Settings(EmbedSection):
     def check_work(self, *, embeds: bool) -> None:
         """Refuse a share, or an engine, for pairs that are not embedded: all else is done by one process."""
         for option, default in {"part": "", "engine": "local"}.items():
-            got, hint = "no pairs to embed", "Give a model and its pairs, or omit it."
-            require(embeds or getattr(self, option) == default, f"--{option}", got, "a model and its pairs", hint)
+            require(embeds or getattr(self, option) == default, f"--{option}", "no pairs to embed", "some", "Omit it.")
 
     @contextmanager
     def runner(self, folder: Path) -> Generator[Runner]:

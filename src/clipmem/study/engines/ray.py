@@ -8,6 +8,7 @@ together, each on a GPU of its own: Ray Train starts and joins them. If one of t
 import contextlib
 import importlib.util
 import os
+import socket
 import tempfile
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -139,13 +140,14 @@ def connect(processes: int = 1) -> Generator[RayEngine]:
     address = os.environ.get("RAY_ADDRESS")
     # without an address, Ray would join the last cluster started on this machine
     where: dict[str, object] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
-    fits = address or processes <= cores()
-    require(fits, f"--processes {processes}", f"{cores()} cores", "a core for each", "Use fewer.")
+    require(address or processes <= cores(), f"--processes {processes}", f"{cores()} cores", "one each", "Use fewer.")
     try:
+        if address and ":" in address:  # Ray tries for minutes
+            socket.create_connection(address.rpartition("/")[2].rsplit(":", 1), timeout=10).close()
         with warnings.catch_warnings(action="ignore"):
             quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": not address}
             ray.init(address or "local", **where, **quiet)
-    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         got = f"no Ray at {address or 'this machine'} ({str(error).strip().splitlines()[0][:200]})"
         hint = "Check RAY_ADDRESS, or unset it to start Ray on this machine."
         raise InputError("--engine ray", got=got, expected="a running Ray", hint=hint) from error
