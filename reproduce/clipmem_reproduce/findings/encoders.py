@@ -52,7 +52,8 @@ def towers_compared(results: Results, warm: RunSpec, no_image: RunSpec, no_text:
     name = "the text tower's lead over the image tower, as a share of CLIPMem"
     weakest = results.weakest(f"the smaller of {name}: trained alone, and swapped", pairs, ABOVE, primary=True)
     how = ("trained alone", "swapped")
-    return [weakest, *(results.effect(f"{name}: {way}", *pair, ABOVE) for way, pair in zip(how, pairs, strict=True))]
+    each = [results.effect(f"{name}: {way}", text, image, ABOVE) for way, (text, image) in zip(how, pairs, strict=True)]
+    return [weakest, *each]
 
 
 class Encoders(Finding):

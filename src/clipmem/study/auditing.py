@@ -292,7 +292,7 @@ def _attack(model: Model, sets: Sequence[Pairs], job: Job, settings: Settings, r
         k: () if job.is_done(name) else (model, part.read(), job.path, name, json_sha256(content))
         for k, (name, part) in enumerate(parts.items())
     }
-    reporter.begin("audit", sum(len(task[1]) for task in filter(None, tasks.values())), "pairs")
+    reporter.begin("audit", sum(len(pairs) for task in tasks.values() for pairs in task[1:2]), "pairs")
     with settings.runner(job.path) as run:
         share = run(_attack_part, tasks, reporter.advance)
     if share:

@@ -142,15 +142,15 @@ def connect(processes: int = 1) -> Generator[RayEngine]:
     where: dict[str, object] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
     require(address or processes <= cores(), f"--processes {processes}", f"{cores()} cores", "one each", "Use fewer.")
     try:
-        if address and ":" in address:  # Ray tries for minutes
-            socket.create_connection(address.rpartition("/")[2].rsplit(":", 1), timeout=10).close()
+        host, _, port = (address or "").rpartition("/")[2].rpartition(":")
+        if port.isdecimal():  # Ray tries for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         with warnings.catch_warnings(action="ignore"):
             quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": not address}
             ray.init(address or "local", **where, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         got = f"no Ray at {address or 'this machine'} ({str(error).strip().splitlines()[0][:200]})"
-        hint = "Check RAY_ADDRESS, or unset it to start Ray on this machine."
-        raise InputError("--engine ray", got=got, expected="a running Ray", hint=hint) from error
+        raise InputError("--engine ray", got=got, expected="a running Ray", hint="Check RAY_ADDRESS.") from error
     try:
         yield RayEngine(ray, largest_tasks(ray.nodes()), processes)
     finally:
