@@ -136,3 +136,6 @@ def test_a_long_caption_leaves_room_for_other_columns(width: int, clear: bool) -
     assert cells[-1].endswith("…")
     assert {"1", "0.50"} <= set(cells)
     assert ("unknown" in " ".join(lines)) != clear
+    assert "guess" in " ".join(lines)  # without a lower end above 0, nothing is known of the list
+    only_by_rule = Curated(Path("suspects"), {**about, "by_rule": 3}, [row])
+    assert "guess" not in " ".join(screen_lines("curated", only_by_rule, width))
