@@ -4,6 +4,7 @@
     python experiments/reproduce/record.py reproduced                        # stores it, then writes the page
     python experiments/reproduce/record.py                                  # writes the page again, without any run
     python experiments/reproduce/record.py --judge                          # judges it again by the present rules
+    python experiments/reproduce/record.py --hours                          # prints how long the planned runs took
     python experiments/reproduce/record.py --longer "none=longer/none"      # stores a longer run of redundant
     python experiments/reproduce/record.py --again "none=again/none"        # or one of its removals with other seeds
 
@@ -463,7 +464,23 @@ def write_page() -> None:
                 (IMAGES / image_of(one, regime)).write_text(image, encoding="utf-8")
 
 
+def hours(document: Document) -> float:
+    """Return the hours of a document's runs; those that findings share count once, at the mean time of a finding's."""
+    total, counted = 0.0, set[str]()
+    for one in document["findings"]:
+        own = {key for name, key in document["runs"].items() if name.partition(":")[0] == one["finding"]}
+        total += one["seconds"] / 3600 * len(own - counted) / max(len(own), 1)
+        counted |= own
+    return total
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--hours"]:
+        each = {
+            f"{scale} {name}": hours(one) for scale in ("planned", "repeated") for name, one in stored(scale).items()
+        }
+        print(*(f"{name}: {value:.1f} h" for name, value in each.items()), f"all: {sum(each.values()):.1f} h", sep="\n")
+        sys.exit()
     if sys.argv[1:] == ["--judge"]:
         for document in (one for scale in ("", "planned", "repeated") for one in stored(scale).values()):
             text = json.dumps(judged_again(document), ensure_ascii=False)

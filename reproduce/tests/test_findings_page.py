@@ -277,6 +277,18 @@ def test_what_the_page_says_of_planned_findings_is_what_they_measured(record):
     shown = "{estimate:+.0%} [{low:+.0%}, {high:+.0%}]"
     said = f"{shown.format(**tenth)} against removing none, removing random ones by {shown.format(**random)}"
     assert said in text
+    [titles] = record.newest()["titles"]["findings"]
+    assert titles["holds"] == "negligible"
+    removals = {effect["measure"].partition(":")[0]: effect for effect in titles["effects"] if not effect["primary"]}
+    by_clipmem, more = (
+        "{estimate:+.1%} [{low:.1%}, {high:+.1%}]".format(**removals[f"main design, {name}"])
+        for name in ("removed by CLIPMem minus none", "CLIPMem minus random")
+    )
+    assert f"changes by {by_clipmem} against removing none, and by {more} against removing random ones" in text
+    shares = {share: removals[f"{share}% of the candidates, removed by CLIPMem minus none"] for share in (2, 5, 20, 40)}
+    assert all(effect["low"] < 0 < effect["high"] for effect in shares.values())
+    highest, last = (f"{shares[share]['estimate']:+.1%}" for share in (5, 40))
+    assert f"rise to {highest} at 5% of the candidates and fall to {last} at 40%" in text
 
 
 def test_the_lead_of_the_text_encoder_is_not_that_of_its_table(record):
