@@ -325,31 +325,6 @@ def test_right_captions_with_numbers_marks_or_another_script_are_not_flagged(dat
     assert not PAIR_SCORES["hygiene"]().certain(signals, score).any()
 
 
-@pytest.mark.parametrize(
-    ("caption", "score"),
-    [
-        ("screenshot 2024-01-01 at 10.00.00", 1),
-        ("Screen Shot 2019-03-02 at 9.41.00 AM", 1),
-        ("IMG 204", 1),
-        ("product-photo-final-2", 1),
-        ("View larger image", 1),
-        ("ALT TEXT", 1),
-        ("Getty Images", 1.5),
-        ("SALE 50% OFF CALL 555-1234", 1),
-        ("$12.99", 1),
-        ("Royalty-free image of a red car", 0.5),
-        ("a dog on a beach - Getty Images", 0.5),
-        ("собака - Getty Images", 0.5),
-        *((text, 0) for text in ("a photo of a dog", "Two_Cats", "3 dogs", "a USB 3 and an HDMI 2 port", "HDMI 2")),
-        *((text, 0) for text in ("t-rex-2", "view of a larger image frame", "a stock of apples", "image of 2 cats")),
-    ],
-)
-def test_captions_of_files_signs_and_agencies(data, caption, score):
-    signals, _ = data
-    captions = [[caption], *signals.captions[1:]]
-    assert PAIR_SCORES["hygiene"]().score(replace(signals, captions=captions))[0] == score
-
-
 def test_the_most_frequent_of_a_few_names_of_classes_is_not_vague(data):
     signals, _ = data
     names = np.repeat(["star", "circle", "key", "moon"], [N // 4 + 6, N // 4, N // 4, N - 3 * (N // 4) - 6])
