@@ -167,6 +167,7 @@ def test_detail_of_a_pair(browser: Session, address: str, values: dict[str, np.n
     page.keyboard.press("Enter")
     panel = page.locator(".detail")
     panel.get_by_text("not trained", exact=True).wait_for()
+    panel.get_by_text(uid(7)).first.wait_for()  # it is read by itself
     text = panel.inner_text()
     f, g = values["f_alignment"][7], values["g_alignment"][7]
     for one in (f"{f:+.3f}", f"{f + 0.02:+.3f}", f"{g - 0.01:+.3f}", f"{f - g + 0.03:+.3f}"):
