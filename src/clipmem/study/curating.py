@@ -161,7 +161,7 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
     reporter, started = reporter or Quiet(), time.monotonic()
     if is_run(data):
         for option, value in (("--model", how.model), ("--captions", how.captions)):
-            require(not value, option, f"{value} with a run folder", "that of the run", "Omit it.")
+            require(value in {"", None}, option, f"{value} with a run folder", "that of the run", "Omit it.")
         Settings.of(engine=how.engine, part=how.part).check_work(embeds=False)
     for option, wanted in (("--correct", how.correct), ("--reviewed-only", how.reviewed)):
         require(how.write or not wanted, option, "no --write", "a folder for the data", "Add --write DIR.")

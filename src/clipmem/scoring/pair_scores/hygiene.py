@@ -13,11 +13,11 @@ from clipmem.scoring.evidence import evidence_of
 from clipmem.scoring.pair_scores.base import PAIR_SCORES, PairScore, Scores
 
 _FILE = re.compile(
-    r"^\W*(?:img|dsc[nf]?|image|photo|screen ?shot|untitled)[\s_-]*\d{2,}(?:[\W\d_]|\bat\b)*(?:[ap]m)?$|"
-    r"^\S*(?:img|image|photo|scan|thumb|final)\S*[-_]v?\d+$|\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?)\b",
+    r"^\W*(?:img|dsc[nf]?|image|photo|screen ?shot|untitled)[\s_-]*\d\d(?:[\W\d_]|\bat\b)*(?:[ap]m)?$|"
+    r"^(?=\S*[-_]v?\d+$)(?:\S*[-_])?(?:img|image|photo|scan|thumb|final)[-_]|\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?)\b",
     re.I,
 )
-_OF_TEXT = re.compile(r"^(?=.*\d)(?:[^a-z]*\b[A-Z]{2,}\b){2}[^a-z]*$", re.S)  # what a sign or a label says, read by OCR
+_OF_TEXT = re.compile(r"^(?!.*[a-z])(?=.*\d)(?:.*?\b[A-Z]{2,}\b){2}", re.S)  # what a sign or a label says, read by OCR
 _ADDRESS = re.compile(r"https?://|www\.|<[a-z/][^>]*>|&[a-z]+;", re.I)
 _BOILERPLATE = re.compile(
     r"click (?:here|to)|all rights reserved|(?:copyright|©) ?\d{4}|no caption|not available|lorem ipsum|image result|"

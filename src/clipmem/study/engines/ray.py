@@ -144,7 +144,7 @@ def connect(processes: int = 1) -> Generator[RayEngine]:
     try:
         host, _, port = (address or "").rpartition("/")[2].rpartition(":")
         if port.isdecimal():  # Ray tries for minutes
-            socket.create_connection((host, int(port)), timeout=10).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         with warnings.catch_warnings(action="ignore"):
             quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": not address}
             ray.init(address or "local", **where, **quiet)
