@@ -4,6 +4,9 @@ import io
 import json
 import pickle
 import shutil
+import subprocess
+import sys
+import time
 from hashlib import sha256
 from itertools import cycle
 
@@ -72,19 +75,35 @@ def test_data_without_a_model(planted, tmp_path):
 
 
 @pytest.mark.slow
-def test_many_pairs_are_compared_in_the_output_folder_until_the_list_is_written(planted, tmp_path, monkeypatch):
+def test_a_killed_comparison_of_many_pairs_goes_on_and_gives_the_same_list(planted, tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, "EXACT", 100)
-    how = Curating(out=tmp_path / "out")
-    with monkeypatch.context() as patch:
-        patch.setattr(evidence, "leave_one_out", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            curate_and_write(str(planted[0]), how)
-    begun = [file for file in (tmp_path / "out" / "comparing").rglob("*") if file.is_file()]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    curate_and_write(str(planted[0]), Curating(out=whole))
+    code = (
+        "import sys, time\nfrom clipmem.scoring import evidence\nevidence.EXACT = 100\n"
+        "evidence.leave_one_out = lambda *_, **__: time.sleep(600)\nfrom clipmem.cli import main\nmain(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", code, "curate", str(planted[0]), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while len(list((out / "comparing" / "markers").glob("near_means-*.json"))) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    begun = [file for file in (out / "comparing").rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in begun) > N * 1000
-    assert curate_and_write(str(planted[0]), how).document["pairs"] == N
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
-        *("curate.json", "ranking.parquet", "suspects.parquet")
-    ]
+
+    def _near_means(*_):
+        raise AssertionError("what is finished is not computed again")
+
+    monkeypatch.setattr(evidence, "_near_means", _near_means)
+    assert curate_and_write(str(planted[0]), Curating(out=out)).document["pairs"] == N
+    names = ["curate.json", "ranking.parquet", "suspects.parquet"]
+    assert sorted(file.name for file in out.iterdir()) == names
+    for name in names[1:]:
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
 @pytest.mark.slow

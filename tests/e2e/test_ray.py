@@ -55,13 +55,15 @@ def descends(pid, ancestor):
     return False
 
 
+def running_tasks(title):
+    """Return the processes in which Ray tasks run whose names begin so."""
+    numbers = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [number for number in numbers if status(number)[1].startswith(title)]
+
+
 def task_of(process, title):
-    """Return a process in which a Ray task runs whose name begins so, 0 if there is none now."""
-    for entry in Path("/proc").iterdir():
-        runs = entry.name.isdigit() and status(int(entry.name))[1].startswith(title)
-        if runs and descends(int(entry.name), process.pid):
-            return int(entry.name)
-    return 0
+    """Return a process in which such a task of a command runs, 0 if there is none now."""
+    return next((number for number in running_tasks(title) if descends(number, process.pid)), 0)
 
 
 def wait_for(process, condition, seconds=240):
@@ -121,13 +123,29 @@ def test_a_killed_ray_worker_costs_a_retry(local, tmp_path, task, marker):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dies", [False, True])
-def test_two_processes_train_each_model_together(tmp_path, dies):
-    """By Ray Train, around the same function; if one of the processes dies, the same command resumes."""
+@pytest.mark.parametrize("how", ["in-turn", "dies", "at-once"])
+def test_two_processes_train_each_model_together(tmp_path, how):
+    """By Ray Train, around the same function; if one of the processes dies, the same command resumes.
+
+    On four cores, both models train at the same time.
+    """
+    from ray.cluster_utils import Cluster
+
     recipe, expected = running.undisturbed_study(tmp_path, (*STUDY, "train.precision=fp32"))
-    out = tmp_path / "together"
-    process = start(recipe, out, "--engine", "ray", "--processes", "2")
-    if dies:
+    out, environment, cluster = tmp_path / "together", ENVIRONMENT, None
+    if how == "at-once":
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+        environment = ENVIRONMENT | {"RAY_ADDRESS": cluster.address}
+    process = start(recipe, out, "--engine", "ray", "--processes", "2", environment=environment)
+    if cluster:
+        try:
+            wait_for(process, lambda: len(running_tasks("ray::RayTrainWorker.run_train_fn")) == 4)
+            assert not RunFolder(out).is_done("train")
+            stderr = process.communicate()[1]
+        finally:
+            process.kill()
+            cluster.shutdown()
+    if how == "dies":
         worker = wait_for(process, lambda: task_of(process, "ray::RayTrainWorker.run_train_fn"))
         os.kill(worker, signal.SIGSTOP)
         assert not RunFolder(out).is_done("train")
@@ -135,7 +153,7 @@ def test_two_processes_train_each_model_together(tmp_path, dies):
         assert "Run the same command again" in process.communicate()[1]
         assert process.returncode == 1
         process = start(recipe, out, "--engine", "ray", "--processes", "2")
-    stderr = process.communicate()[1]
+    stderr = stderr if cluster else process.communicate()[1]
     assert process.returncode == 0, stderr
     for side in ("f", "g"):
         alone = losses(tmp_path / "run", side)
@@ -247,25 +265,48 @@ def test_two_nodes_embed_the_same_bytes_as_the_local_engine(tmp_path, dies):
     assert sum(name.startswith("markers") for name in found[0]) == 25
 
 
-@pytest.mark.slow
-def test_ray_audits_a_model_with_the_bytes_of_the_local_engine(tmp_path):
-    openclip.create("clipmem-micro", seed=1).save(tmp_path / "model")
-    table = pl.read_parquet(write_parquet(tmp_path / "all.parquet", 240))
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Two models, and pairs: all of them, and two halves."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for name, seed in (("model", 1), ("other", 2)):
+        openclip.create("clipmem-micro", seed=seed).save(folder / name)
+    captions = [[f"a {('red', 'blue', 'green')[k % 3]} thing in room {k % 7}"] for k in range(240)]
+    table = pl.read_parquet(write_parquet(folder / "pairs.parquet", 240, captions=captions))
     order = np.random.default_rng(0).permutation(240)
-    words = ["audit", "--model", f"{tmp_path / 'model'}"]
     for name, rows in (("members", order[:120]), ("nonmembers", order[120:])):
-        table[rows].write_parquet(tmp_path / f"{name}.parquet")
-        words += [f"--{name}", f"{tmp_path / name}.parquet"]
+        table[rows].write_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "out", "same"),
+    [
+        ("audit --model model --members members.parquet --nonmembers nonmembers.parquet", "{}.json", "{}.json"),
+        (
+            "score --target model --reference other --data members.parquet --bank nonmembers.parquet",
+            "{}.parquet",
+            "{}.parquet",
+        ),
+        ("curate pairs.parquet --model model", "{}", "{}/suspects.parquet"),
+    ],
+    ids=["audit", "score", "curate"],
+)
+def test_ray_embeds_for_a_verb_and_gives_the_bytes_of_the_local_engine(pairs, words, out, same):
+    """In parts of 50 pairs, at least five of each data set or model."""
     code = (
-        "import sys\nfrom clipmem.study import auditing\nauditing._PART = 50\n"
-        "from clipmem.cli import main\nmain(sys.argv[1:])\n"
+        "import sys\nfrom clipmem.models import embeddings\nfrom clipmem.study import auditing\n"
+        "auditing._PART, embeddings.BLOCK = 50, 50 // 8\nfrom clipmem.cli import main\nmain(sys.argv[1:])\n"
     )
     for engine in ("local", "ray"):
-        command = [sys.executable, "-c", code, *words, "--out", f"{tmp_path / engine}.json", "--engine", engine]
-        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        place = out.format(f"{words.split()[0]}-{engine}")
+        command = [sys.executable, "-c", code, *words.split(), "--out", place, "--engine", engine]
+        done = subprocess.run(command, env=ENVIRONMENT, cwd=pairs, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    assert (tmp_path / "ray.json").read_bytes() == (tmp_path / "local.json").read_bytes()
-    assert not (tmp_path / "ray.parts").exists()
+    name = same.format(f"{words.split()[0]}-{{}}")
+    assert (pairs / name.format("ray")).read_bytes() == (pairs / name.format("local")).read_bytes()
+    assert not list(pairs.rglob("*.parts"))
 
 
 @pytest.mark.slow

@@ -122,15 +122,13 @@ def caption_features(captions: Sequence[Sequence[str]]) -> Float[np.ndarray, "n 
         for a pair without a known word.
 
     Raises:
-        InputError: No word is in two pairs, or all captions are the same.
+        InputError: No word is in two pairs, or no such word tells pairs apart.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import
     from sklearn.utils.extmath import randomized_svd
 
     n = len(captions)
     sample = [captions[row] for row in _spread(n)]
-    different = len(set(map(tuple, sample))) > 1
-    require(different, "captions", f"the same for all {n} pairs", "captions that differ", "Check the column.")
 
     def terms(texts: Sequence[str]) -> Iterator[str]:
         for words in (re.findall(r"\w+", text.lower()) for text in texts):
@@ -144,6 +142,8 @@ def caption_features(captions: Sequence[Sequence[str]]) -> Float[np.ndarray, "n 
     except ValueError as error:
         hint = "Use captions in words, separated by spaces."
         raise InputError("captions", got="no word in two pairs", expected="common words", hint=hint) from error
+    differ = (weights.max(axis=0) != weights.min(axis=0)).nnz > 0
+    require(differ, "captions", f"the same words in all {n} pairs", "captions that differ", "Check the column.")
     _, _, axes = randomized_svd(weights, min(WORDS, *weights.shape), n_iter=effort, random_state=0)
     features = np.empty((n, len(axes))) if n <= HELD else scratch_array((n, len(axes)))
     for rows in slices(n, _TEXTS):

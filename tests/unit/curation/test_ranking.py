@@ -467,7 +467,7 @@ def parts(error):
         ({}, {"detectors": ["margin"]}, "pair score margin", "no trajectory"),
         ({}, {"detectors": ["low-alignment"]}, "pair score low-alignment", "no scores"),
         ({}, {"detectors": ["marginn"]}, "pair score 'marginn'", "an unknown name"),
-        ({"captions": [["one"]] * N}, {}, "captions", f"the same for all {N} pairs"),
+        ({"captions": [["one"]] * N}, {}, "captions", f"the same words in all {N} pairs"),
     ],
 )
 def test_bad_input(data, change, options, what, got):
