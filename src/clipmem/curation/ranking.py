@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float64, Int
 from scipy.stats import rankdata
+from threadpoolctl import threadpool_limits
 
 from clipmem.base.errors import InputError, require, require_range
 from clipmem.base.hashing import numbered, same_words
@@ -16,7 +17,7 @@ from clipmem.base.progress import Quiet, Reporter, by_work
 from clipmem.curation.share import CLEAR, PLANTINGS, plant, posterior, share_of
 from clipmem.curation.suspects import LISTED, Curation, counted
 from clipmem.models.signals import Signals
-from clipmem.scoring.evidence import Evidence, evidence_of
+from clipmem.scoring.evidence import EXACT, Evidence, evidence_of
 from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.pair_scores.base import Kind, Need, PairScore
 
@@ -131,11 +132,13 @@ def curate(
             return decode(rows)
 
         signals = replace(signals, pixels=watched)
-    evidence, ranked = evidence_of(signals, lambda share: advance("compare", share)), list[Ranked]()
-    for item in items:
-        ranked.append(Ranked.of(item, signals))
-        if item.name in embedded:
-            advance(item.name, 1.0)
+    ranked = list[Ranked]()
+    with threadpool_limits(1 if n <= EXACT else None, user_api="blas"):  # as in `plant`
+        evidence = evidence_of(signals, lambda share: advance("compare", share))
+        for item in items:
+            ranked.append(Ranked.of(item, signals))
+            if item.name in embedded:
+                advance(item.name, 1.0)
     texts = numbered(same_words(captions[0]) for captions in signals.captions)
     planted = plant(evidence, texts, signals.seed, plantings, lambda share: advance("plant", share))
     members, z = [score for score in ranked if score.weight], planted.observed

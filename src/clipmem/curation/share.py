@@ -16,11 +16,12 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 from scipy.stats import norm, poisson, rankdata
+from threadpoolctl import threadpool_limits
 
 from clipmem.base import slices
 from clipmem.base.random import derive_seed, generator
 from clipmem.curation.suspects import Share
-from clipmem.scoring.evidence import FITS, Evidence, Progress, ignore
+from clipmem.scoring.evidence import EXACT, FITS, Evidence, Progress, ignore
 
 TOP = 0.3  # share of the swapped captions that the estimate looks at: those least like right ones
 RIGHT = 0.9  # of the pairs that look like these, a tenth are right ones (on drawings with 0 to 30% mismatched captions)
@@ -79,21 +80,6 @@ def plant(
     binned = [_binned(features, edges) for features in x]
     fold = evidence.fold % FOLDS
     folds, models = [fold[pair[0]] for pair in pairs], list[Any]()
-    for k in range(FOLDS):
-        train = [features[numbers != k] for features, numbers in zip(binned, folds, strict=True)]
-        label = np.repeat((0, 1, 1), [len(features) for features in train])
-        weight = np.where(label == 1, 0.5 / label.sum(), 0.5 / (label == 0).sum()) * len(label)
-        models.append(
-            HistGradientBoostingClassifier(
-                max_iter=80,
-                learning_rate=0.1,
-                max_leaf_nodes=8,
-                l2_regularization=1.0,
-                early_stopping=cast(Any, False),
-                random_state=derive_seed(seed, "trees") % 2**32,
-            ).fit(np.vstack(train), label, sample_weight=weight)
-        )
-        progress(1 / FOLDS)
 
     def log_odds(features: Float64[np.ndarray, "k q"], numbers: Int[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
         binned, scores = _binned(features, edges), np.empty(len(features))
@@ -101,9 +87,25 @@ def plant(
             scores[numbers == k] = models[k].decision_function(binned[numbers == k])
         return scores
 
-    blocks = (np.arange(part.start, part.stop) for part in slices(n, LEARNED))
-    observed = [log_odds(evidence.inputs(rows, rows), fold[rows]) for rows in blocks]
-    swapped = [log_odds(features, fold[image]) for features in x[1:]]
+    # of few rows two threads gain nothing, and beside other programs they take several times as long: each waits
+    with threadpool_limits(1 if n <= EXACT else None):
+        for k in range(FOLDS):
+            train = [features[numbers != k] for features, numbers in zip(binned, folds, strict=True)]
+            label = np.repeat((0, 1, 1), [len(features) for features in train])
+            weight = np.where(label == 1, 0.5 / label.sum(), 0.5 / (label == 0).sum()) * len(label)
+            trees = HistGradientBoostingClassifier(
+                max_iter=80,
+                learning_rate=0.1,
+                max_leaf_nodes=8,
+                l2_regularization=1.0,
+                early_stopping=cast(Any, False),
+                random_state=derive_seed(seed, "trees") % 2**32,
+            )
+            models.append(trees.fit(np.vstack(train), label, sample_weight=weight))
+            progress(1 / FOLDS)
+        blocks = (np.arange(part.start, part.stop) for part in slices(n, LEARNED))
+        observed = [log_odds(evidence.inputs(rows, rows), fold[rows]) for rows in blocks]
+        swapped = [log_odds(features, fold[image]) for features in x[1:]]
     few = len(np.unique(texts)) < min(FEW, n / EACH)
     means = (evidence.fits[: len(FITS)].T, *(features[:, : len(FITS)] for features in x[1:]))
     fits = (Planted(*(-features.mean(axis=1) for features in means)),) if few else ()

@@ -7,13 +7,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_info
 
 from clipmem.base.random import generator
 from clipmem.curation import share as share_module
+from clipmem.curation.ranking import curate
 from clipmem.curation.share import Planted, plant, share_of
 from clipmem.functional import auroc
 from clipmem.models.signals import Signals
+from clipmem.scoring import evidence as evidence_module
 from clipmem.scoring.evidence import Evidence, evidence_of
+from clipmem.stats.leave_one_out import leave_one_out
 from tests.unit.curation.test_ranking import NAMES, THINGS, N, drawings, mixture
 
 
@@ -186,3 +191,23 @@ def test_equal_captions_are_never_planted_on_each_other(data):
     random, alike = seen
     assert not random.any()
     assert not alike.any()
+
+
+def test_few_pairs_are_ranked_by_one_thread_as_waiting_threads_are_slow_beside_other_programs(data, monkeypatch):
+    seen = {"trees": set(), "matrices": set()}
+
+    def watched(kind, function, **which):
+        def run(*given, **named):
+            seen[kind] |= {pool["num_threads"] for pool in threadpool_info() if which.items() <= pool.items()}
+            return function(*given, **named)
+
+        return run
+
+    trees = HistGradientBoostingClassifier
+    monkeypatch.setattr(trees, "fit", watched("trees", trees.fit))
+    monkeypatch.setattr(trees, "decision_function", watched("trees", trees.decision_function))
+    monkeypatch.setattr(evidence_module, "leave_one_out", watched("matrices", leave_one_out, user_api="blas"))
+    before = [pool["num_threads"] for pool in threadpool_info()]
+    curate(replace(data[0]))  # its evidence is not known yet
+    assert seen == {"trees": {1}, "matrices": {1}}
+    assert [pool["num_threads"] for pool in threadpool_info()] == before
