@@ -36,7 +36,7 @@ from clipmem.report.figures import standalone
 from clipmem.report.formats import duration, interval, level, signed
 from clipmem.report.run import is_finished
 from clipmem.report.templating import environment
-from clipmem_reproduce.effects import MEASURES, Effect, Results
+from clipmem_reproduce.effects import MEASURES, OF_CANDIDATES, Effect, Results
 from clipmem_reproduce.finding import Context, holds, judged_effects
 from clipmem_reproduce.findings import FINDINGS
 from clipmem_reproduce.measured import Measured
@@ -65,6 +65,7 @@ _CHOSEN = {
 }
 _BLOCK = re.compile(r"(<!-- finding: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _ROLES = ("candidate", "independent", "shared", "external")
+_OF_SEED = {"split.seed", "train.seeds"}
 _PACKAGES = ("clipmem", "torch", "open_clip_torch", "numpy", "scipy", "scikit-learn")
 _NOT_KEPT = ("median_rank", "mean_per_class_recall", "recall@1", "recall@10")
 
@@ -149,6 +150,8 @@ def measured(key: str, entry: dict[str, Any], run: Measured) -> list[dict[str, o
     values = {f"clipmem {role}": run.memorization(run.uids(role)) for role in _ROLES}
     roles = run.uids("candidate"), run.uids("independent")
     values |= {measure: run.half_difference(*roles, measure) for measure in MEASURES}
+    if entry["settings"].keys() <= _OF_SEED:  # the base run: its encoders are swapped
+        values |= {name: list(measure(run)) for name, measure in OF_CANDIDATES.items()}
     values["clipmem planted"] = run.memorization(run.planted & run.uids("candidate"))
     values |= {name: own for name, own in run.utility.items() if not name.endswith(_NOT_KEPT)}
     folder = RunFolder(run.run.path)
@@ -196,9 +199,11 @@ def _key(settings: str) -> frozenset[tuple[str, str]]:
     return frozenset({key: value for key, _, value in pairs}.items())
 
 
-# findings whose effects follow from the stored measurements, or whose primary effect follows from effects shown
-_MEASURED = ("captions", "text-noise", "removal", "tradeoff", "model-size", "one-pass")
-_OF_PAIRS = ("tradeoff", "one-pass", "removal")  # as planned they need scores of pairs, which are not stored
+# findings whose effects follow from the stored measurements, planned or not, or whose primary effect from effects shown
+_MEASURED = {
+    True: ("captions", "encoders", "text-noise", "model-size"),  # the others need scores of pairs, which are not stored
+    False: ("captions", "text-noise", "removal", "tradeoff", "model-size", "one-pass"),
+}
 _SHOWN_DIGITS = 5e-4
 _SHOWN = {"memorized": slice(1, 4), "layers": slice(1, 3)}
 
@@ -230,7 +235,7 @@ def _judged_again(one: Document, context: Context, document: Document) -> Docume
     if name in _SHOWN and not context.scale.crossed:
         pairs, first = [_sample(effect) for effect in effects[_SHOWN[name]]], effects[0]
         effects[0] = results.weakest(first.measure, pairs, first.claim, primary=True)
-    if name in _MEASURED and not (context.scale.crossed and name in _OF_PAIRS):
+    if name in _MEASURED[context.scale.crossed]:
         effects = judged_effects(finding, context, results)
     for before, effect in zip(one["effects"], effects, strict=True):
         same = (effect.measure, effect.seeds) == (before["measure"], before["seeds"])

@@ -23,6 +23,11 @@ from clipmem_reproduce.spec import RunSpec
 
 ABOVE, BELOW = Claim("above"), Claim("below")
 MEASURES: Mapping[str, str] = {"clipmem": "", "clipmem_wordings": " over all captions"}
+OF_CANDIDATES: Mapping[str, Callable[[Measured], Sequence[float]]] = {  # means over pairs that only f trained on
+    "clipmem candidate": lambda run: run.memorization(run.uids("candidate")),
+    "share of the text tower": lambda run: run.tower_shares["text"],
+    "share of the image tower": lambda run: run.tower_shares["image"],
+}
 Pair = tuple[Sequence[float], Sequence[float]]  # values by seed, and those of the base
 
 
@@ -128,9 +133,11 @@ class Results:
 
         Args:
             spec: The run.
-            metric: One of `MEASURES`, as the half-difference, or a metric of utility.
+            metric: One of `MEASURES`, as the half-difference, of `OF_CANDIDATES`, or a metric of utility.
             among: Memorization is that of the pairs in common with this run.
         """
+        if metric in OF_CANDIDATES:
+            return self.by_seed(spec, OF_CANDIDATES[metric])
         if metric not in MEASURES:
             return self.by_seed(spec, lambda run: run.utility.get(metric, []))
         values: list[list[float]] = []

@@ -104,8 +104,9 @@ class Measured:
         """UnitMem of every unit, of a localized run."""
         return self.run.table("localize/units")
 
+    @cached_property
     def tower_shares(self) -> dict[str, list[float]]:
-        """Return the share of each tower in the candidates' mean CLIPMem by seed (`clipmem.measure.towers`)."""
+        """The share of each tower in the candidates' mean CLIPMem by seed (`clipmem.measure.towers`)."""
         folder = RunFolder(self.run.path)
         f, g = (
             {seed: towers.means_of(passes.load(folder.embedding_dir(side, seed))) for seed in self.seeds}

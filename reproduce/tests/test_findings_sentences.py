@@ -88,11 +88,21 @@ def test_what_the_page_says_beside_the_stored_effects_is_what_was_measured(recor
     [encoders] = [one for one in record.newest()["redundant"]["findings"] if one["finding"] == "encoders"]
     effects = {effect["measure"]: effect["estimate"] for effect in encoders["effects"]}
     for measure, said in {
-        encoders["effects"][0]["measure"]: "by {:.0%} in redundant data",
         "token table frozen: relative change of CLIPMem": "7%, {:.0%} and",
         "text tower frozen: relative change of CLIPMem": "69%, {:.0%} and",
     }.items():
         assert said.format(abs(effects[measure])) in text
+    leads: dict[str, list[float]] = {"trained alone": [], "swapped": []}
+    for of in ("unique", "redundant", "photographs", "small-vocabulary"):
+        [one] = [one for one in record.newest()[of]["findings"] if one["finding"] == "encoders"]
+        smaller, *both = (effect["estimate"] for effect in one["effects"][:3])
+        assert smaller == pytest.approx(min(both))
+        for how, lead in zip(leads, both, strict=True):
+            leads[how].append(lead)
+    alone, swapped = leads.values()
+    shown = "by {:.0%} of CLIPMem in unique data, {:.0%} in redundant data and {:.0%} in photographs; swapped, by"
+    assert (shown + " {:.0%}, {:.0%} and {:.0%}.").format(*alone[:3], *swapped[:3]) in text
+    assert f"ahead by {alone[3]:.0%} of CLIPMem (swapped, by {swapped[3]:.0%})" in text
     noisy = change(*(planned("unique", f"text-noise: post, from a third {std}", recall) for std in ("0.0", "0.15")))
     assert "Retrieval improves by {:.0%} [{:.0%}, {:.0%}]".format(*noisy) in text
     [noise] = [one for one in record.newest()["unique"]["findings"] if one["finding"] == "text-noise"]

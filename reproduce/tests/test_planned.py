@@ -16,7 +16,7 @@ from tests.compared import build
 from clipmem.data.sources import open_source
 from clipmem.data.sources.emoji import emoji_table
 from clipmem.functional import Claim, auroc, verdict
-from clipmem_reproduce.effects import ABOVE, BELOW, Effect, Results
+from clipmem_reproduce.effects import ABOVE, BELOW, OF_CANDIDATES, Effect, Results
 from clipmem_reproduce.finding import Context, judge
 from clipmem_reproduce.findings import FINDINGS, captions, encoders, one_pass, planted, removal, roles, text_noise
 from clipmem_reproduce.measured import Measured
@@ -192,7 +192,7 @@ def test_both_leads_of_the_text_tower_must_hold(tmp_path, monkeypatch):
         for k, replicate in enumerate(where.replicates(spec))
     }
     shares = {"text": [0.3], "image": [0.25]}
-    monkeypatch.setattr(Measured, "tower_shares", lambda _: shares)
+    monkeypatch.setattr(Measured, "tower_shares", shares)
     results = Results(lambda spec: Measured(folders[spec]), 0.95, replicates=where.replicates)
     effects = encoders.Encoders().effects(where, results)
     base, warm, no_image, no_text = (runs[name] for name in levels)
@@ -480,13 +480,13 @@ class ThreeRuns(Results):
     """CLIPMem of three runs, and of the base study, with the shares of its towers."""
 
     def values(self, spec, metric="clipmem", among=None):
+        if metric in OF_CANDIDATES:
+            return self.by_seed(spec, OF_CANDIDATES[metric])
         return {(): [0.5, 0.7], ("image",): [0.4, 0.6], ("text",): [0.1, 0.2]}[tuple(spec.settings["train.freeze"])]
 
     def by_seed(self, spec, measure):
         shares = {"text": [0.5, 0.6], "image": [0.2, 0.1]}
-        return measure(
-            SimpleNamespace(tower_shares=lambda: shares, memorization=lambda _: [0.6, 1.0], uids=lambda _: set())
-        )
+        return measure(SimpleNamespace(tower_shares=shares, memorization=lambda _: [0.6, 1.0], uids=lambda _: set()))
 
 
 def test_both_leads_of_the_text_tower_are_shown_and_the_smaller_one_decides():

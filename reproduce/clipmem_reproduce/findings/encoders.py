@@ -41,8 +41,8 @@ def towers_compared(results: Results, warm: RunSpec, no_image: RunSpec, no_text:
     What the text tower memorizes alone minus what the image tower does, and the shares of both towers.
     """
     alone = [results.values(run) for run in (no_image, no_text)]
-    both, whole = results.values(warm), results.by_seed(BASE, lambda run: run.memorization(run.uids("candidate")))
-    shares = [results.by_seed(BASE, lambda run, tower=tower: run.tower_shares()[tower]) for tower in ("text", "image")]
+    both, whole = results.values(warm), results.values(BASE, "clipmem candidate")
+    shares = [results.values(BASE, f"share of the {tower} tower") for tower in ("text", "image")]
     if not all((*alone, both, whole, *shares)):
         return []
     pairs = [
@@ -96,7 +96,7 @@ class Encoders(Finding):
         if context.scale.crossed:
             return self._planned(context, results)
         base, texts, images, both, text_noise, image_noise, warm, no_image, no_text = self.runs(context).values()
-        shares = {tower: results.by_seed(BASE, lambda run, tower=tower: run.tower_shares()[tower]) for tower in TOWERS}
+        shares = {tower: results.values(BASE, f"share of the {tower} tower") for tower in TOWERS}
         freezing = "CLIPMem with the image tower frozen minus with the text tower frozen"
         noise = f"CLIPMem with noise {BEST} on text minus that on images"
         share = "share of the text tower in CLIPMem minus that of the image tower"
