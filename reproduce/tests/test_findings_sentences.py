@@ -100,9 +100,9 @@ def test_what_the_page_says_beside_the_stored_effects_is_what_was_measured(recor
         for how, lead in zip(leads, both, strict=True):
             leads[how].append(lead)
     alone, swapped = leads.values()
-    shown = "by {:.0%} of CLIPMem in unique data, {:.0%} in redundant data and {:.0%} in photographs; swapped, by"
+    shown = "by {:.0%} of CLIPMem in unique data, {:.0%} in redundant data and {:.0%} in photographs; by swapping, by"
     assert (shown + " {:.0%}, {:.0%} and {:.0%}.").format(*alone[:3], *swapped[:3]) in text
-    assert f"ahead by {alone[3]:.0%} of CLIPMem (swapped, by {swapped[3]:.0%})" in text
+    assert f"ahead by {alone[3]:.0%} of CLIPMem (by swapping, {swapped[3]:.0%})" in text
     noisy = change(*(planned("unique", f"text-noise: post, from a third {std}", recall) for std in ("0.0", "0.15")))
     assert "Retrieval improves by {:.0%} [{:.0%}, {:.0%}]".format(*noisy) in text
     [noise] = [one for one in record.newest()["unique"]["findings"] if one["finding"] == "text-noise"]
