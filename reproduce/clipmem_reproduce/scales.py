@@ -311,7 +311,6 @@ _PLANNED_REDUNDANT = replace(
     seeds=12,
     noise=(0.0, 0.05, 0.10, 0.15, 0.20),
     noise_epochs=45,
-    noise_longest=130,
     **_PLANNED_PAIRS,
     without=("layers", "paradigms"),
     warmed_study={**_sizes(900, 600, 800), "data.source": "emoji-study"},

@@ -6,12 +6,13 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
+from clipmem import models
 from clipmem.base.errors import ClipmemWarning, InputError, require, shorten
 from clipmem.base.hashing import file_sha256, json_sha256
 from clipmem.base.paths import reading
 from clipmem.base.remote import may_download
 from clipmem.data.decoding import Interpolation, ResizeMode
-from clipmem.models import adapters, hub, names, openclip, tokenizers
+from clipmem.models import adapters, hub, names, tokenizers
 from clipmem.models.family import FAMILIES, ModelFamily
 from clipmem.models.names import Address
 from clipmem.models.protocol import DualEncoder
@@ -91,7 +92,7 @@ def content(model: GivenModel) -> dict[str, str]:
         settings, tokenizer, text_tower = _parts(model)
         named = model.parsed.kind in {"tag", "checkpoint"}
         hashes = {f"config of {Path(model.parsed.name).name}": json_sha256(settings)} if named else {}
-        files = [model.weights, *([] if named else [model.folder / openclip.CONFIG_FILE])]
+        files = [model.weights, *([] if named else [model.folder / models.openclip.CONFIG_FILE])]
         files += tokenizers.files_of(tokenizer) if tokenizer else []
         files += [text_tower / "config.json"] if text_tower else []
     suffix = names.AVERAGED if model.parsed.averaged else ""
@@ -116,9 +117,9 @@ def load_saved(folder: Path) -> DualEncoder:
     """Load a model that a study trained, from its run folder."""
     if adapters.is_saved(folder):
         return load(find(f"{names.LOCAL}{folder}"))
-    is_open_clip = (folder / openclip.CONFIG_FILE).is_file()
+    is_open_clip = (folder / models.openclip.CONFIG_FILE).is_file()
     families = [] if is_open_clip else [FAMILIES[name] for name in FAMILIES if FAMILIES[name].is_saved(folder)]
-    return families[0].load(folder) if families else openclip.load(folder)
+    return families[0].load(folder) if families else models.openclip.load(folder)
 
 
 def load(model: GivenModel) -> DualEncoder:
@@ -155,10 +156,10 @@ def _load_open_clip(model: GivenModel) -> DualEncoder:
     try:
         how = {"tokenizer": tokenizer, "text_tower": text_tower}
         # position embeddings of another size mean a wrong config
-        encoder = openclip.assemble(settings, checkpoint.state, **how, resize=not named)
+        encoder = models.openclip.assemble(settings, checkpoint.state, **how, resize=not named)
     except InputError as error:  # add the model's name
         raise InputError(model.subject, got=error.got, expected=error.expected, hint=error.hint) from error
-    except openclip.BROKEN as error:
+    except models.openclip.BROKEN as error:
         expected = f"weights of {model.parsed.name}" if named else "a model saved by clipmem or open_clip"
         hint = "Check that the name is that of the training run, or give a JSON config instead."
         hint = hint if named else "Check that its files are complete."
@@ -174,7 +175,7 @@ def _weights(parsed: Address, name: str, allowed: bool) -> Path:
         case "checkpoint":
             return parsed.path
         case "tag":
-            pretrained = openclip.pretrained(parsed.name, parsed.tag)
+            pretrained = models.openclip.pretrained(parsed.name, parsed.tag)
             if pretrained is None:
                 raise names.wrong(name, "no such tag", "Check the name.")
             if pretrained.quick_gelu and not names.model_config(parsed.name).get("quick_gelu"):  # open_clip only warns
@@ -183,7 +184,7 @@ def _weights(parsed: Address, name: str, allowed: bool) -> Path:
                 raise names.wrong(name, got, f"Use {parsed.name}-quickgelu/{parsed.tag}.", expected=expected)
             return hub.get(pretrained.repository, pretrained.files, subject=subject, download=allowed)
         case "hub":
-            folder = hub.get(parsed.name, [openclip.CONFIG_FILE], subject=subject, download=allowed).parent
+            folder = hub.get(parsed.name, [models.openclip.CONFIG_FILE], subject=subject, download=allowed).parent
             usual = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
             file = hub.get(parsed.name, usual, subject=subject, download=allowed)
             got = f"config and weights of different versions in {folder.parent}"
@@ -192,11 +193,11 @@ def _weights(parsed: Address, name: str, allowed: bool) -> Path:
             return file
         case _:
             weights, path = find_weights(folder), name.removeprefix(names.LOCAL)
-            missing = [] if (folder / openclip.CONFIG_FILE).is_file() else [openclip.CONFIG_FILE]
+            missing = [] if (folder / models.openclip.CONFIG_FILE).is_file() else [models.openclip.CONFIG_FILE]
             missing += [] if weights else ["weights"]
             if weights and not missing:
                 return weights
-            hint = f"Put the weights next to the config, as {openclip.WEIGHTS_FILE} for example."
+            hint = f"Put the weights next to the config, as {models.openclip.WEIGHTS_FILE} for example."
             if family := next((name for name in FAMILIES if FAMILIES[name].is_saved(folder)), ""):
                 hint = f"If {family} saved it, use '{family}:{path}'."
             elif weights:
@@ -206,10 +207,10 @@ def _weights(parsed: Address, name: str, allowed: bool) -> Path:
 
 def _parts(model: GivenModel, *, download: bool = False) -> tuple[names.Settings, Path | None, Path | None]:
     """Return the config of a model of open_clip, and where its tokenizer and its text tower are."""
-    parsed, file = model.parsed, model.folder / openclip.CONFIG_FILE
+    parsed, file = model.parsed, model.folder / models.openclip.CONFIG_FILE
     if parsed.kind in {"tag", "checkpoint"}:
         settings = names.settings_of(parsed.name)
-        pretrained = openclip.pretrained(parsed.name, parsed.tag) if parsed.kind == "tag" else None
+        pretrained = models.openclip.pretrained(parsed.name, parsed.tag) if parsed.kind == "tag" else None
         preprocess = pretrained.preprocess if pretrained else settings["preprocess_cfg"]
         settings: names.Settings = {**settings, "preprocess_cfg": preprocess}
     else:

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from clipmem import models
 from clipmem.base.errors import InputError, require
 from clipmem.base.sections import ModelSection, TrainSection
 from clipmem.data.decoding import Geometry
-from clipmem.models import adapters, given, names, openclip, parts
+from clipmem.models import adapters, given, names, parts
 from clipmem.models.parts import Part
 from clipmem.models.protocol import DualEncoder, TrainableEncoder, embedding_width
 
@@ -57,7 +58,7 @@ class Start:
     def describe(self) -> dict[str, given.ModelFacts]:
         """Check the model and what `[train]` trains of it; return the manifest's entry: {} from scratch."""
         if not self._model.pretrained:
-            openclip.check(self._model.name)
+            models.openclip.check(self._model.name)
             if self.train.freeze:
                 freeze(self.outline(), self.train)
             return {}
@@ -78,7 +79,7 @@ class Start:
     def geometry(self) -> Geometry:
         """The image geometry."""
         if not self._model.pretrained:
-            return openclip.geometry_of_config(self._model.name)
+            return models.openclip.geometry_of_config(self._model.name)
         facts = self._facts
         return Geometry(facts["image_size"], facts["resize_mode"], facts["interpolation"])
 
@@ -96,7 +97,7 @@ class Start:
     def create(self, seed: int) -> TrainableEncoder:
         """Create the model with its weights before training."""
         name, pretrained = self._model.name, self._model.pretrained
-        return self._adapted(self.base() if pretrained else openclip.create(name, seed=seed), seed)
+        return self._adapted(self.base() if pretrained else models.openclip.create(name, seed=seed), seed)
 
     def trained(self, folder: Path, seed: int) -> TrainableEncoder:
         """Load a model that was trained from this start; adapters stay separate."""
@@ -121,7 +122,7 @@ class Start:
     def outline(self) -> TrainableEncoder:
         """Return the model without weights, on torch's device `meta`."""
         if not self._model.pretrained:
-            return self._adapted(openclip.outline(self._model.name), 0)
+            return self._adapted(models.openclip.outline(self._model.name), 0)
         encoder = self.create(0)
         encoder.module.to("meta")
         return encoder

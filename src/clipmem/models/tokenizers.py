@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
@@ -93,6 +92,8 @@ class SimpleTokenizer:
     """
 
     def __init__(self, length: int, settings: Mapping[str, Any]) -> None:
+        import open_clip  # slow to import
+
         self._tokenizer = open_clip.SimpleTokenizer(context_length=length, **settings)
         self._ids: dict[str, np.ndarray] = {}
 

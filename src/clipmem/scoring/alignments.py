@@ -59,11 +59,11 @@ class Alignment(ABC):
     summary: ClassVar[str]
     range: ClassVar[tuple[float, float]]
     model_range: ClassVar[tuple[float, float]]
-    sign: ClassVar[Literal[1, -1]]
+    sign: ClassVar[Literal[1, -1]] = 1
     needs: ClassVar[tuple[Need, ...]]
     equation: ClassVar[str]
     source: ClassVar[str]
-    finds_wrong_captions: ClassVar[bool]
+    finds_wrong_captions: ClassVar[bool] = False
 
     def __init__(self, section: object = None) -> None:
         self.settings: Any = own_settings(section, self.name) or (self.Settings and self.Settings())
@@ -104,7 +104,6 @@ class Clip(Alignment):
     summary = "similarity of image and captions, minus similarity to the bank"
     range = (-6.0, 6.0)
     model_range = (-3.0, 3.0)
-    sign = 1
     needs = ("image views", "captions", "held-out pairs")
     equation = "A = ū·v̄ - (ū·t̄ + ī·v̄); A(f) - A(g)"
     source = "Wang et al., ICLR 2025 (CLIPMem), weight 1"
@@ -171,11 +170,9 @@ class Confidence(Alignment):
     summary = "probability of the pair's class under a class head"
     range = (-1.0, 1.0)
     model_range = (0.0, 1.0)
-    sign = 1
     needs = ("labels", "class head")
     equation = "p = softmax(logits)_y; p(in) - p(out)"
     source = "Feldman 2020; Feldman & Zhang 2020"
-    finds_wrong_captions = False
 
     def positive(self, pairs: Means) -> Float[Tensor, " n"]:
         if pairs.head is None or pairs.single is None:
@@ -202,7 +199,6 @@ class SslmemImage(Alignment):
     needs = ("clean image", "image views")
     equation = "L = mean_a || m(I) - m(I_a) ||; L(g) - L(f)"
     source = "Wang et al., ICLR 2024 (SSLMem)"
-    finds_wrong_captions = False
 
     def check(
         self, settings: EmbedSection, captions: Sequence[Sequence[str]], uids: Sequence[str], *, spare: int = 0
@@ -231,7 +227,6 @@ class SslmemText(Alignment):
     needs = ("captions", "caption variants")
     equation = "L = mean_k || m(T) - m(T_k) ||; L(g) - L(f)"
     source = "Wang et al., ICLR 2024 (SSLMem), for captions"
-    finds_wrong_captions = False
 
     def check(
         self, settings: EmbedSection, captions: Sequence[Sequence[str]], uids: Sequence[str], *, spare: int = 0

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from clipmem import models
 from clipmem.base.errors import require
 from clipmem.base.random import generator
-from clipmem.models import openclip
 from clipmem.scoring.design import Design
 from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.protocols.base import PROTOCOLS, Records
@@ -75,8 +75,8 @@ class Halves(Subsample):
         if proxy:
             subject = f"[halves] proxy = {proxy!r}"
             require(not model.pretrained, subject, "a pretrained f", "an f from scratch", "Set halves.proxy to ''.")
-            openclip.check(proxy)
-            full, small = openclip.geometry_of_config(model.name), openclip.geometry_of_config(proxy)
+            models.openclip.check(proxy)
+            full, small = models.openclip.geometry_of_config(model.name), models.openclip.geometry_of_config(proxy)
             require(full == small, subject, f"images of {small}", f"those of {model.name}: {full}", "Choose another.")
         super(Subsample, self).check_pairs(pairs)
 

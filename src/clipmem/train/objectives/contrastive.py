@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from clipmem import models
 from clipmem.base import slices
-from clipmem.models.openclip import contrastive_loss, sigmoid_loss
 from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.distributed import contrastive_share, sigmoid_share
 from clipmem.train.objectives.base import OBJECTIVES, Images, Labels, Objective, Texts, Towers
@@ -44,7 +44,7 @@ class Clip(Objective):
             return contrastive_share(u, v, encoder.logit_scale(), encoder.world, weights)
         if weights is not None and not bool((weights == 1).all()):  # else the same bits as without weights
             return blocked_contrastive_loss(u, v, encoder.logit_scale(), weights)
-        loss = contrastive_loss if len(u) <= LARGE else blocked_contrastive_loss
+        loss = models.openclip.contrastive_loss if len(u) <= LARGE else blocked_contrastive_loss
         return loss(u, v, encoder.logit_scale())
 
 
@@ -83,7 +83,7 @@ class SigLip(Objective):
         u, v = encoder.unit("image", image), encoder.unit("text", text)
         if encoder.world.size > 1:
             return sigmoid_share(u, v, encoder.logit_scale(), self.logit_bias, encoder.world)
-        return sigmoid_loss(u, v, encoder.logit_scale(), self.logit_bias)
+        return models.openclip.sigmoid_loss(u, v, encoder.logit_scale(), self.logit_bias)
 
 
 BLOCK = 1024
