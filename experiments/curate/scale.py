@@ -37,6 +37,7 @@ from unittest.mock import patch
 import numpy as np
 import polars as pl
 import torch
+from scipy.stats import spearmanr
 
 from clipmem import cli
 from clipmem.base import slices
@@ -79,20 +80,21 @@ def near(path: str, column: str, most: int) -> list[dict[str, Any]]:
     parts = list(pairs.blocks(range(len(rows)), 1024, [_GEOMETRY]))
     pixels, table = np.concatenate([one.pixels[_GEOMETRY] for one in parts]), pl.concat([one.table for one in parts])
     captions, wrong = swapped([texts[0] for texts in table["captions"]])
-    found, nearest = list[dict[str, Any]](), list[np.ndarray]()
+    found, nearest, scores = list[dict[str, Any]](), list[np.ndarray](), list[np.ndarray]()
     for name, exact in (("all pairs", table.height), ("near cells", 0)):
         evidence.EXACT = exact
         texts, row = [[text] for text in captions], np.arange(table.height)
         signals = Signals(table["uid"].to_list(), texts, row, pixels=pixels.__getitem__)
         started = time.monotonic()
-        score = curate(signals).table["score"].to_numpy()
+        scores.append(score := curate(signals).table["score"].to_numpy())
         seconds, area = time.monotonic() - started, auroc(score, wrong)
         order = np.argsort(-score)
         precision = float((np.cumsum(wrong[order]) / np.arange(1, len(order) + 1))[wrong[order]].mean())
         nearest.append(evidence.evidence_of(signals).near)
         shared = [len(set(a) & set(b)) / len(a) for a, b in zip(nearest[0], nearest[-1], strict=True)]
         about = {"compared with": name, "pairs": table.height, "auroc": area.mean, "low": area.low, "high": area.high}
-        found.append(about | {"precision": precision, "recall": float(np.mean(shared)), "seconds": round(seconds, 1)})
+        about |= {"precision": precision, "rank correlation": float(spearmanr(scores[0], score).statistic)}
+        found.append(about | {"recall": float(np.mean(shared)), "seconds": round(seconds, 1)})
     return found
 
 

@@ -27,6 +27,21 @@ def test_the_page_shows_the_stored_results(page):
         assert page.page(text, page.stored()) == text
 
 
+def test_the_page_shows_the_record_of_tuned_lemon():
+    lemon = load_script(ROOT / "experiments" / "curate" / "lemon.py")
+    results, text = json.loads(lemon.RECORD.read_text(encoding="utf-8")), lemon.PAGE.read_text(encoding="utf-8")
+    assert lemon.page(text) == text
+    gains = {(one["data"], row["kind"]): row for one in results for row in one["kinds"]}
+    assert all(row["over fixed"][0] > 0 for (_, kind), row in gains.items() if kind.startswith("vague"))
+    assert {
+        name for (name, kind), row in gains.items() if kind == "swapped at random" and row["over fixed"][1] < 0
+    } == {
+        "emoji-artists",
+        "clip art",
+    }
+    assert [name for name, row in gains.items() if row["over tuned"][1] < 0] == [("clip art", lemon.suite.KINDS[2])]
+
+
 def test_the_page_shows_the_record_of_models_that_did_not_train_on_the_pairs():
     foreign = load_script(ROOT / "experiments" / "curate" / "foreign.py")
     results, text = json.loads(foreign.RECORD.read_text(encoding="utf-8")), foreign.PAGE.read_text(encoding="utf-8")
