@@ -1,5 +1,6 @@
 """Sentences of docs/findings.md and RESULTS.md beside the tables: their numbers are the stored measurements."""
 
+import json
 import re
 from pathlib import Path
 
@@ -66,17 +67,11 @@ def test_what_the_page_says_beside_the_stored_effects_is_what_was_measured(recor
     ]
     assert "first caption alone it falls by {:.0%} and {:.0%}".format(*first) in text
     of = {regime: {one["finding"]: one["effects"] for one in record.newest()[regime]["findings"]} for regime in ones}
-    probes, tables = (
-        [
-            next(effect["estimate"] for effect in by_finding[name] if effect["measure"] == measure)
-            for by_finding in of.values()
-        ]
-        for name, measure in (
-            ("captions", "5 captions: change of linear probe"),
-            ("encoders", "token table frozen: relative change of CLIPMem over all captions"),
-        )
-    )
-    assert "measurably ({:+.3f}, {:+.3f}, {:+.3f})".format(*probes) in text
+    measure = "token table frozen: relative change of CLIPMem over all captions"
+    tables = [
+        next(effect["estimate"] for effect in by_finding["encoders"] if effect["measure"] == measure)
+        for by_finding in of.values()
+    ]
     assert "freezing the table lowers CLIPMem by {:.0%}, {:.0%} and {:.0%}.".format(*(-x for x in tables)) in text
     lost: dict[str, list[str]] = {"text tower": [], "image tower": []}
     for tower, shares in lost.items():
@@ -118,6 +113,47 @@ def test_what_the_page_says_beside_the_stored_effects_is_what_was_measured(recor
         for removed in ("nothing removed", "removed by CLIPMem")
     ]
     assert f"it gains {100 * np.mean([clipmem[seed] - none[seed] for seed in clipmem]):.1f} points" in text
+
+
+def test_effects_that_decide_nothing_are_those_of_the_tables(record):
+    text, newest = " ".join(record.GLANCE.read_text(encoding="utf-8").split()), record.newest()
+
+    def shown(regime, name, measure, form):
+        [finding] = [one for one in newest[regime]["findings"] if one["finding"] == name]
+        [effect] = [one for one in finding.get("first", finding)["effects"] if one["measure"] == measure]
+        return form.format(*(effect[key] for key in ("estimate", "low", "high")))
+
+    probe = "5 captions: change of linear probe"
+    probes = (
+        shown(one, "captions", probe, "{:+.3f} [{:+.3f}, {:+.3f}]") for one in ("unique", "redundant", "photographs")
+    )
+    assert "changes by {}, {} and {}.".format(*probes) in text
+    slope = "equal steps: slope of log CLIPMem over the log of the number of pairs"
+    of_unique, of_redundant = (
+        shown(one, "data-size", slope, "{:.2f} [{:.2f}, {:.2f}]") for one in ("unique", "redundant")
+    )
+    assert f"(slope {of_unique}; redundant {of_redundant})" in text
+    assert f"by {1 - 2 ** float(shown('unique', 'data-size', slope, '{}')):.0%} per doubling" in text
+    ranks = "rank correlation of CLIPMem and -A(g): 130 epochs minus 5 epochs"
+    assert f"the rank correlation rises by {shown('unique', 'removal', ranks, '{:.2f} [{:.2f}, {:.2f}]')}" in text
+    for form, classes in (
+        ("; {:.3f} [{:+.3f}, {:+.3f}])", "supervised"),
+        ("({:.3f} [{:+.3f}, {:+.3f}])", "supervised, 9 classes"),
+    ):
+        assert shown("unique", "layers", f"UnitMem in layer 4 of 4: {classes} minus CLIP", form) in text
+    places = (
+        shown("unique", "text-noise", f"{place}, from a third 0.15: relative change of CLIPMem", "{:+.1%}")
+        for place in ("pre", "post-scaled")
+    )
+    assert "change CLIPMem by {} and {} in unique data".format(*places) in text
+    swaps = pl.read_parquet(FOLDER / "long-tail" / "runs.parquet").filter(
+        name="planted: swapped", measure="clipmem planted"
+    )
+    assert f"swapped captions have a mean of {swaps['value'].mean():.2f}, and" in text
+    audit = json.loads((FOLDER.parent / "audit" / "redundancy.json").read_text(encoding="utf-8"))
+    alone, together = (np.mean(audit[arm]["risk"], axis=0) for arm in ("each pair by itself", "all drawings together"))
+    assert f"finds {alone[0]:.0%} of the pairs without another drawing of the thing, and {alone[2]:.0%} of" in text
+    assert f"in or out together, it finds {together[0]:.0%} and {together[2]:.0%}, beyond" in text
 
 
 def test_more_images_are_more_data(record):
