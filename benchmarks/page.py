@@ -78,7 +78,7 @@ def detectors(rows: Sequence[Mapping[str, Any]]) -> str:
                 spread = f"{row['low']:+.3f} to {row['high']:+.3f}"
                 numbers = f"{row['auroc']:.3f} | {row['precision']:.3f} | {spread} | {row['seconds']:.1f}"
                 lines.append(f"| {name} | {numbers} |")
-        parts.append("\n".join([f"{regime}, {kind}:", "", *lines]))
+        parts.append("\n".join([f"{regime}, {kind}; models trained on the mismatched captions, too:", "", *lines]))
     return "\n\n".join(parts)
 
 

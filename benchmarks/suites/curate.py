@@ -40,7 +40,13 @@ from clipmem.train.paired import TrainingSet
 from clipmem.train.recorder import read_trajectory
 
 WRONG = 0.15
-KINDS = ("swapped at random", "swapped within the category", "vague: the category's name", "all three")
+KINDS = {  # the numbers in `Data.kind`
+    "swapped at random": (0,),
+    "swapped within the category": (1,),
+    "vague: the category's name": (2,),
+    "all three": (0, 1, 2),
+    "both kinds of swaps": (0, 1),
+}
 OURS = "clipmem, all signals", "clipmem, no model", "clipmem, no model, ranks alone"
 _GEOMETRY = Geometry(64, "squash", "bicubic")
 
@@ -196,8 +202,8 @@ def _regime(name: str, section: DataSection, size: Size, folder: Path, device: s
     for detector in usable("mismatched captions", signals):
         timed(detector, lambda detector=detector: PAIR_SCORES[detector]().score(signals))
     results = list[Result]()
-    for number, kind in enumerate(KINDS):
-        wrong = data.kind >= 0 if number == 3 else data.kind == number
+    for kind, numbers in KINDS.items():
+        wrong = np.isin(data.kind, numbers)
         chosen = wrong | (data.kind < 0)
         results += _compared(
             name, kind, {key: x[chosen] for key, x in scores.items()}, wrong[chosen], seconds, size.draws

@@ -76,8 +76,8 @@ def measured(known: str, data: suite.Data, folder: Path, other: suite.Clean) -> 
     scores = {name: np.asarray(ranking.table["score"]) for name, ranking in found.items()}
     scores |= {name: PAIR_SCORES[name]().score(signals) for name in PUBLISHED}
     rows = list[dict[str, Any]]()
-    for number, kind in enumerate(suite.KINDS):
-        wrong = data.kind >= 0 if number == 3 else data.kind == number
+    for kind, numbers in suite.KINDS.items():
+        wrong = np.isin(data.kind, numbers)
         chosen = wrong | (data.kind < 0)
         area = {name: float(roc_auc_score(wrong[chosen], x[chosen])) for name, x in scores.items()}
         best = max(PUBLISHED, key=area.__getitem__)

@@ -39,7 +39,7 @@ def test_the_page_shows_the_record_of_tuned_lemon():
         "emoji-artists",
         "clip art",
     }
-    assert [name for name, row in gains.items() if row["over tuned"][1] < 0] == [("clip art", lemon.suite.KINDS[2])]
+    assert [name for name, row in gains.items() if row["over tuned"][1] < 0] == [("clip art", [*lemon.suite.KINDS][2])]
 
 
 def test_the_page_shows_the_record_of_models_that_did_not_train_on_the_pairs():
@@ -136,7 +136,7 @@ def test_a_detector_is_shown_by_regime_and_kind(page):
     }  # fmt: skip
     ours = row | {"detector": "clipmem, no model", "published": False, "auroc": 0.8, "low": 0.05}
     shown = page.detectors([ours, row]).splitlines()
-    assert shown[0] == "r, k:"
+    assert shown[0].startswith("r, k;")
     assert shown[4:] == [
         "| **clipmem, no model** | 0.800 | 0.250 | +0.050 to +0.000 | 1.0 |",
         "| lemon (published) | 0.700 | 0.250 | -0.010 to +0.000 | 1.0 |",
