@@ -296,12 +296,12 @@ def test_the_readme_counts_the_verdicts_of_published_findings(record):
     for regime in ("redundant", "unique", "long-tail", "photographs"):
         findings = record.newest()[regime]["findings"]
         verdicts = [finding["holds"] for finding in findings if finding["finding"] in published]
-        answers = ("yes", "no", "mixed", "inconclusive")
+        answers = ("yes", "no", "mixed", "negligible", "inconclusive")
         assert set(verdicts) <= set(answers)
         counts.append(tuple(verdicts.count(answer) for answer in answers))
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     held = r"(\d+) of (\d+) (?:findings )?hold, (\d+) (?:do|does) not, "
-    verdicts = rf"{held}(?:(\d+) (?:is|are) mixed, )?and (\d+) (?:is|are) open\."
+    verdicts = rf"{held}(?:(\d+) (?:is|are) mixed, )?(?:(\d+) (?:is|are) negligible, )?and (\d+) (?:is|are) open\."
     pattern = (
         rf"redundant data \([^)]+\), {verdicts} On unique data \([^)]+\), {verdicts} On long-tail data, {verdicts} "
         rf"On photographs of single things, {verdicts}"
