@@ -103,7 +103,7 @@ class Memorized(Finding):
     claim = "Mismatched and vague captions and distorted images are memorized more than ordinary pairs."
     published = "Shown as images; no number was published."
     limits = (
-        "The flaws are added on purpose. Shared vague captions name the class of a pair. Rare words "
+        "The flaws are added on purpose. Vague captions name the class of a pair, so many pairs share them. Rare words "
         "and pixel distance are proxies for what people would call imprecise and atypical."
     )
     negligible = 0.05
