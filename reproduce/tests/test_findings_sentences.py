@@ -137,7 +137,7 @@ def test_effects_that_decide_nothing_are_those_of_the_tables(record):
     ranks = "rank correlation of CLIPMem and -A(g): 130 epochs minus 5 epochs"
     assert f"the rank correlation rises by {shown('unique', 'removal', ranks, '{:.2f} [{:.2f}, {:.2f}]')}" in text
     for form, classes in (
-        ("; {:.3f} [{:+.3f}, {:+.3f}])", "supervised"),
+        ("({:.3f} [{:+.3f}, {:+.3f}])", "supervised"),
         ("({:.3f} [{:+.3f}, {:+.3f}])", "supervised, 9 classes"),
     ):
         assert shown("unique", "layers", f"UnitMem in layer 4 of 4: {classes} minus CLIP", form) in text
