@@ -103,12 +103,18 @@ def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bo
     """Score every detector in every regime."""
     keep = folder if smallest else Path(os.environ.get("CLIPMEM_CURATE", folder))
     size = Size(200, 1, 20) if smallest else Size()
-    regimes = {"emoji-artists": DataSection.model_validate({"source": "emoji-artists"})}
-    for name, variable in (("icons", "CLIPMEM_ICONS"), ("clip art", "CLIPMEM_CLIPART")):
-        if path := os.environ.get(variable):
-            section = {"source": "parquet", "path": path, "caption_column": "captions", "label_column": "category"}
-            regimes[name] = DataSection.model_validate(section)
+    regimes = sections(*(os.environ.get(variable) for variable in ("CLIPMEM_ICONS", "CLIPMEM_CLIPART")))
     return [row for name, section in regimes.items() for row in _regime(name, section, size, keep / name, device)]
+
+
+def sections(icons: str | None, clipart: str | None) -> dict[str, DataSection]:
+    """Return the data sets by name, without those whose file is not given."""
+    found = {"emoji-artists": DataSection.model_validate({"source": "emoji-artists"})}
+    for name, path in (("icons", icons), ("clip art", clipart)):
+        if path:
+            section = {"source": "parquet", "path": path, "caption_column": "captions", "label_column": "category"}
+            found[name] = DataSection.model_validate(section)
+    return found
 
 
 def clean(section: DataSection) -> Clean:

@@ -20,7 +20,7 @@ model, chosen on these pairs.
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,6 @@ from suites import curate as suite  # noqa: E402
 from clipmem.base.hashing import same_words  # noqa: E402
 from clipmem.base.paths import write_json  # noqa: E402
 from clipmem.base.random import bootstrap_counts, generator  # noqa: E402
-from clipmem.base.sections import DataSection  # noqa: E402
 from clipmem.curation.ranking import curate  # noqa: E402
 from clipmem.scoring.evidence import Evidence  # noqa: E402
 from clipmem.scoring.pair_scores import PAIR_SCORES  # noqa: E402
@@ -56,13 +55,13 @@ def some(pairs: suite.Clean, rows: np.ndarray) -> suite.Clean:
 
 def regimes(icons: str, clipart: str) -> Iterator[tuple[str, str, suite.Clean, suite.Clean]]:
     """Yield what is curated, what the model trained on, the pairs that it trained on, and those that it curates."""
-    drawings = suite.clean(DataSection.model_validate({"source": "emoji-artists"}))
+    sections = suite.sections(icons, clipart)
+    drawings = suite.clean(sections.pop("emoji-artists"))
     artists = np.array([key.rsplit("_", 1)[1] for key in drawings.keys])
     three = np.isin(artists, sorted(set(artists))[::2])
     yield "drawings", "other artists", some(drawings, np.flatnonzero(~three)), some(drawings, np.flatnonzero(three))
-    for name, path in (("icons", icons), ("clip art", clipart)):
-        section = {"source": "parquet", "path": path, "caption_column": "captions", "label_column": "category"}
-        pairs = suite.clean(DataSection.model_validate(section))
+    for name, section in sections.items():
+        pairs = suite.clean(section)
         rows = np.arange(len(pairs.uids))
         yield name, f"other {name}", some(pairs, rows[1::2]), some(pairs, rows[::2])
         yield name, "drawings", drawings, some(pairs, rows[::2])
@@ -164,30 +163,41 @@ def page(text: str) -> str:
     return MARK.join([head, f"\n{table(results)}\n{counts(results)}\n", tail])
 
 
-def main() -> None:
-    """Measure, or write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def record(
+    doc: str | None,
+    file: Path,
+    page: Callable[[str], str],
+    measure: Callable[[Path, str, str], Iterator[dict[str, Any]]],
+    **more: Callable[[Path], object],
+) -> None:
+    """Measure what the command line names and store it, write the page, or print what one of `more` returns."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="*", help="folder for the models, icons.parquet, clipart.parquet")
-    parser.add_argument("--page", action="store_true", help="write the tables in RESULTS.md")
-    parser.add_argument(
-        "--suggested", action="store_true", help="compare suggested captions with and without the model"
-    )
+    for option in ("page", *more):
+        parser.add_argument(f"--{option}", action="store_true", help="see above")
     options = parser.parse_args()
     if options.page:
         PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
         return
     folder, *files = options.paths
     torch.set_num_threads(1)
-    if options.suggested:
-        print(json.dumps(suggested(Path(folder)), indent=1))
-        return
+    for option, work in more.items():
+        if getattr(options, option):
+            print(json.dumps(work(Path(folder)), indent=1))
+            return
     results = list[dict[str, Any]]()
-    for data, known, other, pairs in regimes(*files):
-        place = Path(folder) / known.replace(" ", "-")
-        results.append({"data": data, **measured(known, suite.mismatched(pairs, len(pairs.uids), SEED), place, other)})
-        print(json.dumps(results[-1]), flush=True)
-    write_json(RECORD, results)
+    for result in measure(Path(folder), *files):
+        results.append(result)
+        print(json.dumps(result), flush=True)
+    write_json(file, results)
+
+
+def measure(folder: Path, icons: str, clipart: str) -> Iterator[dict[str, Any]]:
+    """Yield the results of each data set and model."""
+    for data, known, other, pairs in regimes(icons, clipart):
+        mismatched, place = suite.mismatched(pairs, len(pairs.uids), SEED), folder / known.replace(" ", "-")
+        yield {"data": data, **measured(known, mismatched, place, other)}
 
 
 if __name__ == "__main__":
-    main()
+    record(__doc__, RECORD, page, measure, suggested=suggested)

@@ -9,7 +9,6 @@ up to 4,000 other pairs of the same data that the model did not train on, with m
 (seed 2). Intervals are a bootstrap over the pairs that are ranked.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -18,17 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from sklearn.metrics import roc_auc_score
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from foreign import PAGE, some, suite  # noqa: E402
+from foreign import record, some, suite  # noqa: E402
 
-from clipmem.base.paths import write_json  # noqa: E402
 from clipmem.base.random import bootstrap_counts, generator  # noqa: E402
-from clipmem.base.sections import DataSection  # noqa: E402
 from clipmem.curation.ranking import curate  # noqa: E402
 from clipmem.models.signals import Signals  # noqa: E402
 from clipmem.scoring.pair_scores import PAIR_SCORES  # noqa: E402
@@ -70,14 +66,6 @@ def best(signals: Signals, wrong: np.ndarray) -> Settings:
             f1 = highest_f1(apart + beta * by_image + gamma * by_text, wrong)
             tried = max(tried, Settings(f1, k, (beta, gamma), tau))
     return tried
-
-
-def regimes(icons: str, clipart: str) -> Iterator[tuple[str, suite.Clean]]:
-    """Yield the data of the benchmark."""
-    yield "emoji-artists", suite.clean(DataSection.model_validate({"source": "emoji-artists"}))
-    for name, path in (("icons", icons), ("clip art", clipart)):
-        section = {"source": "parquet", "path": path, "caption_column": "captions", "label_column": "category"}
-        yield name, suite.clean(DataSection.model_validate(section))
 
 
 def measured(pairs: suite.Clean, folder: Path) -> dict[str, Any]:
@@ -139,23 +127,11 @@ def page(text: str) -> str:
     return MARK.join([head, f"\n{table(results)}\n{chosen_settings(results)}\n", tail])
 
 
-def main() -> None:
-    """Measure, or write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", nargs="*", help="folder for the models, icons.parquet, clipart.parquet")
-    parser.add_argument("--page", action="store_true", help="write the tables in RESULTS.md")
-    options = parser.parse_args()
-    if options.page:
-        PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-        return
-    folder, *files = options.paths
-    torch.set_num_threads(1)
-    results = list[dict[str, Any]]()
-    for data, pairs in regimes(*files):
-        results.append({"data": data, **measured(pairs, Path(folder) / data.replace(" ", "-"))})
-        print(json.dumps(results[-1]), flush=True)
-    write_json(RECORD, results)
+def measure(folder: Path, icons: str, clipart: str) -> Iterator[dict[str, Any]]:
+    """Yield the results of each data set."""
+    for data, section in suite.sections(icons, clipart).items():
+        yield {"data": data, **measured(suite.clean(section), folder / data.replace(" ", "-"))}
 
 
 if __name__ == "__main__":
-    main()
+    record(__doc__, RECORD, page, measure)

@@ -146,6 +146,18 @@ def test_effects_that_decide_nothing_are_those_of_the_tables(record):
         for place in ("pre", "post-scaled")
     )
     assert "change CLIPMem by {} and {} in unique data".format(*places) in text
+    later, recall = "post, from a third 0.15: relative change of CLIPMem", "retrieval_wordings_recall@5"
+    form = "by {:+.1%} [{:+.1%}, {:+.1%}]"
+    first, over_all = (
+        shown("redundant", "text-noise", measure, form) for measure in (later, f"{later} over all captions")
+    )
+    assert f"CLIPMem changes {first}, and {over_all} over all captions" in text
+    early, none = (
+        planned("redundant", f"text-noise: post, from {name}", recall)
+        for name in ("the first step 0.15", "a third 0.0")
+    )
+    memorized = shown("redundant", "text-noise", "post, from the first step 0.15: relative change of CLIPMem", "{}")
+    assert f"lowers CLIPMem by {-float(memorized):.0%} there, and retrieval by {-change(none, early)[0]:.0%}" in text
     swaps = pl.read_parquet(FOLDER / "long-tail" / "runs.parquet").filter(
         name="planted: swapped", measure="clipmem planted"
     )

@@ -112,7 +112,7 @@ def test_unit_tests_lie_where_their_module_does():
 def test_the_fast_job_names_tests_that_exist_and_those_of_the_table():
     text = (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace("\\\n", " ")
     assert re.search(r"^\.venv/bin/python scripts/slow --changed ", text, flags=re.MULTILINE)
-    for line in re.findall(r"^.*\.venv/bin/pytest (.+)$", text, flags=re.MULTILINE):
+    for line in re.findall(r"^(?:.*\.venv/bin/pytest|tests) (.+)$", text, flags=re.MULTILINE):
         expanded = subprocess.run(["bash", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True)
         words = expanded.stdout.splitlines()
         assert all((ROOT / word).exists() for word in words if word.startswith(("tests/", "reproduce/tests"))), words
