@@ -37,7 +37,6 @@ from unittest.mock import patch
 import numpy as np
 import polars as pl
 import torch
-from scipy.stats import spearmanr
 
 from clipmem import cli
 from clipmem.base import slices
@@ -47,7 +46,7 @@ from clipmem.base.tables import scratch_array
 from clipmem.curation.ranking import SMALLEST, curate
 from clipmem.data.decoding import Geometry
 from clipmem.data.features import WORDS
-from clipmem.functional import auroc
+from clipmem.functional import auroc, spearman
 from clipmem.models.embeddings import Embeddings
 from clipmem.models.layout import write_card
 from clipmem.models.signals import Signals
@@ -93,7 +92,7 @@ def near(path: str, column: str, most: int) -> list[dict[str, Any]]:
         nearest.append(evidence.evidence_of(signals).near)
         shared = [len(set(a) & set(b)) / len(a) for a, b in zip(nearest[0], nearest[-1], strict=True)]
         about = {"compared with": name, "pairs": table.height, "auroc": area.mean, "low": area.low, "high": area.high}
-        about |= {"precision": precision, "rank correlation": float(spearmanr(scores[0], score).statistic)}
+        about |= {"precision": precision, "rank correlation": spearman(scores[0], score).spearman}
         found.append(about | {"recall": float(np.mean(shared)), "seconds": round(seconds, 1)})
     return found
 
