@@ -1,6 +1,6 @@
 """Does LEMoN find more with settings that are tuned on known errors?
 
-    python experiments/curate/lemon.py runs/lemon icons.parquet clipart.parquet    # 20 minutes on one core
+    python experiments/curate/lemon.py runs/lemon icons.parquet clipart.parquet    # 5 minutes on one core
     python experiments/curate/lemon.py --page                                      # writes the table in RESULTS.md
 
 The pairs, the mismatched captions (seed 0) and the `clipmem-tiny` that trained on them are those of the benchmark of
