@@ -51,6 +51,8 @@ def test_the_page_shows_the_record_of_models_that_did_not_train_on_the_pairs():
     assert f"by {shown} and {helps['clip art']:.3f} (clip art)" in text
     lows, highs = zip(*(row["over none"] for (_, model), row in gains.items() if model == "drawings"), strict=True)
     assert max(lows) < 0 < min(highs)
+    swaps = "{:+.3f} to {:+.3f}".format(*results[-1]["kinds"][4]["over none"])
+    assert f"(swapped captions of clip art: {swaps})" in text
     ends = f"{min(helps.values()):.3f} to {max(helps.values()):.3f}"
     assert f"raised the AUROC by {ends}" in (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
     for one in results:
