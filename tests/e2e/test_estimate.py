@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import t
 
 import clipmem
 from clipmem.base.recipes import dump_recipe
 from clipmem.base.tables import read_table
-from clipmem.study import validating
+from clipmem.stats.intervals import seed_interval
+from clipmem.study import estimating, validating
+from clipmem.study.plan import PlannedStudy
 from tests.e2e.running import clip
 from tests.e2e.test_study import contents
 from tests.tiny import tiny_recipe, write_parquet
@@ -86,6 +89,33 @@ def test_a_similarity_is_traced_to_training_pairs(estimated, tmp_path):
     )
     assert several.returncode == 2
     assert not (tmp_path / "no.parquet").exists()
+
+
+def test_a_table_of_effects_replaces_no_other_file(estimated, tmp_path, monkeypatch):
+    _, run = estimated
+    monkeypatch.chdir(tmp_path)
+    uid = run.scores.filter(role="external")["uid"][0]
+    (tmp_path / "scores.parquet").write_bytes(b"other scores")
+    assert clip("score", run.path, "--trace", uid).returncode == 0
+    before = (tmp_path / "effects.parquet").read_bytes()
+    again = clip("score", run.path, "--trace", uid)
+    assert (again.returncode, "got an existing file" in again.stderr) == (2, True)
+    assert (tmp_path / "scores.parquet").read_bytes() == b"other scores"
+    assert (tmp_path / "effects.parquet").read_bytes() == before
+
+
+def test_raw_differences_have_the_interval_of_few_models(recipe, tmp_path):
+    # of two pairs of shadow models, the normal quantile would cover 70% instead of 95%
+    done = clip("run", recipe, "--budget", 2, "--set", "halves.estimator=raw", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    raw = clipmem.load_run(tmp_path / "run")
+    table = read_table(raw.path / "estimates.parquet", "estimates").filter(estimator="raw")
+    both = table.join(raw.scores.filter(role="candidate"), on="uid")
+    assert both["score"].to_list() == both["clipmem"].to_list()
+    study = PlannedStudy(raw.path)
+    quantiles = ((both["high"] - both["low"]) / both["stderr"] / 2).to_numpy()
+    freedom = seed_interval(estimating.signals_of(study, study.aligned(study.models)).halves.effect).df
+    np.testing.assert_allclose(quantiles, t.ppf(0.975, freedom), rtol=1e-9)
 
 
 def test_a_run_without_shadow_models_cannot_be_traced(finished, tmp_path):

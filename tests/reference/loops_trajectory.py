@@ -45,17 +45,15 @@ def rises(similarity: Rows) -> list[float]:
     return values
 
 
-def in_minus_out(alignment: Rows, member: Sequence[Sequence[bool]]) -> tuple[list[float], list[float]]:
-    """Mean over complementary models 2k, 2k + 1 of A with the pair minus A without it, and its standard error."""
+def in_minus_out(alignment: Rows, member: Sequence[Sequence[bool]]) -> tuple[list[float], list[list[float]]]:
+    """Mean over complementary models 2k, 2k + 1 of A with the pair minus A without it, and what it is the mean of."""
     scores: list[float] = []
-    errors: list[float] = []
+    of_pairs: list[list[float]] = []
     for i in range(len(alignment[0])):
         effects = [
             alignment[k][i] - alignment[k + 1][i] if member[k][i] else alignment[k + 1][i] - alignment[k][i]
             for k in range(0, len(alignment), 2)
         ]
-        mean = math.fsum(effects) / len(effects)
-        squares = math.fsum((effect - mean) ** 2 for effect in effects)
-        scores.append(mean)
-        errors.append(math.sqrt(squares / (len(effects) - 1) / len(effects)) if len(effects) > 1 else math.nan)
-    return scores, errors
+        scores.append(math.fsum(effects) / len(effects))
+        of_pairs.append(effects)
+    return scores, of_pairs

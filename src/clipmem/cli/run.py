@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from clipmem import report, study
+from clipmem import study
 from clipmem.base.progress import Reporter
 from clipmem.cli.arguments import Budget, Count, Device, Flag, Settings
 from clipmem.cli.shell import Screen, command, command_line, show
@@ -77,7 +77,6 @@ def screen_of(out: Path) -> Screen:
     if (out / "scores.parquet").is_file():
         return Screen("report", out)
     if (out / "estimates.parquet").is_file():
-        where, steps = f"Scores: {out / 'estimates.parquet'}", report.templating.next_steps("view", run=out)
-        return Screen("estimated", study.single_model.estimates_of(out), where, steps)
+        return Screen("estimated", study.single_model.estimates_of(out), f"Scores: {out / 'estimates.parquet'}")
     measured = out / "evaluate" / "utility.json"
     return Screen("evaluated", json.loads(measured.read_text(encoding="utf-8")), f"Utility: {measured}")

@@ -64,7 +64,7 @@ def score(
     With --model alone, or no model, the scores are a ranking by one model, pixels and words, which agrees less with
     CLIPMem. Nothing is trained. Run the same command again to resume after a stop.
 
-    With a run and --trace, the scores are what each training pair did to the similarity of a held-out pair.
+    With a run and --trace, effects.parquet has what each training pair did to the similarity of a held-out pair.
 
     Args:
         folder: With --trace: a finished run folder of protocol halves, with 4 or more shadow models.
@@ -84,6 +84,7 @@ def score(
         others = (data, target, reference, model, trajectory, bank, embeddings, scoring != Scoring())
         unused = all(value in (None, (), "", False) for value in others)
         require(unused, "--trace", "other options", "--out alone", "Omit them: the run has pairs and models.")
+        out = Path("effects.parquet") if out == Path("scores.parquet") else out
         return Screen("traced", study.estimating.trace(folder, trace, out, reporter), f"Effects: {out}")
     models = list(target) or None, list(reference) or None
     inputs = study.api.Inputs(*models, data, bank, model, trajectory, embeddings)

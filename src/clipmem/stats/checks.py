@@ -24,11 +24,6 @@ def check_confidence(confidence: float) -> None:
     require(0 < confidence < 1, "confidence", f"{confidence}", "a number between 0 and 1", "Use 0.95.")
 
 
-def check_draws(draws: int) -> None:
-    """Raise an `InputError` unless there is at least one bootstrap draw."""
-    require(draws >= 1, "draws", f"{draws}", "a whole number >= 1", "Use 2000.")
-
-
 def check_same_length(name: str, length: int, other_name: str, other_length: int) -> None:
     """Raise an `InputError` unless the lengths are equal."""
     got, hint = f"{length} and {other_length} values", "Join both on the pairs' uid first."

@@ -31,7 +31,7 @@ from torch import Tensor
 from clipmem.base import slices
 from clipmem.base.errors import require, require_range
 from clipmem.base.random import bootstrap_counts, generator
-from clipmem.stats.checks import check_confidence, check_draws, check_same_length
+from clipmem.stats.checks import check_confidence, check_same_length
 from clipmem.stats.intervals import Interval, crossed_mean
 from clipmem.stats.similarity import check_width, normalize
 from clipmem.stats.tensor_checks import check_index
@@ -282,7 +282,7 @@ def dejavu_intervals(
         0.5
     """
     check_confidence(confidence)
-    check_draws(draws)
+    require(draws >= 1, "draws", f"{draws}", "a whole number >= 1", "Use 2000.")
     require(len(results) > 0, "seeds", "none", "one result a seed", "Compare at least one pair of models.")
     rows, hint = results[0].kept, "Give every seed the same objects."
     for result in results:

@@ -31,11 +31,12 @@ class Interval(NamedTuple):
 
 
 class SeedInterval(NamedTuple):
-    """Standard error and interval of each pair's score over seeds, shape (n,); NaN with one seed."""
+    """Standard error and interval of each pair's score over seeds, shape (n,), NaN with one seed; of t, its `df`."""
 
     stderr: Float64[np.ndarray, " n"]
     low: Float64[np.ndarray, " n"]
     high: Float64[np.ndarray, " n"]
+    df: float = 0.0
 
 
 class VariancePrior(NamedTuple):
@@ -145,8 +146,9 @@ def seed_interval(differences: Float[np.ndarray, "seed n"], confidence: float = 
     freedom = np.full(n, float(df))
     prior = variance_prior(variances, freedom)
     stderr = np.sqrt(moderated(prior, variances, freedom) / seeds)
-    quantile = float(stats.t.ppf((1 + confidence) / 2, min(prior.df + df, max(n, 1) * df)))
-    return SeedInterval(stderr, mean - quantile * stderr, mean + quantile * stderr)
+    df = min(prior.df + df, max(n, 1) * df)
+    quantile = float(stats.t.ppf((1 + confidence) / 2, df))
+    return SeedInterval(stderr, mean - quantile * stderr, mean + quantile * stderr, float(df))
 
 
 def crossed_interval(

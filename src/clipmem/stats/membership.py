@@ -19,12 +19,12 @@ from typing import NamedTuple, cast
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 from scipy.special import log_softmax, logit, logsumexp
-from scipy.stats import mannwhitneyu, rankdata
+from scipy.stats import binom, mannwhitneyu, rankdata
 
 from clipmem.base import slices
 from clipmem.base.errors import require
 from clipmem.base.random import derive_seed, generator
-from clipmem.stats.checks import as_finite, check_confidence, check_draws, mean_where
+from clipmem.stats.checks import as_finite, check_confidence, mean_where
 from clipmem.stats.ranking import auroc, beta_bounds, roc_curve, two_classes
 
 _SHRINKAGE = 4.0  # weight of the pooled variance, in models
@@ -341,23 +341,26 @@ def true_positive_rates(
     return np.interp(rates, curve.fpr, curve.tpr)
 
 
-def bootstrap_rates(
+def rate_intervals(
     scores: Float[np.ndarray, " n"],
     positive: Bool[np.ndarray, " n"],
     rates: Float[np.ndarray, " rate"],
     *,
     confidence: float = 0.95,
-    draws: int = 1000,
 ) -> Float64[np.ndarray, "2 rate"]:
-    """Return the percentile bootstrap interval of each of `true_positive_rates`, over the pairs of each class."""
+    """Return intervals of the true positive rates at false positive rates r, of at least this confidence.
+
+    How many of Q negatives are above the threshold of r has the distribution Binomial(Q, r): its quantiles bound the
+    threshold, and Clopper & Pearson's limits the rate of positives above each bound, each with an error of
+    (1 - confidence) / 4. Where Q r is small, no threshold is high enough for sure: the interval begins at 0.
+    """
     check_confidence(confidence)
-    check_draws(draws)
-    stream, classes = generator(0, "attack rates"), (np.flatnonzero(positive), np.flatnonzero(~positive))
-    samples = np.empty((draws, len(rates)))
-    for k in range(draws):
-        rows = np.concatenate([members[stream.integers(len(members), size=len(members))] for members in classes])
-        samples[k] = true_positive_rates(scores[rows], positive[rows], rates)
-    return np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    tail, count = (1 - confidence) / 4, int(positive.sum())
+    few, many = (binom.ppf(q, len(scores) - count, rates).astype(int) for q in (tail, 1 - tail))
+    thresholds = np.concatenate([[np.inf], -np.sort(-scores[~positive]), [-np.inf]])
+    ends = [(scores[positive] >= thresholds[above][:, None]).sum(axis=1, dtype=float) for above in (few, many + 1)]
+    level = (1 + confidence) / 2
+    return np.array([[beta_bounds(k, count, level)[end] for k in row.tolist()] for end, row in enumerate(ends)])
 
 
 def set_p_value(attacks: Sequence[Float[np.ndarray, " n"]], member: Bool[np.ndarray, " n"]) -> float:

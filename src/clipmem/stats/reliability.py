@@ -42,6 +42,7 @@ class Estimated(NamedTuple):
     Attributes:
         score: On the scale of CLIPMem if `calibrated`, otherwise only its order has a meaning.
         stderr: Standard error of each score on that scale; None if there is none.
+        df: Its degrees of freedom.
         calibrated: Whether differences of scores have the size of differences of CLIPMem.
         own: Weight of the pair's own shadow models, from 0 to 1, if the score is p + own (D - p).
         predicted: p, which the pair's own D does not enter; None: the score itself.
@@ -54,6 +55,7 @@ class Estimated(NamedTuple):
     own: float = 0.0
     predicted: Float64[np.ndarray, " n"] | None = None
     left_out: Float64[np.ndarray, "pair n"] | None = None
+    df: float = np.inf
 
 
 class Agreement(NamedTuple):

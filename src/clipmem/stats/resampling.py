@@ -18,8 +18,8 @@ is shared by all its pairs), to about 0.005 (`pytest tests/science/test_interval
 Without shrinkage the same coverage needs wider intervals (0.81, 0.47, 0.31); the percentile bootstrap over models is
 too narrow (coverage 0.84, 0.90, 0.93).
 
-A pair in all or none of the models has NaN everywhere (null in tables). A pair with one model on a side has no standard
-error.
+A pair in all or none of the models has NaN everywhere (null in tables). With no pair of two models
+on a side, there is no standard error.
 """
 
 from typing import Any, NamedTuple

@@ -431,7 +431,7 @@ def _over_pairs(
     table = dict[str, dict[str, object]]()
     for name, scores in attacks.items():
         rates = membership.true_positive_rates(scores, member, RATES)
-        rows = [rates, *membership.bootstrap_rates(scores, member, RATES, confidence=confidence)]
+        rows = [rates, *membership.rate_intervals(scores, member, RATES, confidence=confidence)]
         tpr = [dict(zip(("mean", "low", "high"), row, strict=True)) for row in np.stack(rows, axis=1).tolist()]
         above = (auroc(scores, member, 1 - (1 - confidence) / len(attacks)).low or 0.0) > 0.5
         table[name] = {"auc": auroc(scores, member, confidence)._asdict(), "tpr": tpr, "above": above}

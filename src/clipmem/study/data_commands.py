@@ -106,18 +106,15 @@ def select_ids(
     invert: bool = False,
 ) -> pl.DataFrame:
     """Select pairs by score."""
-    if top is not None and bottom is not None:
-        raise InputError("--top and --bottom", got="both", expected="one of them", hint="Write two lists.")
+    require(top is None or bottom is None, "--top and --bottom", "both", "one of them", "Write two lists.")
     rows = table = _table(scores, by)
     if role:
         got, subject = f"no column 'role' in {scores}", f"--role {shorten(role)}"
         require("role" in rows.columns, subject, got, "a table with roles", "Omit --role.")
-        check_role(role, rows["role"], "--role")
+        check_role(role, rows["role"].drop_nulls(), "--role")
         rows = rows.filter(pl.col("role") == role)
     descending = bottom is None
-    ranked = rows.filter(pl.col(by).is_not_null() & pl.col(by).is_not_nan()).sort(
-        by, "uid", descending=[descending, False]
-    )
+    ranked = rows.drop_nulls(by).drop_nans(by).sort(by, "uid", descending=[descending, False])
     count = top if top is not None else bottom
     name, most = "top" if descending else "bottom", f"{ranked.height:,}"
     enough, got = (count or 0) <= ranked.height, f"{most} pairs with a score"
@@ -125,7 +122,7 @@ def select_ids(
     selection = ranked if count is None else ranked.head(count)
     if not invert:
         return selection
-    return table.filter(~pl.col("uid").is_in(selection["uid"].to_list())).sort("uid")
+    return table.join(selection, on="uid", how="anti").sort("uid")
 
 
 def write_list(scores: Path, out: Path, **choice: object) -> int:
@@ -158,5 +155,5 @@ def _table(scores: Path, by: str) -> pl.DataFrame:
     )
     if not scores.is_dir():
         return table
-    pairs = RunFolder(scores).read("pairs").select("uid", "captions")
-    return table.join(pairs, on="uid", how="left", maintain_order="left")
+    pairs = RunFolder(scores).read("pairs").select("uid", "captions")  # some have no score
+    return pairs.join(table, on="uid", how="left").select(*table.columns, "captions")

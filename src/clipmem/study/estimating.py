@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float64
-from scipy.stats import norm
+from scipy.stats import t
 from threadpoolctl import threadpool_limits
 
 from clipmem.base import slices
@@ -78,24 +78,19 @@ def refine(
     The scores of external pairs, the control, stay raw differences.
     """
     signals = signals_of(study, parts)
-    table, files = estimate(study, signals, estimator)
-    scores = tables.scores.join(table.filter(estimator=estimator), on="uid", how="left", maintain_order="left")
-    half = float(norm.ppf((1 + study.recipe.score.confidence) / 2))
-    estimated = pl.col("score").is_not_null()
-    columns = {
-        "clipmem": pl.col("score"),
-        "stderr": pl.col("stderr_right"),
-        "low": pl.col("score") - half * pl.col("stderr_right"),
-        "high": pl.col("score") + half * pl.col("stderr_right"),
-    }
+    estimated, files = estimate(study, signals, estimator)
+    table, value, error = table_of(signals, {estimator: estimated}), pl.col("score"), pl.col("stderr_right")
+    scores = tables.scores.join(table, on="uid", how="left", maintain_order="left")
+    half = float(t.ppf((1 + study.recipe.score.confidence) / 2, estimated.df)) * error
+    columns = {"clipmem": value, "stderr": error, "low": value - half, "high": value + half}
     scores = scores.with_columns(
-        pl.when(estimated).then(value).otherwise(name).alias(name) for name, value in columns.items()
+        pl.when(value.is_not_null()).then(column).otherwise(name).alias(name) for name, column in columns.items()
     )
     return tables._replace(scores=scores.select(tables.scores.columns)), files
 
 
-def estimate(study: PlannedStudy, signals: Signals, estimator: str) -> tuple[pl.DataFrame, list[Path]]:
-    """Write all estimates that the signals allow and their expected agreements; return the table, and the files."""
+def estimate(study: PlannedStudy, signals: Signals, estimator: str) -> tuple[Estimated, list[Path]]:
+    """Write all estimates that the signals allow and their expected agreements; return the named one, and the files."""
     level, halves = study.recipe.score.confidence, signals.halves
     # sums of matrix products depend on the number of threads, which the environment may set otherwise
     with threadpool_limits(study.execution.threads * study.execution.workers, user_api="blas"):
@@ -115,7 +110,7 @@ def estimate(study: PlannedStudy, signals: Signals, estimator: str) -> tuple[pl.
         "agreement": {name: agreed and agreed._asdict() for name, agreed in agreements.items()},
         "confidence": level,
     }
-    return table, [study.folder.write(TABLE, table), study.folder.write_json(DOCUMENT, document)]
+    return estimated[estimator], [study.folder.write(TABLE, table), study.folder.write_json(DOCUMENT, document)]
 
 
 def expected_agreement(signals: Signals, estimated: Estimated, confidence: float = 0.95) -> Agreement | None:
@@ -239,10 +234,11 @@ def trace(folder: Path, query: str, out: Path, reporter: Reporter | None = None)
         smallest effects.
 
     Raises:
-        InputError: The run has no such models, or a text tower that was not trained, or the query is no held-out pair.
+        InputError: The run has no such models or no trained text tower, the query is no held-out pair, or `out` exists.
     """
     study = PlannedStudy(folder)
     study.check_text("--trace")
+    require(not out.exists(), f"--out {out}", "an existing file", "a new file", "Choose another name.")
     held, pool = (np.flatnonzero(rows) for rows in (study.role == "external", study.role != "external"))
     places = {study.pair_uids[row]: k for k, row in enumerate(held.tolist())}
     uids = [query] * 2 if query in places else query.split(":", 1)

@@ -22,11 +22,12 @@ def localize_run(
     """Localize the memorization of a finished study; write `localize/` and the report."""
     reporter, study = reporter or Quiet(), PlannedStudy(path)
     folder, recipe = study.folder, study.recipe
-    paired = declared("protocols", recipe.protocol).paired
-    is_usable = paired and all((folder.path / "models" / side).is_dir() for side in SIDES)
-    subject, expected = f"run folder {folder.path}", "a four-way study"
-    require(is_usable, subject, f"protocol {recipe.protocol!r}", expected, "Choose a run with protocol = 'four-way'.")
+    subject, hint = f"run folder {folder.path}", "Choose a run with protocol = 'four-way'."
+    paired, got = declared("protocols", recipe.protocol).paired, f"protocol {recipe.protocol!r}"
+    require(paired, subject, got, "a four-way study", hint)
     _ = study.summary  # raises if the run is not finished
+    trained = all((folder.path / "models" / side).is_dir() for side in SIDES)
+    require(trained, subject, "no weights of f and g", "the folder models/", "Restore it, or run the study again.")
     with folder.locked():
         changes = {name: value for name, value in (("views", views), ("pairs", pairs)) if value is not None}
         section = recipe.localize.model_copy(update=changes)

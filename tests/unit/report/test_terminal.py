@@ -16,7 +16,7 @@ from clipmem.report.templating import next_steps
 from clipmem.report.terminal import VERBOSE, print_run, print_screen, screen_lines
 from clipmem.study.curating import Curated
 from tests.screens import RUNS
-from tests.unit.report.documents import MODEL_AUDIT
+from tests.unit.report.documents import MODEL_AUDIT, UTILITY
 from tests.unit.report.run_folder import Built
 
 Build = Callable[..., Built]
@@ -34,6 +34,19 @@ def verbose() -> Generator[None]:
     token = VERBOSE.set(True)
     yield
     VERBOSE.reset(token)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_number_of_many_models_is_never_cut(width: int) -> None:
+    columns = {f"model {k}": f"alpha = {k / 4}" for k in range(5)}
+    [of_f, *_] = UTILITY["metrics"].values()
+    document = {**UTILITY, "confidence": 0.95, "probe": {"commonest_class_acc1": 0.2}, "columns": columns}
+    lines = screen_lines("evaluated", document | {"metrics": dict.fromkeys(columns, of_f)}, width)
+    assert max(map(len, lines)) <= width + 1
+    rows = [line for line in lines if "R@5" in line and "[" in line]
+    assert len(rows) > 2
+    assert sum(row.count("]") for row in rows) == 5 * len({row.split("  ")[0] for row in rows})
+    assert not any("…" in row for row in rows)
 
 
 @pytest.mark.parametrize("width", [80, 100])

@@ -136,6 +136,14 @@ def test_the_rank_test_leaves_out_zeros_and_keeps_signs():
     assert found.wilcoxon_p == stats.wilcoxon(differences[[0, 1, 2, 4, 5]]).pvalue
 
 
+@pytest.mark.parametrize(("a", "b"), [([0.4, 0.3], [0.3, 0.2]), ([0.5, 0.4, 0.3], [0.4, 0.3, 0.2])])
+def test_differences_that_are_equal_but_for_rounding_have_no_spread(a, b):
+    assert np.ptp(np.subtract(a, b)) > 0
+    found = paired_test(np.array(a), np.array(b))
+    assert found.difference == pytest.approx(0.1)
+    assert (found.low, found.high, found.p, found.effect) == (None,) * 4
+
+
 @pytest.mark.parametrize("wrong", [-0.5, 1.5])
 def test_holm_refuses_what_is_no_p_value(wrong):
     with pytest.raises(InputError) as error:

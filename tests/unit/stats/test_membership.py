@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm, t
+from scipy.stats import binom, norm, t
 
 from clipmem.base.errors import InputError
 from clipmem.functional import auroc
 from clipmem.scoring.protocols.subsample import balanced_draw
 from clipmem.stats.membership import (
     InOut,
-    bootstrap_rates,
     correct_guesses,
     epsilon_bound,
     epsilon_over_targets,
@@ -23,6 +22,7 @@ from clipmem.stats.membership import (
     offline_lira,
     offline_rmia,
     pair_risk,
+    rate_intervals,
     references,
     rmia,
     set_p_value,
@@ -281,14 +281,31 @@ def test_the_classifier_learns_nothing_from_its_target():
     np.testing.assert_array_equal(other, learned(pairs._replace(signal=signal))[0])
 
 
-def test_bootstrap_holds_the_rate():
-    rng = np.random.default_rng(6)
-    member = np.arange(1000) % 2 == 0
-    covered = 0
-    for _ in range(20):
-        low, high = bootstrap_rates(rng.normal(2.0 * member), member, np.array([0.1]), draws=100)
-        covered += low[0] <= norm.sf(norm.isf(0.1) - 2) <= high[0]
-    assert covered >= 16
+@pytest.mark.parametrize(("pairs", "effect"), [(100, 1.0), (100, 2.0), (1000, 1.0)])
+def test_intervals_contain_the_rate(pairs, effect):
+    rng, rates = np.random.default_rng(6), np.array([0.001, 0.01, 0.1])
+    member, truth = np.arange(2 * pairs) % 2 == 0, norm.sf(norm.isf(rates) - effect)
+    ends = np.array([rate_intervals(rng.normal(effect * member), member, rates) for _ in range(200)])
+    assert ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean(axis=0).min() >= 0.95
+    assert np.ptp(ends, axis=1).mean(axis=0)[-1] < (0.55 if pairs == 100 else 0.18)
+
+
+def test_ends_of_the_intervals_are_limits_at_order_statistics():
+    rng = np.random.default_rng(7)
+    member = np.arange(300) % 3 == 0
+    scores = np.round(rng.normal(1.5 * member), 1)  # with ties
+    low, high = rate_intervals(scores, member, np.array([0.001, 0.05]), confidence=0.9)
+    assert low[0] == 0  # the highest of 200 negatives bounds no threshold of 0.1%
+    for k, rate in enumerate((0.001, 0.05)):
+        chances = [binom.cdf(number, 200, rate) for number in range(200)]
+        few = next(number for number, chance in enumerate(chances) if chance >= 0.025)
+        many = next(number for number, chance in enumerate(chances) if chance >= 0.975)
+        highest = sorted(scores[~member], reverse=True)
+        above = sum(x >= highest[many] for x in scores[member])
+        assert binom.cdf(above, 100, high[k]) == pytest.approx(0.025)
+        if few:
+            above = sum(x >= highest[few - 1] for x in scores[member])
+            assert binom.sf(above - 1, 100, low[k]) == pytest.approx(0.025)
 
 
 @pytest.mark.slow

@@ -211,6 +211,8 @@ def open_subject(path: Path, data: str | None = None, compare_with: Path | None 
         run, hint = Run(path), f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
         _ = run.recipe, run.manifest
         require(data is None, "--data", f"{data}", "no data: a run folder knows its own", "Omit --data.")
+        if run.has("estimates") and not run.has("scores"):
+            hint = "Its budget paid for one model: see estimates.parquet, or run it with a larger --budget."
         scored = run.has("scores") and run.has("seed_scores")
         require(scored, f"run folder {path}", "a run that is not scored yet", "a scored run", hint)
         return Subject(path, run, other=other)

@@ -19,6 +19,7 @@ from clipmem.base.random import derive_seed
 from clipmem.models.signals import Halves, Signals
 from clipmem.scoring.pair_scores.base import MEMORIZATION, PAIR_SCORES, PairScore, Scores
 from clipmem.stats.agreement import directions, lemon, neighbor_votes, softmax_agreement
+from clipmem.stats.intervals import seed_interval
 from clipmem.stats.leave_one_out import leave_one_out, leave_one_out_scores
 from clipmem.stats.reliability import Estimated, noise_of, own_weight
 from clipmem.stats.similarity import contrast
@@ -44,7 +45,7 @@ class FromHalves(PairScore):
 
 @PAIR_SCORES.register("raw")
 class RawDifference(FromHalves):
-    """Score = mean of D over the pairs of shadow models; its standard error is over them, with two or more.
+    """Score = mean of D over the pairs of shadow models; with two or more, it has the error of `seed_interval`.
 
     Unbiased, and with few models mostly noise.
     """
@@ -54,9 +55,8 @@ class RawDifference(FromHalves):
 
     def estimate(self, signals: Signals) -> Estimated:
         halves = halves_of(signals)
-        effect = halves.effect
-        error = effect.std(axis=0, ddof=1) / np.sqrt(len(effect)) if len(effect) > 1 else None
-        return Estimated(effect.mean(axis=0), error, not halves.proxy, own=1.0)
+        score, error = halves.effect.mean(axis=0), seed_interval(halves.effect)
+        return Estimated(score, error.stderr if error.df else None, not halves.proxy, own=1.0, df=error.df)
 
 
 @PAIR_SCORES.register("distilled")
@@ -68,7 +68,8 @@ class Distilled(FromHalves):
     f's centered unit embeddings of the image and of the caption, each by 200 Nyström landmarks. Penalties are chosen by
     leave-one-out. All are fitted on four fifths of the groups of near-duplicates at a time and predict the rest, so
     that no pair's D enters its own p. w is estimated from the noise of D (`functional.reliability`), and so is the
-    error, sqrt((1 - w) var of the truth about p); with one pair of shadow models w = 0, and there is no error.
+    error, sqrt((1 - w) v), v = var of the truth about p, at least the standard error of its estimate, as it is never
+    known to be 0. With one pair of shadow models w = 0, and there is no error.
     """
 
     summary = "Regression of the shadow models' differences on what is known of each pair, cross-fitted"
@@ -85,10 +86,11 @@ class Distilled(FromHalves):
         predicted, *refitted = _cross_fitted(x, signals, np.stack([mean, *without]))
         if len(effect) == 1:  # what is noise shows in the difference of two
             return Estimated(predicted, None, not halves.proxy, 0.0, predicted)
-        noise = noise_of(effect).noise
-        weight = own_weight(mean, predicted, noise)
-        missed = max(0.0, float((mean - predicted).var(ddof=1)) - noise)
-        error = np.full(len(mean), np.sqrt((1 - weight) * missed))
+        weight, rest = own_weight(mean, predicted, noise_of(effect).noise), mean - predicted
+        noises = (effect - effect.mean(axis=1, keepdims=True)).var(axis=0, ddof=1) / len(effect)
+        missed = (rest - rest.mean()) ** 2 - noises
+        variance = max(missed.mean(), missed.std(ddof=1) / np.sqrt(len(rest)))
+        error = np.full(len(rest), np.sqrt((1 - weight) * variance))
         score = predicted + weight * (mean - predicted)
         return Estimated(score, error, not halves.proxy, weight, predicted, np.stack(refitted))
 

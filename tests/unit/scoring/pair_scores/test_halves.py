@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, t
 
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import decode
@@ -16,6 +16,7 @@ from clipmem.data.sources import open_source
 from clipmem.models.signals import Halves, Signals, Trajectory
 from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.pair_scores.halves import features
+from clipmem.stats.intervals import seed_interval
 from clipmem.stats.leave_one_out import leave_one_out_scores
 from clipmem.stats.reliability import agreement
 from tests.reference.loops_trajectory import in_minus_out
@@ -130,6 +131,27 @@ def test_the_own_difference_counts_where_it_is_reliable(known: Signals, truth: n
     assert (one.own, one.stderr) == (0.0, None)
 
 
+@pytest.mark.parametrize("pairs", [2, 4])
+def test_intervals_of_raw_differences_cover(pairs):
+    stream, n = np.random.default_rng(pairs), 4000
+    member = stream.random((pairs, n)) < 0.5
+    member = np.stack([member, ~member], axis=1).reshape(2 * pairs, n)
+    effect = stream.normal(0.5, 0.2, n)
+    shadow = Halves(effect * member + stream.normal(0, 0.2, member.shape), member)
+    found = PAIR_SCORES["raw"]().estimate(signals(n, halves=shadow))
+    covered = np.abs(found.score - effect) <= t.ppf(0.975, found.df) * found.stderr
+    assert covered.mean() == pytest.approx(0.95, abs=0.015)
+
+
+def test_an_error_is_never_0(known: Signals) -> None:
+    # the truth varies less than the noise of its measured variance, which by chance comes out at 0
+    small = 0.05 * np.random.default_rng(2).normal(size=N)
+    for seed in range(3):
+        found = PAIR_SCORES["distilled"]().estimate(with_halves(known, small, 2, noise=0.3 / 2**0.5, seed=seed))
+        assert found.stderr is not None
+        assert 0.95 < found.stderr[0] / np.sqrt(np.mean((found.score - small) ** 2)) < 1.8
+
+
 def test_features_with_and_without_a_trajectory(known: Signals) -> None:
     """A value of each pair under each name; the trajectory adds two, and missing epochs are no NaN."""
     plain = features(known)
@@ -162,7 +184,8 @@ def halves(seed, n=7, pairs=2, **changes):
 def test_raw_difference_against_a_loop(seed, pairs, proxy):
     given_halves = halves(seed, pairs=pairs, proxy=proxy)
     found = PAIR_SCORES["raw"]().estimate(signals(7, halves=given_halves))
-    score, error = in_minus_out(given_halves.alignment.tolist(), given_halves.member.tolist())
+    score, effects = in_minus_out(given_halves.alignment.tolist(), given_halves.member.tolist())
     assert found.score == pytest.approx(score, abs=1e-12)
     assert (found.calibrated, found.own) == (not proxy, 1.0)
+    error = seed_interval(np.array(effects).T).stderr
     assert found.stderr is None if pairs == 1 else found.stderr == pytest.approx(error, abs=1e-12)
