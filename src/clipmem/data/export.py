@@ -196,8 +196,9 @@ def write_cleaned(
     expected |= uids - set(change)
     require(expected, "pairs to remove", f"all {len(uids):,} pairs", "pairs that stay", "Remove fewer.")
     with atomic_folder(out) as partial:
-        name = source.write_kept(Cleaned(partial, places))
+        name = source.write_kept(cleaned := Cleaned(partial, places))
         same = name is not None
+        gone, unusable = gone + len(cleaned.seconds), unusable - len(cleaned.seconds)
         lost = 0  # images that do not decode, which the export leaves out
         if not same:
             export_pairs(_Changed(source, change), partial, "parquet")

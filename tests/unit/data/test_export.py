@@ -123,6 +123,25 @@ def test_a_range_of_shards_and_one_shard(tmp_path):
     assert found.path == tmp_path / "one" / "00000.tar"
 
 
+def test_second_members_of_a_key_go_with_its_pair(tmp_path):
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        for k, key in enumerate(("0000", "0000", "0001", "0002")):
+            add_member(tar, f"{key}.png", encoded_image(k))
+            add_member(tar, f"{key}.txt", f"thing {k}".encode())
+            add_member(tar, f"{key}.v{k}.png", encoded_image(k + 4))
+            add_member(tar, f"{key}.v{k}.txt", f"variant {k}".encode())
+        link = tarfile.TarInfo("0002.json")
+        link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
+        tar.addfile(link)
+    source = opened(tmp_path / "set.tar")
+    assert (source.pairs().height, source.ledger.read, source.ledger.left_out) == (3, 13, 10)
+    removed = [pair_uid(encoded_image(0), ["thing 0"]), pair_uid(encoded_image(3), ["thing 3"])]
+    found = write_cleaned(source, tmp_path / "clean", removed)
+    assert (found.kept, found.removed, found.records, found.removed_records, found.unusable) == (1, 2, 13, 10, 2)
+    with tarfile.open(found.path) as tar:
+        assert tar.getnames() == [f"0001.{end}" for end in ("png", "txt", "v2.png", "v2.txt")]
+
+
 def test_an_arrow_file_is_written_back(tmp_path):
     pairs = some_pairs()
     file = FORMATS["saved"][1](tmp_path / "set", pairs) / "data-00000-of-00001.arrow"

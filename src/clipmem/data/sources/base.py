@@ -13,7 +13,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -45,10 +45,12 @@ class Cleaned:
         folder: Where to write, new and empty.
         changes: Change of a record by its place (see `Part.place`): its new caption, or "" to leave it out. Records
             that are not listed stay as they are, unusable ones too.
+        seconds: Unusable records that went with a removed one, which were of the same name.
     """
 
     folder: Path
     changes: Mapping[str, str]
+    seconds: list[str] = field(default_factory=list)
 
     def removes(self, position: str) -> bool:
         """Return whether a record is left out."""

@@ -49,13 +49,14 @@ class _Sample:
     members: dict[str, Member] = field(default_factory=dict)  # kinds: "image", "txt" and "json"
     data: dict[int, bytes] = field(default_factory=dict)
     reason: str = ""
-    spare: list[tuple[Member, str]] = field(default_factory=list)
+    spare: list[tuple[Member, str]] = field(default_factory=list)  # with the reason, if it is a record of its own
     dotted: list[Member] = field(default_factory=list)
 
     def add(self, member: Member, kind: str, stream: BufferedIOBase | None = None) -> None:
         """Add a member, and read it if a stream is given."""
         if member.problem or member.size > (folders.MOST_TEXT if kind in _TEXTS else MAX_BYTES):
             self.reason = self.reason or member.problem or records.MANY_BYTES
+            self.spare.append((member, ""))
             return
         if self.members.setdefault(kind if kind in _TEXTS else "image", member) is not member:
             self.spare.append((member, SECOND))
@@ -177,7 +178,7 @@ class WebdatasetSource(Source):
             images = 0
             for sample in self._samples(name):
                 images += "image" in sample.members
-                for member, reason in sample.spare:
+                for member, reason in [second for second in sample.spare if second[1]]:
                     self.ledger.read += 1
                     self.ledger.leave_out(name, member.name, reason)
                 if sample.key in failed:
@@ -275,7 +276,10 @@ class WebdatasetSource(Source):
                 change = cleaned.changes.get(f"{name}@{sample.position}") if sample.complete else None
                 if change == "":
                     gone.append(sample.key)
-                    changed += [(member, None) for member in sample.members.values()]
+                    # a second image and text of the key would become a pair without the first
+                    every = [*sample.members.values(), *(member for member, _ in sample.spare)]
+                    changed += [(member, None) for member in every]
+                    cleaned.seconds.extend(member.name for member, reason in sample.spare if reason)
                 for kind, member in sample.members.items() if change else ():
                     if kind != "image":
                         new = folders.corrected_text(f".{kind}", sample.data[member.offset], change or "", self.section)
