@@ -171,12 +171,13 @@ def write_cleaned(
         captions: New caption of pairs, by uid.
 
     Raises:
-        InputError: A uid is not in the data, no pair stays, or the place is wrong.
+        InputError: A uid is not in the data, no pair stays, the format does not hold a caption, or the place is wrong.
         RunError: The disk is full, or the output does not hold what it should; nothing is left of it.
     """
     check_output(source, out)
     change = {**(captions or {}), **dict.fromkeys(removed, "")}
-    places, expected, gone = dict[str, str](), set[str](), 0
+    places, gone = dict[str, str](), 0
+    corrected = dict[str, tuple[str, str]]()  # uid after the change: record and caption
 
     def watch(record: Record) -> None:
         nonlocal gone
@@ -185,7 +186,7 @@ def write_cleaned(
             return
         places.update((part.place or record.key, change[uid]) for part in record.parts)
         if change[uid] and not isinstance(record.image, str):
-            expected.add(record.image.uid([change[uid]]))
+            corrected[record.image.uid([change[uid]])] = record.key, change[uid]
         gone += 0 if change[uid] else len(record.parts)
 
     uids = set(source.pairs(watch)["uid"])
@@ -193,7 +194,7 @@ def write_cleaned(
     unknown = [uid for uid in change if uid not in uids]
     got = f"unknown uid {', '.join(map(shorten, unknown[:1]))} ({len(unknown):,} of {len(change):,})"
     require(not unknown, "pairs to remove", got, "uids of the data's pairs", "Use a list made from the same data.")
-    expected |= uids - set(change)
+    expected = corrected.keys() | uids - change.keys()
     require(expected, "pairs to remove", f"all {len(uids):,} pairs", "pairs that stay", "Remove fewer.")
     with atomic_folder(out) as partial:
         name = source.write_kept(cleaned := Cleaned(partial, places))
@@ -210,11 +211,15 @@ def write_cleaned(
         written, records = set(opened.pairs()["uid"]), opened.ledger.read + gone if same else before
         missing, extra = expected - written, written - expected
         if extra or len(missing) != lost or records != before:
+            for key, caption in [corrected[uid] for uid in sorted(missing & corrected.keys())][:1]:
+                got, wanted = f"{shorten(caption)}, which reads back differently", "a caption that the format can hold"
+                hint = "Give another caption, such as one line, or convert the data: clipmem export pairs --to parquet."
+                raise InputError(f"new caption of {shorten(key)}", got=got, expected=wanted, hint=hint)
             told = f"{len(missing):,} pairs are missing, {len(extra):,} are new, {records:,} of {before:,} records"
             raise RunError(f"{out}: {told}. Nothing was written. This is a bug in clipmem; please report it.")
-    corrected = sum(bool(caption) for caption in change.values())
-    dropped = len(change) - corrected
-    counts = (len(uids) - lost, len(uids) - len(change) - lost, corrected, dropped, unusable + lost, before, gone)
+    dropped = list(change.values()).count("")
+    new = len(change) - dropped
+    counts = (len(uids) - lost, len(uids) - len(change) - lost, new, dropped, unusable + lost, before, gone)
     return Written(out / (name or ""), kind, same, *counts)
 
 

@@ -7,6 +7,8 @@ import tarfile
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clipmem.base.errors import InputError, RunError
@@ -142,6 +144,43 @@ def test_second_members_of_a_key_go_with_its_pair(tmp_path):
         assert tar.getnames() == [f"0001.{end}" for end in ("png", "txt", "v2.png", "v2.txt")]
 
 
+TEXTS = ("\ufeffmark", "end\n", "end\r\n", "end\r", "\n\nbegin", "two\nlines\n\n", "nan", "x\n0005.png,y")
+NOT_HELD = {
+    "imagefolder-txt": {*TEXTS} - {"\ufeffmark", "end\r", "nan"},
+    "imagefolder-csv": {"nan", "x\n0005.png,y"},
+    "csv": {"nan", "x\n0005.png,y"},
+    "tsv": {"nan"},
+}
+
+
+@pytest.mark.parametrize("name", ["imagefolder-txt", "imagefolder-csv", "csv", "tsv", "jsonl", "webdataset", "txt-tar"])
+def test_new_captions_read_back_or_are_refused(name, tmp_path):
+    pairs = some_pairs(4, captions=1)
+    if name == "txt-tar":
+        path = tmp_path / "set.tar"
+        with tarfile.open(path, "w") as tar:
+            for image, data, [caption] in pairs:
+                add_member(tar, image, data)
+                add_member(tar, image.replace("png", "txt"), f"{caption}\n\n".encode())
+    else:
+        path = FORMATS[name][1](tmp_path / "set", pairs)
+    table = opened(path).pairs()
+    uid, key = table.row(1, named=True)["uid"], table.row(1, named=True)["key"]
+    for number, caption in enumerate(TEXTS):
+        out = tmp_path / f"clean-{number}"
+        if caption in NOT_HELD.get(name, ()):
+            with pytest.raises(InputError) as caught:
+                write_cleaned(opened(path), out, [], {uid: caption})
+            assert key in caught.value.what
+            assert repr(caption)[1:4] in caught.value.got
+            assert "another caption" in caught.value.hint
+            assert not out.exists()
+        else:
+            found = write_cleaned(opened(path), out, [], {uid: caption})
+            assert [caption] in opened(found.path).pairs()["captions"].to_list()
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_an_arrow_file_is_written_back(tmp_path):
     pairs = some_pairs()
     file = FORMATS["saved"][1](tmp_path / "set", pairs) / "data-00000-of-00001.arrow"
@@ -252,6 +291,94 @@ def test_paths_that_leave_the_folder(tmp_path):
     found = write_cleaned(source, tmp_path / "clean", source.pairs()["uid"].to_list()[:1])
     assert opened(found.path).pairs().height == 2
     assert [file.name for file in (tmp_path / "clean").iterdir()] == ["here.csv"]
+
+
+@pytest.mark.parametrize("inside", ["images", ".images", "../real"])
+def test_images_that_metadata_name_are_copied_from_anywhere_in_the_folder(inside, tmp_path):
+    pairs = [(f"{inside}/{name}", data, captions) for name, data, captions in some_pairs(4, captions=1)]
+    folder = tmp_path / "set"
+    if inside == "images":
+        (tmp_path / "elsewhere").mkdir()
+        folder.mkdir()
+        (folder / inside).symlink_to(tmp_path / "elsewhere")
+    path = FORMATS["imagefolder-csv"][1](folder, pairs)
+    source = opened(path)
+    uid = pair_uid(pairs[0][1], pairs[0][2])
+    if inside == "../real":
+        with pytest.raises(InputError) as caught:
+            write_cleaned(source, tmp_path / "clean", [uid])
+        assert (caught.value.what, caught.value.got) == (
+            "image '../real/0001.png'", "a path that leaves the folder of the images",
+        )  # fmt: skip
+        assert not (tmp_path / "clean").exists()
+        return
+    found = write_cleaned(source, tmp_path / "clean", [uid])
+    folder.rename(tmp_path / "gone")
+    assert sorted(file.name for file in (found.path / inside).iterdir()) == ["0001.png", "0002.png", "0003.png"]
+    assert (found.kept, opened(found.path).pairs().height) == (3, 3)
+
+
+def test_links_to_nothing_stay(tmp_path):
+    path = FORMATS["imagefolder-txt"][1](tmp_path / "set", some_pairs())
+    for name in ("a.png", "inside/b.txt", "c.other"):
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).symlink_to("nothing")
+    source = opened(path)
+    found = write_cleaned(source, tmp_path / "clean", source.pairs()["uid"].to_list()[:1])
+    assert (found.kept, found.records, found.unusable) == (5, 8, 2)
+    assert all((found.path / name).is_symlink() for name in ("a.png", "inside/b.txt", "c.other"))
+
+
+def test_new_captions_of_images_that_share_a_file(tmp_path):
+    pairs = some_pairs(4, captions=1)
+    path = FORMATS["imagefolder-txt"][1](tmp_path / "set", pairs)
+    (path / "0001.jpg").write_bytes(encoded_image(8))
+    (path / "0001.gif").write_bytes(b"no image")
+    uids = [pair_uid(data, pairs[1][2]) for data in (pairs[1][1], encoded_image(8))]
+    for change in ({uids[0]: NEW}, {uids[0]: NEW, uids[1]: "another"}):
+        with pytest.raises(InputError) as caught:
+            write_cleaned(opened(path), tmp_path / "clean", [], change)
+        assert {*f"{caught.value.what} {caught.value.got}".split("'")} >= {"0001.png", "0001.jpg"}
+        assert not (tmp_path / "clean").exists()
+    found = write_cleaned(opened(path), tmp_path / "clean", [], dict.fromkeys(uids, NEW))
+    assert (found.kept, found.corrected) == (3, 2)
+    found = write_cleaned(opened(path), tmp_path / "other", uids[1:], {uids[0]: NEW})
+    assert (found.kept, found.corrected, found.removed) == (3, 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["arrow", "parquet"])
+def test_types_that_filters_do_not_take(kind, tmp_path):
+    pairs = some_pairs(6, captions=1)
+    rows = pl.DataFrame({"image": [data for _, data, _ in pairs], "caption": [texts[0] for *_, texts in pairs]})
+    path = tmp_path / f"set.{kind}"
+    if kind == "arrow":
+        rows.write_ipc(path)  # views
+    else:
+        texts = pa.array([[text, f"{text} again"] for text in rows["caption"]], pa.list_(pa.string(), 2))
+        pq.write_table(pa.table({"image": rows["image"].to_arrow(), "caption": texts}), path)
+    source = opened(path)
+    table = source.pairs()
+    uids = table["uid"].to_list()
+    found = write_cleaned(source, tmp_path / "clean", uids[:2], {uids[2]: NEW})
+    assert (found.kept, found.corrected, found.removed, found.same_format) == (3, 1, 2, True)
+    assert opened(found.path).pairs()["captions"].to_list().count([NEW]) == 1
+    schemas = [(pa.ipc.open_file if kind == "arrow" else pq.ParquetFile)(file) for file in (path, found.path)]
+    first, second = [file.schema if kind == "arrow" else file.schema_arrow for file in schemas]
+    assert first.equals(second)
+
+
+@pytest.mark.parametrize("name", ["webdataset", "parquet-struct"])
+def test_names_in_upper_case(name, tmp_path):
+    path = FORMATS[name][1](tmp_path / "set", some_pairs())
+    keys = {} if name == "webdataset" else {"split": "train"}
+    for file in list(path.iterdir()):
+        file.rename(file.with_name(f"{file.stem}{file.suffix.upper()}"))
+    source = opened(path, **keys)
+    assert (source.pairs().height, source.problems, source.ledger.ignored) == (6, [], {})
+    found = write_cleaned(source, tmp_path / "clean", source.pairs()["uid"].to_list()[:1])
+    assert opened(found.path).pairs().height == 5
+    if name == "webdataset":
+        assert opened(f"{path}/{{00000..00001}}.TAR").pairs().height == 6
 
 
 @pytest.mark.parametrize("name", ["csv", "webdataset", "parquet-struct", "coco", "imagefolder-txt"])

@@ -57,13 +57,16 @@ class Cleaned:
         return self.changes.get(position) == ""
 
     def copy(self, file: AnyPath, name: str) -> None:
-        """Copy a file, unless that name is already written; one that cannot be read belongs to an unusable record."""
+        """Copy a file, or a link to none, unless that name is written; others belong to unusable records."""
         target = self.folder / name
         try:
             original = file.open("rb") if file.is_file() and not target.exists() else None
         except (OSError, ValueError):
             return
-        if original is not None:
+        if isinstance(file, Path) and file.is_symlink() and not file.exists() and not target.is_symlink():
+            make_folder(target.parent)
+            target.symlink_to(file.readlink())
+        elif original is not None:
             # not flushed to disk one by one: the whole folder gets its name last
             make_folder(target.parent)
             with original, explain_write_errors(target), target.open("wb") as new:
@@ -284,14 +287,14 @@ def reading_data(section: DataSection, subject: str = "[data] path") -> Abstract
 def open_named(section: DataSection, shard: str | None = None) -> Source:
     """Open the source `section.source` (see `Source`); keys that it does not use must have their defaults."""
     kind = SOURCES[section.source]
-    for name, field in DataSection.model_fields.items():
+    for name, entry in DataSection.model_fields.items():
         value = getattr(section, name)
         uses = ", ".join(f"data.{key}" for key in DataSection.model_fields if key in kind.uses) or "no other key"
         require(
-            value == field.default or name in {"source", "path", "flaws", *kind.uses},
+            value == entry.default or name in {"source", "path", "flaws", *kind.uses},
             f"[data] {name}",
             f"{value!r} with the source {section.source!r}, which does not use it",
-            f"the default, {field.default!r}",
+            f"the default, {entry.default!r}",
             f"Remove data.{name}: {section.source!r} uses data.path and {uses}.",
         )
     got, hint = f"{section.source!r} at {shorten_text(section.path)}", "Copy the data to this machine first."

@@ -210,7 +210,7 @@ def write_rows(
         folder: The table's folder, relative to that of the data.
 
     Returns:
-        The normalized paths of the images that stay, relative to `folder`.
+        The normalized paths of the images that stay, relative to the folder of the data.
     """
     form = form or original.suffix.lower()
     paths: list[str] = []

@@ -81,11 +81,13 @@ class ImageFolderSource(FileSource):
         files, tables, images, texts = self._files(PathProbe(str(self.base / self.section.split)))
         stays = {_stem(name) for name in images if not cleaned.removes(name)}
         gone = {_stem(name) for name in images if cleaned.removes(name)} - stays
-        new = {_stem(name): caption for name, caption in cleaned.changes.items() if caption}
+        new = self._new_captions(images, cleaned) if texts else {}
         for name in files:
             if name in tables:
                 original, folder = self.base / name, posixpath.dirname(name)
-                write_rows(original, cleaned.folder / name, self.section, cleaned, folder=folder)
+                # they may be in hidden or linked folders, whose files are not listed
+                for path in write_rows(original, cleaned.folder / name, self.section, cleaned, folder=folder):
+                    cleaned.copy_image(self.base, path)
             elif name in texts and _stem(name) in new:
                 data = records.read_file(self.base / name, most=MOST_TEXT)
                 data = b"" if isinstance(data, str) else data
@@ -93,6 +95,18 @@ class ImageFolderSource(FileSource):
             elif not cleaned.removes(name) and not (name in texts and _stem(name) in gone):
                 cleaned.copy(self.base / name, name)
         return ""
+
+    def _new_captions(self, images: list[str], cleaned: Cleaned) -> dict[str, str]:
+        """Return the new caption of each stem, the same for all its usable images."""
+        new = {_stem(name): (name, caption) for name, caption in cleaned.changes.items() if caption}
+        for name in images:
+            other, caption = new.get(_stem(name), (name, ""))
+            if cleaned.changes.get(name, "") != caption and not cleaned.removes(name):
+                is_unusable = isinstance(records.examine_file(self.base / name), str)
+                got, expected = f"a new caption, and another or none for {name!r}", "the same, as they share a file"
+                hint = "Mark both alike, or give each image a file of another name."
+                require(is_unusable, f"image {other!r}", got, expected, hint)
+        return {stem: caption for stem, (_, caption) in new.items()}
 
     def rows(self) -> Iterator[Record]:
         probe = PathProbe(str(self.base / self.section.split))
@@ -224,7 +238,9 @@ def json_captions(data: bytes, section: DataSection) -> tuple[list[object], Mapp
 def corrected_text(name: str, data: bytes, caption: str, section: DataSection) -> bytes:
     """Return a caption file with another caption; other values of a JSON object stay."""
     if name.lower().endswith(".txt"):
-        return caption.encode()
+        # readers drop a byte order mark, and in tars a final line break
+        encoding = "utf-8-sig" if caption.startswith("\ufeff") else "utf-8"
+        return caption.encode(encoding) + b"\r\n" * caption.endswith(("\n", "\r"))
     values = parse_json(data)
     column = records.chosen(tuple(values), section.caption_column, "caption_column") if isinstance(values, dict) else ""
     return json.dumps({**values, column: records.replaced(values[column], caption)}).encode() if column else data  # pyright: ignore

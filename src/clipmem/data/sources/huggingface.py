@@ -49,12 +49,12 @@ class ParquetSource(RowSource):
         path, split = data_path(section.path), section.split if not shard else ""
         files = [path / (shard or "")]
         if path.is_dir() and not shard:
-            names = [name for name in PathProbe(section.path).all_files() if name.endswith(".parquet")]
+            names = [name for name in PathProbe(section.path).all_files() if name.lower().endswith(".parquet")]
             files = sorted(path / name for name in [name for name in names if "/" not in name] or names)
         has_files = files and all(file.is_file() for file in files)
         require_data(has_files, section, "a .parquet file, or a folder of them")
         if split:
-            splits = [{file.name.split("-")[0].removesuffix(".parquet"), file.parent.name} for file in files]
+            splits = [{file.stem.split("-")[0], file.parent.name} for file in files]
             require_split(split, set[str]().union(*splits))
             files = [file for file, names in zip(files, splits, strict=True) if split in names]
         super().__init__(section, files, ParquetRows, path if path.is_dir() else path.parent, shard)

@@ -111,12 +111,14 @@ def edited(batch: pa.RecordBatch, captions: str, changes: Sequence[str | None]) 
     number = batch.schema.get_field_index(captions)
     column = batch.column(number)
     if any(changes):
-        parts = [
-            pa.array([records.replaced(value_of(column[k]), change)], column.type) if change else column.slice(k, 1)
-            for k, change in enumerate(changes)
-        ]
+        new = [records.replaced(value_of(column[k]), change or "") for k, change in enumerate(changes)]
+        if pa.types.is_fixed_size_list(column.type):  # a caption counts once
+            new = [[*cell] * column.type.list_size for cell in new]
+        parts = [pa.array([new[k]], column.type) if change else column.slice(k, 1) for k, change in enumerate(changes)]
         batch = batch.set_column(number, batch.schema.field(number), pa.concat_arrays(parts))
-    return batch.filter(pa.array([change != "" for change in changes]))
+    # not `filter`, which does not take all types, such as views
+    rows = [batch.slice(k, 1) for k, change in enumerate(changes) if change != ""]
+    return pa.concat_batches(rows or [batch.slice(0, 0)])
 
 
 def values_of(column: pa.Array) -> list[object]:

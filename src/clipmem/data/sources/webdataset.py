@@ -141,7 +141,7 @@ class WebdatasetSource(Source):
         self._base, self._probe = path if text and path.is_dir() else None, PathProbe(text)
         names = [shard] if shard else expand(text) if text else []
         if self._base is not None and not shard:
-            names = sorted(name for name in self._probe.all_files() if name.endswith(".tar"))
+            names = sorted(name for name in self._probe.all_files() if name.lower().endswith(".tar"))
         self._shards = names
         require_data(names, section, "a tar, a folder of tars, a range such as data/{0000..0123}.tar, or a :: list")
         files = [self._file(name) for name in names]
@@ -168,7 +168,7 @@ class WebdatasetSource(Source):
             tars = probe.with_suffix(".tar")
             return f"a folder with {len(tars):,} tars" if tars else ""
         several = "::" in probe.text or _RANGE.search(probe.text) or _CHOICE.search(probe.text)
-        return "a range or list of tars" if several and ".tar" in probe.text else ""
+        return "a range or list of tars" if several and ".tar" in probe.text.lower() else ""
 
     def records(self) -> Iterator[Record]:
         """Yield one record per pair, shard by shard."""
@@ -192,8 +192,7 @@ class WebdatasetSource(Source):
             return
         records.check_keys(self.section, keys, f"the JSON of the tars of {self.section.path}")
         if self._base is not None:
-            stems = {name.removesuffix(".tar") for name in self._shards}
-            used = {f"{stem}{end}" for stem in stems for end in (".tar", ".parquet", "_stats.json")}
+            used = {f"{name[:-4]}{end}" for name in self._shards for end in (name[-4:], ".parquet", "_stats.json")}
             self._probe.count_others(self.ledger, self._probe.all_files(), used)
 
     def _file(self, shard: str) -> AnyPath:
