@@ -387,6 +387,12 @@ def test_unreadable_images_are_listed(planted, tmp_path):
     assert pl.read_parquet(tmp_path / "out" / "skipped.parquet").height == 1
     kept = pl.read_parquet(tmp_path / "clean" / "data.parquet")
     assert images[3] in kept["image"].to_list()
+    written = json.loads((tmp_path / "out" / "curate.json").read_text())["written"]
+    assert (written["read"], written["unusable"]) == (N - 1, 1)
+    assert written["kept"] + written["removed"] == N - 1
+    table.write_parquet(tmp_path / "data.parquet")  # mended: the list of an earlier call goes
+    assert clip("curate", tmp_path / "data.parquet", "--out", tmp_path / "out").returncode == 0
+    assert not (tmp_path / "out" / "skipped.parquet").exists()
 
 
 def refused(*arguments):

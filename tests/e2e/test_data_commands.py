@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,10 @@ def test_inspect_export_and_init_count_alike(tmp_path):
     assert pl.read_parquet(tmp_path / "out" / "00000.parquet").height == 66
     assert pl.read_parquet(tmp_path / "out-skipped.parquet").height == 4
     assert "66, 4 records left out" in " ".join(start(str(tmp_path / "a.parquet")).notes)
+    shutil.rmtree(tmp_path / "out")
+    pl.read_parquet(tmp_path / "a.parquet")[10:60].write_parquet(tmp_path / "a.parquet")
+    export(str(tmp_path / "a.parquet"), tmp_path / "out", "parquet")
+    assert not (tmp_path / "out-skipped.parquet").exists()  # of the first export
 
 
 @pytest.mark.slow

@@ -158,7 +158,12 @@ def check_output(source: Source, out: Path) -> None:
 
 
 def write_cleaned(
-    source: Source, out: Path, removed: Collection[str], captions: Mapping[str, str] | None = None
+    source: Source,
+    out: Path,
+    removed: Collection[str],
+    captions: Mapping[str, str] | None = None,
+    *,
+    decodable: Collection[str] | None = None,
 ) -> Written:
     """Write a copy of the data into the new folder `out`: in the same format, or as Parquet with images.
 
@@ -169,6 +174,7 @@ def write_cleaned(
         out: A new or empty folder. An unfinished output of an earlier call is written anew.
         removed: Pairs to leave out, with other records of the same image and captions.
         captions: New caption of pairs, by uid.
+        decodable: Pairs whose images decode, if that is known; others count as unusable.
 
     Raises:
         InputError: A uid is not in the data, no pair stays, the format does not hold a caption, or the place is wrong.
@@ -200,10 +206,10 @@ def write_cleaned(
         name = source.write_kept(cleaned := Cleaned(partial, places))
         same = name is not None
         gone, unusable = gone + len(cleaned.seconds), unusable - len(cleaned.seconds)
-        lost = 0  # images that do not decode, which the export leaves out
+        lost, broken = 0, uids - change.keys() - uids.intersection(uids if decodable is None else decodable)
         if not same:
             export_pairs(_Changed(source, change), partial, "parquet")
-            lost = source.ledger.undecodable
+            lost = source.ledger.undecodable  # left out
         # opened as the input was; exported Parquet has columns of its own
         kind, settings = (source.name, source.section) if same else ("parquet", DataSection())
         about = {"path": f"{partial / (name or '')}", "image_root": "", "source": kind}
@@ -218,7 +224,7 @@ def write_cleaned(
             told = f"{len(missing):,} pairs are missing, {len(extra):,} are new, {records:,} of {before:,} records"
             raise RunError(f"{out}: {told}. Nothing was written. This is a bug in clipmem; please report it.")
     dropped = list(change.values()).count("")
-    new = len(change) - dropped
+    lost, new = lost or len(broken), len(change) - dropped
     counts = (len(uids) - lost, len(uids) - len(change) - lost, new, dropped, unusable + lost, before, gone)
     return Written(out / (name or ""), kind, same, *counts)
 

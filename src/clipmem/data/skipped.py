@@ -1,7 +1,7 @@
 """Records left out of a study, with their reasons."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypedDict
@@ -138,9 +138,12 @@ def skipped_table(problems: Iterable[Problem]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"source": pl.String, "key": pl.String, "reason": pl.String}, orient="row")
 
 
-def write_skipped(path: Path, problems: Iterable[Problem]) -> None:
-    """Write skipped records, each once."""
-    write_table(path, "skipped", skipped_table(dict.fromkeys(problems)))
+def write_skipped(path: Path, problems: Sequence[Problem]) -> None:
+    """Write skipped records, each once; if there are none, remove the list of an earlier call."""
+    if problems:
+        write_table(path, "skipped", skipped_table(dict.fromkeys(problems)))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def read_skipped(path: Path) -> list[Problem]:

@@ -347,8 +347,7 @@ def _finish(folder: Path, card: Mapping[str, object], names: Sequence[str], pair
             ledger.drop(shards[k], key, DUPLICATE)
         pairs.ledger = ledger
         write_card(folder, {**card, "shards": pairs.listing, "records": ledger.facts()})
-    if ledger.problems:
-        write_skipped(folder / SKIPPED, ledger.problems)
+    write_skipped(folder / SKIPPED, ledger.problems)
 
 
 class _Task(NamedTuple):

@@ -47,6 +47,7 @@ from clipmem.data.export import Written, check_output, write_cleaned
 from clipmem.data.skipped import Problem, write_skipped
 from clipmem.data.sources import Data, open_data, reading_data
 from clipmem.data.sources.base import Source
+from clipmem.models.embeddings import Embeddings
 from clipmem.models.signals import Signals
 from clipmem.stats.alignment import alignment
 from clipmem.study import estimating
@@ -181,6 +182,7 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
         source.refuse("--out", out)
     check_place(out)
     made_with: list[Any] = [__version__, how.captions, how.device]
+    opened = None
     if study:
         signals = partial(run_signals, study)
         uids, marks = study.pairs["uid"], latest_marks(study.path, out / SUSPECTS)
@@ -234,7 +236,9 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
     }
     write_json(out / DOCUMENT, document)  # so that the ranking is used again if the data cannot be written
     reporter.begin("write")
-    written = _write(source, table, how, planted, decided) if source and how.write else None
+    # of pairs without an embedding nobody knows whether their images decode
+    decodable = None if isinstance(opened, Embeddings) else uids if study else table["uid"]
+    written = _write(source, table, how, planted, decided, decodable) if source and how.write else None
     counts = written and {**written._asdict(), "path": str(written.path), "marked": len(marked), "planted": spared}
     document |= {"seconds_in_all": round(time.monotonic() - started, 3), "written": counts}
     write_json(out / DOCUMENT, document)
@@ -275,8 +279,7 @@ def _ranked(
     table = ranking.table.with_columns(caption=captions)
     write_parquet(out / RANKING, table)
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
-    if problems:
-        write_skipped(out / SKIPPED, problems)
+    write_skipped(out / SKIPPED, problems)
     more = {"problems": len(problems), "made_with": [made_with, file_sha256(out / RANKING)], "reused": False}
     return Curation(table, json.loads(json.dumps({**ranking.document, **more}, default=float)))
 
@@ -333,7 +336,12 @@ def _command(data: str | Mapping[str, Any] | None, how: Curating, out: Path) -> 
 
 
 def _write(
-    source: Source, table: pl.DataFrame, how: Curating, planted: set[str], decided: Mapping[str, Mark]
+    source: Source,
+    table: pl.DataFrame,
+    how: Curating,
+    planted: set[str],
+    decided: Mapping[str, Mark],
+    decodable: pl.Series | None,
 ) -> Written:
     """Write the data without suspects and pairs marked wrong, or with the captions that were decided or suggested."""
     assert how.write is not None  # noqa: S101
@@ -344,4 +352,4 @@ def _write(
     captions |= {uid: mark.caption for uid, mark in decided.items() if mark.caption is not None}
     removed = {*suspects["uid"], *decided} - captions.keys()
     with reading_data(source.section):
-        return write_cleaned(source, how.write, removed, captions)
+        return write_cleaned(source, how.write, removed, captions, decodable=decodable)

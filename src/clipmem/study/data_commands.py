@@ -13,11 +13,10 @@ from clipmem.base.errors import InputError, did_you_mean, require, shorten
 from clipmem.base.folder import RunFolder
 from clipmem.base.progress import Reporter
 from clipmem.base.recipes import load_recipe
-from clipmem.base.tables import write_table
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.inspection import inspect_source
 from clipmem.data.leaks import IMAGES, leaks, write_sheet
-from clipmem.data.skipped import left_out_sentence, records_sentence, skipped_table, summarize
+from clipmem.data.skipped import left_out_sentence, records_sentence, skipped_table, summarize, write_skipped
 from clipmem.data.sources import Source, reading_data
 from clipmem.data.user_tables import write_ids
 from clipmem.models.names import model_config, parse
@@ -86,12 +85,11 @@ def inspect(
 def export(opened: Source, out: Path, to: str, *, shard: int = SHARD, reporter: Reporter | None = None) -> str:
     """Write the usable pairs of a data set in another format."""
     written = export_pairs(opened, out, to, shard=shard, reporter=reporter)
-    sentence = f"wrote {written:,} pairs to {out}"
+    sentence, skipped = f"wrote {written:,} pairs to {out}", out.with_name(f"{out.name}-skipped.parquet")
+    write_skipped(skipped, opened.problems)
     if not opened.problems:
         return sentence
     table = skipped_table(opened.problems)
-    skipped = out.with_name(f"{out.name}-skipped.parquet")
-    write_table(skipped, "skipped", table)
     counted = records_sentence(opened.ledger.facts())
     return f"{sentence}; {counted}; {left_out_sentence(summarize(table, written))} (see {skipped})"
 

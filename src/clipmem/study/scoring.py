@@ -149,8 +149,7 @@ def write_scores(
             aligned = _aligned(comparison, embeddings or job.path, reporter)
             by_bank = _write_table(aligned, settings, out)
             problems = list(dict.fromkeys([*pairs.problems, *bank.problems, *aligned.problems]))
-            if problems:
-                write_skipped(listed, problems)
+            write_skipped(listed, problems)
             about = {
                 "format": FORMAT,
                 "clipmem": __version__,

@@ -76,12 +76,10 @@ def write_ranking(
     }
     write_table(out, "estimates", scores)
     write_json(out.with_suffix(".json"), about)
-    listed = out.with_suffix(".skipped.parquet") if problems else None
-    if listed:
-        write_skipped(listed, problems)
+    write_skipped(listed := out.with_suffix(".skipped.parquet"), problems)
     if isinstance(opened, Model):
         shutil.rmtree(folder)
-    return _scored(scores, about, zip(signals.uids, signals.captions, strict=True), listed)
+    return _scored(scores, about, zip(signals.uids, signals.captions, strict=True), listed if problems else None)
 
 
 def estimates_of(path: Path) -> Scored:

@@ -381,6 +381,36 @@ def test_names_in_upper_case(name, tmp_path):
         assert opened(f"{path}/{{00000..00001}}.TAR").pairs().height == 6
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_blank_lines_and_encodings_stay(form, encoding, tmp_path):
+    pairs = some_pairs(3, captions=1)
+    write_images(tmp_path / "set", pairs)
+    rows = [f'{{"image": "{name}", "caption": "thing {name}"}}\n' for name, *_ in pairs]
+    if form == "csv":
+        rows = [f"{name},thing {name}\r\n" for name, *_ in pairs]
+    text = "\n".join(["\r\n\n", "image,caption\n" * (form == "csv"), *rows, "\n"])
+    mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(encoding, b"")
+    path = tmp_path / "set" / f"pairs.{form}"
+    path.write_bytes(mark + text.encode(encoding))
+    source = opened(path)
+    uid = pair_uid(pairs[1][1], ["thing 0001.png"])
+    found = write_cleaned(source, tmp_path / "clean", [uid])
+    assert (found.records, found.kept) == (3, 2)
+    assert found.path.read_bytes() == mark + text.replace(rows[1], "").encode(encoding)
+
+
+def test_images_that_do_not_decode_count_as_unusable(tmp_path):
+    pairs = some_pairs(6, captions=1)
+    path = csv_file(tmp_path / "set", pairs)
+    (tmp_path / "set" / "0003.png").write_bytes(pairs[3][1][:-40])
+    uids = [pair_uid(data, captions) for _, data, captions in pairs]
+    decodable = uids[:3] + uids[4:]
+    found = write_cleaned(opened(path), tmp_path / "clean", [uids[0]], {uids[1]: NEW}, decodable=decodable)
+    assert (found.read, found.kept, found.corrected, found.removed, found.unusable) == (5, 3, 1, 1, 1)
+    assert (found.path.parent / "0003.png").read_bytes() == pairs[3][1][:-40]
+
+
 @pytest.mark.parametrize("name", ["csv", "webdataset", "parquet-struct", "coco", "imagefolder-txt"])
 def test_a_full_disk_leaves_nothing(name, tmp_path, disk):
     place, remount = disk

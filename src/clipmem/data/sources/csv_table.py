@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from clipmem.base.errors import require, shorten
+from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import atomic_file, parsing
 from clipmem.base.sections import DataSection
 from clipmem.data.skipped import Ledger
@@ -34,6 +34,7 @@ OPEN_QUOTE = "unclosed quote"
 FEW_CELLS = "fewer cells than columns"
 MANY_CELLS = "more cells than columns"
 _NAN = {"nan", "NaN"}
+_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _MOST_LINES = 1000  # per row
 
 
@@ -124,7 +125,7 @@ def split_line(line: str, separator: str) -> list[str]:
 def csv_lines(
     stream: Iterator[str], separator: str, is_row: Callable[[str], bool], *, first: int = 1
 ) -> Iterator[tuple[int, str, list[str] | None]]:
-    """Yield the rows of a CSV file, except blank lines: number of the first line, text, and cells.
+    """Yield the rows of a CSV file, and blank lines: number of the first line, text, and cells.
 
     A quoted cell may span several lines. If it would swallow a line that is a row itself (`is_row`), or does not end,
     the cells are None and the following lines are read on their own.
@@ -144,8 +145,7 @@ def csv_lines(
         if is_open and cells is None:
             ahead.extendleft(reversed(more))
             more = []
-        if line.strip("\r\n"):
-            yield number, line + "".join(more), cells
+        yield number, line + "".join(more), cells
         number += 1 + len(more)
 
 
@@ -225,16 +225,15 @@ def write_rows(
         return paths
     with original.open("rb") as opened:
         head = opened.read(3)
-    encoding = text_encoding(head)
-    marked = encoding == "utf-16" or head == codecs.BOM_UTF8
-    encoder = codecs.getincrementalencoder(encoding if marked else "utf-8")("surrogateescape")
+    mark, encoding = next((pair for pair in _MARKS if head.startswith(pair[0])), (b"", "utf-8"))
     with atomic_file(file) as stream:
+        stream.write(mark)
         for line in _lines(form)(original, original.name, section, Ledger()):
             position = _place(line.row.reference, folder) if line.row else ""
             caption = cleaned.changes.get(position) if position else None
             if caption == "":
                 continue
-            stream.write(encoder.encode(line.corrected(caption) if caption else line.text))
+            stream.write((line.corrected(caption) if caption else line.text).encode(encoding, "surrogateescape"))
             paths += [position] if position else []
     return paths
 
@@ -245,8 +244,12 @@ def _place(path: object, folder: str) -> str:
 
 def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Line]:
     """Yield the header and the rows of a CSV file; a caption in the last column may have unquoted separators."""
+    begin = 1
     with open_text(path) as stream, long_fields():
-        begin, first = next(((k, line) for k, line in enumerate(stream, 1) if line.strip("\r\n")), (1, ""))
+        first = next(stream, "")
+        while first and not first.strip("\r\n"):
+            yield Line(first)
+            begin, first = begin + 1, next(stream, "")
         header = first.rstrip("\r\n")
         by_tab = "\t" if "\t" in header else ","
         separator, names = header_columns(header, section) or ("", split_line(header, by_tab))
@@ -261,6 +264,9 @@ def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> I
             return len(cells) > last and cells[image].strip().lower().endswith(IMAGE_ENDINGS)
 
         for number, text, cells in csv_lines(stream, separator, is_row, first=begin + 1):
+            if not text.strip("\r\n"):
+                yield Line(text)
+                continue
             key, reason = f"line {number}", ""
             ledger.read += 1
             if cells is None:
@@ -290,19 +296,35 @@ def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> I
             yield Line(text, record, corrected)
 
 
-def _jsonl_lines(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Line]:
+def _json_columns(path: Path, section: DataSection) -> Columns | None:
+    """Return the columns of the first object that has them; None without objects."""
+    first, seen = None, set[tuple[str, ...]]()
     with open_text(path) as stream:
-        columns = None
+        for number, line in enumerate(stream, 1):
+            if isinstance(row := parse_json(line), dict) and (names := tuple(row)) not in seen:
+                seen.add(names)
+                try:
+                    return records.find_columns(names, section, subject=f"{path}, line {number}")
+                except InputError as error:
+                    first = first or error
+    if first:
+        raise first
+    return None
+
+
+def _jsonl_lines(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Line]:
+    columns = _json_columns(path, section)
+    with open_text(path) as stream:
         for number, line in enumerate(stream, 1):
             if not line.strip("\r\n"):
+                yield Line(line)
                 continue
             ledger.read += 1
             row = parse_json(line)
-            if not isinstance(row, dict):
+            if columns is None or not isinstance(row, dict):
                 ledger.leave_out(source, f"line {number}", BROKEN_LINE)
                 yield Line(line)
                 continue
-            columns = columns or records.find_columns(row, section, subject=f"{path}, line {number}")
             name = columns.captions
 
             def corrected(caption: str, row: dict[str, object] = row, line: str = line, name: str = name) -> str:

@@ -144,13 +144,13 @@ def listed_captions(value: object) -> list[object]:
     return [value]
 
 
-def replaced(value: object, caption: str) -> object:
-    """Return a caption cell (see `listed_captions`) of the same form with one new caption."""
+def replaced(value: object, caption: str, times: int = 1) -> object:
+    """Return a caption cell (see `listed_captions`) of the same form with one new caption, in a list `times` times."""
     if isinstance(value, dict):
         key = next((name for name in ("raw", "caption", "text") if name in value), "caption")
         return {**{name: cell for name, cell in value.items() if name != "tokens"}, key: caption}
     if isinstance(value, list | tuple):
-        return [replaced(value[0], caption) if value and isinstance(value[0], dict) else caption]
+        return [replaced(value[0], caption) if value and isinstance(value[0], dict) else caption] * times
     return caption
 
 

@@ -111,10 +111,14 @@ def edited(batch: pa.RecordBatch, captions: str, changes: Sequence[str | None]) 
     number = batch.schema.get_field_index(captions)
     column = batch.column(number)
     if any(changes):
-        new = [records.replaced(value_of(column[k]), change or "") for k, change in enumerate(changes)]
-        if pa.types.is_fixed_size_list(column.type):  # a caption counts once
-            new = [[*cell] * column.type.list_size for cell in new]
-        parts = [pa.array([new[k]], column.type) if change else column.slice(k, 1) for k, change in enumerate(changes)]
+        # a caption that is repeated counts once
+        times = column.type.list_size if pa.types.is_fixed_size_list(column.type) else 1
+        parts = [
+            pa.array([records.replaced(value_of(column[k]), change, times)], column.type)
+            if change
+            else column.slice(k, 1)
+            for k, change in enumerate(changes)
+        ]
         batch = batch.set_column(number, batch.schema.field(number), pa.concat_arrays(parts))
     # not `filter`, which does not take all types, such as views
     rows = [batch.slice(k, 1) for k, change in enumerate(changes) if change != ""]

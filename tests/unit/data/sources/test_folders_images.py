@@ -1,8 +1,12 @@
 """Image folders with a table."""
 
+import json
+
 import pytest
 
 from clipmem.base.errors import InputError
+from clipmem.base.sections import DataSection
+from clipmem.data.sources import open_source
 from tests.tiny import encoded_image
 from tests.unit.data.sources.test_csv_table import opened
 
@@ -32,3 +36,18 @@ def test_imagefolder_lists_what_has_no_partner(tmp_path):
     found, problems = opened(tmp_path)
     assert found == {"a/1.png": ["by the table"]}
     assert problems == [(name, name, "image missing from the metadata") for name in ("a/2.png", "b/1.png")]
+
+
+def test_json_lines_whose_first_has_no_caption(tmp_path):
+    for k in range(3):
+        (tmp_path / f"{k}.png").write_bytes(encoded_image(k))
+    rows = [{"file_name": f"{k}.png", **({"text": f"thing {k}"} if k else {})} for k in range(3)]
+    file = tmp_path / "metadata.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = open_source(DataSection(path=str(tmp_path)))
+    assert sorted(source.pairs()["captions"].to_list()) == [["thing 1"], ["thing 2"]]
+    assert source.problems == [("metadata.jsonl", "0.png", "no caption")]
+    file.write_text("".join(json.dumps({"file_name": row["file_name"]}) + "\n" for row in rows))
+    with pytest.raises(InputError) as error:
+        open_source(DataSection(path=str(tmp_path))).pairs()
+    assert (error.value.what, error.value.got) == (f"{file}, line 1", "no column 'captions'")
