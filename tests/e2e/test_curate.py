@@ -390,7 +390,7 @@ def test_unreadable_images_are_listed(planted, tmp_path):
     written = json.loads((tmp_path / "out" / "curate.json").read_text())["written"]
     assert (written["read"], written["unusable"]) == (N - 1, 1)
     assert written["kept"] + written["removed"] == N - 1
-    table.write_parquet(tmp_path / "data.parquet")  # mended: the list of an earlier call goes
+    table.write_parquet(tmp_path / "data.parquet")  # all are usable: the list of the first call goes
     assert clip("curate", tmp_path / "data.parquet", "--out", tmp_path / "out").returncode == 0
     assert not (tmp_path / "out" / "skipped.parquet").exists()
 

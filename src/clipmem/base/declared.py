@@ -71,12 +71,9 @@ def load(point: EntryPoint) -> Any:
         return point.load()
     except (ImportError, AttributeError, SyntaxError) as error:
         package = point.dist.name if point.dist else "a package"
-        raise InputError(
-            f"{point.group} {shorten(point.name)} from {package}",
-            got=f"code that cannot be imported ({shorten_text(str(error), 160)})",
-            expected=point.value,
-            hint=f"Update or uninstall {package}.",
-        ) from error
+        subject, hint = f"{point.group} {shorten(point.name)} from {package}", f"Update or uninstall {package}."
+        got = f"code that cannot be imported ({shorten_text(str(error), 160)})"
+        raise InputError(subject, got=got, expected=point.value, hint=hint) from error
 
 
 def declared(kind: str, name: str) -> Any:

@@ -171,12 +171,9 @@ def load_recipe(text: str, settings: Overrides = (), *, origin: str = "recipe") 
     try:
         document = _parsed(text)
     except ValueError as error:
-        raise InputError(
-            origin,
-            got=f"text that is not TOML ({shorten_text(str(error), 160)})",
-            expected="a TOML document",
-            hint="Fix that line; `clipmem init` writes a correct file.",
-        ) from error
+        got = f"text that is not TOML ({shorten_text(str(error), 160)})"
+        hint = "Fix that line; `clipmem init` writes a correct file."
+        raise InputError(origin, got=got, expected="a TOML document", hint=hint) from error
     return recipe_from(document, settings, origin=origin)
 
 

@@ -56,9 +56,5 @@ class Registry(Generic[T]):
         others = plugins(self._group)
         if name in others:
             return self.register(name)(load(others[name]))
-        raise InputError(
-            f"{self.kind} {shorten(name)}",
-            got="an unknown name",
-            expected=f"the name of an existing {self.kind}",
-            hint=did_you_mean(name, self, kind=self.kind),
-        )
+        expected, hint = f"the name of an existing {self.kind}", did_you_mean(name, self, kind=self.kind)
+        raise InputError(f"{self.kind} {shorten(name)}", got="an unknown name", expected=expected, hint=hint)

@@ -145,6 +145,10 @@ class Written(NamedTuple):
     records: int  # of the input
     removed_records: int  # of the removed pairs, copies included
 
+    def without(self, broken: int) -> "Written":
+        """Return the counts with some kept pairs as unusable, because their images do not decode."""
+        return self._replace(read=self.read - broken, kept=self.kept - broken, unusable=self.unusable + broken)
+
 
 def check_output(source: Source, out: Path) -> None:
     """Raise an `InputError` unless a new folder can be written at `out`, outside of the data."""
@@ -158,12 +162,7 @@ def check_output(source: Source, out: Path) -> None:
 
 
 def write_cleaned(
-    source: Source,
-    out: Path,
-    removed: Collection[str],
-    captions: Mapping[str, str] | None = None,
-    *,
-    decodable: Collection[str] | None = None,
+    source: Source, out: Path, removed: Collection[str], captions: Mapping[str, str] | None = None
 ) -> Written:
     """Write a copy of the data into the new folder `out`: in the same format, or as Parquet with images.
 
@@ -174,7 +173,6 @@ def write_cleaned(
         out: A new or empty folder. An unfinished output of an earlier call is written anew.
         removed: Pairs to leave out, with other records of the same image and captions.
         captions: New caption of pairs, by uid.
-        decodable: Pairs whose images decode, if that is known; others count as unusable.
 
     Raises:
         InputError: A uid is not in the data, no pair stays, the format does not hold a caption, or the place is wrong.
@@ -206,10 +204,10 @@ def write_cleaned(
         name = source.write_kept(cleaned := Cleaned(partial, places))
         same = name is not None
         gone, unusable = gone + len(cleaned.seconds), unusable - len(cleaned.seconds)
-        lost, broken = 0, uids - change.keys() - uids.intersection(uids if decodable is None else decodable)
+        lost = 0  # images that do not decode, which the export leaves out
         if not same:
             export_pairs(_Changed(source, change), partial, "parquet")
-            lost = source.ledger.undecodable  # left out
+            lost = source.ledger.undecodable
         # opened as the input was; exported Parquet has columns of its own
         kind, settings = (source.name, source.section) if same else ("parquet", DataSection())
         about = {"path": f"{partial / (name or '')}", "image_root": "", "source": kind}
@@ -224,9 +222,8 @@ def write_cleaned(
             told = f"{len(missing):,} pairs are missing, {len(extra):,} are new, {records:,} of {before:,} records"
             raise RunError(f"{out}: {told}. Nothing was written. This is a bug in clipmem; please report it.")
     dropped = list(change.values()).count("")
-    lost, new = lost or len(broken), len(change) - dropped
-    counts = (len(uids) - lost, len(uids) - len(change) - lost, new, dropped, unusable + lost, before, gone)
-    return Written(out / (name or ""), kind, same, *counts)
+    counts = (len(uids), len(uids) - len(change), len(change) - dropped, dropped, unusable, before, gone)
+    return Written(out / (name or ""), kind, same, *counts).without(lost)
 
 
 def clean(table: Any, suspects: pl.DataFrame, **keys: Any) -> Any:
@@ -248,10 +245,8 @@ def clean(table: Any, suspects: pl.DataFrame, **keys: Any) -> Any:
     """
     hint = "For files, use `clipmem curate --write`."
     require(isinstance(table, InMemory), "table", shorten(table), "a DataFrame or a datasets.Dataset", hint)
-    columns = {"uid", "is_label_issue"} <= {*suspects.columns}
-    require(
-        columns, "suspects", shorten(suspects.columns), "uid and is_label_issue", "Use what clipmem.curate returns."
-    )
+    columns, hint = {"uid", "is_label_issue"} <= {*suspects.columns}, "Use what clipmem.curate returns."
+    require(columns, "suspects", shorten(suspects.columns), "uid and is_label_issue", hint)
     rows: dict[str, list[int]] = {}
 
     def watch(record: Record) -> None:

@@ -53,10 +53,8 @@ def image_features(read: Callable[[Int[np.ndarray, " k"]], Pixels], n: int) -> F
     """
     require(n >= 3, "images", f"{n}", "3 or more", "Give more pairs.")
     sample = np.array(_spread(n))
-    raw = [
-        np.concatenate(block)
-        for block in zip(*(_blocks(read(sample[k])) for k in slices(len(sample), _BLOCK)), strict=True)
-    ]
+    described = (_blocks(read(sample[k])) for k in slices(len(sample), _BLOCK))
+    raw = [np.concatenate(block) for block in zip(*described, strict=True)]
     bases: list[tuple[np.ndarray, np.ndarray]] = []
     for block, most, weight in zip(raw, (PIXELS, HOG, COLORS), (1.0, 1.0, COLOR_WEIGHT), strict=True):
         # the first principal axes as columns, scaled to a total variance of weight² of what they keep

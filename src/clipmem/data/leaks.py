@@ -46,9 +46,8 @@ def leaks(tested: Source, other: Source, reporter: Reporter | None = None) -> tu
         tested pairs, and the first ones. And a row per pair with a match: uid, key, caption, match, the key and caption
         of the first pair of the other set that matches, and the references of both images.
     """
-    (pairs, prints), (other_pairs, other_prints) = (
-        _compared(source, reporter or Quiet()) for source in (tested, other)
-    )
+    reporter = reporter or Quiet()
+    (pairs, prints), (other_pairs, other_prints) = _compared(tested, reporter), _compared(other, reporter)
     groups = duplicate_groups(Prints(*map(np.concatenate, zip(prints, other_prints, strict=True))))
     pairs, other_pairs = (
         table.with_columns(

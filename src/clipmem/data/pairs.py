@@ -133,13 +133,10 @@ class Pairs:
             usable.append(False)
             problems.append(Problem(self.data, key, reason))
         pixels = {
-            geometry: np.stack([sizes[k] for sizes in images])
-            if images
-            else np.zeros((0, geometry.size, geometry.size, 3), dtype=np.uint8)
+            geometry: np.array([sizes[k] for sizes in images], np.uint8).reshape(-1, geometry.size, geometry.size, 3)
             for k, geometry in enumerate(geometries)
         }
-        usable_rows = pl.Series(usable, dtype=pl.Boolean)
-        return replace(self, table=table.filter(usable_rows), problems=problems, pixels=pixels)
+        return replace(self, table=table.filter(pl.Series(usable, dtype=pl.Boolean)), problems=problems, pixels=pixels)
 
     def blocks(self, rows: range, size: int, geometries: Sequence[Geometry]) -> Iterator["Pairs"]:
         """Decode consecutive rows, `size` at a time."""

@@ -174,12 +174,8 @@ def source_name(section: DataSection) -> str:
 
 def stop_at(problem: Problem) -> InputError:
     """Return the error of a strict study's first problem."""
-    return InputError(
-        f"{problem.source}, record {problem.key!r}",
-        got=problem.reason,
-        expected="a usable record",
-        hint="Fix or remove it, or omit --strict to leave it out.",
-    )
+    subject, hint = f"{problem.source}, record {problem.key!r}", "Fix or remove it, or omit --strict to leave it out."
+    return InputError(subject, got=problem.reason, expected="a usable record", hint=hint)
 
 
 def _storable(text: str) -> str:

@@ -213,13 +213,11 @@ def edits_of_single(
     captions: Sequence[Sequence[str]], uids: Sequence[str], *, count: int
 ) -> tuple[list[str], list[int]]:
     """Edit the captions of all pairs with one caption; return the edits and the index of each one's pair."""
-    edits = [
-        (edit, index)
-        for index, (texts, uid) in enumerate(zip(captions, uids, strict=True))
-        if len(texts) == 1
-        for edit in caption_edits(texts[0], uid, count=count)
-    ]
-    return [edit for edit, _ in edits], [index for _, index in edits]
+    edits, rows = list[str](), list[int]()
+    for index, (texts, uid) in enumerate(zip(captions, uids, strict=True)):
+        edits += caption_edits(texts[0], uid, count=count) if len(texts) == 1 else []
+        rows += [index] * (len(edits) - len(rows))
+    return edits, rows
 
 
 def text_views(captions: Sequence[str], uid: str, *, count: int) -> tuple[str, list[str]]:

@@ -237,8 +237,8 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
     write_json(out / DOCUMENT, document)  # so that the ranking is used again if the data cannot be written
     reporter.begin("write")
     # of pairs without an embedding nobody knows whether their images decode
-    decodable = None if isinstance(opened, Embeddings) else uids if study else table["uid"]
-    written = _write(source, table, how, planted, decided, decodable) if source and how.write else None
+    usable = {*(uids if study or isinstance(opened, Embeddings) else table["uid"])} if how.write else set[str]()
+    written = _write(source, table, how, planted, decided, usable) if source and how.write else None
     counts = written and {**written._asdict(), "path": str(written.path), "marked": len(marked), "planted": spared}
     document |= {"seconds_in_all": round(time.monotonic() - started, 3), "written": counts}
     write_json(out / DOCUMENT, document)
@@ -336,12 +336,7 @@ def _command(data: str | Mapping[str, Any] | None, how: Curating, out: Path) -> 
 
 
 def _write(
-    source: Source,
-    table: pl.DataFrame,
-    how: Curating,
-    planted: set[str],
-    decided: Mapping[str, Mark],
-    decodable: pl.Series | None,
+    source: Source, table: pl.DataFrame, how: Curating, planted: set[str], decided: Mapping[str, Mark], usable: set[str]
 ) -> Written:
     """Write the data without suspects and pairs marked wrong, or with the captions that were decided or suggested."""
     assert how.write is not None  # noqa: S101
@@ -352,4 +347,6 @@ def _write(
     captions |= {uid: mark.caption for uid, mark in decided.items() if mark.caption is not None}
     removed = {*suspects["uid"], *decided} - captions.keys()
     with reading_data(source.section):
-        return write_cleaned(source, how.write, removed, captions, decodable=decodable)
+        written = write_cleaned(source, how.write, removed, captions)
+    broken = written.read - len(usable | removed | captions.keys()) if written.same_format else 0
+    return written.without(max(0, broken))  # a run may have pairs that the data no longer have

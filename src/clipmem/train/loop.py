@@ -194,10 +194,8 @@ def learning_rate(step: int, steps: int, *, peak: float, warmup: float) -> float
 def _check_loss(state: State, plan: TrainingSet, steps: int) -> None:
     bad = state.log.settle()
     if bad:
-        raise RunError(
-            f"training {plan.side}, seed {plan.seed}: the loss is {bad['loss']} at step {bad['step']} of {steps}. "
-            "Try a smaller train.lr, a longer train.warmup, or train.precision = 'fp32'."
-        )
+        told = f"training {plan.side}, seed {plan.seed}: the loss is {bad['loss']} at step {bad['step']} of {steps}"
+        raise RunError(f"{told}. Try a smaller train.lr, a longer train.warmup, or train.precision = 'fp32'.")
 
 
 def _keep(state: State, checkpoints: Checkpoints, plan: TrainingSet, steps: int) -> None:

@@ -86,10 +86,8 @@ def check_paired(records: Mapping[str, Mapping[str, object]]) -> None:
     f, g = records["f"], records["g"]
     for key in ("init_sha256", "steps", "shared_order_sha256", "settings_sha256"):
         if f[key] != g[key]:
-            seed, differ = f["seed"], f"{key} is {f[key]} for f and {g[key]} for g"
-            raise RunError(
-                f"f and g of seed {seed} are not comparable: {differ}. Delete both model folders and run again."
-            )
+            differ = f"f and g of seed {f['seed']} are not comparable: {key} is {f[key]} for f and {g[key]} for g"
+            raise RunError(f"{differ}. Delete both model folders and run again.")
 
 
 def check_alike(records: Mapping[tuple[str, int], Mapping[str, object]]) -> None:
@@ -101,7 +99,5 @@ def check_alike(records: Mapping[tuple[str, int], Mapping[str, object]]) -> None
         expected["init_sha256"] = starts.setdefault(seed, record["init_sha256"])
         for key, value in expected.items():
             if record[key] != value:
-                differ = f"{key} is {record[key]}, {value} elsewhere"
-                raise RunError(
-                    f"model {side} of seed {seed} differs from the others: {differ}. Delete it and run again."
-                )
+                differ = f"differs from the others: {key} is {record[key]}, {value} elsewhere"
+                raise RunError(f"model {side} of seed {seed} {differ}. Delete it and run again.")

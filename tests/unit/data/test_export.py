@@ -400,17 +400,6 @@ def test_blank_lines_and_encodings_stay(form, encoding, tmp_path):
     assert found.path.read_bytes() == mark + text.replace(rows[1], "").encode(encoding)
 
 
-def test_images_that_do_not_decode_count_as_unusable(tmp_path):
-    pairs = some_pairs(6, captions=1)
-    path = csv_file(tmp_path / "set", pairs)
-    (tmp_path / "set" / "0003.png").write_bytes(pairs[3][1][:-40])
-    uids = [pair_uid(data, captions) for _, data, captions in pairs]
-    decodable = uids[:3] + uids[4:]
-    found = write_cleaned(opened(path), tmp_path / "clean", [uids[0]], {uids[1]: NEW}, decodable=decodable)
-    assert (found.read, found.kept, found.corrected, found.removed, found.unusable) == (5, 3, 1, 1, 1)
-    assert (found.path.parent / "0003.png").read_bytes() == pairs[3][1][:-40]
-
-
 @pytest.mark.parametrize("name", ["csv", "webdataset", "parquet-struct", "coco", "imagefolder-txt"])
 def test_a_full_disk_leaves_nothing(name, tmp_path, disk):
     place, remount = disk

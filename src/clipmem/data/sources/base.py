@@ -290,13 +290,10 @@ def open_named(section: DataSection, shard: str | None = None) -> Source:
     for name, entry in DataSection.model_fields.items():
         value = getattr(section, name)
         uses = ", ".join(f"data.{key}" for key in DataSection.model_fields if key in kind.uses) or "no other key"
-        require(
-            value == entry.default or name in {"source", "path", "flaws", *kind.uses},
-            f"[data] {name}",
-            f"{value!r} with the source {section.source!r}, which does not use it",
-            f"the default, {entry.default!r}",
-            f"Remove data.{name}: {section.source!r} uses data.path and {uses}.",
-        )
+        got = f"{value!r} with the source {section.source!r}, which does not use it"
+        hint = f"Remove data.{name}: {section.source!r} uses data.path and {uses}."
+        fits = value == entry.default or name in {"source", "path", "flaws", *kind.uses}
+        require(fits, f"[data] {name}", got, f"the default, {entry.default!r}", hint)
     got, hint = f"{section.source!r} at {shorten_text(section.path)}", "Copy the data to this machine first."
     is_read = kind.remote or not any(map(is_remote, section.path.split("::")))
     require(is_read, "[data] path", got, "tars or Parquet, which are read remotely", hint)

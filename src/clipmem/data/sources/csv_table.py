@@ -12,12 +12,13 @@ import posixpath
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from clipmem.base.errors import InputError, require, shorten
+from clipmem.base.errors import require, shorten
 from clipmem.base.paths import atomic_file, parsing
 from clipmem.base.sections import DataSection
 from clipmem.data.skipped import Ledger
@@ -151,18 +152,12 @@ def csv_lines(
 
 def _cells(text: str, separator: str, *, strict: bool = False) -> tuple[list[str] | None, bool]:
     """Split a line; (None, True) if a quote is open at its end."""
-    needs_more = False
-
-    def lines() -> Iterator[str]:
-        nonlocal needs_more
-        yield text
-        needs_more = True
-
+    lines = iter([text, ""])  # the second is read if a quote is open
     try:
-        cells = next(csv.reader(lines(), delimiter=separator, strict=strict), [])
+        cells = next(csv.reader(lines, delimiter=separator, strict=strict), [])
     except csv.Error:
         return None, False
-    return (None, True) if needs_more else (cells, False)
+    return (None, True) if next(lines, None) is None else (cells, False)
 
 
 def header_columns(line: str, section: DataSection) -> tuple[str, list[str]] | None:
@@ -179,7 +174,8 @@ def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *,
     form = form or path.suffix.lower()
     with parsing(f"{path}", "not readable", (OSError, UnicodeError, pa.ArrowException)):
         if form != ".parquet":
-            yield from (line.row for line in _lines(form)(path, source, section, ledger) if line.row)
+            lines = (_jsonl_lines if form == ".jsonl" else csv_rows)(path, source, section, ledger)
+            yield from (line.row for line in lines if line.row)
             return
         file = ParquetRows(path)
         columns = records.find_columns(file.schema.names, section, subject=f"{path}")
@@ -190,10 +186,6 @@ def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *,
                 row = dict(zip(columns.used, cells, strict=True))
                 part = Part(f"row {number}", records.listed_captions(row[columns.captions]))
                 yield row_record(source, row[columns.image], part, **records.about(row, section))
-
-
-def _lines(form: str) -> Callable[[Path, str, DataSection, Ledger], Iterator[Line]]:
-    return _jsonl_lines if form == ".jsonl" else csv_rows
 
 
 def write_rows(
@@ -228,7 +220,7 @@ def write_rows(
     mark, encoding = next((pair for pair in _MARKS if head.startswith(pair[0])), (b"", "utf-8"))
     with atomic_file(file) as stream:
         stream.write(mark)
-        for line in _lines(form)(original, original.name, section, Ledger()):
+        for line in (_jsonl_lines if form == ".jsonl" else csv_rows)(original, original.name, section, Ledger()):
             position = _place(line.row.reference, folder) if line.row else ""
             caption = cleaned.changes.get(position) if position else None
             if caption == "":
@@ -244,9 +236,8 @@ def _place(path: object, folder: str) -> str:
 
 def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Line]:
     """Yield the header and the rows of a CSV file; a caption in the last column may have unquoted separators."""
-    begin = 1
     with open_text(path) as stream, long_fields():
-        first = next(stream, "")
+        begin, first = 1, next(stream, "")
         while first and not first.strip("\r\n"):
             yield Line(first)
             begin, first = begin + 1, next(stream, "")
@@ -297,19 +288,12 @@ def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> I
 
 
 def _json_columns(path: Path, section: DataSection) -> Columns | None:
-    """Return the columns of the first object that has them; None without objects."""
-    first, seen = None, set[tuple[str, ...]]()
+    """Return the columns of the first object with an image and captions, else of the first; None without objects."""
     with open_text(path) as stream:
-        for number, line in enumerate(stream, 1):
-            if isinstance(row := parse_json(line), dict) and (names := tuple(row)) not in seen:
-                seen.add(names)
-                try:
-                    return records.find_columns(names, section, subject=f"{path}, line {number}")
-                except InputError as error:
-                    first = first or error
-    if first:
-        raise first
-    return None
+        rows = (row for line in stream if isinstance(row := parse_json(line), dict))
+        first = next(rows, None)
+        row = next((row for row in chain([first or {}], rows) if all(records.recognized(row, section))), first)
+    return None if row is None else records.find_columns(row, section, subject=f"{path}")
 
 
 def _jsonl_lines(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Line]:

@@ -2,6 +2,7 @@
 
 import os
 import posixpath
+import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -91,11 +92,7 @@ class TableSource(FileSource):
 
     def document(self, *lists: str) -> list[list[dict[str, object]]]:
         """Parse the JSON file and return its lists of objects by name."""
-        try:
-            data = self.file.read_bytes()
-        except OSError:
-            data = b""
-        content = parse_json(data)
+        content = parse_json(read_file(self.file, most=sys.maxsize))  # a reason for not reading it is no JSON
         require(content is not None, f"{self.file}", "a file that is not JSON", "", "Check that the file is complete.")
         values = [content.get(name) for name in lists] if isinstance(content, dict) else [None]
         has_lists = all(isinstance(value, list) and all(isinstance(item, dict) for item in value) for value in values)

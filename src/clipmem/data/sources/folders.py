@@ -81,7 +81,14 @@ class ImageFolderSource(FileSource):
         files, tables, images, texts = self._files(PathProbe(str(self.base / self.section.split)))
         stays = {_stem(name) for name in images if not cleaned.removes(name)}
         gone = {_stem(name) for name in images if cleaned.removes(name)} - stays
-        new = self._new_captions(images, cleaned) if texts else {}
+        new = {_stem(name): (name, caption) for name, caption in cleaned.changes.items() if caption}
+        for name in images if texts else ():
+            other, caption = new.get(_stem(name), (name, None))
+            # a new caption must not change the text of another usable image
+            fits = cleaned.changes.get(name) in {caption, ""} or isinstance(records.examine_file(self.base / name), str)
+            got, expected = f"a new caption, and another or none for {name!r}", "the same, as they share a file"
+            hint = "Mark both alike, or give each image a file of another name."
+            require(fits, f"image {other!r}", got, expected, hint)
         for name in files:
             if name in tables:
                 original, folder = self.base / name, posixpath.dirname(name)
@@ -91,22 +98,10 @@ class ImageFolderSource(FileSource):
             elif name in texts and _stem(name) in new:
                 data = records.read_file(self.base / name, most=MOST_TEXT)
                 data = b"" if isinstance(data, str) else data
-                atomic_write(cleaned.folder / name, corrected_text(name, data, new[_stem(name)], self.section))
+                atomic_write(cleaned.folder / name, corrected_text(name, data, new[_stem(name)][1], self.section))
             elif not cleaned.removes(name) and not (name in texts and _stem(name) in gone):
                 cleaned.copy(self.base / name, name)
         return ""
-
-    def _new_captions(self, images: list[str], cleaned: Cleaned) -> dict[str, str]:
-        """Return the new caption of each stem, the same for all its usable images."""
-        new = {_stem(name): (name, caption) for name, caption in cleaned.changes.items() if caption}
-        for name in images:
-            other, caption = new.get(_stem(name), (name, ""))
-            if cleaned.changes.get(name, "") != caption and not cleaned.removes(name):
-                is_unusable = isinstance(records.examine_file(self.base / name), str)
-                got, expected = f"a new caption, and another or none for {name!r}", "the same, as they share a file"
-                hint = "Mark both alike, or give each image a file of another name."
-                require(is_unusable, f"image {other!r}", got, expected, hint)
-        return {stem: caption for stem, (_, caption) in new.items()}
 
     def rows(self) -> Iterator[Record]:
         probe = PathProbe(str(self.base / self.section.split))

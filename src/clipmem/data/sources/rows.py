@@ -113,12 +113,10 @@ def edited(batch: pa.RecordBatch, captions: str, changes: Sequence[str | None]) 
     if any(changes):
         # a caption that is repeated counts once
         times = column.type.list_size if pa.types.is_fixed_size_list(column.type) else 1
-        parts = [
-            pa.array([records.replaced(value_of(column[k]), change, times)], column.type)
-            if change
-            else column.slice(k, 1)
-            for k, change in enumerate(changes)
-        ]
+        parts = [column.slice(k, 1) for k in range(len(column))]
+        for k, change in enumerate(changes):
+            if change:
+                parts[k] = pa.array([records.replaced(value_of(column[k]), change, times)], column.type)
         batch = batch.set_column(number, batch.schema.field(number), pa.concat_arrays(parts))
     # not `filter`, which does not take all types, such as views
     rows = [batch.slice(k, 1) for k, change in enumerate(changes) if change != ""]

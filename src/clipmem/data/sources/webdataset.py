@@ -276,8 +276,8 @@ class WebdatasetSource(Source):
                 if change == "":
                     gone.append(sample.key)
                     # a second image and text of the key would become a pair without the first
-                    every = [*sample.members.values(), *(member for member, _ in sample.spare)]
-                    changed += [(member, None) for member in every]
+                    seconds = [member for member, _ in sample.spare]
+                    changed += [(member, None) for member in (*sample.members.values(), *seconds)]
                     cleaned.seconds.extend(member.name for member, reason in sample.spare if reason)
                 for kind, member in sample.members.items() if change else ():
                     if kind != "image":

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from clipmem.base.declared import own_settings
-from clipmem.base.errors import InputError
+from clipmem.base.errors import require
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
 from clipmem.base.sections import Section
@@ -88,15 +88,11 @@ class Protocol(ABC):
         if self.recipe.data.role_column:
             check_given_sizes(self.recipe.split.sizes, roles_of(pairs), at_most=True)
         split, available, needed = self.recipe.split, pairs.height, self.used_pairs(pairs)
-        if needed > available:
-            raise InputError(
-                "[split]",
-                got=f"{needed:,} pairs (shared {split.shared:,} + candidate {split.candidate:,} + independent "
-                f"{split.independent:,} + external {split.external:,}), with {available:,} in the data",
-                expected=f"at most {available:,} in total",
-                hint="Write a recipe that fits with `clipmem init FILE --data PATH`, or reduce the sizes, for example "
-                "with --set split.external=N.",
-            )
+        sizes = f"shared {split.shared:,} + candidate {split.candidate:,} + independent {split.independent:,}"
+        got = f"{needed:,} pairs ({sizes} + external {split.external:,}), with {available:,} in the data"
+        hint = "Write a recipe that fits with `clipmem init FILE --data PATH`, or reduce the sizes, for example "
+        hint += "with --set split.external=N."
+        require(needed <= available, "[split]", got, f"at most {available:,} in total", hint)
 
     def check_usable(self, pairs: pl.DataFrame) -> None:
         """Check again after images that do not decode are left out; by default as `check_pairs`."""

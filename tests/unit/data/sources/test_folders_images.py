@@ -50,4 +50,4 @@ def test_json_lines_whose_first_has_no_caption(tmp_path):
     file.write_text("".join(json.dumps({"file_name": row["file_name"]}) + "\n" for row in rows))
     with pytest.raises(InputError) as error:
         open_source(DataSection(path=str(tmp_path))).pairs()
-    assert (error.value.what, error.value.got) == (f"{file}, line 1", "no column 'captions'")
+    assert (error.value.what, error.value.got) == (f"{file}", "no column 'captions'")
