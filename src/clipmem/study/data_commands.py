@@ -143,8 +143,7 @@ def _table(scores: Path, by: str) -> pl.DataFrame:
             raise InputError(f"{scores}", got=got, expected=expected, hint="Check the path.") from error
     for column in ("uid", by):
         hint = did_you_mean(column, table.columns, kind="column")
-        exists = column in table.columns
-        require(exists, subject, f"no column {shorten(column)}", "uids and a numeric column", hint)
+        require(column in table.columns, subject, f"no column {shorten(column)}", "uids and a numeric column", hint)
     got = f"column {by!r} of type {table.schema[by]}"
     require(table.schema[by].is_numeric(), subject, got, "a numeric column", "Choose another column with --by.")
     columns = [name for name in ("uid", "role", by) if name in table.columns]

@@ -385,7 +385,8 @@ def test_a_section_of_another_package_is_one_class(build: Build, monkeypatch: py
         ((0, 1), {}, ["view", "curate", "compare"]),
         ((0,), {}, ["view", "run", "curate"]),
         ((0, 1), {"protocol": "given"}, ["view"]),
-        ((0, 1), {"protocol": "halves"}, ["view", "audit", "curate"]),
+        ((0, 1), {"protocol": "halves"}, ["view", "curate"]),  # two pairs of models, of which an audit needs three
+        ((0, 1), {"protocol": "subsample"}, ["view", "audit", "curate"]),
         ((0, 1), {"half_difference": {"mean": 0.0, "low": -0.1, "high": 0.1}}, ["view", "run", "curate"]),
     ],
 )

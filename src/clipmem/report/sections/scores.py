@@ -58,10 +58,11 @@ def steps_of(run: Run, folder: object) -> list[Words]:
     """Return the commands to try next, three at most, chosen by the result; each with its reason."""
     summary, name = run.summary, run.summary.protocol
     protocol, demo = BUILT_IN["protocols"].get(name, Facts()), run.recipe.data.source.startswith("emoji")
+    least = (subsample := run.recipe.subsample).models * min(subsample.fraction, 1 - subsample.fraction)
     few = len(summary.seeds) < 2 or side_of(summary.half_difference or summary.roles["candidate"]) != "above"
     useful = {
         "view": True,
-        "audit": name in {"subsample", "halves"} and run.audit is None,
+        "audit": {"subsample": least, "halves": run.recipe.halves.pairs}.get(name, 0) >= 3 and run.audit is None,
         "seeds": name in {"four-way", "leave-one-out"} and few and len(summary.seeds) < 3 and not demo,
         "curate": protocol.trains,
         "init": demo,
