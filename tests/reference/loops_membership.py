@@ -190,3 +190,57 @@ def set_p_value(attacks: Rows, member: Sequence[bool]) -> float:
         z = (u - m * n / 2 - 0.5) / math.sqrt(variance) if variance else -math.inf
         smallest = min(smallest, 0.5 * math.erfc(z / math.sqrt(2)))
     return min(1.0, len(attacks) * smallest)
+
+
+def over_target(scores: Sequence[float], inside: Sequence[bool], fpr: float) -> list[tuple[float, list[float]]]:
+    """AUC and rate of a target, counted pair by pair, each with what every pair adds to it to first order."""
+    pairs = range(len(scores))
+    sides = {side: [i for i in pairs if inside[i] == side] for side in (True, False)}
+    won = [
+        _mean([(scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j]) for j in sides[False]])
+        if inside[i]
+        else _mean([(scores[j] > scores[i]) + 0.5 * (scores[i] == scores[j]) for j in sides[True]])
+        for i in pairs
+    ]
+    auc = _mean([won[i] for i in sides[True]])
+    raised = flags([scores], [inside], fpr)[0]
+    share = _mean([float(raised[i]) for i in sides[True]])
+    of_rate = [(raised[i] - share) / len(sides[True]) if inside[i] else 0.0 for i in pairs]
+    of_auc = [(won[i] - auc) / len(sides[inside[i]]) for i in pairs]
+    return [(auc, of_auc), (tpr(scores, inside, fpr), of_rate)]
+
+
+def exposed_share(pairs: tuple[Rows, Members, Rows, Sequence[int]], fpr: float, top: float) -> float | None:
+    """The part of all advantage that the pairs of most advantage in one half have in the other, in both directions.
+
+    A half of the couples attacks by itself, the pairs that two or more of its models have and have not.
+    """
+    numbers = sorted(set(pairs[3]))
+    halves = [[r for r in range(len(pairs[3])) if numbers.index(pairs[3][r]) % 2 == k] for k in (0, 1)]
+    columns = [[[pairs[1][r][i] for r in half] for half in halves] for i in range(len(pairs[1][0]))]
+    counts = [[inside.count(side) for inside in column for side in (True, False)] for column in columns]
+    usable = [i for i, count in enumerate(counts) if min(count) >= 2]
+    if not all(any(counts[i][k] > 2 for i in usable) for k in range(4)):
+        return None
+    standing: list[list[tuple[float, float]]] = []
+    for half in halves:
+        inside = [[pairs[1][r][i] for i in usable] for r in half]
+        signal, keys = ([[values[r][i] for i in usable] for r in half] for values in (pairs[0], pairs[2]))
+        scores = lira(signal, inside, keys, [pairs[3][r] for r in half])
+        raised, models = flags(scores, inside, fpr), range(len(half))
+        rows: list[tuple[float, float]] = []
+        for i in range(len(usable)):
+            sides = [[float(raised[r][i]) for r in models if inside[r][i] == side] for side in (True, False)]
+            beaten: list[float] = []
+            for r in models:
+                if inside[r][i]:
+                    others = [score for score, seen in zip(scores[r], inside[r], strict=True) if not seen]
+                    beaten.append(_mean([float(score < scores[r][i]) for score in others]))
+            rows.append((_mean(sides[0]) - _mean(sides[1]), _mean(beaten)))
+        standing.append(rows)
+    size, total, carried = math.ceil(top * len(usable)), 0.0, 0.0
+    for first, second in (standing, standing[::-1]):
+        order = sorted(range(len(usable)), key=lambda i: first[i], reverse=True)
+        carried += fsum(second[i][0] for i in order[:size])
+        total += fsum(gain for gain, _ in second)
+    return min(max(carried / total, 0.0), 1.0) if total > 0 else None

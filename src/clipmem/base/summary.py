@@ -275,7 +275,7 @@ class Epsilon(Entry):
 
 
 class Risk(Entry):
-    """The share of an attack's advantage that the `pairs` most exposed pairs have; None if there is none."""
+    """The share of an attack's advantage that the `pairs` most exposed pairs have; None if unmeasured."""
 
     attack: str
     pairs: int

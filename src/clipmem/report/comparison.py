@@ -356,9 +356,9 @@ RATE = 1  # of `auditing.RATES`: 1% false positives
 def compare_audits(runs: Sequence[Run]) -> dict[str, object]:
     """Compare the audits of runs with that of the first.
 
-    Measures: of each attack AUC and true positive rate at 1% false positives, with their intervals over target models;
-    and the advantage (risk - false alarm) of the 1% most exposed pairs, chosen in half of a run's models and measured
-    in the other half: share of the run's advantage x its sum / number of these pairs, without interval.
+    Measures: of each attack AUC and true positive rate at 1% false positives, with intervals over models and pairs;
+    and the advantage (risk - false alarm) of the 1% most exposed pairs: their share of it (`exposed_share`) x its sum /
+    their number, without interval; not of a run with too few models for the share.
 
     Raises:
         InputError: The runs have other pairs, or another level of confidence.

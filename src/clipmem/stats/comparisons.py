@@ -82,11 +82,6 @@ def welch(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"], confidence: fl
     t = (ā - b̄) / sqrt(s_a²/n + s_b²/m), with the degrees of freedom of Welch (1947) and Satterthwaite (1946): (s_a²/n
     + s_b²/m)² / [ (s_a²/n)²/(n-1) + (s_b²/m)²/(m-1) ].
 
-    Args:
-        a: Scores of the first group, shape (n,).
-        b: Scores of the second group, shape (m,).
-        confidence: Coverage of the interval of the difference.
-
     Returns:
         The difference ā - b̄, its interval, t, df and the two-sided p-value. All but the difference are None if a group
         has fewer than two scores, or if both groups are constant.
@@ -102,11 +97,9 @@ def welch(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"], confidence: fl
     check_confidence(confidence)
     a, b = _two_groups(a, b)
     difference = float(a.mean() - b.mean())
-    if len(a) < 2 or len(b) < 2:
-        return Welch(difference, None, None, None, None, None)
-    part_a, part_b = _variance(a) / len(a), _variance(b) / len(b)
+    part_a, part_b = (_variance(x) / len(x) for x in (a, b))
     variance = part_a + part_b
-    if variance == 0:
+    if min(len(a), len(b)) < 2 or variance == 0:
         return Welch(difference, None, None, None, None, None)
     # as shares of the sum: squares of tiny variances would vanish
     share_a, share_b = part_a / variance, part_b / variance
@@ -138,26 +131,16 @@ def hedges_g(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> float | 
     (Hedges 1981). None if both groups are constant, or with fewer than four scores in total (J needs v > 1).
     """
     a, b = _two_groups(a, b)
-    df = len(a) + len(b) - 2
-    if df < 2:
+    df, squares = len(a) + len(b) - 2, sum((len(x) - 1) * _variance(x) for x in (a, b))
+    if df < 2 or squares == 0:
         return None
-    pooled = sum((len(x) - 1) * _variance(x) for x in (a, b) if len(x) > 1) / df
-    if pooled == 0:
-        return None
-    return _hedges(df) * float(a.mean() - b.mean()) / pooled**0.5
+    return _hedges(df) * float(a.mean() - b.mean()) / (squares / df) ** 0.5
 
 
 def superiority(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> float:
-    """Return the probability that a score of `a` is higher than one of `b`, ties counted as a half.
+    """Return the probability that a score of `a` is higher than one of `b`, in [0, 1]; ties count as a half.
 
     P(a > b) + ½ P(a = b) = U / (n m) (Vargha & Delaney 2000). It is the AUROC of the score as a detector of `a`.
-
-    Args:
-        a: Scores of the first group, shape (n,).
-        b: Scores of the second group, shape (m,).
-
-    Returns:
-        A number in [0, 1]; 1/2 if neither is higher.
 
     Raises:
         InputError: A group is empty or a score is not finite.
@@ -175,11 +158,7 @@ def compare_groups(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"], confi
 
     U = #{a > b} + ½ #{a = b} over all couples (Mann & Whitney 1947); exact p for small groups without ties, else normal
     with continuity and tie corrections (scipy's `mannwhitneyu`, two-sided), and 1 if all scores are equal.
-
-    Args:
-        a: Scores of the first group, one per pair, shape (n,).
-        b: Scores of the second group, shape (m,).
-        confidence: Coverage of the Welch interval of the difference.
+    `confidence` is the coverage of Welch's interval.
 
     Raises:
         InputError: A group is empty, a score is not finite, or the confidence is not between 0 and 1.
@@ -197,16 +176,11 @@ def compare_groups(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"], confi
 
 
 def paired_test(a: Float[np.ndarray, " seed"], b: Float[np.ndarray, " seed"], confidence: float = 0.95) -> PairedTest:
-    """Compare two conditions seed by seed.
+    """Compare two conditions seed by seed: `a` and `b` have the same seeds in the same order.
 
     With d_k = a_k - b_k over K seeds: t = d̄ / (s_d / sqrt(K)), df = K - 1, interval d̄ ± t_df s_d / sqrt(K);
     Wilcoxon's signed-rank test (scipy's; zeros left out; exact below 51 seeds without ties); effect size
     g = J(K - 1) d̄ / s_d with J of `hedges_g`.
-
-    Args:
-        a: Result under the first condition, one per seed, shape (seed,).
-        b: Result under the second, the same seeds in the same order, shape (seed,).
-        confidence: Coverage of the interval, between 0 and 1.
 
     Returns:
         t, df, p and the interval are None with one seed or if all differences are equal; the effect size also with two
@@ -226,10 +200,8 @@ def paired_test(a: Float[np.ndarray, " seed"], b: Float[np.ndarray, " seed"], co
     check_not_empty("a", a)
     differences = a - b
     mean, seeds = float(differences.mean()), len(differences)
-    wilcoxon_p = 1.0
-    if differences.any():
-        signed_rank: Any = stats.wilcoxon(differences[differences != 0])
-        wilcoxon_p = float(signed_rank.pvalue)
+    signed_rank: Any = stats.wilcoxon(differences[differences != 0]) if differences.any() else None
+    wilcoxon_p = 1.0 if signed_rank is None else float(signed_rank.pvalue)
     if seeds < 2 or np.ptp(differences) <= 8 * np.finfo(float).eps * np.abs([a, b]).max():  # equal but for rounding
         return PairedTest(mean, None, None, None, None, None, wilcoxon_p, None)
     sd, df = float(differences.std(ddof=1)), seeds - 1

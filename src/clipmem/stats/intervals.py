@@ -295,14 +295,7 @@ def half_difference(
 
     C and I are exchangeable and f and g saw one of them each, so it estimates the same mean as C alone; what makes f
     better or worse than g cancels out, and with it most of the noise of the seeds. The interval is that of
-    `two_sample_interval`: for the seed noise that is left, two seeds cover 91 to 97 %.
-
-    Args:
-        candidate: Scores of the candidate pairs under each seed, shape (seed, n).
-        independent: Scores of the independent pairs, shape (seed, m).
-        candidate_groups: Group of each candidate, shape (n,).
-        independent_groups: Group of each independent pair, shape (m,); no group is in both roles.
-        confidence: Coverage of the interval, between 0 and 1.
+    `two_sample_interval`: for the seed noise that is left, two seeds cover 91 to 97 %. No group is in both roles.
 
     Returns:
         The half-difference and its interval; low and high are None with one group in a role.

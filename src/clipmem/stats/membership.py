@@ -25,7 +25,7 @@ from clipmem.base import slices
 from clipmem.base.errors import require
 from clipmem.base.random import derive_seed, generator
 from clipmem.stats.checks import as_finite, check_confidence, mean_where
-from clipmem.stats.ranking import auroc, beta_bounds, roc_curve, two_classes
+from clipmem.stats.ranking import auroc, beta_bounds, threshold, true_positive_rates, two_classes
 
 _SHRINKAGE = 4.0  # weight of the pooled variance, in models
 _BLOCK = 4096  # pairs compared with the bank at a time
@@ -62,13 +62,11 @@ class PairRisk(NamedTuple):
         risk: Share of the models that trained on the pair whose attack flags it.
         false_alarm: The same share of the models that did not.
         percentile: Mean over the models that trained on it of the share of their non-members with lower scores.
-        top_share: Share of all advantage that the pairs of the highest carry, cut to [0, 1]; NaN without advantage.
     """
 
     risk: Float64[np.ndarray, " n"]
     false_alarm: Float64[np.ndarray, " n"]
     percentile: Float64[np.ndarray, " n"]
-    top_share: float
 
 
 def log_probability(
@@ -326,21 +324,6 @@ def cross_fitted(
     return scores
 
 
-def true_positive_rates(
-    scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], rates: Float[np.ndarray, " rate"]
-) -> Float64[np.ndarray, " rate"]:
-    """Return the true positive rate at false positive rates, on the lines between points of `roc_curve`.
-
-    For a rate of less than one negative, it is the share of positives above all negatives, without ties at the highest.
-
-    Example:
-        >>> true_positive_rates(np.array([3, 2, 1.0]), np.array([True, False, True]), np.array([0.01, 1])).tolist()
-        [0.5, 1.0]
-    """
-    curve = roc_curve(scores, positive)
-    return np.interp(rates, curve.fpr, curve.tpr)
-
-
 def rate_intervals(
     scores: Float[np.ndarray, " n"],
     positive: Bool[np.ndarray, " n"],
@@ -380,15 +363,13 @@ def set_p_value(attacks: Sequence[Float[np.ndarray, " n"]], member: Bool[np.ndar
 
 
 def pair_risk(
-    scores: Float[np.ndarray, "model n"], member: Bool[np.ndarray, "model n"], *, fpr: float = 0.01, top: float = 0.01
+    scores: Float[np.ndarray, "model n"], member: Bool[np.ndarray, "model n"], *, fpr: float = 0.01
 ) -> PairRisk:
     """Return the risk of each pair: the probability that the attack at `fpr` flags it where it is a member.
 
     A target flags the pairs above the lowest threshold that at most a share `fpr` of its non-members exceeds. Some
     pairs are flagged often whether or not the target trained on them, so what an attacker gains is risk - false_alarm,
-    the advantage. Both are shares of few models, and the highest of them are too high, by selection. `top_share`
-    therefore takes the `top` share of pairs by advantage (then percentile) over every second model, and measures their
-    part of the sum of all advantages over the other models, in both directions. It is about `top` where all leak alike.
+    the advantage. Both are shares of few models, and the highest of them are too high, by selection (`exposed_share`).
     """
     scores = _checked(scores, member, 1)
     flags, percentile = np.empty_like(member), np.empty_like(scores)
@@ -396,18 +377,36 @@ def pair_risk(
         hint = "Train each model on a part of the pairs."
         require(not inside.all(), "member", f"all {len(inside)} pairs in model {k}", "non-members", hint)
         others = np.sort(row[~inside])
-        flags[k] = row > others[len(others) - 1 - int(fpr * len(others))]
+        flags[k] = row > threshold(others, fpr)
         percentile[k] = (np.searchsorted(others, row) + np.searchsorted(others, row, side="right")) / 2 / len(others)
-    half, of_top, of_all = np.arange(len(member)) % 2 == 0, 0.0, 0.0
-    for part, rest in ((half, ~half), (~half, half)):
-        advantages = [mean_where(flags[k], member[k]) - mean_where(flags[k], ~member[k]) for k in (part, rest)]
-        order = (mean_where(percentile[part], member[part]), advantages[0])
-        first = np.lexsort([np.nan_to_num(values, nan=-1) for values in order])[::-1]
-        gain = np.nan_to_num(advantages[1])
-        of_top += gain[first[: int(np.ceil(top * len(gain)))]].sum()
-        of_all += gain.sum()
-    share = float(np.clip(of_top / of_all, 0, 1)) if of_all > 0 else np.nan
-    return PairRisk(mean_where(flags, member), mean_where(flags, ~member), mean_where(percentile, member), share)
+    return PairRisk(mean_where(flags, member), mean_where(flags, ~member), mean_where(percentile, member))
+
+
+def exposed_share(pairs: InOut, *, fpr: float = 0.01, top: float = 0.01) -> float | None:
+    """Return the share of all advantage (`pair_risk` by `lira`) that the `top` share of pairs by advantage carries.
+
+    Every second couple (a model without a complement is one) is in the first half of the models. In each half, attacks
+    have only its models as references: a shared reference makes the same pair look exposed in both. One half ranks the
+    pairs by advantage, then percentile; the other measures. Over both directions, the advantage of the first
+    ceil(top · n) is divided by that of all, and cut to [0, 1]. It is about `top` where all leak alike.
+
+    Pairs with fewer than two models on a side in a half are left out. None if in a half no pair has three on a side
+    (below ten models, or six couples), or without advantage.
+    """
+    first = np.unique(pairs.couple, return_inverse=True)[1] % 2 == 0
+    counts = np.stack([side[rows].sum(axis=0) for rows in (first, ~first) for side in (pairs.member, ~pairs.member)])
+    usable = counts.min(axis=0) >= 2
+    if not (counts[:, usable] > 2).any(axis=1).all():
+        return None
+    cells = [(rows, np.ix_(rows, usable)) for rows in (first, ~first)]
+    halves = [InOut(*(values[cell] for values in pairs[:3]), couple=pairs.couple[rows]) for rows, cell in cells]
+    risks = [pair_risk(lira(half), half.member, fpr=fpr) for half in halves]
+    gains = [risk.risk - risk.false_alarm for risk in risks]
+    ranked = [np.lexsort((-risk.percentile, -gain)) for risk, gain in zip(risks, gains, strict=True)]
+    exposed = [rows[: int(np.ceil(top * len(rows)))] for rows in ranked]
+    total = float(gains[0].sum() + gains[1].sum())
+    carried = float(gains[1][exposed[0]].sum() + gains[0][exposed[1]].sum())
+    return min(max(carried / total, 0.0), 1.0) if total > 0 else None
 
 
 def epsilon_bound(correct: int, guesses: int, *, confidence: float = 0.95) -> float:

@@ -33,11 +33,10 @@ from clipmem.data.views import as_float, caption_edits, normalize_pixels
 from clipmem.models.embeddings import Model
 from clipmem.models.numerics import LONG, computing
 from clipmem.models.protocol import DualEncoder, softmax_scale
-from clipmem.report.frontier import mean_over_seeds
 from clipmem.scoring.aligning import parts_of
 from clipmem.stats import membership
 from clipmem.stats.intervals import Interval
-from clipmem.stats.ranking import auroc
+from clipmem.stats.ranking import auroc, target_means, true_positive_rates
 from clipmem.stats.similarity import normalize, pair_means
 from clipmem.study.engines import share_of
 from clipmem.study.plan import PlannedStudy
@@ -59,6 +58,7 @@ _CURVE = np.append(0.0, np.logspace(-4, 0, 81))  # false positive rates of the f
 _COUPLES = 100  # of pairs, from which a bound of ε may follow: ten guesses
 _BOTH = "--members and --nonmembers"
 Trials = Float64[np.ndarray, "model n"]
+Table = dict[str, dict[str, object]]  # AUC and rates (see `Attack`) by attack
 
 
 def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -124,9 +124,11 @@ def audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter) 
     scores["learned"] = learned
     reporter.end("audit", time.monotonic() - started)
     seen, confidence = member.sum(axis=0), study.recipe.score.confidence
-    risk = membership.pair_risk(scores["lira"], member)
-    curves = {name: _rates(values, member, _CURVE).mean(axis=0).tolist() for name, values in scores.items()}
-    share = None if np.isnan(risk.top_share) else risk.top_share
+    risk, share = membership.pair_risk(scores["lira"], member), membership.exposed_share(pairs)
+    curves = {
+        name: np.mean([true_positive_rates(*row, _CURVE) for row in zip(values, member, strict=True)], axis=0).tolist()
+        for name, values in scores.items()
+    }
     document = {
         "format": 1,
         "models": len(member),
@@ -134,8 +136,8 @@ def audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter) 
         "seen": [int(seen.min()), int(seen.max())],
         "nonmembers": int((~member).sum(axis=1).min()),
         "confidence": confidence,
-        "attacks": _over_targets(scores, member, confidence),
-        "offline": _offline(offline, member, confidence),
+        "attacks": _over_targets(scores, member, study.group[pool], confidence),
+        "offline": _offline(offline, member, study.group[pool], confidence),
         "epsilon": _epsilon(study, pool, member, scores),
         "risk": {"attack": "lira", "pairs": -(-len(pool) // 100), "share": share, "mean": float(risk.risk.mean())},
         "roc": {"fpr": _CURVE.tolist()} | curves,
@@ -159,11 +161,13 @@ def _log_probability(study: PlannedStudy, models: Sequence[TrainingSet], pool: I
     return np.stack(rows)
 
 
-def _offline(attacks: Mapping[str, Callable[[int], Trials]], member: np.ndarray, level: float) -> dict[str, object]:
+def _offline(
+    attacks: Mapping[str, Callable[[int], Trials]], member: np.ndarray, groups: np.ndarray, level: float
+) -> dict[str, object]:
     """Return how offline attacks do with 1, 2, 4, 8 and 16 references, or as many as the run has."""
     fewest = int((~member).sum(axis=0).min()) - 1
     counts = sorted({min(2**k, fewest) for k in range(5)})
-    tables = [_over_targets({k: attack(n) for k, attack in attacks.items()}, member, level) for n in counts]
+    tables = [_over_targets({k: attack(n) for k, attack in attacks.items()}, member, groups, level) for n in counts]
     return {"references": counts, "attacks": {k: [table[k] for table in tables] for k in attacks}}
 
 
@@ -192,19 +196,17 @@ def _epsilon(
     return document | {"guesses": guesses, "correct": correct, "bound": bound}
 
 
-def _rates(scores: Trials, member: np.ndarray, rates: np.ndarray) -> Float64[np.ndarray, "model rate"]:
-    return np.stack([membership.true_positive_rates(*row, rates) for row in zip(scores, member, strict=True)])
-
-
-def _over_targets(attacks: Mapping[str, Trials], member: np.ndarray, confidence: float) -> dict[str, dict[str, object]]:
-    """Return AUC and rates (see `Attack`) of attacks, means over target models with their t interval, cut to [0, 1]."""
-    table = dict[str, dict[str, object]]()
+def _over_targets(attacks: Mapping[str, Trials], member: np.ndarray, groups: np.ndarray, confidence: float) -> Table:
+    """Return AUC and rates (see `Attack`) of attacks, `target_means` with intervals cut to [0, 1]."""
+    table = Table()
     for name, scores in attacks.items():
-        auc = [auroc(*row).mean for row in zip(scores, member, strict=True)]
-        entries = [mean_over_seeds(values, confidence) for values in (auc, *_rates(scores, member, RATES).T.tolist())]
-        entries = [{k: None if v is None else min(max(v, 0.0), 1.0) for k, v in entry.items()} for entry in entries]
-        least = mean_over_seeds(auc, 1 - (1 - confidence) / len(attacks))["low"]
-        table[name] = {"auc": entries[0], "tpr": entries[1:], "above": least is not None and least > 0.5}
+        means = [row[:3] for row in target_means(scores, member, groups, RATES, confidence=confidence)]
+        ends = [[None if end is None else min(max(end, 0.0), 1.0) for end in row] for row in means]
+        entries = [dict(zip(("mean", "low", "high"), row, strict=True)) for row in ends]
+        level = 1 - (1 - confidence) / len(attacks)
+        [auc] = target_means(scores, member, groups, RATES[:0], confidence=level)
+        above = auc.mean if auc.low is None else auc.low  # without spread, all pairs are told apart, or none
+        table[name] = {"auc": entries[0], "tpr": entries[1:], "above": above > 0.5}
     return table
 
 
@@ -424,13 +426,11 @@ def _gradient_norm(encoder: DualEncoder, pixels: np.ndarray, caption: Sequence[s
     return float(torch.stack([gradient.double().square().sum() for gradient in gradients]).sum().sqrt())
 
 
-def _over_pairs(
-    attacks: Mapping[str, Float64[np.ndarray, " n"]], member: np.ndarray, confidence: float
-) -> dict[str, dict[str, object]]:
+def _over_pairs(attacks: Mapping[str, Float64[np.ndarray, " n"]], member: np.ndarray, confidence: float) -> Table:
     """Return AUC and rates (see `Attack`) of attacks, with their intervals over pairs."""
-    table = dict[str, dict[str, object]]()
+    table = Table()
     for name, scores in attacks.items():
-        rates = membership.true_positive_rates(scores, member, RATES)
+        rates = true_positive_rates(scores, member, RATES)
         rows = [rates, *membership.rate_intervals(scores, member, RATES, confidence=confidence)]
         tpr = [dict(zip(("mean", "low", "high"), row, strict=True)) for row in np.stack(rows, axis=1).tolist()]
         above = (auroc(scores, member, 1 - (1 - confidence) / len(attacks)).low or 0.0) > 0.5

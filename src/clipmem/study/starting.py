@@ -66,7 +66,10 @@ def start(
         sizes = {role: counts[role] for role in ROLES}
     else:
         groups = _groups(pairs["group"].to_list(), sample)
-        sizes = _fitting(pairs["uid"].to_list(), groups, _usable(pairs.height, sample))
+        n, broken = pairs.height, len(sample.broken)
+        # exact if all were decoded, else by the rule of three: 95% upper bound of the rate of broken images
+        usable = n - broken if sample.tried >= n else int(n * (1 - (broken + 3) / max(sample.tried, 4)))
+        sizes = _fitting(pairs["uid"].to_list(), groups, usable)
     ruled = batch, epochs = training_of(max(1, sizes["shared"] + sizes["candidate"]))
     if preset:
         epochs = find_recipe(preset).train.epochs
@@ -116,14 +119,6 @@ def training_of(pairs: int) -> tuple[int, int]:
     low, high = _BATCH
     batch = min(high, max(low, 2 ** ((pairs // _BATCHES).bit_length() - 1)))
     return batch, min(_EPOCHS[1], max(_EPOCHS[0], round(_STEPS / -(-pairs // batch))))
-
-
-def _usable(n: int, sample: ImageSample) -> int:
-    """Return the number of pairs with decodable images: exact if all were decoded, else a lower bound."""
-    if sample.tried >= n:
-        return n - len(sample.broken)
-    # rule of three: 95% upper bound of the rate of broken images
-    return int(n * (1 - (len(sample.broken) + 3) / max(sample.tried, 4)))
 
 
 def _groups(groups: list[str], sample: ImageSample) -> list[str]:

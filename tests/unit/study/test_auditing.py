@@ -6,6 +6,7 @@ import torch
 from scipy.stats import t as student
 from torch import nn
 
+from clipmem.stats.ranking import target_means
 from clipmem.study import auditing
 
 DROPPING = {"number": 0.0, "layer": 0.1}
@@ -103,18 +104,28 @@ def test_open_clip_drops_attention():
 
 
 def test_an_attack_on_targets_is_above_chance_at_the_level_of_all_attacks():
-    """By the t interval of the AUCs, counted pair by pair: above .5 for one attack, at a seventh of the level not."""
+    """By the interval over targets and pairs, above .5 for one attack; at a seventh of the level not."""
     rng, member = np.random.default_rng(3), np.tile(np.arange(60) % 2 == 0, (4, 1))
-    scores = rng.normal(size=(4, 60)) + 0.5 * member
-    areas = np.array([np.mean(row[inside][:, None] > row[~inside]) for row, inside in zip(scores, member, strict=True)])
-    error = areas.std(ddof=1) / 2
+    scores, groups = rng.normal(size=(4, 60)) + 0.4 * member, np.arange(60) // 2
     for several in (1, 7):
-        least = areas.mean() - student.ppf(1 - 0.025 / several, 3) * error
-        assert (
-            auditing._over_targets(dict.fromkeys("abcdefg"[:several], scores), member, 0.95)["a"]["above"]
-            == (least > 0.5)
-            == (several == 1)
-        )
+        table = auditing._over_targets(dict.fromkeys("abcdefg"[:several], scores), member, groups, 0.95)
+        [auc] = target_means(scores, member, groups, np.array([]), confidence=1 - 0.05 / several)
+        assert table["a"]["above"] == (auc.low > 0.5) == (several == 1)
+        assert table["a"]["auc"]["low"] > 0.5  # as printed: the interval of the attack alone
+    perfect = auditing._over_targets({"a": 1.0 * member}, member, groups, 0.95)["a"]
+    assert perfect["above"]
+    assert perfect["auc"] == {"mean": 1.0, "low": None, "high": None}
+
+
+def test_targets_that_agree_by_chance_are_not_above_it():
+    """Four targets that one set of scores happens to separate: the t interval of their AUCs is above .5."""
+    rng, member = np.random.default_rng(6), np.tile(np.arange(100) % 2 == 0, (4, 1))
+    shared = rng.normal(size=100)
+    shared += (0.15 - shared[::2].mean() + shared[1::2].mean()) * member[0]
+    scores = shared + rng.normal(0, 0.02, (4, 100))
+    areas = [np.mean(row[::2][:, None] > row[1::2]) for row in scores]
+    assert np.mean(areas) - student.ppf(0.975, 3) * np.std(areas, ddof=1) / 2 > 0.5
+    assert not auditing._over_targets({"a": scores}, member, np.arange(100), 0.95)["a"]["above"]
 
 
 def test_an_attack_on_pairs_is_above_chance_at_the_level_of_all_attacks():

@@ -55,6 +55,16 @@ def test_pairs_are_at_risk_only_if_the_attack_is_above_chance_beside_the_others(
         assert ("LiRA. The attack" in text) == shown
 
 
+@pytest.mark.parametrize("above", [True, False])
+def test_a_share_that_is_not_measured_is_said_to_be_so(tmp_path, above):
+    attacks = AUDIT["attacks"] | {"lira": AUDIT["attacks"]["lira"] | {"above": above}}
+    built = build_subsample(tmp_path / "study")
+    add_audit(built, AUDIT | {"attacks": attacks, "risk": AUDIT["risk"] | {"share": None}})
+    text = words(screen_lines("audit", read_run(built.folder), 100))
+    assert ("carry is not measured: that takes 10 models, or 6 couples of shadow models" in text) == above
+    assert ("No pairs are shown to be at risk." in text) != above
+
+
 @pytest.mark.parametrize("width", [80, 100])
 def test_tables_are_whole_at_usual_widths(built, width):
     for screen, subject in (("audit", read_run(built.folder)), ("audited", MODEL_AUDIT)):
