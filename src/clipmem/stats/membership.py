@@ -25,7 +25,7 @@ from clipmem.base import slices
 from clipmem.base.errors import require
 from clipmem.base.random import derive_seed, generator
 from clipmem.stats.checks import as_finite, check_confidence, mean_where
-from clipmem.stats.ranking import auroc, beta_bounds, threshold, true_positive_rates, two_classes
+from clipmem.stats.ranking import auroc, beta_bounds, threshold, two_classes
 
 _SHRINKAGE = 4.0  # weight of the pooled variance, in models
 _BLOCK = 4096  # pairs compared with the bank at a time
