@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 import clipmem
-from clipmem.base.errors import InputError, Unfinished
+from clipmem.base.errors import InputError, RunError, Unfinished
+from clipmem.base.folder import Job
 from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection, EmojiArtistsSection
 from clipmem.base.tables import read_table
@@ -164,6 +165,13 @@ def test_the_same_bytes_in_shares_and_after_a_stop(finished, halves, tmp_path, m
     monkeypatch.setattr(pool.LocalEngine, "few", 2)
     clipmem.audit(model=model, **sets, out=out)  # by two processes
     assert out.read_bytes() == alone.read_bytes()
+
+
+def test_one_call_at_a_time_finishes(finished, halves, tmp_path):
+    model, out = str(finished.path / "models" / "f" / "seed-0"), tmp_path / "audit.json"
+    with Job(out.with_suffix(".parts")).locked(), pytest.raises(RunError, match="another clipmem process"):
+        clipmem.audit(model=model, members=halves[0], nonmembers=halves[1], out=out)
+    assert not out.exists()
 
 
 LOADS, LOAD = [], given.load

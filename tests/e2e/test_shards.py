@@ -17,7 +17,7 @@ from clipmem.models import embeddings, openclip
 from clipmem.models.embeddings import Embeddings
 from clipmem.study import pool
 from clipmem.study.score_inputs import Settings, pairs_of, read_pairs
-from tests.e2e.test_shares import embed, files, kill_share
+from tests.e2e.test_shares import during_the_first_part, embed, files, kill_share
 from tests.e2e.test_survival_full_disk import fill
 from tests.tiny import encoded_image
 from tests.unit.data.sources.test_webdataset import pair_members, shard
@@ -236,7 +236,12 @@ def change(folder):
     return "0000.tar"
 
 
-@pytest.mark.parametrize("happens", [truncate, add, remove, change])
+def beside(folder):
+    pl.DataFrame({"key": ["008"], "status": ["failed_to_download"]}).write_parquet(folder / "0001.parquet")
+    return "0001.tar"
+
+
+@pytest.mark.parametrize("happens", [truncate, add, remove, change, beside])
 def test_other_shards_are_refused_and_the_first_one_is_named(world, tmp_path, happens, capsys):
     out = tmp_path / "emb"
     shared(world, out, 1)
@@ -288,6 +293,38 @@ def test_jobs_start_while_a_shard_that_was_repaired_is_embedded(world, tmp_path,
         for x in (out, tmp_path / "whole")
     ]
     assert arrays[0] == arrays[1] != {}
+
+
+def test_a_shard_that_changes_during_a_call_is_refused(world, tmp_path, monkeypatch, capsys):
+    out, path = tmp_path / "emb", world / "tars" / "0005.tar"
+    during_the_first_part(monkeypatch, lambda: shutil.copy(world / "tars" / "0000.tar", path))
+    assert embed(world, out, data=world / "tars") == 2
+    shown = capsys.readouterr().err
+    assert f"{path}: got" in shown
+    assert shown.count("bytes, ") == 2
+    assert {file.stem for file in (out / "markers").iterdir()} == {f"part-{k:06d}" for k in range(5)}
+    assert embed(world, out, data=world / "tars") == 0  # as it is now
+
+
+def test_damaged_metadata_are_named_by_the_share_that_finishes(world, tmp_path, capsys):
+    out = tmp_path / "emb"
+    assert embed(world, out, "--part", "1/2", data=world / "tars") == 0
+    table = out / "metadata" / "metadata_2.parquet"
+    table.write_bytes(bytes(table.stat().st_size))
+    assert embed(world, out, "--part", "2/2", data=world / "tars") == 2
+    assert f"{table}: got not readable as Parquet" in capsys.readouterr().err
+    assert embed(world, out, data=world / "tars") == 0
+    shutil.copy(table, table.with_stem("metadata_9"))
+    assert embed(world, out, data=world / "tars") == 2
+    assert f"{table.with_stem('metadata_9')}: got part 9" in capsys.readouterr().err
+
+
+def test_shards_of_a_file_address_are_those_of_the_path(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shard(tmp_path / str(made / "tars").strip("/") / "0.tar", pair_members(1))  # the path without its first slash
+    for name, data in (("path", made / "tars"), ("address", f"file://{made}/tars")):
+        assert embed(made, tmp_path / name, data=data) == 0
+    assert Embeddings.open(tmp_path / "address").uids.equals(Embeddings.open(tmp_path / "path").uids)
 
 
 def test_skipped_images_of_equal_keys_are_listed_with_their_shard(world, tmp_path):

@@ -1,7 +1,9 @@
 """Embeddings in parts: by one process, by a pool, in shares as a scheduler's array does them; always the same bytes."""
 
+import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from clipmem.cli import main
 from clipmem.models import embeddings, openclip
 from clipmem.study import pool
 from clipmem.study.engines import share_of
-from clipmem.study.score_inputs import read_pairs
+from clipmem.study.score_inputs import Settings, read_pairs
 from tests.tiny import encoded_image
 
 N, BLOCK = 42, 1  # six parts of 8 pairs
@@ -158,6 +160,100 @@ def test_a_share_of_other_data_or_of_another_model_is_refused(world, tmp_path, s
     table.head(20).write_parquet(tmp_path / "fewer.parquet")
     assert embed(world, out, "--part", "2/2", data=tmp_path / "fewer.parquet") == 2
     assert "pairs = 42 there, 20 now" in capsys.readouterr().err
+
+
+def during_the_first_part(monkeypatch, happens):
+    """Let something happen while the first part of a call is embedded."""
+    rows, happened = embeddings._embed_rows, []
+
+    def embed_rows(*arguments, **options):
+        if not happened:
+            happened.append(None)
+            happened.append(happens())
+        return rows(*arguments, **options)
+
+    monkeypatch.setattr(embeddings, "_embed_rows", embed_rows)
+    return happened
+
+
+def test_of_jobs_of_two_models_that_start_together_one_is_refused(world, tmp_path, small_parts, monkeypatch, capsys):
+    out = tmp_path / "emb"
+    ended = during_the_first_part(monkeypatch, lambda: embed(world, out, "--part", "2/2", model="other"))
+    assert embed(world, out, "--part", "1/2") == 2
+    assert ended[1] == 0
+    shown = capsys.readouterr().err
+    assert f"{world / 'small'} (files " in shown
+    assert f"{world / 'other'} (files " in shown
+    assert {file.stem for file in (out / "markers").iterdir()} == {f"part-{k:06d}" for k in (1, 3, 5)}
+    for folder in (out, tmp_path / "whole"):
+        assert embed(world, folder, model="other") == 0
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_a_part_of_other_pairs_is_not_done(world, tmp_path, small_parts, capsys):
+    out = tmp_path / "emb"
+    assert embed(world, out, "--part", "1/2") == 0
+    marker = out / "markers" / "part-000002.json"
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "key": "0" * 64}))
+    capsys.readouterr()
+    assert embed(world, out, "--part", "2/2") == 0
+    assert "1 of 6 parts are left" in capsys.readouterr().err
+
+
+def test_a_share_of_the_pairs_in_another_order_is_refused(world, tmp_path, small_parts, capsys):
+    table = pl.read_parquet(world / "pairs.parquet").with_row_index().filter(pl.col("index") != 9).drop("index")
+    for name, rows in (("forward", table), ("backward", table.reverse())):
+        rows.write_parquet(tmp_path / f"{name}.parquet")
+    assert embed(world, tmp_path / "emb", "--part", "2/2", data=tmp_path / "forward.parquet") == 0
+    assert embed(world, tmp_path / "emb", "--part", "1/2", data=tmp_path / "backward.parquet") == 2
+    assert "data = " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["img_emb/img_emb_1.npy", "metadata/metadata_3.parquet", "markers/part-000002.json"])
+def test_a_damaged_file_is_done_again_by_the_last_call(world, tmp_path, by_one_process, name):
+    out = tmp_path / "emb"
+    for part in ("1/2", "2/2"):
+        assert embed(world, out, "--part", part) == 0
+    (out / name).write_bytes(b"{}" if name.endswith("json") else bytes((out / name).stat().st_size))
+    assert embed(world, out) == 0
+    assert files(out) == by_one_process
+
+
+@pytest.mark.parametrize("name", ["img_emb/img_emb_9.npy", "metadata/metadata_9.parquet"])
+def test_a_file_of_another_part_is_named(world, tmp_path, small_parts, capsys, name):
+    assert embed(world, tmp_path / "emb") == 0
+    file = tmp_path / "emb" / name
+    shutil.copy(file.with_stem(file.stem.replace("9", "0")), file)
+    assert embed(world, tmp_path / "emb") == 2
+    assert f"{file}: got part 9" in capsys.readouterr().err
+
+
+def test_a_share_does_not_create_a_folder_that_was_deleted(world, tmp_path, small_parts, monkeypatch, capsys):
+    out = tmp_path / "emb"
+    assert embed(world, out, "--part", "2/2") == 0
+    during_the_first_part(monkeypatch, lambda: shutil.rmtree(out))
+    assert embed(world, out, "--part", "1/2") == 2
+    assert f"{out}: got a folder that another call deleted" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_parts_of_a_gpu_are_finished_without_one(world, tmp_path, small_parts, monkeypatch, capsys):
+    out, made_with = tmp_path / "emb", Settings.made_with
+    with monkeypatch.context() as of_gpu:
+        of_gpu.setattr(Settings, "made_with", lambda self, *_: {**made_with(self), "device": "cuda"})
+        of_gpu.setattr(embeddings, "check_device", lambda *_: None)
+        for part in ("1/2", "2/2"):
+            assert embed(world, out, "--part", part) == 0
+    before = files(out)
+    assert embed(world, out) == 0
+    assert files(out) == before
+    assert embed(world, out, "--device", "cpu") == 2
+    assert "device = 'cuda' there, 'cpu' now" in capsys.readouterr().err
+    (out / "markers" / "part-000004.json").unlink()
+    assert embed(world, out) == 2
+    shown = capsys.readouterr().err
+    assert "got missing parts, and device 'cpu'" in shown
+    assert "Run it with --device cuda, on a machine with it." in shown
 
 
 @pytest.mark.parametrize("kind", ["file", "table", "shipped"])

@@ -23,6 +23,7 @@ from clipmem.base.recipes import Recipe, flatten, load_recipe
 from clipmem.base.tables import read_table, write_table
 
 SIDES = ("f", "g")
+GONE = "a folder that another call deleted meanwhile"
 _SHOWN = 6
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -95,10 +96,17 @@ class Job:
         """Return the settings that the folder was started with; None if it was not."""
         return self.read_json("job.json") if (self.path / "job.json").is_file() else None
 
-    def resume(self, settings: Mapping[str, object]) -> None:
-        """Start the folder with these settings, or resume it."""
+    def resume(self, settings: Mapping[str, object], *, start: bool = True) -> None:
+        """Start the folder with these settings, or resume it; without `start`, refuse a folder that is gone."""
         previous = self.settings()
         if previous is None:
+            require(
+                start,
+                f"{self.path}",
+                GONE,
+                "the folder of this job",
+                "Run the same command again if parts are missing.",
+            )
             self.write_json("job.json", settings)
         else:
             hint = "Choose another --out, or delete the folder."
@@ -110,20 +118,24 @@ class Job:
         """Return the path of a piece's marker."""
         return self.path / self._markers / f"{name}.json"
 
-    def facts(self, name: str) -> dict[str, Any] | None:
-        """Return the facts that a finished piece recorded; None if it is not finished or an output has another size."""
+    def facts(self, name: str, *, hashed: bool = False) -> dict[str, Any] | None:
+        """Return the facts that a finished piece recorded; None if it is not finished or an output has another size.
+
+        With `hashed` also if an output has other bytes, all of which are read.
+        """
         if not self.marker(name).is_file():
             return None
         facts = self.read_json(f"{self._markers}/{name}.json")
-        complete = all(
-            (self.path / file).is_file() and (self.path / file).stat().st_size == output["bytes"]
-            for file, output in facts["outputs"].items()
-        )
-        return facts if complete else None
+        with contextlib.suppress(KeyError, TypeError, AttributeError):  # a marker that clipmem did not write
+            outputs = [(self.path / file, output) for file, output in facts["outputs"].items()]
+            complete = all(file.is_file() and file.stat().st_size == output["bytes"] for file, output in outputs)
+            if complete and (not hashed or all(file_sha256(file) == output["sha256"] for file, output in outputs)):
+                return facts
+        return None
 
-    def is_done(self, name: str) -> bool:
-        """Return whether a piece is finished."""
-        return self.facts(name) is not None
+    def is_done(self, name: str, *, hashed: bool = False) -> bool:
+        """Return whether a piece is finished (see `facts`)."""
+        return self.facts(name, hashed=hashed) is not None
 
     def outputs(self, name: str) -> tuple[list[Path], dict[str, Any]]:
         """Return the outputs and the facts of a finished piece."""

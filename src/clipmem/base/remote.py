@@ -17,7 +17,11 @@ from clipmem.base.errors import InputError, require, shorten
 
 # hf://datasets/OWNER/NAME is the name of a data set on the hub, not a file
 _REMOTE = re.compile(r"(?!hf://datasets/[^/]+(?:/[^/]*)?$)[A-Za-z][A-Za-z0-9+.-]+://")
-_CREDENTIALS = re.compile(r"[^:]+://[^/@:]*:(?!\d+(?:/|$)).*@", re.S)  # a secret may have slashes; a port has digits
+# a user, but the container of Azure; a secret may have slashes; digits are a port, unless a host and a path follow
+_CREDENTIALS = re.compile(
+    r"(?!(?:abfss?|adl|az|wasbs?)://)[^:]+://[^/]*@|[^:]+://[^/@:]*:(?:(?!\d+(?:/|$)).*@|\d+/.*@[^/]*/)", re.S
+)
+_LOCAL = ("file:", "local:")  # protocols without a host
 DOWNLOAD = "CLIPMEM_DOWNLOAD"
 _AHEAD = 1 << 20  # bytes read at once: about what a store sends in the time of one more request
 _ENVIRONMENT = "Set the credentials in the environment, such as AWS_PROFILE or GOOGLE_APPLICATION_CREDENTIALS."
@@ -37,6 +41,8 @@ def check_remote(text: str, subject: str) -> None:
     """Refuse a path that no store has, or that contains a secret, which the error does not repeat."""
     form, hint = f"a path of {text.partition('://')[0]}://", _ENVIRONMENT
     require(not _CREDENTIALS.match(text), subject, f"{form} with credentials", "one without", hint)
+    is_whole = not text.startswith(_LOCAL) or re.match(r"\w+:///.", text)
+    require(is_whole, subject, shorten(text), f"{form} from the root, such as file:///data", "Add slashes.")
     is_plain = "?" not in text and text.isprintable()
     require(is_plain, subject, f"{form} with a query or control characters", "one without", hint)
 
@@ -45,7 +51,8 @@ class RemotePath(PurePosixPath):
     """A remote file or folder, with those methods of `pathlib.Path` that readers of data use."""
 
     def __str__(self) -> str:
-        return super().__str__().replace(":/", "://", 1)  # pathlib merges slashes
+        text = super().__str__()  # in which pathlib merges slashes
+        return text.replace(":/", ":///" if text.startswith(_LOCAL) else "://", 1)
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:

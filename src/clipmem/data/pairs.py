@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int64, UInt8
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, require
 from clipmem.base.hashing import data_fingerprint, json_sha256
 from clipmem.base.remote import AnyPath, RemotePath
 from clipmem.base.sections import DataSection
@@ -21,6 +21,7 @@ from clipmem.data.sources import open_data, open_source
 from clipmem.data.sources.base import Source
 
 BLOCK = 1024  # pairs whose decoded images are in memory at a time
+BESIDE = (".parquet", "_stats.json")  # endings of img2dataset's files, which say what failed
 _READ = 64  # encoded images in memory at a time
 _COLUMNS = ("uid", "key", "image", "captions", "label")
 Pixels = UInt8[np.ndarray, "n size size 3"]
@@ -32,6 +33,7 @@ class Part(NamedTuple):
     content: Sequence[object]
     size: int
     read: Callable[[], "Pairs"]
+    check: Callable[[], None] | None = None  # raises an error if what was read is not what was listed
 
 
 @dataclass
@@ -98,7 +100,7 @@ class Pairs:
     def about(self, part: int) -> dict[str, object]:
         """Return what tells these pairs, in parts of some size, from others."""
         parts = -(-len(self) // part)
-        return {"data": data_fingerprint(self.uids), "pairs": len(self), "parts": parts, "part": part}
+        return {"data": data_fingerprint(self.uids, ordered=True), "pairs": len(self), "parts": parts, "part": part}
 
     def parts(self, part: int) -> Iterator[Part]:
         """Yield consecutive pairs, `part` at a time."""
@@ -166,9 +168,9 @@ class ShardedPairs:
 
     def __post_init__(self) -> None:
         self.source.ledger.clear()
-        self.section, files = self.source.shards()
-        with ThreadPoolExecutor(16) as threads:  # of a remote file, a request each
-            self.shards = dict(zip(files, threads.map(_state, files.values()), strict=True))
+        self.section, self.files = self.source.shards()
+        with ThreadPoolExecutor(16) as threads:  # of a remote file, requests
+            self.shards = dict(zip(self.files, threads.map(_state, self.files.values()), strict=True))
         self.listing = {name: f"{size:,} bytes, {state}" for name, (size, state) in self.shards.items()}
         self.problems = list(self.source.problems)  # folders that cannot be read
 
@@ -181,12 +183,26 @@ class ShardedPairs:
         title, outputs = self.source.title, self.source.outputs
         for name, (size, state) in self.shards.items():
             read = partial(_read_shard, self.section, name, self.captions, title, outputs)
-            yield Part((name, size, state), -(-size // 1000), read)
+            check = partial(_refuse_changed, self.files[name], (size, state))
+            yield Part((name, size, state), -(-size // 1000), read, check)
 
 
 def _state(file: AnyPath) -> tuple[int, str]:
-    size, facts = file.facts() if isinstance(file, RemotePath) else (file.stat().st_size, file.stat().st_mtime_ns)
-    return size, json_sha256([size, facts])[:8]
+    """Return the size of a shard, and a hash of its facts and those of img2dataset's files beside it."""
+    beside = [] if file.suffix == ".parquet" else [file.with_name(f"{file.stem}{end}") for end in BESIDE]
+    facts = [_facts(path) for path in (file, *(path for path in beside if path.is_file()))]
+    return facts[0][0], json_sha256([*facts[0], *facts[1:]])[:8]
+
+
+def _facts(file: AnyPath) -> tuple[int, object]:
+    return file.facts() if isinstance(file, RemotePath) else (file.stat().st_size, file.stat().st_mtime_ns)
+
+
+def _refuse_changed(file: AnyPath, before: tuple[int, str]) -> None:
+    file.stat()  # asks the store of a remote file again
+    now, then = (f"{size:,} bytes, {state}" for size, state in (_state(file), before))
+    hint = "Do not change data while they are read. Run the same command again."
+    require(now == then, f"{file}", f"{now}, after it was read", f"{then}, as before", hint)
 
 
 def _read_shard(section: DataSection, shard: str, captions: int | None, title: str, outputs: dict[Path, str]) -> Pairs:

@@ -21,17 +21,17 @@ from torch import Tensor
 
 from clipmem.base import slices
 from clipmem.base.errors import Unfinished, require
-from clipmem.base.folder import Job, refuse_other
+from clipmem.base.folder import GONE, Job, refuse_other
 from clipmem.base.hashing import json_sha256
-from clipmem.base.paths import is_free
+from clipmem.base.paths import is_free, make_folder
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import BLOCK, Pairs, Part, ShardedPairs
 from clipmem.data.skipped import Ledger, Problem, read_skipped, write_skipped
 from clipmem.data.sources.records import DUPLICATE
-from clipmem.models import given, passes
-from clipmem.models.layout import CARD, StoredPart, is_layout, open_parts, read_card, repeated, write_card, write_part
+from clipmem.models import given, layout, passes
+from clipmem.models.layout import CARD, StoredPart, is_layout, open_parts, read_card, write_card, write_part
 from clipmem.models.numerics import LONG, computing
 from clipmem.models.passes import Means, stack, unit_means
 from clipmem.models.protocol import DualEncoder, geometry_of
@@ -249,6 +249,7 @@ def embed(
     *,
     block: int | None = None,
     run: Runner = in_turn,
+    hashed: bool = False,
     reporter: Reporter | None = None,
 ) -> list[Embeddings]:
     """Embed pairs with several models, each into a folder of its own; images are decoded once for all models.
@@ -260,6 +261,7 @@ def embed(
             means are stored in half the space; with `single = True` single views and captions are stored beside them.
         block: Decoded pairs in memory.
         run: Who does the parts; the same bytes whoever does them.
+        hashed: Read the files of finished parts, and do those again that are not what was written.
         reporter: Progress reporter.
 
     Returns:
@@ -278,17 +280,20 @@ def embed(
         _check(folder, cards[folder], listing)
     numbers = list(models.values())
     loaded = {f: json_sha256([card["model"], settings, numbers.index(models[f])]) for f, card in cards.items()}
-    parts, names, total = dict[int, tuple[Any, ...]](), list[str](), 0
+    parts, keys, total = dict[int, tuple[Any, ...]](), dict[str, dict[Path, str]](), 0
     for number, each in enumerate(pairs.parts(BLOCKS * block)):
-        names.append(f"part-{number:06d}")
-        keys = {f: json_sha256([card["model"], settings, each.content]) for f, card in cards.items()}
+        name = f"part-{number:06d}"
+        keys[name] = {f: json_sha256([card["model"], settings, each.content]) for f, card in cards.items()}
         tasks = [
-            _Task(models[folder], loaded[folder], folder, cards[folder], names[-1], number, key)
-            for folder, key in keys.items()
-            if (Job(folder).facts(names[-1]) or {}).get("key") != key
+            _Task(models[folder], loaded[folder], folder, cards[folder], name, number, key)
+            for folder, key in keys[name].items()
+            if not _is_done(folder, name, key, hashed=hashed)
         ]
         total += (size := each.size * len({task.loaded for task in tasks}))
         parts[number] = (tasks, each._replace(content=(), size=size), block) if tasks else ()
+    for folder, model in models.items() if any(parts.values()) else ():
+        check_device(folder, settings.get("device", model.device), model)
+        make_folder(folder)
     stale = [file for folder in cards for file in folder.rglob(".*.tmp") if file.is_file()]  # of killed processes
     started = time.monotonic()
     reporter.begin("embed", total, pairs.unit)
@@ -299,21 +304,27 @@ def embed(
         share = run(_embed_part, parts, reporter.advance)
     finally:
         for folder, card in cards.items():
-            if listing and "shards" not in (read_card(folder) or listing):
+            old = read_card(folder) if listing else None
+            if old and "shards" not in old and json_sha256(_made_with(old)) == json_sha256(_made_with(card)):
                 write_card(folder, {**card, **listing})
-    remaining = sum(not all(Job(folder).is_done(name) for folder in models) for name in names) if share else 0
+    remaining = sum(not all(_is_done(f, name, key) for f, key in of_part.items()) for name, of_part in keys.items())
+    got = f"{remaining} of {len(keys)} parts changed by another call"
+    require(share or not remaining, "embeddings", got, "those of this call", "Run the same command again.")
     for folder, card in cards.items() if not remaining else ():
-        _finish(folder, card, names, pairs)
+        _finish(folder, card, list(keys), pairs)
     if share:
-        raise Unfinished(share, remaining, len(names))
+        raise Unfinished(share, remaining, len(keys))
     for file in stale:
         file.unlink(missing_ok=True)
     reporter.end("embed", time.monotonic() - started)
     return [Embeddings.open(folder, model.name) for folder, model in models.items()]
 
 
-def _check(folder: Path, card: Mapping[str, object], listing: Mapping[str, dict[str, str]]) -> None:
-    """Refuse a folder with other files, or with embeddings of another model, data or settings."""
+def _check(folder: Path, card: Mapping[str, object], listing: Mapping[str, dict[str, str]] | None = None) -> None:
+    """Refuse a folder with other files, or with embeddings of another model, data or settings.
+
+    Without a `listing`, shards are not compared: each part has the facts of its own, and one may be repaired meanwhile.
+    """
     old, hint = read_card(folder), "Choose another folder, or delete it."
     free = old is not None or (is_free(folder) and not is_layout(folder))
     got, expected = f"a folder with other files and no {CARD}", "a new folder, or one created by clipmem"
@@ -323,14 +334,31 @@ def _check(folder: Path, card: Mapping[str, object], listing: Mapping[str, dict[
         made_by, now_by = f"{old.get('name', 'a model')} (files {files[0]})", f"{card['name']} (files {files[1]})"
         same = old.get("model") == card["model"]
         require(same, f"{folder}", f"embeddings by {made_by}", f"embeddings by {now_by}", hint)
-        before = {key: value for key, value in old.items() if key not in {"format", "rows", "name", "records"}}
-        now = {key: value for key, value in card.items() if key != "name"}
-        if listing and (shards := cast(dict[str, str], before.get("shards"))):
+        before, now = _made_with(old), _made_with(card)
+        if listing is None and "part" not in card:
+            before["data"] = now["data"]
+        if listing and (shards := cast(dict[str, str], old.get("shards"))):
             others, done = listing["shards"], Job(folder).is_done
             repaired = {name for k, name in enumerate(shards) if name in others and not done(f"part-{k:06d}")}
             for settings, of in ((before, shards), (now, others)):
                 settings.update(data="", shards={name: of[name] for name in of if name not in repaired})
         refuse_other(f"{folder} was made with other settings", before, now, hint)
+
+
+def _made_with(card: Mapping[str, object]) -> dict[str, object]:
+    return {key: card[key] for key in card.keys() - {"format", "rows", "name", "records", "shards"}}
+
+
+def _is_done(folder: Path, name: str, key: str, *, hashed: bool = False) -> bool:
+    """Return whether a part of these pairs, under this model and with these settings, is finished."""
+    return (Job(folder).facts(name, hashed=hashed) or {}).get("key") == key
+
+
+def check_device(folder: Path, started: object, model: Model) -> None:
+    """Refuse to do the parts that are missing on another device than the others."""
+    got, expected = f"missing parts, and device {model.device!r}", f"device {started!r}, as for the others"
+    hint = f"Run it with --device {started}, on a machine with it."
+    require(started == model.device, f"{folder}", got, expected, hint)
 
 
 def _finish(folder: Path, card: Mapping[str, object], names: Sequence[str], pairs: Pairs | ShardedPairs) -> None:
@@ -343,7 +371,7 @@ def _finish(folder: Path, card: Mapping[str, object], names: Sequence[str], pair
     if isinstance(pairs, ShardedPairs):
         ledger.require_pairs(repr(pairs.section.path))
         shards = list(pairs.shards)
-        for k, key in repeated(folder):
+        for k, key in layout.repeated(folder, len(shards)):
             ledger.drop(shards[k], key, DUPLICATE)
         pairs.ledger = ledger
         write_card(folder, {**card, "shards": pairs.listing, "records": ledger.facts()})
@@ -376,6 +404,8 @@ def _embed_part(tasks: Sequence[_Task], part: Part, block: int, *, progress: Cal
     single = bool(tasks[0].card.get("single"))
     decoded, embedded = _embed_rows(list(models.values()), pairs, block, single=single, progress=advance)
     progress(part.size - reported)  # of a shard without a pair
+    if part.check:
+        part.check()
     for task in tasks:
         means = embedded[models[task.loaded]]
         ok = pl.Series(means.ok.numpy(), dtype=pl.Boolean)
@@ -383,8 +413,9 @@ def _embed_part(tasks: Sequence[_Task], part: Part, block: int, *, progress: Cal
         means = means if ok.all() else means.select(torch.nonzero(means.ok)[:, 0])
         if task.card.get("dtype") == "float16":
             means = means._replace(image=means.image.half(), text=means.text.half())
-        if not (task.folder / CARD).is_file():
-            write_card(task.folder, task.card)  # not before: a model that fails must not claim the folder
+        require(task.folder.is_dir(), f"{task.folder}", GONE, "the folder of this call", "Run the same command again.")
+        layout.claim(task.folder, task.card)  # not before: a model that fails must not claim the folder
+        _check(task.folder, task.card)  # another call may have claimed it
         first = pl.col("captions").list.first().alias("caption")
         metadata = decoded.table.filter(ok).select(pl.col("key").alias("image_path"), first, "uid", "captions")
         digits = len(str(task.card["parts"]))  # as in clip-retrieval

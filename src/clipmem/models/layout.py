@@ -11,6 +11,7 @@ data that have uids.
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,9 +52,22 @@ def write_part(folder: Path, k: int, digits: int, means: Means, metadata: pl.Dat
     return [image, text, table, *single]
 
 
-def write_card(folder: Path, card: Mapping[str, object]) -> None:
+def write_card(folder: Path, card: Mapping[str, object], name: str = CARD) -> Path:
     """Write `clipmem.json`, which records how the folder was made."""
-    write_json(folder / CARD, {"format": FORMAT, "rows": "means", **card})
+    return write_json(folder / name, {"format": FORMAT, "rows": "means", **card})
+
+
+def claim(folder: Path, card: Mapping[str, object]) -> None:
+    """Write `clipmem.json` unless there is one, also if another process does so at the same time."""
+    if not (folder / CARD).is_file():
+        file = write_card(folder, card, f".{CARD}.{os.urandom(4).hex()}.tmp")
+        try:
+            (folder / CARD).hardlink_to(file)
+        except FileExistsError:
+            pass
+        except OSError:  # no links on this file system
+            file.replace(folder / CARD)
+        file.unlink(missing_ok=True)
 
 
 def read_card(folder: Path) -> dict[str, object] | None:
@@ -146,12 +160,15 @@ def open_parts(folder: Path) -> tuple[list[StoredPart], dict[str, object] | None
     card = read_card(folder)
     numbered = {kind: _numbered(folder / name, name, "npy") for kind, name in _FOLDERS.items()}
     tables = _numbered(folder / "metadata", "metadata", "parquet")
+    stated = len(tables) if card is None else card.get("parts")
+    for k, file in (item for files in (*numbered.values(), tables) for item in files.items()):
+        is_part = card is None or not isinstance(stated, int) or k < stated
+        require(is_part, f"{file}", f"part {k}", f"parts 0 to {stated}, without the last", "Delete the file.")
     if not numbered["image"] or not (set(numbered["image"]) == set(numbered["text"]) == set(tables)):
         counts = (len(numbered["image"]), len(numbered["text"]), len(tables))
         got = "parts {} of img_emb, {} of text_emb and {} of metadata".format(*counts)
         expected = "the same numbered parts in all three"
         raise InputError(f"embeddings in {folder}", got=got, expected=expected, hint=_HINT)
-    stated = len(tables) if card is None else card.get("parts")
     subject, got = f"embeddings in {folder}", f"{len(tables)} of {stated} parts"
     hint = "Run the command that created the folder again: it resumes."
     require(len(tables) == stated, subject, got, "all of them", hint)
@@ -166,15 +183,20 @@ def open_parts(folder: Path) -> tuple[list[StoredPart], dict[str, object] | None
     return parts, card
 
 
-def repeated(folder: Path) -> list[tuple[int, str]]:
+def repeated(folder: Path, parts: int) -> list[tuple[int, str]]:
     """Return part and `image_path` of the rows whose uid an earlier row has, from the column of uids alone."""
-    tables = _numbered(folder / "metadata", "metadata", "parquet")
-    number = {str(file): k for k, file in tables.items()}
-    rows = pl.scan_parquet([tables[k] for k in sorted(tables)], include_file_paths="file", glob=False)
-    hashes = np.sort(rows.select(pl.col("uid").hash()).collect(engine="streaming")["uid"].to_numpy())  # 8 bytes each
+    tables = [item for item in sorted(_numbered(folder / "metadata", "metadata", "parquet").items()) if item[0] < parts]
+    every = [_metadata(file, "uid")["uid"].hash().to_numpy() for _, file in tables]
+    hashes = np.sort(np.concatenate(every))  # 8 bytes each
     twice = pl.Series(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]))
-    again = rows.filter(pl.col("uid").hash().is_in(twice.implode())).select("file", "image_path", "uid").collect()
-    return [(number[file], key) for file, key, _ in again.filter(~pl.col("uid").is_first_distinct()).iter_rows()]
+    seen, again = set[str](), list[tuple[int, str]]()
+    for (k, file), of_file in zip(tables, every, strict=True):
+        rows = np.flatnonzero(pl.Series(of_file).is_in(twice.implode()))
+        table = _metadata(file, "image_path", "uid")[rows] if len(rows) else pl.DataFrame()
+        for key, uid in table.iter_rows():
+            again += [(k, key)] if uid in seen else []
+            seen.add(uid)
+    return again
 
 
 def _numbered(folder: Path, name: str, ending: str) -> dict[int, Path]:

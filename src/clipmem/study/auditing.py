@@ -30,7 +30,7 @@ from clipmem.base.tables import write_parquet
 from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import Pairs
 from clipmem.data.views import as_float, caption_edits, normalize_pixels
-from clipmem.models.embeddings import Model
+from clipmem.models.embeddings import Model, check_device
 from clipmem.models.numerics import LONG, computing
 from clipmem.models.protocol import DualEncoder, softmax_scale
 from clipmem.scoring.aligning import parts_of
@@ -247,23 +247,24 @@ def audit_model(
     inside, thumbs = np.arange(len(captions)) < counts[0], np.concatenate([block.pixels[small] for block in blocks])
     reporter.begin("classify", _FOLDS, "folds")
     free = check_alike(model_free_features(thumbs, captions), inside, reporter.advance)
-    table = _attack(model, sets, job, settings, reporter)
-    attacks = {name: table[name].to_numpy() for name in table.columns if name not in _INPUTS}
-    scores = attacks | _informed(table, inside)
-    document = {
-        "format": 1,
-        "model": address,
-        "members": counts[0],
-        "nonmembers": counts[1],
-        "left_out": total - len(inside),
-        "confidence": settings.confidence,
-        "model_free": free._asdict() | {"margin": MARGIN},
-        "attacks": _over_pairs(scores, inside, settings.confidence),
-        "set_p_value": membership.set_p_value(list(attacks.values()), inside),
-        "set_attacks": len(attacks),
-    }
-    write_json(out, document)
-    job.remove()
+    with job.locked():  # shares need no lock: each writes parts that no other one has
+        table = _attack(model, sets, job, settings, reporter)
+        attacks = {name: table[name].to_numpy() for name in table.columns if name not in _INPUTS}
+        scores = attacks | _informed(table, inside)
+        document = {
+            "format": 1,
+            "model": address,
+            "members": counts[0],
+            "nonmembers": counts[1],
+            "left_out": total - len(inside),
+            "confidence": settings.confidence,
+            "model_free": free._asdict() | {"margin": MARGIN},
+            "attacks": _over_pairs(scores, inside, settings.confidence),
+            "set_p_value": membership.set_p_value(list(attacks.values()), inside),
+            "set_attacks": len(attacks),
+        }
+        write_json(out, document)
+        job.remove()
     return document
 
 
@@ -287,13 +288,17 @@ def _blocks(pairs: Pairs, geometry: Geometry, progress: Callable[[int], object])
 
 def _attack(model: Model, sets: Sequence[Pairs], job: Job, settings: Settings, reporter: Reporter) -> pl.DataFrame:
     """Return the score of each usable pair by each attack; parts of a stopped call, or of other shares, are there."""
-    uids, content = [data_fingerprint(pairs.uids) for pairs in sets], model.content()
-    job.resume({"version": __version__, "model": content, "device": settings.device, "pairs": uids})
+    uids = [data_fingerprint(pairs.uids, ordered=True) for pairs in sets]
+    device, whole = settings.made_with(job.settings())["device"], not settings.part
+    made_with = {"version": __version__, "model": model.content(), "device": device, "pairs": uids}
+    job.resume(made_with)
     parts = {f"part-{k:06d}": part for k, part in enumerate(part for pairs in sets for part in pairs.parts(_PART))}
     tasks = {
-        k: () if job.is_done(name) else (model, part.read(), job.path, name, json_sha256(content))
+        k: () if job.is_done(name, hashed=whole) else (model, part.read(), job, name, made_with)
         for k, (name, part) in enumerate(parts.items())
     }
+    if any(tasks.values()):
+        check_device(job.path, device, model)
     reporter.begin("audit", sum(len(pairs) for task in tasks.values() for pairs in task[1:2]), "pairs")
     with settings.runner(job.path) as run:
         share = run(_attack_part, tasks, reporter.advance)
@@ -303,14 +308,16 @@ def _attack(model: Model, sets: Sequence[Pairs], job: Job, settings: Settings, r
 
 
 def _attack_part(
-    model: Model, pairs: Pairs, folder: Path, name: str, key: str, *, progress: Callable[[int], object]
+    model: Model, pairs: Pairs, job: Job, name: str, about: Mapping[str, object], *, progress: Callable[[int], object]
 ) -> None:
     """Write the scores of the usable pairs of a part, if any, and its marker."""
-    model = model.shared(key)
+    model = model.shared(json_sha256(about["model"]))
     blocks = _blocks(pairs, model.geometry, progress)
     tables = [pl.DataFrame(_signals(model, block) if len(block) else {}) for block in blocks]
-    write_parquet(folder / f"{name}.parquet", pl.concat(tables, how="diagonal"))
-    Job(folder).finish(name, [folder / f"{name}.parquet"], 0.0)
+    table, file = pl.concat(tables, how="diagonal"), job.path / f"{name}.parquet"
+    job.resume(about, start=False)  # a call that did all parts deletes the folder
+    write_parquet(file, table)
+    job.finish(name, [file], 0.0)
 
 
 def model_free_features(pixels: np.ndarray, captions: Sequence[Sequence[str]]) -> Any:

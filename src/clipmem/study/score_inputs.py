@@ -1,7 +1,7 @@
 """Inputs of `clipmem score` and `clipmem export embeddings`: settings, models, pairs and bank."""
 
 import hashlib
-from collections.abc import Generator, Iterable, Sequence, Sized
+from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast
 import numpy as np
 import polars as pl
 import torch
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
 from torch import Tensor
 
 from clipmem.base.errors import InputError, require, shorten
@@ -51,6 +51,11 @@ class Settings(EmbedSection):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     engine: str = "local"
     part: str = ""
+    _any_device: bool = PrivateAttr(default=False)
+
+    def model_post_init(self, _: Any, /) -> None:
+        """Remember that no device was asked for, which a copy with the device of this machine does not say."""
+        self._any_device = self.device == "auto"
 
     @classmethod
     def of(cls, **settings: Any) -> "Settings":
@@ -91,10 +96,11 @@ class Settings(EmbedSection):
         with open_engine(self.engine) as workers:
             yield workers.runner(share_of(self.part), self.device, folder)
 
-    def made_with(self) -> dict[str, object]:
-        """Return the settings that affect embeddings."""
+    def made_with(self, before: Mapping[str, object] | None = None) -> dict[str, object]:
+        """Return the settings that affect embeddings; with any device, the one of the work `before`."""
         names = {"views", "caption_edits", "captions", "precision", "batch_size", "dtype", "device"}
-        return self.model_dump(include=names)
+        settings = self.model_dump(include=names)
+        return settings | ({"device": (before or settings).get("device", self.device)} if self._any_device else {})
 
 
 @dataclass(frozen=True)

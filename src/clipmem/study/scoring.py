@@ -21,6 +21,7 @@ from clipmem.data.pairs import Pairs, ShardedPairs
 from clipmem.data.skipped import read_skipped, records_sentence, write_skipped
 from clipmem.data.sources import open_data
 from clipmem.models.embeddings import CHUNK, SKIPPED, Embeddings, Model, embed, in_turn
+from clipmem.models.layout import read_card
 from clipmem.report.formats import count
 from clipmem.report.sections.commands import Scored
 from clipmem.scoring import summary
@@ -36,7 +37,7 @@ from clipmem.train.paired import TrainingSet
 FORMAT = 1
 
 
-def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> Aligned:
+def _aligned(comparison: Comparison, store: Path, job: Job, reporter: Reporter | None) -> Aligned:
     """Embed pairs and bank with the models into folders of the store, and align the pairs under every model."""
     settings, pairs, bank = comparison.settings, comparison.pairs, comparison.bank
     method = ALIGNMENTS[settings.alignment]()
@@ -44,7 +45,7 @@ def _aligned(comparison: Comparison, store: Path, reporter: Reporter | None) -> 
     live = {name: model for name, model in models.items() if isinstance(model, Model)}
     stored = {name: model for name, model in models.items() if isinstance(model, Embeddings)}
     apart = not comparison.sample and not bank.uids.is_in(pairs.uids.implode()).all()
-    made_with = settings.made_with() | ({} if method.means else {"single": True})
+    made_with = settings.made_with(job.settings()) | ({} if method.means else {"single": True})
     unfinished = None
     with settings.runner(store) if live else contextlib.nullcontext() as run:
         for folder, part in [(store / "bank", bank)] * apart + [(store, pairs)] if live else []:
@@ -118,8 +119,8 @@ def embed_pairs(model: str, data: Data, out: Path, settings: Settings, *, report
     if isinstance(opened, Embeddings):
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
     with settings.runner(out) as run:
-        made_with, block = settings.made_with(), settings.block
-        [embedded] = embed({out: opened}, pairs, made_with, block=block, run=run, reporter=reporter)
+        made_with, block, hashed = settings.made_with(read_card(out)), settings.block, not settings.part
+        [embedded] = embed({out: opened}, pairs, made_with, block=block, run=run, hashed=hashed, reporter=reporter)
     counts = pairs.ledger.facts()
     if isinstance(pairs, Pairs):  # whose images are listed, not decoded
         counts["left_out"] += counts["pairs"] - len(embedded)
@@ -141,12 +142,12 @@ def write_scores(
     pairs.refuse("--out", out)
     about_file, listed = out.with_suffix(".json"), out.with_suffix(".skipped.parquet")
     job = Job(out.with_suffix(".parts"))
-    made_with = _made_with(comparison)
+    made_with = _made_with(comparison, job.settings())
     with contextlib.nullcontext() if settings.part else job.locked():
         about = _finished(out, about_file, job, made_with)
         if about is None:
             job.resume(made_with)
-            aligned = _aligned(comparison, embeddings or job.path, reporter)
+            aligned = _aligned(comparison, embeddings or job.path, job, reporter)
             by_bank = _write_table(aligned, settings, out)
             problems = list(dict.fromkeys([*pairs.problems, *bank.problems, *aligned.problems]))
             write_skipped(listed, problems)
@@ -166,15 +167,15 @@ def write_scores(
                 "sha256": file_sha256(out),
             }
             write_json(about_file, about)
-    job.remove()
+        job.remove()  # before another call may use it
     scores = read_table(out, "scores")
     return Scored(scores, about, _top_captions(scores, comparison), listed if about["problems"] else None)
 
 
-def _made_with(comparison: Comparison) -> dict[str, object]:
+def _made_with(comparison: Comparison, before: Mapping[str, object] | None) -> dict[str, object]:
     models, settings = comparison.models, comparison.settings
     contents = {model: model.content() for model in dict.fromkeys(models)}
-    names = settings.made_with()
+    names = settings.made_with(before)
     options = {**names, "block": settings.block} if any(isinstance(model, Model) for model in models) else {}
     for model in models:
         for card in model.cards.values() if isinstance(model, Embeddings) else ():

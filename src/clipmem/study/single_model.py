@@ -19,6 +19,7 @@ from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import BLOCK, Pairs
 from clipmem.data.skipped import Problem, write_skipped
 from clipmem.models.embeddings import Embeddings, Model, embed
+from clipmem.models.layout import read_card
 from clipmem.models.protocol import softmax_scale
 from clipmem.models.signals import Signals
 from clipmem.report.formats import count
@@ -122,7 +123,8 @@ def collect(
     stored, problems, table = model, list(pairs.problems), pairs.table
     if isinstance(model, Model):
         with settings.runner(folder) as run:
-            [stored] = embed({folder: model}, pairs, settings.made_with(), run=run, reporter=reporter)
+            made_with = settings.made_with(read_card(folder))
+            [stored] = embed({folder: model}, pairs, made_with, run=run, reporter=reporter)
         problems = list(stored.problems)
     elif pairs.source is not None:
         tables, started = list[pl.DataFrame](), time.monotonic()

@@ -65,6 +65,7 @@ def test_parts_of_a_path():
     assert str(path.with_name("1.tar")) == str(path.parent / "1.tar") == "s3://bucket/folder/1.tar"
     assert path.relative_to(RemotePath("s3://bucket")).as_posix() == "folder/0.tar"
     assert str(RemotePath("memory://0.tar").parent / "1.tar") == "memory://1.tar"
+    assert str(RemotePath("file:///data/0.tar").with_name("1.tar")) == "file:///data/1.tar"
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,10 @@ def test_parts_of_a_path():
     [
         f"s3://key:{SECRET}@bucket/a.tar",
         f"s3://:{SECRET}@bucket/a.tar",
+        f"memory://{SECRET.replace('/', '')}@store/a.tar",
+        f"https://{SECRET.replace('/', '')}@host/a.tar",
+        f"https://user:1234/{SECRET}@host/a.tar",
+        f"abfs://user:{SECRET}@host/a.tar",
         f"https://host/a.tar?X-Amz-Signature={SECRET}",
         f"s3://bucket/a\n{SECRET}",
     ],
@@ -82,10 +87,24 @@ def test_a_secret_is_refused_and_not_repeated(text):
     assert error.value.what == "[data] path"
     assert all((error.value.got, error.value.expected, error.value.hint))
     assert SECRET not in str(error.value)
+    assert SECRET.replace("/", "") not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["file://data/a.tar", "file:///", "local://a.tar"])
+def test_a_file_address_is_from_the_root(text):
+    with pytest.raises(InputError) as error:
+        check_remote(text, "[data] path")
+    assert (error.value.what, error.value.got) == ("[data] path", repr(text))
 
 
 @pytest.mark.parametrize(
-    "text", ["s3://bucket/a@b.tar", "http://host:9000/a@b.tar", "abfs://container@account.dfs.core.windows.net/a.tar"]
+    "text",
+    [
+        "s3://bucket/a@b.tar",
+        "http://host:9000/a@b.tar",
+        "file:///data/a@b.tar",
+        "abfs://container@account.dfs.core.windows.net/a.tar",
+    ],
 )
 def test_a_path_without_a_secret_is_accepted(text):
     check_remote(text, "[data] path")

@@ -92,12 +92,13 @@ def test_a_part_is_of_its_own_pairs_and_its_own_model(world, tmp_path):
     both = run(world, tmp_path, "small", "large", part=4, reporter=counts)
     assert counts.total == N
     assert torch.equal(both[0].means().image, image)
-    # the same pairs in another order are other parts
+    # the same pairs in another order are other parts, in a folder of their own
     pairs = read_pairs(str(world / "pairs.parquet"), None, "--data")
     pairs.table = pairs.table.reverse()
-    again = Stopper()
-    [reverse] = run(world, tmp_path, part=4, pairs=pairs, reporter=again)
-    assert again.total == N
+    with pytest.raises(InputError) as error:
+        run(world, tmp_path, part=4, pairs=pairs)
+    assert error.value.got.startswith("data = ")
+    [reverse] = run(world, tmp_path / "reverse", part=4, pairs=pairs)
     assert reverse.uids.to_list() == uids[::-1]
 
 

@@ -1,13 +1,22 @@
 """Attacks on one model, without a run: passes that drop attention."""
 
+import shutil
+
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from scipy.stats import t as student
 from torch import nn
 
+from clipmem.base.errors import InputError, Unfinished
+from clipmem.base.folder import Job
+from clipmem.base.progress import Quiet
+from clipmem.models import openclip
 from clipmem.stats.ranking import target_means
 from clipmem.study import auditing
+from clipmem.study.score_inputs import Settings, read_pairs
+from tests.tiny import encoded_image
 
 DROPPING = {"number": 0.0, "layer": 0.1}
 
@@ -136,3 +145,55 @@ def test_an_attack_on_pairs_is_above_chance_at_the_level_of_all_attacks():
     low = auditing._over_pairs({"a": scores}, member, 0.95)["a"]["auc"]["low"]
     assert above == [True, False]
     assert low > 0.5  # as printed: the interval of the attack alone
+
+
+@pytest.fixture
+def attack(tmp_path, monkeypatch):
+    """Attack 8 and 4 pairs, in parts of 4, by a share or all; with other orders of the first 8."""
+    monkeypatch.setattr(auditing, "_PART", 4)
+    openclip.create("clipmem-micro", seed=1).save(tmp_path / "model")
+    table = pl.DataFrame(
+        {"image": [encoded_image(k) for k in range(12)], "captions": [f"thing {k}" for k in range(12)]}
+    )
+    table[8:].write_parquet(tmp_path / "nonmembers.parquet")
+
+    def attacked(part="", order=slice(None)):
+        table[:8][order].write_parquet(tmp_path / "members.parquet")
+        sets = [read_pairs(str(tmp_path / f"{name}.parquet"), 1, "--members") for name in ("members", "nonmembers")]
+        settings = Settings.of(device="cpu", part=part)
+        return auditing._attack(settings.model(str(tmp_path / "model")), sets, job, settings, Quiet())
+
+    job = Job(tmp_path / "audit.parts")
+    return attacked, job
+
+
+def test_parts_of_pairs_in_another_order_are_refused(attack):
+    attacked, _ = attack
+    with pytest.raises(Unfinished):
+        attacked("1/2")
+    with pytest.raises(InputError) as error:
+        attacked(order=list(range(7, -1, -1)))
+    assert error.value.got.startswith("pairs = ")
+    assert attacked().height == 12
+
+
+def test_a_damaged_part_is_attacked_again_by_the_last_call(attack):
+    attacked, job = attack
+    table = attacked()
+    file = job.path / "part-000001.parquet"
+    file.write_bytes(bytes(file.stat().st_size))
+    assert attacked().equals(table)
+
+
+def test_a_share_does_not_create_a_folder_that_was_deleted(attack, monkeypatch):
+    attacked, job = attack
+    signals = auditing._signals
+
+    def deleting(*arguments):
+        shutil.rmtree(job.path)
+        return signals(*arguments)
+
+    monkeypatch.setattr(auditing, "_signals", deleting)
+    with pytest.raises(InputError, match="deleted meanwhile"):
+        attacked("1/2")
+    assert not job.path.exists()
