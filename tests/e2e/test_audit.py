@@ -162,7 +162,7 @@ def test_the_same_bytes_in_shares_and_after_a_stop(finished, halves, tmp_path, m
     assert out.read_bytes() == alone.read_bytes()
     assert not parts.exists()
     monkeypatch.setattr(pool, "cores", lambda: 2)
-    monkeypatch.setattr(pool.LocalEngine, "few", 2)
+    monkeypatch.setattr(pool, "_FEW", 2)
     clipmem.audit(model=model, **sets, out=out)  # by two processes
     assert out.read_bytes() == alone.read_bytes()
 

@@ -100,13 +100,7 @@ class Job:
         """Start the folder with these settings, or resume it; without `start`, refuse a folder that is gone."""
         previous = self.settings()
         if previous is None:
-            require(
-                start,
-                f"{self.path}",
-                GONE,
-                "the folder of this job",
-                "Run the same command again if parts are missing.",
-            )
+            require(start, f"{self.path}", GONE, "the folder of this job", "Run the same command again.")
             self.write_json("job.json", settings)
         else:
             hint = "Choose another --out, or delete the folder."
