@@ -30,10 +30,8 @@ class InputError(ClipmemError, ValueError):
 
     def __init__(self, what: str, *, got: str = "", expected: str = "", hint: str = "") -> None:
         self.what, self.got, self.expected, self.hint = what, got, expected, hint
-        middle = ", ".join(
-            part for part in (f"got {got}" if got else "", f"expected {expected}" if expected else "") if part
-        )
-        text = f"{what}: {middle}" if middle else what
+        parts = [f"{name} {text}" for name, text in (("got", got), ("expected", expected)) if text]
+        text = f"{what}: {', '.join(parts)}" if parts else what
         super().__init__(f"{text.rstrip('.')}. {hint}" if hint else text)
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from clipmem.base.errors import InputError, require_one_of
+from clipmem.base.errors import require, require_one_of
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
@@ -67,8 +67,7 @@ def check_device(name: str) -> None:
     """
     require_one_of("device", name, DEVICES)
     reason = _no_gpu() if name == "cuda" else ""
-    if reason:
-        raise InputError(f"device {name!r}", got=reason, expected="cpu, or cuda with a GPU", hint="Use auto.")
+    require(not reason, f"device {name!r}", reason, "cpu, or cuda with a GPU", "Use auto.")
 
 
 def _no_gpu() -> str:

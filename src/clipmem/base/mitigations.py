@@ -235,9 +235,7 @@ class MitigateSection(Section):
 
     def active(self) -> Iterator[str]:
         """Yield the names of the active mitigations."""
-        for name in type(self).model_fields:
-            if getattr(self, name).active:
-                yield name
+        return (name for name in type(self).model_fields if getattr(self, name).active)
 
     def conflict(
         self, protocol: Any, objective: Any, names: tuple[str, str], freeze: Sequence[str], *, pretrained: bool

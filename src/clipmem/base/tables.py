@@ -16,9 +16,7 @@ _UID = {"uid": pl.String}
 _BLOCK = 8192  # values at a time
 SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     "pairs": {
-        **_UID,
-        "key": pl.String,
-        "image": pl.String,
+        **dict.fromkeys(("uid", "key", "image"), pl.String),
         **dict.fromkeys(("captions", "variants"), pl.List(pl.String)),
         **dict.fromkeys(("group", "label", "sublabel", "credit"), pl.String),
         "objects": pl.List(pl.String),
@@ -28,8 +26,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     "skipped": {"source": pl.String, "key": pl.String, "reason": pl.String},
     "splits": {**_UID, "role": pl.String, "group": pl.String, "planted": pl.Boolean, "captions_from": pl.String},
     "scores": {
-        **_UID,
-        "role": pl.String,
+        **dict.fromkeys(("uid", "role"), pl.String),
         "planted": pl.Boolean,
         # centered: minus the trimmed mean of the external pairs; null for protocols whose models are not paired
         **dict.fromkeys(("clipmem", "clipmem_norm", "clipmem_centered", "stderr", "low", "high"), pl.Float64),
@@ -53,8 +50,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     "mitigate/image_variants": {**_UID, "row": pl.Int64, "reference": pl.String, "problem": pl.String},
     # means over seeds, null for pairs without objects
     "evaluate/dejavu": {
-        **_UID,
-        "role": pl.String,
+        **dict.fromkeys(("uid", "role"), pl.String),
         "objects": pl.Int64,
         "extra": pl.Float64,
         **dict.fromkeys(("precision_f", "precision_g", "recall_f", "recall_g"), pl.Float64),
@@ -68,8 +64,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "kind": pl.String,
         "unit": pl.Int64,
         **dict.fromkeys(("unitmem", "unitmem_median", "classmem", "mu_max", "mu_rest", "median_error"), pl.Float64),
-        **_UID,
-        "label": pl.String,
+        **dict.fromkeys(("uid", "label"), pl.String),
     },
     "localize/layers": {
         **dict.fromkeys(("role", "tower"), pl.String),
@@ -83,8 +78,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         **dict.fromkeys(("control_difference", "control_p", "control_p_holm"), pl.Float64),
     },
     "localize/towers": {
-        **_UID,
-        "role": pl.String,
+        **dict.fromkeys(("uid", "role"), pl.String),
         "clipmem": pl.Float64,
         **dict.fromkeys(("image_share", "image_low", "image_high", "text_share", "text_low", "text_high"), pl.Float64),
         **dict.fromkeys(("image_sslmem", "text_sslmem"), pl.Float64),

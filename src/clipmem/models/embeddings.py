@@ -23,7 +23,7 @@ from clipmem.base import slices
 from clipmem.base.errors import Unfinished, require
 from clipmem.base.folder import GONE, Job, refuse_other
 from clipmem.base.hashing import json_sha256
-from clipmem.base.paths import is_free, make_folder
+from clipmem.base.paths import is_free
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import Geometry
@@ -278,6 +278,7 @@ def embed(
     for folder, model in models.items():
         cards[folder] = {"name": model.name, "model": model.content(), **settings, **pairs.about(BLOCKS * block)}
         _check(folder, cards[folder], listing)
+    parents = {f: next(parent for parent in (f, *f.parents) if parent.is_dir()) for f in models}
     numbers = list(models.values())
     loaded = {f: json_sha256([card["model"], settings, numbers.index(models[f])]) for f, card in cards.items()}
     parts, keys, total = dict[int, tuple[Any, ...]](), dict[str, dict[Path, str]](), 0
@@ -285,7 +286,7 @@ def embed(
         name = f"part-{number:06d}"
         keys[name] = {f: json_sha256([card["model"], settings, each.content]) for f, card in cards.items()}
         tasks = [
-            _Task(models[folder], loaded[folder], folder, cards[folder], name, number, key)
+            _Task(models[folder], loaded[folder], folder, parents[folder], cards[folder], name, number, key)
             for folder, key in keys[name].items()
             if not _is_done(folder, name, key, hashed=hashed)
         ]
@@ -293,12 +294,12 @@ def embed(
         parts[number] = (tasks, each._replace(content=(), size=size), block) if tasks else ()
     for folder, model in models.items() if any(parts.values()) else ():
         check_device(folder, settings.get("device", model.device), model)
-        make_folder(folder)
     stale = [file for folder in cards for file in folder.rglob(".*.tmp") if file.is_file()]  # of killed processes
     started = time.monotonic()
     reporter.begin("embed", total, pairs.unit)
     for folder, card in cards.items():  # before a shard that was repaired is done: then its old facts would be refused
         if listing and (read_card(folder) or listing).get("shards") != listing["shards"]:
+            _check(folder, card)  # another call may have claimed it
             write_card(folder, {**card, **listing})
     try:
         share = run(_embed_part, parts, reporter.advance)
@@ -384,6 +385,7 @@ class _Task(NamedTuple):
     model: Model
     loaded: str  # hash of the model, its number and settings: the same model with the same settings
     folder: Path
+    parent: Path  # the folder, or what there was of its parents when the call started
     card: Mapping[str, object]
     name: str
     number: int
@@ -413,7 +415,7 @@ def _embed_part(tasks: Sequence[_Task], part: Part, block: int, *, progress: Cal
         means = means if ok.all() else means.select(torch.nonzero(means.ok)[:, 0])
         if task.card.get("dtype") == "float16":
             means = means._replace(image=means.image.half(), text=means.text.half())
-        require(task.folder.is_dir(), f"{task.folder}", GONE, "the folder of this call", "Run the same command again.")
+        require(task.parent.is_dir(), f"{task.parent}", GONE, "the folder of this call", "Run the same command again.")
         layout.claim(task.folder, task.card)  # not before: a model that fails must not claim the folder
         _check(task.folder, task.card)  # another call may have claimed it
         first = pl.col("captions").list.first().alias("caption")

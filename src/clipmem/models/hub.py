@@ -64,8 +64,7 @@ def cached(repository: str, name: str) -> Path | None:
     try:
         file = huggingface_hub.try_to_load_from_cache(repository, name, cache_dir=cache_folder())
     except HFValidationError as error:
-        got = shorten(str(error))
-        hint = "Copy the name from the repository's page."
+        got, hint = shorten(str(error)), "Copy the name from the repository's page."
         raise InputError(f"hub repository {shorten(repository)}", got=got, expected="OWNER/NAME", hint=hint) from error
     return Path(file) if isinstance(file, str) else None
 
@@ -92,9 +91,9 @@ def fetch(repository: str, names: Sequence[str], subject: str) -> Path | None:
         except EntryNotFoundError:
             continue
         except RepositoryNotFoundError as error:
+            expected, hint = "an accessible repository", "Check the name; for a private one, run: hf auth login."
             got = f"no hub repository {repository}, or a private one"
-            hint = "Check the name; for a private one, run: hf auth login."
-            raise InputError(subject, got=got, expected="an accessible repository", hint=hint) from error
+            raise InputError(subject, got=got, expected=expected, hint=hint) from error
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise _failed(name, repository, error) from error
     return None

@@ -164,14 +164,12 @@ def open_parts(folder: Path) -> tuple[list[StoredPart], dict[str, object] | None
     for k, file in (item for files in (*numbered.values(), tables) for item in files.items()):
         is_part = card is None or not isinstance(stated, int) or k < stated
         require(is_part, f"{file}", f"part {k}", f"parts 0 to {stated}, without the last", "Delete the file.")
-    if not numbered["image"] or not (set(numbered["image"]) == set(numbered["text"]) == set(tables)):
-        counts = (len(numbered["image"]), len(numbered["text"]), len(tables))
-        got = "parts {} of img_emb, {} of text_emb and {} of metadata".format(*counts)
-        expected = "the same numbered parts in all three"
-        raise InputError(f"embeddings in {folder}", got=got, expected=expected, hint=_HINT)
-    subject, got = f"embeddings in {folder}", f"{len(tables)} of {stated} parts"
+    subject, together = f"embeddings in {folder}", all(of.keys() == tables.keys() for of in numbered.values())
+    counts = map(len, (*numbered.values(), tables))
+    got = "parts {} of img_emb, {} of text_emb and {} of metadata".format(*counts)
+    require(tables and together, subject, got, "the same numbered parts in all three", _HINT)
     hint = "Run the command that created the folder again: it resumes."
-    require(len(tables) == stated, subject, got, "all of them", hint)
+    require(len(tables) == stated, subject, f"{len(tables)} of {stated} parts", "all of them", hint)
     parts = list[StoredPart]()
     for k in sorted(tables):
         image, text = numbered["image"][k], numbered["text"][k]

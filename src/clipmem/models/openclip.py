@@ -189,10 +189,9 @@ def _geometry(size: Any, preprocess: dict[str, Any]) -> Geometry:
     interpolation = preprocess.get("interpolation") or usual.interpolation
     interpolation = {"random": "bicubic"}.get(interpolation, interpolation)
     unsupported = mode not in {"shortest", "squash", "longest"} or interpolation not in {"bicubic", "bilinear"}
-    if unsupported or (mode == "longest" and preprocess.get("fill_color")):
-        got = f"preprocess_cfg with {dict(preprocess)}"
-        expected = "resize_mode shortest, squash or longest (padded with black), interpolation bicubic or bilinear"
-        raise InputError("model", got=got, expected=expected, hint="Fix the model's config.")
+    unsupported = unsupported or (mode == "longest" and preprocess.get("fill_color"))
+    expected = "resize_mode shortest, squash or longest (padded with black), interpolation bicubic or bilinear"
+    require(not unsupported, "model", f"preprocess_cfg with {preprocess}", expected, "Fix the model's config.")
     return Geometry(sides.pop(), cast(ResizeMode, mode), cast(Interpolation, interpolation))
 
 

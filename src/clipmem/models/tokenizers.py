@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import require
 from clipmem.base.remote import may_download
 from clipmem.models import hub
 from clipmem.models.names import TextConfig
@@ -37,10 +37,9 @@ def files_of(folder: Path) -> list[Path]:
 def find(text: TextConfig, *, subject: str, folder: Path | None = None, download: bool | None = None) -> Path | None:
     """Find the folder of the tokenizer named by a config's `text_cfg`; None for open_clip's own."""
     name = str(text.get("hf_tokenizer_name") or "")
-    if (text.get("tokenizer_kwargs") or {}).get("trust_remote_code"):
-        got = "a config with tokenizer_kwargs.trust_remote_code"
-        hint = "Remove that key: custom code is never run."
-        raise InputError(subject, got=got, expected="a tokenizer of transformers", hint=hint)
+    runs_code = (text.get("tokenizer_kwargs") or {}).get("trust_remote_code")
+    got, hint = "a config with tokenizer_kwargs.trust_remote_code", "Remove that key: custom code is never run."
+    require(not runs_code, subject, got, "a tokenizer of transformers", hint)
     if not name:
         return None
     repository, allowed = name.removeprefix("hf-hub:"), may_download() if download is None else download
@@ -51,9 +50,9 @@ def find(text: TextConfig, *, subject: str, folder: Path | None = None, download
         for file in (*SETTINGS, "config.json") if allowed else ():
             if not hub.cached(repository, file):
                 hub.fetch(repository, [file], subject)
-    if not any((folder / file).is_file() for file in VOCABULARIES):
-        got, hint = f"no tokenizer in {folder}", f"Copy the tokenizer files of {name} into the folder."
-        raise InputError(subject, got=got, expected=f"one of {', '.join(VOCABULARIES)}", hint=hint)
+    exists, expected = any((folder / file).is_file() for file in VOCABULARIES), f"one of {', '.join(VOCABULARIES)}"
+    hint = f"Copy the tokenizer files of {name} into the folder."
+    require(exists, subject, f"no tokenizer in {folder}", expected, hint)
     refuse_code(folder, subject)
     return folder
 
@@ -78,10 +77,10 @@ def refuse_code(folder: Path, subject: str) -> None:
             document = json.loads((folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue  # reported by the library
-        if isinstance(document, dict) and "auto_map" in document:
-            got = f"{name} with auto_map, which names custom code"
-            hint = "Remove that key if transformers has the class: custom code is never run."
-            raise InputError(subject, got=got, expected="classes of transformers", hint=hint)
+        runs_code = isinstance(document, dict) and "auto_map" in document
+        got = f"{name} with auto_map, which names custom code"
+        hint = "Remove that key if transformers has the class: custom code is never run."
+        require(not runs_code, subject, got, "classes of transformers", hint)
 
 
 class SimpleTokenizer:

@@ -147,8 +147,7 @@ def _files(folder: Path) -> list[Path]:
 def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder:
     """Load a model from a local folder in float32, by default with its own tokenizer."""
     subject, save_again = f"model folder {folder}", "Save the model and the tokenizer with save_pretrained."
-    if not (folder / "config.json").is_file():
-        raise InputError(subject, got="no config.json", hint="Give a folder saved by transformers.")
+    require((folder / "config.json").is_file(), subject, "no config.json", "", "Give a folder saved by transformers.")
     library = hub.library("transformers", "transformers models")
     # without a vocabulary, the library would create an empty tokenizer without an error
     has_tokenizer = tokenizer or any((folder / name).is_file() for name in tokenizers.VOCABULARIES)

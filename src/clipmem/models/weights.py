@@ -50,11 +50,9 @@ def find_weights(folder: Path) -> Path | None:
             return folder / name
     for suffixes in ({".safetensors"}, {".bin", ".pth", ".pt"}):
         files = sorted(file for file in folder.glob("*") if file.suffix in suffixes and file.is_file())
-        if len(files) > 1:
-            got = f"several weight files: {', '.join(file.name for file in files[:5])}"
-            expected = f"one weight file, or one named {_USUAL[0]}"
-            hint = "Rename the file, or use ARCHITECTURE@FILE."
-            raise InputError(f"model folder {folder}", got=got, expected=expected, hint=hint)
+        got = f"several weight files: {', '.join(file.name for file in files[:5])}"
+        expected, hint = f"one weight file, or one named {_USUAL[0]}", "Rename the file, or use ARCHITECTURE@FILE."
+        require(len(files) < 2, f"model folder {folder}", got, expected, hint)
         if files:
             return files[0]
     return None
@@ -62,10 +60,8 @@ def find_weights(folder: Path) -> Path | None:
 
 def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
     """Read weights from safetensors, a state dict, or a training checkpoint; `averaged` reads the EMA weights."""
-    if path.suffix not in SUFFIXES:
-        got = f"the file extension {path.suffix!r}"
-        hint = "Save the model's state_dict as safetensors."
-        raise InputError(f"checkpoint {path}", got=got, expected=f"one of {', '.join(SUFFIXES)}", hint=hint)
+    got, hint = f"the file extension {path.suffix!r}", "Save the model's state_dict as safetensors."
+    require(path.suffix in SUFFIXES, f"checkpoint {path}", got, f"one of {', '.join(SUFFIXES)}", hint)
     if path.suffix == ".safetensors":
         broken = (SafetensorError, OSError, ValueError, TypeError, LookupError)
         hint = "Check that the file is complete."
@@ -109,8 +105,7 @@ def _read_torch(path: Path) -> object:
         hint = "It was not loaded, since it can run code. Save the model's state_dict, preferably as safetensors."
         raise InputError(f"checkpoint {path}", got=got, expected="tensors, numbers and text", hint=hint) from error
     except BROKEN as error:
-        got = f"a file that does not load ({reason(error)})"
-        hint = "Check that the file is complete."
+        got, hint = f"a file that does not load ({reason(error)})", "Check that the file is complete."
         raise InputError(f"checkpoint {path}", got=got, expected="a file written by torch.save", hint=hint) from error
 
 

@@ -147,9 +147,7 @@ def _table(scores: Path, by: str) -> pl.DataFrame:
     got = f"column {by!r} of type {table.schema[by]}"
     require(table.schema[by].is_numeric(), subject, got, "a numeric column", "Choose another column with --by.")
     columns = [name for name in ("uid", "role", by) if name in table.columns]
-    table = table.select(list(dict.fromkeys(columns))).with_columns(
-        pl.col("uid").cast(pl.String), pl.col(by).cast(pl.Float64)
-    )
+    table = table.select(list(dict.fromkeys(columns))).cast({"uid": pl.String, by: pl.Float64})
     if not scores.is_dir():
         return table
     pairs = RunFolder(scores).read("pairs").select("uid", "captions")  # some have no score

@@ -124,8 +124,8 @@ def evaluate_given(
 ) -> Evaluated:
     """Evaluate models, or with `alphas` those between two models, on a source and write a JSON file."""
     given_models = [given.find(address) for address in addresses]
-    if len(set(addresses)) < len(addresses):
-        raise InputError("--model", got="a duplicate", expected="each model once", hint="Name each model once.")
+    unique = len(set(addresses)) == len(addresses)
+    require(unique, "--model", "a duplicate", "each model once", "Name each model once.")
     settings = settings_with(EvaluateSection(), **changes)
     recipe = Recipe(data=data, evaluate=settings)  # pyright: ignore[reportCallIssue]
     resources = replace(execution.resolve(recipe, 1), precision="fp32")  # as in `given` studies
@@ -244,9 +244,8 @@ def _test_pairs(pairs: pl.DataFrame, prompts: Prompts | None, decoded: np.ndarra
     names = duplicate_groups(decoded, keys=pairs["group"].to_list())
     groups = np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
     test = np.ones(pairs.height, dtype=np.bool_)
-    train = ~test
-    if len(np.unique(groups)) > 1:
-        train = validation_part(groups, _TRAIN_SHARE, seed=derive_seed(recipe.split.seed, "probe training"))
+    seed = derive_seed(recipe.split.seed, "probe training")
+    train = validation_part(groups, _TRAIN_SHARE, seed=seed) if len(np.unique(groups)) > 1 else ~test
     captions = pairs["captions"].to_list()
     classes = utility.classes_of(pairs, recipe, prompts, np.arange(pairs.height), captions, test)
     unlabeled = "the source has no labels: set a label column"

@@ -108,9 +108,8 @@ def _held_out(study: PlannedStudy) -> Bool[np.ndarray, " n"]:
     held, external = np.zeros(len(study.role), dtype=np.bool_), study.role == "external"
     share = study.recipe.evaluate.validation
     if share:
-        held[external] = validation_part(
-            study.group[external], share, seed=derive_seed(study.recipe.split.seed, "held out")
-        )
+        seed = derive_seed(study.recipe.split.seed, "held out")
+        held[external] = validation_part(study.group[external], share, seed=seed)
     return held
 
 
