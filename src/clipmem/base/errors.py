@@ -141,9 +141,7 @@ def require_range(
     """
     number = isinstance(value, Real) and math.isfinite(value)
     if not number or (low is not None and value < low) or (high is not None and value > high):
-        expected = (
-            f"{low} to {high}" if None not in (low, high) else f"{low} or more" if high is None else f"at most {high}"
-        )
+        expected = f"{low} or more" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
         raise InputError(subject, got=shorten(value), expected=expected, hint=hint)
 
 

@@ -245,10 +245,6 @@ def _warn_of_activation(model: GivenModel, run: str) -> None:
     if evidence:
         named = model.parsed.name
         better = "a config with quick_gelu: true" if named.endswith(".json") else f"{named}-quickgelu"
-        warnings.warn(
-            ClipmemWarning(
-                f"{model.subject}: {evidence[0]!r} suggests that it was trained with QuickGELU, which "
-                f"{Path(named).name} does not have. If so, its embeddings are wrong: use {better} instead."
-            ),
-            stacklevel=3,
-        )
+        text = f"{model.subject}: {evidence[0]!r} suggests that it was trained with QuickGELU, which "
+        text += f"{Path(named).name} does not have. If so, its embeddings are wrong: use {better} instead."
+        warnings.warn(ClipmemWarning(text), stacklevel=3)

@@ -129,9 +129,8 @@ class StoredPart:
         names = [name for name in ("captions", "caption") if name in table.columns]
         if not names:
             return pl.Series("captions", [[]] * self.rows, dtype=pl.List(pl.String))
-        first = (
-            pl.concat_list(pl.col("caption").fill_null("")) if "caption" in names else pl.lit([], pl.List(pl.String))
-        )
+        caption, none = pl.concat_list(pl.col("caption").fill_null("")), pl.lit([], pl.List(pl.String))
+        first = caption if "caption" in names else none
         every = pl.col("captions") if "captions" in names else first
         return table.select(captions=pl.when(every.list.len() > 0).then(every).otherwise(first))["captions"]
 
@@ -140,10 +139,8 @@ class StoredPart:
         together = len(rows) and bool((np.diff(rows) == 1).all())  # the usual case
         chosen_rows = slice(rows[0], rows[-1] + 1) if together else rows
         arrays = (_open(file)[chosen_rows] for file in (self.image, self.text))
-        image, text = (
-            torch.from_numpy(np.array(array, dtype=np.float64 if array.dtype == np.float64 else np.float32))
-            for array in arrays
-        )
+        wide = [np.array(array, dtype=np.float64 if array.dtype == np.float64 else np.float32) for array in arrays]
+        image, text = map(torch.from_numpy, wide)
         if not self.means:
             return unit_means(image[:, None], text, torch.arange(len(rows)))
         ok = torch.isfinite(image).all(dim=1) & torch.isfinite(text).all(dim=1)

@@ -26,12 +26,7 @@ from clipmem.models.family import FAMILIES
 
 SHIPPED = ("clipmem-tiny", "clipmem-tiny-32", "clipmem-micro")
 # smaller architectures of the same images, for shadow models
-PROXIES = {
-    "clipmem-tiny": "clipmem-tiny-32",
-    "ViT-B-32": "ViT-S-32",
-    "ViT-B-16": "ViT-S-16",
-    "ViT-L-14": "ViT-S-16",
-}
+PROXIES = {"clipmem-tiny": "clipmem-tiny-32", "ViT-B-32": "ViT-S-32", "ViT-B-16": "ViT-S-16", "ViT-L-14": "ViT-S-16"}
 # clipmem-tiny with towers of other widths, for `clipmem reproduce --finding model-size`
 GRID = tuple(
     f"clipmem-i{image}-t{text}" for image in (64, 128, 192) for text in (64, 128, 192) if image * text != 16384

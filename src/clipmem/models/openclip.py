@@ -56,9 +56,8 @@ class OpenClipEncoder(TrainableEncoder):
         self._model: Any = model
         self.config, self._tokenizer = config, tokenizer
         self._preprocess: Any = self._model.visual.preprocess_cfg
-        self.image_size, self.resize_mode, self.interpolation = _geometry(
-            self._model.visual.image_size, self._preprocess
-        )
+        geometry = _geometry(self._model.visual.image_size, self._preprocess)
+        self.image_size, self.resize_mode, self.interpolation = geometry
         self.mean, self.std = three(self._preprocess["mean"]), three(self._preprocess["std"])
         self._vocabulary: Vocabulary | None = None
         self._compiled: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None

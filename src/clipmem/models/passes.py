@@ -305,11 +305,9 @@ def unit_means(image: Float[Tensor, "n view d"], text: Float[Tensor, "m d"], tex
     bad_image, bad_text = (~(_largest(rows) > 0) | torch.isinf(_largest(rows)) for rows in (image, text))
     bad = bad_image.any(dim=1)
     bad[text_pair[bad_text]] = True
-    u, v = pair_means(
-        torch.where(bad_image.unsqueeze(-1), 1.0, image) if bad_image.any() else image,
-        torch.where(bad_text.unsqueeze(-1), 1.0, text) if bad_text.any() else text,
-        text_pair,
-    )
+    image = torch.where(bad_image.unsqueeze(-1), 1.0, image) if bad_image.any() else image
+    text = torch.where(bad_text.unsqueeze(-1), 1.0, text) if bad_text.any() else text
+    u, v = pair_means(image, text, text_pair)
     return Means(u.float(), v.float(), ~bad)
 
 

@@ -164,13 +164,9 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
     try:
         # initialization must not change the caller's random state
         with hub.offline(), _quiet(library), torch.random.fork_rng(devices=[]):
-            model, info = getattr(library, _CLASSES[kind]).from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=any(file.suffix == ".safetensors" for file in _weights(folder)),
-                weights_only=True,
-                output_loading_info=True,
-            )
+            safe = any(file.suffix == ".safetensors" for file in _weights(folder))
+            how = {"local_files_only": True, "use_safetensors": safe, "weights_only": True, "output_loading_info": True}
+            model, info = getattr(library, _CLASSES[kind]).from_pretrained(folder, **how)
             if missing := sorted(info["missing_keys"]):  # initialized at random, which the library only logs
                 raise ValueError(f"the weights lack {len(missing)} parameters: {missing[0]}")
             if tokenizer is None:

@@ -216,13 +216,8 @@ class PlannedStudy(Run):
         row_of = {uid: index for index, uid in enumerate(self.splits["uid"])}
         rows = np.array([row_of[uid] for uid in model.uids])
         trained = self.all_captions(captions_in_training(self.recipe))
-        return TrainingData(
-            self.pixels(),
-            self.rows[rows],
-            [trained[index] for index in rows],
-            labels=None if self.labels is None else self.labels[rows],
-            classes=len(self._classes),
-        )
+        captions, labels = [trained[index] for index in rows], None if self.labels is None else self.labels[rows]
+        return TrainingData(self.pixels(), self.rows[rows], captions, labels=labels, classes=len(self._classes))
 
     def embed(self, model: TrainingSet, *, part: passes.Part = passes.WHOLE, progress: Any) -> passes.Embeddings:
         """Embed all pairs, or a part, with one model; `progress` is called with the number of pairs done."""
@@ -232,14 +227,8 @@ class PlannedStudy(Run):
 
     def embedder(self, model: TrainingSet) -> Model:
         """Return a model with the study's settings of embeddings."""
-        return Model(
-            self.side(model),
-            partial(self.load, model),
-            self.recipe.embed,
-            self.recipe.train,
-            self.execution.device,
-            self.precision,
-        )
+        load, recipe, device = partial(self.load, model), self.recipe, self.execution.device
+        return Model(self.side(model), load, recipe.embed, recipe.train, device, self.precision)
 
     def text_tower(self, side: str, seed: int) -> Callable[[Sequence[str]], np.ndarray]:
         """Load a model; return what embeds texts with it, on the CPU in float32: one row each, not normalized.

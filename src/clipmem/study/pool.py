@@ -59,13 +59,9 @@ def _executor(workers: int, threads: str) -> Generator[ProcessPoolExecutor]:
     if executor is not None and not _works(executor):
         _shut(executor)
         executor = None
-    executor = executor or ProcessPoolExecutor(
-        workers,
-        timeout=_IDLE,
-        env={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **_NO_RESTARTS},
-        initializer=child.begin,
-        initargs=(os.getpid(),),
-    )
+    env, parent = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **_NO_RESTARTS}, (os.getpid(),)
+    if executor is None:
+        executor = ProcessPoolExecutor(workers, timeout=_IDLE, env=env, initializer=child.begin, initargs=parent)
     try:
         yield executor
     except BaseException:

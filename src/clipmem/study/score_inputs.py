@@ -195,13 +195,8 @@ def _check_lists(target: int, reference: int) -> None:
 
 def _check_made(models: Sequence[Embedder], pairs: Pairs, settings: Settings) -> None:
     """Check that all embeddings are made with the same settings, and stored ones with those that the call names."""
-    stored = {
-        folder: (card, model)
-        for model in models
-        if isinstance(model, Embeddings)
-        for folder, card in model.cards.items()
-        if card is not None
-    }
+    opened = [model for model in models if isinstance(model, Embeddings)]
+    stored = {folder: (card, model) for model in opened for folder, card in model.cards.items() if card is not None}
     live = any(isinstance(model, Model) for model in models)
     for key, usual in {"views": 0, "caption_edits": 0, "captions": None, "precision": "fp32"}.items():
         values: dict[str, object] = {folder: card.get(key, usual) for folder, (card, _) in stored.items()}

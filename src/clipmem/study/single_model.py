@@ -99,12 +99,8 @@ def _scored(
     listed: Path | None,
 ) -> Scored:
     """Add the captions of the ten highest pairs."""
-    first = (
-        scores.filter(estimator=about["estimator"])
-        .sort("score", "uid", descending=[True, False])["uid"]
-        .head(10)
-        .to_list()
-    )
+    ranked = scores.filter(estimator=about["estimator"]).sort("score", "uid", descending=[True, False])
+    first = ranked["uid"].head(10).to_list()
     texts = {uid: every for uid, every in captions if uid in first}
     return Scored(scores, about, {uid: texts[uid] for uid in first}, listed)
 

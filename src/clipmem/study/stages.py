@@ -156,13 +156,8 @@ class Study:
             if self.folder.is_done("decode"):
                 self._check_columns(pairs)
             return
-        described = manifest.build(
-            self.recipe,
-            data_sha256=fingerprint,
-            command=self.command,
-            user_set=self.user_set,
-            execution=asdict(self._resolve()),
-        )
+        build = partial(manifest.build, self.recipe, data_sha256=fingerprint, command=self.command)
+        described = build(user_set=self.user_set, execution=asdict(self._resolve()))
         if parents:
             described["parents"] = {name: parent.described for name, parent in parents.items()}
         self.folder.write_json("manifest.json", {**described, **models.describe()})
@@ -232,14 +227,9 @@ class Study:
             self._check()  # another version may have trained them
         needs = alignment_of(self.recipe).needs
         parts = study.aligned(study.models if "class head" in needs else study.embedded)  # the base model has no head
-        tables = combine(
-            study.design,
-            study.splits,
-            parts,
-            weight=settings.weight,
-            confidence=settings.confidence,
-            wordings=study.aligned(study.models, wordings=True) if study.wordings and "captions" in needs else (),
-        )
+        wordings = study.aligned(study.models, wordings=True) if study.wordings and "captions" in needs else ()
+        combined = partial(combine, weight=settings.weight, confidence=settings.confidence)
+        tables = combined(study.design, study.splits, parts, wordings=wordings)
         write, files = self.folder.write, list[Path]()
         if self._protocol.estimator:
             tables, files = estimating.refine(study, parts, tables, self._protocol.estimator)

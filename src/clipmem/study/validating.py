@@ -80,15 +80,14 @@ def validate(
     rows = frontier(sources["full"], sources.get("proxy"))
     tracing = estimating.traced(studies["full"], reporter=reporter)
     signals = sources["full"].signals
+    ranks = [*rankdata(halves_of(signals).effect, axis=1)]
     document = {
         "format": 1,
         "pairs": len(signals.uids),
         "planted": int(sources["full"].planted.sum()),
         "proxy": proxy or None,
         "truth": truth,
-        "reliability": float(
-            reliability([*rankdata(halves_of(signals).effect, axis=1)], np.ones((1, len(signals.uids))))[0]
-        ),
+        "reliability": float(reliability(ranks, np.ones((1, len(signals.uids))))[0]),
         "estimators": rows,
         "lds": tracing.lds._asdict(),
         "lds_of_similarity": tracing.lds_of_similarity._asdict(),

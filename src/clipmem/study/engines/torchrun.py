@@ -77,11 +77,9 @@ class TorchrunEngine(LocalEngine):
         except RuntimeError as error:  # collectives raise various ones when another process has ended
             if not isinstance(error, dist.DistError) and "gloo" not in str(error):
                 raise
-            raise RunError(
-                f"training {model.side}, seed {model.seed}: process {self.world.rank} lost another of "
-                f"{self.world.size} processes. "
-                "Run the same command again: finished models are not trained again."
-            ) from error
+            text = f"training {model.side}, seed {model.seed}: process {self.world.rank} lost another of "
+            text += f"{self.world.size} processes. Run the same command again: finished models are not trained again."
+            raise RunError(text) from error
 
 
 def _engine() -> TorchrunEngine:
