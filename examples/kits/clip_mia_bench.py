@@ -42,12 +42,12 @@ from clipmem.functional import auroc
 from clipmem.models.embeddings import Embeddings
 from clipmem.stats.membership import (
     Traits,
-    bootstrap_rates,
     log_probability,
     loss_and_gradient,
-    true_positive_rates,
+    rate_intervals,
     weakly_supervised,
 )
+from clipmem.stats.ranking import true_positive_rates
 from clipmem.study.auditing import PASSES, dropping_attention, similarity_of
 from clipmem.study.score_inputs import Settings, read_pairs
 from clipmem.study.scoring import embed_pairs
@@ -147,7 +147,7 @@ def attacks(model, sets, folder, settings):
 
 def measured(scores, member):
     """Return AUC and TPR at 1% FPR, each with its 95% interval over pairs."""
-    [tpr], [[low], [high]] = true_positive_rates(scores, member, RATE), bootstrap_rates(scores, member, RATE)
+    [tpr], [[low], [high]] = true_positive_rates(scores, member, RATE), rate_intervals(scores, member, RATE)
     return {"auc": auroc(scores, member)._asdict(), "tpr": {"mean": float(tpr), "low": float(low), "high": float(high)}}
 
 

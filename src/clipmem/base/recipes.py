@@ -86,15 +86,12 @@ class Recipe(_Section):
         target, reference = self.given.target, self.given.reference
         if self._protocol.trains:
             if target or reference:
-                raise ValueError(
-                    f"protocol = {self.protocol!r} trains its own models; omit [given], or run protocol = 'given'"
-                )
+                text = f"protocol = {self.protocol!r} trains its own models; omit [given], or run protocol = 'given'"
+                raise ValueError(text)
             return self
         if not target:
-            raise ValueError(
-                "[given] target is empty; set target = ['FOLDER'] to a model that trained on the candidates, and "
-                "reference = ['FOLDER'] to one that did not"
-            )
+            text = "[given] target is empty; set target = ['FOLDER'] to a model that trained on the candidates, and "
+            raise ValueError(f"{text}reference = ['FOLDER'] to one that did not")
         if len(target) != len(reference):
             raise ValueError(
                 f"[given] has {len(target)} targets and {len(reference)} references; "
@@ -107,9 +104,8 @@ class Recipe(_Section):
         objective, alignment = self.train.objective, self.score.alignment
         needs = declared("alignments", alignment).needs
         if "class head" in needs and not self._protocol.trains:  # the objective is not used
-            raise ValueError(
-                f"alignment = {alignment!r} needs class heads, which given models do not have; choose another one"
-            )
+            text = f"alignment = {alignment!r} needs class heads, which given models do not have; choose another one"
+            raise ValueError(text)
         if not self._protocol.trains:
             return self
         if "class head" in needs and not self._objective.class_head:

@@ -81,12 +81,7 @@ def ids(
 @export.command
 @command
 def embeddings(
-    *,
-    model: ModelName,
-    data: ShardsPath,
-    out: Path,
-    embedding: Embedding = Embedding(),
-    reporter: Reporter,
+    *, model: ModelName, data: ShardsPath, out: Path, embedding: Embedding = Embedding(), reporter: Reporter
 ) -> str:
     """Write the embeddings of pairs under one model, for `clipmem score`, `clipmem curate` or other tools.
 

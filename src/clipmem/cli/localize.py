@@ -8,12 +8,7 @@ from clipmem.cli.shell import Screen, command
 
 @command
 def localize(
-    folder: RunDir,
-    /,
-    *,
-    views: Count | None = None,
-    pairs: Count | None = None,
-    reporter: Reporter,
+    folder: RunDir, /, *, views: Count | None = None, pairs: Count | None = None, reporter: Reporter
 ) -> Screen:
     """Find where the models of a study memorize: towers, layers and units.
 

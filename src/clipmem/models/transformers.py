@@ -165,8 +165,9 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
         # initialization must not change the caller's random state
         with hub.offline(), _quiet(library), torch.random.fork_rng(devices=[]):
             safe = any(file.suffix == ".safetensors" for file in _weights(folder))
-            how = {"local_files_only": True, "use_safetensors": safe, "weights_only": True, "output_loading_info": True}
-            model, info = getattr(library, _CLASSES[kind]).from_pretrained(folder, **how)
+            model, info = getattr(library, _CLASSES[kind]).from_pretrained(
+                folder, local_files_only=True, use_safetensors=safe, weights_only=True, output_loading_info=True
+            )
             if missing := sorted(info["missing_keys"]):  # initialized at random, which the library only logs
                 raise ValueError(f"the weights lack {len(missing)} parameters: {missing[0]}")
             if tokenizer is None:

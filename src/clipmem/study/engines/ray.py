@@ -115,9 +115,8 @@ class RayEngine(pool.LocalEngine):
             error, exit_code = cast(tuple[str, int], self.ray.get(reference))
         except self.ray.exceptions.RayError as failure:
             reason = str(failure).strip().splitlines()[-1][:300]
-            raise RunError(
-                f"{name}: the Ray task failed ({reason}). Run the same command again: what is finished is not repeated."
-            ) from failure
+            told = f"{name}: the Ray task failed ({reason}). Run the same command again"
+            raise RunError(f"{told}: what is finished is not repeated.") from failure
         if error:
             raise InputError(error) if exit_code == InputError.exit_code else RunError(error)
 
