@@ -88,10 +88,10 @@ class RemotePath(PurePosixPath):
             return [str(facts) for _, facts in sorted(system.find(path, detail=True).items())]
 
     def facts(self) -> tuple[int, str]:
-        """Return the size of the file, and all that the store last told of it, such as its time and ETag."""
-        with self.reading() as (system, path):
-            facts = system.info(path)  # the address behind a redirect can have a signature, which changes
-            return int(facts["size"] or 0), str({key: value for key, value in facts.items() if key != "url"})
+        """Return the size of the file, and its ETag or else all that the store last told of it, such as its time."""
+        with self.reading() as (system, path):  # a listing of a store tells other things of a file than a request
+            facts = {key.lower(): value for key, value in system.info(path).items() if key != "url"}  # can be signed
+            return int(facts["size"] or 0), str(facts.get("etag") or facts).strip('"')
 
     def _kind(self) -> str:
         # without permission "", as pathlib from Python 3.14 on; some stores deny access to what does not exist

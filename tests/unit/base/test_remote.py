@@ -192,6 +192,20 @@ def test_the_address_behind_a_redirect_is_not_a_fact(monkeypatch):
     assert path.facts() != before
 
 
+def test_a_listing_and_a_request_tell_the_same_facts(monkeypatch):
+    """A store lists a file with other keys and times than it answers with; the ETag is the same, quoted or not."""
+    files, path = fsspec.filesystem("memory"), RemotePath("memory://state/d")
+    files.pipe("/state/d", b"123")
+    info = type(files).info
+    for tag, answers in (
+        ("a", [{"ETag": '"a"', "Key": "d", "LastModified": 1.5}, {"etag": "a", "ContentType": "tar"}]),
+        ("b", [{"ETag": '"b"'}]),
+    ):
+        for answer in answers:
+            monkeypatch.setattr(type(files), "info", lambda *more, answer=answer: info(*more) | answer)
+            assert path.facts() == (3, tag)
+
+
 def test_local_paths_do_not_import_fsspec():
     code = "import sys, clipmem; clipmem.load_pairs('emoji').pairs(); sys.exit('fsspec' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
