@@ -52,14 +52,15 @@ def softmax_agreement(query, value, groups, temperature):
     return found
 
 
-def votes(query, value, k, groups, share):
+def votes(query, value, k, groups, share, step=1):
+    """Each row votes; the nearest by value are among every `step`-th, and the last of these is the limit."""
     q, t = query - query.mean(axis=0), value - value.mean(axis=0)
-    near, found = max(k, round(share * len(q))), []
+    near, found = max(k, round(share * len(q[::step]))), []
     for i in range(len(q)):
         others = [j for j in range(len(q)) if groups[j] != groups[i]]
         by_query = sorted(others, key=lambda j: -cosine(q[i], q[j]))[:k]
-        by_value = sorted(others, key=lambda j: -cosine(t[i], t[j]))[:near]
-        found.append(len(set(by_query) & set(by_value)) / k)
+        limit = sorted((cosine(t[i], t[j]) for j in others if j % step == 0), reverse=True)[:near][-1]
+        found.append(sum(cosine(t[i], t[j]) > limit - 1e-12 for j in by_query) / k)
     return found
 
 

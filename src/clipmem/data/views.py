@@ -35,6 +35,7 @@ APPLIED = 0.8  # probability of the jitter
 _GRAY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as torchvision rounds it
 _SIGMA = (0.1, 2.0)
 Images = Float[Tensor, "n 3 size size"]
+Pixels = UInt8[Tensor, "n side side 3"]
 Amounts = Float[Tensor, "n"]
 
 
@@ -144,12 +145,8 @@ def as_float(pixels: UInt8[Tensor, "n size size 3"]) -> Float[Tensor, "n 3 size 
 
 
 def normalize_pixels(
-    pixels: Float[Tensor, "n 3 size size"],
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-    *,
-    in_place: bool = False,
-) -> Float[Tensor, "n 3 size size"]:
+    pixels: Images, mean: tuple[float, float, float], std: tuple[float, float, float], *, in_place: bool = False
+) -> Images:
     """Apply a model's channel means and standard deviations to pixels in [0, 1]."""
     shift = torch.tensor(mean, device=pixels.device).view(1, 3, 1, 1)
     scale = torch.tensor(std, device=pixels.device).view(1, 3, 1, 1)

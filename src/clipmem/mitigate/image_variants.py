@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, UInt8, UInt64
+from jaxtyping import UInt8, UInt64
 from torch import Tensor
 
 from clipmem.base.errors import require
@@ -22,7 +22,7 @@ from clipmem.base.recipes import Recipe
 from clipmem.base.sections import TrainSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.decoding import DecodeError
-from clipmem.data.views import Crops, distort, draw_crops, render
+from clipmem.data.views import Crops, Images, Pixels, distort, draw_crops, render
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
 from clipmem.mitigate.captions import choose_variant
 from clipmem.train.hooks import Moment
@@ -92,14 +92,7 @@ class ImageVariants(Mitigation):
         shape = None if self._pixels is None else self._pixels.shape
         return f"{shape} {self._rows.tolist()} {self._counts.tolist()}"
 
-    def images(
-        self,
-        values: Float[Tensor, "n 3 size size"],
-        pixels: UInt8[Tensor, "n side side 3"],
-        crops: Crops,
-        moment: Moment,
-        view: int,
-    ) -> Float[Tensor, "n 3 size size"]:
+    def images(self, values: Images, pixels: Pixels, crops: Crops, moment: Moment, view: int) -> Images:
         u = uniform(moment.keys, derive_seed(self.seed, "image variant", moment.epoch, view), 1)[:, 0]
         if self._pixels is None:
             number = np.where(u < self.section.probability, 0, -1)

@@ -30,12 +30,11 @@ from clipmem.base.random import generator
 from clipmem.base.tables import open_array, scratch_array
 from clipmem.models.signals import Signals
 from clipmem.stats.agreement import TEMPERATURE, directions, directions_into, softmax_agreement, softmax_means
-from clipmem.stats.cells import Cells
+from clipmem.stats.cells import EXACT, Cells
 from clipmem.stats.leave_one_out import Features, leave_one_out, leave_one_out_scores
 
 NEAR = 5  # testifying neighbors
 TOGETHER, SMALLEST = 128, 10  # pairs that are left out together: at most a twentieth of all, or `SMALLEST`
-EXACT = 30_000  # most pairs of which each is compared with all others, and that are kept in memory
 COMPARED = 4000  # pairs by which features are chosen
 _BLOCK, _PRODUCTS = 8192, 2048  # rows at once; captions, and images, all of which are compared
 # how well a caption fits an image, cosines in [-1, 1], higher = better: it against the mean caption of similar images;

@@ -1,6 +1,7 @@
 """Whether the captions of images that look alike say what a pair's own caption says, and the reverse.
 
-Vectors may come from a model or from pixels and words alone (`clipmem.data.features`). Time O(n² d), memory O(block n).
+Vectors may come from a model or from pixels and words alone (`clipmem.data.features`). Each pair is compared with all
+others, or if there are more than 30,000 with those of near cells (`Cells`): time O(n^1.5 d) then instead of O(n² d).
 
 When not to trust it: a singleton has no neighbor as evidence, however right its caption is.
 """
@@ -14,23 +15,22 @@ from torch import Tensor
 
 from clipmem.base import slices
 from clipmem.base.errors import require, require_range
-from clipmem.stats.checks import as_finite, check_same_length
+from clipmem.stats.cells import EXACT, Cells
+from clipmem.stats.checks import Groups, as_finite, check_same_length
 from clipmem.stats.similarity import unit_pairs
 
 TEMPERATURE = 0.07  # on drawings .05 to .1 differ by less than .01 AUROC
 NEIGHBORS, NEAR = 10, 0.05
 _BLOCK = 1024
+# rows, P of each, the nearest others of each: -1 where there are fewer
+Near = tuple[slice | Int[Tensor, " b"], Float64[Tensor, "b d"], Int[Tensor, "b k"]]
 
 
 # lengths are compared in the functions, so the axes of their arguments have two words
 
 
 def softmax_agreement(
-    query: Float[Tensor, "n p"],
-    value: Float[Tensor, "m d"],
-    *,
-    group: Int[np.ndarray, " n"] | None = None,
-    temperature: float = TEMPERATURE,
+    query: Float[Tensor, "n p"], value: Float[Tensor, "m d"], *, group: Groups = None, temperature: float = TEMPERATURE
 ) -> Float64[Tensor, " n"]:
     """Compare each pair's value with the mean value of pairs with similar queries.
 
@@ -68,28 +68,23 @@ def softmax_means(
     value: Float[Tensor, "m d"],
     k: int = NEIGHBORS,
     *,
-    group: Int[np.ndarray, " n"] | None = None,
+    group: Groups = None,
     temperature: float = TEMPERATURE,
-) -> Iterator[tuple[slice, Float64[Tensor, "b d"], Int[Tensor, "b k"]]]:
+) -> Iterator[Near]:
     """Yield P of `softmax_agreement` and the k nearest pairs by query, in blocks of rows; same arguments and errors."""
     require(temperature > 0, "temperature", f"{temperature}", "a positive number", "Use 0.07.")
     check_same_length("query", len(query), "value", len(value))
-    t = directions(value, "value")
-    for rows, cosine in _cosines(directions(query, "query"), group, k):
-        yield rows, torch.softmax(cosine / temperature, dim=1) @ t, cosine.topk(k, dim=1).indices
+    q, t = directions(query, "query"), directions(value, "value")
+    yield from _near(q, t, k, _groups(group, len(q), k), temperature)
 
 
 def neighbor_votes(
-    query: Float[Tensor, "n p"],
-    value: Float[Tensor, "m d"],
-    k: int = NEIGHBORS,
-    *,
-    group: Int[np.ndarray, " n"] | None = None,
+    query: Float[Tensor, "n p"], value: Float[Tensor, "m d"], k: int = NEIGHBORS, *, group: Groups = None
 ) -> Float64[Tensor, " n"]:
     """Compute the share of the k pairs nearest by query that are among the nearest 5% by value (at least k pairs).
 
     Nearness is the cosine of centered rows; pairs of the same group do not vote. Arguments and errors are those of
-    `softmax_agreement`; k is at most the number of pairs of other groups.
+    `softmax_agreement`; k is at most the number of pairs of other groups. Of many pairs, the 5% are of a sample.
 
     Returns:
         Shares in [0, 1]; 0.05 is chance.
@@ -100,13 +95,13 @@ def neighbor_votes(
         [1.0, 1.0, 1.0, 1.0]
     """
     check_same_length("query", len(query), "value", len(value))
-    near = max(k, round(NEAR * len(value)))
-    shares = torch.empty(len(query), dtype=torch.float64, device=query.device)
-    both = (_cosines(directions(x, name), group, k) for x, name in ((query, "query"), (value, "value")))
-    for (rows, by_query), (_, by_value) in zip(*both, strict=True):
-        last = by_value.topk(near, dim=1).values[:, -1:]
-        votes = by_value.gather(1, by_query.topk(k, dim=1).indices) >= last
-        shares[rows] = votes.double().mean(dim=1)
+    q, t, groups = directions(query, "query"), directions(value, "value"), _groups(group, len(query), k)
+    step = -(-len(t) // EXACT)
+    shares, near = q.new_empty(len(q)), max(k, round(NEAR * len(t[::step])))
+    for rows, _, j in _near(q, q[:, :1], k, groups):
+        last = _cosines(t, groups, rows, step).topk(near, dim=1).values[:, -1:]
+        votes = torch.einsum("id,ikd->ik", t[rows], t[j]) >= last - 1e-12  # but for rounding: the last one votes
+        shares[rows] = (votes & (j >= 0)).double().mean(dim=1)
     return shares
 
 
@@ -115,7 +110,7 @@ def lemon(
     text: Float[Tensor, "m e"],
     k: int = 30,
     *,
-    group: Int[np.ndarray, " n"] | None = None,
+    group: Groups = None,
     weights: tuple[float, float] = (5.0, 5.0),
     tau: tuple[float, float] = (0.1, 5.0),
 ) -> Float64[Tensor, " n"]:
@@ -150,13 +145,13 @@ def lemon(
         [10.0, 10.0, 11.0]
     """
     u, v = unit_pairs(image, text)
-    apart = 1 - (u * v).sum(dim=1)
+    apart, groups = 1 - (u * v).sum(dim=1), _groups(group, len(u), k)
     scores = apart.clone()
     for weight, by, other in zip(weights, (u, v), (v, u), strict=True):
-        for rows, cosine in _cosines(by, group, k):
-            near, j = cosine.topk(k, dim=1)
-            trust = torch.exp(-tau[0] * (1 - near) - tau[1] * apart[j])
-            scores[rows] += weight * ((1 - torch.einsum("id,ikd->ik", other[rows], other[j])) * trust).mean(dim=1)
+        for rows, _, j in _near(by, by[:, :1], k, groups):
+            near, far = (torch.einsum("id,ikd->ik", x[rows], x[j]) for x in (by, other))
+            trust = torch.exp(-tau[0] * (1 - near) - tau[1] * apart[j]) * (j >= 0)
+            scores[rows] += weight * ((1 - far) * trust).mean(dim=1)
     return scores
 
 
@@ -200,14 +195,32 @@ def directions_into(
     return out
 
 
-def _cosines(
-    unit: Float64[Tensor, "n d"], group: Int[np.ndarray, " n"] | None, k: int
-) -> Iterator[tuple[slice, Float64[Tensor, "b n"]]]:
-    """Yield blocks of cosines with all rows, -inf within a group; each row has `k` others at least."""
-    n = len(unit)
+def _groups(group: Groups, n: int, k: int) -> Int[Tensor, " n"]:
+    """Return a code of each row's group; each row has `k` others at least."""
     check_same_length("group", n if group is None else len(group), "query", n)
     _, codes, size = np.unique(np.arange(n) if group is None else group, return_inverse=True, return_counts=True)
     require_range("k", k, 1, int(n - size.max(initial=0)), "Use fewer neighbors, or more groups of pairs.")
-    groups = torch.from_numpy(codes).to(unit.device)
-    for rows in slices(n, _BLOCK):
-        yield rows, (unit[rows] @ unit.T).masked_fill(groups[rows, None] == groups, -torch.inf)
+    return torch.from_numpy(codes)
+
+
+def _cosines(
+    unit: Float64[Tensor, "n d"], groups: Int[Tensor, " n"], rows: slice | Tensor, step: int = 1
+) -> Float64[Tensor, "b m"]:
+    """Return cosines of rows with every so many rows, -inf within a group."""
+    same = (groups[rows, None] == groups[::step]).to(unit.device)
+    return (unit[rows] @ unit[::step].T).masked_fill(same, -torch.inf)
+
+
+def _near(
+    unit: Float64[Tensor, "n d"], value: Float64[Tensor, "n p"], k: int, groups: Int[Tensor, " n"], tau: float = 1.0
+) -> Iterator[Near]:
+    """Yield softmax-weighted means of values and the nearest rows of other groups (-1: fewer), for blocks of rows."""
+    if len(unit) <= EXACT:
+        for rows in slices(len(unit), _BLOCK):
+            cosine = _cosines(unit, groups, rows)
+            yield rows, torch.softmax(cosine / tau, dim=1) @ value, cosine.topk(k, dim=1).indices
+        return
+    q, t = (x.cpu().numpy().astype(np.float32) for x in (unit, value))
+    for block in Cells(q).means(t, k, groups.numpy(), temperature=tau, device=str(unit.device)):
+        rows, mean, near = (torch.from_numpy(x).to(unit.device) for x in block)
+        yield rows, mean.double(), near

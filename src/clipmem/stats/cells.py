@@ -19,7 +19,9 @@ from clipmem.base import slices
 from clipmem.base.errors import require_range
 from clipmem.base.random import derive_seed
 from clipmem.base.tables import scratch_array
+from clipmem.stats.checks import Groups
 
+EXACT = 30_000  # most rows of which each is compared with all others
 PROBES = 32  # a row is compared with the nearest cells that have as many rows as so many cells of mean size
 WIDEST = 4  # times that number: of more rows, evenly spaced ones are compared
 _CELLS, _FEWEST, _LEARNED = 4, 8, 24  # times √n cells; fewest rows a cell; rows a cell to learn the cells from
@@ -105,7 +107,7 @@ class Cells:
         self,
         value: Float32[np.ndarray, "n d"],
         k: int,
-        group: Int[np.ndarray, " n"] | None = None,
+        group: Groups = None,
         *,
         temperature: float,
         device: str = "cpu",

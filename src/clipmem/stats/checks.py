@@ -3,9 +3,11 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int
 
 from clipmem.base.errors import InputError, require
+
+Groups = Int[np.ndarray, " n"] | None  # of each row, any integers; None: each has its own
 
 
 def as_finite(name: str, values: Any) -> Float64[np.ndarray, "..."]:

@@ -13,7 +13,7 @@ from scipy.linalg import cholesky, solve_triangular
 
 from clipmem.base import slices
 from clipmem.base.errors import require
-from clipmem.stats.checks import as_finite, check_same_length
+from clipmem.stats.checks import Groups, as_finite, check_same_length
 
 RIDGE = 0.3  # share of the mean eigenvalue
 LANDMARKS = 1000  # on 4,000 drawings 2,000 take 4 times as long and find mismatched captions .01 AUROC better
@@ -40,7 +40,7 @@ def leave_one_out(
     features: Features,
     targets: Features,
     *,
-    group: Int[np.ndarray, " n"] | None = None,
+    group: Groups = None,
     ridge: float = RIDGE,
     kernel: Kernel = "linear",
     out: np.ndarray | None = None,
@@ -83,12 +83,7 @@ def leave_one_out(
 
 
 def leave_one_out_scores(
-    features: Features,
-    targets: Features,
-    *,
-    group: Int[np.ndarray, " n"] | None = None,
-    ridge: float = RIDGE,
-    kernel: Kernel = "linear",
+    features: Features, targets: Features, *, group: Groups = None, ridge: float = RIDGE, kernel: Kernel = "linear"
 ) -> Float64[np.ndarray, " n"]:
     """Compute how badly the other rows predict each row: -cos(P_i, y_i), with `leave_one_out`'s P and centered y.
 
@@ -110,9 +105,7 @@ def leave_one_out_scores(
     return np.clip(scores, -1, 1)
 
 
-def _left_out(
-    features: Any, targets: Features, group: Int[np.ndarray, " n"] | None, ridge: float, kernel: Kernel
-) -> Iterator[_Block]:
+def _left_out(features: Any, targets: Features, group: Groups, ridge: float, kernel: Kernel) -> Iterator[_Block]:
     """Yield the rows that are left out alone, in blocks, those of each larger group, and those that are not fitted."""
     n, d = features.shape[0], targets.shape[1]
     check_same_length("features", n, "targets", targets.shape[0])

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8, UInt64
+from jaxtyping import Float, Int, UInt64
 from torch import Tensor, nn
 
 from clipmem.base.sections import TrainSection
-from clipmem.data.views import Crops
+from clipmem.data.views import Crops, Images, Pixels
 from clipmem.train.distributed import World
 from clipmem.train.recorder import TRAJECTORY_FILE, AlignmentRecorder
 
@@ -92,14 +92,7 @@ class Hook:
         """Change the chosen texts, token ids padded with 0."""
         return tokens
 
-    def images(
-        self,
-        values: Float[Tensor, "n 3 size size"],
-        pixels: UInt8[Tensor, "n side side 3"],
-        crops: Crops,
-        moment: Moment,
-        view: int,
-    ) -> Float[Tensor, "n 3 size size"]:
+    def images(self, values: Images, pixels: Pixels, crops: Crops, moment: Moment, view: int) -> Images:
         """Change a view.
 
         Args:

@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 
 import clipmem
 from clipmem.base.errors import InputError
+from clipmem.base.random import generator
 from clipmem.curation import ranking
 from clipmem.curation.ranking import Ranked, agreeing, curate
 from clipmem.curation.share import Planted, plant, posterior
@@ -79,6 +80,15 @@ def test_contrast_against_a_loop(n, d, seed):
         assert float(fast.similarity[i]) == pytest.approx(u[i] @ v[i])
         assert float(fast.margin[i]) == pytest.approx(u[i] @ v[i] - max(others))
         assert float(fast.scaled[i]) == pytest.approx(u[i] @ v[i] - 0.025 * crowd)
+
+
+def test_many_pairs_are_contrasted_in_random_batches(monkeypatch):
+    u, v = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 23, 4)))
+    batches = np.array_split(generator(0, "s-CLIPLoss").permutation(23), 3)
+    expected = [contrast(u[batch], v[batch]) for batch in batches]
+    monkeypatch.setattr("clipmem.stats.similarity.EXACT", 10)
+    for values, *each in zip(contrast(u, v), *expected, strict=True):
+        torch.testing.assert_close(values[np.concatenate(batches)], torch.cat(each))
 
 
 def test_own_fit_is_what_the_functional_scores_say(data):

@@ -1,5 +1,7 @@
 """Leave-one-out predictions and agreement of neighbors: against loops, invariants, blocks, bad input."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,9 @@ from clipmem.base.errors import InputError
 from clipmem.stats import agreement
 from clipmem.stats import leave_one_out as module
 from clipmem.stats.agreement import lemon, neighbor_votes, softmax_agreement
+from clipmem.stats.cells import Cells
 from clipmem.stats.leave_one_out import RbfFeatures, leave_one_out, leave_one_out_scores
+from clipmem.stats.ranking import auroc
 from tests.reference import loops_neighbors as loops
 
 PROFILE = settings(max_examples=25, derandomize=True)
@@ -155,6 +159,46 @@ def test_agreement_votes_and_lemon_against_loops(groups):
     image = q[:, :3]
     expected = loops.lemon(x[:, :3], y, 4, groups, 2.0, 3.0, (0.5, 4.0))
     np.testing.assert_allclose(lemon(image, t, 4, group=groups, weights=(2.0, 3.0), tau=(0.5, 4.0)), expected, **close)
+
+
+def test_of_many_pairs_near_cells_and_a_sample_give_the_same_but_for_half_precision(monkeypatch):
+    """Few rows are all in near cells, so that only the sample and the rounding of rows differ."""
+    monkeypatch.setattr(agreement, "EXACT", 12)  # the sample: every second row
+    (x, y), groups = data(), np.arange(23) // 3
+    q, t = torch.from_numpy(x), torch.from_numpy(y)
+    rough = {"rtol": 0, "atol": 3e-3}
+    found = softmax_agreement(q, t, group=groups, temperature=0.2)
+    np.testing.assert_allclose(found, loops.softmax_agreement(x, y, groups, 0.2), **rough)
+    np.testing.assert_allclose(neighbor_votes(q, t, 4, group=groups), loops.votes(x, y, 4, groups, 0.05, 2), **close)
+    expected = loops.lemon(x[:, :3], y, 4, groups, 2.0, 3.0, (0.5, 4.0))
+    found = lemon(q[:, :3], t, 4, group=groups, weights=(2.0, 3.0), tau=(0.5, 4.0))
+    np.testing.assert_allclose(found, expected, **close)  # neighbors alone are by rounded rows
+
+
+def test_a_pair_that_near_cells_leave_without_neighbors_has_no_votes(monkeypatch):
+    monkeypatch.setattr(agreement, "EXACT", 17)
+    monkeypatch.setattr(agreement, "Cells", partial(Cells, probes=1))  # a cell each: its group is the first 17 rows
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(np.concatenate([rng.normal([9, 0], 0.01, (17, 2)), rng.normal([-9, 0], 0.01, (17, 2))]))
+    groups = np.array([0] * 17 + list(range(1, 18)))
+    assert not neighbor_votes(x, x, 4, group=groups)[:17].any()
+    assert torch.equal(softmax_agreement(x, x, group=groups)[:17], torch.zeros(17, dtype=torch.float64))
+    alone = lemon(x, x, 4, group=groups)
+    torch.testing.assert_close(alone[:17], torch.zeros(17, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_many_pairs_tell_swapped_ones_as_well_as_all(monkeypatch):
+    rng = np.random.default_rng(0)
+    topic = rng.normal(size=(100, 32))[rng.integers(100, size=1500)] + 0.6 * rng.normal(size=(1500, 32))
+    wrong = np.arange(1500) < 150
+    order = np.where(wrong, rng.permutation(1500), np.arange(1500))
+    u, v = (torch.from_numpy(x + 0.7 * rng.normal(size=x.shape)) for x in (topic, topic[order]))
+    areas, scores = [], (lambda *x: -softmax_agreement(*x), lambda *x: -neighbor_votes(*x), lemon)
+    for most in (1500, 300):
+        monkeypatch.setattr(agreement, "EXACT", most)
+        areas.append([auroc(score(u, v).numpy(), wrong).mean for score in scores])
+    assert areas[1] == pytest.approx(areas[0], abs=0.01)
+    assert min(areas[0]) > 0.95
 
 
 def test_votes_count_the_nearest_twentieth():
