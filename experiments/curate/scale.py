@@ -14,6 +14,9 @@ them under two models by `clipmem score`, with `--command closed-form` under one
 clipmem does, by its `MiniBatchKMeans`, and by faiss (`pip install faiss-cpu`), each three times, in turn. It prints
 seconds, the mean cosine of a row and its cell's center, and the share of the 16 nearest rows that are compared.
 
+`python experiments/curate/scale.py agreements N` scores N pairs of 512 numbers, a tenth of them swapped, by softmax
+agreement, neighbors' votes, LEMoN and s-CLIPLoss, each twice: compared with all, and as above 30,000 pairs.
+
 `python experiments/curate/scale.py parts N` is for more pairs than a disk holds the files of. Of N random pairs, it
 takes the parts of `clipmem curate --model` whose time is in proportion to N as a whole: directions of images and of
 captions, and captions and images predicted by ridge regression. It makes the cells, and compares three hundredths of
@@ -52,8 +55,9 @@ from clipmem.models.layout import write_card
 from clipmem.models.signals import Signals
 from clipmem.scoring import evidence
 from clipmem.scoring.pair_scores import PAIR_SCORES
-from clipmem.stats.agreement import TEMPERATURE, directions_into
+from clipmem.stats.agreement import TEMPERATURE, directions_into, lemon, neighbor_votes, softmax_agreement
 from clipmem.stats.cells import Cells
+from clipmem.stats.similarity import contrast
 from clipmem.study.score_inputs import Settings, pairs_of, read_pairs
 from clipmem.study.single_model import collect
 
@@ -320,6 +324,34 @@ def agreement(_: evidence.Evidence, query: torch.Tensor) -> list[np.ndarray]:
     return [query[:, k].numpy() for k in (0, 1)]
 
 
+def agreements(n: int) -> list[dict[str, Any]]:
+    """Score pairs by comparing each with all others, and by comparing it with some."""
+    rng = np.random.default_rng(0)
+    thing = rng.normal(size=(THINGS, WIDTH))[rng.integers(THINGS, size=n)] + 0.8 * rng.normal(size=(n, WIDTH))
+    wrong, rows = rng.random(n) < WRONG, list[dict[str, Any]]()
+    order = np.where(wrong, rng.integers(n, size=n), np.arange(n))
+    image, text = (torch.from_numpy(x + 0.8 * rng.normal(size=x.shape)) for x in (thing, thing[order]))
+    ways = {
+        "softmax agreement": lambda: -softmax_agreement(image, text),
+        "votes": lambda: -neighbor_votes(image, text),
+        "lemon": lambda: lemon(image, text),
+        "s-cliploss": lambda: -contrast(image, text).scaled,
+    }
+    for name, way in ways.items():
+        seconds, scores = [], []
+        for most in (n, None):
+            with contextlib.ExitStack() as stack:
+                for module in ("agreement", "similarity") if most else ():
+                    stack.enter_context(patch(f"clipmem.stats.{module}.EXACT", most))
+                started = time.monotonic()
+                scores.append(way().numpy())
+                seconds.append(round(time.monotonic() - started, 1))
+        areas = [round(auroc(score, wrong).mean, 4) for score in scores]
+        same = round(spearman(*scores).spearman or 0, 3)
+        rows.append({"score": name, "seconds, all and some": seconds, "AUROC": areas, "rank correlation": same})
+    return rows
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the measurements as JSON."""
     if sys.argv[1:2] == ["list"]:
@@ -339,6 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     second.add_argument("--folder", type=Path, help="for the embeddings, 2 KiB a pair, and 1 KiB of a second model")
     commands.add_parser("closed-form").add_argument("embeddings", type=Path)
     commands.add_parser("cells").add_argument("rows", type=int)
+    commands.add_parser("agreements").add_argument("pairs", type=int)
     commands.add_parser("parts").add_argument("pairs", type=int)
     chosen = parser.parse_args(arguments)
     if chosen.what == "closed-form":
@@ -346,6 +379,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if chosen.what == "cells":
         found: Any = cells(chosen.rows)
+    elif chosen.what == "agreements":
+        found = agreements(chosen.pairs)
     elif chosen.what == "parts":
         found = parts(chosen.pairs)
     elif chosen.what == "near":

@@ -184,7 +184,7 @@ def test_page_and_terminal(folders, document, tmp_path):
     assert page == render("comparison", document)
     assert 'href="#frontier"' in page
     assert page.count("<svg") == 4  # two figures, wide and narrow
-    assert "1 of 3 comparisons dominate at equal values, and 1 of 1 comparison dominate" in page
+    assert "1 of 3 comparisons dominate at equal values, and 1 of 1 comparison dominates" in page
     console = Console(width=140, record=True, file=io.StringIO())
     print_screen("comparison", document, console)
     text = console.export_text()

@@ -5,10 +5,12 @@ import sys
 import tarfile
 
 import numpy as np
+import polars as pl
 import pytest
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, RunError
 from clipmem.base.sections import DataSection
+from clipmem.data.export import export_pairs, write_cleaned
 from clipmem.data.sources import open_source
 from clipmem.data.sources.webdataset import expand
 from tests.tiny import encoded_image
@@ -221,3 +223,17 @@ def test_tars_are_listed_at_the_speed_of_reading_them(tmp_path):
     ours, bare = map(float, done.stdout.split())
     sys.stdout.write(f"ours / tarfile: {ours / bare:.2f} ({ours:.2f} s, {bare:.2f} s)\n")
     assert ours < 1.2 * bare
+
+
+def test_blocks_of_a_key_that_would_join_are_refused_and_parquet_holds_them(tmp_path):
+    """Without the pair between two blocks of a key, the second block would be further members of the first."""
+    members = [(f"a{name[3:]}" if k != 1 else name, data) for k in range(3) for name, data in pair_members(k)]
+    source = open_source(DataSection(path=str(shard(tmp_path / "set.tar", members))))
+    pairs = source.pairs()
+    between = pairs.filter(pl.col("key") == "001")["uid"].to_list()
+    with pytest.raises(RunError, match="1 pairs are missing"):
+        write_cleaned(source, tmp_path / "clean", between)
+    assert not (tmp_path / "clean").exists()
+    export_pairs(source, tmp_path / "table", "parquet")
+    source = open_source(DataSection(path=str(tmp_path / "table")))
+    assert write_cleaned(source, tmp_path / "clean", between).kept == 2
