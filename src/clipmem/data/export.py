@@ -220,8 +220,7 @@ def write_cleaned(
                 hint = "Give another caption, such as one line, or convert the data: clipmem export pairs --to parquet."
                 raise InputError(f"new caption of {shorten(key)}", got=got, expected=wanted, hint=hint)
             told = f"{len(missing):,} pairs are missing, {len(extra):,} are new, {records:,} of {before:,} records"
-            hint = "Convert the data: clipmem export pairs --to parquet. If that does not help, please report it."
-            raise RunError(f"{out}: {told}, so that nothing was written. {hint}")
+            raise RunError(f"{out}: {told}; nothing was written. Convert the data: clipmem export pairs --to parquet.")
     dropped = list(change.values()).count("")
     counts = (len(uids), len(uids) - len(change), len(change) - dropped, dropped, unusable, before, gone)
     return Written(out / (name or ""), kind, same, *counts).without(lost)
