@@ -75,7 +75,7 @@ def softmax_means(
     require(temperature > 0, "temperature", f"{temperature}", "a positive number", "Use 0.07.")
     check_same_length("query", len(query), "value", len(value))
     q, t = directions(query, "query"), directions(value, "value")
-    yield from _near(q, t, k, _groups(group, len(q), k), temperature)
+    yield from _near(q, t, k, _groups(group, q, k), temperature)
 
 
 def neighbor_votes(
@@ -95,7 +95,7 @@ def neighbor_votes(
         [1.0, 1.0, 1.0, 1.0]
     """
     check_same_length("query", len(query), "value", len(value))
-    q, t, groups = directions(query, "query"), directions(value, "value"), _groups(group, len(query), k)
+    q, t, groups = directions(query, "query"), directions(value, "value"), _groups(group, query, k)
     step = -(-len(t) // EXACT)
     shares, near = q.new_empty(len(q)), max(k, round(NEAR * len(t[::step])))
     for rows, _, j in _near(q, q[:, :1], k, groups):
@@ -145,7 +145,7 @@ def lemon(
         [10.0, 10.0, 11.0]
     """
     u, v = unit_pairs(image, text)
-    apart, groups = 1 - (u * v).sum(dim=1), _groups(group, len(u), k)
+    apart, groups = 1 - (u * v).sum(dim=1), _groups(group, u, k)
     scores = apart.clone()
     for weight, by, other in zip(weights, (u, v), (v, u), strict=True):
         for rows, _, j in _near(by, by[:, :1], k, groups):
@@ -195,20 +195,20 @@ def directions_into(
     return out
 
 
-def _groups(group: Groups, n: int, k: int) -> Int[Tensor, " n"]:
-    """Return a code of each row's group; each row has `k` others at least."""
+def _groups(group: Groups, rows: Float[Tensor, "n d"], k: int) -> Int[Tensor, " n"]:
+    """Return a code of each row's group on its device; each row has `k` others at least."""
+    n = len(rows)
     check_same_length("group", n if group is None else len(group), "query", n)
     _, codes, size = np.unique(np.arange(n) if group is None else group, return_inverse=True, return_counts=True)
     require_range("k", k, 1, int(n - size.max(initial=0)), "Use fewer neighbors, or more groups of pairs.")
-    return torch.from_numpy(codes)
+    return torch.from_numpy(codes).to(rows.device)
 
 
 def _cosines(
     unit: Float64[Tensor, "n d"], groups: Int[Tensor, " n"], rows: slice | Tensor, step: int = 1
 ) -> Float64[Tensor, "b m"]:
     """Return cosines of rows with every so many rows, -inf within a group."""
-    same = (groups[rows, None] == groups[::step]).to(unit.device)
-    return (unit[rows] @ unit[::step].T).masked_fill(same, -torch.inf)
+    return (unit[rows] @ unit[::step].T).masked_fill(groups[rows, None] == groups[::step], -torch.inf)
 
 
 def _near(
@@ -221,6 +221,6 @@ def _near(
             yield rows, torch.softmax(cosine / tau, dim=1) @ value, cosine.topk(k, dim=1).indices
         return
     q, t = (x.cpu().numpy().astype(np.float32) for x in (unit, value))
-    for block in Cells(q).means(t, k, groups.numpy(), temperature=tau, device=str(unit.device)):
+    for block in Cells(q).means(t, k, groups.cpu().numpy(), temperature=tau, device=str(unit.device)):
         rows, mean, near = (torch.from_numpy(x).to(unit.device) for x in block)
         yield rows, mean.double(), near
