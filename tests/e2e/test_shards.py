@@ -188,7 +188,7 @@ def test_every_record_is_counted(made, tmp_path, kind, capsys):
     skipped = pl.read_parquet(tmp_path / "emb" / "skipped.parquet")
     again = skipped.filter(pl.col("reason").str.contains("earlier record"))
     assert again.select("source", "key").rows() == [(last, key)]
-    pairs = pairs_of([Embeddings.open(tmp_path / "emb")], None, Settings.of(), "data", texts=True)
+    pairs = pairs_of([Embeddings.open(tmp_path / "emb")], None, Settings.of(), "data")
     assert (len(pairs), len(pairs.problems)) == (rows - 1, EACH + 2)
 
 

@@ -51,6 +51,7 @@ class Pairs:
     pixels: Mapping[Geometry, Pixels] = field(default_factory=dict[Geometry, Pixels])  # see `decoded`
     data: str = ""  # name of the data that they are a selection of; by default `name`
     ledger: Ledger = field(default_factory=Ledger)  # of the records that they were listed from
+    shards: "ShardedPairs | None" = None  # the files that they are in, if each is to be embedded alone
     unit: ClassVar[str] = "pairs"
 
     @classmethod
@@ -96,6 +97,11 @@ class Pairs:
     def labels(self) -> Int64[np.ndarray, " n"] | None:
         """The class number of each pair; None without labels."""
         return self.table["class"].to_numpy() if "class" in self.table.columns else None
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells these pairs from others."""
+        return data_fingerprint(self.uids)
 
     def about(self, part: int) -> dict[str, object]:
         """Return what tells these pairs, in parts of some size, from others."""
@@ -161,7 +167,7 @@ class Pairs:
 class ShardedPairs:
     """Pairs in several files, each of which is listed where it is embedded, so that nothing holds all of them."""
 
-    source: Source  # only its first file was opened
+    source: Source
     captions: int | None
     ledger: Ledger = field(default_factory=Ledger)  # complete once all are embedded
     unit: ClassVar[str] = "kB"
@@ -173,10 +179,11 @@ class ShardedPairs:
             self.shards = dict(zip(self.files, threads.map(_state, self.files.values()), strict=True))
         self.listing = {name: f"{size:,} bytes, {state}" for name, (size, state) in self.shards.items()}
         self.problems = list(self.source.problems)  # folders that cannot be read
+        self.fingerprint = json_sha256(list(self.listing.items()))
 
     def about(self, part: int) -> dict[str, object]:  # noqa: ARG002
         """Return what tells these pairs from others."""
-        return {"data": json_sha256(list(self.listing.items())), "parts": len(self.shards)}
+        return {"data": self.fingerprint, "parts": len(self.shards)}
 
     def parts(self, part: int) -> Iterator[Part]:  # noqa: ARG002
         """Yield a part for each shard."""

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from clipmem._version import __version__
 from clipmem.base import slices
 from clipmem.base.errors import InputError, require
-from clipmem.base.hashing import data_fingerprint, file_sha256, json_sha256
+from clipmem.base.hashing import file_sha256, json_sha256
 from clipmem.base.marks import Mark, latest_marks
 from clipmem.base.paths import atomic_file, check_place, write_json
 from clipmem.base.progress import Quiet, Reporter
@@ -189,11 +189,13 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
         made_with += [study.manifest]
     else:
         settings = Settings.of(captions=how.captions, device=how.device, engine=how.engine, part=how.part)
-        opened = settings.open(how.model) if how.model else None
-        pairs = pairs_of([opened] if opened else [], source, settings, "data", texts=True)
+        models = [settings.open(how.model)] if how.model else []
+        opened = next(iter(models), None)
+        pairs = pairs_of(models, source, settings, "data", listed=not how.part)
         uids, marks = pairs.uids, latest_marks(out / SUSPECTS)
-        made_with += [data_fingerprint(uids), len(pairs.problems), opened and opened.content()]
-        store = out / SCRATCH / f"embeddings-{json_sha256(made_with)[:16]}"
+        made_with += [opened and opened.content()]
+        store = out / SCRATCH / f"embeddings-{json_sha256([*made_with, (pairs.shards or pairs).fingerprint])[:16]}"
+        made_with += [pairs.fingerprint, len(pairs.problems)]
 
         def signals() -> tuple[Signals, list[Problem]]:
             pair_signals, problems = collect(pairs, opened, store, settings, reporter, least=SMALLEST)

@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -18,7 +18,7 @@ from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import checked_path
 from clipmem.base.recipes import recipe_from
 from clipmem.base.sections import Count, EmbedSection, NonNegative, explain, known
-from clipmem.data.pairs import Pairs
+from clipmem.data.pairs import Pairs, ShardedPairs
 from clipmem.data.skipped import Problem
 from clipmem.data.sources import Data, open_data
 from clipmem.data.sources.records import NO_CAPTION
@@ -105,7 +105,10 @@ class Settings(EmbedSection):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Target and reference models, the pairs to score, and the bank: held-out pairs, or a `sample` of the pairs."""
+    """Target and reference models, the pairs to score, and the bank: held-out pairs, or a `sample` of the pairs.
+
+    Pairs that are not listed yet have `shards`. These are embedded, and then the sample is drawn (see `listed`).
+    """
 
     target: Sequence[Embedder]
     reference: Sequence[Embedder]
@@ -117,10 +120,20 @@ class Comparison:
     def __post_init__(self) -> None:
         pairs, bank, settings = self.pairs, self.bank, self.settings
         _check_made(self.models, pairs, settings)
-        require(len(bank), f"--bank {bank.name}", "no pair", "at least one pair", "Check the path.")
+        drawn_later = pairs.shards is not None and self.sample
+        require(len(bank) or drawn_later, f"--bank {bank.name}", "no pair", "at least one pair", "Check the path.")
+        if pairs.shards:
+            return
         check_alone(bank, len(bank), bank.uids[0] in pairs.uids, "one pair, which is scored itself")
         if pairs.source is not None and "captions" in pairs.table.columns:
             ALIGNMENTS[settings.alignment]().check(settings, pairs.captions, pairs.uids.to_list())
+
+    def listed(self, stored: Embeddings) -> "Comparison":
+        """Return the comparison of the pairs in all shards, which are stored as one of the models embeds them."""
+        pairs, settings = replace(_stored_pairs(stored), name=self.pairs.name), self.settings
+        uids = draw(pairs.uids, settings.bank_size, settings.seed) if self.sample else []
+        bank = pairs.select(uids, "drawn") if self.sample else self.bank
+        return replace(self, pairs=pairs, bank=bank)
 
     @property
     def models(self) -> list[Embedder]:
@@ -144,8 +157,8 @@ def compare(
     target: Any, reference: Any, data: Any, bank: Any, settings: Settings, *, embeddings: Path | None = None
 ) -> Comparison:
     """Return the comparison of models, pairs and bank (see `clipmem.score`); without models, of stored `embeddings`."""
-    listed: list[list[Scorable]] = [x if isinstance(x, list) else [x][: x is not None] for x in (target, reference)]
-    target, reference = listed
+    lists: list[list[Scorable]] = [x if isinstance(x, list) else [x][: x is not None] for x in (target, reference)]
+    target, reference = lists
     if any(isinstance(model, tuple) for model in (*target, *reference)):
         return _compare_arrays(target, reference, data, bank, settings)
     if embeddings is not None and not (target or reference):
@@ -157,24 +170,31 @@ def compare(
     addresses = [[_address(kind, model) for model in models] for kind, models in sides]
     opened = {address: settings.open(address) for address in dict.fromkeys(addresses[0] + addresses[1])}
     _check_lists(*map(len, addresses))
-    pairs = pairs_of(list(opened.values()), data, settings, "--data")
     stored = [model for model in opened.values() if isinstance(model, Embeddings)]
-    if is_random := bank is None:
+    uids = _uids_in(bank)
+    listed = not stored and (uids is not None or not ALIGNMENTS[settings.alignment].means)
+    pairs = pairs_of(list(opened.values()), data, settings, "--data", listed=listed)
+    pairs.shards = None if listed else pairs.shards
+    if (is_random := bank is None) and pairs.shards:
+        bank_pairs = pairs
+    elif is_random:
         # pairs without embeddings under some model cannot be in the bank
-        uids = pairs.uids
+        common = pairs.uids
         for model in stored:
-            uids = uids.filter(uids.is_in(model.uids.implode()))
+            common = common.filter(common.is_in(model.uids.implode()))
         hint = "Embed the same records with every model; folders without a column uid match only each other."
-        require(len(uids), "embeddings", f"no pair of {pairs.name} in all folders", "the same pairs in all", hint)
-        bank_pairs = pairs.select(draw(uids, settings.bank_size, settings.seed), "drawn")
+        require(len(common), "embeddings", f"no pair of {pairs.name} in all folders", "the same pairs in all", hint)
+        bank_pairs = pairs.select(draw(common, settings.bank_size, settings.seed), "drawn")
     elif isinstance(bank, str | Path) and is_layout(checked_path(bank, "--bank")):
         subject, expected = f"--bank {bank}", "pairs with images, for the models in --target and --reference"
         hint = "Give the bank's data, or folders of embeddings for all models."
         require(len(stored) == len(opened), subject, "a folder of embeddings", expected, hint)
         opened = {model.name: model.joined(_sibling(model, Path(bank))) for model in stored}
         bank_pairs = _stored_pairs(Embeddings.open(Path(bank)))
+    elif uids is None:
+        bank_pairs = read_pairs(bank, settings.captions, "--bank")
     else:
-        bank_pairs = _bank(bank, pairs, settings)
+        bank_pairs = _bank_of_uids(uids, pairs, str(bank) if isinstance(bank, str | Path) else "of uids")
     pairs.refuse("--embeddings", embeddings)
     models = [[opened[address] for address in side] for side in addresses]
     return Comparison(models[0], models[1], pairs, bank_pairs, is_random, settings)
@@ -225,18 +245,27 @@ def _stored(folder: Path) -> list[list[str]]:
     return stored
 
 
-def pairs_of(models: Sequence[Embedder], data: Any, settings: Settings, argument: str, *, texts: bool = False) -> Pairs:
-    """Read the pairs of a data set; without one, those of the first folder of embeddings, with captions if `texts`.
+def pairs_of(models: Sequence[Embedder], data: Any, settings: Settings, argument: str, *, listed: bool = True) -> Pairs:
+    """Read the pairs of a data set; they have its shards if models alone are to embed several.
+
+    Unless `listed`, there are no pairs then, as each shard is listed where it is embedded. Without data, the pairs are
+    those of the first folder of embeddings, with captions if `listed`.
 
     Raises:
         InputError: There are neither data nor embeddings.
     """
-    if data is not None:
-        return read_pairs(data, settings.captions, argument)
-    if models and all(isinstance(model, Embeddings) for model in models):
-        return _stored_pairs(cast(Embeddings, models[0]), settings.captions if texts else 0)
-    hint = f"Add {argument}; only folders of embeddings do not need it."
-    raise InputError(argument, got="no data", expected="the pairs to score", hint=hint)
+    stored = [model for model in models if isinstance(model, Embeddings)]
+    if data is None:
+        hint = f"Add {argument}; only folders of embeddings do not need it."
+        require(models and len(stored) == len(models), argument, "no data", "the pairs to score", hint)
+        return _stored_pairs(stored[0], settings.captions if listed else 0)
+    embeds = bool(models) and not stored
+    source = open_data(data, shard=None if listed or not embeds else "")
+    shards = ShardedPairs(source, settings.captions) if embeds else None
+    shards = shards if shards and len(shards.shards) > 1 else None
+    if listed or not shards:
+        return replace(read_pairs(source, settings.captions, argument), shards=shards)
+    return Pairs(source.title, pl.DataFrame(schema={"uid": pl.String}), source, shards.problems, shards=shards)
 
 
 def _stored_pairs(embeddings: Embeddings, captions: int | None = 0) -> Pairs:
@@ -259,12 +288,11 @@ def _stored_pairs(embeddings: Embeddings, captions: int | None = 0) -> Pairs:
     return Pairs(name, table.filter(pl.col("reason").is_null()).drop("reason"), problems=problems)
 
 
-def _bank(bank: Any, pairs: Pairs, settings: Settings) -> Pairs:
-    """Return the bank of some uids, in a list or a file, or of another data set."""
+def _uids_in(bank: Any) -> list[str] | None:
+    """Return the uids in a list or a file of them; None for other data."""
     if isinstance(bank, Sequence) and not isinstance(bank, str):
-        return _bank_of_uids([str(uid) for uid in bank], pairs, "of uids")
-    listed = listed_uids(checked_path(bank, "--bank")) if isinstance(bank, str | Path) else None
-    return read_pairs(bank, settings.captions, "--bank") if listed is None else _bank_of_uids(listed, pairs, str(bank))
+        return [str(uid) for uid in bank]
+    return listed_uids(checked_path(bank, "--bank")) if isinstance(bank, str | Path) else None
 
 
 def _bank_of_uids(uids: Sequence[str], pairs: Pairs, name: str) -> Pairs:

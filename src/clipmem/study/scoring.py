@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import polars as pl
@@ -13,13 +13,12 @@ import torch
 from clipmem._version import __version__
 from clipmem.base.errors import InputError, Unfinished, require, shorten
 from clipmem.base.folder import Job, refuse_other
-from clipmem.base.hashing import data_fingerprint, file_sha256
+from clipmem.base.hashing import file_sha256
 from clipmem.base.paths import write_json
 from clipmem.base.progress import Reporter
 from clipmem.base.tables import read_table, write_table
-from clipmem.data.pairs import Pairs, ShardedPairs
+from clipmem.data.pairs import Pairs
 from clipmem.data.skipped import read_skipped, records_sentence, write_skipped
-from clipmem.data.sources import open_data
 from clipmem.models.embeddings import CHUNK, SKIPPED, Embeddings, Model, embed, in_turn
 from clipmem.models.layout import read_card
 from clipmem.report.formats import count
@@ -30,15 +29,17 @@ from clipmem.scoring.alignments import ALIGNMENTS
 from clipmem.scoring.design import ScoreTables, combine
 from clipmem.scoring.protocols.four_way import paired_design
 from clipmem.stats.alignment import AlignmentParts, alignment
-from clipmem.study.score_inputs import LISTS, Comparison, Data, Settings, read_pairs
+from clipmem.study.score_inputs import LISTS, Comparison, Data, Settings, pairs_of
 from clipmem.train.objectives import class_head
 from clipmem.train.paired import TrainingSet
 
 FORMAT = 1
 
 
-def _aligned(comparison: Comparison, store: Path, job: Job, reporter: Reporter | None) -> Aligned:
-    """Embed pairs and bank with the models into folders of the store, and align the pairs under every model."""
+def _embedded(
+    comparison: Comparison, store: Path, job: Job, reporter: Reporter | None
+) -> tuple[Comparison, list[Embeddings]]:
+    """Embed pairs and bank with the models into folders of the store; return them, listed, and the embeddings."""
     settings, pairs, bank = comparison.settings, comparison.pairs, comparison.bank
     method = ALIGNMENTS[settings.alignment]()
     models = dict(zip(comparison.names, comparison.models, strict=True))
@@ -48,7 +49,7 @@ def _aligned(comparison: Comparison, store: Path, job: Job, reporter: Reporter |
     made_with = settings.made_with(job.settings()) | ({} if method.means else {"single": True})
     unfinished = None
     with settings.runner(store) if live else contextlib.nullcontext() as run:
-        for folder, part in [(store / "bank", bank)] * apart + [(store, pairs)] if live else []:
+        for folder, part in [(store / "bank", bank)] * apart + [(store, pairs.shards or pairs)] if live else []:
             of_folders = {folder / name: model for name, model in live.items()}
             try:
                 embedded = embed(
@@ -60,10 +61,9 @@ def _aligned(comparison: Comparison, store: Path, job: Job, reporter: Reporter |
                 stored[name] = of_pairs.joined(stored[name]) if name in stored else of_pairs
     if unfinished:
         raise unfinished
-    files = [model.files if isinstance(model, Model) else None for model in models.values()]
-    heads = [class_head(of_model.folder) if of_model else None for of_model in files]
-    reader = Reader([stored[name] for name in models], heads, settings.block or CHUNK)
-    return align(reader, pairs, bank, method, reporter=reporter)
+    if pairs.shards:
+        comparison = comparison.listed(Embeddings.open(store / comparison.names[0]))
+    return comparison, [stored[name] for name in models]
 
 
 class OfBank(TypedDict):
@@ -111,13 +111,12 @@ def left_out(scored: Scored) -> str:
 
 def embed_pairs(model: str, data: Data, out: Path, settings: Settings, *, reporter: Reporter | None = None) -> str:
     """Embed pairs with one model into a folder in clip-retrieval's layout; say how many, of how many records."""
-    source = open_data(data, shard="")
-    source.refuse("--out", out)
-    pairs = ShardedPairs(source, settings.captions)
-    pairs = pairs if len(pairs.shards) > 1 else read_pairs(source, settings.captions, "--data")
     opened = settings.open(model)
     if isinstance(opened, Embeddings):
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
+    pairs = pairs_of([opened], data, settings, "--data", listed=False)
+    pairs.refuse("--out", out)
+    pairs = pairs.shards or pairs
     with settings.runner(out) as run:
         made_with, block, hashed = settings.made_with(read_card(out)), settings.block, not settings.part
         [embedded] = embed({out: opened}, pairs, made_with, block=block, run=run, hashed=hashed, reporter=reporter)
@@ -147,7 +146,11 @@ def write_scores(
         about = _finished(out, about_file, job, made_with)
         if about is None:
             job.resume(made_with)
-            aligned = _aligned(comparison, embeddings or job.path, job, reporter)
+            files = [model.files if isinstance(model, Model) else None for model in comparison.models]
+            heads = [class_head(of_model.folder) if of_model else None for of_model in files]
+            comparison, stored = _embedded(comparison, embeddings or job.path, job, reporter)
+            pairs, bank, reader = comparison.pairs, comparison.bank, Reader(stored, heads, settings.block or CHUNK)
+            aligned = align(reader, pairs, bank, ALIGNMENTS[settings.alignment](), reporter=reporter)
             by_bank = _write_table(aligned, settings, out)
             problems = list(dict.fromkeys([*pairs.problems, *bank.problems, *aligned.problems]))
             write_skipped(listed, problems)
@@ -163,13 +166,14 @@ def write_scores(
                 "problems": len(problems),
                 "bank": {"name": bank.name, "pairs": aligned.bank, "drawn": comparison.sample},
                 **by_bank,
+                "highest": _top_captions(read_table(out, "scores"), pairs, stored[0]),
                 "job": made_with,
                 "sha256": file_sha256(out),
             }
             write_json(about_file, about)
         job.remove()  # before another call may use it
-    scores = read_table(out, "scores")
-    return Scored(scores, about, _top_captions(scores, comparison), listed if about["problems"] else None)
+    scores, skipped = read_table(out, "scores"), listed if about["problems"] else None
+    return Scored(scores, about, cast(Any, about).get("highest", {}), skipped)
 
 
 def _made_with(comparison: Comparison, before: Mapping[str, object] | None) -> dict[str, object]:
@@ -183,8 +187,8 @@ def _made_with(comparison: Comparison, before: Mapping[str, object] | None) -> d
     return {
         "format": FORMAT,
         **{kind: [contents[model] for model in models[k::2]] for k, kind in enumerate(LISTS)},
-        "data": data_fingerprint(comparison.pairs.uids),
-        "bank": data_fingerprint(comparison.bank.uids),
+        "data": (comparison.pairs.shards or comparison.pairs).fingerprint,
+        "bank": comparison.bank.fingerprint if len(comparison.bank) else [settings.bank_size, settings.seed],
         "alignment": settings.alignment,
         **options,
         "weight": settings.weight,
@@ -210,14 +214,12 @@ def _finished(out: Path, about_file: Path, folder: Job, made_with: Mapping[str, 
     return None
 
 
-def _top_captions(scores: pl.DataFrame, comparison: Comparison, k: int = 10) -> dict[str, list[str]]:
+def _top_captions(scores: pl.DataFrame, pairs: Pairs, stored: Embeddings, k: int = 10) -> dict[str, list[str]]:
     """Return the captions of the highest candidates by uid, in their order; empty if they are unknown."""
     candidates = scores.lazy().filter(pl.col("role") == "candidate").select("uid", "clipmem")
     top = candidates.top_k(k, by=["clipmem", "uid"], reverse=[False, True]).collect()
     top = top.sort("clipmem", "uid", descending=[True, False])
-    pairs, model = comparison.pairs, comparison.target[0]
     if "captions" in pairs.table.columns:
         rows = top.select("uid").join(pairs.table, on="uid", maintain_order="left").select("uid", "captions")
         return dict(rows.iter_rows())
-    texts = model.captions(model.rows(top["uid"])) if isinstance(model, Embeddings) else [[] for _ in top["uid"]]
-    return dict(zip(top["uid"], texts, strict=True))
+    return dict(zip(top["uid"], stored.captions(stored.rows(top["uid"])), strict=True))

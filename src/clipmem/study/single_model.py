@@ -16,7 +16,7 @@ from clipmem.base.paths import write_json
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.tables import Column, scratch_array, write_table
 from clipmem.data.decoding import Geometry
-from clipmem.data.pairs import BLOCK, Pairs
+from clipmem.data.pairs import BLOCK, Pairs, ShardedPairs
 from clipmem.data.skipped import Problem, write_skipped
 from clipmem.models.embeddings import Embeddings, Model, embed
 from clipmem.models.layout import read_card
@@ -53,7 +53,7 @@ def write_ranking(
         InputError: There are fewer than 200 usable pairs, or nothing can be learned from captions or images.
     """
     opened, reporter = settings.open(model) if model else None, reporter or Quiet()
-    pairs = pairs_of([opened] if opened else [], data, settings, "--data", texts=True)
+    pairs = pairs_of([opened] if opened else [], data, settings, "--data", listed=not settings.part)
     pairs.refuse("--out", out)
     folder = out.with_suffix(".parts")  # of the model's embeddings, until the estimates are written
     signals, problems = collect(pairs, opened, folder, settings, reporter, least=SMALLEST)
@@ -105,6 +105,14 @@ def _scored(
     return Scored(scores, about, {uid: texts[uid] for uid in first}, listed)
 
 
+def _embed(
+    model: Model, pairs: Pairs | ShardedPairs, folder: Path, settings: Settings, reporter: Reporter
+) -> Embeddings:
+    made_with = settings.made_with(read_card(folder))
+    with settings.runner(folder) as run:
+        return embed({folder: model}, pairs, made_with, run=run, reporter=reporter)[0]
+
+
 def collect(
     pairs: Pairs, model: Embedder | None, folder: Path, settings: Settings, reporter: Reporter, *, least: int
 ) -> tuple[Signals, list[Problem]]:
@@ -118,10 +126,14 @@ def collect(
     settings.check_work(embeds=isinstance(model, Model))
     stored, problems, table = model, list(pairs.problems), pairs.table
     if isinstance(model, Model):
-        with settings.runner(folder) as run:
-            made_with = settings.made_with(read_card(folder))
-            [stored] = embed({folder: model}, pairs, made_with, run=run, reporter=reporter)
+        stored = _embed(model, pairs.shards or pairs, folder, settings, reporter)
         problems = list(stored.problems)
+        others = table.filter(~pl.col("uid").is_in(stored.uids.implode()))["uid"].to_list() if pairs.shards else []
+        if others:  # images with captions in several shards, and what is unreadable
+            reasons = {problem[1:] for problem in problems}
+            again = _embed(model, pairs.select(others, pairs.name), folder / "merged", settings, reporter)
+            stored, problems = stored.joined(again), problems + [x for x in again.problems if x[1:] not in reasons]
+            table = table.filter(pl.col("uid").is_in(stored.uids.implode()))
     elif pairs.source is not None:
         tables, started = list[pl.DataFrame](), time.monotonic()
         reporter.begin("embed", len(pairs), "pairs")
