@@ -309,6 +309,43 @@ def test_ray_embeds_for_a_verb_and_gives_the_bytes_of_the_local_engine(pairs, wo
     assert not list(pairs.rglob("*.parts"))
 
 
+COMPARED = """
+import sys
+from clipmem.scoring import evidence
+from clipmem.study import curating
+evidence.EXACT = curating.EXACT = 100
+evidence._SPAN = 5
+from clipmem.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", [False, True])
+def test_two_nodes_compare_pairs_with_the_bytes_of_the_local_engine(pairs, tmp_path, dies):
+    from ray.cluster_utils import Cluster
+
+    embed = ["export", "embeddings", "--model", str(pairs / "model"), "--data", str(pairs / "pairs.parquet")]
+    assert running.clip(*embed, "--out", tmp_path / "E").returncode == 0
+    curate = [sys.executable, "-c", COMPARED, "curate", "--model", str(tmp_path / "E"), "--out"]
+    subprocess.run([*curate, str(tmp_path / "one")], env=ENVIRONMENT, check=True, capture_output=True)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        environment = ENVIRONMENT | {"RAY_ADDRESS": cluster.address}
+        words = [*curate, str(tmp_path / "two"), "--engine", "ray"]
+        process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+        wait_for(process, lambda: list((tmp_path / "two" / "comparing" / "markers").glob("near_span-*-*.json")))
+        if dies:
+            cluster.remove_node(node, allow_graceful=False)
+        stderr = process.communicate()[1]
+        assert process.returncode == 0, stderr
+    finally:
+        cluster.shutdown()
+    one, two = (tmp_path / name / "suspects.parquet" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
 @pytest.mark.slow
 def test_ray_data_embeds_a_webdataset(tmp_path):
     """The example at the top of `clipmem.integrations.ray`, with Ray Data itself."""

@@ -8,7 +8,8 @@ import pytest
 
 from clipmem.base.errors import InputError, Unfinished
 from clipmem.models import openclip
-from clipmem.study import pool, scoring
+from clipmem.scoring import evidence
+from clipmem.study import curating, pool, scoring
 from clipmem.study.api import Inputs, score_into
 from clipmem.study.curating import Curating, curate_and_write
 from clipmem.study.score_inputs import Settings, pairs_of
@@ -98,6 +99,62 @@ def test_an_image_in_two_shards_is_one_pair_where_all_are_listed(made, tmp_path)
     assert len(uids) == SHARDS * EACH - 1
     skipped = [pl.read_parquet(tmp_path / name / "skipped.parquet") for name in "ab"]
     assert [table["reason"].to_list() for table in skipped] == [["truncated image"]] * 2
+
+
+@pytest.fixture
+def stored(made, tmp_path, monkeypatch):
+    """Embeddings of which near pairs alone are compared, in tasks of about 50."""
+    scoring.embed_pairs(str(made / "small"), str(made / "tables"), tmp_path / "E", Settings.of())
+    for module in (evidence, curating):
+        monkeypatch.setattr(module, "EXACT", 100)
+    monkeypatch.setattr(evidence, "_SPAN", 50)
+    return tmp_path / "E"
+
+
+def suspects(stored, out, part=""):
+    curate_and_write(None, Curating(str(stored), out=out, part=part))
+    return out / "suspects.parquet"
+
+
+def test_comparisons_in_shares_give_the_bytes_of_the_whole(stored, tmp_path, monkeypatch):
+    whole = suspects(stored, tmp_path / "whole").read_bytes()
+    work, did = evidence._near_span, list[str]()
+    monkeypatch.setattr(
+        evidence, "_near_span", lambda job, name, *more, **how: (did.append(name), work(job, name, *more, **how))
+    )
+    evidence._near_span.__name__ = work.__name__
+    for count in (1, 4, 16):
+        out = tmp_path / f"{count}"
+        did.clear()
+        for number in range(count, 0, -1):
+            if count > 1:
+                with pytest.raises(Unfinished) as ended:
+                    suspects(stored, out, f"{number}/{count}")
+                assert ended.value.total >= 8
+                assert (number == 1) == (ended.value.remaining == 0)
+        assert suspects(stored, out).read_bytes() == whole
+        assert len(did) == len(set(did)) >= 8  # each once
+        assert not (out / "comparing").exists()
+
+
+def test_a_share_that_was_stopped_goes_on(stored, tmp_path, monkeypatch):
+    whole, work, did = suspects(stored, tmp_path / "whole").read_bytes(), evidence._near_span, list[str]()
+
+    def stopping(job, name, *more, **how):
+        did.append(name)
+        if len(did) == 3:
+            raise KeyboardInterrupt
+        work(job, name, *more, **how)
+
+    stopping.__name__ = work.__name__
+    monkeypatch.setattr(evidence, "_near_span", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        suspects(stored, tmp_path / "out", "2/2")
+    with pytest.raises(Unfinished):
+        suspects(stored, tmp_path / "out", "2/2")
+    assert did[2] == did[3]
+    assert len(set(did)) == len(did) - 1
+    assert suspects(stored, tmp_path / "out").read_bytes() == whole
 
 
 def test_scores_of_shards_are_those_of_their_pairs(made, tmp_path):

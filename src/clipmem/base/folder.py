@@ -149,6 +149,12 @@ class Job:
         header = {"stage": name, "seconds": round(seconds, 3), **(facts or {})}
         self.write_json(f"{self._markers}/{name}.json", {**header, "outputs": described})
 
+    def discard(self, name: str) -> None:
+        """Delete a finished piece, its marker first."""
+        files = self.outputs(name)[0]
+        for file in (self.marker(name), *files):
+            file.unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def locked(self) -> Generator[None]:
         """Lock the folder for this process; the lock ends with the process."""

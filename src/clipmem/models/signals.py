@@ -80,6 +80,7 @@ class Signals:
         unseen: Whether the model did not train on these pairs, so that its image embeddings are evidence of them.
         scratch: Folder for what takes long with many pairs, so that an interrupted command resumes; None = no folder.
         device: Device that compares many pairs.
+        run: Who does parts of these comparisons (see `embeddings.Runner`); None = this process.
     """
 
     uids: Sequence[str]
@@ -97,6 +98,7 @@ class Signals:
     unseen: bool = False
     scratch: Path | None = None
     device: str = "cpu"
+    run: Callable[..., str] | None = None
 
     @cached_property
     def words(self) -> Float[np.ndarray, "n p"]:

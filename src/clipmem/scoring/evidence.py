@@ -10,12 +10,13 @@ When not to trust it: a singleton has no other pair as evidence.
 
 import contextlib
 import hashlib
-import time
-from collections.abc import Callable, Iterator
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,20 +24,23 @@ from jaxtyping import Float, Float32, Float64, Int
 
 from clipmem._version import __version__
 from clipmem.base import slices
+from clipmem.base.errors import Unfinished
 from clipmem.base.folder import Job
 from clipmem.base.hashing import json_sha256
 from clipmem.base.paths import atomic_file
 from clipmem.base.random import generator
 from clipmem.base.tables import open_array, scratch_array
+from clipmem.models.embeddings import in_turn
 from clipmem.models.signals import Signals
 from clipmem.stats.agreement import TEMPERATURE, directions, directions_into, softmax_agreement, softmax_means
-from clipmem.stats.cells import EXACT, Cells
+from clipmem.stats.cells import EXACT, Cells, NearMeans, Sorted, near_means
 from clipmem.stats.leave_one_out import Features, leave_one_out, leave_one_out_scores
 
 NEAR = 5  # testifying neighbors
 TOGETHER, SMALLEST = 128, 10  # pairs that are left out together: at most a twentieth of all, or `SMALLEST`
 COMPARED = 4000  # pairs by which features are chosen
 _BLOCK, _PRODUCTS = 8192, 2048  # rows at once; captions, and images, all of which are compared
+_SPAN = 65_536  # rows of cells that are a task
 # how well a caption fits an image, cosines in [-1, 1], higher = better: it against the mean caption of similar images;
 # the image against the mean image of similar captions; both against those predicted from the other by ridge regression
 FITS = ("image-neighbors", "word-neighbors", "left-out", "left-out-image")
@@ -61,7 +65,7 @@ class Evidence:
             cosine of image and caption.
         sums: The summed fit of each pair, shape (n,), as in `all_fits`.
         strength: Lengths of the four predictions: short where the other pairs contradict each other or tell nothing.
-        kept: Calls a function of many pairs: if the signals have a folder, results are parts of it and found again.
+        pieces: Arrays of more than `EXACT` pairs, in the folder of the signals or in one of its own.
     """
 
     def __init__(self, signals: Signals, progress: Progress = ignore) -> None:
@@ -69,9 +73,8 @@ class Evidence:
         count = max(2, n // min(TOGETHER, max(SMALLEST, n // 20)))
         self.fold = np.empty(n, dtype=np.int64)
         self.fold[generator(signals.seed, "left out together").permutation(n)] = np.arange(n) % count
-        self.kept: Any = partial(_kept, Job(signals.scratch) if n > EXACT and signals.scratch else None)
-        self._device = signals.device
-        predict = _compare_all if n <= EXACT else partial(_compare_near, self.kept, self._device)
+        self.pieces: Any = None if n <= EXACT else _Pieces(signals)
+        predict = partial(_compare_near, self.pieces) if self.pieces else _compare_all
         features = signals.evidence
         told = {name: _told(x, signals.words, self.fold) if len(features) > 1 else 0.0 for name, x in features.items()}
         self.features = max(told, key=told.__getitem__)
@@ -144,17 +147,14 @@ class Evidence:
 
     def agreement(self, query: Float[torch.Tensor, "n p"]) -> list[Float[np.ndarray, " n"]]:
         """Return softmax agreements of other vectors of the images with the captions; of many, without their folds."""
-        if len(query) <= EXACT:
+        if self.pieces is None:
             words = torch.from_numpy(self.caption).double()
             return [softmax_agreement(a, b).numpy() for a, b in ((query, words), (words, query))]
-        [unit] = self.kept(_directions, query.numpy(), "embeddings")
-        means = (
-            (self.kept(_near_means, a, b, k, self.fold, self._device)[0], b)
-            for a, b, k in ((unit, self.caption, NEAR), (self.caption, unit, 1))
-        )
+        [unit] = self.pieces(_directions, query.numpy(), "embeddings")
+        means = self.pieces.near(((unit, self.caption, NEAR), (self.caption, unit, 1)), self.fold)
         return [
             np.concatenate([np.einsum("kd,kd->k", a[part], b[part]) for part in slices(len(a), _BLOCK)])
-            for a, b in means
+            for (a, *_), b in zip(means, (self.caption, unit), strict=True)
         ]
 
     def alike(self, caption: Int[np.ndarray, " k"], others: Int[np.ndarray, " m"]) -> Float32[np.ndarray, "k m"]:
@@ -187,40 +187,118 @@ def _compare_all(raw: Features, words: Features, fold: Int[np.ndarray, " n"], pr
 
 
 def _compare_near(
-    store: Any, device: str, raw: Features, words: Features, fold: Int[np.ndarray, " n"], progress: Progress
+    pieces: "_Pieces", raw: Features, words: Features, fold: Int[np.ndarray, " n"], progress: Progress
 ) -> _Compared:
     """Predict from the pairs in near cells, and by ridge regression, in memory maps."""
-    [image], [caption] = store(_directions, raw, "images"), store(_directions, words, "captions")
-    near_means = (_near_means, image, caption, NEAR, fold, device), (_near_means, caption, image, 1, fold, device)
-    parts = list[Any]()
-    for call in (*near_means, (_ridge, raw, words, fold), (_ridge, words, raw, fold)):
-        parts.append(store(*call))
+    [image], [caption] = pieces(_directions, raw, "images"), pieces(_directions, words, "captions")
+    parts = pieces.near(((image, caption, NEAR), (caption, image, 1)), fold, progress)
+    for features, targets in ((raw, words), (words, raw)):
+        parts.append(pieces(_ridge, features, targets, fold))
         progress(1 / 4)
     return image, caption, parts[0][2], tuple(part[:2] for part in parts)
 
 
-def _kept(job: Job | None, function: Callable[..., tuple[np.ndarray, ...]], *inputs: Any) -> tuple[np.ndarray, ...]:
-    """Return the arrays of a function; in a folder they are a part, `.npy` files without pickles, memory-mapped.
+class _Pieces:
+    """Arrays that take long, as pieces of a folder: `.npy` files without pickles, memory-mapped.
 
-    Its marker says what it was computed from: other inputs make another part. An unreadable part is computed again.
+    Their names say what they were computed from: other inputs make others. What is unreadable is computed again.
     """
-    if job is None:
-        return function(*inputs)
-    identities = [_identity(x) if isinstance(x, np.ndarray) else x for x in inputs]
-    key = {"clipmem": __version__, "function": function.__name__, "inputs": identities}
-    name = f"{function.__name__.strip('_')}-{json_sha256(key)[:32]}"
-    if job.is_done(name):
+
+    def __init__(self, signals: Signals) -> None:
+        self.job = Job(signals.scratch or Path(tempfile.mkdtemp()))
+        if signals.scratch is None:
+            weakref.finalize(self, shutil.rmtree, self.job.path, ignore_errors=True)
+        self._device, self._run = signals.device, signals.run or in_turn
+
+    def __call__(self, function: Callable[..., tuple[np.ndarray, ...]], *inputs: Any) -> Any:
+        """Return the arrays of a function, the first of them as long as its first input."""
+        return self._open(self._files(function, *inputs))
+
+    def near(
+        self,
+        sides: Sequence[tuple[np.ndarray, np.ndarray, int]],
+        fold: Int[np.ndarray, " n"],
+        progress: Progress = ignore,
+    ) -> list[Any]:
+        """Return near means of length 1, their lengths, and k nearest rows, for each query, values and k.
+
+        The rows of some consecutive cells are a task of the runner of the signals.
+
+        Raises:
+            Unfinished: The runner is for a share of the tasks, which are done.
+        """
+        names = [self._name(_near_span, *side, fold, self._device) for side in sides]
+        tasks, spans = dict[int, tuple[Any, ...]](), dict[str, list[str]]()
+        for name, (query, value, k) in zip(names, sides, strict=True):
+            if self._find(name):
+                progress(1 / 4)
+                continue
+            files = self._files(_sort, query, value, fold)
+            ends = np.cumsum(open_array(files[1], None))
+            cuts = np.unique(np.searchsorted(ends, np.arange(0, len(fold), _SPAN))).tolist()
+            spans[name] = [f"{name}-{first:06d}" for first in cuts]
+            for span, *cells in zip(spans[name], cuts, [*cuts[1:], len(ends)], strict=True):
+                task = self.job, span, files, slice(*cells), k, self._device
+                tasks[len(tasks)] = () if self.job.is_done(span) else task
+
+        def advance(rows: int) -> None:
+            progress(rows / len(fold) / 4)
+
+        if share := self._run(_near_span, tasks, advance):
+            every = [span for of_side in spans.values() for span in of_side]
+            raise Unfinished(share, sum(not self.job.is_done(span) for span in every), len(every))
+        for name, (query, value, k) in zip(names, sides, strict=True):
+            if name in spans:
+                files, start = self._files(_sort, query, value, fold), 0
+                order, mean, near = open_array(files[0], "c"), scratch_array(value.shape), np.empty((len(fold), k), int)
+                for span in spans[name]:
+                    means, nearest = self._open(self.job.outputs(span)[0])
+                    rows = order[start : start + len(means)]
+                    mean[rows], near[rows], start = means, nearest, start + len(means)
+                _write(self.job, name, *_unit(mean), near)
+                for piece in (*spans[name], files[0].stem[:-2]):
+                    self.job.discard(piece)
+        return [self._open(self._find(name)) for name in names]
+
+    def _files(self, function: Callable[..., tuple[np.ndarray, ...]], *inputs: Any) -> list[Path]:
+        name = self._name(function, *inputs)
+        return self._find(name, len(inputs[0])) or _write(self.job, name, *function(*inputs))
+
+    def _name(self, function: Callable[..., object], *inputs: Any) -> str:
+        identities = [_identity(x) if isinstance(x, np.ndarray) else x for x in inputs]
+        return f"{function.__name__.strip('_')}-{json_sha256([__version__, function.__name__, identities])[:32]}"
+
+    def _find(self, name: str, rows: int = 0) -> list[Path]:
+        """Return the files of a piece that is finished and readable, and has so many rows; else none."""
         with contextlib.suppress(OSError, ValueError, EOFError):
-            arrays = tuple(open_array(file, "c") for file in job.outputs(name)[0])
-            if all(len(x) == inputs[0].shape[0] for x in arrays):
-                return arrays
-    started, files = time.monotonic(), list[Path]()
-    for index, array in enumerate(function(*inputs)):
-        files.append(job.path / f"{name}-{index}.npy")
-        with atomic_file(files[-1]) as stream:
+            files = self.job.outputs(name)[0] if self.job.is_done(name) else []
+            if files and len(self._open(files)[0]) >= rows:
+                return files
+        return []
+
+    def _open(self, files: Sequence[Path]) -> tuple[np.ndarray, ...]:
+        return tuple(open_array(file, "c") for file in files)
+
+
+def _write(job: Job, name: str, *arrays: np.ndarray) -> list[Path]:
+    """Write the arrays of a piece, and its marker."""
+    files = [job.path / f"{name}-{index}.npy" for index in range(len(arrays))]
+    for file, array in zip(files, arrays, strict=True):
+        with atomic_file(file) as stream:
             np.save(stream, array, allow_pickle=False)
-    job.finish(name, files, time.monotonic() - started, {"computed_from": key})
-    return tuple(open_array(file, "c") for file in files)
+    job.finish(name, files, 0.0)
+    return files
+
+
+def _near_span(
+    job: Job, name: str, files: Sequence[Path], cells: slice, k: int, device: str, *, progress: Callable[[int], object]
+) -> None:
+    """Write the near means of the rows of some cells, and the nearest rows, in the order of the cells."""
+    by_cell, blocks = Sorted(*(open_array(file, "c") for file in files)), list[NearMeans]()
+    for block in near_means(by_cell, k, temperature=TEMPERATURE, device=device, cells=cells):
+        blocks.append(block)
+        progress(len(block.rows))
+    _write(job, name, *(np.concatenate(arrays) for arrays in list(zip(*blocks, strict=True))[1:]))
 
 
 def _identity(x: np.ndarray) -> dict[str, object]:
@@ -233,17 +311,8 @@ def _directions(x: Features, name: str) -> tuple[Float32[np.ndarray, "n d"]]:
     return (directions_into(scratch_array(x.shape), x, name),)
 
 
-def _near_means(
-    query: Float32[np.ndarray, "n p"],
-    value: Float32[np.ndarray, "n d"],
-    k: int,
-    fold: Int[np.ndarray, " n"],
-    device: str,
-) -> tuple[np.ndarray, ...]:
-    mean, near = scratch_array(value.shape), np.empty((len(query), k), dtype=np.int64)
-    for block in Cells(query).means(value, k, fold, temperature=TEMPERATURE, device=device):
-        mean[block.rows], near[block.rows] = block.mean, block.near
-    return *_unit(mean), near
+def _sort(query: Float32[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], fold: Int[np.ndarray, " n"]) -> Sorted:
+    return Cells(query).sorted(value, fold)
 
 
 def _ridge(features: Features, targets: Features, fold: Int[np.ndarray, " n"], out: np.ndarray | None = None) -> _Unit:
@@ -274,7 +343,7 @@ def _unit(x: Float32[np.ndarray, "n d"]) -> _Unit:
     return x, lengths
 
 
-_KNOWN: WeakKeyDictionary[Signals, Evidence] = WeakKeyDictionary()
+_KNOWN: weakref.WeakKeyDictionary[Signals, Evidence] = weakref.WeakKeyDictionary()
 
 
 def evidence_of(signals: Signals, progress: Progress = ignore) -> Evidence:

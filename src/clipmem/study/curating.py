@@ -47,9 +47,10 @@ from clipmem.data.export import Written, check_output, write_cleaned
 from clipmem.data.skipped import Problem, write_skipped
 from clipmem.data.sources import Data, open_data, reading_data
 from clipmem.data.sources.base import Source
-from clipmem.models.embeddings import Embeddings
+from clipmem.models.embeddings import Embeddings, Model
 from clipmem.models.signals import Signals
 from clipmem.stats.alignment import alignment
+from clipmem.stats.cells import EXACT
 from clipmem.study import estimating
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Settings, pairs_of
@@ -191,15 +192,17 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
         settings = Settings.of(captions=how.captions, device=how.device, engine=how.engine, part=how.part)
         models = [settings.open(how.model)] if how.model else []
         opened = next(iter(models), None)
-        pairs = pairs_of(models, source, settings, "data", listed=not how.part)
+        pairs = pairs_of(models, source, settings, "data", listed=isinstance(opened, Embeddings) or not how.part)
         uids, marks = pairs.uids, latest_marks(out / SUSPECTS)
         made_with += [opened and opened.content()]
         store = out / SCRATCH / f"embeddings-{json_sha256([*made_with, (pairs.shards or pairs).fingerprint])[:16]}"
         made_with += [pairs.fingerprint, len(pairs.problems)]
 
         def signals() -> tuple[Signals, list[Problem]]:
+            settings.check_work(embeds=isinstance(opened, Model) or len(pairs) > EXACT)
             pair_signals, problems = collect(pairs, opened, store, settings, reporter, least=SMALLEST)
-            return replace(pair_signals, unseen=opened is not None), problems
+            run = partial(settings.run, out / SCRATCH)
+            return replace(pair_signals, unseen=opened is not None, run=run), problems
 
     ranking = _ranked(out, json_sha256(made_with), signals, reporter, refuse=how.ranked)
     ranking = choose(ranking, aim) if aim else ranking

@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 from pathlib import Path
 
+import torch
 from loky import ProcessPoolExecutor
 from loky.process_executor import BrokenProcessPool
 
@@ -188,17 +189,17 @@ class LocalEngine:
         folders = [study.folder.embedding_dir(model.side, model.seed) for model in models]
         return [file for folder in folders for file in passes.join_in(folder, count)]
 
-    def runner(self, share: tuple[int, int], device: str, folder: Path) -> Runner:
+    def runner(self, share: tuple[int, int], device: str, folder: Path, processes: int = _MOST) -> Runner:
         """Return a runner of parts: for share (k, n), of those whose number is k - 1 modulo n.
 
-        On a CPU few parts are done one after another by all cores, more by up to four processes on a machine. That
+        On a CPU few parts are done one after another by all cores, more by up to four `processes` on a machine. That
         depends on all parts, so that a stopped call and a share compute with as many threads as the whole, to the bit.
         """
         first, count = share
 
         def run_parts(function: Callable[..., object], parts: Tasks, progress: Callable[[int], object]) -> str:
             mine = {k: arguments for k, arguments in parts.items() if arguments and k % count == first - 1}
-            workers = min(cores(), _MOST) if device == "cpu" else 1
+            workers = min(cores(), processes) if device == "cpu" else 1
             workers = workers if len(parts) >= _FEW * workers else 1
             if not mine or (self.here and workers == 1):
                 in_turn(function, mine, progress)
@@ -207,7 +208,8 @@ class LocalEngine:
                     f"part {k}": partial(tasks.part_task, number=k, function=function, arguments=arguments)
                     for k, arguments in mine.items()
                 }
-                resources = Execution(device, "", max(1, cores() // workers), workers)
+                threads = torch.get_num_threads() if workers == 1 else max(1, cores() // workers)
+                resources = Execution(device, "", threads, workers)
                 self.run(named, resources, folder, progress=lambda done, _: progress(done))
             return f"{first}/{count}" if count > 1 else ""
 

@@ -86,7 +86,7 @@ class Settings(EmbedSection):
         return Model.find(address, self, device=self.device, precision=self.precision)
 
     def check_work(self, *, embeds: bool) -> None:
-        """Refuse a share, or an engine, for pairs that are not embedded: all else is done by one process."""
+        """Refuse a share, or an engine, of what one process does."""
         for option, default in {"part": "", "engine": "local"}.items():
             require(embeds or getattr(self, option) == default, f"--{option}", "no pairs to embed", "some", "Omit it.")
 
@@ -95,6 +95,11 @@ class Settings(EmbedSection):
         """Open what embeds the pairs, or a share of them; all machines see `folder`."""
         with open_engine(self.engine) as workers:
             yield workers.runner(share_of(self.part), self.device, folder)
+
+    def run(self, folder: Path, *work: Any) -> str:
+        """Do parts of some work, one at a time on a machine, by its threads (see `embeddings.Runner`)."""
+        with open_engine(self.engine) as workers:
+            return workers.runner(share_of(self.part), self.device, folder, processes=1)(*work)
 
     def made_with(self, before: Mapping[str, object] | None = None) -> dict[str, object]:
         """Return the settings that affect embeddings; with any device, the one of the work `before`."""

@@ -19,6 +19,7 @@ from clipmem.base.progress import Reporter
 from clipmem.base.tables import read_table, write_table
 from clipmem.data.pairs import Pairs
 from clipmem.data.skipped import read_skipped, records_sentence, write_skipped
+from clipmem.data.sources import open_data
 from clipmem.models.embeddings import CHUNK, SKIPPED, Embeddings, Model, embed, in_turn
 from clipmem.models.layout import read_card
 from clipmem.report.formats import count
@@ -111,10 +112,10 @@ def left_out(scored: Scored) -> str:
 
 def embed_pairs(model: str, data: Data, out: Path, settings: Settings, *, reporter: Reporter | None = None) -> str:
     """Embed pairs with one model into a folder in clip-retrieval's layout; say how many, of how many records."""
-    opened = settings.open(model)
+    source, opened = open_data(data, shard=""), settings.open(model)
     if isinstance(opened, Embeddings):
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
-    pairs = pairs_of([opened], data, settings, "--data", listed=False)
+    pairs = pairs_of([opened], source, settings, "--data", listed=False)
     pairs.refuse("--out", out)
     pairs = pairs.shards or pairs
     with settings.runner(out) as run:

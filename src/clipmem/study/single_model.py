@@ -53,6 +53,7 @@ def write_ranking(
         InputError: There are fewer than 200 usable pairs, or nothing can be learned from captions or images.
     """
     opened, reporter = settings.open(model) if model else None, reporter or Quiet()
+    settings.check_work(embeds=isinstance(opened, Model))
     pairs = pairs_of([opened] if opened else [], data, settings, "--data", listed=not settings.part)
     pairs.refuse("--out", out)
     folder = out.with_suffix(".parts")  # of the model's embeddings, until the estimates are written
@@ -123,7 +124,6 @@ def collect(
     Raises:
         InputError: There are fewer than `least` usable pairs.
     """
-    settings.check_work(embeds=isinstance(model, Model))
     stored, problems, table = model, list(pairs.problems), pairs.table
     if isinstance(model, Model):
         stored = _embed(model, pairs.shards or pairs, folder, settings, reporter)

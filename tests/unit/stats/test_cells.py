@@ -12,7 +12,7 @@ from clipmem.curation.ranking import curate
 from clipmem.functional import auroc
 from clipmem.scoring import evidence
 from clipmem.stats.agreement import TEMPERATURE, directions, directions_into
-from clipmem.stats.cells import Cells
+from clipmem.stats.cells import PROBES, Cells
 from tests.unit.curation.test_ranking import drawings, with_model
 
 
@@ -97,11 +97,13 @@ def test_near_rows_are_compared_where_there_are_more_things_than_cells():
     products = rows[some] @ rows.T
     products[np.arange(len(some)), some] = -1
     nearest = dict(zip(some.tolist(), np.argsort(-products, axis=1)[:, :8], strict=True))
-    cells, compared = Cells(rows), dict[int, np.ndarray]()
+    cells, compared = Cells(rows, probes=PROBES), dict[int, np.ndarray]()
     for places, others in cells:
         compared |= {row: cells.order[others] for row in cells.order[places].tolist() if row in nearest}
     assert np.mean([np.isin(nearest[row], others).mean() for row, others in compared.items()]) > 0.88
     assert np.mean([len(others) for others in compared.values()]) < 0.08 * n
+    sizes = [len(others) for _, others in Cells(rows)]  # of so few, more are compared
+    assert 4096 <= min(sizes) < max(sizes) < 4400
 
 
 def test_any_number_of_threads_gives_the_same_and_is_restored():
