@@ -77,7 +77,7 @@ def class_prompts(section: DataSection, labels: str) -> ClassPrompts | None:
     return SOURCES[name].class_prompts(labels, section) if name else None
 
 
-def open_source(section: DataSection, subject: str = "[data] path", *, shard: str | None = None) -> Source:
+def open_source(section: DataSection, *, shard: str | None = None) -> Source:
     """Open the source of a `[data]` section, detected if it names none, with the flaws to plant in it.
 
     With a `shard`, only that file is read (see `Source`).
@@ -85,8 +85,8 @@ def open_source(section: DataSection, subject: str = "[data] path", *, shard: st
     Raises:
         InputError: There are no such data, or their format is unknown.
     """
-    section.check_paths(subject)
-    with reading_data(section, subject):
+    section.check_paths()
+    with reading_data(section):
         name, path, reason = named(section), section.path, "shipped with clipmem"
         if not name:
             name, path, reason = detect(path, section)

@@ -279,9 +279,9 @@ class Wrapped(Source):
 SOURCES: Registry[Source] = Registry("data source", Source, group="sources")  # pyright: ignore[reportAbstractUsage]
 
 
-def reading_data(section: DataSection, subject: str = "[data] path") -> AbstractContextManager[None]:
+def reading_data(section: DataSection) -> AbstractContextManager[None]:
     """Convert errors of the operating system while the data of a section are read."""
-    return reading(f"{subject} {section.path}", expected="a readable file or folder")
+    return reading(f"[data] path {section.path}", expected="a readable file or folder")
 
 
 def open_named(section: DataSection, shard: str | None = None) -> Source:
@@ -364,7 +364,6 @@ def detect(path: str, section: DataSection | None = None) -> Detection:
 
 def _recognized(probe: PathProbe) -> Detection | None:
     for name in sorted(SOURCES, key=lambda name: SOURCES[name].rank):
-        reason = SOURCES[name].recognize(probe)
-        if reason:
+        if reason := SOURCES[name].recognize(probe):
             return Detection(name, probe.text, reason)
     return None
