@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from clipmem.base import slices
 from clipmem.base.errors import InputError, RunError, require, require_one_of, shorten
-from clipmem.base.paths import atomic_file, atomic_folder, check_place, is_free
+from clipmem.base.paths import atomic_file, atomic_folder, atomic_write, check_place, is_free
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import DecodeError, decode, read_header
@@ -65,8 +65,7 @@ def export_pairs(source: Source, out: Path, to: str, *, shard: int = SHARD, repo
             with atomic_file(partial / "metadata.jsonl") as table:
                 for item in items:
                     name = f"{item.number // shard:05d}/{item.number:09d}.{item.ending}"
-                    with atomic_file(partial / name) as stream:
-                        stream.write(item.image)
+                    atomic_write(partial / name, item.image)
                     table.write(_json({"file_name": name, **_described(item.row)}) + b"\n")
         else:
             ending, write = (".tar", _write_tar) if to == "webdataset" else (".parquet", _write_parquet)

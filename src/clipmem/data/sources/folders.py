@@ -225,9 +225,8 @@ def json_captions(data: bytes, section: DataSection) -> tuple[list[object], Mapp
     values = parse_json(data)
     if not isinstance(values, dict):
         return None
-    return records.listed_captions(
-        values.get(records.chosen(tuple(values), section.caption_column, "caption_column"))
-    ), values
+    column = records.chosen(tuple(values), section.caption_column, "caption_column")
+    return records.listed_captions(values.get(column)), values
 
 
 def corrected_text(name: str, data: bytes, caption: str, section: DataSection) -> bytes:
