@@ -152,14 +152,11 @@ def parse(text: str) -> Address:
         if not (owner and slash and repository) or "/" in repository:
             raise wrong(text, f"a repository {shorten(name)}", "Copy the name from the repository's page.")
         return Address("hub", name=name)
-    address = _checkpoint(text) or _tag(text)
-    if address is None and text:
-        path = _absolute(text, text)
-        if _is_folder(path):
-            return Address("folder", path)
-    if address is None:
-        raise _unknown(text)
-    return address
+    if address := _checkpoint(text) or _tag(text):
+        return address
+    if text and _is_folder(path := _absolute(text, text)):
+        return Address("folder", path)
+    raise _unknown(text)
 
 
 def names_model(text: str) -> bool:
