@@ -57,15 +57,14 @@ def find(text: TextConfig, *, subject: str, folder: Path | None = None, download
     return folder
 
 
-def find_text_tower(text: TextConfig, *, subject: str, download: bool | None = None) -> Path | None:
+def find_text_tower(text: TextConfig, *, subject: str, download: bool) -> Path | None:
     """Find the config folder of a text tower from transformers; None for open_clip's own."""
     name = text.get("hf_model_name")
     if not name:
         return None
     folder = Path(str(name)).expanduser()
     if not folder.is_dir():
-        allowed = may_download() if download is None else download
-        folder = hub.get(str(name), ["config.json"], subject=f"{subject}: its text tower", download=allowed).parent
+        folder = hub.get(str(name), ["config.json"], subject=f"{subject}: its text tower", download=download).parent
     refuse_code(folder, subject)
     return folder.resolve()
 
