@@ -113,14 +113,9 @@ class ImageVariants(Mitigation):
     def _augmented(
         self, pixels: Tensor, keys: UInt64[np.ndarray, " some"], moment: Moment, view: int, size: int
     ) -> Tensor:
-        crops = draw_crops(
-            keys,
-            seed=derive_seed(self.seed, "strong view", moment.epoch, view),
-            size=pixels.shape[1],
-            scale=self.section.crop_scale,
-            ratio=self._train.crop_ratio,
-            flip=self._train.flip,
-        )
+        seed = derive_seed(self.seed, "strong view", moment.epoch, view)
+        scale, ratio, flip = self.section.crop_scale, self._train.crop_ratio, self._train.flip
+        crops = draw_crops(keys, seed=seed, size=pixels.shape[1], scale=scale, ratio=ratio, flip=flip)
         strong = render(pixels, crops, size=size)
         seed = derive_seed(self.seed, "strong colour", moment.epoch, view)
         return distort(strong, keys, seed=seed, strength=self.section.color, gray=0.0, blur=0.0)

@@ -157,12 +157,9 @@ def jackknife_models(
     values = _checked(values, member)
     sides = _sides(values, member)
     score = sides[0].mean - sides[1].mean
-    parts: list[Any] = []
-    freedoms: list[Any] = []
-    for side in sides:
-        spread, freedom = _moderate(side)
-        parts.append(spread / np.where(side.models > 0, side.models, np.nan))
-        freedoms.append(freedom)
+    spreads, freedoms = zip(*map(_moderate, sides), strict=True)
+    models = [np.where(side.models > 0, side.models, np.nan) for side in sides]
+    parts = [spread / count for spread, count in zip(spreads, models, strict=True)]
     total = parts[0] + parts[1]
     stderr = np.sqrt(total)
     # as shares of the sum: squares of tiny variances would vanish; a constant side has no share
