@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from clipmem.stats.checks import as_finite, check_confidence, check_not_empty
+from clipmem.stats.checks import BySeed, Codes, as_finite, check_confidence, check_not_empty
 from clipmem.stats.intervals import Interval, checked_values, crossed_interval, crossed_variances, two_sample_interval
 
 TRIM = 0.2  # share of the control left out at each end
@@ -38,9 +38,7 @@ class NoiseFloor(NamedTuple):
     confidence: float
 
 
-def trimmed_means(
-    values: Float[np.ndarray, "seed n"],
-) -> tuple[Float64[np.ndarray, " seed"], Float64[np.ndarray, "seed n"]]:
+def trimmed_means(values: BySeed) -> tuple[Float64[np.ndarray, " seed"], Float64[np.ndarray, "seed n"]]:
     """Return each seed's 20 % trimmed mean and the influence of its pairs on it.
 
     With the values x_(1) ≤ ... ≤ x_(n) of a seed and h = floor(0.2 n),
@@ -60,9 +58,7 @@ def trimmed_means(
     return ordered[:, cut : n - cut].mean(axis=1), influence
 
 
-def control_shift(
-    control: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, " n"], *, confidence: float = 0.95
-) -> Shift:
+def control_shift(control: BySeed, groups: Codes, *, confidence: float = 0.95) -> Shift:
     """Estimate how much better f is than g throughout: mean over seeds of the trimmed mean of the control's scores.
 
     The interval is that of `crossed_interval` with the influences of `trimmed_means`; stderr² is the variance over
@@ -92,7 +88,7 @@ def control_shift(
     return Shift(*interval, error)
 
 
-def noise_floor(control: Float[np.ndarray, "seed n"], *, confidence: float = 0.95) -> NoiseFloor | None:
+def noise_floor(control: BySeed, *, confidence: float = 0.95) -> NoiseFloor | None:
     """Measure how far from 0 a pair can score by chance: the spread of held-out pairs, whose true score is 0.
 
     With the scores x_i = mean over seeds of x_ki of n held-out pairs and the center T of `control_shift`,
@@ -129,9 +125,9 @@ def noise_floor(control: Float[np.ndarray, "seed n"], *, confidence: float = 0.9
 
 
 def centered_mean(
-    values: Float[np.ndarray, "seed n"],
+    values: BySeed,
     control: Float[np.ndarray, "seed m"],
-    groups: Int[np.ndarray, " n"],
+    groups: Codes,
     control_groups: Int[np.ndarray, " m"],
     *,
     confidence: float = 0.95,

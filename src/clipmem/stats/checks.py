@@ -7,7 +7,11 @@ from jaxtyping import Bool, Float, Float64, Int
 
 from clipmem.base.errors import InputError, require
 
-Groups = Int[np.ndarray, " n"] | None  # of each row, any integers; None: each has its own
+Codes = Int[np.ndarray, " n"]  # the group of each pair, any integers
+Groups = Codes | None  # None: each row has its own
+BySeed = Float[np.ndarray, "seed n"]  # of each pair under each seed
+ByModel = Float[np.ndarray, "model n"]  # the same under each model
+Member = Bool[np.ndarray, "model n"]  # whether a model trained on a pair
 
 
 def as_finite(name: str, values: Any) -> Float64[np.ndarray, "..."]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64, Int
 from scipy import special, stats
 
 from clipmem.base.errors import require
-from clipmem.stats.checks import as_finite, check_confidence, check_not_empty, check_same_length
+from clipmem.stats.checks import BySeed, Codes, as_finite, check_confidence, check_not_empty, check_same_length
 
 
 class Interval(NamedTuple):
@@ -105,7 +105,7 @@ def moderated(
     return (prior.df * prior.variance + df * variances) / (prior.df + df)
 
 
-def seed_interval(differences: Float[np.ndarray, "seed n"], confidence: float = 0.95) -> SeedInterval:
+def seed_interval(differences: BySeed, confidence: float = 0.95) -> SeedInterval:
     """Estimate the standard error of each pair's CLIPMem over seeds, and its confidence interval.
 
     s̃² = (d0 s0² + d s²) / (d0 + d), stderr = sqrt(s̃² / K), interval = mean ± t(d0 + d) stderr,
@@ -153,8 +153,8 @@ def seed_interval(differences: Float[np.ndarray, "seed n"], confidence: float = 
 
 def crossed_interval(
     mean: float,
-    influence: Float[np.ndarray, "seed n"],
-    groups: Int[np.ndarray, " n"],
+    influence: BySeed,
+    groups: Codes,
     *,
     confidence: float = 0.95,
     min_seeds: int = 3,
@@ -237,7 +237,7 @@ def two_sample_interval(
     return crossed_interval(mean, influence, every, confidence=confidence, min_seeds=2, df=float(df))
 
 
-def crossed_variances(influence: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, " n"]) -> tuple[float, float]:
+def crossed_variances(influence: BySeed, groups: Codes) -> tuple[float, float]:
     """Return B and max(A - C, 0) of `crossed_interval`: the variance from pairs, and that from seeds (0 with one).
 
     There must be two groups or more.
@@ -254,9 +254,7 @@ def crossed_variances(influence: Float[np.ndarray, "seed n"], groups: Int[np.nda
     return pairs, max(float(by_seed.var(ddof=1)) / seeds - residual, 0.0)
 
 
-def crossed_mean(
-    values: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, " n"], *, confidence: float = 0.95
-) -> Interval:
+def crossed_mean(values: BySeed, groups: Codes, *, confidence: float = 0.95) -> Interval:
     """Average over seeds and pairs, with the interval of `crossed_interval`.
 
     The influence of pair i under seed k on the mean is (x_ki - mean) / n.
@@ -282,9 +280,9 @@ def crossed_mean(
 
 
 def half_difference(
-    candidate: Float[np.ndarray, "seed n"],
+    candidate: BySeed,
     independent: Float[np.ndarray, "seed m"],
-    candidate_groups: Int[np.ndarray, " n"],
+    candidate_groups: Codes,
     independent_groups: Int[np.ndarray, " m"],
     *,
     confidence: float = 0.95,
@@ -315,9 +313,7 @@ def half_difference(
     return two_sample_interval(by_seed, influences, [candidate_groups, independent_groups], confidence=confidence)
 
 
-def checked_values(
-    values: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, " other"]
-) -> Float64[np.ndarray, "seed n"]:
+def checked_values(values: BySeed, groups: Int[np.ndarray, " other"]) -> Float64[np.ndarray, "seed n"]:
     """Return `values` as float64; raise an `InputError` unless they are finite, with a group for each pair."""
     values = as_finite("values", values)
     check_not_empty("values", values)
@@ -325,9 +321,7 @@ def checked_values(
     return values
 
 
-def seed_noise(
-    target: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, " n"], *, confidence: float = 0.95
-) -> SeedNoise | None:
+def seed_noise(target: BySeed, groups: Codes, *, confidence: float = 0.95) -> SeedNoise | None:
     """Compare target models of different seeds: what a score would be if f and g differed in the seed alone.
 
     D_kl = A(f_k) - A(f_l) over all pairs of seeds k < l (design, section 2). `mean` is that of D over pairs and pairs

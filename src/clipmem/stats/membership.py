@@ -24,12 +24,15 @@ from scipy.stats import binom, mannwhitneyu, rankdata
 from clipmem.base import slices
 from clipmem.base.errors import require
 from clipmem.base.random import derive_seed, generator
-from clipmem.stats.checks import as_finite, check_confidence, mean_where
+from clipmem.stats.checks import ByModel, Codes, Member, as_finite, check_confidence, mean_where
 from clipmem.stats.ranking import auroc, beta_bounds, threshold, two_classes
 
 _SHRINKAGE = 4.0  # weight of the pooled variance, in models
 _BLOCK = 4096  # pairs compared with the bank at a time
 _ROWS = 60_000  # that a classifier learns from, at most
+Values = Float[np.ndarray, " n"]
+Mask = Bool[np.ndarray, " n"]
+Scores = Float64[np.ndarray, "model n"]  # of each pair under each target
 
 
 class InOut(NamedTuple):
@@ -42,9 +45,9 @@ class InOut(NamedTuple):
         couple: Number of its couple, which a model shares with its complement only.
     """
 
-    signal: Float[np.ndarray, "model n"]
-    member: Bool[np.ndarray, "model n"]
-    keys: Float[np.ndarray, "model n"]
+    signal: ByModel
+    member: Member
+    keys: ByModel
     couple: Int[np.ndarray, " model"]
 
 
@@ -70,7 +73,7 @@ class PairRisk(NamedTuple):
 
 
 def log_probability(
-    image: Float64[np.ndarray, "n d"], text: Float64[np.ndarray, "n d"], bank: Bool[np.ndarray, " n"], scale: float
+    image: Float64[np.ndarray, "n d"], text: Float64[np.ndarray, "n d"], bank: Mask, scale: float
 ) -> Float64[np.ndarray, " n"]:
     """Return log p of each pair from unit embeddings: minus the mean of the losses of its image and of its caption.
 
@@ -107,9 +110,7 @@ def loss_and_gradient(
     return values
 
 
-def _checked(
-    signal: Float[np.ndarray, "model n"], member: Bool[np.ndarray, "other_model other_n"], fewest: int
-) -> Float64[np.ndarray, "model n"]:
+def _checked(signal: ByModel, member: Bool[np.ndarray, "other_model other_n"], fewest: int) -> Scores:
     signal, hint = as_finite("signal", signal), "Train more models, each on about half of the pairs."
     require(signal.shape == member.shape, "member", f"shape {member.shape}", f"shape {signal.shape}", hint)
     least = int(min(side.sum(axis=0).min() for side in (member, ~member))) if member.size else 0
@@ -156,7 +157,7 @@ def references(pairs: InOut) -> References:
     return References(means + center, variances)
 
 
-def lira(pairs: InOut) -> Float64[np.ndarray, "model n"]:
+def lira(pairs: InOut) -> Scores:
     """Score by the likelihood-ratio attack (LiRA, Carlini et al. 2022) on a signal, with shrunken variances.
 
     log N(x; mean, variance of `references` that saw the pair) - log N(x; those of the others).
@@ -166,7 +167,7 @@ def lira(pairs: InOut) -> Float64[np.ndarray, "model n"]:
     return density[1] - density[0]
 
 
-def rmia(pairs: InOut, *, scale: float = 1.0) -> Float64[np.ndarray, "model n"]:
+def rmia(pairs: InOut, *, scale: float = 1.0) -> Scores:
     """Score by the relative attack (RMIA, Zarifzadeh et al. 2024), with p(x | model) = exp(scale signal).
 
     log p(x | target) - log p(x), where p(x) is half the mean over the references that saw the pair plus half that over
@@ -196,7 +197,7 @@ def _unseen(pairs: InOut, count: int) -> Iterator[Float64[np.ndarray, "reference
         yield values[(usable & (usable.cumsum(axis=0) <= count)).T].reshape(-1, count).T
 
 
-def offline_lira(pairs: InOut, count: int) -> Float64[np.ndarray, "model n"]:
+def offline_lira(pairs: InOut, count: int) -> Scores:
     """Score by the offline likelihood-ratio attack (Carlini et al. 2022): references that never trained on the pair.
 
     (x - mean) / sd over `count` references, which orders as the published one-sided 1 - P[Z > x] of Z ~ N(mean,
@@ -214,7 +215,7 @@ def offline_lira(pairs: InOut, count: int) -> Float64[np.ndarray, "model n"]:
     return scores
 
 
-def offline_rmia(pairs: InOut, count: int, *, corrections: Sequence[float] = (1.0,)) -> Float64[np.ndarray, "model n"]:
+def offline_rmia(pairs: InOut, count: int, *, corrections: Sequence[float] = (1.0,)) -> Scores:
     """Score by the offline relative attack (RMIA, Zarifzadeh et al. 2024), with p(x | model) = exp(signal).
 
     log p(x | target) - log p(x), with p(x) = ((1 + a) m + 1 - a) / 2 and m the mean over `count` references that never
@@ -239,8 +240,8 @@ def _features(pairs: InOut) -> Float64[np.ndarray, "model n feature"]:
 
 
 def learned_attack(
-    pairs: InOut, groups: Int[np.ndarray, " n"], *, seed: int = 0, progress: Callable[[int], object] = lambda _: None
-) -> Float64[np.ndarray, "model n"]:
+    pairs: InOut, groups: Codes, *, seed: int = 0, progress: Callable[[int], object] = lambda _: None
+) -> Scores:
     """Score by a classifier that learned from other models and other pairs what members look like: log odds.
 
     Features of a pair under a model are its signal, mean and standard deviation of its references on both sides, the
@@ -305,9 +306,7 @@ def weakly_supervised(
     return classifier.fit(examples, label).decision_function(features).astype(np.float64)
 
 
-def cross_fitted(
-    pairs: Traits, member: Bool[np.ndarray, " n"], *, threshold: float, seed: int = 0
-) -> Float64[np.ndarray, " n"]:
+def cross_fitted(pairs: Traits, member: Mask, *, threshold: float, seed: int = 0) -> Float64[np.ndarray, " n"]:
     """Score each pair by `weakly_supervised` of four other fifths: their non-members are known, all are the pool.
 
     Scores are ranks in a fifth, above 0 and at most 1. At most 60,000 pairs are learned from, sampled with `seed`.
@@ -325,11 +324,7 @@ def cross_fitted(
 
 
 def rate_intervals(
-    scores: Float[np.ndarray, " n"],
-    positive: Bool[np.ndarray, " n"],
-    rates: Float[np.ndarray, " rate"],
-    *,
-    confidence: float = 0.95,
+    scores: Values, positive: Mask, rates: Float[np.ndarray, " rate"], *, confidence: float = 0.95
 ) -> Float64[np.ndarray, "2 rate"]:
     """Return intervals of the true positive rates at false positive rates r, of at least this confidence.
 
@@ -346,7 +341,7 @@ def rate_intervals(
     return np.array([[beta_bounds(k, count, level)[end] for k in row.tolist()] for end, row in enumerate(ends)])
 
 
-def set_p_value(attacks: Sequence[Float[np.ndarray, " n"]], member: Bool[np.ndarray, " n"]) -> float:
+def set_p_value(attacks: Sequence[Values], member: Mask) -> float:
     """Bound the probability that any of several attacks scores a set this high that the model did not train on.
 
     min(1, number of attacks · the smallest p), with p by Mann and Whitney's U test, one-sided, by the normal
@@ -362,9 +357,7 @@ def set_p_value(attacks: Sequence[Float[np.ndarray, " n"]], member: Bool[np.ndar
     return min(1.0, len(tests) * min(float(test.pvalue) for test in tests))
 
 
-def pair_risk(
-    scores: Float[np.ndarray, "model n"], member: Bool[np.ndarray, "model n"], *, fpr: float = 0.01
-) -> PairRisk:
+def pair_risk(scores: ByModel, member: Member, *, fpr: float = 0.01) -> PairRisk:
     """Return the risk of each pair: the probability that the attack at `fpr` flags it where it is a member.
 
     A target flags the pairs above the lowest threshold that at most a share `fpr` of its non-members exceeds. Some
@@ -427,9 +420,7 @@ def epsilon_bound(correct: int, guesses: int, *, confidence: float = 0.95) -> fl
     return float(logit(rate)) if rate > 0.5 else 0.0
 
 
-def correct_guesses(
-    scores: Float[np.ndarray, " n"], member: Bool[np.ndarray, " n"], guesses: int, stream: np.random.Generator
-) -> int:
+def correct_guesses(scores: Values, member: Mask, guesses: int, stream: np.random.Generator) -> int:
     """Guess which of two matched pairs is the member, under a fixed-size random split; return how often it was.
 
     Each pair of the smaller side is matched with a random one of the other. If all sets of as many members are equally

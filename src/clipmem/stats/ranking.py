@@ -8,11 +8,11 @@ the pairs as independent. AUROC does not describe the top of the list: with 20 m
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float, Float64
 from scipy import special, stats
 
 from clipmem.base.errors import require, require_range
-from clipmem.stats.checks import as_finite, check_confidence, check_not_empty, check_same_length
+from clipmem.stats.checks import ByModel, Codes, Member, as_finite, check_confidence, check_not_empty, check_same_length
 from clipmem.stats.intervals import Interval, crossed_interval
 
 
@@ -144,12 +144,7 @@ def true_positive_rates(
 
 
 def target_means(
-    scores: Float[np.ndarray, "model n"],
-    member: Bool[np.ndarray, "model n"],
-    groups: Int[np.ndarray, " n"],
-    rates: Float[np.ndarray, " rate"],
-    *,
-    confidence: float = 0.95,
+    scores: ByModel, member: Member, groups: Codes, rates: Float[np.ndarray, " rate"], *, confidence: float = 0.95
 ) -> list[Interval]:
     """Return the means over targets of the AUC, then of `true_positive_rates`, with `crossed_interval`s.
 

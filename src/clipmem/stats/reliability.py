@@ -13,15 +13,16 @@ with each other than with the effect of training on a pair.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Float64
 from scipy.stats import rankdata
 
 from clipmem.base.errors import require
 from clipmem.base.random import generator
-from clipmem.stats.checks import as_finite, check_same_length
+from clipmem.stats.checks import Codes, as_finite, check_same_length
 
 DRAWS = 400
 _SMALLEST = 0.01  # of a reliability: below it, nothing can be said
+Effects = Float64[np.ndarray, "pair n"]  # by pair of shadow models
 
 
 class Noise(NamedTuple):
@@ -54,7 +55,7 @@ class Estimated(NamedTuple):
     calibrated: bool = False
     own: float = 0.0
     predicted: Float64[np.ndarray, " n"] | None = None
-    left_out: Float64[np.ndarray, "pair n"] | None = None
+    left_out: Effects | None = None
     df: float = np.inf
 
 
@@ -66,7 +67,7 @@ class Agreement(NamedTuple):
     high: float
 
 
-def noise_of(effect: Float64[np.ndarray, "pair n"]) -> Noise:
+def noise_of(effect: Effects) -> Noise:
     """Estimate the noise of the mean effect D over K >= 2 pairs of shadow models: mean over i of var_k D_k(i) / K.
 
     D_k less its mean over pairs, which moves all pairs alike. Variances over k have K - 1, those over pairs n - 1.
@@ -96,7 +97,7 @@ def own_weight(effect: Float64[np.ndarray, " n"], predicted: Float64[np.ndarray,
     return max(0.0, 1 - noise / rest) if rest > 0 else 0.0
 
 
-def share_of_truth(effect: Float64[np.ndarray, "pair n"], left_out: Float64[np.ndarray, "pair n"]) -> float:
+def share_of_truth(effect: Effects, left_out: Effects) -> float:
     """Estimate cov(p, T) / cov(p, D) of a p that was fitted on D, for K >= 2 pairs of shadow models: 0 or more.
 
     Noise that pairs with like features share within a pair of shadow models (one of them learns rare words better)
@@ -113,13 +114,7 @@ def share_of_truth(effect: Float64[np.ndarray, "pair n"], left_out: Float64[np.n
 
 
 def agreement(
-    effect: Float64[np.ndarray, "pair n"],
-    estimated: Estimated,
-    groups: Int[np.ndarray, " n"],
-    *,
-    seed: int = 0,
-    draws: int = DRAWS,
-    confidence: float = 0.95,
+    effect: Effects, estimated: Estimated, groups: Codes, *, seed: int = 0, draws: int = DRAWS, confidence: float = 0.95
 ) -> Agreement | None:
     """Estimate the rank correlation of the score p + w (D - p) with the truth, without knowing the truth.
 
@@ -163,9 +158,7 @@ def agreement(
     return Agreement(float(estimates[0]), float(low), float(high))
 
 
-def group_weights(
-    groups: Int[np.ndarray, " n"], stream: np.random.Generator, draws: int = DRAWS
-) -> Float64[np.ndarray, "w n"]:
+def group_weights(groups: Codes, stream: np.random.Generator, draws: int = DRAWS) -> Float64[np.ndarray, "w n"]:
     """Return how often each pair counts: once in the first row, then by bootstrap draws of the groups of pairs."""
     codes = np.unique(groups, return_inverse=True)[1]
     count = int(codes.max()) + 1

@@ -25,11 +25,11 @@ on a side, there is no standard error.
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float64, Int
 from scipy import stats
 
 from clipmem.base.errors import require
-from clipmem.stats.checks import as_finite, check_confidence, mean_where
+from clipmem.stats.checks import ByModel, Member, as_finite, check_confidence, mean_where
 from clipmem.stats.intervals import moderated, variance_prior
 
 
@@ -60,9 +60,7 @@ class _Side(NamedTuple):
     variance: Float64[np.ndarray, " n"]
 
 
-def _checked(
-    values: Float[np.ndarray, "model n"], member: Bool[np.ndarray, "other_model other_n"]
-) -> Float64[np.ndarray, "model n"]:
+def _checked(values: ByModel, member: Bool[np.ndarray, "other_model other_n"]) -> Float64[np.ndarray, "model n"]:
     values = as_finite("values", values)
     hint = "Give a boolean for each model and pair: whether the model trained on it."
     require(values.shape == member.shape, "member", f"shape {member.shape}", f"shape {values.shape}", hint)
@@ -70,7 +68,7 @@ def _checked(
     return values
 
 
-def _sides(values: Float64[np.ndarray, "model n"], member: Bool[np.ndarray, "model n"]) -> tuple[_Side, _Side]:
+def _sides(values: Float64[np.ndarray, "model n"], member: Member) -> tuple[_Side, _Side]:
     sides: list[_Side] = []
     for mask in (member, ~member):
         count = mask.sum(axis=0).astype(np.float64)
@@ -85,7 +83,7 @@ def _sides(values: Float64[np.ndarray, "model n"], member: Bool[np.ndarray, "mod
     return sides[0], sides[1]
 
 
-def in_out_means(values: Float[np.ndarray, "model n"], member: Bool[np.ndarray, "model n"]) -> InOutMeans:
+def in_out_means(values: ByModel, member: Member) -> InOutMeans:
     """Return each pair's mean over the models that trained on it minus that over the models that did not.
 
     score_i = mean_in - mean_out (Feldman & Zhang 2020). Higher is more memorized when higher values mean better fitted.
@@ -124,9 +122,7 @@ def _moderate(side: _Side) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarra
     return np.where(some, shrunk, np.nan), np.where(some, np.minimum(prior.df + df, known_df.sum()), np.nan)
 
 
-def jackknife_models(
-    values: Float[np.ndarray, "model n"], member: Bool[np.ndarray, "model n"], *, confidence: float = 0.95
-) -> ModelInterval:
+def jackknife_models(values: ByModel, member: Member, *, confidence: float = 0.95) -> ModelInterval:
     """Estimate the standard error and confidence interval of each pair's score over models.
 
     The jackknife leaves out one model at a time on its own side: stderr² = Σ_sides (c - 1)/c Σ_r (θ_(r) - θ_(.))², for
