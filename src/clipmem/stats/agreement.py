@@ -24,13 +24,13 @@ NEIGHBORS, NEAR = 10, 0.05
 _BLOCK = 1024
 # rows, P of each, the nearest others of each: -1 where there are fewer
 Near = tuple[slice | Int[Tensor, " b"], Float64[Tensor, "b d"], Int[Tensor, "b k"]]
-
-
 # lengths are compared in the functions, so the axes of their arguments have two words
+Queries = Float[Tensor, "n p"]
+Values = Float[Tensor, "m d"]
 
 
 def softmax_agreement(
-    query: Float[Tensor, "n p"], value: Float[Tensor, "m d"], *, group: Groups = None, temperature: float = TEMPERATURE
+    query: Queries, value: Values, *, group: Groups = None, temperature: float = TEMPERATURE
 ) -> Float64[Tensor, " n"]:
     """Compare each pair's value with the mean value of pairs with similar queries.
 
@@ -64,12 +64,7 @@ def softmax_agreement(
 
 
 def softmax_means(
-    query: Float[Tensor, "n p"],
-    value: Float[Tensor, "m d"],
-    k: int = NEIGHBORS,
-    *,
-    group: Groups = None,
-    temperature: float = TEMPERATURE,
+    query: Queries, value: Values, k: int = NEIGHBORS, *, group: Groups = None, temperature: float = TEMPERATURE
 ) -> Iterator[Near]:
     """Yield P of `softmax_agreement` and the k nearest pairs by query, in blocks of rows; same arguments and errors."""
     require(temperature > 0, "temperature", f"{temperature}", "a positive number", "Use 0.07.")
@@ -78,9 +73,7 @@ def softmax_means(
     yield from _near(q, t, k, _groups(group, q, k), temperature)
 
 
-def neighbor_votes(
-    query: Float[Tensor, "n p"], value: Float[Tensor, "m d"], k: int = NEIGHBORS, *, group: Groups = None
-) -> Float64[Tensor, " n"]:
+def neighbor_votes(query: Queries, value: Values, k: int = NEIGHBORS, *, group: Groups = None) -> Float64[Tensor, " n"]:
     """Compute the share of the k pairs nearest by query that are among the nearest 5% by value (at least k pairs).
 
     Nearness is the cosine of centered rows; pairs of the same group do not vote. Arguments and errors are those of

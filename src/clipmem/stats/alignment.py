@@ -20,6 +20,8 @@ from clipmem.base.errors import require
 from clipmem.stats.tensor_checks import check_index, check_means
 
 _ENLARGE = "Enlarge the bank: a pair is never in its own bank."
+Rows = Float[Tensor, "n d"]
+BankRows = Float[Tensor, "N d"]
 
 
 class AlignmentParts(NamedTuple):
@@ -40,12 +42,7 @@ def _check_member(member: Int[Tensor, " rows"], n: int, bank: int) -> None:
 
 
 def alignment_parts(
-    image: Float[Tensor, "n d"],
-    text: Float[Tensor, "n d"],
-    bank_image: Float[Tensor, "N d"],
-    bank_text: Float[Tensor, "N d"],
-    *,
-    member: Int[Tensor, " n"] | None = None,
+    image: Rows, text: Rows, bank_image: BankRows, bank_text: BankRows, *, member: Int[Tensor, " n"] | None = None
 ) -> AlignmentParts:
     """Compute the parts of the alignment score from pair means, in O((n + N) d).
 
@@ -98,11 +95,7 @@ class BankMeans(NamedTuple):
 
 
 def alignment_parts_against(
-    image: Float[Tensor, "n d"],
-    text: Float[Tensor, "n d"],
-    bank: BankMeans,
-    *,
-    inside: Bool[Tensor, " n"] | None = None,
+    image: Rows, text: Rows, bank: BankMeans, *, inside: Bool[Tensor, " n"] | None = None
 ) -> AlignmentParts:
     """Compute the parts of the alignment score from the means of a bank, in O(n d).
 

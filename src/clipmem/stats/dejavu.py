@@ -38,6 +38,7 @@ from clipmem.stats.tensor_checks import check_index
 
 FRACTIONS = (0.001, 0.01, 0.1)
 _CELLS = 2_000_000  # resampled pairs, or cosines, held at a time
+Objects = Bool[Tensor, "n object"]  # of each pair
 _DECIMALS = 12  # cosines are compared to this precision: copies of an image must tie in any block
 
 
@@ -156,13 +157,7 @@ def _gaps(rates: Float64[np.ndarray, "*draw rate side"]) -> Float64[np.ndarray, 
     return means[..., 0] - means[..., 1]
 
 
-def dejavu(
-    true: Bool[Tensor, "n object"],
-    target: Bool[Tensor, "n object"],
-    reference: Bool[Tensor, "n object"],
-    *,
-    fractions: tuple[float, ...] = FRACTIONS,
-) -> DejaVu:
+def dejavu(true: Objects, target: Objects, reference: Objects, *, fractions: tuple[float, ...] = FRACTIONS) -> DejaVu:
     """Compare the objects predicted under f with those predicted under g.
 
     precision = |true ∩ predicted| / |predicted| (0 when nothing is predicted), recall = |true ∩ predicted| /
