@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Bool, Float, Float64, Int, UInt8
+from jaxtyping import Bool, Float, Float64, Int, UInt8, UInt64
 from torch import Tensor
 
 from clipmem.base.random import derive_seed, uniform
@@ -37,19 +37,21 @@ _SIGMA = (0.1, 2.0)
 Images = Float[Tensor, "n 3 size size"]
 Pixels = UInt8[Tensor, "n side side 3"]
 Amounts = Float[Tensor, "n"]
+Places = Int[np.ndarray, " n"]
+Keys = UInt64[np.ndarray, " n"]  # which determine draws
 
 
 class Crops(NamedTuple):
     """Crop boxes in pixels, and flips; each of shape (n,)."""
 
-    top: Int[np.ndarray, " n"]
-    left: Int[np.ndarray, " n"]
-    height: Int[np.ndarray, " n"]
-    width: Int[np.ndarray, " n"]
+    top: Places
+    left: Places
+    height: Places
+    width: Places
     flip: Bool[np.ndarray, " n"]
 
 
-def pair_keys(uids: Sequence[str]) -> np.ndarray:
+def pair_keys(uids: Sequence[str]) -> Keys:
     """Return the 64-bit key of each pair, from the first 16 hexadecimal digits of its uid."""
     return np.array([int(uid[:16], 16) for uid in uids], dtype=np.uint64)
 
@@ -116,12 +118,7 @@ def render(pixels: UInt8[Tensor, "n size size 3"], crops: Crops, *, size: int) -
 
 
 def _taps(
-    start: Int[np.ndarray, " n"],
-    extent: Int[np.ndarray, " n"],
-    side: int,
-    size: int,
-    *,
-    mirrored: Bool[np.ndarray, " n"] | None = None,
+    start: Places, extent: Places, side: int, size: int, *, mirrored: Bool[np.ndarray, " n"] | None = None
 ) -> tuple[Int[np.ndarray, "n out 2"], Float64[np.ndarray, "n out 2"]]:
     """Return the two source pixels of each output pixel along one axis, and their weights."""
     position = start[:, None] + (np.arange(size) + 0.5) * (extent[:, None] / size) - 0.5

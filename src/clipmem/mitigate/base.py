@@ -29,6 +29,7 @@ from clipmem.train.hooks import Hook, Hooks
 from clipmem.train.paired import TrainingSet
 
 By = Literal["clipmem", "similarity", "g-alignment", "file", "marks"]
+Edited = tuple[pl.DataFrame, dict[str, pl.DataFrame]]  # a split, and tables of its changes by name
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,7 @@ class Mitigation(Hook):
         return None
 
     @classmethod
-    def edit(
-        cls, recipe: Recipe, splits: pl.DataFrame, parent: Parent | None, pairs: pl.DataFrame
-    ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
+    def edit(cls, recipe: Recipe, splits: pl.DataFrame, parent: Parent | None, pairs: pl.DataFrame) -> Edited:
         """Change the split; return it and tables of the changes, by name."""
         return splits, {}
 
@@ -192,9 +191,7 @@ def parents_of(recipe: Recipe, done: Callable[[str], bool] = lambda _: False) ->
     return {name: parent for name, parent in parents.items() if parent is not None}
 
 
-def edit(
-    recipe: Recipe, splits: pl.DataFrame, parents: Mapping[str, Parent], pairs: pl.DataFrame
-) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
+def edit(recipe: Recipe, splits: pl.DataFrame, parents: Mapping[str, Parent], pairs: pl.DataFrame) -> Edited:
     """Apply the split edits of all mitigations of the recipe; return the split and tables of the changes."""
     tables: dict[str, pl.DataFrame] = {}
     for mitigation in active(recipe):

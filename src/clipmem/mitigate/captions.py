@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float64, Int, UInt64
+from jaxtyping import Float64, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -29,17 +29,17 @@ from clipmem.base.errors import require
 from clipmem.base.mitigations import CaptionVariantsSection
 from clipmem.base.random import derive_seed, generator, uniform
 from clipmem.base.recipes import Recipe
+from clipmem.data.views import Keys
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
 from clipmem.models.hub import library
 from clipmem.train.batches import draw_captions
 from clipmem.train.hooks import Moment
 
 T = TypeVar("T")
+Rewrite = Callable[[str, int, int], str]  # makes a variant of a caption by its number and a seed
 
 
-def sample_captions(
-    captions: Sequence[Sequence[T]], keys: UInt64[np.ndarray, " n"], *, epoch: int, seed: int = 0
-) -> list[T]:
+def sample_captions(captions: Sequence[Sequence[T]], keys: Keys, *, epoch: int, seed: int = 0) -> list[T]:
     """Choose one caption of each pair for an epoch.
 
     Args:
@@ -87,7 +87,7 @@ class CaptionSampling(Dataset[tuple[Any, T]]):
         True
     """
 
-    def __init__(self, pairs: _Pairs, *, seed: int = 0, keys: UInt64[np.ndarray, " n"] | None = None) -> None:
+    def __init__(self, pairs: _Pairs, *, seed: int = 0, keys: Keys | None = None) -> None:
         self._pairs, self._seed, self._epoch = pairs, seed, 0
         self._keys = np.arange(len(pairs), dtype=np.uint64) if keys is None else keys
 
@@ -191,7 +191,7 @@ class CaptionVariants(Mitigation):
 
 
 def drop_tokens(
-    tokens: Int[Tensor, "n length"], keys: UInt64[np.ndarray, " n"], *, probability: float, seed: int, step: int
+    tokens: Int[Tensor, "n length"], keys: Keys, *, probability: float, seed: int, step: int
 ) -> Int[Tensor, "n length"]:
     """Drop random tokens.
 
@@ -252,7 +252,7 @@ class TextMasking(Mitigation):
 _SEPARATORS = (",", ";", "|")
 
 
-def rewrite(kind: str, section: CaptionVariantsSection) -> Callable[[str, int, int], str]:
+def rewrite(kind: str, section: CaptionVariantsSection) -> Rewrite:
     """Return what makes variant `number` of a caption with a seed; "" or the caption itself if there is none."""
     plain = {"dropout": _dropout, "reorder": _reorder, "templates": _templates}
     return partial(plain[kind], section) if kind in plain else _Synonyms().variant
@@ -323,9 +323,7 @@ class _Synonyms:
         return self._known[key]
 
 
-def make_variants(
-    caption: str, kinds: Mapping[str, Callable[[str, int, int], str]], *, count: int, seed: int
-) -> list[tuple[str, str]]:
+def make_variants(caption: str, kinds: Mapping[str, Rewrite], *, count: int, seed: int) -> list[tuple[str, str]]:
     """Return up to `count` distinct variants of a caption, alternating between the kinds."""
     seen, variants = {_folded(caption)}, list[tuple[str, str]]()
     tried, turns = dict.fromkeys(kinds, 0), list(kinds)

@@ -17,19 +17,20 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, UInt64
+from jaxtyping import Float, Float64
 from scipy.special import ndtri
 from torch import Tensor, nn
 
 from clipmem.base.errors import Number, require, require_one_of, require_range
 from clipmem.base.random import derive_seed, uniform
+from clipmem.data.views import Keys
 from clipmem.mitigate.base import MITIGATIONS, Mitigation
 from clipmem.train.hooks import Kind, Moment
 
 PLACES = ("post", "pre", "post-scaled")
 
 
-def gaussian(keys: UInt64[np.ndarray, " n"], seed: int, width: int) -> Float64[np.ndarray, "n d"]:
+def gaussian(keys: Keys, seed: int, width: int) -> Float64[np.ndarray, "n d"]:
     """Return standard normal numbers that depend only on (seed, key, dimension), shape (n, d)."""
     # shifted by half a step: the quantile of 0 is infinite
     return ndtri(uniform(keys, seed, width) + 2.0**-54)
@@ -89,11 +90,7 @@ class EmbeddingNoise(nn.Module):
         return self.std / math.sqrt(width) if self.place == "post-scaled" else self.std
 
     def forward(
-        self,
-        embeddings: Float[Tensor, "n d"],
-        keys: UInt64[np.ndarray, " n"] | None = None,
-        step: int | None = None,
-        view: int = 0,
+        self, embeddings: Float[Tensor, "n d"], keys: Keys | None = None, step: int | None = None, view: int = 0
     ) -> Float[Tensor, "n d"]:
         """Return the embeddings with noise; unchanged in evaluation mode, with std 0, or in the first steps.
 

@@ -19,7 +19,7 @@ from clipmem.base.errors import require
 from clipmem.base.mitigations import RemoveSection
 from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe
-from clipmem.mitigate.base import MITIGATIONS, By, Mitigation, Parent, Training, read_parent
+from clipmem.mitigate.base import MITIGATIONS, By, Edited, Mitigation, Parent, Training, read_parent
 
 TABLE = "removed"
 _LEFT = 2
@@ -83,9 +83,7 @@ class Remove(Mitigation):
         return read_parent(section.scores, section.by, "[mitigate.remove]", section.column) if section.scored else None
 
     @classmethod
-    def edit(
-        cls, recipe: Recipe, splits: pl.DataFrame, parent: Parent | None, pairs: pl.DataFrame
-    ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
+    def edit(cls, recipe: Recipe, splits: pl.DataFrame, parent: Parent | None, pairs: pl.DataFrame) -> Edited:
         del pairs
         rest, removed = take_out(splits, cls.section_of(recipe), parent)
         return rest, {TABLE: removed}
