@@ -271,7 +271,6 @@ class _Changed(Wrapped):
         self._change = change
 
     def records(self) -> Iterator[Record]:
-        """Yield the records that stay."""
         for record in self.source.records():
             change = self._change.get(record.uid())
             if change == "":

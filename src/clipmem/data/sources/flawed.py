@@ -54,7 +54,6 @@ class FlawedSource(Wrapped):
         self._distorted: dict[str, int] = {}
 
     def records(self) -> Iterator[Record]:
-        """Yield the source's records, some with a flaw."""
         vague, distorted = self._flaws.vague, self._flaws.distorted
         for record in self.source.records():
             bits = b"" if isinstance(record.image, str) else record.image.digest()

@@ -183,7 +183,6 @@ class ClassFolderSource(Source):
         require_data(has_images, section, "a folder with one folder of images per class")
 
     def records(self) -> Iterator[Record]:
-        """Yield one record per image."""
         seen: dict[bytes, str] = {}
         for label, probe in self._classes.items():
             name_of_class = label.replace("-", " ").replace("_", " ").strip() or label

@@ -60,7 +60,6 @@ class ParquetSource(RowSource):
         super().__init__(section, files, ParquetRows, path if path.is_dir() else path.parent, shard)
 
     def records(self) -> Iterator[Record]:
-        """Yield the records of the files, and count the other files of the folder."""
         yield from super().records()
         if data_path(self.section.path).is_dir() and not self.shard:
             used = {self._name(path) for path in self._paths}

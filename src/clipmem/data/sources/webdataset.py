@@ -171,7 +171,6 @@ class WebdatasetSource(Source):
         return "a range or list of tars" if several and ".tar" in probe.text.lower() else ""
 
     def records(self) -> Iterator[Record]:
-        """Yield one record per pair, shard by shard."""
         keys: set[str] = set()
         for name in self._shards:
             failed = self._failed(name)
