@@ -43,14 +43,6 @@ def checked_path(path: str | Path, subject: str) -> Path:
     return Path(path)
 
 
-def as_read_error(
-    error: OSError | UnicodeDecodeError, subject: str, *, expected: str, hint: str = "Check the path."
-) -> InputError:
-    """Convert an error while reading a file that the user named."""
-    got = (error.strerror or str(error)) if isinstance(error, OSError) else "bytes that are not UTF-8 text"
-    return InputError(subject, got=got, expected=expected, hint=hint)
-
-
 def as_write_error(error: OSError, path: Path, *, room: str = "") -> ClipmemError:
     """Convert an error while writing: RunError if the disk is full or broken, InputError if the path is wrong."""
     reason = error.strerror or str(error)
@@ -75,11 +67,12 @@ def as_os_error(error: OSError) -> ClipmemError:
 
 @contextlib.contextmanager
 def reading(subject: str, *, expected: str, hint: str = "Check the path.") -> Generator[None]:
-    """Convert errors while reading a file that the user named (see `as_read_error`)."""
+    """Convert errors while reading a file that the user named."""
     try:
         yield
     except (OSError, UnicodeDecodeError) as error:
-        raise as_read_error(error, subject, expected=expected, hint=hint) from error
+        got = (error.strerror or str(error)) if isinstance(error, OSError) else "bytes that are not UTF-8 text"
+        raise InputError(subject, got=got, expected=expected, hint=hint) from error
 
 
 @contextlib.contextmanager

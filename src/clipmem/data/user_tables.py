@@ -21,7 +21,7 @@ import polars as pl
 from jaxtyping import Shaped
 
 from clipmem.base.errors import InputError, did_you_mean, require, require_columns, require_one_of, shorten
-from clipmem.base.paths import as_read_error, atomic_write
+from clipmem.base.paths import atomic_write, reading
 from clipmem.base.sections import ROLES
 
 COLUMNS = ("uid", "objects")
@@ -157,14 +157,12 @@ def roles_of(pairs: pl.DataFrame) -> list[str | None]:
 def read_wrong(path: str, uids: frozenset[str], *, others: Literal["refuse", "leave out"] = "refuse") -> frozenset[str]:
     """Read the pairs known to be wrong: a uid per line of .txt, or the column `uid`; `others` as in `read_roles`."""
     file, subject = Path(path), "[split] wrong"
-    try:
+    with reading(f"{subject}, {file}", expected="a text file with a uid per line"):
         if file.suffix.lower() == ".txt":
             lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
             table = pl.DataFrame({"uid": lines}, schema={"uid": pl.String})
         else:
             table = read_table(file, subject, ("uid",))
-    except (OSError, UnicodeDecodeError) as error:
-        raise as_read_error(error, f"{subject}, {file}", expected="a text file with a uid per line") from error
     accepted = uids if others == "refuse" else uids.union(table["uid"].cast(pl.String))
     return uids.intersection(known_uids(table, accepted, f"{subject}, {file}"))
 
