@@ -297,7 +297,7 @@ def closed_form(folder: Path) -> None:
     """Score the pairs of a folder of embeddings by that pair score of `clipmem score --model`, and write the scores."""
     settings = Settings.of()
     stored = Embeddings.open(folder)
-    pairs = pairs_of([stored], None, settings, "data", texts=True)
+    pairs = pairs_of([stored], None, settings, "data")
     signals, _ = collect(pairs, stored, folder, settings, Quiet(), least=SMALLEST)
     score = PAIR_SCORES["closed-form"]().score(signals)
     pl.DataFrame({"uid": list(signals.uids), "score": score}).write_parquet("table.parquet")
@@ -305,7 +305,7 @@ def closed_form(folder: Path) -> None:
 
 def compared(*arguments: Any) -> Any:
     """Return random numbers in the place of what near pairs say of each other (`evidence._compare_near`)."""
-    fold, progress = arguments[4], arguments[5]
+    fold, progress = arguments[3], arguments[4]
 
     def drawn(width: int) -> np.ndarray:
         values = scratch_array((len(fold), width))

@@ -335,7 +335,7 @@ def test_two_nodes_compare_pairs_with_the_bytes_of_the_local_engine(pairs, tmp_p
         environment = ENVIRONMENT | {"RAY_ADDRESS": cluster.address}
         words = [*curate, str(tmp_path / "two"), "--engine", "ray"]
         process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
-        wait_for(process, lambda: list((tmp_path / "two" / "comparing" / "markers").glob("near_span-*-*.json")))
+        wait_for(process, lambda: list((tmp_path / "two" / "comparing" / "markers").glob("sort-*-*-*.json")))
         if dies:
             cluster.remove_node(node, allow_graceful=False)
         stderr = process.communicate()[1]

@@ -198,6 +198,9 @@ def _compare_near(
     return image, caption, parts[0][2], tuple(part[:2] for part in parts)
 
 
+_Side = tuple[np.ndarray, np.ndarray, int]  # unit rows, their values, number of nearest rows
+
+
 class _Pieces:
     """Arrays that take long, as pieces of a folder: `.npy` files without pickles, memory-mapped.
 
@@ -212,14 +215,9 @@ class _Pieces:
 
     def __call__(self, function: Callable[..., tuple[np.ndarray, ...]], *inputs: Any) -> Any:
         """Return the arrays of a function, the first of them as long as its first input."""
-        return self._open(self._files(function, *inputs))
+        return self._open(self._files(self._name(function, *inputs), function, *inputs))
 
-    def near(
-        self,
-        sides: Sequence[tuple[np.ndarray, np.ndarray, int]],
-        fold: Int[np.ndarray, " n"],
-        progress: Progress = ignore,
-    ) -> list[Any]:
+    def near(self, sides: Sequence[_Side], fold: Int[np.ndarray, " n"], progress: Progress = ignore) -> list[Any]:
         """Return near means of length 1, their lengths, and k nearest rows, for each query, values and k.
 
         The rows of some consecutive cells are a task of the runner of the signals.
@@ -227,17 +225,18 @@ class _Pieces:
         Raises:
             Unfinished: The runner is for a share of the tasks, which are done.
         """
-        names = [self._name(_near_span, *side, fold, self._device) for side in sides]
-        tasks, spans = dict[int, tuple[Any, ...]](), dict[str, list[str]]()
-        for name, (query, value, k) in zip(names, sides, strict=True):
+        tasks, spans, names = dict[int, tuple[Any, ...]](), dict[str, list[str]](), list[str]()
+        for query, value, k in sides:
+            sort = self._name(_sort, query, value, fold)
+            names.append(name := f"{sort}-{k}-{self._device}")
             if self._find(name):
                 progress(1 / 4)
                 continue
-            files = self._files(_sort, query, value, fold)
+            files = self._files(sort, _sort, query, value, fold)
             ends = np.cumsum(open_array(files[1], None))
             cuts = np.unique(np.searchsorted(ends, np.arange(0, len(fold), _SPAN))).tolist()
-            spans[name] = [f"{name}-{first:06d}" for first in cuts]
-            for span, *cells in zip(spans[name], cuts, [*cuts[1:], len(ends)], strict=True):
+            spans[name] = [sort, *(f"{name}-{first:06d}" for first in cuts)]
+            for span, *cells in zip(spans[name][1:], cuts, [*cuts[1:], len(ends)], strict=True):
                 task = self.job, span, files, slice(*cells), k, self._device
                 tasks[len(tasks)] = () if self.job.is_done(span) else task
 
@@ -245,23 +244,21 @@ class _Pieces:
             progress(rows / len(fold) / 4)
 
         if share := self._run(_near_span, tasks, advance):
-            every = [span for of_side in spans.values() for span in of_side]
-            raise Unfinished(share, sum(not self.job.is_done(span) for span in every), len(every))
-        for name, (query, value, k) in zip(names, sides, strict=True):
-            if name in spans:
-                files, start = self._files(_sort, query, value, fold), 0
-                order, mean, near = open_array(files[0], "c"), scratch_array(value.shape), np.empty((len(fold), k), int)
-                for span in spans[name]:
-                    means, nearest = self._open(self.job.outputs(span)[0])
-                    rows = order[start : start + len(means)]
-                    mean[rows], near[rows], start = means, nearest, start + len(means)
-                _write(self.job, name, *_unit(mean), near)
-                for piece in (*spans[name], files[0].stem[:-2]):
-                    self.job.discard(piece)
+            remaining = sum(not self.job.is_done(span) for of_side in spans.values() for span in of_side)
+            raise Unfinished(share, remaining, len(tasks))
+        for name, (sort, *of_side) in spans.items():
+            parts, start = [self._open(self.job.outputs(span)[0]) for span in of_side], 0
+            order, (mean, near) = self._open(self.job.outputs(sort)[0])[0], parts[0]
+            whole = scratch_array((len(fold), mean.shape[1])), np.empty((len(fold), near.shape[1]), dtype=np.int64)
+            for part in parts:
+                rows = order[start : start + len(part[0])]
+                whole[0][rows], whole[1][rows], start = *part, start + len(rows)
+            _write(self.job, name, *_unit(whole[0]), whole[1])
+            for piece in (sort, *of_side):
+                self.job.discard(piece)
         return [self._open(self._find(name)) for name in names]
 
-    def _files(self, function: Callable[..., tuple[np.ndarray, ...]], *inputs: Any) -> list[Path]:
-        name = self._name(function, *inputs)
+    def _files(self, name: str, function: Callable[..., tuple[np.ndarray, ...]], *inputs: Any) -> list[Path]:
         return self._find(name, len(inputs[0])) or _write(self.job, name, *function(*inputs))
 
     def _name(self, function: Callable[..., object], *inputs: Any) -> str:
