@@ -7,8 +7,8 @@ import sys
 import polars as pl
 import pytest
 
-from clipmem.base.errors import InputError
-from clipmem.base.folder import RunFolder
+from clipmem.base.errors import InputError, RunError
+from clipmem.base.folder import Job, RunFolder
 from clipmem.base.hashing import file_sha256
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 
@@ -57,9 +57,21 @@ def test_a_stage_is_done_when_marker_and_outputs_are_there(tmp_path):
     assert not folder.is_done("plan")
 
 
+def test_a_discarded_piece_is_to_be_done_again_and_the_others_stay(tmp_path):
+    job = Job(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.npy").write_bytes(b"x")
+        job.finish(name, [tmp_path / f"{name}.npy"], 0.0)
+    job.discard("a")
+    assert [job.is_done(name) for name in ("a", "b")] == [False, True]
+    assert sorted(file.name for file in tmp_path.rglob("*.*")) == ["b.json", "b.npy"]
+    with pytest.raises(RunError):
+        job.discard("a")
+
+
 def test_two_processes_exclude_each_other(tmp_path):
     folder = RunFolder(tmp_path)
-    code = f"from clipmem.base.folder import RunFolder\nwith RunFolder({str(tmp_path)!r}).locked(): print('in')"
+    code = f"from clipmem.base.folder import Job, RunFolder\nwith RunFolder({str(tmp_path)!r}).locked(): print('in')"
     with folder.locked():
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert f"another clipmem process uses {tmp_path}. Wait for it to end" in other.stderr

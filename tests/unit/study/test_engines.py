@@ -119,6 +119,21 @@ def test_a_share_and_a_stopped_call_compute_with_as_many_threads_as_the_whole(
     assert ran == ([(2, 1, left)] if by_processes else [left])
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_few_parts_elsewhere_compute_with_the_threads_that_this_process_would_use(tmp_path, monkeypatch, threads):
+    """By OMP_NUM_THREADS, or the cores without hyper-threading."""
+    ran = []
+    monkeypatch.setattr(pool, "cores", lambda: 64)
+    monkeypatch.setattr(pool.torch, "get_num_threads", lambda: threads)
+    engine = pool.LocalEngine()
+    monkeypatch.setattr(engine, "here", False, raising=False)
+    monkeypatch.setattr(engine, "run", lambda parts, how, *_, **__: ran.append((how.workers, how.threads)))
+    engine.runner((1, 1), "cpu", tmp_path)(print, {0: ("arguments",)}, print)
+    engine.runner((1, 1), "cpu", tmp_path, processes=1)(print, dict.fromkeys(range(20), ("arguments",)), print)
+    engine.runner((1, 1), "cpu", tmp_path)(print, dict.fromkeys(range(20), ("arguments",)), print)
+    assert ran == [(1, threads), (1, threads), (4, 16)]
+
+
 class FakeRay(SimpleNamespace):
     """A cluster of one node with 8 GPUs and 64 cores; tasks are recorded, not run."""
 
