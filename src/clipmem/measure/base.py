@@ -3,19 +3,18 @@
 A measure is one class in one file. It is registered by name in `MEASURES`, or by the entry-point group
 `clipmem.measures` of an installed package, and measured wherever utility is.
 """
+# ruff: noqa: ARG002  (means over pairs need no identity)
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float64, Int
 
 from clipmem.base.registry import Registry
-from clipmem.measure.over_seeds import Metric, describe
-from clipmem.measure.retrieval import Identity
+from clipmem.measure.over_seeds import Metrics, describe
+from clipmem.measure.retrieval import Identity, Sides
 from clipmem.models.passes import Embeddings
-
-Sides = Mapping[str, Sequence[Embeddings]]
 
 
 class Measure:
@@ -36,14 +35,8 @@ class Measure:
         raise NotImplementedError
 
     def measure(
-        self,
-        models: Sides,
-        same: Identity,  # noqa: ARG002
-        groups: Int[np.ndarray, " n"],
-        confidence: float,
-        *,
-        against: str = "",
-    ) -> dict[str, dict[str, Metric]]:
+        self, models: Sides, same: Identity, groups: Int[np.ndarray, " n"], confidence: float, *, against: str = ""
+    ) -> Metrics:
         """Measure the models of each side; intervals are over groups of pairs, and over seeds.
 
         Args:
@@ -57,7 +50,7 @@ class Measure:
             Side -> metric -> mean, interval and values by seed.
         """
         by_model = {side: [self.values(model) for model in several] for side, several in models.items()}
-        metrics: dict[str, dict[str, Metric]] = {side: {} for side in models}
+        metrics: Metrics = {side: {} for side in models}
         for name in next(iter(by_model.values()))[0]:
             stacked = {side: np.stack([values[name] for values in several]) for side, several in by_model.items()}
             for side, values in stacked.items():

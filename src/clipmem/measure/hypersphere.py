@@ -10,9 +10,9 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from clipmem.base.errors import require
-from clipmem.measure.base import MEASURES, Measure, Sides
-from clipmem.measure.over_seeds import Metric, entry
-from clipmem.measure.retrieval import Identity
+from clipmem.measure.base import MEASURES, Measure
+from clipmem.measure.over_seeds import Metrics, entry
+from clipmem.measure.retrieval import Identity, Sides
 from clipmem.models.passes import Embeddings
 from clipmem.stats.intervals import crossed_interval
 from clipmem.stats.similarity import normalize, pair_means
@@ -60,7 +60,7 @@ class Hypersphere(Measure):
 
     def measure(
         self, models: Sides, same: Identity, groups: Int[np.ndarray, " n"], confidence: float, *, against: str = ""
-    ) -> dict[str, dict[str, Metric]]:
+    ) -> Metrics:
         """Measure both under each side.
 
         An image or caption that several pairs have counts once for uniformity: two copies are in one point under every

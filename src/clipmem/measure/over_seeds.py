@@ -14,6 +14,9 @@ from clipmem.stats.checks import check_same_length
 from clipmem.stats.intervals import Interval, checked_values, crossed_interval
 from clipmem.stats.ranking import beta_bounds
 
+Parts = Sequence[Float64[np.ndarray, "seed _"]]  # values of each set under each model
+Owners = Sequence[Int[np.ndarray, " _"]]  # the group of each value, by set
+
 
 class Statistics(NamedTuple):
     """How intervals are made: level, bootstrap draws, seed of the draws."""
@@ -34,6 +37,9 @@ class Metric(TypedDict):
     change: NotRequired[dict[str, float | str | None]]  # from another model, with its interval
 
 
+Metrics = dict[str, dict[str, Metric]]  # by side and name
+
+
 def entry(interval: Interval, by_seed: Sequence[float]) -> Metric:
     """Describe a metric of several models."""
     mean, low, high, over = interval
@@ -41,8 +47,8 @@ def entry(interval: Interval, by_seed: Sequence[float]) -> Metric:
 
 
 def describe(
-    values: Sequence[Float64[np.ndarray, "seed _"]],
-    groups: Sequence[Int[np.ndarray, " _"]],
+    values: Parts,
+    groups: Owners,
     confidence: float,
     base: Sequence[Float64[np.ndarray, "1 _"]] | None = None,
     *,
@@ -91,13 +97,7 @@ def hits_of(ranks: Float64[np.ndarray, "*seed n"], k: int) -> Float64[np.ndarray
     return (ranks <= k).astype(np.float64)
 
 
-def mean_of_means(
-    parts: Sequence[Float64[np.ndarray, "seed _"]],
-    groups: Sequence[Int[np.ndarray, " _"]],
-    confidence: float,
-    *,
-    share: bool = False,
-) -> Interval:
+def mean_of_means(parts: Parts, groups: Owners, confidence: float, *, share: bool = False) -> Interval:
     """Average the means of P sets of values, such as both directions of retrieval, with their common interval.
 
     mean over sets p of mean over the n_p values of x_pki. The influence of a value is (x_pki - mean of its set) / (P

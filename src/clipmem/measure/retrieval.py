@@ -22,9 +22,9 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from clipmem.base.errors import require, require_range
-from clipmem.base.hashing import image_part, same_words
+from clipmem.base.hashing import image_part, numbered, same_words
 from clipmem.base.random import generator
-from clipmem.measure.over_seeds import Metric, Statistics, describe, entry, hits_of
+from clipmem.measure.over_seeds import Metrics, Owners, Statistics, describe, entry, hits_of
 from clipmem.models.passes import Embeddings
 from clipmem.stats.intervals import Interval
 from clipmem.stats.similarity import caption_counts, normalize
@@ -39,6 +39,9 @@ _CELLS = 1 << 24  # similarities held at a time: 128 MB
 _TIE = 1e-12
 
 
+Sides = Mapping[str, Sequence[Embeddings]]  # the models of each side
+
+
 class Identity(NamedTuple):
     """Class numbers, 0 or larger: the same for the same image, and for the same caption, in the order of embeddings."""
 
@@ -49,14 +52,8 @@ class Identity(NamedTuple):
 def identity_of(uids: Sequence[str], captions: Sequence[Sequence[str]]) -> Identity:
     """Number the images of pairs by their bytes (part of the uid), and their captions by `same_words`, pair by pair."""
     return Identity(
-        _numbers([image_part(uid) for uid in uids]),
-        _numbers([same_words(caption) for texts in captions for caption in texts]),
+        numbered(map(image_part, uids)), numbered(same_words(caption) for texts in captions for caption in texts)
     )
-
-
-def _numbers(names: Sequence[str]) -> Int[np.ndarray, " n"]:
-    number = {name: k for k, name in enumerate(dict.fromkeys(names))}
-    return np.array([number[name] for name in names], dtype=np.int64)
 
 
 class Links(NamedTuple):
@@ -226,7 +223,7 @@ class RetrievalMetrics(NamedTuple):
     n: int
     captions: int
     chance: dict[str, float]
-    metrics: dict[str, dict[str, Metric]]
+    metrics: Metrics
 
     def document(self) -> dict[str, object]:
         """Return it as JSON, with the metrics of each side as an entry."""
@@ -234,12 +231,7 @@ class RetrievalMetrics(NamedTuple):
 
 
 def measure(
-    models: Mapping[str, Sequence[Embeddings]],
-    same: Identity,
-    groups: Int[np.ndarray, " n"],
-    statistics: Statistics,
-    *,
-    against: str = "",
+    models: Sides, same: Identity, groups: Int[np.ndarray, " n"], statistics: Statistics, *, against: str = ""
 ) -> RetrievalMetrics:
     """Measure retrieval among pairs under each side, and its change from the one model of `against`.
 
@@ -249,7 +241,7 @@ def measure(
     text_pair = next(iter(models.values()))[0].text_pair.numpy()
     of_image = dependent_groups(groups, same, text_pair)
     queries, owners = _searches(models, same), [of_image[text_pair], of_image]
-    by_chance, metrics = dict[str, float](), {side: dict[str, Metric]() for side in models}
+    by_chance, metrics = dict[str, float](), Metrics((side, {}) for side in models)
     for prefix, parts in ((WAYS[0], slice(0, 1)), (WAYS[1], slice(1, 2)), ("retrieval", slice(0, 2))):
         searched = {side: ways[parts] for side, ways in queries.items()}
         expected, described = _describe(prefix, searched, owners[parts], statistics.confidence, against=against)
@@ -269,7 +261,7 @@ def measure(
     return RetrievalMetrics(len(of_image), len(text_pair), by_chance, metrics)
 
 
-def _searches(models: Mapping[str, Sequence[Embeddings]], same: Identity) -> dict[str, list[Queries]]:
+def _searches(models: Sides, same: Identity) -> dict[str, list[Queries]]:
     """Search under each model; return of each side the results of captions, then of images, stacked over models."""
     queries: dict[str, list[Queries]] = {}
     for side, several in models.items():
@@ -285,16 +277,16 @@ def _searches(models: Mapping[str, Sequence[Embeddings]], same: Identity) -> dic
 def _describe(
     prefix: str,
     queries: Mapping[str, Sequence[Queries]],
-    groups: Sequence[Int[np.ndarray, " _"]],
+    groups: Owners,
     confidence: float,
     *,
     against: str,
     names: Sequence[str] = (*RECALLS, "mAP"),
-) -> tuple[dict[str, float], dict[str, dict[str, Metric]]]:
+) -> tuple[dict[str, float], Metrics]:
     """Return what random orders reach, and the metrics of each side that are means over several sets of queries."""
     by_chance = [chance(part.right, part.items) for part in next(iter(queries.values()))]
     expected = {f"{prefix}_{name}": float(np.mean([metrics[name] for metrics in by_chance])) for name in names}
-    described: dict[str, dict[str, Metric]] = {side: {} for side in queries}
+    described: Metrics = {side: {} for side in queries}
     values = {side: [part.values() for part in parts] for side, parts in queries.items()}
     for side, parts in values.items():
         for name in names:
@@ -347,14 +339,8 @@ def _median_interval(ranks: np.ndarray, groups: np.ndarray, statistics: Statisti
 
 
 def measure_wordings(
-    models: Mapping[str, Sequence[Embeddings]],
-    same: Identity,
-    groups: Int[np.ndarray, " n"],
-    count: int,
-    confidence: float,
-    *,
-    against: str = "",
-) -> tuple[dict[str, float], dict[str, dict[str, Metric]]]:
+    models: Sides, same: Identity, groups: Int[np.ndarray, " n"], count: int, confidence: float, *, against: str = ""
+) -> tuple[dict[str, float], Metrics]:
     """Measure recall with each of the first `count` captions alone, and average over all captions and both directions.
 
     With n_j pairs that have caption j, and ranks among these pairs, with that caption alone (see `retrieve`):

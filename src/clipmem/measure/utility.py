@@ -20,7 +20,7 @@ from clipmem.base.sections import EvaluateSection
 from clipmem.measure import hypersphere, retrieval
 from clipmem.measure.base import MEASURES
 from clipmem.measure.linear_probe import Probe, linear_probe
-from clipmem.measure.over_seeds import Metric, Statistics, classification_entries
+from clipmem.measure.over_seeds import Metrics, Statistics, classification_entries
 from clipmem.measure.retrieval import Identity, RetrievalMetrics
 from clipmem.measure.zero_shot import Prompts, chance, class_embeddings, zero_shot_ranks
 from clipmem.models.passes import Embeddings, chosen
@@ -166,7 +166,7 @@ class Utility:
     def document(self, retrieval: RetrievalMetrics | None) -> dict[str, object]:
         """Return the content of `evaluate/utility.json`, with what `retrieval` returned; None if skipped."""
         pairs, confidence, tasks = self.pairs, self.statistics.confidence, self.pairs.tasks
-        metrics: dict[str, dict[str, Metric]] = {side: {} for side in self.models}
+        metrics: Metrics = {side: {} for side in self.models}
         by_chance, words = dict[str, float](), dict[str, str]()
         for name, task in tasks.items():
             count, labels, groups = len(task.classes.names), task.classes.labels[task.test], pairs.groups[task.test]
