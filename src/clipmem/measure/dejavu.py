@@ -50,18 +50,14 @@ class Labeled:
 def why_not(recipe: Recipe, models: Sequence[tuple[str, int]], labeled: Labeled) -> str:
     """Return why Déjà Vu cannot be measured under models of some sides and seeds; "" if it can."""
     if {side for side, _ in models} != {"f", "g"}:
-        return (
-            f"not defined for protocol {recipe.protocol!r}: it compares an f that saw all candidates with a g that saw "
-            "none"
-        )
+        compared = "it compares an f that saw all candidates with a g that saw none"
+        return f"not defined for protocol {recipe.protocol!r}: {compared}"
     if not OBJECTIVES[recipe.train.objective].uses_text:
         return f"objective {recipe.train.objective!r} trains no text tower, which embeds the queries"
     neighbors, public = recipe.dejavu.neighbors, int(labeled.where("external").sum())
     if neighbors > public:
-        return (
-            f"dejavu.neighbors = {neighbors} is more than the {public} held-out images (external pairs); set it to "
-            f"{public} or less"
-        )
+        most = f"the {public} held-out images (external pairs)"
+        return f"dejavu.neighbors = {neighbors} is more than {most}; set it to {public} or less"
     with_objects = np.array([len(objects) > 0 for objects in labeled.objects])
     without = [role for role in ("candidate", "external") if not with_objects[labeled.where(role)].any()]
     return f"no {without[0]} pair has an object" if without else ""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from clipmem.base import slices
 from clipmem.base.errors import require
 from clipmem.measure.base import MEASURES, Measure
 from clipmem.measure.over_seeds import Metrics, entry
@@ -39,12 +40,11 @@ def potentials(x: Float[Tensor, "n d"], *, cells: int = _CELLS) -> Float64[np.nd
     """
     n = len(x)
     require(n > 1, "embeddings", f"{n} row{'s' * (n != 1)}", "at least 2", "Choose more pairs.")
-    unit, block = normalize(x.double()), max(1, cells // n)
-    sums = np.empty(n)
-    for start in range(0, n, block):
-        kernel = torch.exp(4 * (unit[start : start + block] @ unit.T) - 4)
-        kernel[torch.arange(len(kernel)), torch.arange(start, start + len(kernel))] = 0
-        sums[start : start + block] = kernel.sum(dim=1).cpu().numpy()
+    unit, sums = normalize(x.double()), np.empty(n)
+    for rows in slices(n, max(1, cells // n)):
+        kernel = torch.exp(4 * (unit[rows] @ unit.T) - 4)
+        kernel.diagonal(rows.start).fill_(0)
+        sums[rows] = kernel.sum(dim=1).cpu().numpy()
     return sums / (n - 1)
 
 
@@ -69,7 +69,7 @@ class Hypersphere(Measure):
         metrics = super().measure(models, same, groups, confidence, against=against)
         text_pair = next(iter(models.values()))[0].text_pair.numpy()
         for name, classes, of in (("image", same.image, groups), ("text", same.text, groups[text_pair])):
-            rows = np.unique(classes, return_index=True)[1]
+            rows = np.sort(np.unique(classes, return_index=True)[1])
             if len(rows) < 2:
                 continue
             spread = {

@@ -63,19 +63,14 @@ def localize(
         require(n == len(pairs), f"embeddings of {side}, seed {seed}", f"{n} pairs", expected, "Run the study again.")
     sample = sample_pairs(pairs, recipe)
     candidates = (sample.table["role"] == "candidate").to_numpy()
+    views, names = views_of(recipe), _towers(recipe)
     distances: dict[str, dict[int, Distances]] = {side: {} for side in SIDES}
     frames: list[pl.DataFrame] = []
     for seed, side in product(seeds, SIDES):
         encoder = load_encoder(side, seed)
         encoder.module.to(device)
         frame, distances[side][seed] = sweep_model(
-            encoder,
-            sample,
-            views_of(recipe),
-            unit_pairs=candidates,
-            model=(side, seed),
-            towers=_towers(recipe),
-            progress=progress,
+            encoder, sample, views, unit_pairs=candidates, model=(side, seed), towers=names, progress=progress
         )
         frames.append(frame)
     units = pl.concat(frames)

@@ -21,6 +21,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from clipmem.base import slices
 from clipmem.base.errors import require, require_range
 from clipmem.base.hashing import image_part, numbered, same_words
 from clipmem.base.random import generator
@@ -182,11 +183,10 @@ def _search(
     items, first = items[torch.from_numpy(order)], np.unique(item_class[order], return_index=True)[1]
     block = max(1, min(block, _CELLS // len(items)))
     ranks, precisions, counts = np.empty(len(queries)), np.empty(len(queries)), np.empty(len(queries), dtype=np.int64)
-    for start in range(0, len(queries), block):
-        similarity = (queries[start : start + block] @ items.T).cpu().numpy()
+    for rows in slices(len(queries), block):
+        similarity = (queries[rows] @ items.T).cpu().numpy()
         if len(first) < len(items):
             similarity = np.maximum.reduceat(similarity, first, axis=1)
-        rows = slice(start, start + len(similarity))
         relevant = right_items[rows]
         sizes = np.diff(relevant.indptr)
         query = np.repeat(np.arange(len(sizes)), sizes)

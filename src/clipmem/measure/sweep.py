@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from clipmem.base import slices
 from clipmem.base.errors import require
 from clipmem.base.sections import LocalizeSection
 from clipmem.data.pairs import Pairs
@@ -197,17 +198,11 @@ def blocks(
     """
     device = next(encoder.module.eval().parameters()).device
     pixels, rows, uids = pairs.pixels[geometry_of(encoder)], pairs.table["row"].to_numpy(), pairs.uids.to_list()
+    scale, ratio, flip, count = section.crop_scale, section.crop_ratio, section.flip, section.views
+    of_images = count if tower == "image" else 0
+    views = draw_views(uids, of_images, size=pixels.shape[1], scale=scale, ratio=ratio, flip=flip)
     with Capture(encoder, tower) as capture:
-        views = draw_views(
-            uids,
-            section.views if tower == "image" else 0,
-            size=pixels.shape[1],
-            scale=section.crop_scale,
-            ratio=section.crop_ratio,
-            flip=section.flip,
-        )
-        for start in range(0, len(pairs), batch_size):
-            block = slice(start, min(start + batch_size, len(pairs)))
+        for block in slices(len(pairs), batch_size):
             with torch.inference_mode():
                 if tower == "image":
                     batch = torch.from_numpy(np.ascontiguousarray(pixels[rows[block]])).to(device)
@@ -215,7 +210,7 @@ def blocks(
                     inputs = ((pair, view_pixels(encoder, batch, view, places)) for view in (None, *views))
                 else:
                     captions = zip(pairs.captions[block], uids[block], strict=True)
-                    texts = [text_views(*pair, count=section.views) for pair in captions]
+                    texts = [text_views(*pair, count=count) for pair in captions]
                     several = [(row, view) for row, (_, views) in enumerate(texts) for view in views]
                     parts = [several[k : k + batch_size] for k in range(0, len(several), batch_size)]
                     parts = [[(row, caption) for row, (caption, _) in enumerate(texts)], *parts]

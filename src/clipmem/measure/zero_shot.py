@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from clipmem.base import slices
 from clipmem.base.errors import InputError, did_you_mean, require, require_range, shorten
 from clipmem.base.paths import reading
 from clipmem.data.user_tables import read_table
@@ -55,8 +56,7 @@ def zero_shot_ranks(
     check_labels(labels, len(classes))
     image = normalize(image.double(), name="image embeddings")
     columns = normalize(classes.double(), name="class embeddings").T
-    parts = [slice(start, start + block) for start in range(0, len(image), block)]
-    ranks = [class_ranks((image[part] @ columns).cpu().numpy(), labels[part]) for part in parts]
+    ranks = [class_ranks((image[part] @ columns).cpu().numpy(), labels[part]) for part in slices(len(image), block)]
     return np.concatenate([np.empty(0), *ranks])
 
 
