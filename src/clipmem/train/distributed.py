@@ -208,11 +208,7 @@ def check_world(world: World, module: nn.Module, *, objective: str, shares: bool
 
 
 @contextlib.contextmanager
-def connected(
-    world: World,
-    store: dist.Store,  # pyright: ignore[reportPrivateImportUsage]
-    device: str,
-) -> Generator[None]:
+def connected(world: World, store: dist.Store, device: str) -> Generator[None]:  # pyright: ignore[reportPrivateImportUsage]
     """Connect the processes inside the block: gloo on CPUs, NCCL on GPUs."""
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

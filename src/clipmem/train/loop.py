@@ -109,14 +109,8 @@ def train(
         got = f"{settings.batch_size} for {len(plan.uids)} pairs: a batch of one pair has nothing to contrast"
         require(smallest > 1, "[train] batch_size", got, "", "Use more pairs or another batch size.")
         last = hooks.last_step(steps)
-        objective = create_objective(
-            encoder,
-            settings,
-            labels=data.labels,
-            classes=data.classes,
-            n=len(plan.uids),
-            seed=derive_seed(plan.seed, "objective"),
-        )
+        n, seed = len(plan.uids), derive_seed(plan.seed, "objective")
+        objective = create_objective(encoder, settings, labels=data.labels, classes=data.classes, n=n, seed=seed)
         smallest -= bool(plan.left_out)
         check_world(world, encoder.module, objective=settings.objective, shares=objective.shares, smallest=smallest)
         # before `prepare`: the initial weights of one seed have the same hash for every objective
@@ -255,13 +249,9 @@ def _optimizer(
     for name, p in named:
         exempt = p.ndim < 2 or "bn" in name or "ln" in name or "logit_scale" in name
         groups.setdefault((not exempt, factors.get(name, 1.0)), []).append(p)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "weight_decay": settings.weight_decay * decayed, "factor": factor}
-            for (decayed, factor), parameters in sorted(groups.items())
-        ],
-        lr=settings.lr,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.eps,
-        fused=True,
-    )
+    rated = [
+        {"params": parameters, "weight_decay": settings.weight_decay * decayed, "factor": factor}
+        for (decayed, factor), parameters in sorted(groups.items())
+    ]
+    betas = (settings.beta1, settings.beta2)
+    return torch.optim.AdamW(rated, lr=settings.lr, betas=betas, eps=settings.eps, fused=True)

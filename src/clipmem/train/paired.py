@@ -74,10 +74,7 @@ class TrainingSet:
 
 def training_set(splits: pl.DataFrame, side: str, seed: int) -> TrainingSet:
     """Build the training set of one model from the split table."""
-    by_role = {
-        role: splits.filter(pl.col("role") == role)["uid"].sort().to_list() for role in ("shared", OWN_ROLE[side])
-    }
-    shared, exclusive = by_role["shared"], by_role[OWN_ROLE[side]]
+    shared, exclusive = (splits.filter(role=role)["uid"].sort().to_list() for role in ("shared", OWN_ROLE[side]))
     return TrainingSet(side, seed, (*shared, *exclusive), len(shared))
 
 

@@ -13,6 +13,7 @@ from clipmem.base.hashing import json_sha256
 from clipmem.base.paths import atomic_write, write_json
 from clipmem.base.sections import TrainSection
 from clipmem.models.protocol import TrainableEncoder
+from clipmem.train.checkpoint import Step
 from clipmem.train.objectives import Objective, Towers
 from clipmem.train.objectives.base import OBJECTIVE_FILE
 from clipmem.train.paired import TrainingSet
@@ -62,11 +63,7 @@ def describe(
 
 
 def write(
-    encoder: TrainableEncoder,
-    objective: Objective,
-    folder: Path,
-    record: Mapping[str, object],
-    log: Sequence[Mapping[str, object]],
+    encoder: TrainableEncoder, objective: Objective, folder: Path, record: Mapping[str, object], log: Sequence[Step]
 ) -> list[Path]:
     """Write the model, its log and its record into a folder; return the files."""
     encoder.module.to("cpu")
