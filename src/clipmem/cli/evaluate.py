@@ -77,17 +77,10 @@ def evaluate(
         out: With --model: output file; by default NAME.json in the working directory. With --interpolate of a run:
             folder of the comparison; by default interpolate/compared in the run folder.
     """
-    alphas, prompts = _numbers(interpolate), {"labels": test.labels, "classnames": test.classnames}
+    alphas = _numbers(interpolate)
+    prompts = {"labels": test.labels, "classnames": test.classnames, "templates": test.templates}
     evaluated = study.api.evaluate(
-        folder,
-        model=model,
-        data=test.section,
-        interpolate=alphas,
-        name=name,
-        out=out,
-        reporter=reporter,
-        templates=test.templates,
-        **prompts,
+        folder, model=model, data=test.section, interpolate=alphas, name=name, out=out, reporter=reporter, **prompts
     )
     if folder is not None and alphas:
         return Screen("comparison", evaluated.document, f"Page: {evaluated.file}")

@@ -38,15 +38,8 @@ def validate_estimators(
         yes: Start even if it would take more than a day, or more memory or disk space than available.
     """
     check_place(out)
+    options = {"device": device, "engine": engine, "allow_long": yes}
     document = study.validating.validate(
-        recipe,
-        out,
-        proxy=proxy,
-        truth=truth,
-        settings=set_,
-        reporter=reporter,
-        device=device,
-        engine=engine,
-        allow_long=yes,
+        recipe, out, proxy=proxy, truth=truth, settings=set_, reporter=reporter, **options
     )
     return Screen("validated", document, f"Results: {out / study.validating.DOCUMENT}")

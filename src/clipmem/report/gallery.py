@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from clipmem.data.decoding import image_format
 from clipmem.report.run import Run
 
 SHOWN = 24
@@ -17,7 +18,6 @@ UNITS_SHOWN = 6
 CORNER_SHOWN = 3  # pairs at each corner of learned against memorized
 TOWERS = ("image", "text")
 UNITS_TABLE = "localize/units"
-_MAGIC = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
 
 
 class Card(NamedTuple):
@@ -98,12 +98,9 @@ def image_uri(data: bytes | None) -> str | None:
         >>> image_uri(b"<svg onload=x>") is None
         True
     """
-    if data is None:
+    if data is None or (kind := image_format(data).lower()) not in {"png", "jpeg", "webp"}:
         return None
-    kind = next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
-    if kind is None and data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        kind = "image/webp"
-    return None if kind is None else f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def cards(run: Run, rows: pl.DataFrame, ranked: pl.DataFrame) -> list[Card]:

@@ -24,12 +24,7 @@ SHOWN = 6  # pairs of a run in a notebook
 COPIES = ((0, 0, "none"), (1, 2, "1 or 2"), (3, 5, "3 to 5"), (6, 2**31, "6 or more"))
 
 
-def write_report(
-    run_dir: Path,
-    images: Mapping[str, bytes],
-    *,
-    credits: Sequence[str] = (),  # noqa: A002  the name of the public argument
-) -> Path:
+def write_report(run_dir: Path, images: Mapping[str, bytes], *, credits: Sequence[str] = ()) -> Path:  # noqa: A002  the name of the public argument
     """Write `report/index.html` of a run folder whose summary is finished, atomically."""
     return write_page(run_dir / "report" / "index.html", "study", read_run(run_dir, images, credits))
 

@@ -288,9 +288,8 @@ def _text(series: pl.Series, limit: int = TEXT_LIMIT) -> Column:
     lists = isinstance(series.dtype, pl.List)
     texts = (series.explode() if lists else series).unique()
     if texts.str.contains(_INVISIBLE).any():  # rare: such characters would break pages, and the separators
-        text_lists = [series.to_list()] if not lists else series.to_list()
-        escaped = [[text and visible(text) for text in many] if many is not None else None for many in text_lists]
-        series = pl.Series(series.name, escaped if lists else escaped[0])
+        escaped = {text: visible(text) for text in texts.drop_nulls()}
+        series = series.list.eval(pl.element().replace(escaped)) if lists else series.replace(escaped)
     joined = series.list.join("\x1f") if lists else series
     cut = pl.when(joined.str.len_chars() > limit).then(joined.str.head(limit) + "…").otherwise(joined)
     joined = pl.select(cut).to_series()

@@ -38,11 +38,8 @@ class Scored:
 
     def highest(self, table: pl.DataFrame) -> list[Document]:
         """Return the rows of the highest candidates with their first captions."""
-        rows = (
-            pl.DataFrame({"uid": list(self.captions)}, schema={"uid": pl.String})
-            .join(table, "uid", maintain_order="left")
-            .to_dicts()
-        )
+        uids = pl.DataFrame({"uid": list(self.captions)}, schema={"uid": pl.String})
+        rows = uids.join(table, "uid", maintain_order="left").iter_rows(named=True)
         return [row | {"caption": next(iter(self.captions[row["uid"]]), "")} for row in rows]
 
 
