@@ -28,6 +28,7 @@ WIDEST = 4  # times that number: of more rows, evenly spaced ones are compared
 _CELLS, _FEWEST, _LEARNED = 4, 8, 24  # times √n cells; fewest rows a cell; rows a cell to learn the cells from
 _PRODUCTS, _ROWS = 2**22, 65_536  # at once
 _COMPARED = 4096  # rows that a row is compared with, or more
+Values = Float32[np.ndarray, "n d"]
 # a thread's, for all its cells, as new memory costs a page fault per page: compared rows, products
 _Memory = tuple[list[torch.Tensor], torch.Tensor]
 
@@ -119,7 +120,7 @@ class Cells:
         """Yield the places in `order` of each cell, and of the rows that these are compared with."""
         return _compared(self._sizes, self._centers, self._most, slice(None))
 
-    def sorted(self, value: Float32[np.ndarray, "n d"], group: Groups = None) -> Sorted:
+    def sorted(self, value: Values, group: Groups = None) -> Sorted:
         """Return what near means of some values are computed from; by default each row is a group."""
         order = self.order
         codes = np.arange(len(order)) if group is None else np.unique(group[order], return_inverse=True)[1]
@@ -133,13 +134,7 @@ class Cells:
         return Sorted(order, self._sizes, self._centers, copies[0], copies[1], *grouped, np.array([self._most]))
 
     def means(
-        self,
-        value: Float32[np.ndarray, "n d"],
-        k: int,
-        group: Groups = None,
-        *,
-        temperature: float,
-        device: str = "cpu",
+        self, value: Values, k: int, group: Groups = None, *, temperature: float, device: str = "cpu"
     ) -> Iterator[NearMeans]:
         """Yield P_i = Σ_j softmax_j(q_i·q_j / τ) t_j over the compared rows j of other groups, with t those of `value`.
 

@@ -201,8 +201,7 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
         def signals() -> tuple[Signals, list[Problem]]:
             settings.check_work(embeds=isinstance(opened, Model) or len(pairs) > EXACT)
             pair_signals, problems = collect(pairs, opened, store, settings, reporter, least=SMALLEST)
-            run = partial(settings.run, out / SCRATCH)
-            return replace(pair_signals, unseen=opened is not None, run=run), problems
+            return replace(pair_signals, unseen=opened is not None, run=partial(settings.run, out / SCRATCH)), problems
 
     ranking = _ranked(out, json_sha256(made_with), signals, reporter, refuse=how.ranked)
     ranking = choose(ranking, aim) if aim else ranking

@@ -42,7 +42,7 @@ def _embedded(
 ) -> tuple[Comparison, list[Embeddings]]:
     """Embed pairs and bank with the models into folders of the store; return them, listed, and the embeddings."""
     settings, pairs, bank = comparison.settings, comparison.pairs, comparison.bank
-    method = ALIGNMENTS[settings.alignment]()
+    block, method = settings.block, ALIGNMENTS[settings.alignment]()
     models = dict(zip(comparison.names, comparison.models, strict=True))
     live = {name: model for name, model in models.items() if isinstance(model, Model)}
     stored = {name: model for name, model in models.items() if isinstance(model, Embeddings)}
@@ -53,9 +53,7 @@ def _embedded(
         for folder, part in [(store / "bank", bank)] * apart + [(store, pairs.shards or pairs)] if live else []:
             of_folders = {folder / name: model for name, model in live.items()}
             try:
-                embedded = embed(
-                    of_folders, part, made_with, block=settings.block, run=run or in_turn, reporter=reporter
-                )
+                embedded = embed(of_folders, part, made_with, block=block, run=run or in_turn, reporter=reporter)
             except Unfinished as error:
                 unfinished, embedded = error, []
             for name, of_pairs in zip(live, embedded, strict=not unfinished):

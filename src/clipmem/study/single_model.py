@@ -106,12 +106,10 @@ def _scored(
     return Scored(scores, about, {uid: texts[uid] for uid in first}, listed)
 
 
-def _embed(
-    model: Model, pairs: Pairs | ShardedPairs, folder: Path, settings: Settings, reporter: Reporter
-) -> Embeddings:
-    made_with = settings.made_with(read_card(folder))
-    with settings.runner(folder) as run:
-        return embed({folder: model}, pairs, made_with, run=run, reporter=reporter)[0]
+def _embed(model: Model, pairs: Pairs | ShardedPairs, out: Path, settings: Settings, reporter: Reporter) -> Embeddings:
+    made_with = settings.made_with(read_card(out))
+    with settings.runner(out) as run:
+        return embed({out: model}, pairs, made_with, run=run, reporter=reporter)[0]
 
 
 def collect(
