@@ -151,8 +151,7 @@ class Job:
 
     def discard(self, name: str) -> None:
         """Delete a finished piece, its marker first."""
-        files = self.outputs(name)[0]
-        for file in (self.marker(name), *files):
+        for file in (self.marker(name), *self.outputs(name)[0]):
             file.unlink(missing_ok=True)
 
     @contextlib.contextmanager

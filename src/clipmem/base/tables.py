@@ -1,5 +1,6 @@
 """Schemas of a run folder's tables, checked on reading and writing."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -120,9 +121,9 @@ def open_array(path: Path, mode: Literal["r", "c"] | None) -> np.ndarray:
 
 def scratch_array(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     """Return a memory map of a file without a name, which vanishes with it."""
-    row = bytes(shape[1] * np.dtype(dtype).itemsize)
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     with explain_write_errors(Path(tempfile.gettempdir(), "scratch")), tempfile.TemporaryFile() as file:
-        file.writelines(row for _ in range(shape[0]))  # on a full disk, a map would end the process
+        os.posix_fallocate(file.fileno(), 0, size)  # on a full disk, a map would end the process
         return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
 
 
