@@ -56,7 +56,7 @@ from clipmem.models.signals import Signals
 from clipmem.scoring import evidence
 from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.stats.agreement import TEMPERATURE, directions_into, lemon, neighbor_votes, softmax_agreement
-from clipmem.stats.cells import Cells
+from clipmem.stats.cells import PROBES, Cells
 from clipmem.stats.similarity import contrast
 from clipmem.study.score_inputs import Settings, pairs_of, read_pairs
 from clipmem.study.single_model import collect
@@ -201,7 +201,7 @@ def cells(n: int, times: int = 3) -> dict[str, dict[str, float]]:
         for name, kind in (("KMeans", None), ("MiniBatchKMeans", ByBatches), ("faiss", ByFaiss)):
             with patch("sklearn.cluster.KMeans", kind) if kind else contextlib.nullcontext():
                 started = time.monotonic()
-                made = Cells(unit)
+                made = Cells(unit, probes=PROBES)
                 seconds = time.monotonic() - started
             near, close = dict[int, float](), 0.0
             place = {int(row): k for k, row in enumerate(queries)}
