@@ -92,7 +92,7 @@ def test_a_killed_comparison_of_many_pairs_goes_on_and_gives_the_same_list(plant
     command = [sys.executable, "-c", code, "curate", str(planted[0]), "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
-    while len(list((out / "comparing" / "markers").glob("near_means-*.json"))) < 2:
+    while len(list((out / "comparing" / "markers").glob("sort-*-*-cpu.json"))) < 2:
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -101,10 +101,10 @@ def test_a_killed_comparison_of_many_pairs_goes_on_and_gives_the_same_list(plant
     begun = [file for file in (out / "comparing").rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in begun) > N * 1000
 
-    def _near_means(*_):
+    def _sort(*_):
         raise AssertionError("what is finished is not computed again")
 
-    monkeypatch.setattr(evidence, "_near_means", _near_means)
+    monkeypatch.setattr(evidence, "_sort", _sort)
     assert curate_and_write(str(planted[0]), Curating(out=out)).document["pairs"] == N
     names = ["curate.json", "ranking.parquet", "suspects.parquet"]
     assert sorted(file.name for file in out.iterdir()) == names

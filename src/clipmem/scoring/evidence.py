@@ -267,8 +267,8 @@ class _Pieces:
 
     def _find(self, name: str, rows: int = 0) -> list[Path]:
         """Return the files of a piece that is finished and readable, and has so many rows; else none."""
+        files = self.job.outputs(name)[0] if self.job.is_done(name) else []
         with contextlib.suppress(OSError, ValueError, EOFError):
-            files = self.job.outputs(name)[0] if self.job.is_done(name) else []
             if files and len(self._open(files)[0]) >= rows:
                 return files
         return []
