@@ -1,5 +1,6 @@
 """Scores and suspects of shards: embedded by shard, in shares that open only their own files; the same bytes always."""
 
+import json
 import shutil
 
 import numpy as np
@@ -135,6 +136,25 @@ def test_comparisons_in_shares_give_the_bytes_of_the_whole(stored, tmp_path, mon
         assert suspects(stored, out).read_bytes() == whole
         assert len(did) == len(set(did)) >= 8  # each once
         assert not (out / "comparing").exists()
+
+
+@pytest.mark.parametrize("spoiled", ["unreadable", "short"])
+def test_a_damaged_part_of_another_share_is_done_again(stored, tmp_path, spoiled):
+    """Of the size that its marker says, or with a marker that fits."""
+    whole, out = suspects(stored, tmp_path / "whole").read_bytes(), tmp_path / "out"
+    with pytest.raises(Unfinished):
+        suspects(stored, out, "1/2")
+    marker = min((out / "comparing" / "markers").glob("sort-*-*-cpu-*.json"))
+    document = json.loads(marker.read_text())
+    name = min(document["outputs"])
+    file = out / "comparing" / name
+    if spoiled == "short":
+        np.save(file, np.load(file)[:-1])
+        document["outputs"][name]["bytes"] = file.stat().st_size
+        marker.write_text(json.dumps(document))
+    else:
+        file.write_bytes(b"x" * file.stat().st_size)
+    assert suspects(stored, out).read_bytes() == whole
 
 
 def test_a_share_that_was_stopped_goes_on(stored, tmp_path, monkeypatch):

@@ -233,12 +233,12 @@ class _Pieces:
                 progress(1 / 4)
                 continue
             files = self._files(sort, _sort, query, value, fold)
-            ends = np.cumsum(open_array(files[1], None))
-            cuts = np.unique(np.searchsorted(ends, np.arange(0, len(fold), _SPAN))).tolist()
+            sizes = open_array(files[1], None)
+            cuts = np.unique(np.searchsorted(np.cumsum(sizes), np.arange(0, len(fold), _SPAN))).tolist()
             spans[name] = [sort, *(f"{name}-{first:06d}" for first in cuts)]
-            for span, *cells in zip(spans[name][1:], cuts, [*cuts[1:], len(ends)], strict=True):
-                task = self.job, span, files, slice(*cells), k, self._device
-                tasks[len(tasks)] = () if self.job.is_done(span) else task
+            for span, cells in zip(spans[name][1:], map(slice, cuts, [*cuts[1:], len(sizes)]), strict=True):
+                task = self.job, span, files, cells, k, self._device
+                tasks[len(tasks)] = () if self._find(span, int(sizes[cells].sum())) else task
 
         def advance(rows: int) -> None:
             progress(rows / len(fold) / 4)
