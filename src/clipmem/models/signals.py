@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clipmem.base.errors import InputError, require
 from clipmem.data.features import caption_features, image_features
+from clipmem.models.embeddings import Runner, in_turn
 from clipmem.stats.checks import mean_where
 
 
@@ -80,7 +81,7 @@ class Signals:
         unseen: Whether the model did not train on these pairs, so that its image embeddings are evidence of them.
         scratch: Folder for what takes long with many pairs, so that an interrupted command resumes; None = no folder.
         device: Device that compares many pairs.
-        run: Who does parts of these comparisons (see `embeddings.Runner`); None = this process.
+        run: Who does parts of these comparisons (see `embeddings.Runner`).
     """
 
     uids: Sequence[str]
@@ -98,7 +99,7 @@ class Signals:
     unseen: bool = False
     scratch: Path | None = None
     device: str = "cpu"
-    run: Callable[..., str] | None = None
+    run: Runner = in_turn
 
     @cached_property
     def words(self) -> Float[np.ndarray, "n p"]:

@@ -30,10 +30,9 @@ from clipmem.base.hashing import json_sha256
 from clipmem.base.paths import atomic_file
 from clipmem.base.random import generator
 from clipmem.base.tables import open_array, scratch_array
-from clipmem.models.embeddings import in_turn
 from clipmem.models.signals import Signals
 from clipmem.stats.agreement import TEMPERATURE, directions, directions_into, softmax_agreement, softmax_means
-from clipmem.stats.cells import EXACT, Cells, NearMeans, Sorted, near_means
+from clipmem.stats.cells import EXACT, Cells, Sorted, near_means
 from clipmem.stats.leave_one_out import Features, leave_one_out, leave_one_out_scores
 
 NEAR = 5  # testifying neighbors
@@ -211,7 +210,7 @@ class _Pieces:
         self.job = Job(signals.scratch or Path(tempfile.mkdtemp()))
         if signals.scratch is None:
             weakref.finalize(self, shutil.rmtree, self.job.path, ignore_errors=True)
-        self._device, self._run = signals.device, signals.run or in_turn
+        self._device, self._run = signals.device, signals.run
 
     def __call__(self, function: Callable[..., tuple[np.ndarray, ...]], *inputs: Any) -> Any:
         """Return the arrays of a function, the first of them as long as its first input."""
@@ -240,10 +239,7 @@ class _Pieces:
                 task = self.job, span, files, cells, k, self._device
                 tasks[len(tasks)] = () if self._find(span, int(sizes[cells].sum())) else task
 
-        def advance(rows: int) -> None:
-            progress(rows / len(fold) / 4)
-
-        if share := self._run(_near_span, tasks, advance):
+        if share := self._run(_near_span, tasks, lambda rows: progress(rows / len(fold) / 4)):
             remaining = sum(not self.job.is_done(span) for of_side in spans.values() for span in of_side)
             raise Unfinished(share, remaining, len(tasks))
         for name, (sort, *of_side) in spans.items():
@@ -291,11 +287,14 @@ def _near_span(
     job: Job, name: str, files: Sequence[Path], cells: slice, k: int, device: str, *, progress: Callable[[int], object]
 ) -> None:
     """Write the near means of the rows of some cells, and the nearest rows, in the order of the cells."""
-    by_cell, blocks = Sorted(*(open_array(file, "c") for file in files)), list[NearMeans]()
+    by_cell, start = Sorted(*(open_array(file, "c") for file in files)), 0
+    n = int(by_cell.sizes[cells].sum())
+    mean, near = np.empty((n, by_cell.values.shape[1]), dtype=np.float32), np.empty((n, k), dtype=np.int64)
     for block in near_means(by_cell, k, temperature=TEMPERATURE, device=device, cells=cells):
-        blocks.append(block)
+        rows = slice(start, start := start + len(block.rows))
+        mean[rows], near[rows] = block.mean, block.near
         progress(len(block.rows))
-    _write(job, name, *(np.concatenate(arrays) for arrays in list(zip(*blocks, strict=True))[1:]))
+    _write(job, name, mean, near)
 
 
 def _identity(x: np.ndarray) -> dict[str, object]:
