@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
+Advance = Callable[[int], object]  # takes the number of units that were finished
+Report = Callable[[int, str], object]  # the same, and a note
+
 
 @runtime_checkable
 class Reporter(Protocol):

@@ -9,7 +9,7 @@ import itertools
 import json
 import tarfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from clipmem.base import slices
 from clipmem.base.errors import InputError, RunError, require, require_one_of, shorten
 from clipmem.base.paths import atomic_file, atomic_folder, atomic_write, check_place, is_free
-from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.progress import Advance, Quiet, Reporter
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import DecodeError, decode, read_header
 from clipmem.data.skipped import source_name
@@ -81,7 +81,7 @@ def _require_free(out: Path, subject: str, hint: str) -> None:
     require(free, subject, "an existing file or folder", "a new or empty folder", hint)
 
 
-def _items(source: Source, pairs: pl.DataFrame, progress: Callable[[int], object]) -> Iterator[Item]:
+def _items(source: Source, pairs: pl.DataFrame, progress: Advance) -> Iterator[Item]:
     references = pairs["image"].to_list()
     order, number = source.storage_order(references), 0
     for block in (order[part] for part in slices(len(order), _BLOCK)):

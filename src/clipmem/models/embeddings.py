@@ -24,7 +24,7 @@ from clipmem.base.errors import Unfinished, require
 from clipmem.base.folder import GONE, Job, refuse_other
 from clipmem.base.hashing import json_sha256
 from clipmem.base.paths import is_free
-from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.progress import Advance, Quiet, Reporter
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import Geometry
 from clipmem.data.pairs import BLOCK, Pairs, Part, ShardedPairs
@@ -46,13 +46,13 @@ _CROPS = TrainSection()  # default crops of a study
 # calls a function with the arguments of each part, by its number, and `progress`, which gets each number of pairs done;
 # parts without arguments are done; returns what share of the parts it is for, such as "3/16", or "" for all
 Tasks = Mapping[int, tuple[Any, ...]]
-Runner = Callable[[Callable[..., object], Tasks, Callable[[int], object]], str]
+Runner = Callable[[Callable[..., object], Tasks, Advance], str]
 
 
 _LOADED: dict[str, "Model"] = {}  # models of earlier parts in this process
 
 
-def in_turn(function: Callable[..., object], parts: Tasks, progress: Callable[[int], object]) -> str:
+def in_turn(function: Callable[..., object], parts: Tasks, progress: Advance) -> str:
     """Do one part after another in this process."""
     try:
         for arguments in filter(None, parts.values()):
@@ -103,11 +103,7 @@ class Model:
         return _LOADED.setdefault(key, self) if self.files else self
 
     def embed(
-        self,
-        pairs: Pairs | passes.Inputs,
-        *,
-        settings: EmbedSection | None = None,
-        progress: Callable[[int], object] = lambda _: None,
+        self, pairs: Pairs | passes.Inputs, *, settings: EmbedSection | None = None, progress: Advance = lambda _: None
     ) -> passes.Embeddings:
         """Embed decoded pairs in memory.
 
@@ -392,7 +388,7 @@ class _Task(NamedTuple):
     key: str
 
 
-def _embed_part(tasks: Sequence[_Task], part: Part, block: int, *, progress: Callable[[int], object]) -> None:
+def _embed_part(tasks: Sequence[_Task], part: Part, block: int, *, progress: Advance) -> None:
     """Embed the pairs of a part with each model, and write its files and its marker."""
     models = {task.loaded: task.model.shared(task.loaded) for task in tasks}
     pairs, passed, reported = part.read(), 0, 0
@@ -431,7 +427,7 @@ def _embed_part(tasks: Sequence[_Task], part: Part, block: int, *, progress: Cal
 
 
 def _embed_rows(
-    models: Sequence[Model], pairs: Pairs, block: int, *, single: bool, progress: Callable[[int], object]
+    models: Sequence[Model], pairs: Pairs, block: int, *, single: bool, progress: Advance
 ) -> tuple[Pairs, dict[Model, Means]]:
     """Decode pairs block by block; return those that decode, and their embeddings under each model."""
     blocks, embedded = list[Pairs](), {model: list[Means]() for model in models}

@@ -13,7 +13,7 @@ the complement: the side that it is on is the membership itself.
 When not to trust it: the references know recipe, data and start, as few attackers do. A weak attack proves no privacy.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -23,6 +23,7 @@ from scipy.stats import binom, mannwhitneyu, rankdata
 
 from clipmem.base import slices
 from clipmem.base.errors import require
+from clipmem.base.progress import Advance
 from clipmem.base.random import derive_seed, generator
 from clipmem.stats.checks import ByModel, Codes, Member, as_finite, check_confidence, mean_where
 from clipmem.stats.ranking import auroc, beta_bounds, threshold, two_classes
@@ -239,9 +240,7 @@ def _features(pairs: InOut) -> Float64[np.ndarray, "model n feature"]:
     return np.stack([ratio, signal, within, out, in_sd, out_sd, near, far, gain, signal - out], axis=-1)
 
 
-def learned_attack(
-    pairs: InOut, groups: Codes, *, seed: int = 0, progress: Callable[[int], object] = lambda _: None
-) -> Scores:
+def learned_attack(pairs: InOut, groups: Codes, *, seed: int = 0, progress: Advance = lambda _: None) -> Scores:
     """Score by a classifier that learned from other models and other pairs what members look like: log odds.
 
     Features of a pair under a model are its signal, mean and standard deviation of its references on both sides, the

@@ -24,7 +24,7 @@ from clipmem.base.errors import Unfinished, require
 from clipmem.base.folder import Job
 from clipmem.base.hashing import data_fingerprint, json_sha256
 from clipmem.base.paths import check_place, write_json
-from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.progress import Advance, Quiet, Reporter
 from clipmem.base.random import derive_seed, generator
 from clipmem.base.tables import write_parquet
 from clipmem.data.decoding import Geometry
@@ -280,7 +280,7 @@ def _informed(table: pl.DataFrame, member: Bool[np.ndarray, " n"]) -> dict[str, 
     return scores
 
 
-def _blocks(pairs: Pairs, geometry: Geometry, progress: Callable[[int], object]) -> Iterator[Pairs]:
+def _blocks(pairs: Pairs, geometry: Geometry, progress: Advance) -> Iterator[Pairs]:
     for block in pairs.blocks(range(len(pairs)), _BLOCK, [geometry]):
         yield block
         progress(len(block) + len(block.problems))
@@ -308,7 +308,7 @@ def _attack(model: Model, sets: Sequence[Pairs], job: Job, settings: Settings, r
 
 
 def _attack_part(
-    model: Model, pairs: Pairs, job: Job, name: str, about: Mapping[str, object], *, progress: Callable[[int], object]
+    model: Model, pairs: Pairs, job: Job, name: str, about: Mapping[str, object], *, progress: Advance
 ) -> None:
     """Write the scores of the usable pairs of a part, if any, and its marker."""
     model = model.shared(json_sha256(about["model"]))
@@ -334,9 +334,7 @@ def model_free_features(pixels: np.ndarray, captions: Sequence[Sequence[str]]) -
     return hstack([csr_matrix((flat - flat.mean(axis=0)) / 4), texts]).tocsr()
 
 
-def check_alike(
-    features: Any, member: Bool[np.ndarray, " n"], progress: Callable[[int], object] = lambda _: None
-) -> Interval:
+def check_alike(features: Any, member: Bool[np.ndarray, " n"], progress: Advance = lambda _: None) -> Interval:
     """Return the AUC with which a classifier tells members from non-members by features that no model computes.
 
     Logistic regression, cross-validated in five folds of pairs; scores are ranks in a fold. The interval is DeLong's,

@@ -20,6 +20,7 @@ from loky.process_executor import BrokenProcessPool
 
 from clipmem.base.errors import RunError, require
 from clipmem.base.machine import cores
+from clipmem.base.progress import Advance, Report
 from clipmem.models import passes
 from clipmem.models.embeddings import Runner, Tasks, in_turn
 from clipmem.study import child, tasks
@@ -124,7 +125,7 @@ class LocalEngine:
         resources: Execution,
         folder: Path,  # noqa: ARG002  for engines on several machines, which share it
         *,
-        progress: Callable[[int, str], object],
+        progress: Report,
         fresh: bool = False,  # noqa: ARG002  whether each part needs a new process there
     ) -> None:
         """Run the task of each part, `resources.workers` at a time.
@@ -159,9 +160,7 @@ class LocalEngine:
             except BrokenProcessPool as error:
                 raise _died(error, parts, board, stderr) from error
 
-    def train(
-        self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
-    ) -> None:
+    def train(self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Report) -> None:
         """Train the models, as many at a time as there are workers."""
         check_processes(study, models, self.processes)
         resources = study.execution
@@ -170,9 +169,7 @@ class LocalEngine:
         # another engine needs a process per model, as training changes settings of the process
         self.run(parts, resources, study.folder.path, progress=progress, fresh=True)
 
-    def embed(
-        self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
-    ) -> list[Path]:
+    def embed(self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Advance) -> list[Path]:
         """Embed with the models in the pool, whose process holds the memory of a GPU; here with one worker on a CPU."""
         size = self.together * study.recipe.embed.batch_size or study.splits.height
         count = -(-study.splits.height // size)
@@ -197,7 +194,7 @@ class LocalEngine:
         """
         first, count = share
 
-        def run_parts(function: Callable[..., object], parts: Tasks, progress: Callable[[int], object]) -> str:
+        def run_parts(function: Callable[..., object], parts: Tasks, progress: Advance) -> str:
             mine = {k: arguments for k, arguments in parts.items() if arguments and k % count == first - 1}
             workers = min(cores(), processes) if device == "cpu" else 1
             workers = workers if len(parts) >= _FEW * workers else 1

@@ -11,7 +11,7 @@ import os
 import socket
 import tempfile
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, cast
 from clipmem.base.errors import ClipmemError, ClipmemWarning, InputError, RunError, require
 from clipmem.base.machine import cores
 from clipmem.base.paths import make_folder
+from clipmem.base.progress import Report
 from clipmem.study import pool
 from clipmem.study.child import BOARDS, Board
 from clipmem.study.execution import Execution
@@ -65,13 +66,7 @@ class RayEngine(pool.LocalEngine):
         return replace(resources, threads=threads, processes=self.processes)
 
     def run(
-        self,
-        parts: pool.Parts,
-        resources: Execution,
-        folder: Path,
-        *,
-        progress: Callable[[int, str], object],
-        fresh: bool = False,
+        self, parts: pool.Parts, resources: Execution, folder: Path, *, progress: Report, fresh: bool = False
     ) -> None:
         """Run the task of each part, as many at a time as fit; all machines report progress into `folder`."""
         make_folder(folder)
@@ -97,7 +92,7 @@ class RayEngine(pool.LocalEngine):
             running = {call.options(**options, name=name).remote(task, **where): name for name, task in names.items()}
             self._follow(running, Board(Path(board)), progress)
 
-    def _follow(self, running: dict[Any, str], board: Board, progress: Callable[[int, str], object]) -> None:
+    def _follow(self, running: dict[Any, str], board: Board, progress: Report) -> None:
         waiting = list(running)
         try:
             while waiting:

@@ -4,13 +4,14 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch.distributed as dist
 
 from clipmem.base.errors import ClipmemError, RunError
 from clipmem.base.machine import cores
+from clipmem.base.progress import Report
 from clipmem.study import execution
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.pool import LocalEngine, check_processes
@@ -43,9 +44,7 @@ class TorchrunEngine(LocalEngine):
         threads = max(1, cores() // here)
         return replace(resources, threads=threads, workers=here, processes=self.world.size)
 
-    def train(
-        self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
-    ) -> None:
+    def train(self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Report) -> None:
         """Train one model at a time, on all processes."""
         check_processes(study, models, self.world.size)
         for model in models:
@@ -64,7 +63,7 @@ class TorchrunEngine(LocalEngine):
         self.store.set(f"next/{self.sent}", json.dumps(message))
         self.sent += 1
 
-    def train_together(self, study: PlannedStudy, model: TrainingSet, report: Callable[[int, str], object]) -> None:
+    def train_together(self, study: PlannedStudy, model: TrainingSet, report: Report) -> None:
         """Train one model together with the other processes, which must all call it."""
         try:
             if not self.connected:
