@@ -22,7 +22,6 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float64, Int
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from clipmem.base.errors import require
@@ -32,6 +31,7 @@ from clipmem.base.recipes import Recipe
 from clipmem.data.views import Keys
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
 from clipmem.models.hub import library
+from clipmem.models.protocol import Tokens
 from clipmem.train.batches import draw_captions
 from clipmem.train.hooks import Moment
 
@@ -190,9 +190,7 @@ class CaptionVariants(Mitigation):
         return np.where(number < 0, choice, self._starts[row] + number)
 
 
-def drop_tokens(
-    tokens: Int[Tensor, "n length"], keys: Keys, *, probability: float, seed: int, step: int
-) -> Int[Tensor, "n length"]:
+def drop_tokens(tokens: Tokens, keys: Keys, *, probability: float, seed: int, step: int) -> Tokens:
     """Drop random tokens.
 
     Args:
@@ -240,7 +238,7 @@ class TextMasking(Mitigation):
 
     summary = "Drop random tokens of captions each time."
 
-    def tokens(self, tokens: Int[Tensor, "n length"], moment: Moment) -> Int[Tensor, "n length"]:
+    def tokens(self, tokens: Tokens, moment: Moment) -> Tokens:
         # an odd caption may end like this, most do not
         padded = 2 * ((tokens[:, -1] != 0) & (tokens[:, -1] == tokens[:, -2])).sum() > len(tokens)
         plain = bool((tokens >= 0).all() and (tokens[:, 0] == tokens[0, 0]).all()) and not padded

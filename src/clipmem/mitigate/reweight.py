@@ -30,6 +30,7 @@ from clipmem.base.hashing import image_part, numbered
 from clipmem.base.mitigations import ReweightSection
 from clipmem.data.decoding import decode
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
+from clipmem.models.protocol import Rows, Scalar
 from clipmem.models.signals import Signals
 from clipmem.stats.agreement import softmax_agreement
 from clipmem.train.distributed import ALONE, contrastive_share, joined
@@ -38,7 +39,6 @@ from clipmem.train.recorder import AlignmentRecorder
 
 TABLE = "mitigate/reweight"
 _SIZE = 64  # of the images that features are computed on
-Rows = Float[Tensor, "n d"]
 Texts = Sequence[str | Sequence[str]]
 
 
@@ -122,9 +122,7 @@ class Reweighting:
         """Similarity and margin of each pair in every epoch."""
         return AlignmentRecorder(self._names, world=joined())  # made in the first step, when all processes have joined
 
-    def __call__(
-        self, index: Int[Tensor, " n"], image: Rows, text: Rows, scale: Tensor | float, epoch: int
-    ) -> Float[Tensor, ""]:
+    def __call__(self, index: Int[Tensor, " n"], image: Rows, text: Rows, scale: Tensor | float, epoch: int) -> Scalar:
         """Return the loss of a batch: L of `blocked_contrastive_loss` with the pairs' weights.
 
         `index` has the pairs' indices in the data set, from 0. Embeddings are normalized, `scale` is the factor of the
@@ -142,7 +140,7 @@ class Reweighting:
 
     def of_batch(
         self, index: Int[Tensor, " n"] | None, embedded: tuple[Rows, Rows], scale: Tensor | float, epoch: int, hint: str
-    ) -> Float[Tensor, ""]:
+    ) -> Scalar:
         """Return the loss for (image, text) of any length, for a callback; without an index, raise `InputError`."""
         expected = "the index of each pair in the data"
         if index is None:

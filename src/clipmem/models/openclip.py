@@ -30,7 +30,7 @@ from clipmem.base.paths import atomic_write, make_folder
 from clipmem.data.decoding import Geometry, Interpolation, ResizeMode
 from clipmem.models import hub, tokenizers
 from clipmem.models.names import ModelConfig, Settings, TextConfig, model_config, settings_of
-from clipmem.models.protocol import TrainableEncoder, three, trim
+from clipmem.models.protocol import Rows, Scalar, Tokens, TrainableEncoder, three, trim
 from clipmem.models.shortcut import image_pass, project, text_pass
 from clipmem.models.tokenizers import Vocabulary, simple_tokenizer
 from clipmem.models.weights import read_checkpoint
@@ -76,17 +76,17 @@ class OpenClipEncoder(TrainableEncoder):
     def module(self) -> nn.Module:
         return self._model
 
-    def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "n length"]:
+    def tokenize(self, captions: Sequence[str]) -> Tokens:
         """Turn captions into token ids, trimmed to the longest one (see `trim`)."""
         return trim(self._tokenizer(list(captions)))
 
-    def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
+    def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Rows:
         if self._compiled:
             return self._compiled[0](pixels)
         embedded = image_pass(self._model, pixels)
         return self._model.encode_image(pixels) if embedded is None else embedded
 
-    def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
+    def encode_text(self, tokens: Tokens) -> Rows:
         """Embed captions, trimmed or not."""
         if tokens.device.type == "cpu":  # on other devices it would synchronize
             tokens = trim(tokens)
@@ -132,16 +132,12 @@ class OpenClipEncoder(TrainableEncoder):
         return written
 
 
-def contrastive_loss(
-    image: Float[Tensor, "n d"], text: Float[Tensor, "n d"], scale: Float[Tensor, ""]
-) -> Float[Tensor, ""]:
+def contrastive_loss(image: Rows, text: Rows, scale: Scalar) -> Scalar:
     """Return open_clip's `ClipLoss`: for normalized u, v and scale s, (CE(s u vᵀ, i) + CE(s v uᵀ, i)) / 2."""
     return ClipLoss()(image, text, scale)
 
 
-def sigmoid_loss(
-    image: Float[Tensor, "n d"], text: Float[Tensor, "n d"], scale: Float[Tensor, ""], bias: Float[Tensor, ""]
-) -> Float[Tensor, ""]:
+def sigmoid_loss(image: Rows, text: Rows, scale: Scalar, bias: Scalar) -> Scalar:
     """Return open_clip's `SigLipLoss`: for normalized u, v, -1/n Σ_ij log sigmoid(±(s u_i·v_j + b)), + where i = j."""
     return SigLipLoss()(image, text, scale, bias)
 
@@ -300,7 +296,7 @@ def _is_plain_clip(model: Any) -> bool:
     return model.text_pool_type == "argmax" or (model.text_pool_type == "eos" and bool(model.text_eos_id != 0))
 
 
-def _encode_trimmed(model: Any, tokens: Int[Tensor, "n length"], rows: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
+def _encode_trimmed(model: Any, tokens: Tokens, rows: Tokens) -> Rows:
     """Embed trimmed captions; `rows` are the tokens' rows of the embedding table, which may be compact."""
     length = tokens.shape[1]
     dtype = model.transformer.get_cast_dtype()

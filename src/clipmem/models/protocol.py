@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 from clipmem.data.decoding import Geometry, Interpolation, ResizeMode
 
+Rows = Float[Tensor, "n d"]  # embeddings
+Scalar = Float[Tensor, ""]
+Tokens = Int[Tensor, "n length"]  # of captions
+
 
 @runtime_checkable
 class DualEncoder(Protocol):
@@ -31,19 +35,19 @@ class DualEncoder(Protocol):
         """The underlying model, whose parameters are trained and hashed."""
         ...
 
-    def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "n length"]:
+    def tokenize(self, captions: Sequence[str]) -> Tokens:
         """Return the padded token ids of captions, for `encode_text`."""
         ...
 
-    def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
+    def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Rows:
         """Embed images of normalized pixels; the embeddings are not normalized."""
         ...
 
-    def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
+    def encode_text(self, tokens: Tokens) -> Rows:
         """Embed captions; the embeddings are not normalized."""
         ...
 
-    def logit_scale(self) -> Float[Tensor, ""]:
+    def logit_scale(self) -> Scalar:
         """The factor by which similarities become logits (already exponentiated)."""
         ...
 
@@ -65,7 +69,7 @@ class TrainableEncoder(DualEncoder, Protocol):
         """Length of the longer of the two towers' sequences."""
         ...
 
-    def trim(self, tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
+    def trim(self, tokens: Tokens) -> Int[Tensor, "n short"]:
         """Cut the padding of a batch that `encode_text` does not need."""
         return trim(tokens)
 
@@ -73,7 +77,7 @@ class TrainableEncoder(DualEncoder, Protocol):
         """Return whether a parameter of the module belongs to the image tower."""
         ...
 
-    def logit_scale(self) -> Float[Tensor, ""]:
+    def logit_scale(self) -> Scalar:
         """The factor by which similarities become logits: the exponential of the module's parameter `logit_scale`."""
         module: Any = self.module
         return module.logit_scale.exp().reshape(())
@@ -100,7 +104,7 @@ class TrainableEncoder(DualEncoder, Protocol):
         ...
 
 
-def trim(tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
+def trim(tokens: Tokens) -> Int[Tensor, "n short"]:
     """Drop the columns that are padding (0) in every row, but keep at least one."""
     used = (tokens != 0).any(dim=0)
     longest = int(used.nonzero().max()) + 1 if bool(used.any()) else 1

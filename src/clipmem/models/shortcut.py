@@ -17,6 +17,8 @@ from open_clip.model import CLIP
 from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
 from torch import Tensor, nn
 
+from clipmem.models.protocol import Rows, Tokens
+
 _LONGEST = 128  # tokens; for more, torch's blocked attention kernel needs less memory
 _ROUND = 32
 
@@ -31,7 +33,7 @@ class Packing(NamedTuple):
     causal: bool = False
 
 
-def image_pass(model: nn.Module, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"] | None:
+def image_pass(model: nn.Module, pixels: Float[Tensor, "n 3 size size"]) -> Rows | None:
     """Embed normalized images with a vision transformer with class-token pooling, or return None."""
     tower: Any = getattr(model, "visual", None)
     if type(model) is not CLIP or not _is_exactly(tower, VisionTransformer) or pixels.device.type != "cpu":
@@ -55,9 +57,7 @@ def image_pass(model: nn.Module, pixels: Float[Tensor, "n 3 size size"]) -> Floa
     return x if tower.proj is None else x @ tower.proj
 
 
-def text_pass(
-    model: Any, tokens: Int[Tensor, "n length"], rows: Int[Tensor, "n length"]
-) -> Float[Tensor, "n d"] | None:
+def text_pass(model: Any, tokens: Tokens, rows: Tokens) -> Rows | None:
     """Embed captions with a causal text tower with argmax (end-of-text) pooling, or return None."""
     if not _is_exactly(model, CLIP) or tokens.device.type != "cpu" or tokens.shape[1] > _LONGEST:
         return None
@@ -76,7 +76,7 @@ def text_pass(
     return project(model, x)
 
 
-def project(model: Any, x: Float[Tensor, "n d"]) -> Float[Tensor, "n out"]:
+def project(model: Any, x: Rows) -> Float[Tensor, "n out"]:
     """Apply the projection of the text tower: a matrix, a module, or none."""
     projection = model.text_projection
     if projection is None:
@@ -97,7 +97,7 @@ def _packed(end: Int[Tensor, " n"], length: int) -> tuple[Int[Tensor, " t"], Int
     return used.nonzero().squeeze(1), read
 
 
-def _blocks(x: Float[Tensor, "t d"], transformer: Any, packing: Packing) -> Float[Tensor, "n d"]:
+def _blocks(x: Float[Tensor, "t d"], transformer: Any, packing: Packing) -> Rows:
     """Pass tokens, one row each, through blocks y = x + Attention(LN(x)), y + MLP(LN(y)) to the output tokens."""
     *first, last = transformer.resblocks
     at = torch.arange(packing.length)
@@ -115,7 +115,7 @@ def _blocks(x: Float[Tensor, "t d"], transformer: Any, packing: Packing) -> Floa
     return x + last.ls_2(last.mlp(last.ln_2(x)))
 
 
-def _last_attention(attention: Any, h: Float[Tensor, "t d"], packing: Packing) -> Float[Tensor, "n d"]:
+def _last_attention(attention: Any, h: Float[Tensor, "t d"], packing: Packing) -> Rows:
     d, heads = h.shape[1], attention.num_heads
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     q = nn.functional.linear(h[packing.read], weight[:d], bias[:d]).view(packing.n * heads, 1, -1)

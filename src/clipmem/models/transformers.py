@@ -25,7 +25,7 @@ from clipmem.base.errors import InputError, require, shorten
 from clipmem.base.paths import atomic_write, make_folder
 from clipmem.data.decoding import Geometry, Interpolation, ResizeMode
 from clipmem.models import hub, tokenizers
-from clipmem.models.protocol import TrainableEncoder, three
+from clipmem.models.protocol import Rows, Tokens, TrainableEncoder, three
 from clipmem.models.weights import BROKEN, reason
 
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
@@ -66,12 +66,12 @@ class TransformersEncoder(TrainableEncoder):
     def module(self) -> nn.Module:
         return self._model
 
-    def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "n length"]:
+    def tokenize(self, captions: Sequence[str]) -> Tokens:
         """Return the token ids of captions; for CLIP, padded with 0 to the longest one."""
         rows = [torch.tensor(list(row), dtype=torch.long) for row in self._tokenizer(captions)]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
-    def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
+    def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Rows:
         if self._model.config.model_type == "siglip2":
             # NaFlex models take patches (n, patch, side * side * 3), a mask, and the numbers of rows and columns
             (n, channels, height, width), side = pixels.shape, self._model.config.vision_config.patch_size
@@ -85,7 +85,7 @@ class TransformersEncoder(TrainableEncoder):
         pooled = self._model.vision_model(pixel_values=pixels).pooler_output
         return self._model.visual_projection(pooled) if hasattr(self._model, "visual_projection") else pooled
 
-    def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
+    def encode_text(self, tokens: Tokens) -> Rows:
         seen = tokens >= 0
         ids = torch.where(seen, tokens, -1 - tokens)
         # not for CLIP; checking on a GPU would synchronize
@@ -102,7 +102,7 @@ class TransformersEncoder(TrainableEncoder):
     def tokens(self) -> int:
         return max((self.image_size // self._model.config.vision_config.patch_size) ** 2 + 1, self.context)
 
-    def trim(self, tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
+    def trim(self, tokens: Tokens) -> Int[Tensor, "n short"]:
         """For CLIP, cut the columns that are padding in every row; SigLIP reads its padding."""
         return super().trim(tokens) if self._model.config.model_type == "clip" else tokens
 

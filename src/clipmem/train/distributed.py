@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clipmem.base.errors import require
+from clipmem.models.protocol import Scalar
 
+Part = Float[Tensor, "own d"]  # embeddings in this process
 # a process may wait for another's whole data stage; the launcher ends all processes when one dies
 _TIMEOUT = timedelta(days=30)
 
@@ -55,7 +57,7 @@ class World:
         dist.all_gather(every, mine)
         return [int(count) for count in every]
 
-    def gather(self, rows: Float[Tensor, "own d"], counts: Sequence[int]) -> Float[Tensor, "n d"]:
+    def gather(self, rows: Part, counts: Sequence[int]) -> Float[Tensor, "n d"]:
         """Return the rows of all processes in the order of their ranks, with gradients."""
         return rows if self.size == 1 else _Gather.apply(rows, tuple(counts), self.rank)  # pyright: ignore[reportReturnType]
 
@@ -73,7 +75,7 @@ class World:
         """Wrap the objective so that its backward pass gives the gradients of the whole batch."""
         return objective if self.size == 1 else DistributedDataParallel(_Shares(objective, trained, self.size))
 
-    def mean(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    def mean(self, loss: Scalar) -> Scalar:
         """Return the loss of the whole batch from the value of `loss_function` in each process."""
         if self.size == 1:
             return loss
@@ -129,12 +131,8 @@ class _Shares(nn.Module):
 
 
 def contrastive_share(
-    image: Float[Tensor, "own d"],
-    text: Float[Tensor, "own d"],
-    scale: Float[Tensor, ""],
-    world: World,
-    weights: Float[Tensor, " own"] | None = None,
-) -> Float[Tensor, ""]:
+    image: Part, text: Part, scale: Scalar, world: World, weights: Float[Tensor, " own"] | None = None
+) -> Scalar:
     """Return this process's share of CLIP's loss.
 
     With u, v all n rows of all processes, w their weights (by default 1) and R this process's rows:
@@ -153,13 +151,7 @@ def contrastive_share(
     return (by_image + by_text) / (2 * len(images))
 
 
-def sigmoid_share(
-    image: Float[Tensor, "own d"],
-    text: Float[Tensor, "own d"],
-    scale: Float[Tensor, ""],
-    bias: Float[Tensor, ""],
-    world: World,
-) -> Float[Tensor, ""]:
+def sigmoid_share(image: Part, text: Part, scale: Scalar, bias: Scalar, world: World) -> Scalar:
     """Return this process's share of SigLIP's loss.
 
     With v all n captions of all processes and R this process's rows: -1/n Σ_{i in R} Σ_j log sigmoid(z_ij (s u_i·v_j +
@@ -173,9 +165,7 @@ def sigmoid_share(
     return -F.logsigmoid(signs * logits).sum() / len(texts)
 
 
-def nt_xent_share(
-    first: Float[Tensor, "own d"], second: Float[Tensor, "own d"], temperature: float, world: World
-) -> Float[Tensor, ""]:
+def nt_xent_share(first: Part, second: Part, temperature: float, world: World) -> Scalar:
     """Return this process's share of NT-Xent (see `clipmem.train.objectives.image_only.nt_xent`)."""
     counts = world.counts(len(first), first.device)
     z = torch.cat([world.gather(first, counts), world.gather(second, counts)])

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from clipmem import models
 from clipmem.base import slices
-from clipmem.models.protocol import TrainableEncoder
+from clipmem.models.protocol import Rows, Scalar, TrainableEncoder
 from clipmem.train.distributed import contrastive_share, sigmoid_share
 from clipmem.train.objectives.base import OBJECTIVES, Images, Labels, Objective, Texts, Towers
 
@@ -36,7 +36,7 @@ class Clip(Objective):
     shares: ClassVar[bool] = True
     weighs: ClassVar[bool] = True
 
-    def forward(self, encoder: Towers, views: Sequence[Images], tokens: Texts, labels: Labels) -> Float[Tensor, ""]:
+    def forward(self, encoder: Towers, views: Sequence[Images], tokens: Texts, labels: Labels) -> Scalar:
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
         u, v = encoder.unit("image", image), encoder.unit("text", text)
         weights = encoder.weights(u)
@@ -78,7 +78,7 @@ class SigLip(Objective):
         if (bias := getattr(encoder.module, "logit_bias", None)) is not None:
             bias.data.fill_(self.logit_bias.item())
 
-    def forward(self, encoder: Towers, views: Sequence[Images], tokens: Texts, labels: Labels) -> Float[Tensor, ""]:
+    def forward(self, encoder: Towers, views: Sequence[Images], tokens: Texts, labels: Labels) -> Scalar:
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
         u, v = encoder.unit("image", image), encoder.unit("text", text)
         if encoder.world.size > 1:
@@ -90,13 +90,8 @@ BLOCK = 1024
 
 
 def blocked_contrastive_loss(
-    image: Float[Tensor, "n d"],
-    text: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""],
-    weights: Float[Tensor, " n"] | None = None,
-    *,
-    block: int = BLOCK,
-) -> Float[Tensor, ""]:
+    image: Rows, text: Rows, scale: Scalar, weights: Float[Tensor, " n"] | None = None, *, block: int = BLOCK
+) -> Scalar:
     """Return the symmetric InfoNCE loss (Radford et al. 2021, figure 3), with exact gradients.
 
     For normalized u, v and scale s, with z_ij = s u_i·v_j:
