@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 from pydantic import BaseModel
 from scipy.stats import norm, rankdata
 
@@ -20,6 +20,7 @@ from clipmem.base.errors import InputError, require
 from clipmem.base.marks import latest_marks
 from clipmem.base.random import generator
 from clipmem.curation.aim import Aim
+from clipmem.stats.checks import Mask
 
 SUSPECTS, DOCUMENT = "suspects.parquet", "curate.json"
 RANKING = "ranking.parquet"  # before marks, with each pair's first caption
@@ -216,10 +217,7 @@ class Learned(NamedTuple):
 
 
 def learn(
-    scores: Float64[np.ndarray, "n detector"],
-    list_score: Float64[np.ndarray, " n"],
-    marked: Bool[np.ndarray, " n"],
-    is_wrong: Bool[np.ndarray, " n"],
+    scores: Float64[np.ndarray, "n detector"], list_score: Float64[np.ndarray, " n"], marked: Mask, is_wrong: Mask
 ) -> Learned | None:
     """Fit a ranking to marks.
 
@@ -260,10 +258,7 @@ def learn(
 
 
 def expected_wrong(
-    probability: Float64[np.ndarray, " n"],
-    marked: Bool[np.ndarray, " n"],
-    is_wrong: Bool[np.ndarray, " n"],
-    confidence: float = 0.95,
+    probability: Float64[np.ndarray, " n"], marked: Mask, is_wrong: Mask, confidence: float = 0.95
 ) -> tuple[float, float, float]:
     """Estimate how many pairs of a list are wrong, from their probabilities and from those that somebody looked at.
 

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float, Float64, Int
 
 from clipmem.base.errors import InputError, require
 
-Codes = Int[np.ndarray, " n"]  # the group of each pair, any integers
+Mask = Bool[np.ndarray, " n"]  # of pairs
+Codes = Int[np.ndarray, " n"]  # the group or class of each pair, any integers
 Groups = Codes | None  # None: each row has its own
 BySeed = Float[np.ndarray, "seed n"]  # of each pair under each seed
 ByModel = Float[np.ndarray, "model n"]  # the same under each model

@@ -25,14 +25,13 @@ from clipmem.base import slices
 from clipmem.base.errors import require
 from clipmem.base.progress import Advance
 from clipmem.base.random import derive_seed, generator
-from clipmem.stats.checks import ByModel, Codes, Member, as_finite, check_confidence, mean_where
+from clipmem.stats.checks import ByModel, Codes, Mask, Member, as_finite, check_confidence, mean_where
 from clipmem.stats.ranking import auroc, beta_bounds, threshold, two_classes
 
 _SHRINKAGE = 4.0  # weight of the pooled variance, in models
 _BLOCK = 4096  # pairs compared with the bank at a time
 _ROWS = 60_000  # that a classifier learns from, at most
 Values = Float[np.ndarray, " n"]
-Mask = Bool[np.ndarray, " n"]
 Scores = Float64[np.ndarray, "model n"]  # of each pair under each target
 
 
