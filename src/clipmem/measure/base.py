@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Float64
 
 from clipmem.base.registry import Registry
 from clipmem.measure.over_seeds import Metrics, describe
 from clipmem.measure.retrieval import Identity, Sides
 from clipmem.models.passes import Embeddings
+from clipmem.stats.checks import Codes
 
 
 class Measure:
@@ -34,9 +35,7 @@ class Measure:
         """Return the value of each metric for each test pair under one model, shape (n,)."""
         raise NotImplementedError
 
-    def measure(
-        self, models: Sides, same: Identity, groups: Int[np.ndarray, " n"], confidence: float, *, against: str = ""
-    ) -> Metrics:
+    def measure(self, models: Sides, same: Identity, groups: Codes, confidence: float, *, against: str = "") -> Metrics:
         """Measure the models of each side; intervals are over groups of pairs, and over seeds.
 
         Args:

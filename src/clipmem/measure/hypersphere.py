@@ -15,6 +15,7 @@ from clipmem.measure.base import MEASURES, Measure
 from clipmem.measure.over_seeds import Metrics, entry
 from clipmem.measure.retrieval import Identity, Sides
 from clipmem.models.passes import Embeddings
+from clipmem.stats.checks import Codes
 from clipmem.stats.intervals import crossed_interval
 from clipmem.stats.similarity import normalize, pair_means
 
@@ -58,9 +59,7 @@ class Hypersphere(Measure):
         image, text = embeddings.image[:, :1], embeddings.text
         return {"alignment_loss": alignment_distances(image, text, embeddings.text_pair)}
 
-    def measure(
-        self, models: Sides, same: Identity, groups: Int[np.ndarray, " n"], confidence: float, *, against: str = ""
-    ) -> Metrics:
+    def measure(self, models: Sides, same: Identity, groups: Codes, confidence: float, *, against: str = "") -> Metrics:
         """Measure both under each side.
 
         An image or caption that several pairs have counts once for uniformity: two copies are in one point under every

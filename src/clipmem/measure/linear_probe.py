@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from clipmem.base.errors import require
 from clipmem.base.random import generator
 from clipmem.measure.zero_shot import class_ranks
-from clipmem.stats.checks import check_same_length
+from clipmem.stats.checks import Codes, check_same_length
 from clipmem.stats.similarity import normalize
 
 _ITERATIONS = 1000
@@ -46,7 +46,7 @@ class Classifier(NamedTuple):
     bias: Float[np.ndarray, " c"]
     converged: bool
 
-    def ranks(self, features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    def ranks(self, features: Float[np.ndarray, "n d"], labels: Codes) -> Float64[np.ndarray, " n"]:
         """Rank the class of each image by its score; a class that was not fitted comes after all others."""
         column = np.minimum(np.searchsorted(self.classes, labels), len(self.classes) - 1)
         column = np.where(self.classes[column] == labels, column, -1)
@@ -54,12 +54,7 @@ class Classifier(NamedTuple):
 
 
 def fit(
-    features: Float[np.ndarray, "n d"],
-    labels: Int[np.ndarray, " n"],
-    c: float,
-    warm: Any = None,
-    *,
-    tolerance: float = _TOLERANCE,
+    features: Float[np.ndarray, "n d"], labels: Codes, c: float, warm: Any = None, *, tolerance: float = _TOLERANCE
 ) -> Classifier:
     """Fit an L2 logistic regression, whose classes are in the order of labels.
 
@@ -101,7 +96,7 @@ def _scaling(features: Float64[np.ndarray, "n d"]) -> Callable[[Float64[np.ndarr
     return lambda x: ((x - mean) / sd).astype(np.float32)
 
 
-def validation_part(groups: Int[np.ndarray, " n"], share: float, *, seed: int) -> Bool[np.ndarray, " n"]:
+def validation_part(groups: Codes, share: float, *, seed: int) -> Bool[np.ndarray, " n"]:
     """Draw random groups until they have at least `share` of the pairs, leaving at least one group."""
     names, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     expected = "at least 2, to fit on one part and choose C on the other"
@@ -116,8 +111,8 @@ def validation_part(groups: Int[np.ndarray, " n"], share: float, *, seed: int) -
 
 
 def linear_probe(
-    train: tuple[Float[np.ndarray, "n d"], Int[np.ndarray, " n"]],
-    groups: Int[np.ndarray, " n"],
+    train: tuple[Float[np.ndarray, "n d"], Codes],
+    groups: Codes,
     test: tuple[Float[np.ndarray, "m d"], Int[np.ndarray, " m"]],
     *,
     grid: Sequence[float] = (0.001, 0.01, 0.1, 1.0),

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from clipmem.measure.zero_shot import TOP, classification_metrics
-from clipmem.stats.checks import check_same_length
+from clipmem.stats.checks import Codes, check_same_length
 from clipmem.stats.intervals import Interval, checked_values, crossed_interval
 from clipmem.stats.ranking import beta_bounds
 
@@ -68,8 +68,8 @@ def describe(
 
 def classification_entries(
     ranks: Float64[np.ndarray, "seed n"],
-    labels: Int[np.ndarray, " n"],
-    groups: Int[np.ndarray, " n"],
+    labels: Codes,
+    groups: Codes,
     classes: int,
     confidence: float,
     base: Float64[np.ndarray, "1 n"] | None = None,
@@ -122,11 +122,7 @@ def _within(interval: Interval, trials: int, confidence: float) -> Interval:
 
 
 def class_mean(
-    values: Float64[np.ndarray, "seed n"],
-    labels: Int[np.ndarray, " n"],
-    groups: Int[np.ndarray, " n"],
-    *,
-    confidence: float = 0.95,
+    values: Float64[np.ndarray, "seed n"], labels: Codes, groups: Codes, *, confidence: float = 0.95
 ) -> Interval:
     """Average within each class, then over classes and seeds, with the interval of `crossed_interval`.
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Float, Float64, Int
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
@@ -27,6 +27,7 @@ from clipmem.base.hashing import image_part, numbered, same_words
 from clipmem.base.random import generator
 from clipmem.measure.over_seeds import Metrics, Owners, Statistics, describe, entry, hits_of
 from clipmem.models.passes import Embeddings
+from clipmem.stats.checks import Codes, Mask
 from clipmem.stats.intervals import Interval
 from clipmem.stats.similarity import caption_counts, normalize
 
@@ -46,7 +47,7 @@ Sides = Mapping[str, Sequence[Embeddings]]  # the models of each side
 class Identity(NamedTuple):
     """Class numbers, 0 or larger: the same for the same image, and for the same caption, in the order of embeddings."""
 
-    image: Int[np.ndarray, " n"]
+    image: Codes
     text: Int[np.ndarray, " m"]
 
 
@@ -61,7 +62,7 @@ class Links(NamedTuple):
     """Which image classes (rows) and caption classes (columns) belong together, and the class of each item."""
 
     table: csr_array
-    image: Int[np.ndarray, " n"]
+    image: Codes
     text: Int[np.ndarray, " m"]
 
 
@@ -80,9 +81,7 @@ def links_of(same: Identity, text_pair: Int[np.ndarray, " m"]) -> Links:
     return Links(linked.tocsr(), image, text)
 
 
-def concepts_of(
-    first: Sequence[str], tested: Bool[np.ndarray, " n"], data: Sequence[str]
-) -> tuple[list[str], dict[str, list[str]]]:
+def concepts_of(first: Sequence[str], tested: Mask, data: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     """Return the concept of each tested pair, "" for none, and the name of each concept.
 
     A concept is a first caption, up to `same_words`, that at least two pairs of the data have.
@@ -94,9 +93,7 @@ def concepts_of(
     return keys, names
 
 
-def dependent_groups(
-    groups: Int[np.ndarray, " n"], same: Identity, text_pair: Int[np.ndarray, " m"]
-) -> Int[np.ndarray, " n"]:
+def dependent_groups(groups: Codes, same: Identity, text_pair: Int[np.ndarray, " m"]) -> Codes:
     """Join groups of near-duplicates that have an image or a first caption in common: their queries are the same."""
     n, first = len(groups), np.unique(text_pair, return_index=True)[1]
     codes = [np.unique(classes, return_inverse=True)[1] for classes in (groups, same.image, same.text[first])]
@@ -231,7 +228,7 @@ class RetrievalMetrics(NamedTuple):
 
 
 def measure(
-    models: Sides, same: Identity, groups: Int[np.ndarray, " n"], statistics: Statistics, *, against: str = ""
+    models: Sides, same: Identity, groups: Codes, statistics: Statistics, *, against: str = ""
 ) -> RetrievalMetrics:
     """Measure retrieval among pairs under each side, and its change from the one model of `against`.
 
@@ -339,7 +336,7 @@ def _median_interval(ranks: np.ndarray, groups: np.ndarray, statistics: Statisti
 
 
 def measure_wordings(
-    models: Sides, same: Identity, groups: Int[np.ndarray, " n"], count: int, confidence: float, *, against: str = ""
+    models: Sides, same: Identity, groups: Codes, count: int, confidence: float, *, against: str = ""
 ) -> tuple[dict[str, float], Metrics]:
     """Measure recall with each of the first `count` captions alone, and average over all captions and both directions.
 

@@ -23,7 +23,7 @@ from clipmem.base import slices
 from clipmem.base.errors import InputError, did_you_mean, require, require_range, shorten
 from clipmem.base.paths import reading
 from clipmem.data.user_tables import read_table
-from clipmem.stats.checks import check_not_empty, check_same_length
+from clipmem.stats.checks import Codes, check_not_empty, check_same_length
 from clipmem.stats.similarity import normalize
 
 
@@ -46,7 +46,7 @@ def class_embeddings(
 
 
 def zero_shot_ranks(
-    image: Float[Tensor, "n d"], classes: Float[Tensor, "c d"], labels: Int[np.ndarray, " n"], *, block: int = 1024
+    image: Float[Tensor, "n d"], classes: Float[Tensor, "c d"], labels: Codes, *, block: int = 1024
 ) -> Float64[np.ndarray, " n"]:
     """Rank the true class of each image among all classes by cosine, `block` images at a time (see `class_ranks`)."""
     got = f"images {tuple(image.shape)}, classes {tuple(classes.shape)}, {len(labels)} labels"
@@ -66,7 +66,7 @@ TOP = (1, 5)
 _TIE = 1e-12
 
 
-def class_ranks(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+def class_ranks(scores: Float[np.ndarray, "n c"], labels: Codes) -> Float64[np.ndarray, " n"]:
     """Rank the true class of each image by its score.
 
     rank = 1 + #{classes that score higher} + ½ #{other classes that score the same}.
@@ -80,7 +80,7 @@ def class_ranks(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"])
     return np.where(labels < 0, np.inf, 1 + better + (level - 1) / 2)
 
 
-def check_labels(labels: Int[np.ndarray, " n"], classes: int, *, lowest: int = 0) -> None:
+def check_labels(labels: Codes, classes: int, *, lowest: int = 0) -> None:
     """Raise an `InputError` unless every label is in [lowest, classes)."""
     outside = np.flatnonzero((labels < lowest) | (labels >= classes))
     got = f"{labels[outside[:1]].tolist()} in row {outside[:1].tolist()}"
@@ -88,9 +88,7 @@ def check_labels(labels: Int[np.ndarray, " n"], classes: int, *, lowest: int = 0
     require(not len(outside), "labels", got, expected, "Number the classes from 0.")
 
 
-def classification_metrics(
-    ranks: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"], classes: int
-) -> dict[str, float]:
+def classification_metrics(ranks: Float[np.ndarray, " n"], labels: Codes, classes: int) -> dict[str, float]:
     """Compute the metrics of CLIP_benchmark from ranks.
 
     acc_k = share of images whose true class has a rank of at most k (for at least k classes).
