@@ -14,19 +14,20 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8, UInt64
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from clipmem.base import slices
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.sections import TrainSection
-from clipmem.data.views import Crops, as_float, distort, draw_crops, normalize_pixels, pair_keys, render, send
+from clipmem.data.views import Crops, Keys, as_float, distort, draw_crops, normalize_pixels, pair_keys, render, send
 from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.hooks import Kind, Moment
 from clipmem.train.objectives import Towers
 from clipmem.train.objectives.base import Images, Texts
 from clipmem.train.paired import TrainingSet
 
+Pixels = UInt8[np.ndarray, "rows size size 3"]  # decoded images
 T = TypeVar("T")
 _END = object()
 _ALL_STEPS = range(sys.maxsize)
@@ -45,7 +46,7 @@ class TrainingData:
         classes: Number of classes, the same for f and g; 0 = the largest label + 1.
     """
 
-    pixels: UInt8[np.ndarray, "rows size size 3"]
+    pixels: Pixels
     rows: Int[np.ndarray, " n"]
     captions: Sequence[Sequence[str]]
     labels: Int[np.ndarray, " n"] | None = None
@@ -133,9 +134,7 @@ class Batches:
         return normalize_pixels(values, encoder.mean, encoder.std, in_place=True)
 
 
-def epoch_crops(
-    keys: UInt64[np.ndarray, " n"], seed: int, epoch: int, settings: TrainSection, size: int, views: int = 1
-) -> list[Crops]:
+def epoch_crops(keys: Keys, seed: int, epoch: int, settings: TrainSection, size: int, views: int = 1) -> list[Crops]:
     """Draw every slot's crops for an epoch by (seed, epoch, pair, view); `size` is that of the images."""
     scale, ratio, flip = settings.crop_scale, settings.crop_ratio, settings.flip
     # the first view is the same for every objective
@@ -143,18 +142,13 @@ def epoch_crops(
     return [draw_crops(keys, seed=of_view, size=size, scale=scale, ratio=ratio, flip=flip) for of_view in seeds]
 
 
-def draw_captions(
-    keys: UInt64[np.ndarray, " n"], counts: Int[np.ndarray, " n"], *, seed: int, epoch: int
-) -> Int[np.ndarray, " n"]:
+def draw_captions(keys: Keys, counts: Int[np.ndarray, " n"], *, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
     """Draw one of the `counts` captions of each pair for an epoch, uniformly, by (seed, epoch, pair)."""
     return np.floor(uniform(keys, derive_seed(seed, "caption", epoch), 1)[:, 0] * counts).astype(np.int64)
 
 
 def embed_frozen(
-    towers: Towers,
-    pixels: UInt8[np.ndarray, "rows size size 3"],
-    rows: Int[np.ndarray, " n"],
-    tokens: Int[Tensor, "m length"],
+    towers: Towers, pixels: Pixels, rows: Int[np.ndarray, " n"], tokens: Int[Tensor, "m length"]
 ) -> dict[Kind, Float[Tensor, "k d"]]:
     """Return the embeddings of the frozen towers: those of the images at `rows`, and of all texts; not normalized."""
     encoder, device = towers.encoder, towers.device
