@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int, Shaped
@@ -21,6 +20,7 @@ from clipmem.base.registry import Registry
 from clipmem.base.sections import Section, TrainSection
 from clipmem.models.numerics import computing
 from clipmem.models.protocol import TrainableEncoder
+from clipmem.stats.checks import Codes
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.hooks import NO_HOOKS, Hooks, Kind, Moment
 
@@ -143,13 +143,7 @@ OBJECTIVES: Registry[Objective] = Registry("objective", Objective)
 
 
 def create_objective(
-    encoder: TrainableEncoder,
-    settings: TrainSection,
-    *,
-    labels: Int[np.ndarray, " n"] | None,
-    classes: int,
-    n: int,
-    seed: int,
+    encoder: TrainableEncoder, settings: TrainSection, *, labels: Codes | None, classes: int, n: int, seed: int
 ) -> Objective:
     """Create the objective of a recipe's `[train]` section."""
     objective = OBJECTIVES[settings.objective]
