@@ -26,6 +26,7 @@ from clipmem.stats.memorization import class_probability
 from clipmem.stats.sslmem import text_view_distance, view_distance
 
 Need = Literal["image views", "captions", "clean image", "caption variants", "held-out pairs", "labels", "class head"]
+Captions = Sequence[Sequence[str]]  # of each pair
 
 
 class Alignment(ABC):
@@ -69,7 +70,7 @@ class Alignment(ABC):
         self.settings: Any = own_settings(section, self.name) or (self.Settings and self.Settings())
 
     def check(  # noqa: B027  optional
-        self, settings: EmbedSection, captions: Sequence[Sequence[str]], uids: Sequence[str], *, spare: int = 0
+        self, settings: EmbedSection, captions: Captions, uids: Sequence[str], *, spare: int = 0
     ) -> None:
         """Refuse, before training, pairs that lack what this alignment needs; up to `spare` of them may."""
 
@@ -200,9 +201,7 @@ class SslmemImage(Alignment):
     equation = "L = mean_a || m(I) - m(I_a) ||; L(g) - L(f)"
     source = "Wang et al., ICLR 2024 (SSLMem)"
 
-    def check(
-        self, settings: EmbedSection, captions: Sequence[Sequence[str]], uids: Sequence[str], *, spare: int = 0
-    ) -> None:
+    def check(self, settings: EmbedSection, captions: Captions, uids: Sequence[str], *, spare: int = 0) -> None:
         _check_views(max(1, settings.views))
 
     def positive(self, pairs: Means) -> Float[Tensor, " n"]:
@@ -228,9 +227,7 @@ class SslmemText(Alignment):
     equation = "L = mean_k || m(T) - m(T_k) ||; L(g) - L(f)"
     source = "Wang et al., ICLR 2024 (SSLMem), for captions"
 
-    def check(
-        self, settings: EmbedSection, captions: Sequence[Sequence[str]], uids: Sequence[str], *, spare: int = 0
-    ) -> None:
+    def check(self, settings: EmbedSection, captions: Captions, uids: Sequence[str], *, spare: int = 0) -> None:
         """Refuse pairs with neither a second caption nor a caption edit."""
         edited = set(edits_of_single(captions, uids, count=settings.caption_edits)[1])
         bare = sum(len(texts) < 2 and index not in edited for index, texts in enumerate(captions))
