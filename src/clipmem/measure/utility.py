@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from clipmem.base.errors import require, require_one_of
 from clipmem.base.random import derive_seed
@@ -24,6 +23,7 @@ from clipmem.measure.over_seeds import Metrics, Statistics, classification_entri
 from clipmem.measure.retrieval import Identity, RetrievalMetrics
 from clipmem.measure.zero_shot import Prompts, chance, class_embeddings, zero_shot_ranks
 from clipmem.models.passes import Embeddings, chosen
+from clipmem.models.protocol import Rows
 
 FORMAT = 1
 _SHIPPED = (hypersphere,)  # importing it registers it
@@ -110,13 +110,7 @@ class Utility:
     models: dict[str, list[Measured]] = field(default_factory=dict[str, list[Measured]])
 
     def add(
-        self,
-        side: str,
-        seed: int,
-        embeddings: Embeddings,
-        prompts: Float[Tensor, "m d"] | None,
-        *,
-        samples_seen: int | None = None,
+        self, side: str, seed: int, embeddings: Embeddings, prompts: Rows | None, *, samples_seen: int | None = None
     ) -> None:
         """Measure one model; `prompts` are the embeddings of `pairs.texts`, None if there is none."""
         pairs, count = self.pairs, 0 if prompts is None else len(prompts)
