@@ -67,10 +67,19 @@ def test_the_text_says_what_the_second_table_has():
     similarity, _, _, learned = rate[:4]
     [times] = re.findall(r"learned attack finds (\d\.\d) times as many", RESULTS)
     assert float(times) == round(learned / similarity, 1)
-    similarity, lira, _, learned = rate[4:]
+    similarity, lira, _, learned = rate[4:8]
     assert round(similarity / 100, 1) == 0.5  # half of the members
     assert round(learned / similarity, 1) == 1.2  # a fifth more
     assert lira < similarity  # adds nothing
+
+
+def test_the_text_says_which_signal_is_best():
+    section = RESULTS[RESULTS.index("## Which signal LiRA") : RESULTS.index("## Redundancy hides")]
+    table = re.findall(r"^\| [\w ]*\| ([\w, +]+) \| (\d\.\d+) [^|]+\| ([^|]*)\|", section, flags=re.MULTILINE)
+    assert len(table) == 14
+    for rows_of in (table[:7], table[7:]):
+        assert max(rows_of, key=lambda row: float(row[1]))[0] == "LiRA, Fisher z"
+        assert next(gain for name, _, gain in rows_of if name == "LiRA, Fisher z").count("+") == 3
 
 
 def test_the_text_says_what_the_table_without_references_has():

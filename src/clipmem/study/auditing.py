@@ -52,6 +52,7 @@ _FOLDS = 5
 MARGIN = 0.02  # above .5, of the AUC without the model
 VIEWS, EDITS = 8, 4  # of the augmentation attack
 PASSES, DROPPED = 10, 0.05  # of the dropout attack: passes, and share of the attention that each drops
+_EDGE = 1 - 1e-12  # of cosines: z of 1 is infinite
 _INPUTS = ("image", "text", "scale")  # columns beside the scores; scale: of a softmax loss, or NaN
 _BLOCK, _PART = 64, 512  # pairs between two reports of progress, and in a part of the work
 _CURVE = np.append(0.0, np.logspace(-4, 0, 81))  # false positive rates of the figure
@@ -103,7 +104,8 @@ def audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter) 
     couple[second] = first
     models = [study.models[k] for k in np.flatnonzero(audited).tolist()]
     external = study.role == "external"
-    similarity = np.stack([parts_of(study.embeddings(model), external).positive.numpy() for model in models])
+    cosine = np.stack([parts_of(study.embeddings(model), external).positive.numpy() for model in models])
+    similarity = np.arctanh(np.clip(cosine, -_EDGE, _EDGE))  # Fisher's z: closer to normal, as LiRA assumes
     # no model trained on the external pairs: their spread shows an attacker how far apart similarities of a model are
     control = similarity[:, external]
     sd, hint = control.std(axis=1, keepdims=True), "Check the embeddings."
