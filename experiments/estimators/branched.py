@@ -129,7 +129,7 @@ def results(
     n = truth.shape[1]
     times = generator(0, "branched").multinomial(n, np.full(n, 1 / n), size=DRAWS).astype(np.float64)
     weights = np.vstack([np.ones((1, n)), times])
-    root = np.sqrt(reliability([rankdata(one) for one in truth], weights))
+    root = np.sqrt(reliability(truth, weights))
     target, rows = rankdata(truth.mean(axis=0)), []
     for name, scores in found.items():
         for count in (1, len(scores)):

@@ -2,6 +2,7 @@
 
 python experiments/estimators/compare.py scores validated/full              # published scores that need one training
 python experiments/estimators/compare.py shadow-models validated/full RUN   # shadow models that another recipe trained
+python experiments/estimators/compare.py effects validated/full             # effects of training pairs, by TRAK, too
 
 The recorder keeps of each pair and epoch the margin to the hardest other pair of its batch. Scores that their authors
 define by losses or probabilities of all classes are computed from margins: the probability is sigmoid(margin / .07).
@@ -22,10 +23,13 @@ from clipmem.models.signals import Signals
 from clipmem.report.formats import interval, plain
 from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.pair_scores.trajectory import trajectory_of
+from clipmem.stats.intervals import crossed_mean
 from clipmem.stats.reliability import Estimated
 from clipmem.stats.similarity import normalize
+from clipmem.stats.tracing import lds
 from clipmem.study import estimating
 from clipmem.study.plan import PlannedStudy
+from clipmem.train.paired import TrainingSet
 
 TAU, WIDTH, RIDGE = 0.07, 512, 1e-2  # of the margin; of TRAK's projection; of its kernel, in units of the mean square
 EARLY = slice(1, 5)  # epochs of EL2N
@@ -49,6 +53,13 @@ def learning_time(signals: Signals) -> np.ndarray:
     return len(learned) - np.where(learned.all(axis=0), len(learned), learned.argmin(axis=0)).astype(np.float64)
 
 
+def projections(seed: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the Gaussian projections of images and of captions."""
+    stream = generator(seed, "trak")
+    a, b = (torch.from_numpy(stream.normal(size=(width, WIDTH))) for _ in range(2))
+    return a, b
+
+
 def gradients(signals: Signals) -> tuple[np.ndarray, np.ndarray]:
     """Return projected gradients of log odds by a bilinear last layer, shape (n, WIDTH), and 1 - p, shape (n,).
 
@@ -58,8 +69,7 @@ def gradients(signals: Signals) -> tuple[np.ndarray, np.ndarray]:
     """
     assert signals.image is not None and signals.text is not None and signals.logit_scale is not None  # noqa: PT018, S101
     u, v = (normalize(x.double(), name="embeddings") for x in (signals.image, signals.text))
-    stream = generator(signals.seed, "trak")
-    a, b = (torch.from_numpy(stream.normal(size=(u.shape[1], WIDTH))) for _ in range(2))
+    a, b = projections(signals.seed, u.shape[1])
     total, missing = torch.zeros(len(u), WIDTH, dtype=u.dtype), torch.zeros(len(u), dtype=u.dtype)
     for query, key, of_query, of_key in ((u, v, a, b), (v, u, b, a)):
         logits = signals.logit_scale * query @ key.T
@@ -112,6 +122,39 @@ def signals_in(folder: str) -> Signals:
     return estimating.signals_of(study, study.aligned(study.models))
 
 
+def effects(*folders: str) -> None:
+    """Print the LDS of effects by shadow models, by TRAK with f, and by similarity of images times captions.
+
+    TRAK: the effect of training pair i on similarity q is g_q'(Φ'Φ + λ)⁻¹ φ_i (1 - p_i), g_q the projected gradient of
+    the similarity, less its means over the held-out captions and images, by the same bilinear last layer.
+    """
+    print("| data | effects | TRAK | similarity |\n| --- | --- | --- | --- |")
+    for folder in folders:
+        study = PlannedStudy(Path(folder))
+        signals, held, answer = signals_in(folder), study.role == "external", estimating.traced(study)
+
+        def towers(model: TrainingSet, study: PlannedStudy = study, held: np.ndarray = held) -> list[torch.Tensor]:
+            means = study.means(model, held)
+            return [normalize(x.double(), name="embeddings") for x in (means.image, means.text)]
+
+        def centered(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            return u * v - u * v.mean(dim=0) - u.mean(dim=0) * v
+
+        couples = [[study.models[k] for k in couple] for couple in study.design.couples]
+        d = np.stack(
+            [np.subtract(*(centered(*towers(model)).sum(dim=1).numpy() for model in pair)) for pair in couples]
+        )
+        f, (phi, missing) = towers(study.models[0]), gradients(signals)
+        query = centered(*(x @ a for x, a in zip(f, projections(signals.seed, f[0].shape[1]), strict=True)))
+        effect = query.numpy() @ (whitened(phi) * missing[:, None]).T
+        member = np.where(study.design.sign[study.design.couples[:, 0]][:, ~held] > 0, 1.0, -1.0)
+        by_trak = crossed_mean(lds(member @ effect.T, d)[None], study.group[held])
+        cells = (
+            f"{plain(each.mean)} {interval(each._asdict())}" for each in (answer.lds, by_trak, answer.lds_of_similarity)
+        )
+        print(f"| {folder} | {' | '.join(cells)} |", flush=True)
+
+
 def agreement(truth: Signals, estimated: Estimated) -> str:
     """Return the agreement with the shadow models of the truth, which the estimate does not know, and its interval."""
     found = estimating.expected_agreement(truth, estimated)
@@ -151,4 +194,4 @@ def shadow_models(truth: str, *folders: str) -> None:
 
 
 if __name__ == "__main__":
-    {"scores": scores, "shadow-models": shadow_models}[sys.argv[1]](*sys.argv[2:])
+    {"scores": scores, "shadow-models": shadow_models, "effects": effects}[sys.argv[1]](*sys.argv[2:])

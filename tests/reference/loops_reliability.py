@@ -52,18 +52,29 @@ def midranks(values: np.ndarray) -> list[float]:
     ]
 
 
+def halved(effect: np.ndarray, score: np.ndarray) -> tuple[float, float]:
+    """Return the mean rank correlations of disjoint sets of K // 2 pairs of shadow models, and of a score with them."""
+    k, n = effect.shape
+    h, found, of_score = k // 2, [], []
+    for a in range(2**k):
+        for b in range(a):
+            sets = [[j for j in range(k) if chosen >> j & 1] for chosen in (a, b)]
+            if a & b == 0 and len(sets[0]) == len(sets[1]) == h:
+                means = [[sum(effect[j, i] for j in members) / h for i in range(n)] for members in sets]
+                found.append(correlation(midranks(means[0]), midranks(means[1]), [1.0] * n))
+                of_score += [correlation(midranks(score), midranks(mean), [1.0] * n) for mean in means]
+    return sum(found) / len(found), sum(of_score) / len(of_score)
+
+
 def agreement(effect: np.ndarray, predicted: np.ndarray, own: float, left_out: np.ndarray | None = None) -> float:
     """Return the expected rank correlation of p + w (D - p) with the truth."""
-    k, n = effect.shape
-    ones = [1.0] * n
-    ranks = [midranks(row) for row in effect]
-    pairs = [correlation(ranks[a], ranks[b], ones) for a in range(k) for b in range(a)]
-    c = sum(pairs) / len(pairs)
-    reliability = k * c / (1 + (k - 1) * c)
+    k = len(effect)
+    c, shared_ranks = halved(effect, predicted)
     if own == 1:
-        return math.sqrt(reliability)
+        m = k / (k // 2)
+        return math.sqrt(m * c / (1 + (m - 1) * c))
     mean = effect.sum(axis=0) / k
-    rank = correlation(midranks(predicted), midranks(mean), ones) / math.sqrt(reliability)
+    rank = shared_ranks / math.sqrt(c)
     total, rest = noise(effect)
     real, score = total - rest, [p + own * (d - p) for p, d in zip(predicted, mean, strict=True)]
     shared = covariance(list(predicted), list(mean))

@@ -25,7 +25,7 @@ def validate_estimators(
 ) -> Screen:
     """Compare the estimators of clipmem run --budget with the scores of many shadow models, on your data.
 
-    Trains f, many full-size shadow models, and eight of a proxy if one is named; resumes. Writes validated.json.
+    Trains f, many full-size shadow models, and 16 of a proxy if one is named; resumes. Writes validated.json.
 
     Args:
         recipe: A recipe (see `clipmem init`), or the name of a shipped one.

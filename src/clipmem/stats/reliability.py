@@ -10,6 +10,7 @@ When not to trust it: shadow models that share more than the truth, such as a bi
 with each other than with the effect of training on a pair.
 """
 
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from clipmem.base.random import generator
 from clipmem.stats.checks import Codes, as_finite, check_same_length
 
 DRAWS = 400
+_SPLITS, _ALL = 32, 6  # halves of shadow models; the most pairs of which all are taken
 _SMALLEST = 0.01  # of a reliability: below it, nothing can be said
 Effects = Float64[np.ndarray, "pair n"]  # by pair of shadow models
 
@@ -47,7 +49,7 @@ class Estimated(NamedTuple):
         calibrated: Whether differences of scores have the size of differences of CLIPMem.
         own: Weight of the pair's own shadow models, from 0 to 1, if the score is p + own (D - p).
         predicted: p, which the pair's own D does not enter; None: the score itself.
-        left_out: p fitted on all pairs of shadow models but one; None: p is not fitted on them.
+        left_out: p fitted on all pairs of shadow models but a block of `in_blocks`; None: p is not fitted on them.
     """
 
     score: Float64[np.ndarray, " n"]
@@ -97,6 +99,11 @@ def own_weight(effect: Float64[np.ndarray, " n"], predicted: Float64[np.ndarray,
     return max(0.0, 1 - noise / rest) if rest > 0 else 0.0
 
 
+def in_blocks(effect: Effects, count: int) -> Float64[np.ndarray, "block n"]:
+    """Return the mean D of each of at most `count` blocks of pairs of shadow models."""
+    return np.stack([block.mean(axis=0) for block in np.array_split(effect, min(len(effect), count))])
+
+
 def share_of_truth(effect: Effects, left_out: Effects) -> float:
     """Estimate cov(p, T) / cov(p, D) of a p that was fitted on D, for K >= 2 pairs of shadow models: 0 or more.
 
@@ -118,18 +125,17 @@ def agreement(
 ) -> Agreement | None:
     """Estimate the rank correlation of the score p + w (D - p) with the truth, without knowing the truth.
 
-    For p alone, R = corr(rank p, rank D) / sqrt(r), with r the reliability of ranks: K c / (1 + (K - 1) c) for the mean
-    correlation c of ranks of D_k and D_l. With weight w > 0 the score depends on the noise of D; then
+    For p alone, R is that of `halved`. With weight w > 0 the score depends on the noise of D; then
 
         R · P(score) / P(p),  P(score) = (cov(p, T) (1 - w) + w (total - noise)) / (sd(score) sqrt(total - noise))
 
     and P(p) = cov(p, D) / (sd(p) sqrt(total - noise)), with cov(p, T) = cov(p, D) unless p was fitted on D, when
-    `share_of_truth` of it is. With w = 1 it is sqrt(r). The interval is a bootstrap over groups of pairs, for these
-    models.
+    `share_of_truth` of it is. With w = 1 it is the root of the `reliability` r. The interval is a bootstrap over groups
+    of pairs, for these models.
 
     Args:
         effect: D_k of each pair, shape (K, n), K >= 2.
-        estimated: p, w = `own`, and p fitted on all D but D_k, `left_out`, if p was fitted on D.
+        estimated: p, w = `own`, and p fitted on all D but a block of them, `left_out`, if p was fitted on D.
         groups: Group of each pair, shape (n,).
         seed: Of the bootstrap.
         draws: Number of its draws.
@@ -143,13 +149,13 @@ def agreement(
     check_same_length("effects", effect.shape[1], "predictions", len(predicted))
     check_same_length("effects", effect.shape[1], "groups", len(groups))
     weights = group_weights(groups, generator(seed, "agreement"), draws)
-    ranks, mean = [rankdata(values) for values in effect], effect.mean(axis=0)
-    r = reliability(ranks, weights)
+    mean, (c, shared) = effect.mean(axis=0), halved(effect, predicted, weights)
+    r = _of_all(c, len(effect))
     if r[0] < _SMALLEST:
         return None
     if weight < 1:
-        estimates = correlation(rankdata(predicted), rankdata(mean), weights) / np.sqrt(np.maximum(r, _SMALLEST))
-        true = 1.0 if left_out is None else share_of_truth(effect, left_out)
+        estimates = shared / np.sqrt(np.maximum(c, _SMALLEST))
+        true = 1.0 if left_out is None else share_of_truth(in_blocks(effect, len(left_out)), left_out)
         estimates *= _gain(mean, predicted, noise_of(effect), weight, true)
     else:
         estimates = np.sqrt(np.maximum(r, 0))
@@ -184,12 +190,35 @@ def correlation(a: np.ndarray, b: np.ndarray, weights: Float64[np.ndarray, "w n"
     return np.divide(share @ (a * b) - mean_a * mean_b, spread, out=np.zeros(len(share)), where=spread > 0)
 
 
-def reliability(ranks: list[np.ndarray], weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, " w"]:
-    """Return the reliability of the mean of K rankings: K c / (1 + (K - 1) c), c the mean correlation of any two.
+def reliability(effect: Effects, weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, " w"]:
+    """Return the reliability of the ranks of the mean D, from the c of `halved` (Spearman 1910, Brown 1910).
 
-    One value per row of weights over pairs (Spearman 1910, Brown 1910).
+    m c / (1 + (m - 1) c), m = K / (K // 2); one value per row of weights over pairs.
     """
-    k = len(ranks)
-    pairs = [(a, b) for a in range(k) for b in range(a)]
-    c = np.mean([correlation(ranks[a], ranks[b], weights) for a, b in pairs], axis=0)
-    return k * c / (1 + (k - 1) * np.maximum(c, 0))
+    return _of_all(halved(effect, effect[0], weights)[0], len(effect))
+
+
+def _of_all(c: Float64[np.ndarray, " w"], k: int) -> Float64[np.ndarray, " w"]:
+    m = k / (k // 2)
+    return m * c / (1 + (m - 1) * np.maximum(c, 0))
+
+
+def halved(
+    effect: Effects, score: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, "w n"]
+) -> tuple[Float64[np.ndarray, " w"], Float64[np.ndarray, " w"]]:
+    """Return the mean rank correlations c of the mean D of some models with that of others, and of a score with both.
+
+    Both are K // 2 pairs of shadow models: all such halves up to K = 6, 32 drawn ones of more. The second divided by
+    sqrt(c) is the score's correlation with the truth. From rankings by single D, c could not be told: if few pairs have
+    much larger effects than all others, these agree more than their noise allows. One value per row of weights.
+    """
+    k, h, correlations = len(effect), len(effect) // 2, list[np.ndarray]()
+    orders = generator(0, "halves of shadow models").permuted(np.tile(np.arange(k), (_SPLITS, 1)), axis=1).tolist()
+    if k <= _ALL:
+        orders = [[*a, *b] for a in combinations(range(k), h) for b in combinations(sorted({*range(k)} - {*a}), h)]
+    of_score = rankdata(score)
+    for order in orders:
+        a, b = (rankdata(effect[rows].mean(axis=0)) for rows in (order[:h], order[h : 2 * h]))
+        correlations.append(np.stack([correlation(*each, weights) for each in ((a, b), (of_score, a), (of_score, b))]))
+    c, *shared = np.mean(correlations, axis=0)
+    return c, np.mean(shared, axis=0)

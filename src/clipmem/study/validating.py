@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 from clipmem.base.errors import require
 from clipmem.base.folder import RunFolder
@@ -17,12 +16,12 @@ from clipmem.base.recipes import Overrides, Recipe, as_settings
 from clipmem.models.signals import Signals
 from clipmem.scoring.pair_scores import PAIR_SCORES, usable
 from clipmem.scoring.pair_scores.halves import halves_of
-from clipmem.stats.reliability import DRAWS, correlation, group_weights, reliability
+from clipmem.stats.reliability import DRAWS, group_weights, halved, reliability
 from clipmem.study import api, estimating
 from clipmem.study.plan import PlannedStudy
 
 DOCUMENT = "validated.json"
-PROXY_PAIRS, SETS = 4, 4
+PROXY_PAIRS, SETS = 8, 4
 BASELINE = ("raw", 2, False)  # four full-size shadow models
 
 
@@ -55,8 +54,8 @@ def validate(
 ) -> dict[str, Any]:
     """Train f and shadow models, full-size and of a proxy, and compare every estimator with the ground truth.
 
-    The truth is the mean D over the pairs of full-size shadow models that an estimator does not use. The agreement is
-    the rank correlation with it, divided by the root of its reliability. Each estimator is applied to up to four sets
+    The truth is that of the pairs of full-size shadow models that an estimator does not use, and the agreement the rank
+    correlation with it, by `stats.reliability.halved`. Each estimator is applied to up to four sets
     of shadow models; intervals are a bootstrap over groups of pairs and over these sets. `printed` has for each set of
     two or more pairs the agreement that `clipmem run --budget` would print with these shadow models alone. `lds` is how
     well effects of training pairs predict similarities of held-out ones (`estimating.traced`, all full-size models).
@@ -80,14 +79,13 @@ def validate(
     rows = frontier(sources["full"], sources.get("proxy"))
     tracing = estimating.traced(studies["full"], reporter=reporter)
     signals = sources["full"].signals
-    ranks = [*rankdata(halves_of(signals).effect, axis=1)]
     document = {
         "format": 1,
         "pairs": len(signals.uids),
         "planted": int(sources["full"].planted.sum()),
         "proxy": proxy or None,
         "truth": truth,
-        "reliability": float(reliability(ranks, np.ones((1, len(signals.uids))))[0]),
+        "reliability": float(reliability(halves_of(signals).effect, np.ones((1, len(signals.uids))))[0]),
         "estimators": rows,
         "lds": tracing.lds._asdict(),
         "lds_of_similarity": tracing.lds_of_similarity._asdict(),
@@ -168,9 +166,9 @@ def _only(signals: Signals, used: Sequence[int]) -> Signals:
 
 
 def _agreement(score: np.ndarray, effect: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Rank correlation with the mean effect, divided by the root of its reliability, under each row of weights."""
-    truth = np.maximum(reliability([*rankdata(effect, axis=1)], weights), 1e-9)
-    return correlation(rankdata(score), rankdata(effect.mean(axis=0)), weights) / np.sqrt(truth)
+    """Rank correlation with the truth under each row of weights."""
+    c, shared = halved(effect, score, weights)
+    return shared / np.sqrt(np.maximum(c, 1e-9))
 
 
 def _interval(values: np.ndarray) -> dict[str, float]:

@@ -21,10 +21,10 @@ from clipmem.scoring.pair_scores.base import MEMORIZATION, PAIR_SCORES, PairScor
 from clipmem.stats.agreement import directions, lemon, neighbor_votes, softmax_agreement
 from clipmem.stats.intervals import seed_interval
 from clipmem.stats.leave_one_out import leave_one_out, leave_one_out_scores
-from clipmem.stats.reliability import Estimated, noise_of, own_weight
+from clipmem.stats.reliability import Estimated, in_blocks, noise_of, own_weight
 from clipmem.stats.similarity import contrast
 
-FOLDS, LANDMARKS = 5, 200
+FOLDS, LANDMARKS, REFITS = 5, 200, 8
 _THIRD = 1 / 3  # of the training, where alignments of easy and hard pairs differ most
 
 
@@ -82,7 +82,8 @@ class Distilled(FromHalves):
             [norm.ppf((rankdata(values) - 0.5) / len(values)) for values in features(signals).values()], axis=1
         )
         effect, mean = halves.effect, halves.effect.mean(axis=0)
-        without = [np.delete(effect, k, axis=0).mean(axis=0) for k in range(len(effect))] if len(effect) > 1 else []
+        blocks = in_blocks(effect, REFITS)
+        without = [np.delete(blocks, k, axis=0).mean(axis=0) for k in range(len(blocks))] if len(blocks) > 1 else []
         predicted, *refitted = _cross_fitted(x, signals, np.stack([mean, *without]))
         if len(effect) == 1:  # what is noise shows in the difference of two
             return Estimated(predicted, None, not halves.proxy, 0.0, predicted)
