@@ -83,7 +83,7 @@ def main(path: str) -> None:
         influence += ((gain - gain.mean()) / len(groups))[:, None]
         above = "" if name == BASE else crossed_interval(float(gain.mean()), influence, groups)
         cell = above and f"{signed(above.mean)} {interval(above._asdict(), sign=True)}"
-        low, high = (f"{100 * end:.1f}" for end in rate[1:3])
+        low, high = (f"{100 * (end or 0):.1f}" for end in rate[1:3])
         print(
             f"| {name} | {plain(auc.mean)} {interval(auc._asdict())} | {cell} | {100 * rate.mean:.1f} [{low}, {high}] |"
         )

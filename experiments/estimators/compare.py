@@ -3,6 +3,7 @@
 python experiments/estimators/compare.py scores validated/full              # published scores that need one training
 python experiments/estimators/compare.py shadow-models validated/full RUN   # shadow models that another recipe trained
 python experiments/estimators/compare.py effects validated/full             # effects of training pairs, by TRAK, too
+python experiments/estimators/compare.py learned validated/full icons/full  # a ranking learned from the other data
 
 The recorder keeps of each pair and epoch the margin to the hardest other pair of its batch. Scores that their authors
 define by losses or probabilities of all classes are computed from margins: the probability is sigmoid(margin / .07).
@@ -17,11 +18,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.special import expit
+from scipy.stats import norm, rankdata
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import RidgeCV
 
 from clipmem.base.random import generator
 from clipmem.models.signals import Signals
 from clipmem.report.formats import interval, plain
 from clipmem.scoring.pair_scores import PAIR_SCORES
+from clipmem.scoring.pair_scores.halves import features, halves_of
 from clipmem.scoring.pair_scores.trajectory import trajectory_of
 from clipmem.stats.intervals import crossed_mean
 from clipmem.stats.reliability import Estimated
@@ -116,6 +121,34 @@ SCORES: dict[str, Callable[[Signals], np.ndarray]] = {
 }
 
 
+def normal_scores(values: np.ndarray) -> np.ndarray:
+    """Return normal scores of ranks."""
+    return np.asarray(norm.ppf((rankdata(values) - 0.5) / len(values)))
+
+
+def learned(*folders: str) -> None:
+    """Print how a regression fitted on the truth of all data but one ranks that one, a row for each.
+
+    It is the mean of ridge regression and boosted trees on the features of `distilled`. Features and truth are normal
+    scores of ranks, by data.
+    """
+    data = list[tuple[Signals, np.ndarray, np.ndarray]]()
+    for signals in map(signals_in, folders):
+        x = np.stack([normal_scores(values) for values in features(signals).values()], axis=1)
+        data.append((signals, x, normal_scores(halves_of(signals).effect.mean(axis=0))))
+    print("| ranked | `closed-form` | `closed-form-rbf` | learned | sum of the last two |")
+    print("| --- | --- | --- | --- | --- |")
+    for k, (folder, (signals, new, _)) in enumerate(zip(folders, data, strict=True)):
+        others = [row for j, row in enumerate(data) if j != k]
+        x, y = np.vstack([row[1] for row in others]), np.concatenate([row[2] for row in others])
+        trees = HistGradientBoostingRegressor(max_iter=150, learning_rate=0.05, max_leaf_nodes=15, random_state=0)
+        fitted = [model.fit(x, y).predict(new) for model in (RidgeCV(np.logspace(-1, 5, 13)), trees)]
+        ranked = [normal_scores(registered(name)(signals)) for name in ("closed-form", "closed-form-rbf")]
+        ranked.append(np.mean(fitted, axis=0))
+        ranked.append(normal_scores(ranked[2]) + ranked[1])
+        print(f"| {folder} | {' | '.join(agreement(signals, Estimated(score)) for score in ranked)} |", flush=True)
+
+
 def signals_in(folder: str) -> Signals:
     """Read the signals of a finished run of protocol halves."""
     study = PlannedStudy(Path(folder))
@@ -194,4 +227,6 @@ def shadow_models(truth: str, *folders: str) -> None:
 
 
 if __name__ == "__main__":
-    {"scores": scores, "shadow-models": shadow_models, "effects": effects}[sys.argv[1]](*sys.argv[2:])
+    {"scores": scores, "shadow-models": shadow_models, "effects": effects, "learned": learned}[sys.argv[1]](
+        *sys.argv[2:]
+    )
