@@ -18,21 +18,11 @@ import numpy as np
 from clipmem.base.random import generator
 from clipmem.report.formats import interval, plain, signed
 from clipmem.stats.intervals import crossed_interval
-from clipmem.stats.membership import InOut, lira
+from clipmem.stats.membership import InOut, lira, log_probability
 from clipmem.stats.ranking import placements, target_means
 from clipmem.study.plan import PlannedStudy
 
 BASE = "LiRA, margin"
-
-
-def log_losses(
-    image: np.ndarray, text: np.ndarray, bank: tuple[np.ndarray, np.ndarray], scale: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return log p of the caption given the image, and of the image given the caption, among those of the bank."""
-    positive = scale * (image * text).sum(axis=1)
-    of_image = np.logaddexp.reduce(scale * image @ bank[1].T, axis=1)
-    of_caption = np.logaddexp.reduce(scale * text @ bank[0].T, axis=1)
-    return positive - np.logaddexp(of_image, positive), positive - np.logaddexp(of_caption, positive)
 
 
 def odds(log_p: np.ndarray) -> np.ndarray:
@@ -54,8 +44,10 @@ def attacks(study: PlannedStudy) -> tuple[Mapping[str, np.ndarray], np.ndarray, 
         for name, values in {"similarity": s, "Fisher z": np.arctanh(s)}.items():
             rows.setdefault(name, []).append((values[pool] - values[external].mean()) / values[external].std())
         scale = float(study.load(model).logit_scale().detach())
-        first, second = log_losses(image[pool], text[pool], (image[external], text[external]), scale)
-        for name, values in {"margin": (first + second) / 2, "image": first, "caption": second}.items():
+        both = log_probability(image, text, external, scale)[pool]
+        others = np.logaddexp.reduce(scale * image[pool] @ text[external].T, axis=1)
+        of_image = scale * s[pool] - np.logaddexp(others, scale * s[pool])
+        for name, values in {"margin": both, "image": of_image, "caption": 2 * both - of_image}.items():
             rows.setdefault(name, []).append(odds(values))
     signals = {name: np.stack(values) for name, values in rows.items()}
     keys = generator(study.recipe.split.seed, "audit").random(member.shape)

@@ -29,7 +29,7 @@ from clipmem.base.random import generator
 from clipmem.functional import alignment, alignment_parts
 from clipmem.models import given, passes
 from clipmem.models.passes import unit_means
-from clipmem.stats.reliability import correlation, reliability
+from clipmem.stats.reliability import correlations, reliability
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.tasks import reproducible
 from clipmem.train.hooks import Batches, Hook, Hooks
@@ -133,7 +133,7 @@ def results(
     target, rows = rankdata(truth.mean(axis=0)), []
     for name, scores in found.items():
         for count in (1, len(scores)):
-            drawn = correlation(rankdata(scores[:count].mean(axis=0)), target, weights) / root
+            drawn = correlations(rankdata(scores[:count].mean(axis=0))[None], target[None], weights)[0] / root
             low, high = np.quantile(drawn[1:], [0.025, 0.975])
             share = 1 - firsts[name] / epochs
             rows.append(

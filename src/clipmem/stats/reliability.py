@@ -150,7 +150,7 @@ def agreement(
     check_same_length("effects", effect.shape[1], "groups", len(groups))
     weights = group_weights(groups, generator(seed, "agreement"), draws)
     mean, (c, shared) = effect.mean(axis=0), halved(effect, predicted, weights)
-    r = _of_all(c, len(effect))
+    r = reliability(effect, weights)
     if r[0] < _SMALLEST:
         return None
     if weight < 1:
@@ -181,13 +181,15 @@ def _gain(mean: np.ndarray, predicted: np.ndarray, noise: Noise, weight: float, 
     return float((true * shared * (1 - weight) + weight * real) / score.std(ddof=1) / (shared / predicted.std(ddof=1)))
 
 
-def correlation(a: np.ndarray, b: np.ndarray, weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, " w"]:
-    """Return Pearson's correlation of a and b under each row of weights; 0 if one of them is constant."""
-    share = weights / weights.sum(axis=1, keepdims=True)
-    a, b = a - a.mean(), b - b.mean()
-    mean_a, mean_b = share @ a, share @ b
-    spread = np.sqrt((share @ (a * a) - mean_a**2) * (share @ (b * b) - mean_b**2))
-    return np.divide(share @ (a * b) - mean_a * mean_b, spread, out=np.zeros(len(share)), where=spread > 0)
+def correlations(
+    a: Float64[np.ndarray, "v n"], b: Float64[np.ndarray, "v n"], weights: Float64[np.ndarray, "w n"]
+) -> Float64[np.ndarray, "v w"]:
+    """Return Pearson's correlation of rows of a and of b under each row of weights; 0 if one of them is constant."""
+    a, b = (values - values.mean(axis=1, keepdims=True) for values in (a, b))
+    share = weights.T / weights.sum(axis=1)
+    mean_a, mean_b, square_a, square_b, product = (x @ share for x in (a, b, a * a, b * b, a * b))
+    spread = np.sqrt((square_a - mean_a**2) * (square_b - mean_b**2))
+    return np.divide(product - mean_a * mean_b, spread, out=np.zeros_like(product), where=spread > 0)
 
 
 def reliability(effect: Effects, weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, " w"]:
@@ -195,11 +197,7 @@ def reliability(effect: Effects, weights: Float64[np.ndarray, "w n"]) -> Float64
 
     m c / (1 + (m - 1) c), m = K / (K // 2); one value per row of weights over pairs.
     """
-    return _of_all(halved(effect, effect[0], weights)[0], len(effect))
-
-
-def _of_all(c: Float64[np.ndarray, " w"], k: int) -> Float64[np.ndarray, " w"]:
-    m = k / (k // 2)
+    c, m = halved(effect, effect[0], weights)[0], len(effect) / (len(effect) // 2)
     return m * c / (1 + (m - 1) * np.maximum(c, 0))
 
 
@@ -212,13 +210,13 @@ def halved(
     sqrt(c) is the score's correlation with the truth. From rankings by single D, c could not be told: if few pairs have
     much larger effects than all others, these agree more than their noise allows. One value per row of weights.
     """
-    k, h, correlations = len(effect), len(effect) // 2, list[np.ndarray]()
+    k, h = len(effect), len(effect) // 2
     orders = generator(0, "halves of shadow models").permuted(np.tile(np.arange(k), (_SPLITS, 1)), axis=1).tolist()
     if k <= _ALL:
         orders = [[*a, *b] for a in combinations(range(k), h) for b in combinations(sorted({*range(k)} - {*a}), h)]
-    of_score = rankdata(score)
-    for order in orders:
-        a, b = (rankdata(effect[rows].mean(axis=0)) for rows in (order[:h], order[h : 2 * h]))
-        correlations.append(np.stack([correlation(*each, weights) for each in ((a, b), (of_score, a), (of_score, b))]))
-    c, *shared = np.mean(correlations, axis=0)
-    return c, np.mean(shared, axis=0)
+    pairs = [
+        rankdata([effect[rows].mean(axis=0) for rows in (order[:h], order[h : 2 * h])], axis=1) for order in orders
+    ]
+    a, b = np.stack(pairs, axis=1)
+    shared = correlations(np.tile(rankdata(score), (2 * len(a), 1)), np.concatenate([a, b]), weights)
+    return correlations(a, b, weights).mean(axis=0), shared.mean(axis=0)

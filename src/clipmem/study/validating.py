@@ -54,8 +54,8 @@ def validate(
 ) -> dict[str, Any]:
     """Train f and shadow models, full-size and of a proxy, and compare every estimator with the ground truth.
 
-    The truth is that of the pairs of full-size shadow models that an estimator does not use, and the agreement the rank
-    correlation with it, by `stats.reliability.halved`. Each estimator is applied to up to four sets
+    An estimator is compared with the pairs of full-size shadow models that it does not use. The agreement is its rank
+    correlation with the truth, by `stats.reliability.halved`. Each estimator is applied to up to four sets
     of shadow models; intervals are a bootstrap over groups of pairs and over these sets. `printed` has for each set of
     two or more pairs the agreement that `clipmem run --budget` would print with these shadow models alone. `lds` is how
     well effects of training pairs predict similarities of held-out ones (`estimating.traced`, all full-size models).

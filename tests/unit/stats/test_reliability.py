@@ -10,7 +10,7 @@ from clipmem.base.errors import InputError
 from clipmem.stats.reliability import (
     Estimated,
     agreement,
-    correlation,
+    correlations,
     halved,
     in_blocks,
     noise_of,
@@ -43,7 +43,7 @@ def test_agreement_and_noise_equal_the_loops(seed: int, models: int, own: float)
 
 
 def test_fits_may_leave_out_blocks() -> None:
-    """Five pairs of shadow models in blocks of two, two and one; their share of the truth is that of the blocks."""
+    """Five pairs of shadow models in blocks of two, two and one; the blocks give their share of the truth."""
     _, effect, predicted = simulated(0, 5, noise=2.0, error=0.5, n=40)
     blocks = np.stack([effect[:2].mean(axis=0), effect[2:4].mean(axis=0), effect[4]])
     np.testing.assert_allclose(in_blocks(effect, 3), blocks)
@@ -120,8 +120,10 @@ def test_the_share_of_the_truth() -> None:
 def test_weighted_correlation_equals_repeated_pairs(seed: int, n: int) -> None:
     stream = np.random.default_rng(seed)
     a, b, times = stream.normal(size=n), stream.normal(size=n), stream.integers(1, 4, size=n).astype(float)
-    assert correlation(a, b, times[None])[0] == pytest.approx(loops.correlation(list(a), list(b), list(times)))
-    assert correlation(a, np.ones(n), times[None])[0] == 0
+    assert correlations(a[None], b[None], times[None])[0, 0] == pytest.approx(
+        loops.correlation(list(a), list(b), list(times))
+    )
+    assert correlations(a[None], np.ones((1, n)), times[None])[0, 0] == 0
 
 
 @pytest.mark.parametrize("noise", [0.5, 1.5, 3.0])
