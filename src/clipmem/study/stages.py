@@ -203,8 +203,8 @@ class Study:
         study, missing, train = self._study, self._missing(), self.recipe.train
         first = study.models[0]
         pairs, steps = len(first.uids), first.batch_count(train.batch_size)
-        share = self.recipe.mitigate.early_stopping.share
-        self.reporter.begin("train", round(share * pairs * train.epochs) * len(missing), "pairs")
+        share, each = self.recipe.mitigate.early_stopping.share, (len(model.uids) for model in missing)
+        self.reporter.begin("train", round(share * train.epochs * sum(each)), "pairs")
         self.engine.train(
             study, missing, progress=lambda done, note: self.reporter.advance(round(done * pairs / steps), note)
         )
