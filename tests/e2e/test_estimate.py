@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import t
 
 import clipmem
+from clipmem.base.progress import Quiet
 from clipmem.base.recipes import dump_recipe
 from clipmem.base.tables import read_table
 from clipmem.stats.intervals import seed_interval
@@ -54,6 +55,27 @@ def test_shadow_models_and_every_estimator(estimated):
     assert run.scores.filter(role="external").height == run.recipe.split.external
     assert run.summary.noise_floor is None  # held-out pairs are not estimated
     assert run.top(2)["noise_floor"].null_count() == 2
+
+
+class Counted(Quiet):
+    """Counts what each stage announced and reported."""
+
+    def __init__(self):
+        self.total, self.done, self.stage = {}, {}, ""
+
+    def begin(self, stage, total=None, unit=""):
+        self.stage, self.total[stage], self.done[stage] = stage, total, 0
+
+    def advance(self, amount, note=""):
+        self.done[self.stage] += amount
+
+
+def test_a_training_takes_as_long_as_announced(recipe, tmp_path):
+    counted = Counted()
+    settings = {"protocol": "halves", "halves.pairs": 2, "halves.estimator": "raw"}
+    clipmem.run(recipe, tmp_path / "run", settings=settings, reporter=counted)
+    assert counted.total["train"] == 240 + 4 * 120
+    assert counted.done["train"] == pytest.approx(counted.total["train"], rel=0.1)
 
 
 def test_a_similarity_is_traced_to_training_pairs(estimated, tmp_path):
