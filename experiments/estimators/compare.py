@@ -4,6 +4,7 @@ python experiments/estimators/compare.py scores validated/full              # pu
 python experiments/estimators/compare.py shadow-models validated/full RUN   # shadow models that another recipe trained
 python experiments/estimators/compare.py effects validated/full             # effects of training pairs, by TRAK, too
 python experiments/estimators/compare.py learned validated/full icons/full  # a ranking learned from the other data
+python experiments/estimators/compare.py spillover validated/full RUN       # D without the effects of other pairs
 
 The recorder keeps of each pair and epoch the margin to the hardest other pair of its batch. Scores that their authors
 define by losses or probabilities of all classes are computed from margins: the probability is sigmoid(margin / .07).
