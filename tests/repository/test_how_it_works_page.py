@@ -91,3 +91,10 @@ def test_the_page_of_budgets_has_all_smaller_architectures():
     shown = rows(BUDGET, "| f | smaller architecture |")
     listed = {name: row[1].strip("`") for row in shown for name in re.findall(r"`([^`]+)`", row[0])}
     assert listed == PROXIES
+
+
+def test_the_guide_has_the_agreement_of_the_data_that_no_choice_was_made_on():
+    stored = json.loads((ROOT / "experiments/estimators/clip-art.json").read_text(encoding="utf-8"))
+    key = {"estimator": "distilled", "pairs": 2, "proxy": True}
+    [row] = [row for row in stored["estimators"] if key.items() <= row.items()]
+    assert f"4 shadow models of `{stored['proxy']}` had {row['agreement']:.2f}." in BUDGET

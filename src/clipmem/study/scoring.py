@@ -49,11 +49,11 @@ def _embedded(
     apart = not comparison.sample and not bank.uids.is_in(pairs.uids.implode()).all()
     made_with = settings.made_with(job.settings()) | ({} if method.means else {"single": True})
     unfinished = None
-    with settings.runner(store) if live else contextlib.nullcontext() as run:
+    with settings.runner(store) if live else contextlib.nullcontext(in_turn) as run:
         for folder, part in [(store / "bank", bank)] * apart + [(store, pairs.shards or pairs)] if live else []:
             of_folders = {folder / name: model for name, model in live.items()}
             try:
-                embedded = embed(of_folders, part, made_with, block=block, run=run or in_turn, reporter=reporter)
+                embedded = embed(of_folders, part, made_with, block=block, run=run, reporter=reporter)
             except Unfinished as error:
                 unfinished, embedded = error, []
             for name, of_pairs in zip(live, embedded, strict=not unfinished):
