@@ -169,8 +169,9 @@ def scored(folder: Path) -> Scored:
 def estimated() -> Scored:
     """Return estimates from one model."""
     uids = [f"{k:032x}" for k in range(3)]
-    scores = pl.DataFrame({"uid": uids, "estimator": ["closed-form"] * 3, "score": [0.5, 0.2, -0.1]})
-    about = {"estimator": "closed-form", "pairs": 1234, "model": "f", "problems": 1}
+    scores = pl.DataFrame({"uid": uids, "estimator": ["transferred"] * 3, "score": [0.5, 0.2, -0.1]})
+    about = {"estimator": "transferred", "pairs": 1234, "model": "f", "problems": 1}
+    about["new_data"] = {"mean": 0.734, "low": 0.453, "high": 1.0}
     return Scored(scores, about, {uid: [f"caption of {uid[-1]}"] for uid in uids}, Path("skipped.parquet"))
 
 

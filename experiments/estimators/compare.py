@@ -3,31 +3,30 @@
 python experiments/estimators/compare.py scores validated/full              # published scores that need one training
 python experiments/estimators/compare.py shadow-models validated/full RUN   # shadow models that another recipe trained
 python experiments/estimators/compare.py effects validated/full             # effects of training pairs, by TRAK, too
-python experiments/estimators/compare.py learned validated/full icons/full  # a ranking learned from the other data
-python experiments/estimators/compare.py spillover validated/full RUN       # D without the effects of other pairs
+python experiments/estimators/compare.py learned NAME=validated/full ...    # a ranking learned from the other data
 
 The recorder keeps of each pair and epoch the margin to the hardest other pair of its batch. Scores that their authors
 define by losses or probabilities of all classes are computed from margins: the probability is sigmoid(margin / .07).
 TRAK and RelatIF use the gradient of a bilinear last layer, as `clipmem.functional.self_influence` does.
 """
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.special import expit
-from scipy.stats import norm, rankdata
-from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.linear_model import RidgeCV
+from scipy.stats import t
+from sklearn.linear_model import Ridge
 
 from clipmem.base.random import generator
 from clipmem.models.signals import Signals
 from clipmem.report.formats import interval, plain
 from clipmem.scoring.pair_scores import PAIR_SCORES
-from clipmem.scoring.pair_scores.halves import features, halves_of
+from clipmem.scoring.pair_scores.halves import facts, halves_of, normal_scores
 from clipmem.scoring.pair_scores.trajectory import trajectory_of
 from clipmem.stats.intervals import crossed_mean
 from clipmem.stats.reliability import Estimated
@@ -39,6 +38,8 @@ from clipmem.train.paired import TrainingSet
 
 TAU, WIDTH, RIDGE = 0.07, 512, 1e-2  # of the margin; of TRAK's projection; of its kernel, in units of the mean square
 EARLY = slice(1, 5)  # epochs of EL2N
+PENALTY, PAIRS = 1000.0, 3000  # of `learned`: its penalty, where each data set weighs as much as so many pairs
+TRANSFERRED = Path(__file__).parents[2] / "src" / "clipmem" / "scoring" / "pair_scores" / "transferred.json"
 
 
 def margins(signals: Signals) -> np.ndarray:
@@ -122,32 +123,48 @@ SCORES: dict[str, Callable[[Signals], np.ndarray]] = {
 }
 
 
-def normal_scores(values: np.ndarray) -> np.ndarray:
-    """Return normal scores of ranks."""
-    return np.asarray(norm.ppf((rankdata(values) - 0.5) / len(values)))
+def learned(*named: str) -> None:
+    """Print how ridge regression on the truth of all data but one ranks that one, and store that of all data.
 
-
-def learned(*folders: str) -> None:
-    """Print how a regression fitted on the truth of all data but one ranks that one, a row for each.
-
-    It is the mean of ridge regression and boosted trees on the features of `distilled`. Features and truth are normal
-    scores of ranks, by data.
+    Arguments are NAME=FOLDER. Features are the `facts` of clipmem's estimators; they and the truth are normal scores of
+    ranks, by data. All data weigh the same.
     """
-    data = list[tuple[Signals, np.ndarray, np.ndarray]]()
-    for signals in map(signals_in, folders):
-        x = np.stack([normal_scores(values) for values in features(signals).values()], axis=1)
-        data.append((signals, x, normal_scores(halves_of(signals).effect.mean(axis=0))))
-    print("| ranked | `closed-form` | `closed-form-rbf` | learned | sum of the last two |")
-    print("| --- | --- | --- | --- | --- |")
-    for k, (folder, (signals, new, _)) in enumerate(zip(folders, data, strict=True)):
-        others = [row for j, row in enumerate(data) if j != k]
-        x, y = np.vstack([row[1] for row in others]), np.concatenate([row[2] for row in others])
-        trees = HistGradientBoostingRegressor(max_iter=150, learning_rate=0.05, max_leaf_nodes=15, random_state=0)
-        fitted = [model.fit(x, y).predict(new) for model in (RidgeCV(np.logspace(-1, 5, 13)), trees)]
-        ranked = [normal_scores(registered(name)(signals)) for name in ("closed-form", "closed-form-rbf")]
-        ranked.append(np.mean(fitted, axis=0))
-        ranked.append(normal_scores(ranked[2]) + ranked[1])
-        print(f"| {folder} | {' | '.join(agreement(signals, Estimated(score)) for score in ranked)} |", flush=True)
+    data = dict[str, tuple[Signals, np.ndarray, np.ndarray]]()
+    for name, folder in (one.split("=", 1) for one in named):
+        signals = signals_in(folder)
+        described = facts(signals)
+        x = np.stack([normal_scores(values) for values in described.values()], axis=1)
+        data[name] = signals, x, normal_scores(halves_of(signals).effect.mean(axis=0))
+
+    def fitted(rows: Sequence[tuple[Signals, np.ndarray, np.ndarray]]) -> np.ndarray:
+        weight = np.concatenate([np.full(len(y), PAIRS / len(y)) for _, _, y in rows])
+        x, y = np.vstack([x for _, x, _ in rows]), np.concatenate([y for _, _, y in rows])
+        return Ridge(PENALTY).fit(x, y, sample_weight=weight).coef_
+
+    print("| ranked | `closed-form` | `transferred`, fitted on the others |")
+    print("| --- | --- | --- |")
+    agreements: dict[str, dict[str, float]] = {"closed-form": {}, "transferred": {}}
+    for name, (signals, x, _) in data.items():
+        score = x @ fitted([row for other, row in data.items() if other != name])
+        ranked = [Estimated(each) for each in (registered("closed-form")(signals), score)]
+        print(f"| {name} | {' | '.join(agreement(signals, each) for each in ranked)} |", flush=True)
+        for estimator, each in zip(agreements, ranked, strict=True):
+            expected = estimating.expected_agreement(signals, each)
+            assert expected is not None  # noqa: S101  there are shadow models
+            agreements[estimator][name] = round(expected.value, 3)
+    new = {estimator: next_value(list(each.values())) for estimator, each in agreements.items()}
+    weights = dict(zip(described, fitted(list(data.values())).round(4).tolist(), strict=True))
+    document = {"weights": weights, "agreement": agreements["transferred"], "new data": new}
+    TRANSFERRED.write_text(f"{json.dumps(document, indent=1)}\n", encoding="utf-8")
+    cells = (f"{plain(each['mean'])} {interval(each)}" for each in new.values())
+    print(f"| new data | {' | '.join(cells)} |")
+
+
+def next_value(values: Sequence[float]) -> dict[str, float]:
+    """Return the mean, and where one more draw from the same normal distribution lies with 95%, at most 1."""
+    mean, n = float(np.mean(values)), len(values)
+    half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n))
+    return {"mean": round(mean, 3), "low": round(mean - half, 3), "high": round(min(mean + half, 1.0), 3)}
 
 
 def signals_in(folder: str) -> Signals:

@@ -16,6 +16,8 @@ from typing import Any
 
 from clipmem.report.figures import PAPER, SOFT, STYLES, Figure, Line, Panel, Style, standalone
 from clipmem.report.formats import interval, plain, signed
+from clipmem.scoring.pair_scores import PAIR_SCORES
+from clipmem.scoring.pair_scores.halves import transfer
 from clipmem.study.validating import DOCUMENT
 
 HERE = Path(__file__).parent
@@ -35,8 +37,9 @@ Document = dict[str, Any]
 
 
 def stored(name: str) -> Document:
-    """Read a stored validation."""
-    return json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
+    """Read a stored validation, less estimators that clipmem has no longer."""
+    document = json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
+    return document | {"estimators": [one for one in document["estimators"] if one["estimator"] in PAIR_SCORES]}
 
 
 def table(found: Document) -> str:
@@ -149,7 +152,12 @@ def frontier(documents: dict[str, Document]) -> list[Document]:
     }
     every = set.intersection(*(set(one) for one in measured.values()))
     rows = sorted(every, key=lambda one: (one[1], not one[2], one[0]))
-    return [dict(zip(keys, one, strict=True)) | {"agreement": {k: v[one] for k, v in measured.items()}} for one in rows]
+    agreed = ({"agreement": {name: values[row] for name, values in measured.items()}} for row in rows)
+    agreements = {name: transfer()["agreement"][name] for name in documents}  # by weights that were fitted on others
+    return [
+        {"estimator": "transferred", "pairs": 0, "proxy": False, "agreement": agreements},
+        *(dict(zip(keys, row, strict=True)) | one for row, one in zip(rows, agreed, strict=True)),
+    ]
 
 
 def write_page() -> None:

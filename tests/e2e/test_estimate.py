@@ -46,7 +46,7 @@ def test_shadow_models_and_every_estimator(estimated):
     found = run.summary.estimate
     assert (found.estimator, found.shadow_models, found.cost) == ("distilled", 4, pytest.approx(2, abs=0.1))
     table = read_table(run.path / "estimates.parquet", "estimates")
-    names = {"distilled", "raw", "closed-form", "closed-form-rbf", "lemon", "similarity", "margin"}
+    names = {"distilled", "raw", "closed-form", "transferred", "lemon", "similarity", "margin"}
     assert names <= set(table["estimator"])
     assert set(found.agreement) == set(table["estimator"])
     assert table.group_by("estimator").len()["len"].to_list() == [240] * table["estimator"].n_unique()
@@ -163,9 +163,9 @@ def test_a_small_budget_trains_f_alone(recipe, tmp_path):
     assert max(len(line) for line in done.stdout.splitlines() if str(tmp_path) not in line) <= 100
     assert [file.name for file in (out / "models").iterdir()] == ["f"]
     found = clipmem.load_run(out).summary.estimate
-    assert (found.estimator, found.shadow_models, found.cost) == ("closed-form-rbf", 0, 0)
+    assert (found.estimator, found.shadow_models, found.cost) == ("transferred", 0, 0)
     table = read_table(out / "estimates.parquet", "estimates")
-    assert {"closed-form", "closed-form-rbf", "similarity", "margin"} <= set(table["estimator"])
+    assert {"closed-form", "transferred", "similarity", "margin"} <= set(table["estimator"])
     assert not {"raw", "distilled"} & set(table["estimator"])
     before = contents(out)
     for name in ("estimates.parquet", "stages/estimate.json"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clipmem.base.recipes import load_recipe
 from clipmem.models.names import PROXIES
+from clipmem.scoring.pair_scores.halves import transfer
 from clipmem.study.budget import plan
 from tests.screens import screen_text
 
@@ -68,6 +69,10 @@ def test_the_table_of_estimates_has_the_stored_results():
     ]
     shown = rows(PAGE, "| estimator | shadow models | cost | emoji drawings (redundant) | icons (long tail) |")
     assert len(shown) >= 9
+    [of_others] = [row for row in shown if row[0] == "`transferred`"]
+    shown.remove(of_others)
+    agreed = transfer()["agreement"]
+    assert of_others[1:] == ["none", "0.00", *(f"{agreed[name]:.3f}" for name in ("emoji-artists", "icons"))]
     for estimator, models, cost, *agreements in shown:
         number = re.match(r"\d+", models)
         pairs, small = int(number[0]) // 2 if number else 0, models.endswith("small")
@@ -79,6 +84,20 @@ def test_the_table_of_estimates_has_the_stored_results():
             ]
             assert (f"{one['cost']:.2f}", f"{one['agreement']:.3f}") == (cost, agreement)
     assert {2 * document["truth"] for document in documents} == {int(re.search(r"from (\d+) shadow", PAGE)[1])}
+
+
+def test_the_pages_say_what_to_expect_on_new_data():
+    stored = transfer()
+    new = stored["new data"]["transferred"]
+    shown = f"{new['mean']:.2f} [{new['low']:.2f}, {new['high']:.2f}]"
+    assert all(shown in page for page in (PAGE, BUDGET, (ROOT / "docs/score.md").read_text(encoding="utf-8")))
+    results = (ROOT / "experiments/estimators/RESULTS.md").read_text(encoding="utf-8")
+    table = rows(results, "| ranked | `closed-form` | `transferred`, fitted on the others |")
+    closed, transferred = ([float(row[k].split()[0]) for row in table[:-1]] for k in (1, 2))
+    assert transferred == list(stored["agreement"].values())
+    assert f"agreement of {min(transferred):.2f} to {max(transferred):.2f} on the fifth" in PAGE
+    assert f"`closed-form` had {min(closed):.2f} to {max(closed):.2f}" in PAGE
+    assert f"regression on {len(stored['weights'])} of the features" in PAGE
 
 
 def test_the_page_of_budgets_shows_what_the_command_prints():

@@ -29,6 +29,7 @@ from clipmem.train.objectives import OBJECTIVES
 
 MEASURED = ("candidate", "independent", "shared")
 NOT_MISMATCHED = "candidate, not mismatched"
+Loader = Callable[[], Embeddings]
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,7 @@ def object_matrix(objects: Sequence[Sequence[str]]) -> Bool[Tensor, "n object"]:
 
 
 def measure(
-    models: Sequence[Sequence[Callable[[], Embeddings]]],
-    labeled: Labeled,
-    settings: DejavuSection,
-    statistics: Statistics,
+    models: Sequence[Sequence[Loader]], labeled: Labeled, settings: DejavuSection, statistics: Statistics
 ) -> tuple[dict[str, object], pl.DataFrame]:
     """Measure Déjà Vu memorization over the seeds of a study; `models` load the embeddings of f, then g, of each.
 

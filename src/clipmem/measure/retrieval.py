@@ -169,13 +169,9 @@ def retrieve(
 
 
 def _search(
-    queries: Float[Tensor, "q d"],
-    items: Float[Tensor, "i d"],
-    right_items: Any,
-    item_class: Int[np.ndarray, " i"],
-    block: int,
+    queries: Float[Tensor, "q d"], items: Float[Tensor, "i d"], hits: Any, item_class: Int[np.ndarray, " i"], block: int
 ) -> Queries:
-    """Search items by each query; row q of the sparse matrix `right_items` has the classes that are right for q."""
+    """Search items by each query; row q of the sparse matrix `hits` has the classes that are right for q."""
     order = np.argsort(item_class, kind="stable")
     items, first = items[torch.from_numpy(order)], np.unique(item_class[order], return_index=True)[1]
     block = max(1, min(block, _CELLS // len(items)))
@@ -184,7 +180,7 @@ def _search(
         similarity = (queries[rows] @ items.T).cpu().numpy()
         if len(first) < len(items):
             similarity = np.maximum.reduceat(similarity, first, axis=1)
-        relevant = right_items[rows]
+        relevant = hits[rows]
         sizes = np.diff(relevant.indptr)
         query = np.repeat(np.arange(len(sizes)), sizes)
         position = np.arange(len(query)) - np.repeat(relevant.indptr[:-1], sizes)

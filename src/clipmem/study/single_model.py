@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from clipmem.models.signals import Signals
 from clipmem.report.formats import count
 from clipmem.report.sections.commands import Scored
 from clipmem.scoring.aligning import Reader
+from clipmem.scoring.pair_scores.halves import transfer
 from clipmem.scoring.protocols.halves import SMALLEST
 from clipmem.stats.ranking import spearman
 from clipmem.study import estimating
@@ -32,7 +33,7 @@ from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Data, Embedder, Settings, pairs_of
 from clipmem.train.recorder import read_trajectory
 
-CHOSEN = "closed-form"
+CHOSEN = ("transferred", "closed-form")  # the first one that can be had
 _SMALL = Geometry(64, "squash", "bicubic")  # model-free features
 
 
@@ -63,16 +64,17 @@ def write_ranking(
     reporter.begin("estimate")
     estimated = estimating.estimates(signals)
     scores = estimating.table_of(signals, estimated)
+    best = next(name for name in CHOSEN if name in estimated)
     about = {
         "format": 1,
         "model": model or None,
         "data": pairs.name,
         "pairs": len(signals.uids),
         "problems": len(problems),
-        "estimator": CHOSEN,
+        "estimator": best,
         "estimators": list(estimated),
         "rank_correlations": {
-            name: spearman(estimated[CHOSEN].score, other.score) for name, other in estimated.items() if name != CHOSEN
+            name: spearman(estimated[best].score, other.score) for name, other in estimated.items() if name != best
         },
         "files": opened.content() if opened else None,
     }
@@ -94,12 +96,10 @@ def estimates_of(path: Path) -> Scored:
 
 
 def _scored(
-    scores: pl.DataFrame,
-    about: Mapping[str, object],
-    captions: Iterable[tuple[str, Sequence[str]]],
-    listed: Path | None,
+    scores: pl.DataFrame, about: dict[str, object], captions: Iterable[tuple[str, Sequence[str]]], listed: Path | None
 ) -> Scored:
-    """Add the captions of the ten highest pairs."""
+    """Add the captions of the ten highest pairs, and the agreement to expect."""
+    about = {**about, "new_data": transfer()["new data"].get(about["estimator"])}
     ranked = scores.filter(estimator=about["estimator"]).sort("score", "uid", descending=[True, False])
     first = ranked["uid"].head(10).to_list()
     texts = {uid: every for uid, every in captions if uid in first}

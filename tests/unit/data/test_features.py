@@ -206,14 +206,11 @@ def described(drawings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "least"), [("closed-form", 0.87), ("closed-form-rbf", 0.86), ("closed-form-image", 0.87)]
-)
-def test_estimates_without_a_model_find_swapped_captions(drawings, name, least):
+def test_the_closed_form_without_a_model_finds_swapped_captions(drawings):
     known, wrong = drawings
-    estimated = PAIR_SCORES[name]().estimate(known)
+    estimated = PAIR_SCORES["closed-form"]().estimate(known)
     assert not estimated.calibrated
-    assert auroc(estimated.score, wrong).mean > least
+    assert auroc(estimated.score, wrong).mean > 0.87
 
 
 def test_neighbors_find_swapped_captions(drawings, described):
@@ -232,8 +229,6 @@ def test_pair_scores_read_the_embeddings_of_f(drawings, described):
     given = Signals(known.uids, known.captions, known.group, image, torch.from_numpy(text), pixels=known.pixels)
     expected = {
         "closed-form": leave_one_out_scores(described[1], x, group=known.group),
-        "closed-form-rbf": leave_one_out_scores(described[1], x, group=known.group, kernel="rbf"),
-        "closed-form-image": leave_one_out_scores(described[0], text, group=known.group),
         "lemon": lemon(image, given.text, group=known.group).numpy(),
         "similarity": 1 - torch.nn.functional.cosine_similarity(image, given.text).numpy(),
     }

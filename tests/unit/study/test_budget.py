@@ -44,11 +44,11 @@ def test_the_best_option_within_the_budget(budget: float, proxy: str) -> None:
 @pytest.mark.parametrize(
     ("model", "budget", "chosen"),
     [
-        ("clipmem-tiny", 0.05, ("closed-form-rbf", 0, "")),
+        ("clipmem-tiny", 0.05, ("transferred", 0, "")),
         ("clipmem-tiny", 0.3, ("distilled", 3, "clipmem-tiny-32")),
         ("clipmem-tiny", 1.0, ("distilled", 1, "")),
         ("clipmem-tiny", 3.5, ("distilled", 3, "")),
-        ("clipmem-micro", 0.9, ("closed-form-rbf", 0, "")),
+        ("clipmem-micro", 0.9, ("transferred", 0, "")),
         ("ViT-B-32", 0.4, ("distilled", 1, "ViT-S-32")),
     ],
 )

@@ -4,17 +4,20 @@ A member of a shadow model is drawn at random, so that D, the alignment of a pai
 it minus that under its complement, is an unbiased and very noisy measurement of the effect of training on the pair. A
 regression of D on features of the pair averages the noise of pairs that are alike.
 
-When not to trust `distilled`: it knows of a pair what its features say. Two pairs with equal features get equal scores.
+When not to trust `distilled` and `transferred`: they know of a pair what its features say. Two pairs with equal
+features get equal scores.
 """
 
-from collections.abc import Mapping
+import json
+from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float64
 from scipy.stats import norm, rankdata
 
-from clipmem.base.hashing import same_words
+from clipmem.base.hashing import numbered, same_words
 from clipmem.base.random import derive_seed
 from clipmem.models.signals import Halves, Signals
 from clipmem.scoring.pair_scores.base import MEMORIZATION, PAIR_SCORES, PairScore, Scores
@@ -77,10 +80,7 @@ class Distilled(FromHalves):
 
     def estimate(self, signals: Signals) -> Estimated:
         halves = halves_of(signals)
-        # normal scores of ranks; ties share one
-        x = np.stack(
-            [norm.ppf((rankdata(values) - 0.5) / len(values)) for values in features(signals).values()], axis=1
-        )
+        x = np.stack([normal_scores(values) for values in features(signals).values()], axis=1)
         effect, mean = halves.effect, halves.effect.mean(axis=0)
         blocks = in_blocks(effect, REFITS)
         without = [np.delete(blocks, k, axis=0).mean(axis=0) for k in range(len(blocks))] if len(blocks) > 1 else []
@@ -96,32 +96,64 @@ class Distilled(FromHalves):
         return Estimated(score, error, not halves.proxy, weight, predicted, np.stack(refitted))
 
 
-def features(signals: Signals) -> Mapping[str, Float64[np.ndarray, " n"]]:
+@PAIR_SCORES.register("transferred")
+class Transferred(PairScore):
+    """Score = Σ_k w_k z_k: z_k the normal scores of the ranks of `facts` k, w ridge regression of D on them, on others.
+
+    w was fitted on the mean D of five data sets, see experiments/estimators/RESULTS.md; errors: see `leave_one_out`.
+    """
+
+    summary = "Regression of shadow models' differences on what is known of each pair, fitted on other data"
+    good_for = MEMORIZATION
+    needs = frozenset({"embeddings", "pixels"})
+
+    def score(self, signals: Signals) -> Scores:
+        weights = transfer()["weights"]
+        return np.sum([weights[name] * normal_scores(values) for name, values in facts(signals).items()], axis=0)
+
+
+def transfer() -> dict[str, Any]:
+    """Return the weights of `transferred`, and its agreement with the truth of data that they were not fitted on."""
+    return json.loads((files(__package__) / "transferred.json").read_text(encoding="utf-8"))
+
+
+def normal_scores(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Return normal scores of ranks; ties share one."""
+    return norm.ppf((rankdata(values) - 0.5) / len(values))
+
+
+def features(signals: Signals) -> dict[str, Float64[np.ndarray, " n"]]:
+    """Describe each pair by its alignment, by `facts`, and by the training of f, shape (n,) each."""
+    assert signals.alignment is not None  # noqa: S101  of `needs`
+    described = {"alignment": signals.alignment, **facts(signals)}
+    if signals.trajectory is not None:
+        margin, similarity = signals.trajectory.margin, signals.trajectory.similarity
+        described["mean margin"] = np.nan_to_num(signals.trajectory.mean_margin)
+        described["early similarity"] = np.nan_to_num(similarity[round(len(margin) * _THIRD)].astype(np.float64))
+    return described
+
+
+def facts(signals: Signals) -> dict[str, Float64[np.ndarray, " n"]]:
     """Describe each pair by what f, its neighbors, its words and its pixels say of it, shape (n,) each."""
-    assert signals.image is not None and signals.text is not None and signals.alignment is not None  # noqa: PT018, S101
+    assert signals.image is not None and signals.text is not None  # noqa: PT018, S101
     u, v, group = signals.image.double(), signals.text.double(), signals.group
     words = torch.from_numpy(np.asarray(signals.words[:], dtype=np.float64))
     pixels = torch.from_numpy(signals.shapes_and_colors.astype(np.float64))
-    facts: dict[str, np.ndarray] = {"alignment": signals.alignment}
-    facts |= {name: x.numpy() for name, x in zip(("similarity", "margin", "s-CLIPLoss"), contrast(u, v), strict=True)}
-    facts["lemon"] = lemon(u, v, min(30, len(u) - 1), group=group).numpy()
-    facts["votes"] = neighbor_votes(u, words, group=group).numpy()
+    similar = zip(("similarity", "margin", "s-CLIPLoss"), contrast(u, v), strict=True)
+    described: dict[str, np.ndarray] = {name: values.numpy() for name, values in similar}
+    described["lemon"] = lemon(u, v, min(30, len(u) - 1), group=group).numpy()
+    described["votes"] = neighbor_votes(u, words, group=group).numpy()
     sides = {"image": u, "text": v, "words": words, "pixels": pixels}
     for query, value in _DIRECTIONS:
         name = f"{query} to {value}"
-        facts[f"agreement, {name}"] = softmax_agreement(sides[query], sides[value], group=group).numpy()
-        facts[f"left out, {name}"] = leave_one_out_scores(sides[query].numpy(), sides[value].numpy(), group=group)
+        described[f"agreement, {name}"] = softmax_agreement(sides[query], sides[value], group=group).numpy()
+        described[f"left out, {name}"] = leave_one_out_scores(sides[query].numpy(), sides[value].numpy(), group=group)
     for name in ("words", "pixels"):
-        facts[f"leverage, {name}"] = leave_one_out(sides[name].numpy(), u.numpy()).leverage
-    captions = [same_words(texts[0]) for texts in signals.captions]
-    times = dict(zip(*np.unique(captions, return_counts=True), strict=True))
-    facts["equal captions"] = np.array([times[text] for text in captions], dtype=np.float64)
-    facts["words of the caption"] = np.array([len(text.split()) for text in captions], dtype=np.float64)
-    if signals.trajectory is not None:
-        margin, similarity = signals.trajectory.margin, signals.trajectory.similarity
-        facts["mean margin"] = np.nan_to_num(signals.trajectory.mean_margin)
-        facts["early similarity"] = np.nan_to_num(similarity[round(len(margin) * _THIRD)].astype(np.float64))
-    return facts
+        described[f"leverage, {name}"] = leave_one_out(sides[name].numpy(), u.numpy()).leverage
+    number = numbered(same_words(texts[0]) for texts in signals.captions)
+    described["equal captions"] = np.bincount(number)[number].astype(np.float64)
+    described["words of the caption"] = np.array([len(texts[0].split()) for texts in signals.captions], np.float64)
+    return described
 
 
 _DIRECTIONS = (

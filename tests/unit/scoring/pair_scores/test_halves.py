@@ -1,6 +1,7 @@
 """Pair scores of shadow models, `raw` and `distilled`, on drawings and against loops."""
 
 from dataclasses import replace
+from statistics import NormalDist, mean, stdev
 
 import numpy as np
 import polars as pl
@@ -13,9 +14,10 @@ from scipy.stats import spearmanr, t
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import decode
 from clipmem.data.sources import open_source
+from clipmem.functional import auroc
 from clipmem.models.signals import Halves, Signals, Trajectory
 from clipmem.scoring.pair_scores import PAIR_SCORES
-from clipmem.scoring.pair_scores.halves import features
+from clipmem.scoring.pair_scores.halves import facts, features, transfer
 from clipmem.stats.intervals import seed_interval
 from clipmem.stats.leave_one_out import leave_one_out_scores
 from clipmem.stats.reliability import agreement
@@ -75,6 +77,41 @@ def test_what_only_the_embeddings_say_is_found(known: Signals) -> None:
     assert found.predicted is not None
     assert missed.predicted is not None
     assert spearmanr(found.predicted, truth)[0] > spearmanr(missed.predicted, truth)[0] + 0.2
+
+
+def test_the_transferred_regression_is_its_equation(known: Signals) -> None:
+    """The sum over facts of weight times normal score of the rank, equal values at their mean rank, by loops."""
+    described, weights = facts(known), transfer()["weights"]
+    assert list(described) == list(weights)
+    expected = np.zeros(N)
+    for name, values in described.items():
+        for i, value in enumerate(values):
+            below, equal = sum(values < value), sum(values == value)
+            expected[i] += weights[name] * NormalDist().inv_cdf((below + (equal + 1) / 2 - 0.5) / N)
+    found = PAIR_SCORES["transferred"]().estimate(known)
+    np.testing.assert_allclose(found.score, expected, atol=1e-9)
+    assert (found.stderr, found.calibrated) == (None, False)
+
+
+def test_the_transferred_regression_puts_swapped_captions_first(known: Signals) -> None:
+    """What f did not learn of other pairs: f fits the pairs of a tenth whose captions, and these only, were swapped."""
+    assert known.image is not None
+    assert known.text is not None
+    swapped = np.arange(0, N, 10)
+    texts, words = known.text.clone(), list(known.captions)
+    for one, other in zip(swapped, np.roll(swapped, N // 20), strict=True):
+        words[one], texts[one] = known.captions[other], known.image[one]
+    score = PAIR_SCORES["transferred"]().score(replace(known, captions=words, text=texts))
+    assert auroc(score, np.isin(np.arange(N), swapped)).mean > 0.7
+
+
+def test_the_interval_for_new_data_is_that_of_the_agreements() -> None:
+    """Of one more draw of a normal distribution, by the agreements of data that the weights were not fitted on."""
+    values, entry = list(transfer()["agreement"].values()), transfer()["new data"]["transferred"]
+    half = t.ppf(0.975, len(values) - 1) * stdev(values) * (1 + 1 / len(values)) ** 0.5
+    shown = (entry["mean"], entry["low"], entry["high"])
+    assert shown == pytest.approx((mean(values), mean(values) - half, min(mean(values) + half, 1)), abs=0.002)
+    assert len(values) == 5
 
 
 @pytest.mark.slow
