@@ -65,7 +65,7 @@ def write_ranking(
     estimated = estimating.estimates(signals)
     scores = estimating.table_of(signals, estimated)
     best = next(name for name in CHOSEN if name in estimated)
-    about = {
+    about: dict[str, object] = {
         "format": 1,
         "model": model or None,
         "data": pairs.name,
@@ -91,7 +91,7 @@ def estimates_of(path: Path) -> Scored:
     study = PlannedStudy(path)
     scores, document = study.folder.read(estimating.TABLE), study.folder.read_json(estimating.DOCUMENT)
     captions, listed = zip(study.pair_uids, study.captions, strict=True), study.folder.path / "skipped.parquet"
-    about = document | {"model": "f", "pairs": scores["uid"].n_unique(), "problems": 0}
+    about: dict[str, object] = {**document, "model": "f", "pairs": scores["uid"].n_unique(), "problems": 0}
     return _scored(scores, about, captions, listed)
 
 

@@ -114,7 +114,7 @@ class Transferred(PairScore):
 
 def transfer() -> dict[str, Any]:
     """Return the weights of `transferred`, and its agreement with the truth of data that they were not fitted on."""
-    return json.loads((files(__package__) / "transferred.json").read_text(encoding="utf-8"))
+    return json.loads((files("clipmem.scoring.pair_scores") / "transferred.json").read_text(encoding="utf-8"))
 
 
 def normal_scores(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
