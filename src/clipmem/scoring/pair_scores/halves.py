@@ -9,6 +9,7 @@ features get equal scores.
 """
 
 import json
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -28,7 +29,6 @@ from clipmem.stats.reliability import Estimated, in_blocks, noise_of, own_weight
 from clipmem.stats.similarity import contrast
 
 FOLDS, LANDMARKS, REFITS = 5, 200, 8
-_THIRD = 1 / 3  # of the training, where alignments of easy and hard pairs differ most
 
 
 def halves_of(signals: Signals) -> Halves:
@@ -129,10 +129,12 @@ def features(signals: Signals) -> dict[str, Float64[np.ndarray, " n"]]:
     if signals.trajectory is not None:
         margin, similarity = signals.trajectory.margin, signals.trajectory.similarity
         described["mean margin"] = np.nan_to_num(signals.trajectory.mean_margin)
-        described["early similarity"] = np.nan_to_num(similarity[round(len(margin) * _THIRD)].astype(np.float64))
+        # after a third, where easy and hard pairs differ most
+        described["early similarity"] = np.nan_to_num(similarity[round(len(margin) / 3)].astype(np.float64))
     return described
 
 
+@lru_cache(maxsize=1)  # of `distilled` and `transferred`
 def facts(signals: Signals) -> dict[str, Float64[np.ndarray, " n"]]:
     """Describe each pair by what f, its neighbors, its words and its pixels say of it, shape (n,) each."""
     assert signals.image is not None and signals.text is not None  # noqa: PT018, S101
@@ -144,10 +146,10 @@ def facts(signals: Signals) -> dict[str, Float64[np.ndarray, " n"]]:
     described["lemon"] = lemon(u, v, min(30, len(u) - 1), group=group).numpy()
     described["votes"] = neighbor_votes(u, words, group=group).numpy()
     sides = {"image": u, "text": v, "words": words, "pixels": pixels}
-    for query, value in _DIRECTIONS:
-        name = f"{query} to {value}"
-        described[f"agreement, {name}"] = softmax_agreement(sides[query], sides[value], group=group).numpy()
-        described[f"left out, {name}"] = leave_one_out_scores(sides[query].numpy(), sides[value].numpy(), group=group)
+    for query, value in (way for a, b in _COUPLES for way in ((a, b), (b, a))):
+        described[f"agreement, {query} to {value}"] = softmax_agreement(sides[query], sides[value], group=group).numpy()
+        score = leave_one_out_scores(sides[query].numpy(), sides[value].numpy(), group=group)
+        described[f"left out, {query} to {value}"] = score
     for name in ("words", "pixels"):
         described[f"leverage, {name}"] = leave_one_out(sides[name].numpy(), u.numpy()).leverage
     number = numbered(same_words(texts[0]) for texts in signals.captions)
@@ -156,10 +158,7 @@ def facts(signals: Signals) -> dict[str, Float64[np.ndarray, " n"]]:
     return described
 
 
-_DIRECTIONS = (
-    *(("words", "image"), ("image", "words"), ("words", "pixels"), ("pixels", "words")),
-    *(("image", "text"), ("text", "image"), ("pixels", "text"), ("text", "pixels")),
-)
+_COUPLES = (("words", "image"), ("words", "pixels"), ("image", "text"), ("pixels", "text"))
 
 
 def _cross_fitted(
