@@ -17,7 +17,6 @@ from typing import Any
 from clipmem.report.figures import PAPER, SOFT, STYLES, Figure, Line, Panel, Style, standalone
 from clipmem.report.formats import interval, plain, signed
 from clipmem.scoring.pair_scores import PAIR_SCORES
-from clipmem.scoring.pair_scores.halves import transfer
 from clipmem.study.validating import DOCUMENT
 
 HERE = Path(__file__).parent
@@ -150,14 +149,13 @@ def frontier(documents: dict[str, Document]) -> list[Document]:
         name: {tuple(one[key] for key in keys): round(one["agreement"], 3) for one in found["estimators"]}
         for name, found in documents.items()
     }
+    for item in (PAIR_SCORES[name] for name in PAIR_SCORES):
+        for name, held_out in item.fitted_on.items():  # by weights that were fitted on the others
+            measured.get(name, {})[item.name, 0, False] = held_out
     every = set.intersection(*(set(one) for one in measured.values()))
     rows = sorted(every, key=lambda one: (one[1], not one[2], one[0]))
     agreed = ({"agreement": {name: values[row] for name, values in measured.items()}} for row in rows)
-    agreements = {name: transfer()["agreement"][name] for name in documents}  # by weights that were fitted on others
-    return [
-        {"estimator": "transferred", "pairs": 0, "proxy": False, "agreement": agreements},
-        *(dict(zip(keys, row, strict=True)) | one for row, one in zip(rows, agreed, strict=True)),
-    ]
+    return [dict(zip(keys, row, strict=True)) | one for row, one in zip(rows, agreed, strict=True)]
 
 
 def write_page() -> None:

@@ -37,7 +37,14 @@ def main() -> int:
 def compared(made: dict[str, dict[str, object]]) -> list[str]:
     """List what differs from the record."""
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    return differences(golden["studies"], made, same_machine=golden["machine"] == machine())
+    same = golden["machine"] == machine()
+    # a difference that is equal in both seeds has none of these, and another processor ranks other pairs first
+    columns = () if same else ("low", "high", "p", "p_holm")
+    for study in (golden["studies"], made):
+        study["compared"]["tables"]["differences"] = {
+            name: one for name, one in study["compared"]["tables"]["differences"].items() if name not in columns
+        }
+    return differences(golden["studies"], made, same_machine=same)
 
 
 if __name__ == "__main__":

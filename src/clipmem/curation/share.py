@@ -38,6 +38,7 @@ PLANTINGS, MOST, LEARNED = 2, 20_000, 200_000  # swapped captions per image; ima
 ALIKE = 0.1  # share of the captions that are of the same sort of thing
 FOLDS, BINS = 3, 255
 FEW, EACH = 1000, 5  # fewer different captions than this, of at least as many pairs each, are few
+Rows = Int[np.ndarray, " k"]
 
 
 class Planted(NamedTuple):
@@ -81,7 +82,7 @@ def plant(
     fold = evidence.fold % FOLDS
     folds, models = [fold[pair[0]] for pair in pairs], list[Any]()
 
-    def log_odds(features: Float64[np.ndarray, "k q"], numbers: Int[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
+    def log_odds(features: Float64[np.ndarray, "k q"], numbers: Rows) -> Float64[np.ndarray, " k"]:
         binned, scores = _binned(features, edges), np.empty(len(features))
         for k in np.unique(numbers):
             scores[numbers == k] = models[k].decision_function(binned[numbers == k])
@@ -122,11 +123,7 @@ def _binned(features: Float64[np.ndarray, "k q"], edges: Sequence[np.ndarray]) -
 
 
 def _swaps(
-    evidence: Evidence,
-    texts: Int[np.ndarray, " n"],
-    members: Int[np.ndarray, " k"],
-    plantings: int,
-    stream: np.random.Generator,
+    evidence: Evidence, texts: Int[np.ndarray, " n"], members: Rows, plantings: int, stream: np.random.Generator
 ) -> Int[np.ndarray, "3 m"]:
     """Return images of a fold, and for each the pair of a caption drawn at random, and of one of the same sort."""
     different = texts[members, None] != texts[members]

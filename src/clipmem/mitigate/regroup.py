@@ -23,9 +23,7 @@ from clipmem.train.hooks import Batches
 TABLE = "mitigate/regroup"
 
 
-def regroup(
-    batches: Batches, removal_score: Float64[np.ndarray, " n"], *, share: float, seed: int, epoch: int
-) -> Batches:
+def regroup(batches: Batches, score: Float64[np.ndarray, " n"], *, share: float, seed: int, epoch: int) -> Batches:
     """Rearrange batches so that the pairs with the highest scores have batches of their own."""
     count = len(batches)
     hint = "Set train.batch_size to less than half of the training pairs."
@@ -34,7 +32,7 @@ def regroup(
     places = set(generator(seed, "regroup", epoch).permutation(count)[:reserved].tolist())
     order = np.concatenate(batches)
     room = sum(len(batches[index]) for index in places)
-    scores = np.where(np.isnan(removal_score), -np.inf, removal_score)[order]
+    scores = np.where(np.isnan(score), -np.inf, score)[order]
     # ties go to the pair that comes first in the epoch
     worst = np.zeros(len(order), dtype=np.bool_)
     worst[np.lexsort((np.arange(len(order)), -scores))[:room]] = True

@@ -49,7 +49,7 @@ from clipmem.report.frontier import (
     setting_of,
 )
 from clipmem.report.page import write_page
-from clipmem.report.run import LOWER_IS_BETTER, Run, common_utilities, primary_utility, read_finished
+from clipmem.report.run import LOWER_IS_BETTER, Run, Runs, common_utilities, primary_utility, read_finished
 from clipmem.report.sections import Document
 from clipmem.report.sections.comparison import Comparison as Section
 from clipmem.report.sections.comparison import pareto_figure
@@ -141,7 +141,7 @@ def _removed(baseline: Run, other: Run) -> set[str]:
     return set(baseline.splits["uid"]) - set(other.splits["uid"])
 
 
-def _notes(baseline: Run, runs: Sequence[Run]) -> Iterator[dict[str, object]]:
+def _notes(baseline: Run, runs: Runs) -> Iterator[dict[str, object]]:
     """Yield caveats of a fair comparison (removals, length, weights, captions), each a `kind` and its numbers."""
     for run in runs:
         fewer = run.trained_pairs < baseline.trained_pairs
@@ -171,12 +171,7 @@ def _notes(baseline: Run, runs: Sequence[Run]) -> Iterator[dict[str, object]]:
 
 
 def compare_finished(
-    runs: Sequence[Run],
-    *,
-    measure: str = "clipmem",
-    confidence: float | None = None,
-    along: str = "",
-    utility: str = "",
+    runs: Runs, *, measure: str = "clipmem", confidence: float | None = None, along: str = "", utility: str = ""
 ) -> dict[str, object]:
     """Compare runs with the first of them, and by a setting `along`; return the content of `compare.json`.
 
@@ -314,9 +309,7 @@ def _cost(baseline: Run, run: Run, confidence: float) -> Iterator[dict[str, obje
     yield {**about, "measure": "seconds of all stages", **whole, "low": None, "high": None}
 
 
-def _pareto(
-    runs: Sequence[Run], tests: Mapping[tuple[str, str], Difference], measure: str, utility: str
-) -> dict[str, object]:
+def _pareto(runs: Runs, tests: Mapping[tuple[str, str], Difference], measure: str, utility: str) -> dict[str, object]:
     """Return each run's differences from the baseline, which is at (0, 0), and the front of the useful runs."""
     means, chance = {run.name: fmean(run.utility[utility]) for run in runs}, runs[0].chance.get(utility)
     useful = [name for name, mean in means.items() if is_useful(mean, means[runs[0].name], chance)]
@@ -353,7 +346,7 @@ PAIRS = "audit/pairs"
 RATE = 1  # of `auditing.RATES`: 1% false positives
 
 
-def compare_audits(runs: Sequence[Run]) -> dict[str, object]:
+def compare_audits(runs: Runs) -> dict[str, object]:
     """Compare the audits of runs with that of the first.
 
     Measures: of each attack AUC and true positive rate at 1% false positives, with intervals over models and pairs;

@@ -18,7 +18,7 @@ from jaxtyping import Float64, Int64
 
 from clipmem.base.errors import did_you_mean, require, shorten
 from clipmem.base.recipes import flatten
-from clipmem.report.run import Run
+from clipmem.report.run import Run, Runs
 from clipmem.stats.comparisons import Claim, holm, paired_test, verdict
 
 # settings of the plot
@@ -53,7 +53,7 @@ class Dominance(TypedDict):
 class Curve(NamedTuple):
     """A configuration: its runs in order of the setting, with memorization and utility by run and seed."""
 
-    runs: Sequence[Run]
+    runs: Runs
     values: Sequence[float]
     memorization: Float64[np.ndarray, "level seed"]
     utility: Float64[np.ndarray, "level seed"]
@@ -76,20 +76,20 @@ def setting_of(run: Run, along: str) -> Any:
     return flatten(run.recipe)[along]
 
 
-def _distinct_numbers(runs: Sequence[Run], along: str) -> int:
+def _distinct_numbers(runs: Runs, along: str) -> int:
     """Count the values that runs have of a setting; 0 unless all are numbers."""
     values = [setting_of(run, along) for run in runs]
     return all(isinstance(item, int | float) and not isinstance(item, bool) for item in values) and len(set(values))
 
 
-def setting_between(runs: Sequence[Run]) -> str:
+def setting_between(runs: Runs) -> str:
     """Return the only setting in which three or more runs differ, if its values are numbers and distinct; else ""."""
     keys = {key for run in runs[1:] for key in differing(runs[0], run, (*IRRELEVANT, *_PARENTS))}
     usable = len(runs) > 2 and len(keys) == 1
     return next((key for key in keys if usable and _distinct_numbers(runs, key) == len(runs)), "")
 
 
-def configurations(runs: Sequence[Run], along: str) -> list[list[Run]]:
+def configurations(runs: Runs, along: str) -> list[list[Run]]:
     """Group runs by all settings but `along`, the first run's group first, each sorted by that setting.
 
     Raises:
@@ -120,9 +120,7 @@ def best_levels(curve: Curve, *, validated: bool) -> Int64[np.ndarray, " seed"]:
     return np.array([np.delete(curve.utility, k, axis=1).mean(axis=1).argmax() for k in range(seeds)])
 
 
-def frontier(
-    groups: Sequence[Sequence[Run]], along: str, *, measure: str, utility: str, confidence: float
-) -> dict[str, object]:
+def frontier(groups: Sequence[Runs], along: str, *, measure: str, utility: str, confidence: float) -> dict[str, object]:
     """Return the curve of each configuration and their comparisons with the first, as `compare.json` holds them.
 
     Points near chance (`is_useful`, against the baseline's best) are not on the front.

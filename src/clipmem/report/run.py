@@ -432,12 +432,15 @@ def read_finished(path: Path) -> Run:
     return run
 
 
-def common_utilities(runs: Sequence[Run]) -> list[str]:
+Runs = Sequence[Run]
+
+
+def common_utilities(runs: Runs) -> list[str]:
     """Return the metrics that all runs have."""
     return [name for name in runs[0].utility if all(name in run.utility for run in runs)]
 
 
-def primary_utility(runs: Sequence[Run], name: str = "") -> str:
+def primary_utility(runs: Runs, name: str = "") -> str:
     """Return the metric that verdicts rest on: `name`, or the first of `PRIMARY` that all runs have.
 
     Without any of those it is the first metric that all runs have and that is better when higher; "" without one.

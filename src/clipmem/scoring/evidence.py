@@ -320,9 +320,8 @@ def _ridge(features: Features, targets: Features, fold: Int[np.ndarray, " n"], o
 def _means(
     query: torch.Tensor, value: torch.Tensor, fold: Int[np.ndarray, " n"], progress: Progress
 ) -> tuple[Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"]]:
-    results = softmax_means(query, value, min(NEAR, len(fold) - int(np.bincount(fold).max())), group=fold)
-    blocks = list[tuple[np.ndarray, np.ndarray]]()
-    for _, mean, near in results:
+    blocks, k = list[tuple[np.ndarray, np.ndarray]](), min(NEAR, len(fold) - int(np.bincount(fold).max()))
+    for _, mean, near in softmax_means(query, [directions(value, "value")], k, group=fold):
         blocks.append((mean.numpy().astype(np.float32), near.numpy()))
         progress(len(mean) / len(fold) / 4)
     means, near = (np.concatenate(part) for part in zip(*blocks, strict=True))

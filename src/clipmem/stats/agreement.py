@@ -6,7 +6,7 @@ others, or if there are more than 30,000 with those of near cells (`Cells`): tim
 When not to trust it: a singleton has no neighbor as evidence, however right its caption is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ Near = tuple[slice | Int[Tensor, " b"], Float64[Tensor, "b d"], Int[Tensor, "b k
 # lengths are compared in the functions, so the axes of their arguments have two words
 Queries = Float[Tensor, "n p"]
 Values = Float[Tensor, "m d"]
+Sides = Sequence[Float[Tensor, "m _"]]
 
 
 def softmax_agreement(
@@ -56,21 +57,30 @@ def softmax_agreement(
         >>> softmax_agreement(x, x[[0, 0, 2, 0]]).round(decimals=3).tolist()
         [1.0, 1.0, -1.0, -1.0]
     """
-    t = directions(value, "value")
-    agreement = torch.empty(len(query), dtype=torch.float64, device=query.device)
-    for rows, mean, _ in softmax_means(query, value, 1, group=group, temperature=temperature):
-        agreement[rows] = torch.nn.functional.cosine_similarity(mean, t[rows])
+    return softmax_agreements(query, [value], group=group, temperature=temperature)[0]
+
+
+def softmax_agreements(
+    query: Queries, values: Sides, *, group: Groups = None, temperature: float = TEMPERATURE
+) -> Float64[Tensor, "v n"]:
+    """Return `softmax_agreement` with each of several values, whose pairs are compared once; same errors."""
+    sides = [directions(value, "value") for value in values]
+    agreement = torch.empty(len(sides), len(query), dtype=torch.float64, device=query.device)
+    for rows, mean, _ in softmax_means(query, sides, 1, group=group, temperature=temperature):
+        for each, part, t in zip(agreement, mean.split([t.shape[1] for t in sides], dim=1), sides, strict=True):
+            each[rows] = torch.nn.functional.cosine_similarity(part, t[rows])
     return agreement.clamp(-1, 1)
 
 
 def softmax_means(
-    query: Queries, value: Values, k: int = NEIGHBORS, *, group: Groups = None, temperature: float = TEMPERATURE
+    query: Queries, sides: Sides, k: int = NEIGHBORS, *, group: Groups = None, temperature: float = TEMPERATURE
 ) -> Iterator[Near]:
-    """Yield P of `softmax_agreement` and the k nearest pairs by query, in blocks of rows; same arguments and errors."""
+    """Yield P of `softmax_agreement` for `directions` of values, side by side, and the k nearest pairs by query."""
     require(temperature > 0, "temperature", f"{temperature}", "a positive number", "Use 0.07.")
-    check_same_length("query", len(query), "value", len(value))
-    q, t = directions(query, "query"), directions(value, "value")
-    yield from _near(q, t, k, _groups(group, q, k), temperature)
+    for side in sides:
+        check_same_length("query", len(query), "value", len(side))
+    q = directions(query, "query")
+    yield from _near(q, torch.cat(list(sides), dim=1), k, _groups(group, q, k), temperature)
 
 
 def neighbor_votes(query: Queries, value: Values, k: int = NEIGHBORS, *, group: Groups = None) -> Float64[Tensor, " n"]:
@@ -91,7 +101,7 @@ def neighbor_votes(query: Queries, value: Values, k: int = NEIGHBORS, *, group: 
     q, t, groups = directions(query, "query"), directions(value, "value"), _groups(group, query, k)
     step = -(-len(t) // EXACT)
     shares, near = q.new_empty(len(q)), max(k, round(NEAR * len(t[::step])))
-    for rows, _, j in _near(q, q[:, :1], k, groups):
+    for rows, _, j in _near(q, None, k, groups):
         last = _cosines(t, groups, rows, step).topk(near, dim=1).values[:, -1:]
         votes = torch.einsum("id,ikd->ik", t[rows], t[j]) >= last - 1e-12  # but for rounding: the last one votes
         shares[rows] = (votes & (j >= 0)).double().mean(dim=1)
@@ -141,7 +151,7 @@ def lemon(
     apart, groups = 1 - (u * v).sum(dim=1), _groups(group, u, k)
     scores = apart.clone()
     for weight, by, other in zip(weights, (u, v), (v, u), strict=True):
-        for rows, _, j in _near(by, by[:, :1], k, groups):
+        for rows, _, j in _near(by, None, k, groups):
             near, far = (torch.einsum("id,ikd->ik", x[rows], x[j]) for x in (by, other))
             trust = torch.exp(-tau[0] * (1 - near) - tau[1] * apart[j]) * (j >= 0)
             scores[rows] += weight * ((1 - far) * trust).mean(dim=1)
@@ -201,19 +211,18 @@ def _cosines(
     unit: Float64[Tensor, "n d"], groups: Int[Tensor, " n"], rows: slice | Tensor, step: int = 1
 ) -> Float64[Tensor, "b m"]:
     """Return cosines of rows with every so many rows, -inf within a group."""
-    return (unit[rows] @ unit[::step].T).masked_fill(groups[rows, None] == groups[::step], -torch.inf)
+    return (unit[rows] @ unit[::step].T).masked_fill_(groups[rows, None] == groups[::step], -torch.inf)
 
 
-def _near(
-    unit: Float64[Tensor, "n d"], value: Float64[Tensor, "n p"], k: int, groups: Int[Tensor, " n"], tau: float = 1.0
-) -> Iterator[Near]:
+def _near(unit: Queries, value: Values | None, k: int, groups: Int[Tensor, " n"], tau: float = 1.0) -> Iterator[Near]:
     """Yield softmax-weighted means of values and the nearest rows of other groups (-1: fewer), for blocks of rows."""
     if len(unit) <= EXACT:
         for rows in slices(len(unit), _BLOCK):
             cosine = _cosines(unit, groups, rows)
-            yield rows, torch.softmax(cosine / tau, dim=1) @ value, cosine.topk(k, dim=1).indices
+            near = cosine.topk(k, dim=1).indices
+            yield rows, cosine[:, :0] if value is None else torch.softmax(cosine.div_(tau), dim=1) @ value, near
         return
-    q, t = (x.cpu().numpy().astype(np.float32) for x in (unit, value))
+    q, t = (x.cpu().numpy().astype(np.float32) for x in (unit, unit[:, :1] if value is None else value))
     for block in Cells(q).means(t, k, groups.cpu().numpy(), temperature=tau, device=str(unit.device)):
         rows, mean, near = (torch.from_numpy(x).to(unit.device) for x in block)
         yield rows, mean.double(), near

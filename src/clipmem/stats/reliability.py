@@ -214,9 +214,7 @@ def halved(
     orders = generator(0, "halves of shadow models").permuted(np.tile(np.arange(k), (_SPLITS, 1)), axis=1).tolist()
     if k <= _ALL:
         orders = [[*a, *b] for a in combinations(range(k), h) for b in combinations(sorted({*range(k)} - {*a}), h)]
-    pairs = [
-        rankdata([effect[rows].mean(axis=0) for rows in (order[:h], order[h : 2 * h])], axis=1) for order in orders
-    ]
+    pairs = [rankdata([effect[rows].mean(0) for rows in (order[:h], order[h : 2 * h])], axis=1) for order in orders]
     a, b = np.stack(pairs, axis=1)
     shared = correlations(np.tile(rankdata(score), (2 * len(a), 1)), np.concatenate([a, b]), weights)
     return correlations(a, b, weights).mean(axis=0), shared.mean(axis=0)

@@ -44,17 +44,16 @@ from clipmem.curation.suspects import (
     read_ranking,
 )
 from clipmem.data.export import Written, check_output, write_cleaned
-from clipmem.data.skipped import Problem, write_skipped
+from clipmem.data.skipped import write_skipped
 from clipmem.data.sources import Data, open_data, reading_data
 from clipmem.data.sources.base import Source
 from clipmem.models.embeddings import Embeddings, Model
-from clipmem.models.signals import Signals
 from clipmem.stats.alignment import alignment
 from clipmem.stats.cells import EXACT
 from clipmem.study import estimating
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Settings, pairs_of
-from clipmem.study.single_model import collect
+from clipmem.study.single_model import Collected, collect
 
 SKIPPED = "skipped.parquet"
 SCRATCH = "comparing"  # finished parts of comparing many pairs, until the list is written
@@ -198,7 +197,7 @@ def curate_and_write(data: Data | None, how: Curating, reporter: Reporter | None
         store = out / SCRATCH / f"embeddings-{json_sha256([*made_with, (pairs.shards or pairs).fingerprint])[:16]}"
         made_with += [pairs.fingerprint, len(pairs.problems)]
 
-        def signals() -> tuple[Signals, list[Problem]]:
+        def signals() -> Collected:
             settings.check_work(embeds=isinstance(opened, Model) or len(pairs) > EXACT)
             pair_signals, problems = collect(pairs, opened, store, settings, reporter, least=SMALLEST)
             return replace(pair_signals, unseen=opened is not None, run=partial(settings.run, out / SCRATCH)), problems
@@ -263,12 +262,7 @@ def write_reviewed(folder: Path, path: Path, reporter: Reporter, *, correct: boo
 
 
 def _ranked(
-    out: Path,
-    made_with: str,
-    signals: Callable[[], tuple[Signals, list[Problem]]],
-    reporter: Reporter,
-    *,
-    refuse: bool = False,
+    out: Path, made_with: str, signals: Callable[[], Collected], reporter: Reporter, *, refuse: bool = False
 ) -> Curation:
     """Read the ranking before marks that a folder has of the same data and settings; else rank, and keep it there."""
     with contextlib.suppress(InputError):  # the folder may be somebody else's
@@ -288,7 +282,7 @@ def _ranked(
     return Curation(table, json.loads(json.dumps({**ranking.document, **more}, default=float)))
 
 
-def run_signals(study: PlannedStudy) -> tuple[Signals, list[Problem]]:
+def run_signals(study: PlannedStudy) -> Collected:
     """Return the signals of the pairs that the first model of a finished run trained on.
 
     Scores are the columns `clipmem` and `g_alignment` of the study, for the pairs that it scores.

@@ -25,7 +25,7 @@ from clipmem.models.signals import Signals
 from clipmem.report.formats import count
 from clipmem.report.sections.commands import Scored
 from clipmem.scoring.aligning import Reader
-from clipmem.scoring.pair_scores.halves import transfer
+from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.protocols.halves import SMALLEST
 from clipmem.stats.ranking import spearman
 from clipmem.study import estimating
@@ -33,7 +33,7 @@ from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Data, Embedder, Settings, pairs_of
 from clipmem.train.recorder import read_trajectory
 
-CHOSEN = ("transferred", "closed-form")  # the first one that can be had
+Collected = tuple[Signals, list[Problem]]
 _SMALL = Geometry(64, "squash", "bicubic")  # model-free features
 
 
@@ -64,7 +64,7 @@ def write_ranking(
     reporter.begin("estimate")
     estimated = estimating.estimates(signals)
     scores = estimating.table_of(signals, estimated)
-    best = next(name for name in CHOSEN if name in estimated)
+    best = max(estimated, key=lambda name: PAIR_SCORES[name].new_data.get("mean", -1.0))
     about: dict[str, object] = {
         "format": 1,
         "model": model or None,
@@ -99,7 +99,8 @@ def _scored(
     scores: pl.DataFrame, about: dict[str, object], captions: Iterable[tuple[str, Sequence[str]]], listed: Path | None
 ) -> Scored:
     """Add the captions of the ten highest pairs, and the agreement to expect."""
-    about = {**about, "new_data": transfer()["new data"].get(about["estimator"])}
+    name = str(about["estimator"])  # in a run folder, perhaps one that clipmem has no longer
+    about = {**about, "new_data": dict(PAIR_SCORES[name].new_data) or None if name in PAIR_SCORES else None}
     ranked = scores.filter(estimator=about["estimator"]).sort("score", "uid", descending=[True, False])
     first = ranked["uid"].head(10).to_list()
     texts = {uid: every for uid, every in captions if uid in first}
@@ -114,7 +115,7 @@ def _embed(model: Model, pairs: Pairs | ShardedPairs, out: Path, settings: Setti
 
 def collect(
     pairs: Pairs, model: Embedder | None, folder: Path, settings: Settings, reporter: Reporter, *, least: int
-) -> tuple[Signals, list[Problem]]:
+) -> Collected:
     """Collect what a model, if there is one, pixels and words say of all usable pairs; and list the others.
 
     `folder` is new, or that of a stopped call: it gets the embeddings of a model.

@@ -115,12 +115,10 @@ class _Gather(torch.autograd.Function):
 class _Shares(nn.Module):
     """An objective as a module for DDP, whose parameters are exactly those that the objective trains."""
 
-    def __init__(
-        self, objective: Callable[..., Tensor], trained: Sequence[tuple[str, nn.Parameter]], size: int
-    ) -> None:
+    def __init__(self, objective: Callable[..., Tensor], params: Sequence[tuple[str, nn.Parameter]], size: int) -> None:
         super().__init__()
         self._objective, self._size = [objective], size  # in a list, to hide its other parameters from DDP
-        for name, parameter in trained:
+        for name, parameter in params:
             # no objective uses a model's own bias, and DDP would wait for its gradient
             if name != "logit_bias":
                 self.register_parameter(name.replace(".", "/"), parameter)

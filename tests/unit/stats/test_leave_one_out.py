@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clipmem.base.errors import InputError
 from clipmem.stats import agreement
 from clipmem.stats import leave_one_out as module
-from clipmem.stats.agreement import lemon, neighbor_votes, softmax_agreement
+from clipmem.stats.agreement import lemon, neighbor_votes, softmax_agreement, softmax_agreements
 from clipmem.stats.cells import Cells
 from clipmem.stats.leave_one_out import RbfFeatures, leave_one_out, leave_one_out_scores
 from clipmem.stats.ranking import auroc
@@ -156,6 +156,9 @@ def test_agreement_votes_and_lemon_against_loops(groups):
     found = softmax_agreement(q, t, group=groups, temperature=0.2)
     np.testing.assert_allclose(found, loops.softmax_agreement(x, y, groups, 0.2), **close)
     np.testing.assert_allclose(neighbor_votes(q, t, 4, group=groups), loops.votes(x, y, 4, groups, 0.05), **close)
+    several = softmax_agreements(q, [t, t[:, :2]], group=groups, temperature=0.2)
+    np.testing.assert_allclose(several[1], loops.softmax_agreement(x, y[:, :2], groups, 0.2), **close)
+    assert torch.equal(several[0], found)
     image = q[:, :3]
     expected = loops.lemon(x[:, :3], y, 4, groups, 2.0, 3.0, (0.5, 4.0))
     np.testing.assert_allclose(lemon(image, t, 4, group=groups, weights=(2.0, 3.0), tau=(0.5, 4.0)), expected, **close)

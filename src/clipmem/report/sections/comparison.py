@@ -200,9 +200,7 @@ class Frontier(Section):
             dashes, mark = STYLES[(k + 1) % len(STYLES)].dashes, STYLES[(k + 2) % len(STYLES)].mark
             legend[label] = legend[label]._replace(dashes=dashes, mark=mark)
         for style, (_, group) in zip(legend.values(), curves, strict=True):
-            x, memory, gain = (
-                [entry[key] for entry in group["points"]] for key in ("value", "memorization", "utility")
-            )
+            x, memory, gain = ([each[key] for each in group["points"]] for key in ("value", "memorization", "utility"))
             panels[0].lines.append(Line([entry["mean"] for entry in memory], [entry["mean"] for entry in gain], style))
             for panel, entries in zip(panels[1:], (memory, gain), strict=True):
                 y, low, high = ([entry[key] for entry in entries] for key in ("mean", "low", "high"))

@@ -1,6 +1,7 @@
 """Base class of pair scores: one number per pair, higher = more memorized, or more likely mismatched."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -33,6 +34,8 @@ class PairScore(ABC):
         columns: Columns of a finished study among `signals.scores` that it reads.
         weight: Weight of its ranks in the list of `clipmem curate`, 0: none; times its agreement if it needs a model.
         kind: What is wrong with a pair that it ranks first.
+        fitted_on: The data that its weights were fitted on, and its agreement there by weights of the others; {}: none.
+        new_data: `mean`, `low` and `high` of the agreement to expect on other data; {}: not measured.
     """
 
     name: ClassVar[str] = ""
@@ -43,6 +46,8 @@ class PairScore(ABC):
     columns: ClassVar[tuple[str, ...]] = ()
     weight: ClassVar[float] = 0.0
     kind: ClassVar[Kind] = "mismatched"
+    fitted_on: ClassVar[Mapping[str, float]] = {}
+    new_data: ClassVar[Mapping[str, float]] = {}
 
     @abstractmethod
     def score(self, signals: Signals) -> Scores:

@@ -22,9 +22,9 @@ from clipmem.base.hashing import numbered, same_words
 from clipmem.base.random import derive_seed
 from clipmem.models.signals import Halves, Signals
 from clipmem.scoring.pair_scores.base import MEMORIZATION, PAIR_SCORES, PairScore, Scores
-from clipmem.stats.agreement import directions, lemon, neighbor_votes, softmax_agreement
+from clipmem.stats.agreement import directions, lemon, neighbor_votes, softmax_agreements
 from clipmem.stats.intervals import seed_interval
-from clipmem.stats.leave_one_out import leave_one_out, leave_one_out_scores
+from clipmem.stats.leave_one_out import leave_one_out
 from clipmem.stats.reliability import Estimated, in_blocks, noise_of, own_weight
 from clipmem.stats.similarity import contrast
 
@@ -96,6 +96,11 @@ class Distilled(FromHalves):
         return Estimated(score, error, not halves.proxy, weight, predicted, np.stack(refitted))
 
 
+def transfer() -> dict[str, Any]:
+    """Return the weights of `transferred`, and its agreement with the truth of data that they were not fitted on."""
+    return json.loads((files("clipmem.scoring.pair_scores") / "transferred.json").read_text(encoding="utf-8"))
+
+
 @PAIR_SCORES.register("transferred")
 class Transferred(PairScore):
     """Score = Σ_k w_k z_k: z_k the normal scores of the ranks of `facts` k, w ridge regression of D on them, on others.
@@ -106,15 +111,11 @@ class Transferred(PairScore):
     summary = "Regression of shadow models' differences on what is known of each pair, fitted on other data"
     good_for = MEMORIZATION
     needs = frozenset({"embeddings", "pixels"})
+    fitted_on, new_data = transfer()["agreement"], transfer()["new data"]["transferred"]
 
     def score(self, signals: Signals) -> Scores:
         weights = transfer()["weights"]
         return np.sum([weights[name] * normal_scores(values) for name, values in facts(signals).items()], axis=0)
-
-
-def transfer() -> dict[str, Any]:
-    """Return the weights of `transferred`, and its agreement with the truth of data that they were not fitted on."""
-    return json.loads((files("clipmem.scoring.pair_scores") / "transferred.json").read_text(encoding="utf-8"))
 
 
 def normal_scores(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
@@ -146,19 +147,24 @@ def facts(signals: Signals) -> dict[str, Float64[np.ndarray, " n"]]:
     described["lemon"] = lemon(u, v, min(30, len(u) - 1), group=group).numpy()
     described["votes"] = neighbor_votes(u, words, group=group).numpy()
     sides = {"image": u, "text": v, "words": words, "pixels": pixels}
-    for query, value in (way for a, b in _COUPLES for way in ((a, b), (b, a))):
-        described[f"agreement, {query} to {value}"] = softmax_agreement(sides[query], sides[value], group=group).numpy()
-        score = leave_one_out_scores(sides[query].numpy(), sides[value].numpy(), group=group)
-        described[f"left out, {query} to {value}"] = score
-    for name in ("words", "pixels"):
-        described[f"leverage, {name}"] = leave_one_out(sides[name].numpy(), u.numpy()).leverage
+    for query, values in _WAYS.items():
+        targets = [sides[value] for value in values]
+        agreements = softmax_agreements(sides[query], targets, group=group)
+        left_out = leave_one_out(sides[query].numpy(), torch.cat(targets, dim=1).numpy(), group=group)
+        predictions = torch.from_numpy(left_out.prediction).split([target.shape[1] for target in targets], dim=1)
+        for value, agreement, target, prediction in zip(values, agreements, targets, predictions, strict=True):
+            described[f"agreement, {query} to {value}"] = agreement.numpy()
+            cosine = torch.nn.functional.cosine_similarity(prediction, directions(target, value))
+            described[f"left out, {query} to {value}"] = -cosine.numpy()
+        if query in ("words", "pixels"):
+            described[f"leverage, {query}"] = left_out.leverage
     number = numbered(same_words(texts[0]) for texts in signals.captions)
     described["equal captions"] = np.bincount(number)[number].astype(np.float64)
     described["words of the caption"] = np.array([len(texts[0].split()) for texts in signals.captions], np.float64)
     return described
 
 
-_COUPLES = (("words", "image"), ("words", "pixels"), ("image", "text"), ("pixels", "text"))
+_WAYS = dict.fromkeys(("words", "text"), ("image", "pixels")) | dict.fromkeys(("image", "pixels"), ("words", "text"))
 
 
 def _cross_fitted(

@@ -5,6 +5,7 @@ It predicts the embeddings of f and leaves out near-duplicates: what others say 
 
 from clipmem.models.signals import Signals
 from clipmem.scoring.pair_scores.base import MEMORIZATION, PAIR_SCORES, PairScore, Scores
+from clipmem.scoring.pair_scores.halves import transfer
 from clipmem.stats.leave_one_out import leave_one_out_scores
 
 
@@ -22,6 +23,7 @@ class ClosedForm(PairScore):
     summary = "Leave-one-out ridge regression of f's image embedding on captions; without f, of features of pixels"
     good_for = MEMORIZATION
     needs = frozenset({"images"})
+    new_data = transfer()["new data"]["closed-form"]
 
     def score(self, signals: Signals) -> Scores:
         target = signals.shapes_and_colors if signals.image is None else signals.image.cpu().numpy()
