@@ -7,8 +7,9 @@ nearest images that near cells find, and seconds.
 
 `python experiments/curate/scale.py size N` writes embeddings of N pairs, 512 numbers each: those of one of 2,000
 things, with noise; curates them by `clipmem curate`, and prints seconds and memory. With `--command score` it scores
-them under two models by `clipmem score`, with `--command closed-form` under one by that pair score alone. With
-`--command list` random numbers take the place of what the pairs say of each other, for the memory of all the rest.
+them under two models by `clipmem score`, with `--command closed-form` or `transferred` under one by that pair score
+alone (`transferred` looks at images, too: random ones take their place). With `--command list` random numbers take the
+place of what the pairs say of each other, for the memory of all the rest.
 
 `python experiments/curate/scale.py cells N` makes the cells of N rows of 512 numbers by scikit-learn's `KMeans`, as
 clipmem does, by its `MiniBatchKMeans`, and by faiss (`pip install faiss-cpu`), each three times, in turn. It prints
@@ -33,6 +34,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -63,6 +65,7 @@ from clipmem.study.single_model import collect
 
 _GEOMETRY, WIDTH, THINGS, WRONG, PART = Geometry(64, "squash", "bicubic"), 512, 2000, 0.1, 65_536
 _ANONYMOUS = "RssAnon:"
+SCORES = ("closed-form", "transferred")  # of `clipmem score --model`
 
 
 def swapped(captions: list[str], seed: int = 0) -> tuple[list[str], np.ndarray]:
@@ -171,7 +174,7 @@ def size(n: int, command: str, folder: Path) -> dict[str, Any]:
             ["-m", "clipmem", "score", "--target", "f", "--reference", "g", "--out", "table.parquet"], folder
         )
         table, column = pl.read_parquet(folder / "table.parquet", columns=["uid", "clipmem"]), "clipmem"
-    elif command == "closed-form":
+    elif command in SCORES:
         used = measure([str(Path(__file__).resolve()), command, "f"], folder)
         table, column = pl.read_parquet(folder / "table.parquet"), "score"
     else:
@@ -293,13 +296,15 @@ class ByFaiss:
         return self
 
 
-def closed_form(folder: Path) -> None:
-    """Score the pairs of a folder of embeddings by that pair score of `clipmem score --model`, and write the scores."""
+def pair_score(name: str, folder: Path) -> None:
+    """Score the pairs of a folder of embeddings by a pair score of `clipmem score --model`, and write the scores."""
     settings = Settings.of()
     stored = Embeddings.open(folder)
     pairs = pairs_of([stored], None, settings, "data")
     signals, _ = collect(pairs, stored, folder, settings, Quiet(), least=SMALLEST)
-    score = PAIR_SCORES["closed-form"]().score(signals)
+    colors = np.random.default_rng(0).integers(0, 256, (len(signals.uids), 8, 8, 3), dtype=np.uint8)
+    signals = replace(signals, pixels=lambda rows: colors[rows].repeat(8, axis=1).repeat(8, axis=2))
+    score = PAIR_SCORES[name]().score(signals)
     pl.DataFrame({"uid": list(signals.uids), "score": score}).write_parquet("table.parquet")
 
 
@@ -367,15 +372,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     first.add_argument("--most", type=int, default=30_000)
     second = commands.add_parser("size")
     second.add_argument("pairs", type=int)
-    second.add_argument("--command", choices=("curate", "list", "score", "closed-form"), default="curate")
+    second.add_argument("--command", choices=("curate", "list", "score", *SCORES), default="curate")
     second.add_argument("--folder", type=Path, help="for the embeddings, 2 KiB a pair, and 1 KiB of a second model")
-    commands.add_parser("closed-form").add_argument("embeddings", type=Path)
+    for name in SCORES:
+        commands.add_parser(name).add_argument("embeddings", type=Path)
     commands.add_parser("cells").add_argument("rows", type=int)
     commands.add_parser("agreements").add_argument("pairs", type=int)
     commands.add_parser("parts").add_argument("pairs", type=int)
     chosen = parser.parse_args(arguments)
-    if chosen.what == "closed-form":
-        closed_form(chosen.embeddings)
+    if chosen.what in SCORES:
+        pair_score(chosen.what, chosen.embeddings)
         return
     if chosen.what == "cells":
         found: Any = cells(chosen.rows)

@@ -4,6 +4,7 @@ python experiments/estimators/compare.py scores validated/full              # pu
 python experiments/estimators/compare.py shadow-models validated/full RUN   # shadow models that another recipe trained
 python experiments/estimators/compare.py effects validated/full             # effects of training pairs, by TRAK, too
 python experiments/estimators/compare.py learned NAME=validated/full ...    # a ranking learned from the other data
+python experiments/estimators/compare.py near validated/full RUN            # features of near pairs only, as of many
 
 The recorder keeps of each pair and epoch the margin to the hardest other pair of its batch. Scores that their authors
 define by losses or probabilities of all classes are computed from margins: the probability is sigmoid(margin / .07).
@@ -13,8 +14,11 @@ TRAK and RelatIF use the gradient of a bilinear last layer, as `clipmem.function
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -28,6 +32,8 @@ from clipmem.report.formats import interval, plain
 from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.pair_scores.halves import facts, halves_of, normal_scores
 from clipmem.scoring.pair_scores.trajectory import trajectory_of
+from clipmem.stats.agreement import directions
+from clipmem.stats.cells import EXACT, PROBES, Cells
 from clipmem.stats.intervals import crossed_mean
 from clipmem.stats.reliability import Estimated
 from clipmem.stats.similarity import normalize
@@ -38,6 +44,7 @@ from clipmem.train.paired import TrainingSet
 
 TAU, WIDTH, RIDGE = 0.07, 512, 1e-2  # of the margin; of TRAK's projection; of its kernel, in units of the mean square
 EARLY = slice(1, 5)  # epochs of EL2N
+FEWER = (PROBES, PROBES // 8)  # cells of mean size that a pair is compared with in `near`
 PENALTY, PAIRS = 1000.0, 3000  # of `learned`: its penalty, where each data set weighs as much as so many pairs
 TRANSFERRED = Path(__file__).parents[2] / "src" / "clipmem" / "scoring" / "pair_scores" / "transferred.json"
 
@@ -224,6 +231,36 @@ def scores(*folders: str) -> None:
         print(f"| {' | '.join(row)} |")
 
 
+def first(signals: Signals, pairs: int) -> Signals:
+    """Return signals with the first pairs of shadow models alone."""
+    halves = signals.halves
+    assert halves is not None  # noqa: S101
+    some = replace(halves, alignment=halves.alignment[: 2 * pairs], member=halves.member[: 2 * pairs])
+    return replace(signals, halves=some)
+
+
+def near(truth: str, run: str) -> None:
+    """Print what estimates lose if their features compare each pair with those in near cells only."""
+    known = signals_in(truth)
+    small = replace(known, halves=signals_in(run).halves)
+    assert known.image is not None  # noqa: S101
+    print("| compared | `transferred` | `distilled` of 4 | `distilled` of 8 |\n| --- | --- | --- | --- |")
+    for probes in (None, *FEWER):
+        compared, share = [small, first(small, 2), first(small, 4)], 1.0
+        with ExitStack() as stack:
+            if probes is not None:
+                stack.enter_context(patch("clipmem.stats.agreement.Cells", partial(Cells, probes=probes)))
+                for module in ("agreement", "similarity"):
+                    stack.enter_context(patch(f"clipmem.stats.{module}.EXACT", EXACT // 32))
+                cells = Cells(directions(known.image, "image").float().numpy(), probes=probes)
+                share = sum(len(rows) * len(others) for rows, others in cells) / len(known.uids) ** 2
+            ranked = [
+                PAIR_SCORES[name]().estimate(signals).score
+                for name, signals in zip(("transferred", "distilled", "distilled"), compared, strict=True)
+            ]
+        print(f"| {share:.1%} | {' | '.join(agreement(known, Estimated(score)) for score in ranked)} |", flush=True)
+
+
 def shadow_models(truth: str, *folders: str) -> None:
     """Print a table of the shadow models of other runs on the same pairs, for 2, 4, 8, ... of them."""
     known = signals_in(truth)
@@ -236,8 +273,7 @@ def shadow_models(truth: str, *folders: str) -> None:
         epochs = study.recipe.train.epochs / PlannedStudy(Path(truth)).recipe.train.epochs
         price, number = estimating.cost_of(study) / len(halves.effect) * epochs, 1
         while number <= len(halves.effect):
-            some = replace(halves, alignment=halves.alignment[: 2 * number], member=halves.member[: 2 * number])
-            signals = replace(known, halves=some)
+            signals = first(replace(known, halves=halves), number)
             estimates = (PAIR_SCORES[name]().estimate(signals).score for name in ("raw", "distilled"))
             cells = " | ".join(agreement(known, Estimated(score)) for score in estimates)
             print(f"| {Path(folder).name} | {2 * number} | {plain(price * number, 2)} | {cells} |", flush=True)
@@ -245,6 +281,5 @@ def shadow_models(truth: str, *folders: str) -> None:
 
 
 if __name__ == "__main__":
-    {"scores": scores, "shadow-models": shadow_models, "effects": effects, "learned": learned}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    commands = {"scores": scores, "shadow-models": shadow_models, "effects": effects, "learned": learned, "near": near}
+    commands[sys.argv[1]](*sys.argv[2:])
