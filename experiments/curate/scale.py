@@ -96,7 +96,7 @@ def near(path: str, column: str, most: int) -> list[dict[str, Any]]:
         seconds, area = time.monotonic() - started, auroc(score, wrong)
         order = np.argsort(-score)
         precision = float((np.cumsum(wrong[order]) / np.arange(1, len(order) + 1))[wrong[order]].mean())
-        nearest.append(evidence.evidence_of(signals).near)
+        nearest.append(signals.once(evidence.Evidence).near)
         shared = [len(set(a) & set(b)) / len(a) for a, b in zip(nearest[0], nearest[-1], strict=True)]
         about = {"compared with": name, "pairs": table.height, "auroc": area.mean, "low": area.low, "high": area.high}
         about |= {"precision": precision, "rank correlation": spearman(scores[0], score).spearman}

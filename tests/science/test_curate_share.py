@@ -25,7 +25,7 @@ from clipmem.curation.share import plant, share_of
 from clipmem.curation.suspects import by_rule, choose, expectations
 from clipmem.data.decoding import Geometry
 from clipmem.models.signals import Signals
-from clipmem.scoring.evidence import evidence_of
+from clipmem.scoring.evidence import Evidence
 from clipmem.study.score_inputs import read_pairs
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -154,7 +154,7 @@ def test_expected_numbers(name):
             signals = replace(plain, captions=[[text] for text in captions], seed=seed)
             signals.__dict__["shapes_and_colors"] = features  # images do not change
             texts = np.unique(captions, return_inverse=True)[1]
-            planted = plant(evidence_of(signals), texts, seed)
+            planted = plant(signals.once(Evidence), texts, seed)
             one, count = share_of(planted, 0.95), int(wrong.sum())
             binned, *bins = (round(n * end) for end in best_bins(planted))
             ends = [round(n * end) for end in (one.share, one.low, one.high)]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from clipmem.base.progress import Quiet, Reporter, by_work
 from clipmem.curation.share import CLEAR, PLANTINGS, plant, posterior, share_of
 from clipmem.curation.suspects import LISTED, Curation, counted
 from clipmem.models.signals import Signals
-from clipmem.scoring.evidence import EXACT, Evidence, evidence_of
+from clipmem.scoring.evidence import EXACT, Evidence
 from clipmem.scoring.pair_scores import PAIR_SCORES
 from clipmem.scoring.pair_scores.base import Kind, Need, PairScore
 
@@ -134,7 +135,7 @@ def curate(
         signals = replace(signals, pixels=watched)
     ranked = list[Ranked]()
     with threadpool_limits(1 if n <= EXACT else None, user_api="blas"):  # as in `plant`
-        evidence = evidence_of(signals, lambda share: advance("compare", share))
+        evidence = signals.once(Evidence, partial(advance, "compare"))
         for item in items:
             ranked.append(Ranked.of(item, signals))
             if item.name in embedded:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, UInt8
@@ -13,6 +14,8 @@ from clipmem.base.errors import InputError, require
 from clipmem.data.features import caption_features, image_features
 from clipmem.models.embeddings import Runner, in_turn
 from clipmem.stats.checks import mean_where
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,11 @@ class Signals:
     scratch: Path | None = None
     device: str = "cpu"
     run: Runner = in_turn
+    _made: dict[Callable[..., Any], Any] = field(default_factory=dict[Callable[..., Any], Any], init=False, repr=False)
+
+    def once(self, make: Callable[..., T], *more: object) -> T:
+        """Return make(signals, ...) as computed by the first call: several pair scores need the same of a data set."""
+        return self._made[make] if make in self._made else self._made.setdefault(make, make(self, *more))
 
     @cached_property
     def words(self) -> Float[np.ndarray, "n p"]:

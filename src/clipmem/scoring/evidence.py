@@ -336,11 +336,3 @@ def _unit(x: Float32[np.ndarray, "n d"]) -> _Unit:
         x[rows] /= np.where(length > 0, length, 1)[:, None]
         lengths[rows] = length
     return x, lengths
-
-
-_KNOWN: weakref.WeakKeyDictionary[Signals, Evidence] = weakref.WeakKeyDictionary()
-
-
-def evidence_of(signals: Signals, progress: Progress = ignore) -> Evidence:
-    """Return the evidence of a data set, computed once for all pair scores; `progress` gets each share of its work."""
-    return _KNOWN.get(signals) or _KNOWN.setdefault(signals, Evidence(signals, progress))

@@ -20,7 +20,7 @@ from clipmem.curation.share import Planted, plant, posterior
 from clipmem.curation.suspects import Curation
 from clipmem.functional import auroc
 from clipmem.models.signals import Signals, Trajectory
-from clipmem.scoring.evidence import evidence_of
+from clipmem.scoring.evidence import Evidence
 from clipmem.scoring.pair_scores import PAIR_SCORES, PairScore, usable
 from clipmem.stats.agreement import softmax_agreement
 from clipmem.stats.leave_one_out import leave_one_out_scores
@@ -93,7 +93,7 @@ def test_many_pairs_are_contrasted_in_random_batches(monkeypatch):
 
 def test_own_fit_is_what_the_functional_scores_say(data):
     signals = data[0]
-    own, fold = evidence_of(signals).fits, evidence_of(signals).fold
+    own, fold = signals.once(Evidence).fits, signals.once(Evidence).fold
     x, t = (torch.from_numpy(np.asarray(one, float)) for one in (signals.shapes_and_colors, signals.words[:]))
     assert own[0] == pytest.approx(softmax_agreement(x, t, group=fold).numpy(), abs=1e-5)
     assert own[1] == pytest.approx(softmax_agreement(t, x, group=fold).numpy(), abs=1e-5)
@@ -185,7 +185,7 @@ def test_data_most_of_whose_captions_are_equal_are_no_error():
 @pytest.mark.slow
 def test_few_different_captions_are_known_as_such(data):
     signals = data[0]
-    evidence = evidence_of(signals)
+    evidence = signals.once(Evidence)
     for different, few in ((2, True), (N // 5 - 1, True), (N // 5, False), (N, False)):
         assert bool(plant(evidence, np.arange(N) % different, 0, plantings=1).fits) is few
 
@@ -309,7 +309,7 @@ def test_the_rule_for_vague_captions_against_a_loop(data):
             captions[k] = [text]
     signals = replace(signals, captions=captions)
     score, rule = PAIR_SCORES["vague"]().score(signals), PAIR_SCORES["vague"]().certain(signals, np.zeros(N))
-    image, texts = evidence_of(signals).image.astype(np.float64), [one[0] for one in captions]
+    image, texts = signals.once(Evidence).image.astype(np.float64), [one[0] for one in captions]
     times = {text: texts.count(text) for text in texts}
     usual = max(2.0, float(np.quantile(list(times.values()), 0.98)))
     for k, text in enumerate(texts):

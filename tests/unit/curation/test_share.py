@@ -17,7 +17,7 @@ from clipmem.curation.share import Planted, plant, share_of
 from clipmem.functional import auroc
 from clipmem.models.signals import Signals
 from clipmem.scoring import evidence as evidence_module
-from clipmem.scoring.evidence import Evidence, evidence_of
+from clipmem.scoring.evidence import Evidence
 from clipmem.stats.leave_one_out import leave_one_out
 from tests.unit.curation.test_ranking import NAMES, THINGS, N, drawings, mixture
 
@@ -30,7 +30,7 @@ def data():
 def test_a_swapped_caption_fits_as_in_swapped_data(data):
     """Planting without a new computation is exactly what swapping two captions gives, all computed again."""
     signals, wrong = data
-    fold = evidence_of(signals).fold
+    fold = signals.once(Evidence).fold
     i = int(np.flatnonzero(~wrong)[3])
     j = next(k for k in np.flatnonzero(~wrong & (fold == fold[i])) if signals.captions[k] != signals.captions[i])
     captions = [list(one) for one in signals.captions]
@@ -39,7 +39,7 @@ def test_a_swapped_caption_fits_as_in_swapped_data(data):
     again = swapped.inputs(rows, rows)
     assert again.shape == (2, 8)
     assert (again[:, :4] == swapped.fits[:, rows].T).all()
-    assert evidence_of(signals).inputs(rows, rows[::-1]) == pytest.approx(again, abs=1e-5)
+    assert signals.once(Evidence).inputs(rows, rows[::-1]) == pytest.approx(again, abs=1e-5)
 
 
 def test_an_unseen_model_is_asked_of_planted_captions_as_of_observed_ones(data):
@@ -71,7 +71,7 @@ def test_swapped_captions_look_as_in_swapped_data_where_half_are_like_no_other()
     given[rows] = own[np.roll(rows, 1)]
     wrong = given != own
     signals = Signals(list(map(str, range(n))), [[text] for text in given], np.arange(n), pixels=pixels.__getitem__)
-    planted = plant(evidence_of(signals), np.unique(given, return_inverse=True)[1], 0)
+    planted = plant(signals.once(Evidence), np.unique(given, return_inverse=True)[1], 0)
     for share in (0.3, 0.5, 0.7):
         above = (planted.observed[wrong] > np.quantile(planted.random, share)).mean()
         assert above == pytest.approx(1 - share, abs=0.12)
@@ -162,7 +162,7 @@ def test_where_nearly_all_are_told_it_does_not_matter_how_odd_the_wrong_ones_are
 @pytest.mark.slow
 def test_trees_learn_as_much_from_some_pairs_and_rank_all_of_them_alike(data, monkeypatch):
     signals, wrong = data
-    evidence, texts = evidence_of(signals), np.arange(N)
+    evidence, texts = signals.once(Evidence), np.arange(N)
     before = plant(evidence, texts, 0)
     monkeypatch.setattr(share_module, "LEARNED", N // 2)
     after = plant(evidence, texts, 0)
@@ -175,7 +175,7 @@ def test_trees_learn_as_much_from_some_pairs_and_rank_all_of_them_alike(data, mo
 @pytest.mark.slow
 def test_equal_captions_are_never_planted_on_each_other(data):
     signals = data[0]
-    evidence, texts = evidence_of(signals), np.zeros(N, dtype=int)
+    evidence, texts = signals.once(Evidence), np.zeros(N, dtype=int)
     texts[::2] = 1
     seen = []
 

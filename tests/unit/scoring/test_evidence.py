@@ -9,7 +9,7 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from clipmem.curation.ranking import curate
-from clipmem.scoring.evidence import evidence_of
+from clipmem.scoring.evidence import Evidence
 from tests.unit.curation.test_ranking import NAMES, THINGS, N, drawings
 
 ALIKE = 6  # names
@@ -60,7 +60,7 @@ def test_a_model_that_knows_every_pair_by_heart_leaves_no_suspect():
 
 def test_the_weight_of_a_model_in_suggestions_is_that_of_a_linear_discriminant():
     signals, model = lookalikes()
-    evidence, order = evidence_of(replace(signals, **model)), np.argsort(evidence_of(signals).fold, kind="stable")
+    evidence, order = replace(signals, **model).once(Evidence), np.argsort(signals.once(Evidence).fold, kind="stable")
     rows = [(i, j) for i, j in zip(order[1:], order[:-1], strict=True) if evidence.fold[i] == evidence.fold[j]]
     image, caption = (np.array(column) for column in zip(*rows, strict=True))
     fits = np.hstack([evidence.fits[:, image], evidence.fit(image, caption)])

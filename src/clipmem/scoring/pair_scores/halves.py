@@ -9,7 +9,6 @@ features get equal scores.
 """
 
 import json
-from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -115,7 +114,7 @@ class Transferred(PairScore):
 
     def score(self, signals: Signals) -> Scores:
         weights = transfer()["weights"]
-        return np.sum([weights[name] * normal_scores(values) for name, values in facts(signals).items()], axis=0)
+        return np.sum([weights[name] * normal_scores(values) for name, values in signals.once(facts).items()], axis=0)
 
 
 def normal_scores(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
@@ -126,7 +125,7 @@ def normal_scores(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"
 def features(signals: Signals) -> dict[str, Float64[np.ndarray, " n"]]:
     """Describe each pair by its alignment, by `facts`, and by the training of f, shape (n,) each."""
     assert signals.alignment is not None  # noqa: S101  of `needs`
-    described = {"alignment": signals.alignment, **facts(signals)}
+    described = {"alignment": signals.alignment, **signals.once(facts)}
     if signals.trajectory is not None:
         margin, similarity = signals.trajectory.margin, signals.trajectory.similarity
         described["mean margin"] = np.nan_to_num(signals.trajectory.mean_margin)
@@ -135,7 +134,6 @@ def features(signals: Signals) -> dict[str, Float64[np.ndarray, " n"]]:
     return described
 
 
-@lru_cache(maxsize=1)  # of `distilled` and `transferred`
 def facts(signals: Signals) -> dict[str, Float64[np.ndarray, " n"]]:
     """Describe each pair by what f, its neighbors, its words and its pixels say of it, shape (n,) each."""
     assert signals.image is not None and signals.text is not None  # noqa: PT018, S101

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64
 
 from clipmem.base.hashing import numbered, same_words
 from clipmem.models.signals import Signals
-from clipmem.scoring.evidence import evidence_of
+from clipmem.scoring.evidence import Evidence
 from clipmem.scoring.pair_scores.base import PAIR_SCORES, PairScore, Scores
 
 _FILE = re.compile(
@@ -84,17 +84,17 @@ class Vague(PairScore):
     kind = "vague"
 
     def score(self, signals: Signals) -> Scores:
-        times, cosine, usual = _shared(signals)
+        times, cosine, usual = signals.once(_shared)
         return np.log(np.maximum(times / usual, 1)) * np.clip(1 - cosine, 0, 1)
 
     def certain(self, signals: Signals, score: Scores) -> Bool[np.ndarray, " n"]:
-        times, cosine, usual = _shared(signals)
+        times, cosine, usual = signals.once(_shared)
         return (times >= max(PAIRS, SHARE * len(score), TIMES * usual)) & (cosine < ALIKE)
 
 
 def _shared(signals: Signals) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], float]:
     """Return m and c of each pair's caption, 0 unless m > 1.5 m₀, and m₀."""
-    image = evidence_of(signals).image
+    image = signals.once(Evidence).image
     caption = numbered("\n".join(map(same_words, texts)) for texts in signals.captions)
     times = np.bincount(caption)
     usual = max(2.0, float(np.quantile(times, USUAL)))

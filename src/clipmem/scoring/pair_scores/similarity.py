@@ -7,7 +7,7 @@ from torch import Tensor
 from clipmem.base import slices
 from clipmem.base.errors import InputError
 from clipmem.models.signals import Signals
-from clipmem.scoring.evidence import FITS, evidence_of
+from clipmem.scoring.evidence import FITS, Evidence
 from clipmem.scoring.pair_scores.base import BOTH, MEMORIZATION, PAIR_SCORES, PairScore, Scores
 from clipmem.stats.agreement import lemon
 from clipmem.stats.memorization import self_influence
@@ -98,7 +98,7 @@ class Unlike(PairScore):
     weight = 1.0
 
     def score(self, signals: Signals) -> Scores:
-        return -evidence_of(signals).fits[FITS.index(self.name)]
+        return -signals.once(Evidence).fits[FITS.index(self.name)]
 
 
 @PAIR_SCORES.register("image-neighbors")
@@ -139,5 +139,5 @@ class EmbeddedNeighbors(PairScore):
     weight = 1.0
 
     def score(self, signals: Signals) -> Scores:
-        both = evidence_of(signals).agreement(embeddings_of(signals)[0])
+        both = signals.once(Evidence).agreement(embeddings_of(signals)[0])
         return -np.mean([rankdata(values) for values in both], axis=0) / len(signals.uids)
